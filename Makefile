@@ -1,0 +1,36 @@
+# make demo   the whole road on scikit-learn's digits: teacher, cache, students, report
+# make test   the tests
+# Both set up a virtual environment in .venv first.
+
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: demo test test-long lint types setup
+
+demo: setup
+	dvc repro
+	@pipeline report --show
+
+test: setup
+	pytest -n 2 --dist worksteal
+
+test-long: setup
+	pytest -m long -n 0 --timeout 3600
+
+lint: setup
+	ruff check .
+	ruff format --check .
+
+types: setup
+	mypy
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Decant needs Python 3.11 or later: make PYTHON=python3.12 ...")'
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(VENV)/bin/python -m pip install --quiet --editable '.[dev]'
+	touch $@

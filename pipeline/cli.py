@@ -1,0 +1,280 @@
+"""The command `pipeline`. Each command imports its stage when it runs: `--help` never imports torch.
+
+Exit codes: 0 done, 2 the user's input is wrong, 1 anything else, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from types import FrameType
+from typing import Any, TypeVar
+
+import click
+
+from pipeline.errors import PipelineError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+try:
+    VERSION = version("decant-kd")
+except PackageNotFoundError:  # running from a checkout that is not installed
+    VERSION = "0+unknown"
+
+
+class ErrorsForPeople(click.Group):
+    """A group whose commands end with a message and an exit code instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command; turn what it raises into a message."""
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted: run the same command again to go on from here", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if context.params.get("show_traceback"):
+                traceback.print_exc()
+            if isinstance(error, PipelineError):
+                click.echo(f"error: {error}", err=True)
+                sys.exit(error.exit_code)
+            if isinstance(error, OSError):
+                where = f"\n  where: {error.filename}" if error.filename else ""
+                click.echo(f"error: {error.strerror or error}{where}", err=True)
+                sys.exit(1)
+            click.echo(f"error: {type(error).__name__}: {error}", err=True)
+            click.echo("  do: this is a defect of Decant; report it with the output of --traceback", err=True)
+            sys.exit(1)
+
+
+@click.group(cls=ErrorsForPeople, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(VERSION, prog_name="pipeline")
+@click.option("--traceback", "show_traceback", is_flag=True, help="Show where in the code an error arose.")
+def main(show_traceback: bool) -> None:
+    """Run a teacher once over augmented views, then train any number of students from what it said.
+
+    \b
+    The whole road, in order:
+      pipeline check          what would be done, and what it would cost
+      pipeline prepare-data   pack a data set into one HDF5 file
+      pipeline train-teacher  for those who have no teacher yet
+      pipeline cache-teacher  the teacher's answers about every view, in a Zarr store
+      pipeline train-student  a student, from the store, without the teacher
+      pipeline evaluate       accuracy, calibration, agreement, cost
+      pipeline report         one page with tables and plots
+
+    `dvc repro` runs these commands as needed.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt  # end as with Ctrl-C: finish what is being written, say how to go on
+
+
+def config_options(command: Command) -> Command:
+    """The options that every command takes."""
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a value of the configuration, such as --set train.epochs=5. May be repeated.",
+    )(command)
+    return click.option(
+        "--config",
+        "-c",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("configs/digits.yaml"),
+        show_default=True,
+        help="The experiment's YAML file.",
+    )(command)
+
+
+def artifact_options(command: Command) -> Command:
+    """The options of commands that publish an artifact."""
+    command = click.option("--replace", is_flag=True, help="Replace a different artifact that is already there.")(
+        command
+    )
+    return click.option(
+        "--wait/--no-wait",
+        default=True,
+        show_default=True,
+        help="Wait if another process is making the same artifact, or fail and name it.",
+    )(command)
+
+
+@main.command()
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Validate the whole experiment and print the plan: work, bytes, files, free disk.
+
+    \b
+    Examples:
+      pipeline check
+      pipeline check --config configs/cifar100.yaml --set views.count=16
+    """
+    from stages.check import run
+    from stages.inputs import Source
+
+    run(Source(config, overrides), as_json=as_json)
+
+
+@main.command("prepare-data")
+@config_options
+@click.option("--replace", is_flag=True, help="Replace a data set that is already there.")
+def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool) -> None:
+    """Pack a data set into one HDF5 file.
+
+    \b
+    Examples:
+      pipeline prepare-data
+      pipeline prepare-data --set data.source='{name: image-folder, path: photos}' --set data.path=photos.h5
+    """
+    from stages.inputs import Source
+    from stages.prepare_data import run
+
+    run(Source(config, overrides), replace=replace)
+
+
+@main.command("train-teacher")
+@config_options
+@artifact_options
+def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait: bool) -> None:
+    """Train the teacher on labels, for those who have none. Goes on where it was stopped.
+
+    \b
+    Examples:
+      pipeline train-teacher
+      pipeline train-teacher --set teacher_training.epochs=5
+    """
+    from stages.inputs import Source
+    from stages.train_teacher import run
+
+    run(Source(config, overrides), replace=replace, wait=wait)
+
+
+@main.command("cache-teacher")
+@config_options
+@artifact_options
+def cache_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait: bool) -> None:
+    """Write what the teacher says about every view to the Zarr store. Goes on where it was stopped.
+
+    \b
+    Examples:
+      pipeline cache-teacher
+      pipeline cache-teacher --config configs/cifar100.yaml --set views.count=16 --set teacher.device=cuda
+    """
+    from stages.cache_teacher import run
+    from stages.inputs import Source
+
+    run(Source(config, overrides), replace=replace, wait=wait)
+
+
+@main.command("train-student")
+@config_options
+@click.option("--student", required=True, help="A name in the section `students`.")
+@click.option("--objectives", required=True, help="A name in the section `objectives`.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the student; default: below `runs.path`.")
+@click.option(
+    "--verify",
+    type=click.Choice(["full", "sample", "none"]),
+    default="full",
+    show_default=True,
+    help="How many views to compare with the teacher's pixels before training.",
+)
+@artifact_options
+def train_student(
+    config: Path,
+    overrides: tuple[str, ...],
+    student: str,
+    objectives: str,
+    seed: int,
+    output: Path | None,
+    verify: Any,
+    replace: bool,
+    wait: bool,
+) -> None:
+    """Train one student from the teacher cache. Goes on where it was stopped.
+
+    \b
+    Examples:
+      pipeline train-student --student small --objectives kd
+      pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
+    """
+    from stages.inputs import Source
+    from stages.train_student import run
+
+    run(
+        Source(config, overrides),
+        student,
+        objectives,
+        seed,
+        output,
+        verify=verify,
+        replace=replace,
+        wait=wait,
+    )
+
+
+@main.command()
+@config_options
+def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
+    """Measure the teacher and every trained student on `evaluate.split`.
+
+    \b
+    Examples:
+      pipeline evaluate
+      pipeline evaluate --set evaluate.split=train
+    """
+    from stages.evaluate import run
+    from stages.inputs import Source
+
+    run(Source(config, overrides))
+
+
+@main.command()
+@config_options
+@click.option("--show", is_flag=True, help="Only print the table of what is evaluated; write nothing.")
+@click.option("--quiet", is_flag=True, help="Do not print the table.")
+def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool) -> None:
+    """Write the report page and print the table of students.
+
+    \b
+    Examples:
+      pipeline report
+      pipeline report --config configs/cifar100.yaml --show
+    """
+    from stages.inputs import Source
+    from stages.report import run
+
+    run(Source(config, overrides), write=not show, table=not quiet)
+
+
+@main.command("dvc-file")
+@config_options
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where to write; default: print.")
+def dvc_file(config: Path, overrides: tuple[str, ...], output: Path | None) -> None:
+    """Write the dvc.yaml that runs a configuration with `dvc repro`.
+
+    \b
+    Examples:
+      pipeline dvc-file --config configs/mine.yaml --output experiments/mine/dvc.yaml
+      dvc repro experiments/mine/dvc.yaml
+    """
+    from stages.dvc_file import run
+    from stages.inputs import Source
+
+    run(Source(config, overrides), output)
+
+
+if __name__ == "__main__":
+    main()

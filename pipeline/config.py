@@ -1,0 +1,175 @@
+"""Reads a configuration, applies overrides, validates it against typed sections and reports every problem.
+
+YAML 1.2: `1e-4` is a number and `no` is a word. This module knows no section by name: rooms declare their
+sections beside the code that they configure, and a stage composes those that it reads.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline import plugins
+from pipeline.errors import ConfigError, Problem
+
+Raw = dict[str, Any]
+"""A configuration as it was read: plain YAML values."""
+
+
+class Section(BaseModel):
+    """A frozen part of the configuration. Unknown keys are refused, with the nearest known one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_the_nearest(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        try:
+            return handler(value)
+        except ValidationError as error:
+            details: list[InitErrorDetails] = []
+            for line in error.errors(include_url=False):
+                kind: str | PydanticCustomError = line["type"]
+                if kind == "extra_forbidden" and len(line["loc"]) == 1:
+                    known = ", ".join(cls.model_fields)
+                    close = plugins.nearest(str(line["loc"][0]), cls.model_fields)
+                    hint = f"did you mean {close!r}?" if close else ""
+                    kind = PydanticCustomError("unknown_key", "unknown key", {"known": known, "hint": hint})
+                else:
+                    kind = _as_custom(line)
+                details.append(InitErrorDetails(type=kind, loc=line["loc"], input=line["input"]))
+            raise ValidationError.from_exception_data(cls.__name__, details) from None
+
+
+def _as_custom(line: Any) -> PydanticCustomError:
+    """A line error that can be raised again one level up, where pydantic cannot rebuild it from its type."""
+    context = {k: str(v) for k, v in line.get("ctx", {}).items()}
+    text = line["msg"].replace("{", "(").replace("}", ")")
+    return PydanticCustomError(line["type"], text, context)
+
+
+SectionT = TypeVar("SectionT", bound=Section)
+
+
+def read_config(path: Path, overrides: Sequence[str] = ()) -> Raw:
+    """The configuration in the YAML file `path`, with `section.key=value` overrides applied.
+
+    Raises ConfigError if the file cannot be read as a YAML mapping or an override cannot be applied.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        problem = Problem(str(path), f"cannot be read: {error.strerror}", fix="name a file with --config FILE")
+        raise ConfigError([problem]) from None
+    except UnicodeDecodeError:
+        raise ConfigError([Problem(str(path), "is not a text file")]) from None
+    raw = parse_yaml(text, str(path))
+    if not isinstance(raw, dict):
+        raise ConfigError([Problem(str(path), "is not a mapping of sections", got=type(raw).__name__)])
+    return override(raw, overrides)
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """The value of a YAML 1.2 text. Raises ConfigError with line and column if it is none."""
+    try:
+        return YAML(typ="safe", pure=True).load(text)
+    except YAMLError as error:
+        raise ConfigError([Problem(where, "is not valid YAML", got=str(error))]) from None
+
+
+def to_yaml(value: Any) -> str:
+    """The YAML 1.2 text of plain values."""
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keep the order of sections
+    yaml.dump(value, stream)
+    return stream.getvalue()
+
+
+def override(raw: Raw, overrides: Sequence[str]) -> Raw:
+    """A copy of `raw` in which every `a.b.c=value` is set, with the value read as YAML."""
+    result = copy.deepcopy(raw)
+    problems = []
+    for text in overrides:
+        key, equals, value_text = text.partition("=")
+        parts = key.split(".")
+        if not equals or not all(parts):
+            problems.append(Problem("--set", "is not section.key=value", got=text))
+            continue
+        place: Any = result
+        for part in parts[:-1]:
+            if isinstance(place, list) and part.isdigit() and int(part) < len(place):
+                place = place[int(part)]
+            elif isinstance(place, dict):
+                if place.get(part) is None:
+                    place[part] = {}
+                place = place[part]
+            else:
+                place = None
+                break
+        last = parts[-1]
+        value = parse_yaml(value_text, f"--set {text}")
+        if isinstance(place, dict):
+            place[last] = value
+        elif isinstance(place, list) and last.isdigit() and int(last) < len(place):
+            place[int(last)] = value
+        else:
+            problems.append(Problem(f"--set {key}", "leads through a value that has no keys", got=text))
+    if problems:
+        raise ConfigError(problems)
+    return result
+
+
+def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], source: object = None) -> SectionT:
+    """The sections of `raw` that `model` declares, validated.
+
+    `known` are the names of all sections there are: others than `model`'s are left to the stages that read
+    them; a name outside `known` is a problem. Raises ConfigError with every problem.
+    """
+    problems = [plugins.unknown(str(name), str(name), known) for name in raw if name not in known]
+    mine = {name: value for name, value in raw.items() if name in model.model_fields}
+    try:
+        result = model.model_validate(mine)
+    except ValidationError as error:
+        problems += problems_of(error)
+    if problems:
+        raise ConfigError(problems, source)
+    return result
+
+
+def problems_of(error: ValidationError) -> list[Problem]:
+    """pydantic's errors in our words: dotted key, what, expected, got, nearest name."""
+    problems = []
+    for line in error.errors(include_url=False):
+        context = line.get("ctx", {})
+        key = ".".join(str(part) for part in line["loc"]) or "(top level)"
+        got = None if line["type"] in ("missing", "unknown_key") else _short(line["input"])
+        problems.append(
+            Problem(
+                key,
+                line["msg"].removeprefix("Value error, "),
+                expected=f"one of {context['known']}" if context.get("known") else None,
+                got=got,
+                fix=context.get("hint") or None,
+            )
+        )
+    return problems
+
+
+def _short(value: object, limit: int = 120) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def resolved(config: BaseModel) -> Raw:
+    """Every value that a stage went by, defaults included, as plain YAML values."""
+    return config.model_dump(mode="json")

@@ -1,0 +1,153 @@
+"""Packed data sets: one HDF5 file with a group per split."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import plugins
+from pipeline.data.h5 import LazyFile, member, open_h5, read_strings
+from pipeline.data.split import Split
+from pipeline.errors import DataError
+
+LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encoded), labels [N] and ids [N]"
+
+
+class PackedDataset:
+    """A packed data set, checked when it is opened. Survives pickling and forking.
+
+    path: the file. class_names: K names, in the order of the labels. source: what it was packed from, for
+    people; empty if the file does not say.
+    """
+
+    def __init__(self, path: Path, class_names: tuple[str, ...], source: str, splits: Mapping[str, Split]) -> None:
+        self.path = path
+        self.class_names = class_names
+        self.source = source
+        self._splits = dict(splits)
+
+    @classmethod
+    def open(cls, path: Path) -> PackedDataset:
+        """Check the file and describe it; images are read later.
+
+        Raises DataError if it is missing, not HDF5, not a packed data set, or has links, labels outside
+        0..K-1 or ids that occur twice. Without class names in the file, K is the largest label plus one.
+        """
+        path = Path(path)
+        with open_h5(path) as file:
+            lazy = LazyFile(path)
+            splits = {}
+            for name in file:
+                group = member(file, name, path)
+                if isinstance(group, h5py.Group):
+                    splits[name] = _open_split(lazy, name, group)
+            if not splits:
+                fix = "other layouts can be packed with data.source: {name: hdf5, path: ...}"
+                got = ", ".join(file) or "an empty file"
+                raise DataError("not a packed data set", where=path, expected=LAYOUT, got=got, fix=fix)
+            class_names = stored_class_names(file, path)
+            source = _text(file.attrs.get("source", ""))
+        largest = max((int(s.labels.max(initial=-1)) for s in splits.values() if s.labels is not None), default=-1)
+        if class_names is None:
+            class_names = tuple(str(k) for k in range(largest + 1))
+        for split in splits.values():
+            if split.labels is not None:
+                check_labels(split.labels, len(class_names), f"{path}, split {split.name!r}", split.ids)
+        return cls(path, class_names, source, splits)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The names of the splits."""
+        return tuple(self._splits)
+
+    def split(self, name: str) -> Split:
+        """The split `name`. Raises DataError, naming the splits there are."""
+        if name not in self._splits:
+            close = plugins.nearest(name, self._splits)
+            raise DataError(
+                f"there is no split {name!r}",
+                where=self.path,
+                expected="one of " + ", ".join(self._splits),
+                fix=f"did you mean {close!r}?" if close else None,
+            )
+        return self._splits[name]
+
+
+def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
+    path = lazy.path
+    parts = {part: member(group, part, path) for part in ("images", "labels", "ids")}
+    missing = [f"{name}/{part}" for part in ("images", "ids") if parts[part] is None]
+    if missing:
+        what = f"not a packed data set: {' and '.join(missing)} missing"
+        raise DataError(what, where=path, expected=LAYOUT, got=", ".join(group) or "an empty group")
+    for part, value in parts.items():
+        if value is not None and not isinstance(value, h5py.Dataset):
+            raise DataError(f"{name}/{part} is not an array", where=path, expected=LAYOUT)
+    images, labels = parts["images"], parts["labels"]
+    ids = read_strings(parts["ids"], path)
+    shape = _image_shape(images, path)
+    if len(ids) != len(images):
+        raise DataError(f"{name}/ids does not fit the images", where=path, expected=len(images), got=len(ids))
+    check_ids(ids, f"{path}, split {name!r}")
+    numbers = None
+    if labels is not None:
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
+            expected = f"integers [{len(images)}]"
+            got = f"{labels.dtype} {list(labels.shape)}"
+            raise DataError(f"{name}/labels does not fit the images", where=path, expected=expected, got=got)
+        numbers = labels[:].astype(np.int64)
+    return Split(lazy, name, ids, numbers, shape)
+
+
+def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | None:
+    if images.ndim == 1 and h5py.check_vlen_dtype(images.dtype) == np.uint8:
+        return None
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
+        expected = "uint8 [N, H, W, 1 or 3], or JPEG and PNG files as variable-length uint8 [N]"
+        got = f"{images.dtype} {list(images.shape)}"
+        raise DataError(f"{images.name} does not hold images", where=path, expected=expected, got=got)
+    height, width, channels = images.shape[1:]
+    return int(height), int(width), int(channels)
+
+
+def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
+    """The attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list."""
+    if "class_names" not in file.attrs:
+        return None
+    text = _text(file.attrs["class_names"])
+    try:
+        names = json.loads(text)
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        expected = "a JSON list of strings"
+        raise DataError("the attribute class_names cannot be used", where=path, expected=expected, got=text[:200])
+    return tuple(names)
+
+
+def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
+    """Raises DataError unless every label is in 0..classes-1."""
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if len(wrong):
+        examples = ", ".join(f"{labels[i]} of {ids[i]!r}" for i in wrong[:5])
+        expected = f"0..{classes - 1} ({classes} classes)"
+        what = f"{len(wrong)} of {len(labels)} labels are out of range"
+        raise DataError(what, where=where, expected=expected, got=examples + (", ..." if len(wrong) > 5 else ""))
+
+
+def check_ids(ids: list[str], where: str) -> None:
+    """Raises DataError unless every id occurs once."""
+    if len(set(ids)) != len(ids):
+        twice = [name for name, times in Counter(ids).items() if times > 1]
+        got = ", ".join(repr(name) for name in twice[:5]) + (", ..." if len(twice) > 5 else "")
+        raise DataError(f"{len(twice)} ids occur more than once", where=where, expected="unique ids", got=got)
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

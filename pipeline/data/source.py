@@ -1,0 +1,65 @@
+"""The contract between a kind of source (one file of `pipeline/data/sources/`) and the packing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import plugins
+from pipeline.config import Section
+
+PACKAGE = "pipeline.data.sources"
+"""Where the kinds of sources are: a file there is a source that a configuration can name."""
+
+
+class Unreadable(NamedTuple):
+    """Stands for an image that cannot be read, and says why."""
+
+    reason: str
+
+
+class Item(NamedTuple):
+    """One sample on its way into a packed data set.
+
+    image: uint8 [H, W, C] with C 1 or 3, or the bytes of an image file, or why there is neither.
+    label: the position of its class in `Source.class_names`; None where the split has no labels.
+    id: its name, unique in the split.
+    """
+
+    image: NDArray[np.uint8] | bytes | Unreadable
+    label: int | None
+    id: str
+
+
+class Source(Protocol):
+    """Samples to be packed, split by split. A source never holds all images at once."""
+
+    @property
+    def class_names(self) -> Sequence[str]:
+        """The names of the K classes, in the order of the labels."""
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """The names of the splits, in the order in which they are packed."""
+
+    @property
+    def description(self) -> str:
+        """One line for people: what this is and how it was understood. No path of this machine."""
+
+    def count(self, split: str) -> int:
+        """How many items `items(split)` yields, unreadable ones included."""
+
+    def items(self, split: str) -> Iterator[Item]:
+        """The samples of a split in a fixed order. Can be called again, and then yields the same."""
+
+
+def open_source(options: Section) -> Source:
+    """The source that validated options describe (an `Options` of one of the files in `sources/`).
+
+    Raises DataError if it is not there or not what it should be.
+    """
+    name = str(getattr(options, "name", ""))
+    return cast(Source, plugins.load(PACKAGE, name, "data.source.name").open_source(options))

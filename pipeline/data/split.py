@@ -1,0 +1,89 @@
+"""One split of a packed data set."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.data.h5 import LazyFile
+from pipeline.data.images import UndecodableError, as_rgb, decode
+from pipeline.errors import DataError
+
+Images = Tensor | list[Tensor]
+"""uint8 [B, C, H, W], or, where sizes differ, B tensors uint8 [3, H, W]."""
+
+
+class Split:
+    """The samples of a split, addressed by position 0..N-1. Survives pickling and forking.
+
+    name: `train`, `test`, `val`, `unlabeled`, or what the file says.
+    labels: int64 [N], or None if the split has none.
+    image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
+    """
+
+    def __init__(
+        self,
+        file: LazyFile,
+        name: str,
+        ids: Sequence[str],
+        labels: NDArray[np.int64] | None,
+        image_shape: tuple[int, int, int] | None,
+    ) -> None:
+        self.name = name
+        self.count = len(ids)
+        self.labels = labels
+        self.image_shape = image_shape
+        self._file = file
+        self._ids: tuple[str, ...] | None = tuple(ids)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_ids": None}  # names of a million samples do not travel: read again if needed
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The names of the samples, by position."""
+        if self._ids is None:
+            everything = np.arange(self.count, dtype=np.int64)
+            self._ids = tuple(v.decode() for v in self._file.rows(f"{self.name}/ids", everything))
+        return self._ids
+
+    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Images as they are stored: uint8 [B, H, W, C], or the bytes of B image files (uint8 [length]).
+
+        Raises IndexError for positions outside 0..N-1 and DataError if the file cannot be read.
+        """
+        positions = np.asarray(positions, dtype=np.int64)
+        if positions.size and not (positions.min() >= 0 and positions.max() < self.count):
+            raise IndexError(f"positions of split {self.name!r} are 0..{self.count - 1}")
+        rows = self._file.rows(f"{self.name}/images", positions)
+        return list(rows) if self.image_shape is None else rows
+
+    def read(self, positions: NDArray[np.int64]) -> Images:
+        """The images at positions [B], in any order, duplicates allowed.
+
+        Returns uint8 [B, C, H, W] in memory of its own, or, where `image_shape` is None, B images decoded to
+        uint8 [3, H, W] (grey ones repeated). Decodes with as many threads as torch uses: one in the workers
+        of a DataLoader. Raises IndexError and DataError as `stored`, and DataError for a damaged image.
+        """
+        stored = self.stored(positions)
+        if isinstance(stored, np.ndarray):
+            return torch.from_numpy(stored).permute(0, 3, 1, 2).contiguous()
+        threads = min(torch.get_num_threads(), len(stored))
+        if threads <= 1:
+            return [self._decoded(*pair) for pair in zip(positions, stored, strict=True)]
+        with ThreadPoolExecutor(threads) as pool:
+            return list(pool.map(self._decoded, positions, stored))
+
+    def _decoded(self, position: np.int64, encoded: NDArray[np.uint8]) -> Tensor:
+        try:
+            image = as_rgb(decode(encoded).pixels)
+        except UndecodableError as error:
+            where = f"{self._file.path}, split {self.name!r}, sample {self.ids[position]!r}"
+            raise DataError("an image cannot be decoded", where=where, got=str(error)) from None
+        return torch.from_numpy(image).permute(2, 0, 1).contiguous()

@@ -1,0 +1,227 @@
+"""Writes the splits of a source with one layout, or finds out that the layout is wrong."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import NamedTuple
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.images import KEPT_FORMATS, UndecodableError, as_rgb, decode, encode_png
+from pipeline.data.packed import check_ids, check_labels
+from pipeline.data.source import Item, Source, Unreadable
+from pipeline.errors import DataError
+from pipeline.progress import Progress
+
+_BLOCK_BYTES = 2**23
+_BLOCK_ITEMS = 1024
+_SPARE_BYTES = 2**24  # for names and HDF5's own tables
+
+Shape = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is believed of a source until an item proves otherwise; then packing starts again, wiser.
+
+    Sizes nearly always differ within the first images, if they do, so that little is lost.
+    """
+
+    known: bool = False
+    shape: Shape | None = None
+    """(H, W, C) of every image; None: sizes differ, image files are stored."""
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    """Unreadable images per split: room for an array of fixed size is taken before it is filled."""
+
+
+class WrongLayoutError(Exception):
+    """The layout does not hold; `better` may."""
+
+    def __init__(self, better: Layout) -> None:
+        self.better = better
+
+
+class _Image(NamedTuple):
+    item: Item
+    shape: Shape
+    content: NDArray[np.uint8] | bytes  # pixels, or the file to store
+
+
+class SplitWriter:
+    """One attempt to write a source with one layout.
+
+    layout: the one it was given, or, if that was not known, the one of the first image.
+    unreadable: (split, id, reason) of every image that could not be read so far.
+    """
+
+    def __init__(
+        self, file: h5py.File, source: Source, layout: Layout, pool: ThreadPoolExecutor, progress: Progress
+    ) -> None:
+        self.layout = layout
+        self.unreadable: list[tuple[str, str, str]] = []
+        self._file = file
+        self._source = source
+        self._pool = pool
+        self._progress = progress
+
+    def write(self, split: str) -> int:
+        """Write one split; the number of its samples. Raises WrongLayoutError and DataError."""
+        count = self._source.count(split)
+        group = self._file.create_group(split)
+        images: h5py.Dataset | None = None
+        ids: list[str] = []
+        labels: list[int | None] = []
+        seen = 0
+        self._progress.begin(f"packing {split}", count, "images")
+        for items in self._blocks(self._source.items(split)):
+            seen += len(items)
+            if seen > count:
+                break
+            good = self._readable(split, items)
+            if good:
+                rows = self._rows(good)
+                if images is None:
+                    images = self._create(group, split, count)
+                _write_rows(images, len(ids), rows)
+                ids += [image.item.id for image in good]
+                labels += [image.item.label for image in good]
+            self._progress.advance(len(items))
+        self._progress.end()
+        if seen != count:
+            raise DataError(f"split {split!r} changed while it was packed", expected=count, got=seen)
+        if images is not None and images.maxshape[0] is None:
+            images.resize(len(ids), axis=0)
+        self._write_names(group, split, ids, labels)
+        return len(ids)
+
+    def _blocks(self, items: Iterator[Item]) -> Iterator[list[Item]]:
+        """Runs of items, bounded in number and bytes; the very first item alone, since it shows the layout."""
+        block: list[Item] = []
+        size = 0
+        for item in items:
+            block.append(item)
+            size += item.image.nbytes if isinstance(item.image, np.ndarray) else len(item.image)
+            if size >= _BLOCK_BYTES or len(block) >= self._block_items():
+                yield block
+                block, size = [], 0
+        if block:
+            yield block
+
+    def _block_items(self) -> int:
+        if not self.layout.known:
+            return 1
+        if self.layout.shape is None:
+            return _BLOCK_ITEMS
+        return max(1, min(_BLOCK_ITEMS, _BLOCK_BYTES // int(np.prod(self.layout.shape))))
+
+    def _readable(self, split: str, items: list[Item]) -> list[_Image]:
+        """The images of the items that can be read; the others are put on the list."""
+        examine = partial(_examine, as_files=self.layout.known and self.layout.shape is None)
+        if all(isinstance(item.image, np.ndarray) for item in items):
+            results: Iterator[_Image | Unreadable] = map(examine, items)
+        else:
+            results = self._pool.map(examine, items)  # Pillow decodes without the interpreter's lock
+        good = []
+        for item, result in zip(items, results, strict=True):
+            if isinstance(result, Unreadable):
+                self.unreadable.append((split, item.id, result.reason))
+            else:
+                good.append(result)
+        return good
+
+    def _rows(self, images: list[_Image]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """What is stored of them: [B, H, W, C], or [B] files. Raises WrongLayoutError if they do not fit."""
+        if not self.layout.known:
+            self.layout = replace(self.layout, known=True, shape=images[0].shape)
+        shape = self.layout.shape
+        if shape is None:
+            return [np.frombuffer(image.content, np.uint8) for image in images]
+        height, width, channels = shape
+        if any(image.shape[:2] != (height, width) for image in images):
+            raise WrongLayoutError(replace(self.layout, shape=None))
+        if any(image.shape[2] > channels for image in images):
+            raise WrongLayoutError(replace(self.layout, shape=(height, width, 3)))
+        pixels = [np.asarray(image.content) for image in images]
+        return np.stack([as_rgb(image) for image in pixels] if channels == 3 else pixels)
+
+    def _create(self, group: h5py.Group, split: str, count: int) -> h5py.Dataset:
+        shape = self.layout.shape
+        if shape is None:
+            kind = h5py.vlen_dtype(np.uint8)
+            return group.create_dataset("images", (count,), kind, maxshape=(None,), chunks=(1024,))
+        # One plain run of bytes: it can be mapped into memory, and pixels hardly compress.
+        count -= self.layout.skipped.get(split, 0)
+        return group.create_dataset("images", (count, *shape), np.uint8, fill_time="never")
+
+    def _write_names(self, group: h5py.Group, split: str, ids: list[str], labels: list[int | None]) -> None:
+        where = f"{self._source.description}, split {split!r}"
+        check_ids(ids, where)
+        odd = [repr(name) for name in ids if "\0" in name or not _is_text(name)]
+        if odd:
+            raise DataError("ids are not text that UTF-8 can store", where=where, got=", ".join(odd[:5]))
+        group.create_dataset("ids", data=np.array(ids, dtype=object), dtype=h5py.string_dtype())
+        numbers = [label for label in labels if label is not None]
+        if numbers and len(numbers) < len(labels):
+            expected = "labels for all samples of a split or for none"
+            got = f"{len(numbers)} labels of {len(labels)}"
+            raise DataError("some samples have no label", where=where, expected=expected, got=got)
+        if numbers:
+            array = np.array(numbers, np.int64)
+            check_labels(array, len(self._source.class_names), where, ids)
+            group.create_dataset("labels", data=array)
+
+
+def _write_rows(images: h5py.Dataset, start: int, rows: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> None:
+    _check_room(images.file.filename, sum(len(file) for file in rows) if isinstance(rows, list) else rows.nbytes)
+    if isinstance(rows, list):
+        for row, file in enumerate(rows, start):
+            images[row] = file  # one by one: h5py takes several of the same length for a matrix
+    elif start + len(rows) <= len(images):  # else fewer are unreadable than last time: packed once more
+        images[start : start + len(rows)] = rows
+
+
+def _check_room(path: str, size: int) -> None:
+    """Raises OSError if the disk is about to be full: the HDF5 library itself crashes when it is."""
+    disk = os.statvfs(path)
+    if disk.f_bavail * disk.f_frsize < size + _SPARE_BYTES:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _examine(item: Item, as_files: bool) -> _Image | Unreadable:
+    image = item.image
+    if isinstance(image, Unreadable):
+        return image
+    if isinstance(image, bytes):
+        try:
+            pixels, kind = decode(image)
+        except UndecodableError as error:
+            return Unreadable(str(error))
+        if as_files and kind in KEPT_FORMATS:
+            return _Image(item, _shape(pixels), image)
+    else:
+        pixels = image
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+            expected = "uint8 [H, W, 1 or 3]"
+            got = f"{pixels.dtype} {list(pixels.shape)}"
+            raise DataError("an image has the wrong form", where=repr(item.id), expected=expected, got=got)
+    return _Image(item, _shape(pixels), encode_png(pixels) if as_files else pixels)
+
+
+def _shape(pixels: NDArray[np.uint8]) -> Shape:
+    height, width, channels = pixels.shape
+    return height, width, channels
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,121 @@
+"""The errors that Decant raises for its users.
+
+    PipelineError
+    ├── ConfigError        every problem of a configuration at once (`pipeline.config`)
+    ├── DataError          a packed data set or its source
+    ├── ModelError         a network, its taps or its weights
+    ├── CacheError         a teacher cache
+    │   ├── CacheNotFound
+    │   ├── CacheUnfinished
+    │   ├── CacheMismatch
+    │   └── CacheCorrupt
+    └── TrainingError      a run that cannot go on
+
+A message says what is wrong, where, what was expected, what was found, and what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+def message(
+    what: str,
+    *,
+    where: object = None,
+    expected: object = None,
+    got: object = None,
+    fix: str | None = None,
+) -> str:
+    """The one layout of every message: what, then where, expected, got and the way out, each if known."""
+    lines = [what]
+    for name, value in (("where", where), ("expected", expected), ("got", got), ("do", fix)):
+        if value is not None:
+            lines.append(f"  {name}: {value}")
+    return "\n".join(lines)
+
+
+class PipelineError(Exception):
+    """Anything that Decant refuses or cannot do. `exit_code` is what the command returns."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        expected: object = None,
+        got: object = None,
+        fix: str | None = None,
+    ) -> None:
+        super().__init__(message(what, where=where, expected=expected, got=got, fix=fix))
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a configuration: the dotted `key`, what was expected there and what was found."""
+
+    key: str
+    what: str
+    expected: str | None = None
+    got: str | None = None
+    fix: str | None = None
+
+    def __str__(self) -> str:
+        return message(f"{self.key}: {self.what}", expected=self.expected, got=self.got, fix=self.fix)
+
+
+class ConfigError(PipelineError):
+    """Every problem of a configuration, found before any work starts."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem], source: object = None) -> None:
+        self.problems = tuple(problems)
+        count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
+        head = f"{count} in the configuration" + (f" {source}" if source else "")
+        super().__init__("\n".join([head, *(f"- {problem}" for problem in self.problems)]))
+
+
+class DataError(PipelineError):
+    """A packed data set, or what it is packed from, is missing, malformed or not what was asked for."""
+
+    exit_code = 2
+
+
+class ModelError(PipelineError):
+    """A network cannot be built, lacks a tap, or its weights do not fit."""
+
+    exit_code = 2
+
+
+class CacheError(PipelineError):
+    """A teacher cache cannot be written or read."""
+
+
+class CacheNotFound(CacheError):  # noqa: N818 - the names are part of the contract
+    """There is no teacher cache at the path."""
+
+    exit_code = 2
+
+
+class CacheUnfinished(CacheError):  # noqa: N818
+    """The teacher cache was begun and not finished."""
+
+    exit_code = 2
+
+
+class CacheMismatch(CacheError):  # noqa: N818
+    """The teacher cache holds something else than what was asked for; every differing field is named."""
+
+    exit_code = 2
+
+
+class CacheCorrupt(CacheError):  # noqa: N818
+    """Bytes of the teacher cache are not the bytes that were written."""
+
+
+class TrainingError(PipelineError):
+    """Training cannot go on: a loss that is not finite, a checkpoint of another run."""

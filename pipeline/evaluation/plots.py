@@ -1,0 +1,262 @@
+"""The report's plots: learning curves, accuracy against cost, and an overview of both.
+
+Figures are drawn without pyplot and without its global state.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from numpy.typing import NDArray
+
+from pipeline.evaluation import tables
+from pipeline.evaluation.render import INK
+from pipeline.evaluation.results import Evaluation, History, Row
+from pipeline.evaluation.styles import TEACHER_MARKER, Styles
+
+Canvas = Figure | SubFigure
+WIDTH = 10.0  # inches; the page scales it
+ACROSS = 3
+LONGEST_NAME = 28
+
+
+def learning_curves(rows: Sequence[Row], histories: Sequence[History]) -> Figure | None:
+    """Holdout top-1 and loss over epochs: a panel per student, a colour per objective set.
+
+    The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is
+    drawn; None where there is nothing to draw.
+    """
+    kinds = [kind for kind in ("holdout_top1", "loss") if _has(histories, kind)]
+    if not kinds:
+        return None
+    students = _students(rows, histories)
+    across = 2 if len(students) == 4 else min(ACROSS, len(students))
+    down = len(kinds) * math.ceil(len(students) / across) if len(students) > 1 else 1.3
+    figure = Figure(figsize=(WIDTH, 2.5 * down + 0.5), layout=ConstrainedLayoutEngine(h_pad=0.08))
+    draw_curves(figure, Styles.of(rows), students, histories, kinds, across)
+    _legend(figure, Styles.of(rows), sets=_sets(rows), students=())
+    return figure
+
+
+def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[Row]) -> Figure:
+    """Top-1 over multiply-accumulates (parameters, if the teacher's are all that is known), on a log axis."""
+    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
+    styles = Styles.of(rows)
+    draw_costs(figure, styles, evaluation, rows)
+    _legend(figure, styles, _sets(rows), list(styles.markers))
+    return figure
+
+
+def overview(evaluation: Evaluation, rows: Sequence[Row], histories: Sequence[History]) -> Figure:
+    """Accuracy against cost beside the learning curves, for a README: 14 inches wide."""
+    figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
+    styles = Styles.of(rows)
+    kind = next((kind for kind in ("holdout_top1", "loss") if _has(histories, kind)), None)
+    if kind is None:
+        draw_costs(figure, styles, evaluation, rows)
+    else:
+        halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.15), wspace=0.04)
+        left, right = figure.add_subfigure(halves[0]), figure.add_subfigure(halves[1])
+        draw_costs(left, styles, evaluation, rows)
+        students = _students(rows, histories)
+        across = len(students) if len(students) <= ACROSS else math.ceil(math.sqrt(len(students)))
+        draw_curves(right, styles, students, histories, [kind], across)
+    _legend(figure, styles, _sets(rows), list(styles.markers))
+    return figure
+
+
+def draw_curves(
+    canvas: Canvas,
+    styles: Styles,
+    students: Sequence[str],
+    histories: Sequence[History],
+    kinds: Sequence[str],
+    across: int,
+) -> None:
+    """One panel for every student and kind of curve; panels of one kind share their vertical axis.
+
+    Kinds stand below each other, those of a single student side by side.
+    """
+    alone = len(students) == 1
+    blocks = math.ceil(len(students) / across)
+    grid = canvas.add_gridspec(*((1, len(kinds)) if alone else (blocks * len(kinds), across)))
+    for k, kind in enumerate(kinds):
+        panels: list[Axes] = []
+        for i, student in enumerate(students):
+            place = grid[0, k] if alone else grid[i // across * len(kinds) + k, i % across]
+            panel = canvas.add_subplot(place, sharey=panels[0] if panels else None)
+            panels.append(panel)
+            for objectives in styles.colours:
+                mine = [h for h in histories if (h.student, h.objectives) == (student, objectives)]
+                _curve(panel, styles, objectives, [_points(h, kind) for h in mine])
+            _dress(panel)
+            panel.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            _widen(panel, "x", 2)
+            if k == 0 or alone:
+                panel.set_title(_short(student), fontsize=10, color=INK, parse_math=False)
+            if k == len(kinds) - 1 or alone:
+                panel.set_xlabel("epoch")
+            if i % across == 0:
+                panel.set_ylabel("holdout top-1 (%)" if kind == "holdout_top1" else "training loss")
+            else:
+                panel.tick_params(labelleft=False)
+        values = [values for panel in panels for line in panel.lines if len(values := np.asarray(line.get_ydata()))]
+        if kind == "loss":
+            _log_if_wide(panels[0], values)
+        else:
+            _zoom(panels[0], values)
+
+
+def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[Row]) -> None:
+    """Top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible."""
+    panel = canvas.add_subplot()
+    teacher = evaluation.teacher
+    by_macs = teacher is None or teacher.macs is not None or teacher.parameters is None
+    costs = [row.macs if by_macs else row.parameters for row in rows]
+    teacher_cost = (teacher.macs if by_macs else teacher.parameters) if teacher else None
+    known = [cost for cost in [*costs, teacher_cost] if cost]
+    low, high = (min(known), max(known)) if known else (1, 1)
+    margin = max((high / low) ** 0.12, 1.6 if high == low else 1.15)
+    panel.set_xscale("log")
+    panel.set_xlim(low / margin, high * margin)
+    step = math.log(high * margin**2 / low) * 0.011
+    sets = list(styles.colours)
+    for row, cost in zip(rows, costs, strict=True):
+        shift = math.exp((sets.index(row.objectives) - (len(sets) - 1) / 2) * step)
+        panel.errorbar(
+            cost * shift,
+            100 * row.top1.mean,
+            yerr=100 * row.top1.spread if row.top1.spread is not None else None,
+            color=styles.colours[row.objectives],
+            marker=styles.markers[row.student],
+            markersize=7,
+            markeredgewidth=0.8 if styles.dashes[row.objectives] == "-" else 1.4,
+            fillstyle="full" if styles.dashes[row.objectives] == "-" else "none",
+            linestyle="none",
+            elinewidth=1.3,
+        )
+    if teacher:
+        top1 = 100 * teacher.metrics.top1
+        panel.axhline(top1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
+        if teacher_cost:
+            panel.plot(teacher_cost, top1, TEACHER_MARKER, color=INK, markersize=13)
+        label = f"teacher {_short(teacher.model)}"
+        panel.annotate(
+            label, (0.01, top1), xycoords=("axes fraction", "data"), xytext=(0, 4), textcoords="offset points",
+            fontsize=9, color=INK, parse_math=False,
+        )  # fmt: skip
+    _dress(panel)
+    panel.margins(y=0.12)
+    _widen(panel, "y", 3)
+    decades = math.log10(high * margin**2 / low)
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if decades < 2.5 else (1,), numticks=12))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
+    panel.set_xlabel("multiply-accumulates per image" if by_macs else "parameters")
+    panel.set_ylabel(f"top-1 on {_short(evaluation.split)} (%)", parse_math=False)
+
+
+def _points(history: History, kind: str) -> NDArray[np.float64]:
+    """Epochs and values [2, n] of the epochs at which the value was measured."""
+    values = history.column(kind) * (100 if kind == "holdout_top1" else 1)
+    there = np.isfinite(values)
+    return np.stack([history.columns["epoch"][there], values[there]])
+
+
+def _curve(panel: Axes, styles: Styles, objectives: str, seeds: Sequence[NDArray[np.float64]]) -> None:
+    length = min((points.shape[1] for points in seeds), default=0)
+    if not length:
+        return
+    epochs = seeds[0][0, :length]
+    values = np.stack([points[1, :length] for points in seeds])
+    mean = values.mean(axis=0)
+    colour = styles.colours[objectives]
+    marker = "o" if length == 1 else ""
+    panel.plot(epochs, mean, styles.dashes[objectives], color=colour, linewidth=1.6, marker=marker)
+    if len(seeds) > 1:
+        spread = values.std(axis=0, ddof=1)
+        panel.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
+
+
+def _has(histories: Sequence[History], kind: str) -> bool:
+    return any(bool(np.isfinite(history.column(kind)).any()) for history in histories)
+
+
+def _students(rows: Sequence[Row], histories: Sequence[History]) -> list[str]:
+    """The students that have a history, in the order of the rows."""
+    there = {history.student for history in histories}
+    return [name for name in dict.fromkeys(row.student for row in rows) if name in there]
+
+
+def _sets(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(row.objectives for row in rows))
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else name[: LONGEST_NAME - 1] + "…"
+
+
+def _log_if_wide(panel: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
+    """Losses of different objectives may lie far apart; a log axis shows them all."""
+    low, high = min(line.min() for line in lines), max(line.max() for line in lines)
+    if 0 < low < high / 20:
+        panel.set_yscale("log")
+
+
+def _zoom(panel: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
+    """Long curves start at their level after a fifth of training: the steep beginning would flatten the rest."""
+    low = min(line[len(line) // 5 :].min() if len(line) >= 10 else line.min() for line in lines)
+    high = max(line.max() for line in lines)
+    margin = 0.05 * (high - low) + 0.5
+    panel.set_ylim(max(low - margin, -1.0), high + margin)
+
+
+def _widen(panel: Axes, axis: Literal["x", "y"], least: float) -> None:
+    """An axis that spans less than `least` would make much of little."""
+    low, high = panel.get_xlim() if axis == "x" else panel.get_ylim()
+    if high - low < least:
+        middle = (low + high) / 2
+        panel.set(**{f"{axis}lim": (middle - least / 2, middle + least / 2)})
+
+
+def _dress(panel: Axes) -> None:
+    """A calm frame: no box, faint lines, text in the page's colour."""
+    panel.spines[["top", "right", "left"]].set_visible(False)
+    panel.spines["bottom"].set(color=INK, alpha=0.4)
+    panel.grid(axis="y", color=INK, alpha=0.13, linewidth=0.8)
+    panel.set_axisbelow(True)
+    panel.tick_params(length=0, labelsize=9, labelcolor=INK)
+    panel.xaxis.label.set(color=INK, fontsize=9.5)
+    panel.yaxis.label.set(color=INK, fontsize=9.5)
+
+
+def _tick(value: float) -> str:
+    number, _, prefix = tables.count(value).partition(" ")
+    return f"{float(number):g} {prefix}"
+
+
+def _legend(figure: Figure, styles: Styles, sets: Sequence[str], students: Sequence[str]) -> None:
+    """Colours of objective sets, then markers of students where there are several, below the plots."""
+    handles = [Line2D([], [], color=styles.colours[s], linestyle=styles.dashes[s], linewidth=3) for s in sets]
+    names = list(sets)
+    if len(students) > 1:
+        handles += [
+            Line2D([], [], color=INK, alpha=0.75, linestyle="none", marker=styles.markers[s], markersize=7)
+            for s in students
+        ]
+        names += students
+    numbers = [str(i) for i in range(len(names))]
+    legend = figure.legend(
+        handles, numbers, loc="outside lower center", ncols=min(len(names), 6), frameon=False, fontsize=9
+    )
+    # Set afterwards: a legend drops labels that start with an underscore, and reads $ as the start of a formula.
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set(text=_short(name), color=INK, parse_math=False)

@@ -1,0 +1,70 @@
+"""What a network says about every image of some samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.progress import Progress, Silent
+from pipeline.views import sizes_of
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.models import Network
+    from pipeline.views import Views
+
+Precision = Literal["bfloat16", "float32"]
+
+
+def predict(
+    network: Network,
+    samples: Samples,
+    views: Views,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    batch_size: int = 256,
+    progress: Progress | None = None,
+) -> Tensor:
+    """The logits float32 [N, K], on the CPU, of the first view of each of the samples, in their order.
+
+    The network lies on `device` already; it runs in evaluation mode, without gradients, and every module's
+    mode is put back afterwards.
+    """
+    progress = progress or Silent()
+    view = views.numbers[0]
+    progress.begin("evaluate", samples.count, "images")
+    logits = []
+    with inference(network, precision, device):
+        for start in range(0, samples.count, batch_size):
+            batch = np.arange(start, min(start + batch_size, samples.count), dtype=np.int64)
+            images = samples.read(batch)
+            sizes = sizes_of(images) if views.needs_sizes else None
+            parameters = views.parameters(view, samples.positions[batch], sizes)
+            pixels = views.apply(images, parameters).to(device)
+            logits.append(network(pixels).logits.float().cpu())
+            progress.advance(len(batch))
+    progress.end()
+    return torch.cat(logits)
+
+
+@contextmanager
+def inference(network: nn.Module, precision: Precision, device: torch.device | str) -> Iterator[None]:
+    """Evaluation mode, no gradients, the precision's autocast; each module's own mode is put back at the end.
+
+    Modules are asked one by one: a network in training may hold frozen parts that are in evaluation mode.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    kind = torch.device(device).type
+    try:
+        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training

@@ -1,0 +1,215 @@
+"""What runs and the evaluation wrote, read back and summarised over seeds.
+
+A run's folder `<root>/<student>/<objectives>/seed-<n>/` holds `metrics.json` and `history.csv`; the stage
+evaluate writes one `evaluation.json`. Fractions lie in [0, 1], divergences are in nats, times in seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import statistics
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple, Self, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pipeline.config import problems_of
+from pipeline.errors import DataError
+from pipeline.evaluation.metrics import Metrics
+
+
+class _Written(BaseModel):
+    """A frozen record in a JSON file. Fields that a later version adds are ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    def to_text(self) -> str:
+        """The record as indented JSON, with a newline at the end."""
+        return self.model_dump_json(indent=2) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The record in the file. Raises DataError if it is missing or is not such a record."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"cannot read a result: {error.strerror}", where=path) from None
+        except ValidationError as error:
+            problems = "; ".join(str(problem) for problem in problems_of(error))
+            raise DataError("not a result of this version", where=path, got=problems) from None
+
+
+class TeacherResult(_Written):
+    """The teacher on the evaluated split. Costs are None where its weights are not on this machine."""
+
+    model: str
+    metrics: Metrics
+    parameters: int | None = None
+    macs: int | None = None
+    images_per_second: float | None = None
+
+
+class StudentResult(_Written):
+    """One trained student, of one seed, on the evaluated split."""
+
+    student: str
+    objectives: str
+    seed: int
+    model: str
+    metrics: Metrics
+    parameters: int
+    macs: int
+    images_per_second: float | None = None
+    train_seconds: float | None = None
+
+
+class Evaluation(_Written):
+    """Every student of an experiment, and the teacher, on one split: `evaluation.json`."""
+
+    experiment: str
+    split: str
+    teacher: TeacherResult | None
+    students: tuple[StudentResult, ...]
+
+
+class RunMetrics(_Written):
+    """What a training run says about itself: its `metrics.json`. `images_per_second` is of training."""
+
+    student: str
+    objectives: str
+    seed: int
+    model: str
+    parameters: int
+    epochs: int
+    train_seconds: float
+    images_per_second: float
+    holdout: Metrics | None
+    final_loss: float
+
+
+@dataclass(frozen=True)
+class History:
+    """The epochs of one run: the columns of its `history.csv`, float64 [epochs], NaN where a cell is empty."""
+
+    student: str
+    objectives: str
+    seed: int
+    columns: Mapping[str, NDArray[np.float64]]
+
+    def column(self, name: str) -> NDArray[np.float64]:
+        """The column [epochs]; NaN everywhere if the run did not write it."""
+        empty = np.full(len(self.columns["epoch"]), np.nan)
+        return self.columns.get(name, empty)
+
+
+class Stat(NamedTuple):
+    """A mean over seeds and its sample standard deviation; the latter is None for one seed."""
+
+    mean: float
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One student and objective set, over `seeds` seeds. Costs are means; None is what nobody measured."""
+
+    student: str
+    objectives: str
+    model: str
+    seeds: int
+    top1: Stat
+    nll: Stat
+    ece: Stat
+    agreement: Stat | None
+    kl: Stat | None
+    parameters: int
+    macs: int
+    images_per_second: float | None
+    train_seconds: float | None
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """The evaluation in `evaluation.json`. Raises DataError if it is missing or malformed."""
+    return Evaluation.read(path)
+
+
+def read_run(folder: Path) -> tuple[RunMetrics, History]:
+    """What the training run in the folder wrote. Raises DataError if a file is missing or malformed."""
+    run = RunMetrics.read(folder / "metrics.json")
+    path = folder / "history.csv"
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            table = list(csv.reader(file))
+        names, rows = table[0], table[1:]
+        values = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
+        values = values.reshape(len(rows), len(names))
+        columns = {name: values[:, i] for i, name in enumerate(names)}
+    except OSError as error:
+        raise DataError(f"cannot read a run's history: {error.strerror}", where=path) from None
+    except (ValueError, IndexError) as error:
+        raise DataError("not a run's history", where=path, expected="a table of numbers", got=error) from None
+    if "epoch" not in columns:
+        raise DataError("not a run's history", where=path, expected="a column 'epoch'", got=", ".join(names))
+    return run, History(run.student, run.objectives, run.seed, columns)
+
+
+def read_histories(root: Path) -> list[History]:
+    """The histories of every run under `root`, ordered by student, objective set and seed."""
+    folders = (path.parent for path in root.glob("*/*/seed-*/metrics.json"))
+    histories = [read_run(folder)[1] for folder in folders]
+    return sorted(histories, key=lambda h: (h.student, h.objectives, h.seed))
+
+
+def summarise(evaluation: Evaluation) -> list[Row]:
+    """One row for every student and objective set; both in the order in which they first appear."""
+    students = list(dict.fromkeys(s.student for s in evaluation.students))
+    sets = list(dict.fromkeys(s.objectives for s in evaluation.students))
+    groups: dict[tuple[str, str], list[StudentResult]] = {(a, b): [] for a in students for b in sets}
+    for result in evaluation.students:
+        groups[result.student, result.objectives].append(result)
+    return [_row(group) for group in groups.values() if group]
+
+
+def _row(group: list[StudentResult]) -> Row:
+    def over(field: Callable[[Metrics], float | None]) -> Stat | None:
+        return _stat(field(result.metrics) for result in group)
+
+    first = group[0]
+    rate = _stat(result.images_per_second for result in group)
+    seconds = _stat(result.train_seconds for result in group)
+    return Row(
+        student=first.student,
+        objectives=first.objectives,
+        model=first.model,
+        seeds=len(group),
+        top1=_known(over(lambda m: m.top1)),
+        nll=_known(over(lambda m: m.nll)),
+        ece=_known(over(lambda m: m.ece)),
+        agreement=over(lambda m: m.agreement),
+        kl=over(lambda m: m.kl),
+        parameters=first.parameters,
+        macs=first.macs,
+        images_per_second=rate.mean if rate else None,
+        train_seconds=seconds.mean if seconds else None,
+    )
+
+
+def _stat(values: Iterable[float | None]) -> Stat | None:
+    """Mean and spread, or None where a seed lacks the value: a mean over some of the seeds would mislead."""
+    numbers = list(values)
+    known = [number for number in numbers if number is not None]
+    if len(known) < len(numbers):
+        return None
+    return Stat(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
+
+
+T = TypeVar("T")
+
+
+def _known(value: T | None) -> T:
+    assert value is not None  # these metrics are never None
+    return value

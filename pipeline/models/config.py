@@ -1,0 +1,35 @@
+"""The sections that describe networks: what every network needs, and what a teacher needs beside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from pipeline.config import Section
+
+
+class NetworkConfig(Section):
+    """A network: a timm model, its weights, and how images become its input.
+
+    `options` are arguments of the timm model. `input_size` is in pixels; images of another size are resized to
+    it; None is the model's own. `mean` and `std` are in units of the full range, [0, 1]; None leaves them to
+    `build_network`.
+    """
+
+    model: str = Field(min_length=1)
+    weights: Literal["pretrained"] | Path | None = None
+    options: Mapping[str, Any] = {}
+    input_size: PositiveInt | None = None
+    mean: tuple[float, float, float] | None = None
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+
+
+class TeacherConfig(NetworkConfig):
+    """The teacher, and how it computes: precision, images at once, and where."""
+
+    precision: Literal["bfloat16", "float32"] = "bfloat16"
+    micro_batch: PositiveInt = 256
+    device: str = "auto"

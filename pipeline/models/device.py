@@ -1,0 +1,34 @@
+"""Where a network computes, and in which precision."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from pipeline.errors import ModelError
+
+Precision = Literal["bfloat16", "float32"]
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """`auto` is CUDA where there is one, else the CPU. Raises ModelError if the named device is not here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        got = str(error).splitlines()[0]
+        raise ModelError(f"the device {device!r} cannot be used", got=got, fix="set device: auto") from None
+    return chosen
+
+
+def choose_precision(precision: Literal["auto", "bfloat16", "float32"], device: torch.device) -> Precision:
+    """`auto` is bfloat16 where the device has instructions for it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    # Without matrix instructions, bfloat16 is slower than float32 on a CPU.
+    return "bfloat16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "float32"

@@ -1,0 +1,140 @@
+"""A timm model that takes pixels and says signals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pipeline import plugins
+from pipeline.errors import ModelError
+from pipeline.models.taps import Anatomy, examine, final_map, prefix_tokens
+from pipeline.models.weights import digest_of, save_weights
+from pipeline.signals import LinearHead, Signals
+
+Triple = tuple[float, float, float]
+
+
+class Network(nn.Module):
+    """A teacher or a student: uint8 images in, `Signals` out. Made by `build_network`.
+
+    `taps` maps the name of every tap to its shape for one sample: `block1` to `blockS` (after activation, shallow
+    to deep), `final` (what pooling reads; absent where that is no map), `embedding`, `logits`. `linear` is that
+    of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it.
+    """
+
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        name: str,
+        options: Mapping[str, Any],
+        num_classes: int,
+        input_size: int,
+        mean: Triple,
+        std: Triple,
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.name, self.options, self.num_classes, self.input_size = name, dict(options), num_classes, input_size
+        self.mean, self.std = mean, std
+        # (x / 255 - mean) / std as one product and one sum; the network's own, not weights of the model.
+        scale = [1 / (255 * s) for s in std]
+        shift = [-m / s for m, s in zip(mean, std, strict=True)]
+        self.register_buffer("_scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
+        self.register_buffer("_shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
+        generator = torch.Generator().manual_seed(0)
+        images = torch.randint(0, 256, (2, 3, input_size, input_size), generator=generator, dtype=torch.uint8)
+        self._anatomy: Anatomy = examine(model, self._normalised(images))
+        self.taps: Mapping[str, tuple[int, ...]] = self._anatomy.shapes
+        self.linear = self._anatomy.linear
+        self._maps = tuple(tap for tap in self.taps if tap not in ("embedding", "logits"))
+        self.keep([tap for tap in self._maps if tap != "final"])
+
+    def keep(self, taps: Sequence[str]) -> None:
+        """Let `forward` return the maps of these taps (blocks or `final`) and no others; at first, of all blocks.
+
+        Raises ModelError for a tap that is no map of this network, naming those that are.
+        """
+        for tap in taps:
+            if tap not in self._maps:
+                close = plugins.nearest(tap, self._maps)
+                raise ModelError(
+                    f"{self.name} has no map at tap {tap!r}",
+                    expected="one of " + ", ".join(self._maps),
+                    got=repr(tap),
+                    fix=f"did you mean {close!r}?" if close else None,
+                )
+        self._kept = tuple(tap for tap in self._maps if tap in taps)
+        self._indices = [index for i, index in enumerate(self._anatomy.blocks) if f"block{i + 1}" in self._kept]
+
+    def forward(self, images: Tensor) -> Signals:
+        """What the network says of uint8 images [B, 3 or 1, H, W].
+
+        Images are repeated to three channels, normalised in float32 and resized to `input_size` (bilinear,
+        antialiased) where they differ from it. The head runs in the precision of its weights even under autocast:
+        it costs next to nothing, and bfloat16 logits have 8 bits. Raises ModelError for other images.
+        """
+        x = self._normalised(images)
+        features: dict[str, Tensor] = {}
+        if self._indices:
+            final, maps = self.model.forward_intermediates(x, indices=self._indices, output_fmt="NCHW")
+            features.update(zip(self._kept, maps, strict=False))
+        else:
+            final = self.model.forward_features(x)
+        layout = self._anatomy.layout
+        if "final" in self._kept and layout is not None:
+            features["final"] = final_map(final, layout, self.taps["final"], prefix_tokens(self.model))
+        embedding = self.model.forward_head(final, pre_logits=True)
+        if not self._anatomy.head:
+            return Signals(self.model.forward_head(final), embedding, features)
+        classifier: nn.Linear = self.model.get_classifier()
+        weight, bias = classifier.weight, classifier.bias
+        with torch.autocast(x.device.type, enabled=False):
+            embedding = embedding.to(weight.dtype)
+            logits = classifier(embedding)
+        head = LinearHead(weight, weight.new_zeros(len(weight)) if bias is None else bias, self.linear)
+        return Signals(logits, embedding, features, head)
+
+    def _normalised(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
+            raise ModelError(
+                "a network takes whole batches of pixels",
+                where=self.name,
+                expected="uint8 [B, 3 or 1, H, W]",
+                got=f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}",
+            )
+        x = images.to(self._scale.dtype, memory_format=torch.channels_last)
+        x = torch.addcmul(self._shift, x, self._scale)  # one channel becomes three here
+        if tuple(x.shape[2:]) != (self.input_size, self.input_size):
+            x = F.interpolate(x, (self.input_size, self.input_size), mode="bilinear", antialias=True)
+        return x.contiguous(memory_format=torch.channels_last)
+
+    def identity(self) -> dict[str, Any]:
+        """What the network is, apart from its weights, as plain JSON values."""
+        return {
+            "model": self.name,
+            "options": self.options,
+            "num_classes": self.num_classes,
+            "input_size": self.input_size,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
+    def weights_digest(self) -> str:
+        """ "sha256:..." of the model's weights and buffers; see `pipeline.models.weights.digest_of`."""
+        return digest_of(self.model.state_dict())
+
+    def save(self, path: Path) -> None:
+        """Write the timm model's weights as safetensors, atomically; timm and `build_network` load them."""
+        save_weights(path, self.model.state_dict())
+
+    def parameter_count(self) -> int:
+        """The number of trainable values of the model."""
+        return sum(parameter.numel() for parameter in self.model.parameters())

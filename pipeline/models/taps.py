@@ -1,0 +1,139 @@
+"""Finds the taps of a timm model by running it once: which blocks, which shapes, whether its end is linear."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+MAX_BLOCKS = 4
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """What was measured of a model.
+
+    `blocks` are the indices of the blocks among the model's intermediates, `shapes` of every tap for one sample.
+    `layout` is how the tensor that pooling reads lies in memory, "NCHW", "NHWC" or "NLC" (tokens), None where it
+    is no map. `head` says that head(embedding) = logits holds with the model's linear classifier, `linear` that
+    besides the embedding is the mean of the deepest block's map.
+    """
+
+    blocks: tuple[int, ...]
+    shapes: dict[str, tuple[int, ...]]
+    layout: str | None
+    head: bool
+    linear: bool
+
+
+def choose_blocks(reductions: Sequence[int]) -> tuple[int, ...]:
+    """The indices of at most four blocks among intermediates, by how much each reduces the image.
+
+    The deepest at each of the deepest four distinct reductions; where all reduce alike (a ViT, a mixer), the
+    ends of four parts of equal depth.
+    """
+    last = {reduction: index for index, reduction in enumerate(reductions)}
+    if len(last) > 1:
+        return tuple(sorted(last.values()))[-MAX_BLOCKS:]
+    depth = len(reductions)
+    parts = min(MAX_BLOCKS, depth)
+    return tuple(-(-(part + 1) * depth // parts) - 1 for part in range(parts))
+
+
+def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -> Tensor:
+    """The tensor that pooling reads as a map [B, C, H, W] of `shape`, without its `prefix` tokens."""
+    if layout == "NHWC":
+        return final.permute(0, 3, 1, 2)
+    if layout == "NLC":
+        return final[:, prefix:].transpose(1, 2).reshape(len(final), *shape)
+    return final
+
+
+def prefix_tokens(model: Any) -> int:
+    """How many of a model's tokens are no places of the map."""
+    return int(getattr(model, "num_prefix_tokens", 0))
+
+
+def examine(model: Any, images: Tensor) -> Anatomy:
+    """Run `model` on normalised random `images` [B, 3, H, W], with disturbed weights, and look.
+
+    Fresh weights would make much look linear that is not: batch norms that are the identity, heads of zeros.
+    The model is left as it was.
+    """
+    with torch.no_grad(), _evaluating(model), _disturbed(model):
+        final, maps = model.forward_intermediates(images, output_fmt="NCHW")
+        embedding, logits = model.forward_head(final, pre_logits=True), model.forward_head(final)
+        classifier = model.get_classifier()
+        head = isinstance(classifier, nn.Linear) and _equal(classifier(embedding), logits)
+    info = getattr(model, "feature_info", ())
+    reductions = [each["reduction"] for each in info]
+    if len(reductions) != len(maps):
+        reductions = [max(1, images.shape[-1] // each.shape[-1]) for each in maps]
+    blocks = choose_blocks(reductions)
+    deepest = maps[blocks[-1]]
+    shapes = {f"block{i + 1}": tuple(maps[index].shape[1:]) for i, index in enumerate(blocks)}
+    layout = _layout(model, final, deepest)
+    if layout is not None:
+        channels = final.shape[1] if layout == "NCHW" else final.shape[-1]
+        size = final.shape[2:] if layout == "NCHW" else deepest.shape[2:]
+        shapes["final"] = (channels, *size)
+    shapes |= {"embedding": tuple(embedding.shape[1:]), "logits": tuple(logits.shape[1:])}
+    linear = head and _equal(deepest.mean((2, 3)), embedding)
+    return Anatomy(blocks, shapes, layout, head, linear)
+
+
+def _layout(model: Any, final: Any, deepest: Tensor) -> str | None:
+    size = tuple(deepest.shape[2:])
+    if not isinstance(final, Tensor):  # models of several branches return a list
+        return None
+    if final.ndim == 3 and final.shape[1] == prefix_tokens(model) + size[0] * size[1]:
+        return "NLC"
+    if final.ndim != 4:
+        return None
+    if getattr(model, "output_fmt", None) == "NHWC":
+        return "NHWC"
+    turned = tuple(final.shape[1:3]) == size and tuple(final.shape[2:]) != size
+    return "NHWC" if turned else "NCHW"
+
+
+def _equal(a: Tensor, b: Tensor) -> bool:
+    """Equal up to float32 rounding, in units of the typical value."""
+    if a.shape != b.shape or not bool(b.isfinite().all()):
+        return False
+    return float((a - b).abs().max()) <= 1e-4 * float(b.square().mean().sqrt())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+@contextmanager
+def _disturbed(model: nn.Module) -> Iterator[None]:
+    """Every weight and buffer changed a little at random, zeros too, then restored bit by bit."""
+    floats = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
+    originals = [t.detach().clone() for t in floats]
+    generator = torch.Generator().manual_seed(0)
+    try:
+        for tensor in floats:
+            noise = torch.rand(tensor.shape, generator=generator).to(tensor)
+            # Weights by noise of both signs, small against the fan-in, so that deep nets do not overflow; vectors
+            # by positive noise, since variances are among them.
+            weights = tensor.ndim > 1
+            fan_in = tensor.numel() / len(tensor) if weights else 1.0
+            added = (noise - 0.5 if weights else noise) * (0.04 / fan_in**0.5)
+            tensor.copy_(tensor * (0.9 + 0.2 * noise) + added)
+        yield
+    finally:
+        for tensor, original in zip(floats, originals, strict=True):
+            tensor.copy_(original)

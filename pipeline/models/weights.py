@@ -1,0 +1,141 @@
+"""Reads, checks, hashes and writes weights. Nothing that is read is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from pipeline.errors import ModelError
+from pipeline.files import write_atomic
+
+_WRAPPERS = ("state_dict", "model", "model_state")
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors by name in a safetensors file or a torch checkpoint, on the CPU.
+
+    A checkpoint may wrap them as `state_dict`, `model` or `model_state`, and prefix all names by `module.`. What
+    the file is, is seen from its content. Raises ModelError for a file that is missing, damaged, or that holds
+    more than tensors and plain values.
+    """
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise ModelError("the weights cannot be read", where=path, got=error.strerror) from None
+    # A zip archive, or the pickle of old torch versions; a safetensors file starts with the size of its header.
+    loaded = _load_torch(path) if start == b"PK" or start[:1] == b"\x80" else _load_safetensors(path)
+    while isinstance(loaded, Mapping) and (key := next((k for k in _WRAPPERS if k in loaded), None)):
+        if not isinstance(loaded[key], Mapping):
+            break
+        loaded = loaded[key]
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise ModelError(
+            "the file holds no weights",
+            where=path,
+            expected="tensors by name, or these under " + ", ".join(_WRAPPERS),
+            got=_kinds(loaded),
+        )
+    prefixed = all(name.startswith("module.") for name in loaded)
+    return {name.removeprefix("module.") if prefixed else name: value for name, value in loaded.items()}
+
+
+def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        # From bytes, not mapped: the file may be replaced while the weights are in use.
+        return safetensors.torch.load(path.read_bytes())
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(
+            "the weights file is damaged or of another kind",
+            where=path,
+            expected="a safetensors file or a torch checkpoint",
+            got=str(error),
+            fix="copy or download it again",
+        ) from None
+
+
+def _load_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ModelError(
+            "the checkpoint is damaged, or needs Python code to be read, which is refused",
+            where=path,
+            expected="tensors and plain values only",
+            got=str(error).splitlines()[0],
+            fix="where you trust it, save its state dict as safetensors, once, and name that file",
+        ) from None
+    except Exception as error:  # what a damaged pickle or archive raises depends on where it is damaged
+        raise ModelError(
+            "the checkpoint is damaged",
+            where=path,
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="copy or download it again",
+        ) from None
+
+
+def _kinds(loaded: Any) -> str:
+    if not isinstance(loaded, Mapping):
+        return type(loaded).__name__
+    return ", ".join(f"{k}: {type(v).__name__}" for k, v in list(loaded.items())[:5]) or "nothing"
+
+
+def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
+    """Load `weights` into `model`. Raises ModelError with the names that are missing, unexpected or mismatched."""
+    own = model.state_dict()
+    # Counters of batch norms, which old checkpoints lack, do not change what the model computes.
+    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in weights if name not in own]
+    mismatched = [
+        f"{name}: model {list(own[name].shape)}, file {list(weights[name].shape)}"
+        for name in own
+        if name in weights and own[name].shape != weights[name].shape
+    ]
+    found = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
+    if any(found.values()):
+        raise ModelError(
+            "the weights do not fit the model",
+            where=where,
+            got="; ".join(f"{kind} {_some(names)}" for kind, names in found.items() if names),
+            fix="check `model`, its `options` and the number of classes",
+        )
+    model.load_state_dict(dict(weights), strict=False)
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{len(names)} ({shown}{', ...' if len(names) > limit else ''})"
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """On the CPU, in the standard order of elements, sharing memory with nothing."""
+    return tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
+
+
+def digest_of(state: Mapping[str, Tensor]) -> str:
+    """ "sha256:..." over name, dtype, shape and bytes of every tensor in the order of names.
+
+    The same for the same values on any device, in any memory format and from any file.
+    """
+    hasher = hashlib.sha256()
+    for name in sorted(state):
+        tensor = _plain(state[name])
+        header = json.dumps([name, str(tensor.dtype).removeprefix("torch."), list(tensor.shape)])
+        hasher.update(f"{len(header)}:{header}".encode())
+        hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write a state dict as safetensors, atomically."""
+    plain = {name: _plain(tensor) for name, tensor in state.items()}
+    write_atomic(path, safetensors.torch.save(plain, metadata={"format": "pt"}))

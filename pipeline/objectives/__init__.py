@@ -1,0 +1,19 @@
+"""Distillation objectives: one method per file, the file's name is the name in the configuration."""
+
+from pipeline.objectives._base import Batch, Context, Needs, Objective, Terms, build_objective
+from pipeline.objectives._divergence import kl_divergence
+from pipeline.objectives._set import ObjectiveEntry, ObjectivesConfig, ObjectiveSet, Schedule
+
+__all__ = [
+    "Batch",
+    "Context",
+    "Needs",
+    "Objective",
+    "ObjectiveEntry",
+    "ObjectiveSet",
+    "ObjectivesConfig",
+    "Schedule",
+    "Terms",
+    "build_objective",
+    "kl_divergence",
+]

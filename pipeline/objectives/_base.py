@@ -1,0 +1,190 @@
+"""What an objective is given, what it returns, and how one is built from its name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pipeline import plugins
+from pipeline.config import problems_of
+from pipeline.errors import ConfigError, Problem
+from pipeline.signals import Signals, SignalShapes
+
+PACKAGE = "pipeline.objectives"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known about a batch besides signals.
+
+    labels: [B] int64, -1 where unlabeled. labels_mixed, mix: the second label and the share of the first,
+    [B] each, where views mix two samples. sample, view: [B] int64, the row in the cache and the view number.
+    step: optimiser steps taken before this one; random choices are keyed by (seed, step).
+    """
+
+    labels: Tensor
+    sample: Tensor
+    view: Tensor
+    step: int = 0
+    labels_mixed: Tensor | None = None
+    mix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known about the whole run.
+
+    bank(signal, samples, view) returns what the teacher said of any samples of the training set, from the
+    cache: everyone's exact memory bank. class_means() returns the teacher's mean embedding per class [K, D].
+    """
+
+    num_samples: int
+    classes: int
+    labels: Tensor | None = None
+    seed: int = 0
+    bank: Callable[[str, Tensor, int], Tensor] | None = None
+    class_means: Callable[[], Tensor] | None = None
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The signals that an objective reads, by name: `logits`, `embedding`, `head`, `features/block3`.
+
+    labels: it needs a label for every sample.
+    """
+
+    teacher: frozenset[str] = frozenset()
+    student: frozenset[str] = frozenset({"logits"})
+    labels: bool = False
+
+
+class Objective(nn.Module, ABC):
+    """A distillation method: compares what student and teacher said about a batch.
+
+    It never sees a network, an optimiser, a device or a path. Projectors and banks are its submodules and
+    buffers; they are trained and saved with the student.
+    """
+
+    needs: Needs
+
+    @abstractmethod
+    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Named scalar terms, each a mean over the batch; their sum is the objective's value."""
+
+    __call__: Callable[..., dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A student's block and the teacher's block that it learns from, with shapes (C, H, W)."""
+
+    student: str
+    teacher: str
+    student_shape: tuple[int, int, int]
+    teacher_shape: tuple[int, int, int]
+
+
+def pair_blocks(
+    student: SignalShapes, teacher: SignalShapes, blocks: tuple[str, ...] | None, key: str
+) -> list[BlockPair]:
+    """Pairs the blocks of two networks from the deepest backwards.
+
+    `blocks` are the teacher's blocks to use, None for all that are cached. The deepest cached block is paired
+    with the student's deepest. Raises ConfigError at `key` if a block is not cached or has no partner.
+    """
+    if not teacher.features:
+        fix = "add `features: {}` to `signals` and cache the teacher again"
+        raise ConfigError([Problem(key, "needs cached features of the teacher, and there are none", fix=fix)])
+    cached = sorted(teacher.features, key=_depth)
+    unknown = [name for name in blocks or () if name not in cached]
+    if unknown:
+        raise ConfigError([plugins.unknown(f"{key}.blocks", name, cached) for name in unknown])
+    own = sorted(student.features, key=_depth)
+    pairs = [
+        BlockPair(s, t, student.features[s], teacher.features[t])
+        for s, t in zip(reversed(own), reversed(cached), strict=False)
+        if blocks is None or t in blocks
+    ]
+    missing = set(blocks or ()) - {pair.teacher for pair in pairs}
+    if missing:
+        what = f"the student has {len(own)} blocks, too few for the teacher's {', '.join(sorted(missing))}"
+        raise ConfigError([Problem(f"{key}.blocks", what, fix="leave the shallow blocks out")])
+    return pairs[::-1]
+
+
+def _depth(block: str) -> int:
+    return int("".join(c for c in block if c.isdigit()) or 0)
+
+
+def check_options(name: str, options: Mapping[str, Any], key: str) -> Any:
+    """The validated options of the objective `name`. Raises ConfigError at the dotted `key`, nearest names given."""
+    module = plugins.load(PACKAGE, name, f"{key}.name")
+    try:
+        return module.Options.model_validate(dict(options))
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                Problem(f"{key}.{problem.key}", problem.what, problem.expected, problem.got, problem.fix)
+                for problem in problems_of(error)
+            ]
+        ) from None
+
+
+def build_objective(
+    name: str,
+    options: Mapping[str, Any],
+    student: SignalShapes,
+    teacher: SignalShapes,
+    context: Context,
+    key: str | None = None,
+) -> Objective:
+    """The objective in the file `name`, for these networks.
+
+    options: bound strictly; every problem at once. key: the dotted key that errors name (default: `name`).
+    Raises ConfigError for unknown names and options, and for signals that the teacher cache does not hold.
+    """
+    key = key or name
+    bound = check_options(name, options, key)
+    module = plugins.load(PACKAGE, name, f"{key}.name")
+    objective: Objective = module.build(bound, student, teacher, context, key)
+    problems = missing_signals(objective.needs, teacher, context, key)
+    if problems:
+        raise ConfigError(problems)
+    return objective
+
+
+def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: str) -> list[Problem]:
+    """What an objective needs and the teacher's signals, or the labels, do not provide."""
+    held = {"logits", *(f"features/{block}" for block in teacher.features), *teacher.extras}
+    if teacher.embedding is not None:
+        held.add("embedding")
+    if teacher.linear is not None:
+        held.add("head")
+    problems = [
+        Problem(
+            key,
+            f"needs the teacher's {signal!r}, which the cache does not hold",
+            expected=signal,
+            got=", ".join(sorted(held)),
+            fix="add it to `signals` in the configuration and run `pipeline cache-teacher` again",
+        )
+        for signal in sorted(needs.teacher - held)
+    ]
+    unlabeled = context.labels is None or bool((torch.as_tensor(context.labels) < 0).any())
+    if needs.labels and unlabeled:
+        problems.append(Problem(key, "needs a label for every sample, and some have none"))
+    return problems
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The value of an objective set: the weighted total to minimise and every term unweighted."""
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)

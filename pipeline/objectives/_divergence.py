@@ -1,0 +1,19 @@
+"""The one Kullback-Leibler divergence of this library, with its T^2."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+    """T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of every sample, in nats.
+
+    Both [..., K]; returns [...]. Computed from log-softmaxes in at least float32 (half types are promoted,
+    float64 is kept), so that logits of ±1e4 stay finite. T² keeps the gradient's size independent of the
+    temperature (Hinton, Vinyals and Dean, arXiv 1503.02531, section 2).
+    """
+    dtype = torch.promote_types(torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32)
+    log_student = torch.log_softmax(student_logits.to(dtype) / temperature, dim=-1)
+    log_teacher = torch.log_softmax(teacher_logits.to(dtype) / temperature, dim=-1)
+    return (log_teacher.exp() * (log_teacher - log_student)).sum(dim=-1) * temperature**2

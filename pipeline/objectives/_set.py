@@ -1,0 +1,158 @@
+"""A weighted list of objectives, as named in the configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.errors import ConfigError, Problem
+from pipeline.objectives._base import Batch, Context, Needs, Objective, Terms, build_objective, check_options
+from pipeline.signals import Signals, SignalShapes
+
+RESERVED = ("name", "weight", "label", "schedule", "learning_rate")
+
+
+class Schedule(Section):
+    """How an objective's weight moves with progress: linear from 0 over `warmup`, then 1, 0 from `off_after`."""
+
+    warmup: float = Field(0.0, ge=0, le=1)
+    off_after: float = Field(1.0, gt=0, le=1)
+
+    def factor(self, progress: float) -> float:
+        """The factor in [0, 1] at a progress in [0, 1]."""
+        if progress >= self.off_after and self.off_after < 1:
+            return 0.0
+        return min(1.0, progress / self.warmup) if self.warmup > 0 else 1.0
+
+
+class ObjectiveEntry(Section):
+    """One objective of a set. Every key that is not reserved is an option of the objective.
+
+    weight: factor of its value. label: its name in logs, needed where a set holds an objective twice.
+    learning_rate: multiplies the student's learning rate for the objective's own parameters.
+    """
+
+    name: str
+    weight: float = Field(1.0, ge=0)
+    label: str = ""
+    schedule: Schedule | None = None
+    learning_rate: float = Field(1.0, gt=0)
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+            return value
+        given = {key: item for key, item in value.items() if key not in RESERVED}
+        try:
+            options = check_options(value["name"], given, "").model_dump(mode="json")
+        except ConfigError as error:
+            raise _nested(error.problems) from None
+        fields = {key: item for key, item in value.items() if key in RESERVED and item is not None}
+        return {"label": value["name"], **fields, "options": options}
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {"name": self.name, "weight": self.weight, "label": self.label}
+        entry["schedule"] = self.schedule.model_dump() if self.schedule else None
+        return {**entry, "learning_rate": self.learning_rate, **self.options}
+
+
+def _nested(problems: Sequence[Problem]) -> ValidationError:
+    details = [
+        InitErrorDetails(
+            type=PydanticCustomError(
+                "unknown_key" if problem.got is None else "objective",
+                "{what}",
+                {
+                    "what": problem.what,
+                    "known": (problem.expected or "").removeprefix("one of "),
+                    "hint": problem.fix,
+                },
+            ),
+            loc=tuple(part for part in problem.key.split(".") if part),
+            input=problem.got,
+        )
+        for problem in problems
+    ]
+    return ValidationError.from_exception_data("ObjectiveEntry", details)
+
+
+ObjectivesConfig = dict[str, tuple[ObjectiveEntry, ...]]
+"""The `objectives` section: objective sets by name."""
+
+
+class ObjectiveSet(nn.Module):
+    """Several objectives and their weights; its value is their weighted sum.
+
+    Raises ConfigError, for all entries at once, as `build_objective` does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        entries: Sequence[ObjectiveEntry],
+        student: SignalShapes,
+        teacher: SignalShapes,
+        context: Context,
+    ) -> None:
+        super().__init__()
+        self.entries = tuple(entries)
+        self.members = nn.ModuleList()
+        problems: list[Problem] = []
+        if not entries:
+            problems.append(Problem(f"objectives.{name}", "is empty", fix="name at least one objective"))
+        labels = [entry.label for entry in entries]
+        for label in sorted({label for label in labels if labels.count(label) > 1}):
+            fix = "give each entry a `label` of its own"
+            problems.append(Problem(f"objectives.{name}", f"has several entries named {label!r}", fix=fix))
+        for index, entry in enumerate(entries):
+            key = f"objectives.{name}.{index}"
+            try:
+                member = build_objective(entry.name, entry.options, student, teacher, context, key)
+            except ConfigError as error:
+                problems += error.problems
+            else:
+                self.members.append(member)
+        if problems:
+            raise ConfigError(problems)
+
+    @property
+    def needs(self) -> Needs:
+        """The union of what the objectives need."""
+        every = [member.needs for member in self.members if isinstance(member, Objective)]
+        return Needs(
+            teacher=frozenset().union(*(needs.teacher for needs in every)),
+            student=frozenset().union(*(needs.student for needs in every)),
+            labels=any(needs.labels for needs in every),
+        )
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> Terms:
+        """The weighted total, and every term by `label/term`, unweighted."""
+        total: Tensor | None = None
+        terms: dict[str, Tensor] = {}
+        for entry, member in zip(self.entries, self.members, strict=True):
+            factor = entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
+            if factor == 0:
+                continue  # not computed: an objective that is off costs nothing
+            for term, value in member(student, teacher, batch, progress).items():
+                terms[f"{entry.label}/{term}"] = value
+                total = factor * value if total is None else total + factor * value
+        if total is None:
+            total = student.logits.sum() * 0.0
+        return Terms(total, {name: value.detach() for name, value in terms.items()})
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The objectives' own parameters, each group at its multiple of the student's learning rate."""
+        groups = []
+        for entry, member in zip(self.entries, self.members, strict=True):
+            own = [parameter for parameter in member.parameters() if parameter.requires_grad]
+            if own:
+                groups.append({"params": own, "lr": learning_rate * entry.learning_rate})
+        return groups

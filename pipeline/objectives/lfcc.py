@@ -1,0 +1,120 @@
+"""LFCC: contrast of low-frequency components between networks of any architecture.
+
+After "Low-Frequency Components-based Contrastive Knowledge Distillation" (arXiv 2405.18524). **Ours after the
+abstract**: it establishes multi-scale low-pass filters on intermediate features, a compact space, and a
+sample-level contrast in which student and teacher of one sample attract and other samples repel. The filter
+(means over cells), its scales, the projectors, the temperature and the weights are our choices
+(`docs/lfcc.md` lists what was tried); published numbers of LFCC must not be compared with this file's.
+
+For every pair of blocks k (from the deepest backwards) and every scale r:
+
+    u_s(b) = norm(vec(mean_r(φ_k F_s(b)))),   u_t(b) = norm(vec(mean_r(ψ_k F_t(b))))     in R^{width · r²}
+    L_{k,r} = -(1/B) Σ_b log( exp(u_s(b)·u_t(b)/τ) / Σ_{j ∈ N(b)} exp(u_s(b)·u_t(j)/τ) )
+    L = mean over k, r (and over both directions if symmetric)
+
+φ, ψ are learned linear maps of channels followed by batch normalisation over samples and cells (without
+learned scale): a linear map commutes with the means, so all scales come from one projection of the cached grid,
+exactly. N(b) holds b and every row of another sample: two views of one sample are not each other's negatives.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.errors import ConfigError, Problem
+from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective, pair_blocks
+from pipeline.signals import Signals, SignalShapes, lowpass
+
+
+class Options(Section):
+    """width: channels of the compact space. scales: grids, each at most the cached grid. temperature: τ > 0.
+
+    blocks: the teacher's blocks, default all that are cached. symmetric: contrast in both directions.
+    """
+
+    width: int = Field(128, gt=0)
+    scales: tuple[int, ...] = Field((1, 2, 4), min_length=1)
+    temperature: float = Field(0.1, gt=0)
+    blocks: tuple[str, ...] | None = None
+    symmetric: bool = True
+
+
+def contrast(student: Tensor, teacher: Tensor, same: Tensor, temperature: float, symmetric: bool) -> Tensor:
+    """InfoNCE in which row b's positive is the teacher's row b, in nats, the mean over the batch.
+
+    student, teacher: [B, E], any length. same: [B, B] bool, pairs of different rows that are no negatives.
+    """
+    u = F.normalize(_at_least_float32(student), dim=1)
+    v = F.normalize(_at_least_float32(teacher), dim=1)
+    scores = _at_least_float32(u @ v.T) / temperature
+    scores = scores.masked_fill(same, float("-inf"))
+    target = torch.arange(len(scores), device=scores.device)
+    loss: Tensor = F.cross_entropy(scores, target)
+    return (loss + F.cross_entropy(scores.T, target)) / 2 if symmetric else loss
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Projector(nn.Module):
+    """A linear map of channels and a batch normalisation: [B, C, g, g] to [B, width, g, g]."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, width, bias=False)
+        self.norm = nn.BatchNorm1d(width, affine=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """One matrix product over all samples and cells."""
+        batch, channels, height, width = maps.shape
+        tokens = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+        projected: Tensor = self.norm(_at_least_float32(self.linear(tokens)))
+        return projected.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+class LFCC(Objective):
+    """The mean contrast over pairs of blocks and scales."""
+
+    def __init__(self, pairs: list[BlockPair], options: Options) -> None:
+        super().__init__()
+        self.pairs = pairs
+        self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
+        self.student_projectors = nn.ModuleList(Projector(p.student_shape[0], options.width) for p in pairs)
+        self.teacher_projectors = nn.ModuleList(Projector(p.teacher_shape[0], options.width) for p in pairs)
+        self.needs = Needs(
+            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
+            student=frozenset(f"features/{pair.student}" for pair in pairs),
+        )
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """One term, `contrast`."""
+        same = batch.sample[:, None] == batch.sample[None, :]
+        same.fill_diagonal_(False)
+        values = []
+        for pair, of_student, of_teacher in zip(
+            self.pairs, self.student_projectors, self.teacher_projectors, strict=True
+        ):
+            teacher_map = teacher.features[pair.teacher]
+            grid = teacher_map.shape[-1]
+            s = of_student(lowpass(student.features[pair.student], grid))
+            t = of_teacher(teacher_map)
+            for scale in self.scales:
+                u, v = lowpass(s, scale).flatten(1), lowpass(t, scale).flatten(1)
+                values.append(contrast(u, v, same, self.temperature, self.symmetric))
+        return {"contrast": torch.stack(values).mean()}
+
+
+def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
+    """Pairs the blocks; refuses scales finer than the cached grid."""
+    pairs = pair_blocks(student, teacher, options.blocks, key)
+    grid = min(min(pair.teacher_shape[1:] + pair.student_shape[1:]) for pair in pairs)
+    if max(options.scales) > grid:
+        fix = f"use scales up to {grid}, or cache a finer `signals.features.grid`"
+        what = f"a scale is finer than the coarsest map of the paired blocks, {grid} x {grid}"
+        raise ConfigError([Problem(f"{key}.scales", what, got=str(options.scales), fix=fix)])
+    return LFCC(pairs, options)

@@ -1,0 +1,99 @@
+"""How long work says how far it is: a live bar on a terminal, a line every few seconds elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """What long-running functions report to."""
+
+    def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """Work of `total` units starts; `done` of them were finished by an earlier run."""
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """`amount` more units are done; `note` replaces the text behind the bar."""
+
+    def end(self) -> None:
+        """The work that was begun last is over."""
+
+
+class Silent:
+    """Reports nothing: for tests and for calls from Python."""
+
+    def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """Ignore."""
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Ignore."""
+
+    def end(self) -> None:
+        """Ignore."""
+
+
+class Lines:
+    """Prints what is done, the rate and the time left: over one line on a terminal, else a line at times.
+
+    `every` is the least number of seconds between two lines in a log file.
+    """
+
+    def __init__(self, every: float = 5.0) -> None:
+        self._every = every
+        self._live = sys.stderr.isatty()
+        self._what, self._unit, self._note = "", "", ""
+        self._total = self._done = self._first = 0
+        self._start = self._shown = 0.0
+
+    def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
+        """Start a new line of progress."""
+        self._what, self._unit, self._note = what, unit, ""
+        self._total, self._done, self._first = total, done, done
+        self._start = time.monotonic()
+        self._shown = self._start if not self._live else 0.0
+        if done:
+            print(f"{what}: going on from {done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
+
+    def advance(self, amount: int, note: str = "") -> None:
+        """Count, and show if it is time to."""
+        self._done += amount
+        self._note = note or self._note
+        now = time.monotonic()
+        if now - self._shown >= (0.2 if self._live else self._every):
+            self._shown = now
+            self._show(now, last=False)
+
+    def end(self) -> None:
+        """Show the final state."""
+        self._show(time.monotonic(), last=True)
+
+    def _show(self, now: float, *, last: bool) -> None:
+        seconds = max(now - self._start, 1e-9)
+        rate = (self._done - self._first) / seconds
+        share = self._done / self._total if self._total else 1.0
+        if last:
+            time_text = f"in {duration(seconds)}"
+        else:
+            left = (self._total - self._done) / rate if rate > 0 else float("inf")
+            time_text = f"{duration(left)} left"
+        text = f"{self._what}: {share:4.0%} {self._done:,}/{self._total:,} {self._unit}"
+        text += f" {rate:,.4g} {self._unit}/s {time_text}"
+        if self._note:
+            text += f"  {self._note}"
+        if self._live:
+            print(f"\r\x1b[2K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+        else:
+            print(text, file=sys.stderr, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them: `7 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds == float("inf"):
+        return "?"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,16 @@
+"""Signals: what is kept of what a network said, and the low-pass filters that make maps small."""
+
+from pipeline.signals.config import EmbeddingConfig, FeaturesConfig, LogitsConfig, SignalsConfig
+from pipeline.signals.lowpass import lowpass
+from pipeline.signals.signals import LinearHead, Signals, SignalShapes
+
+__all__ = [
+    "EmbeddingConfig",
+    "FeaturesConfig",
+    "LinearHead",
+    "LogitsConfig",
+    "SignalShapes",
+    "Signals",
+    "SignalsConfig",
+    "lowpass",
+]

@@ -1,0 +1,66 @@
+"""The `signals` section: which signals of the teacher are kept, and how they are written."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, PositiveInt
+from pydantic_core import PydanticCustomError
+
+from pipeline import plugins
+from pipeline.config import Section
+from pipeline.signals.lowpass import FILTERS
+
+EXTRAS = "pipeline.signals.extras"
+"""The package whose files are the extra signals."""
+
+
+def _known(package: str, name: str) -> str:
+    known = plugins.names(package)
+    if name not in known:
+        close = plugins.nearest(name, known)
+        context = {
+            "known": ", ".join(known) or "nothing: none exist",
+            "hint": f"did you mean {close!r}?" if close else "",
+        }
+        raise PydanticCustomError("unknown_name", "unknown name", context)
+    return name
+
+
+def _distinct(blocks: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
+    if isinstance(blocks, tuple) and (not blocks or len(set(blocks)) != len(blocks)):
+        raise ValueError("names every block once, and at least one; `features: null` keeps none")
+    return blocks
+
+
+class LogitsConfig(Section):
+    """How the logits are written; they are always kept."""
+
+    encoding: str = "float16"
+
+
+class EmbeddingConfig(Section):
+    """How the embedding is written."""
+
+    encoding: str = "float16"
+
+
+class FeaturesConfig(Section):
+    """Which block maps are kept, on a grid of at most `grid` x `grid`, and how they are written.
+
+    `blocks` are names of taps, or the number of deepest blocks; None keeps them all.
+    """
+
+    blocks: Annotated[tuple[str, ...] | PositiveInt | None, AfterValidator(_distinct)] = None
+    grid: PositiveInt = 4
+    filter: Annotated[str, AfterValidator(lambda name: _known(FILTERS, name))] = "mean"
+    encoding: str = "float16"
+
+
+class SignalsConfig(Section):
+    """What is kept of what the teacher said: logits always, embedding unless null, features if asked for."""
+
+    logits: LogitsConfig = LogitsConfig()
+    embedding: EmbeddingConfig | None = EmbeddingConfig()
+    features: FeaturesConfig | None = None
+    extras: tuple[Annotated[str, AfterValidator(lambda name: _known(EXTRAS, name))], ...] = ()

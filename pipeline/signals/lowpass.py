@@ -1,0 +1,25 @@
+"""Reduces maps to their low frequencies on a small grid."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pipeline import plugins
+
+FILTERS = "pipeline.signals.filters"
+"""The package whose files are the low-pass filters."""
+
+
+def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002 - the word of the configuration
+    """The low frequencies of maps on a grid: [B, C, H, W] to [B, C, min(grid, H), min(grid, W)].
+
+    A map that is smaller than the grid stays as it is. Computed and returned in at least float32, whatever
+    autocast says: half types are promoted, float64 is kept. Differentiable, linear in `x`. Raises ConfigError
+    for an unknown filter.
+    """
+    module = plugins.load(FILTERS, filter, "signals.features.filter")
+    height, width = min(grid, x.shape[2]), min(grid, x.shape[3])
+    with torch.autocast(x.device.type, enabled=False):
+        result: Tensor = module.lowpass(x, height, width)
+    return result

@@ -1,0 +1,79 @@
+"""What is kept of what a network said; teachers, students and caches share the types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Map = tuple[int, int, int]
+"""Channels, height and width of one sample's map."""
+
+
+@dataclass(frozen=True)
+class LinearHead:
+    """The linear classifier at a network's end: `weight` [K, D], `bias` [K].
+
+    `linear` says that the head may be read at every place of the last map: the deepest block's map is what
+    pooling reads, its mean is the embedding, and the head of the embedding is the logits. Where only the last
+    of these holds (a norm behind the pooling, a class token), it is False.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    linear: bool = True
+
+    def __call__(self, embedding: Tensor) -> Tensor:
+        """The logits [..., K] of embeddings [..., D], in the wider of both precisions."""
+        dtype = torch.promote_types(embedding.dtype, self.weight.dtype)
+        return F.linear(embedding.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+
+
+@dataclass(frozen=True)
+class SignalShapes:
+    """The shapes of signals for one sample: what an objective is built from, before any signal exists.
+
+    `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` is the
+    head's flag, None without a head. `filter` is the low-pass filter that maps were reduced by.
+    """
+
+    logits: int
+    embedding: int | None = None
+    features: Mapping[str, Map] = field(default_factory=dict)
+    linear: bool | None = None
+    filter: str = "mean"
+    extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Signals:
+    """What a network said about a batch of views.
+
+    `logits` [B, K]; `embedding` [B, D], the vector that enters the head; `features` [B, C, H, W] by tap, from
+    shallow to deep: at full resolution from a network, at most g x g from a cache; `extras` [B, ...] by
+    "<signal>/<tap>".
+    """
+
+    logits: Tensor
+    embedding: Tensor | None = None
+    features: Mapping[str, Tensor] = field(default_factory=dict)
+    head: LinearHead | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def shapes(self, filter: str = "mean") -> SignalShapes:  # noqa: A002 - the word of the configuration
+        """The shapes for one sample. `filter` is recorded: tensors do not tell what they were reduced by."""
+        features: dict[str, Map] = {}
+        for tap, tensor in self.features.items():
+            _, channels, height, width = tensor.shape
+            features[tap] = (channels, height, width)
+        return SignalShapes(
+            logits=self.logits.shape[1],
+            embedding=None if self.embedding is None else self.embedding.shape[1],
+            features=features,
+            linear=None if self.head is None else self.head.linear,
+            filter=filter,
+            extras={name: tuple(tensor.shape[1:]) for name, tensor in self.extras.items()},
+        )

@@ -1,0 +1,49 @@
+"""The teacher cache: what the teacher said of every view, in a Zarr store, with a manifest that says what it is.
+
+`docs/cache-format.md` describes the store byte by byte.
+"""
+
+from pipeline.store.caching import cache_teacher
+from pipeline.store.config import StoreConfig
+from pipeline.store.encoded import EncodedSignals
+from pipeline.store.expected import expected_plan
+from pipeline.store.fingerprint import differences, fingerprint
+from pipeline.store.identity import (
+    cache_identity,
+    data_identity,
+    signals_identity,
+    teacher_identity,
+    views_identity,
+)
+from pipeline.store.layout import StorePlan, plan
+from pipeline.store.manifest import Manifest
+from pipeline.store.reader import TeacherCache
+from pipeline.store.scratch import Scratch, finished
+from pipeline.store.teacher_pass import TeacherPass, chosen_blocks
+from pipeline.store.verify import verify_files, verify_teacher
+from pipeline.store.writer import CacheWriter
+
+__all__ = [
+    "CacheWriter",
+    "EncodedSignals",
+    "Manifest",
+    "Scratch",
+    "StoreConfig",
+    "StorePlan",
+    "TeacherCache",
+    "TeacherPass",
+    "cache_identity",
+    "cache_teacher",
+    "chosen_blocks",
+    "data_identity",
+    "differences",
+    "expected_plan",
+    "fingerprint",
+    "finished",
+    "plan",
+    "signals_identity",
+    "teacher_identity",
+    "verify_files",
+    "verify_teacher",
+    "views_identity",
+]

@@ -1,0 +1,87 @@
+"""The parts of a store: units of work, arrays, and the signals that are written as arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pipeline.store import encodings
+from pipeline.store.encodings import Encoding
+
+STATIC = "static"
+"""The unit of the arrays that do not depend on views: labels and the head."""
+
+
+class Unit(NamedTuple):
+    """What is computed, written and retried as a whole: a row block of a view. Both are counted from 0."""
+
+    view: int
+    block: int
+
+    @property
+    def key(self) -> str:
+        """Its name in the ledger."""
+        return f"{self.view}/{self.block}"
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """A Zarr array: name, data type (little-endian), shape, and chunk shape."""
+
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+
+    @property
+    def fill(self) -> Any:
+        """What stands for "not there": NaN, or the extreme that is no value (-1 is one: an absent label)."""
+        if self.dtype.kind == "f":
+            return self.dtype.type(np.nan)
+        extremes = np.iinfo(self.dtype)
+        return self.dtype.type(extremes.min if self.dtype.kind == "i" else extremes.max)
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of the elements of one chunk file, which has four more."""
+        return prod(self.chunk) * self.dtype.itemsize
+
+    def file(self, unit: Unit | None) -> str:
+        """The path, in the store, of a unit's chunk; None for an array of one chunk."""
+        index = [0] * len(self.shape)
+        if unit is not None:
+            index[:2] = unit
+        return "/".join([self.name, "c", *map(str, index)])
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """A signal and its encoding; shape: of one view."""
+
+    name: str
+    encoding: str
+    shape: tuple[int, ...]
+
+    def __reduce__(self) -> tuple[type[SignalSpec], tuple[str, str, tuple[int, ...]]]:
+        """Pickles without the module of its encoding."""
+        return SignalSpec, (self.name, self.encoding, self.shape)
+
+    @cached_property
+    def codec(self) -> Encoding:
+        """The encoding. Raises ConfigError for an unknown one."""
+        return encodings.load(self.encoding, f"signals.{self.name.partition('/')[0]}.encoding")
+
+    @cached_property
+    def arrays(self) -> dict[str, str]:
+        """The array of every part of the encoding."""
+        return {part: f"{self.name}.{part}" if part else self.name for part in self.codec.parts(self.shape)}
+
+    @property
+    def bytes_per_view(self) -> int:
+        """What one view takes."""
+        parts = self.codec.parts(self.shape).values()
+        return sum(prod(shape) * dtype.itemsize for dtype, shape in parts)

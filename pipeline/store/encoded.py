@@ -1,0 +1,50 @@
+"""Signals as they are stored: small on their way to the device, decoded there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pipeline.signals import LinearHead, Signals
+from pipeline.store.arrays import SignalSpec
+
+
+@dataclass(frozen=True)
+class EncodedSignals:
+    """A batch of stored signals: `arrays` are the encodings' parts [B, ...] by array name.
+
+    Pickles as plain tensors. The head is not in it: it is the same for every batch (`TeacherCache.head`).
+    """
+
+    specs: tuple[SignalSpec, ...]
+    arrays: Mapping[str, Tensor]
+
+    def to(self, device: torch.device | str) -> EncodedSignals:
+        """The same on a device, without waiting if the tensors are pinned."""
+        moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.arrays.items()}
+        return EncodedSignals(self.specs, moved)
+
+    def pin_memory(self) -> EncodedSignals:
+        """The same in page-locked memory."""
+        return EncodedSignals(self.specs, {name: tensor.pin_memory() for name, tensor in self.arrays.items()})
+
+    def decode(self, head: LinearHead | None = None) -> Signals:
+        """The signals in float32, on the tensors' device. head: the cache's, on that device."""
+        values = {
+            spec.name: spec.codec.decode({part: self.arrays[name] for part, name in spec.arrays.items()})
+            for spec in self.specs
+        }
+        return Signals(
+            logits=values["logits"],
+            embedding=values.get("embedding"),
+            features=_below("features/", values),
+            head=head,
+            extras=_below("extras/", values),
+        )
+
+
+def _below(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}

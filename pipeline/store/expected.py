@@ -1,0 +1,50 @@
+"""What a cache will consist of, before anything is computed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from pipeline.signals import LinearHead, Signals, SignalsConfig
+from pipeline.store.identity import signals_identity
+from pipeline.store.layout import StorePlan, plan
+from pipeline.store.teacher_pass import chosen_blocks
+
+if TYPE_CHECKING:
+    from pipeline.models import Network
+
+
+def expected_plan(
+    network: Network,
+    config: SignalsConfig,
+    *,
+    samples: int,
+    views: int,
+    parameters: int,
+    micro_batch: int,
+    rows_per_block: int | None = None,
+) -> StorePlan:
+    """The plan of the cache that `cache_teacher` would make. samples, views, parameters: N, V, P.
+
+    Raises ConfigError for taps, encodings and extra signals that do not exist.
+    """
+    taps, features = network.taps, {}
+    for tap in chosen_blocks(list(taps), config):
+        channels, height, width = taps[tap]
+        grid = config.features.grid if config.features else height
+        features[tap] = _nothing(channels, min(grid, height), min(grid, width))
+    head = LinearHead(torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"]), network.linear)
+    signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head)
+    return plan(
+        signals_identity(signals, config),
+        samples=samples,
+        views=views,
+        parameters=parameters,
+        micro_batch=micro_batch,
+        rows_per_block=rows_per_block,
+    )
+
+
+def _nothing(*shape: int) -> torch.Tensor:
+    return torch.empty(1, *shape, device="meta")

@@ -1,0 +1,80 @@
+"""Puts what the teacher says, micro-batch by micro-batch, into units for the writer."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import CacheError
+from pipeline.progress import Progress
+from pipeline.store.arrays import SignalSpec, Unit
+from pipeline.store.encodings import EncodingOverflow
+from pipeline.store.teacher_pass import Answer, Rendered, TeacherPass
+from pipeline.store.writer import CacheWriter
+
+NAMED_IDS = 8
+
+
+class Task(NamedTuple):
+    """A micro-batch: consecutive samples of a unit."""
+
+    unit: Unit
+    rows: range
+
+
+class Filling:
+    """Puts answers into units, and hands units over when they are full."""
+
+    def __init__(self, teacher: TeacherPass, writer: CacheWriter, progress: Progress) -> None:
+        """Units are computed one after the other, their micro-batches in order."""
+        self._teacher, self._writer, self._progress, self._plan = teacher, writer, progress, writer.plan
+        self._arrays: dict[str, NDArray[Any]] = {}
+
+    def take(self, task: Task, rendered: Rendered, answer: Answer) -> None:
+        """Put one micro-batch in its place. Raises CacheError."""
+        block = self._plan.block_of(task.unit)
+        if task.rows.start == block.start:
+            self._arrays = self._plan.new_unit(task.unit)
+        place = slice(task.rows.start - block.start, task.rows.stop - block.start)
+        values = answer.arrays()
+        for spec in self._plan.signals:
+            for part, encoded in self._encoded(spec, values[spec.name], task).items():
+                self._arrays[spec.arrays[part]][place] = encoded
+        if self._plan.parameters:
+            self._arrays["view_parameters"][place] = rendered.parameters
+        self._arrays["view_digest"][place] = rendered.digests
+        if task.rows.stop == block.stop:
+            specs = self._plan.arrays
+            chunks = {specs[name].file(task.unit): array for name, array in self._arrays.items()}
+            self._writer.submit(task.unit.key, chunks)
+            self._arrays = {}
+        self._progress.advance(len(task.rows))
+
+    def _encoded(self, spec: SignalSpec, values: NDArray[np.float32], task: Task) -> dict[str, NDArray[Any]]:
+        finite = np.isfinite(values)
+        if not finite.all():
+            rows = np.flatnonzero(~finite.reshape(len(values), -1).all(axis=1))
+            raise self._refused(
+                f"the teacher's {spec.name} is not finite",
+                task,
+                rows,
+                fix="look at these samples and the teacher's weights, or set teacher.precision: float32",
+            )
+        try:
+            return spec.codec.encode(values)
+        except EncodingOverflow as error:
+            raise self._refused(
+                f"the teacher's {spec.name} exceeds {error.limit:g}, the most that {spec.encoding} holds",
+                task,
+                error.rows,
+                fix=f"set signals.{spec.name.partition('/')[0]}.encoding: float32",
+            ) from None
+
+    def _refused(self, what: str, task: Task, rows: NDArray[np.intp], fix: str) -> CacheError:
+        samples = self._teacher.samples
+        named = [samples.split.ids[p] for p in samples.positions[task.rows.start + rows[:NAMED_IDS]]]
+        more = f" and {len(rows) - NAMED_IDS} more" if len(rows) > NAMED_IDS else ""
+        view = self._teacher.views.numbers[task.unit.view]
+        return CacheError(what, where=f"view {view} of samples {', '.join(named)}{more}", fix=fix)

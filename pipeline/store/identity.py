@@ -1,0 +1,115 @@
+"""What a teacher cache is, as nested plain values: hashed, compared, and read back as the cache's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.signals import Signals, SignalsConfig
+from pipeline.store.fingerprint import differences
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.models import Network
+    from pipeline.store.layout import StorePlan
+    from pipeline.views import Views
+
+SCHEMA = 1
+
+
+def data_identity(samples: Samples) -> dict[str, Any]:
+    """The samples: their number, pixels and ids. Labels are no part of it: correcting them keeps the cache."""
+    return {
+        "samples": int(samples.count),
+        "pixels": samples.pixel_digest(),
+        "ids": samples.ids_digest(),
+    }
+
+
+def views_identity(views: Views) -> dict[str, Any]:
+    """The operations with all their options, the seed, and which views."""
+    numbers = views.numbers
+    return {
+        **views.identity(),
+        "first": numbers.start,
+        "count": len(numbers),
+        "parameters": list(views.parameter_names),
+    }
+
+
+def teacher_identity(network: Network, *, precision: str, micro_batch: int) -> dict[str, Any]:
+    """The network with its weights, preprocessing and arithmetic."""
+    return {
+        **network.identity(),
+        "weights": network.weights_digest(),
+        "precision": precision,
+        "micro_batch": micro_batch,
+    }
+
+
+def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
+    """The signals that are kept, and how they are written. signals: of any batch, already low-passed."""
+    features = config.features
+
+    def entry(encoding: str, tensor: Any) -> dict[str, Any]:
+        return {"shape": list(tensor.shape[1:]), "encoding": encoding}
+
+    maps = {tap: entry(features.encoding, tensor) for tap, tensor in signals.features.items()} if features else {}
+    embedding = None
+    if config.embedding is not None and signals.embedding is not None:
+        embedding = entry(config.embedding.encoding, signals.embedding)
+    head = None
+    if signals.head is not None:
+        head = {"shape": list(signals.head.weight.shape), "linear": signals.head.linear}
+    return {
+        "logits": entry(config.logits.encoding, signals.logits),
+        "embedding": embedding,
+        "features": maps,
+        "grid": features.grid if features else None,
+        "filter": features.filter if features else "mean",
+        "extras": {name: entry("float32", tensor) for name, tensor in signals.extras.items()},
+        "head": head,
+    }
+
+
+def cache_identity(
+    data: Mapping[str, Any],
+    views: Mapping[str, Any],
+    teacher: Mapping[str, Any],
+    signals: Mapping[str, Any],
+    plan: StorePlan,
+) -> dict[str, Any]:
+    """The identity of a cache from its parts."""
+    return {
+        "schema": SCHEMA,
+        "data": dict(data),
+        "views": dict(views),
+        "teacher": dict(teacher),
+        "signals": dict(signals),
+        "layout": {"rows_per_block": plan.rows},
+    }
+
+
+def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecked: tuple[str, ...] = ()) -> list[str]:
+    """A line for every field in which a cache does not provide what is required.
+
+    The cache may have more fields, signals and views than are required.
+    """
+    wanted = dict(requirements)
+    lines: list[str] = []
+    views = dict(wanted.get("views") or {})
+    if "first" in views and "count" in views:
+        need, have = _numbers(views), _numbers(identity["views"])
+        del views["first"], views["count"]
+        if "views" not in unchecked and not (need.start >= have.start and need.stop <= have.stop):
+            lines.append(f"views: expected views {_span(need)}, got {_span(have)}")
+        wanted["views"] = views
+    return lines + differences(wanted, identity, unchecked, provides=True)
+
+
+def _numbers(views: Mapping[str, Any]) -> range:
+    return range(views["first"], views["first"] + views["count"])
+
+
+def _span(numbers: range) -> str:
+    return f"{numbers.start} to {numbers.stop - 1}" if len(numbers) > 1 else f"{numbers.start}"

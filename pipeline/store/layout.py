@@ -1,0 +1,176 @@
+"""How a teacher cache is cut into arrays, chunk files and units of work; known before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.signals import SignalShapes
+from pipeline.store.arrays import STATIC, ArraySpec, SignalSpec, Unit
+
+SMALLEST_CHUNK, LARGEST_CHUNK = 16 << 20, 256 << 20
+BLOCKS_PER_VIEW = 16
+"""As many row blocks as training shuffles at once; more where a chunk file would become too large."""
+
+METADATA_BYTES = 4096
+"""About what the metadata of one array takes on disk."""
+
+
+@dataclass(frozen=True)
+class StorePlan:
+    """What a cache will consist of.
+
+    head: K, D; None without one. views, samples, parameters: V, N, P; rows: R, samples in a row block.
+    """
+
+    shapes: SignalShapes
+    signals: tuple[SignalSpec, ...]
+    head: tuple[int, int] | None
+    samples: int
+    views: int
+    parameters: int
+    rows: int
+
+    @property
+    def blocks(self) -> int:
+        """Row blocks per view."""
+        return -(-self.samples // self.rows)
+
+    @property
+    def units(self) -> Iterator[Unit]:
+        """Every unit, in the order in which they are computed."""
+        return (Unit(view, block) for view in range(self.views) for block in range(self.blocks))
+
+    def block_of(self, unit: Unit) -> range:
+        """The samples of a unit."""
+        first = unit.block * self.rows
+        return range(first, min(first + self.rows, self.samples))
+
+    @cached_property
+    def arrays(self) -> dict[str, ArraySpec]:
+        """The arrays [V, N, ...] that every unit has a chunk of."""
+        shapes = {
+            array: signal.codec.parts(signal.shape)[part]
+            for signal in self.signals
+            for part, array in signal.arrays.items()
+        }
+        if self.parameters:
+            shapes["view_parameters"] = (np.dtype("<i4"), (self.parameters,))
+        shapes["view_digest"] = (np.dtype("<u8"), ())
+        return {
+            name: ArraySpec(name, dtype, (self.views, self.samples, *shape), (1, self.rows, *shape))
+            for name, (dtype, shape) in shapes.items()
+        }
+
+    @cached_property
+    def static(self) -> dict[str, ArraySpec]:
+        """The arrays of one chunk."""
+        shapes: dict[str, tuple[str, tuple[int, ...]]] = {"labels": ("<i8", (self.samples,))}
+        if self.head is not None:
+            shapes["head/weight"] = ("<f4", self.head)
+            shapes["head/bias"] = ("<f4", self.head[:1])
+        return {name: ArraySpec(name, np.dtype(dtype), s, s) for name, (dtype, s) in shapes.items()}
+
+    @property
+    def bytes_per_view(self) -> dict[str, int]:
+        """Bytes that one view takes, by signal."""
+        return {signal.name: signal.bytes_per_view for signal in self.signals}
+
+    @property
+    def files(self) -> int:
+        """Files of the published store: chunks, metadata of arrays and groups, ledger and fingerprint."""
+        arrays = [*self.arrays, *self.static]
+        groups = {name.rpartition("/")[0] for name in arrays if "/" in name}
+        return self.views * self.blocks * len(self.arrays) + len(self.static) + len(arrays) + len(groups) + 3
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes of all files, up to the size of metadata."""
+        per_unit = sum(spec.chunk_bytes + 4 for spec in self.arrays.values())
+        static = sum(spec.chunk_bytes + 4 for spec in self.static.values())
+        return per_unit * self.views * self.blocks + static + METADATA_BYTES * (len(self.arrays) + 2)
+
+    def chunk_files(self) -> Iterator[tuple[str, dict[str, int]]]:
+        """Every unit's name with the size of each of its files."""
+        yield STATIC, {spec.file(None): spec.chunk_bytes + 4 for spec in self.static.values()}
+        for unit in self.units:
+            yield unit.key, {spec.file(unit): spec.chunk_bytes + 4 for spec in self.arrays.values()}
+
+    def new_unit(self, unit: Unit) -> dict[str, NDArray[Any]]:
+        """A row block of every array, [R, ...], to be filled; rows beyond the samples hold the fill value."""
+        count = len(self.block_of(unit))
+        arrays = {name: np.empty(spec.chunk[1:], spec.dtype) for name, spec in self.arrays.items()}
+        for name, array in arrays.items():
+            array[count:] = self.arrays[name].fill
+        return arrays
+
+
+def plan(
+    signals: Mapping[str, Any],
+    *,
+    samples: int,
+    views: int,
+    parameters: int,
+    micro_batch: int,
+    rows_per_block: int | None = None,
+) -> StorePlan:
+    """The plan of a cache of `signals` (an identity: `signals_identity`). Raises ConfigError for encodings.
+
+    samples, views, parameters: N, V, P. rows_per_block: None chooses.
+    """
+    shapes, specs = _read_signals(signals)
+    head = tuple(signals["head"]["shape"]) if signals["head"] else None
+    largest = max(prod(shape) * dtype.itemsize for s in specs for dtype, shape in s.codec.parts(s.shape).values())
+    rows = choose_rows(largest, samples, micro_batch, rows_per_block)
+    return StorePlan(shapes, specs, head, samples, views, parameters, rows)
+
+
+def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | None = None) -> int:
+    """Samples in a row block: as requested, or for chunk files of 16 to 256 MiB, whole micro-batches each.
+
+    largest: bytes that one view takes in the largest array.
+    """
+    if requested is not None:
+        return min(requested, samples)
+    size = min(max(samples * largest // BLOCKS_PER_VIEW, SMALLEST_CHUNK), LARGEST_CHUNK)
+    micro_batches = -(-size // (largest * micro_batch))
+    if micro_batches > 1 and micro_batches * micro_batch * largest > LARGEST_CHUNK:
+        micro_batches -= 1
+    return min(micro_batches * micro_batch, samples)
+
+
+def plan_of(identity: Mapping[str, Any]) -> StorePlan:
+    """The plan of the cache with this identity."""
+    return plan(
+        identity["signals"],
+        samples=identity["data"]["samples"],
+        views=identity["views"]["count"],
+        parameters=len(identity["views"]["parameters"]),
+        micro_batch=identity["teacher"]["micro_batch"],
+        rows_per_block=identity["layout"]["rows_per_block"],
+    )
+
+
+def _read_signals(identity: Mapping[str, Any]) -> tuple[SignalShapes, tuple[SignalSpec, ...]]:
+    """The shapes of signals, and their encodings, as `signals_identity` wrote them."""
+    found = {"logits": identity["logits"]}
+    if identity["embedding"]:
+        found["embedding"] = identity["embedding"]
+    found |= {f"features/{tap}": entry for tap, entry in identity["features"].items()}
+    found |= {f"extras/{name}": entry for name, entry in identity["extras"].items()}
+    specs = tuple(SignalSpec(name, entry["encoding"], tuple(entry["shape"])) for name, entry in found.items())
+    shapes = SignalShapes(
+        logits=identity["logits"]["shape"][0],
+        embedding=identity["embedding"]["shape"][0] if identity["embedding"] else None,
+        features={tap: tuple(entry["shape"]) for tap, entry in identity["features"].items()},
+        linear=identity["head"]["linear"] if identity["head"] else None,
+        filter=identity["filter"],
+        extras={name: tuple(entry["shape"]) for name, entry in identity["extras"].items()},
+    )
+    return shapes, specs

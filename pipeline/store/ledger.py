@@ -1,0 +1,79 @@
+"""The ledger of a store: one line of JSON for every finished unit, with the checksums of its files.
+
+A line is appended, and made durable, only after the files are durable: what it names is there. Each line
+carries a checksum of itself. A process that dies may leave a torn last line, which counts as absent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CacheCorrupt
+from pipeline.files import sync_directory
+from pipeline.store.checksum import crc32c
+from pipeline.store.fingerprint import canonical
+
+NAME = "ledger.jsonl"
+
+
+def encode_line(unit: str, files: Mapping[str, int]) -> bytes:
+    """The line of a finished unit. files: CRC-32C of the content of every file, by path in the store."""
+    record: dict[str, Any] = {"unit": unit, "files": {name: f"{crc:08x}" for name, crc in files.items()}}
+    record["check"] = f"{crc32c(canonical(record).encode()):08x}"
+    return canonical(record).encode() + b"\n"
+
+
+def decode_line(line: bytes) -> tuple[str, dict[str, int]] | None:
+    """Unit and checksums of a whole line; None if it is not what `encode_line` wrote."""
+    try:
+        record = json.loads(line)
+        files = {str(name): int(crc, 16) for name, crc in record["files"].items()}
+        unit = str(record["unit"])
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return (unit, files) if encode_line(unit, files) == line else None
+
+
+class Ledger:
+    """The finished units of the store in `folder`, as read when opened and as appended since."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the ledger, if there is one. Raises CacheCorrupt for a damaged line that is not the last."""
+        self.path = folder / NAME
+        self.units: dict[str, dict[str, int]] = {}
+        content = self.path.read_bytes() if self.path.exists() else b""
+        lines = [line + b"\n" for line in content.split(b"\n")]
+        lines[-1] = lines[-1][:-1]  # what follows the last newline: nothing, or a torn line
+        self._end = 0
+        for number, line in enumerate(lines, start=1):
+            entry = decode_line(line)
+            if entry is None and number < len(lines):
+                raise CacheCorrupt(
+                    "a line of the ledger is damaged",
+                    where=f"{self.path}, line {number}",
+                    fix="delete the line to have its unit computed again",
+                )
+            if entry is not None:
+                self.units[entry[0]] = entry[1]
+                self._end += len(line)
+        self._torn = self._end < len(content)
+
+    def append(self, unit: str, files: Mapping[str, int]) -> None:
+        """Record a unit, durably. Its files must be durable already."""
+        line = encode_line(unit, files)
+        with self.path.open("ab") as file:
+            if self._torn:
+                file.truncate(self._end)
+            self._torn = True  # until the line is whole: a full disk may take half of it
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
+        if not self._end:
+            sync_directory(self.path.parent)  # the file is new
+        self._torn = False
+        self._end += len(line)
+        self.units[unit] = dict(files)

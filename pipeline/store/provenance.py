@@ -1,0 +1,85 @@
+"""How a cache came about: recorded, never hashed."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.files import write_atomic
+
+NAME = "runs.json"
+PACKAGES = ("decant-kd", "numpy", "timm", "torchvision", "zarr")
+
+
+class Runs:
+    """The runs that worked on a store, in its scratch folder until it is published."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read what earlier runs left."""
+        self._path = folder / NAME
+        self._runs: list[dict[str, Any]] = []
+        if self._path.exists():
+            self._runs = json.loads(self._path.read_bytes())
+
+    @contextmanager
+    def record(self, device: torch.device, done: int) -> Iterator[dict[str, Any]]:
+        """Record a run that begins after `done` units. Its caller sets `views`; one that fails has none."""
+        run: dict[str, Any] = {
+            "units_before": done,
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "device": device_name(device),
+            "versions": versions(),
+            "views": None,
+            "seconds": None,
+        }
+        self._runs.append(run)
+        self._save()
+        start = time.perf_counter()
+        try:
+            yield run
+        finally:
+            run["seconds"] = round(time.perf_counter() - start, 3)
+            self._save()
+
+    def provenance(self) -> dict[str, Any]:
+        """All runs, and the rate over those that were timed."""
+        timed = [run for run in self._runs if run["views"] and run["seconds"]]
+        seconds = sum(run["seconds"] for run in timed)
+        views = sum(run["views"] for run in timed)
+        rate = round(views / seconds, 1) if seconds else None
+        return {"runs": self._runs, "seconds": round(seconds, 3), "views_per_second": rate}
+
+    def forget(self) -> None:
+        """Delete the file: the manifest has it now."""
+        self._path.unlink(missing_ok=True)
+
+    def _save(self) -> None:
+        write_atomic(self._path, json.dumps(self._runs))
+
+
+def versions() -> dict[str, str]:
+    """The versions of what computes and writes."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}  # with the kind of its build
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name(device: torch.device) -> str:
+    """What people call the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    kind = platform.processor() or platform.machine()
+    return f"{kind}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"

@@ -1,0 +1,197 @@
+"""Reads a published teacher cache: memory-mapped chunk files, checked once, gathered by batches."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline import plugins
+from pipeline.errors import CacheMismatch
+from pipeline.signals import LinearHead, Signals, SignalShapes
+from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
+from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged
+from pipeline.store.encoded import EncodedSignals
+from pipeline.store.identity import unmet
+from pipeline.store.manifest import Manifest
+
+OPEN_MAPS = 512
+"""Chunk files that are mapped at once; the least recently used is let go."""
+
+Key = tuple[str, Unit | None]
+"""A chunk: its array, and its unit unless it is the only one."""
+
+
+class TeacherCache:
+    """A published teacher cache; `open` it. It never writes.
+
+    Samples are counted from 0 in the order of the samples that the cache was made of; views go by their
+    numbers. A cache may be pickled and may be used after a fork: files are mapped where they are first read.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest, specs: tuple[SignalSpec, ...]) -> None:
+        """As `open` does it; `specs` are the signals to read."""
+        self.path, self.manifest = path, manifest
+        self._specs = specs
+        self._plan = manifest.plan
+        self._maps: dict[Key, NDArray[Any]] = {}
+        self._checked: set[Key] = set()
+
+    @classmethod
+    def open(cls, path: Path, signals: Sequence[str] | None = None) -> TeacherCache:
+        """Open the cache at `path`.
+
+        signals: names as in `SignalShapes` ("embedding", "features/block3"; logits are always read); None for
+        all there are. Raises CacheNotFound, CacheUnfinished, CacheMismatch or CacheCorrupt.
+        """
+        path = Path(path)
+        manifest = Manifest.read(path)
+        specs = manifest.plan.signals
+        if signals is not None:
+            known = [spec.name for spec in specs]
+            if unknown := sorted(set(signals) - set(known)):
+                raise CacheMismatch(
+                    f"the teacher cache lacks {', '.join(unknown)}",
+                    where=path,
+                    expected=", ".join(sorted(set(signals))),
+                    got=", ".join(known),
+                    fix=_suggestion(unknown[0], known),
+                )
+            specs = tuple(spec for spec in specs if spec.name in signals or spec.name == "logits")
+        return cls(path, manifest, specs)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the mapped files, and what was found out about them."""
+        return {**self.__dict__, "_maps": {}, "_checked": set()}
+
+    @property
+    def count(self) -> int:
+        """N, the number of samples."""
+        return self._plan.samples
+
+    @property
+    def views(self) -> range:
+        """The numbers of the views."""
+        first = int(self.manifest.identity["views"]["first"])
+        return range(first, first + self._plan.views)
+
+    @property
+    def rows_per_block(self) -> int:
+        """R, the samples whose signals lie in one file."""
+        return self._plan.rows
+
+    @property
+    def shapes(self) -> SignalShapes:
+        """The shapes of all signals in the cache, whether they are read or not."""
+        return self._plan.shapes
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Labels [N] when the cache was made, -1 for none. The data set's own may have been corrected since."""
+        return self._chunk(self._plan.static["labels"], None).copy()
+
+    @property
+    def head(self) -> LinearHead | None:
+        """The teacher's head, on the CPU; None if it has none."""
+        if self._plan.head is None:
+            return None
+        weight, bias = (
+            torch.from_numpy(self._chunk(self._plan.static[f"head/{name}"], None).copy()) for name in ("weight", "bias")
+        )
+        return LinearHead(weight, bias, bool(self.manifest.identity["signals"]["head"]["linear"]))
+
+    def read(self, view: int, samples: NDArray[np.int64]) -> Signals:
+        """The signals of a view of samples [B], decoded to float32 on the CPU, with the head."""
+        return self.read_encoded(view, samples).decode(self.head)
+
+    def read_encoded(self, view: int, samples: NDArray[np.int64]) -> EncodedSignals:
+        """The signals of a view of samples [B] as they are stored."""
+        names = [name for spec in self._specs for name in spec.arrays.values()]
+        arrays = {name: torch.from_numpy(self._gather(name, view, samples)) for name in names}
+        return EncodedSignals(self._specs, arrays)
+
+    def view_parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
+        """What was drawn for a view of samples: int32 [B, P]."""
+        if not self._plan.parameters:
+            return np.empty((len(samples), 0), np.int32)
+        return self._gather("view_parameters", view, samples)
+
+    def view_digests(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The digests of the pixels that the teacher saw: uint64 [B]."""
+        return self._gather("view_digest", view, samples)
+
+    def require(self, requirements: Mapping[str, Any], unchecked: Collection[str] = ()) -> None:
+        """Raise CacheMismatch, naming every field, unless the cache provides what is required.
+
+        requirements: parts of an identity; the cache may have more than they name. unchecked: dotted fields
+        that this machine cannot compute.
+        """
+        if lines := unmet(requirements, self.manifest.identity, tuple(unchecked)):
+            raise CacheMismatch(
+                "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
+                where=self.path,
+                fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings",
+            )
+
+    def _gather(self, name: str, view: int, samples: NDArray[np.int64]) -> NDArray[Any]:
+        """Rows of a view's array, in the order of `samples`."""
+        spec = self._plan.arrays[name]
+        if view not in self.views:
+            raise CacheMismatch(
+                f"the teacher cache has no view {view}",
+                where=self.path,
+                expected=f"{self.views.start} to {self.views.stop - 1}",
+                got=view,
+            )
+        if len(samples) and not (samples.min() >= 0 and samples.max() < self.count):
+            raise IndexError(f"samples must be 0 to {self.count - 1}: {samples.min()} to {samples.max()}")
+        # By blocks: one gather from each file straight to its place, and a permutation if the order was mixed.
+        order = None if np.all(samples[1:] >= samples[:-1]) else np.argsort(samples, kind="stable")
+        ascending = samples if order is None else samples[order]
+        rows = np.empty((len(samples), *spec.shape[2:]), spec.dtype)
+        blocks, starts = np.unique(ascending // self._plan.rows, return_index=True)
+        index = view - self.views.start
+        for block, start, stop in zip(blocks, starts, [*starts[1:], len(samples)], strict=False):
+            chunk = self._chunk(spec, Unit(index, int(block)))
+            within = ascending[start:stop] - block * self._plan.rows
+            np.take(chunk, within, axis=0, out=rows[start:stop], mode="clip")  # "raise" would copy twice
+        if order is None:
+            return rows
+        mixed = np.empty_like(rows)
+        mixed[order] = rows
+        return mixed
+
+    def _chunk(self, spec: ArraySpec, unit: Unit | None) -> NDArray[Any]:
+        """The elements of a chunk file, mapped: [R, ...]."""
+        key = (spec.name, unit)
+        # Taken out and put back last, so that the first is the least recently used. Threads may do so at once:
+        # the worst that happens is that a file is mapped twice.
+        elements = self._maps.pop(key, None)
+        if elements is None:
+            elements = self._map(key, spec)
+            for oldest in list(self._maps)[: max(0, len(self._maps) + 1 - OPEN_MAPS)]:
+                self._maps.pop(oldest, None)
+        self._maps[key] = elements
+        return elements if unit is None else elements[0]
+
+    def _map(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
+        path = self.path / spec.file(key[1])
+        size = path.stat().st_size if path.is_file() else 0
+        if size != spec.chunk_bytes + CRC_BYTES:
+            raise damaged(path, expected=f"{spec.chunk_bytes + CRC_BYTES} bytes", got=f"{size} bytes")
+        # torch maps privately and, unlike Python's mmap, keeps no file descriptor: 512 would be half of what
+        # a process may have.
+        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+        if key not in self._checked:
+            check_chunk(content.data, path)
+            self._checked.add(key)
+        return content[:-CRC_BYTES].view(spec.dtype).reshape(spec.chunk)
+
+
+def _suggestion(name: str, known: Sequence[str]) -> str:
+    close = plugins.nearest(name, known)
+    return f"did you mean {close!r}?" if close else "make a cache that has it with `pipeline cache-teacher`"

@@ -1,0 +1,219 @@
+"""The folder in which an artifact is made, beside the place where it will be published.
+
+`.<name>.<fingerprint>.partial` lies on the same file system as its target and outside every DVC output: DVC
+deletes a stage's outputs before it reruns it, and a killed `dvc repro` leaves its child running. The folder is
+held by a lock (flock) on the folder itself, which death releases. Whoever comes second waits; nobody joins in
+and nobody deletes what another holds. `publish` renames the folder to its target.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import glob
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import CacheError, CacheMismatch
+from pipeline.files import sync_directory, write_atomic
+
+FINGERPRINT = ".fingerprint"
+"""The file in every published artifact that holds its fingerprint."""
+
+HOLDER = "holder.json"
+DIGITS = 16
+"""So many digits of the fingerprint are in the folder's name."""
+
+
+def say(text: str) -> None:
+    """Print a line to standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def published(target: Path) -> str | None:
+    """The fingerprint of the artifact at `target`; None if there is none, or nothing that Decant published."""
+    try:
+        return (target / FINGERPRINT).read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def finished(target: Path, fingerprint: str) -> bool:
+    """Whether the artifact with this fingerprint is published at `target`."""
+    return published(target) == fingerprint
+
+
+def unfinished(target: Path) -> list[Path]:
+    """The scratch folders of `target`, of whatever fingerprint."""
+    return sorted(target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * DIGITS}.partial"))
+
+
+class Scratch:
+    """Holds the scratch folder of an artifact while it is made.
+
+        with Scratch(target, fingerprint) as scratch:
+            if not scratch.done:
+                ...  # write into scratch.folder, going on from what is there
+                scratch.publish()
+
+    `done` is True if the artifact was published before the lock was had, for one by another process that was
+    waited for. What is in the folder when the `with` block ends in another way stays there for the next run.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        fingerprint: str,
+        *,
+        wait: bool = True,
+        notify: Callable[[str], None] = say,
+    ) -> None:
+        """wait: for another process that makes the same, or raise CacheError naming it. notify: takes messages."""
+        self.target, self.fingerprint = target, fingerprint
+        self.folder = target.parent / f".{target.name}.{fingerprint[:DIGITS]}.partial"
+        self.done = False
+        self._wait, self._notify = wait, notify
+        self._lock: int | None = None
+        self._published = False
+
+    def __enter__(self) -> Self:
+        """Take the lock. Raises CacheError if it is held and not to be waited for."""
+        while self._lock is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = self._locked()
+        try:
+            self._begin()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        """Say who holds the folder, and look around."""
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
+            "command": " ".join(sys.argv),
+            "since": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        write_atomic(self.folder / HOLDER, json.dumps(holder))
+        self.done = finished(self.target, self.fingerprint)
+        for other in unfinished(self.target):
+            if other != self.folder and not self.done:
+                self._notify(f"note: {other} holds unfinished work of other settings; delete it if unwanted")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock; a folder in which nothing was made is removed."""
+        if self._lock is None:
+            return
+        with suppress(OSError):
+            # After publishing, the name is free: a folder there is somebody else's.
+            if not self._published and {path.name for path in self.folder.iterdir()} <= {HOLDER}:
+                (self.folder / HOLDER).unlink(missing_ok=True)
+                self.folder.rmdir()
+        self._release()
+
+    def _release(self) -> None:
+        assert self._lock is not None
+        # Not by closing alone: processes forked meanwhile share the descriptor, and with it the lock.
+        fcntl.flock(self._lock, fcntl.LOCK_UN)
+        os.close(self._lock)
+        self._lock = None
+
+    def _locked(self) -> int | None:
+        """A descriptor that holds the lock; None if the folder was published or removed meanwhile."""
+        held = False
+        try:
+            descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        except FileNotFoundError:
+            return None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                self._held()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            held = os.path.samestat(os.fstat(descriptor), self.folder.stat())
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP):
+                raise
+            raise CacheError(
+                "the file system cannot lock folders",
+                where=self.folder.parent,
+                got=error.strerror,
+                fix="write to a local disk",
+            ) from error
+        finally:
+            if not held:
+                os.close(descriptor)
+        return descriptor if held else None
+
+    def _held(self) -> None:
+        """Say who holds the folder; raises CacheError if that is not to be waited for."""
+        try:
+            holder = json.loads((self.folder / HOLDER).read_text(encoding="utf-8"))
+            who = "process {pid} on {host}, since {since}: {command}".format(**holder)
+        except (OSError, ValueError, KeyError):  # it has only just begun, or just ended
+            who = "another process"
+        if not self._wait:
+            raise CacheError(
+                f"another process is making {self.target}",
+                where=self.folder,
+                got=who,
+                fix="wait for it, or stop it: what it finished is kept",
+            )
+        self._notify(f"waiting for another process that is making {self.target}: {who}")
+
+    def refuse_other(self, replace: bool = False) -> None:
+        """Raise CacheMismatch if something is at the target that must not be replaced.
+
+        Without `replace` that is anything but an empty folder or the same artifact; with it, what Decant did
+        not publish.
+        """
+        there = published(self.target)
+        if there is None and os.path.lexists(self.target):
+            if not self.target.is_dir() or any(self.target.iterdir()):
+                raise CacheMismatch(
+                    "what lies at the target is not something that Decant published",
+                    where=self.target,
+                    fix="move it away, or name another path",
+                )
+        elif there not in (None, self.fingerprint) and not replace:
+            raise CacheMismatch(
+                "another artifact is published at the target",
+                where=self.target,
+                expected=f"fingerprint {self.fingerprint[:DIGITS]}",
+                got=f"fingerprint {str(there)[:DIGITS]}",
+                fix="pass --replace to replace it, or name another path",
+            )
+
+    def publish(self, replace: bool = False) -> None:
+        """Make the folder the artifact at the target, durably and at once. Raises as `refuse_other` does.
+
+        Every file in it must be durable already. What it replaces is deleted only afterwards.
+        """
+        self.refuse_other(replace)
+        write_atomic(self.folder / FINGERPRINT, self.fingerprint + "\n")
+        (self.folder / HOLDER).unlink(missing_ok=True)
+        sync_directory(self.folder)
+        aside = self.target.with_name(f".{self.target.name}.replaced.partial")
+        shutil.rmtree(aside, ignore_errors=True)
+        if published(self.target) is not None:
+            self.target.rename(aside)
+        self.folder.rename(self.target)
+        self._published = True
+        sync_directory(self.target.parent)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -1,0 +1,165 @@
+"""Renders views and asks the teacher about them, one micro-batch at a time."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline import plugins
+from pipeline.errors import ConfigError, Problem
+from pipeline.signals import Signals, SignalsConfig, lowpass
+from pipeline.signals.config import EXTRAS
+from pipeline.views import digest, sizes_of
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.models import Network
+    from pipeline.views import Views
+
+Precision = Literal["bfloat16", "float32"]
+
+
+class Rendered(NamedTuple):
+    """Views of B samples. images: uint8 [M, C, H, W], of which the last M - B repeat the last view.
+
+    parameters: int32 [B, P]. digests: uint64 [B].
+    """
+
+    images: Tensor
+    parameters: NDArray[np.int32]
+    digests: NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the teacher said of B views, perhaps still on its way from the device."""
+
+    values: dict[str, Tensor]
+    arrived: torch.cuda.Event | None
+
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """The signals [B, ...] by name, waited for."""
+        if self.arrived is not None:
+            self.arrived.synchronize()
+        return {name: value.numpy() for name, value in self.values.items()}
+
+
+class TeacherPass:
+    """A network, what it looks at, and what is kept of what it says.
+
+    It sees fixed micro-batches: results differ in their last bits between sizes of a batch. From then on the
+    network returns the maps that are kept and no others. Raises ConfigError or ModelError for unknown taps.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        samples: Samples,
+        views: Views,
+        config: SignalsConfig,
+        *,
+        device: torch.device,
+        precision: Precision,
+        micro_batch: int,
+    ) -> None:
+        """micro_batch: views that the network sees at once, always."""
+        self.network, self.samples, self.views, self.config = network, samples, views, config
+        self.device, self.precision, self.micro_batch = device, precision, micro_batch
+        self._features = chosen_blocks(list(network.taps), config)
+        self._extras = [name.partition("/")[::2] for name in config.extras]
+        network.keep([*self._features, *(tap for _, tap in self._extras if tap not in self._features)])
+
+    @contextmanager
+    def ready(self) -> Iterator[None]:
+        """The network on its device, in evaluation mode, with no gradients and reproducible arithmetic."""
+        modes = [(module, module.training) for module in self.network.modules()]
+        network: Any = self.network.eval()
+        network.to(device=self.device, memory_format=torch.channels_last)
+        enabled = self.precision == "bfloat16"
+        # Convolutions in TF32 would be cuDNN's default; algorithms are chosen by rule, not by a race.
+        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+        try:
+            with exact, torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+                yield
+        finally:
+            for module, training in modes:
+                module.training = training
+
+    def render(self, view: int, rows: range, size: int | None = None) -> Rendered:
+        """A view, by its number, of consecutive samples, padded to `size` (None: a micro-batch)."""
+        samples = np.arange(rows.start, rows.stop, dtype=np.int64)
+        images = self.samples.read(samples)
+        positions = self.samples.positions[samples]
+        parameters = self.views.parameters(view, positions, sizes_of(images))
+        pixels = self.views.apply(images, parameters)
+        digests = digest(pixels)
+        if missing := (size or self.micro_batch) - len(pixels):
+            pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
+        if self.device.type == "cuda":
+            pixels = pixels.pin_memory()
+        return Rendered(pixels, parameters, digests)
+
+    def signals(self, images: Tensor) -> Signals:
+        """What is kept of what the network says of images, in float32 on its device; inside `ready`."""
+        said = self.network(images.to(self.device, non_blocking=True))
+        features = self.config.features
+        maps = {}
+        if features is not None:
+            maps = {t: lowpass(said.features[t], features.grid, features.filter) for t in self._features}
+        with torch.autocast(self.device.type, enabled=False):
+            extras = {f"{name}/{tap}": _extra(name, said.features[tap]).float() for name, tap in self._extras}
+        embedding = None if said.embedding is None else said.embedding.float()
+        return Signals(said.logits.float(), embedding, maps, said.head, extras)
+
+    def ask(self, rendered: Rendered, names: Sequence[str]) -> Answer:
+        """Let the network look at views; returns before the device is done."""
+        signals, count = self.signals(rendered.images), len(rendered.digests)
+        # On an accelerator the copies land in page-locked memory while the next micro-batch is computed.
+        values = {name: signal_of(signals, name)[:count].to("cpu", non_blocking=True) for name in names}
+        if self.device.type != "cuda":
+            return Answer(values, None)
+        arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        arrived.record()
+        return Answer(values, arrived)
+
+
+def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]:
+    """The taps whose maps are kept, of a network's `taps` (shallow to deep). Raises ConfigError."""
+    if config.features is None:
+        return ()
+    wanted = config.features.blocks
+    blocks = [tap for tap in taps if re.fullmatch(r"block\d+", tap)]
+    if isinstance(wanted, tuple):
+        known = [tap for tap in taps if tap not in ("embedding", "logits")]
+        key = "signals.features.blocks"
+        if problems := [plugins.unknown(key, tap, known) for tap in wanted if tap not in known]:
+            raise ConfigError(problems)
+        return tuple(tap for tap in taps if tap in wanted)
+    if wanted is not None and wanted > len(blocks):
+        what = "asks for more blocks than the teacher has"
+        raise ConfigError([Problem("signals.features.blocks", what, f"at most {len(blocks)}", str(wanted))])
+    return tuple(blocks[-wanted:] if wanted else blocks)
+
+
+def signal_of(signals: Signals, name: str) -> Tensor:
+    """The signal of a name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`."""
+    kind, _, rest = name.partition("/")
+    if rest:
+        tensors = signals.features if kind == "features" else signals.extras
+        return tensors[rest]
+    tensor = signals.logits if kind == "logits" else signals.embedding
+    assert tensor is not None, name
+    return tensor
+
+
+def _extra(name: str, x: Tensor) -> Tensor:
+    result: Tensor = plugins.load(EXTRAS, name, "signals.extras").extract(x)
+    return result

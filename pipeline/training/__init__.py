@@ -1,0 +1,27 @@
+"""Training: batches of replayed views, optimisation, checkpoints and the one loop for teachers and students."""
+
+from pipeline.training.batches import AnswerSource, Drawn, FromCache, Step, Steps, loader
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.config import TrainConfig
+from pipeline.training.history import History
+from pipeline.training.loop import Run, train
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.replay import Verify, check_views
+
+__all__ = [
+    "AnswerSource",
+    "Checkpoint",
+    "Drawn",
+    "FromCache",
+    "History",
+    "Run",
+    "Step",
+    "Steps",
+    "TrainConfig",
+    "Verify",
+    "build_optimizer",
+    "build_scheduler",
+    "check_views",
+    "loader",
+    "train",
+]

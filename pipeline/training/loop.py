@@ -1,0 +1,174 @@
+"""The one training loop, for teachers and students alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+from pipeline.models import Network
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.objectives import Batch, ObjectiveSet, Terms
+from pipeline.progress import Progress
+from pipeline.signals import LinearHead, Signals
+from pipeline.training.batches import Step, Steps, loader
+from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.history import HOLDOUT, History
+from pipeline.training.optimisation import build_optimizer, build_scheduler
+
+
+@dataclass
+class Run:
+    """A finished run. seconds: of training alone, over all sessions; images_per_second: over the same time."""
+
+    network: Network
+    history: History
+    seconds: float
+    images_per_second: float
+    device: str
+    precision: str
+
+
+class Trainer:
+    """A network, its objectives and their optimiser: what a step changes and a checkpoint keeps."""
+
+    def __init__(
+        self, network: Network, objectives: ObjectiveSet, steps: Steps, seed: int, head: LinearHead | None
+    ) -> None:
+        self.config, self.steps, self.seed = steps.config, steps, seed
+        self.device = choose_device(self.config.device)
+        self.precision = choose_precision(self.config.precision, self.device)
+        self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.objectives = objectives.to(self.device)
+        self.head = head and LinearHead(head.weight.to(self.device), head.bias.to(self.device), head.linear)
+        self.optimizer = build_optimizer(network.model, objectives, self.config)
+        self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
+        self.ema = ModelEmaV3(network.model, decay=self.config.ema) if self.config.ema else None
+
+    def update(self, step: Step) -> Terms:
+        """One optimiser step. Raises TrainingError before it if the loss is not finite."""
+        # Whatever a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
+        # run draws the same.
+        torch.manual_seed((self.seed << 32) + step.index)
+        self.network.train()
+        self.objectives.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+            student = self.network(step.images)
+            teacher = step.answers.decode(self.head) if step.answers else Signals(logits=student.logits.detach())
+            batch = Batch(step.labels, step.sample, step.view, step.index)
+            value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps))
+        if not torch.isfinite(value.total):
+            raise _not_finite(value, step, self.steps)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.total.backward()  # type: ignore[no-untyped-call]
+        if self.config.clip_gradient is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
+        self.optimizer.step()
+        self.scheduler.step_update(step.index + 1)
+        if self.ema is not None:
+            self.ema.update(self.network.model, step.index)
+        return value
+
+    def result(self) -> Network:
+        """The network to score and save: with averaged weights if there are any."""
+        if self.ema is None:
+            return self.network
+        averaged: Network = copy(self.network)
+        averaged._modules = {**self.network._modules, "model": self.ema.module}
+        return averaged
+
+    def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
+        """The state after `epoch` epochs."""
+        ema = self.ema.module.state_dict() if self.ema is not None else None
+        states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
+        return Checkpoint(epoch, *states, ema, history.rows, seconds)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint."""
+        self.network.model.load_state_dict(checkpoint.model)
+        self.objectives.load_state_dict(checkpoint.objectives)
+        self.optimizer.load_state_dict(checkpoint.optimizer)
+        if self.ema is not None and checkpoint.ema is not None:
+            self.ema.module.load_state_dict(checkpoint.ema)
+
+
+def train(
+    network: Network,
+    objectives: ObjectiveSet,
+    steps: Steps,
+    *,
+    seed: int,
+    folder: Path | None,
+    progress: Progress,
+    head: LinearHead | None = None,
+    score: Callable[[Network], float] | None = None,
+    name: str = "training",
+) -> Run:
+    """Minimise the objectives over all steps, from the folder's checkpoint if it holds one.
+
+    folder: where checkpoints go; None keeps none. head: the teacher's, for objectives that read it. score:
+    top-1 on the holdout, asked after every epoch. A run that was killed and resumed ends with the same weights
+    as one that was not: order, views and random numbers are functions of (seed, step).
+    """
+    trainer = Trainer(network, objectives, steps, seed, head)
+    config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.samples.count
+    history, done, seconds = History(), 0, 0.0
+    if folder is not None and (found := Checkpoint.load(folder)):
+        trainer.restore(found)
+        history, done, seconds = History(found.history), found.epoch, found.seconds
+
+    progress.begin(name, len(steps), "steps", done * per_epoch)
+    devices = [trainer.device] if trainer.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        batches = loader(steps, done * per_epoch, trainer.device)
+        for epoch in range(done, config.epochs):
+            start = time.perf_counter()
+            sums: dict[str, Tensor] = {}
+            for _ in range(per_epoch):
+                step = next(batches).to(trainer.device)
+                value = trainer.update(step)
+                for term, amount in {"loss": value.total.detach(), **value.terms}.items():
+                    sums[term] = sums.get(term, torch.zeros_like(amount)) + amount * len(step.sample)
+                progress.advance(1)
+            means = {term: float(total) / count for term, total in sums.items()}  # waits for the device
+            passed = time.perf_counter() - start
+            seconds += passed
+            rate = {"images_per_second": count / passed, "seconds": seconds}
+            row = {
+                "epoch": epoch + 1,
+                "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+                **means,
+                **rate,
+            }
+            note = f"epoch {epoch + 1}/{config.epochs} loss {means['loss']:.4f}"
+            if score is not None:
+                row[HOLDOUT] = score(trainer.result())
+                note += f" holdout {row[HOLDOUT]:.2%}"
+            history.add(row)
+            progress.advance(0, note)
+            last = epoch + 1 == config.epochs
+            if folder is not None and (last or (epoch + 1) % config.checkpoint_epochs == 0):
+                trainer.checkpoint(epoch + 1, history, seconds).save(folder)
+    progress.end()
+    rate_of_all = count * config.epochs / seconds if seconds else 0.0
+    return Run(trainer.result(), history, seconds, rate_of_all, trainer.device.type, trainer.precision)
+
+
+def _not_finite(value: Terms, step: Step, steps: Steps) -> TrainingError:
+    wrong = [term for term, amount in value.terms.items() if not torch.isfinite(amount)] or ["the weighted sum"]
+    positions = steps.samples.positions[step.sample.cpu().numpy()]
+    ids = [steps.samples.split.ids[int(position)] for position in positions]
+    return TrainingError(
+        f"the loss is not finite at step {step.index}; the weights before it are in the last checkpoint",
+        where=f"term {', '.join(wrong)}",
+        got=f"samples {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}",
+        fix="lower train.learning_rate, set train.clip_gradient, or use train.precision: float32",
+    )

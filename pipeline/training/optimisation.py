@@ -1,0 +1,58 @@
+"""timm's optimiser and scheduler factories, for a network and an objective set."""
+
+from __future__ import annotations
+
+from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay  # type: ignore[attr-defined]
+from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
+from timm.scheduler.scheduler import Scheduler
+from torch import nn
+from torch.optim import Optimizer
+
+from pipeline import plugins
+from pipeline.errors import ConfigError, Problem
+from pipeline.objectives import ObjectiveSet
+from pipeline.training.config import TrainConfig
+
+
+def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig) -> Optimizer:
+    """The optimiser of the model's and the objectives' parameters.
+
+    As timm does, vectors (biases, normalisation) have no weight decay. Raises ConfigError for unknown names.
+    """
+    known = [str(name) for name in list_optimizers()]
+    if config.optimizer not in known:
+        raise ConfigError([plugins.unknown("train.optimizer", config.optimizer, known)])
+    groups = param_groups_weight_decay(model, config.weight_decay)
+    for group in objectives.parameter_groups(config.learning_rate):
+        groups.append({**group, "weight_decay": config.weight_decay})
+    optimizer: Optimizer = create_optimizer_v2(
+        groups, opt=config.optimizer, lr=config.learning_rate, weight_decay=0.0, momentum=config.momentum
+    )
+    return optimizer
+
+
+def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> Scheduler:
+    """The scheduler: `step_update(n)` sets the learning rate that follows n updates.
+
+    Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
+    """
+    if config.schedule in ("none", "plateau"):
+        what = "is not a function of the step alone, which exact resume needs"
+        raise ConfigError([Problem("train.schedule", what, "cosine, multistep, step, constant, ...", config.schedule)])
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=config.schedule,
+        num_epochs=config.epochs,
+        decay_milestones=list(config.milestones),
+        warmup_epochs=min(config.warmup_epochs, config.epochs),
+        warmup_lr=config.learning_rate / 100,
+        min_lr=0.0,
+        step_on_epochs=False,
+        updates_per_epoch=steps_per_epoch,
+    )
+    if not isinstance(scheduler, Scheduler):
+        raise ConfigError(
+            [Problem("train.schedule", "is not a schedule of timm", "cosine, multistep, ...", config.schedule)]
+        )
+    scheduler.step_update(0)
+    return scheduler

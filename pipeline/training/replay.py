@@ -1,0 +1,65 @@
+"""Checks that the student sees the very pixels that the teacher saw."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import numpy as np
+
+from pipeline.errors import CacheMismatch
+from pipeline.progress import Progress
+from pipeline.store import TeacherCache
+from pipeline.training.batches import Steps
+from pipeline.views import digest
+
+Verify = Literal["full", "sample", "none"]
+
+CHUNK = 1024
+LONGEST_SECONDS = 60.0
+SAMPLED_ROWS = 1024
+
+
+def check_views(steps: Steps, cache: TeacherCache, verify: Verify, progress: Progress) -> str:
+    """Render the views that training will use and compare their digests with those of the teacher's views.
+
+    `full` renders all of them, unless that would take over a minute: then, as with `sample`, a thousand of
+    each view. Returns a sentence that says what was checked. Raises CacheMismatch, naming the first samples
+    that differ.
+    """
+    if verify == "none":
+        return "views were not checked against the teacher's (--verify none)"
+    count = steps.samples.count
+    numbers = sorted({steps.view_of(epoch) for epoch in range(min(steps.config.epochs, len(steps.numbers)))})
+    everything = np.arange(count)
+    spread = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
+    rows = everything if verify == "full" else spread
+    start, checked = time.monotonic(), 0
+    progress.begin("checking views", len(rows) * len(numbers), "views")
+    for view in numbers:
+        for first in range(0, len(rows), CHUNK):
+            _check(steps, cache, view, rows[first : first + CHUNK])
+            checked += len(rows[first : first + CHUNK])
+            progress.advance(len(rows[first : first + CHUNK]))
+            if len(rows) > len(spread):
+                per_view = (time.monotonic() - start) / checked
+                if per_view * count * len(numbers) > LONGEST_SECONDS:
+                    rows = spread
+                    break
+    progress.end()
+    share = "all" if len(rows) == count else f"{len(rows):,} of {count:,} samples of"
+    return f"{share} {len(numbers)} views match the teacher's pixels"
+
+
+def _check(steps: Steps, cache: TeacherCache, view: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
+    ours = digest(steps.render(view, rows))
+    wrong = rows[ours != cache.view_digests(view, rows)]
+    if len(wrong):
+        ids = [steps.samples.split.ids[int(steps.samples.positions[row])] for row in wrong[:5]]
+        raise CacheMismatch(
+            f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",
+            where=f"view {view}, samples {', '.join(ids)}{', ...' if len(wrong) > 5 else ''}",
+            expected="the digests stored in the cache",
+            fix="the images or the view operations changed since the cache was made: restore them, or run "
+            "`pipeline cache-teacher` again",
+        )

@@ -1,0 +1,45 @@
+"""Counter-based random words: a function of seed, view and sample, of nothing else.
+
+The stream of NumPy's Philox with key (seed, view) is dealt out in rows of W words, W a multiple of the four
+words of one Philox block: the sample at position p owns words p W to (p + 1) W - 1.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.random import Philox
+from numpy.typing import NDArray
+
+_BLOCK = 4
+# To move the counter costs as much as to generate about this many samples and to throw them away.
+_GAP = 64
+
+
+def random_words(seed: int, view: int, samples: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
+    """`count` 64-bit words for each of the samples, in any order: uint64 [B, count]."""
+    blocks = -(-count // _BLOCK)
+    result = np.empty((len(samples), count), np.uint64)
+    if not result.size:
+        return result
+    order = np.argsort(samples, kind="stable")
+    ordered = samples[order]
+    stream = Philox(key=np.array([seed, view], np.uint64))
+    at = 0
+    for run in np.split(np.arange(len(ordered)), np.flatnonzero(np.diff(ordered) > _GAP) + 1):
+        first, last = int(ordered[run[0]]), int(ordered[run[-1]])
+        stream.advance((first - at) * blocks)
+        rows = stream.random_raw((last + 1 - first) * blocks * _BLOCK).reshape(-1, blocks * _BLOCK)
+        result[order[run]] = rows[ordered[run] - first, :count]
+        at = last + 1
+    return result
+
+
+def integers(words: NDArray[np.uint64], n: int | NDArray[np.int64]) -> NDArray[np.int64]:
+    """Integers in [0, n), n at most 2^31: the upper half of each word, scaled."""
+    scaled = (words >> np.uint64(32)) * np.asarray(n).astype(np.uint64)
+    return (scaled >> np.uint64(32)).astype(np.int64)
+
+
+def reals(words: NDArray[np.uint64]) -> NDArray[np.float64]:
+    """Reals in [0, 1): multiples of 2^-24, so that float32 holds them exactly."""
+    return (words >> np.uint64(40)).astype(np.float64) * 2.0**-24

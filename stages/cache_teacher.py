@@ -1,0 +1,62 @@
+"""cache-teacher: writes what the teacher says about every view to Zarr stores."""
+
+from __future__ import annotations
+
+from pipeline.config import Section
+from pipeline.data import DataConfig, Samples
+from pipeline.errors import ConfigError, Problem
+from pipeline.models import TeacherConfig
+from pipeline.models.device import choose_device
+from pipeline.progress import Lines
+from pipeline.signals import SignalsConfig
+from pipeline.store import StoreConfig, TeacherCache, cache_teacher
+from pipeline.views import Views, ViewsConfig
+from stages.caches import EVALUATION_SIGNALS, EvaluateConfig, cache_paths
+from stages.inputs import Source
+from stages.parts import Data, build, one_view
+
+
+class Inputs(Section):
+    """What this stage reads."""
+
+    data: DataConfig
+    teacher: TeacherConfig
+    views: ViewsConfig = ViewsConfig()
+    signals: SignalsConfig = SignalsConfig()
+    store: StoreConfig
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+def run(source: Source, *, replace: bool, wait: bool) -> None:
+    """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split."""
+    inputs = source.read(Inputs)
+    teacher = inputs.teacher
+    if teacher.weights is None:
+        fix = "name a file, `pretrained`, or the file that `pipeline train-teacher` shall write"
+        raise ConfigError([Problem("teacher.weights", "a teacher needs weights", fix=fix)])
+    data = Data.open(inputs.data, inputs.views)
+    network, device = build(teacher, data.classes), choose_device(teacher.device)
+    operations, rows = inputs.evaluate.operations, inputs.store.rows_per_block
+    jobs: dict[str, tuple[Samples, Views, SignalsConfig]] = {"training": (data.training, data.views, inputs.signals)}
+    if data.holdout is not None:
+        jobs["holdout"] = (data.holdout, one_view(data.holdout, operations), EVALUATION_SIGNALS)
+    if inputs.evaluate.split in data.dataset.splits:
+        samples = Samples(data.dataset.split(inputs.evaluate.split))
+        jobs["evaluation"] = (samples, one_view(samples, operations), EVALUATION_SIGNALS)
+    for name, (samples, views, signals) in jobs.items():
+        path = cache_teacher(
+            network,
+            samples,
+            views,
+            signals,
+            target=cache_paths(inputs.store)[name],
+            precision=teacher.precision,
+            micro_batch=teacher.micro_batch,
+            device=device,
+            rows_per_block=rows,
+            progress=Lines(),
+            replace=replace,
+            wait=wait,
+        )
+        cache = TeacherCache.open(path)
+        print(f"{path}: {len(cache.views)} views of {cache.count:,} samples ({name})")

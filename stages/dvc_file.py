@@ -1,0 +1,102 @@
+"""Writes the dvc.yaml of a configuration: the stages, what each depends on, its metrics and plots."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import to_yaml
+from pipeline.files import write_atomic
+from stages.dependencies import CODE, COMMON
+from stages.experiment import Experiment
+from stages.inputs import Source
+
+
+def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str, Any]:
+    """The content of a dvc.yaml that lies in `folder`, for an experiment run from the working directory."""
+    config = source.file.as_posix()
+    data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
+    up = os.path.relpath(Path(), folder)
+    with_code = Path("pipeline/cli.py").exists()
+    stages: dict[str, Any] = {}
+
+    def stage(name: str, code: str, arguments: str, deps: Sequence[Path], outs: Sequence[Any], **more: Any) -> None:
+        files = [*COMMON, *CODE[code], *more.pop("files", ())] if with_code else []
+        sections = more.pop("params")
+        stages[name] = {
+            **({"wdir": up} if up != "." else {}),
+            **more,
+            "cmd": f"pipeline {code} --config {config}{arguments}",
+            "deps": [*sorted(files), *(path.as_posix() for path in deps)],
+            "params": [{config: sections}],
+            "outs": [out.as_posix() if isinstance(out, Path) else out for out in outs],
+        }
+
+    if data.source is not None:
+        local = [path for path in _local_inputs(data.source) if path.exists()]
+        stage("prepare-data", "prepare-data", "", local, [data.path], params=["data"])
+    weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
+    if experiment.teacher_training is not None and weights:
+        sections = ["data", "teacher", "teacher_training", "views"]
+        stage("train-teacher", "train-teacher", "", [data.path], [weights[0].parent], params=sections)
+    caches = experiment.caches_written()
+    sections = ["data", "teacher", "views", "signals", "store", "evaluate"]
+    stage("cache-teacher", "cache-teacher", "", [data.path, *weights], list(caches.values()), params=sections)
+    for name, entries in experiment.objectives.items():
+        stage(
+            f"train-student-{name}",
+            "train-student",
+            f" --student ${{item.student}} --objectives {name} --seed ${{item.seed}}",
+            [data.path, *(path for role, path in caches.items() if role != "evaluation")],
+            [runs.student("${item.student}", name, 0).as_posix().replace("seed-0", "seed-${item.seed}")],
+            matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
+            files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
+            params=["data", "train", "runs.path", "students.${item.student}", f"objectives.{name}"],
+        )
+    students = [
+        runs.student(student, name, seed)
+        for student in experiment.students
+        for name in experiment.objectives
+        for seed in runs.seeds
+    ]
+    evaluated = [data.path, *weights, caches["evaluation"], *students]
+    sections = ["data", "teacher", "evaluate", "runs"]
+    stage("evaluate", "evaluate", "", evaluated, [], params=sections)
+    stages["evaluate"]["metrics"] = [{runs.evaluation.as_posix(): {"cache": False}}]
+    stage("report", "report", "", [runs.evaluation, *students], [runs.report], params=["runs"])
+    return {
+        "stages": {name: {key: value for key, value in body.items() if value} for name, body in stages.items()},
+        "metrics": [os.path.relpath(student / "metrics.json", folder) for student in students],
+        "plots": [
+            {
+                os.path.relpath(student / "history.csv", folder): {
+                    "x": "epoch",
+                    "y": ["loss"] + (["holdout_top1"] if data.holdout else []),
+                    "title": "/".join(student.parts[-3:]),
+                }
+            }
+            for student in students
+        ],
+    }
+
+
+def _local_inputs(source: Any) -> list[Path]:
+    path = getattr(source, "path", None)
+    return [path] if isinstance(path, Path) else []
+
+
+def run(source: Source, output: Path | None) -> None:
+    """Write the file, or print it."""
+    experiment = source.read(Experiment)
+    folder = output.parent if output else Path()
+    target = f" --output {output.as_posix()}" if output else ""
+    head = "# Written by the command below; to change it, edit the configuration and run the command again.\n"
+    head += f"#   pipeline dvc-file --config {source.file.as_posix()}{target}\n"
+    text = head + to_yaml(stage_file(experiment, source, folder))
+    if output is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(output, text)

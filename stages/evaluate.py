@@ -1,0 +1,125 @@
+"""evaluate: measures the teacher and every trained student on one split, and what they cost."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Section
+from pipeline.data import DataConfig, Samples
+from pipeline.errors import DataError
+from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
+from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult
+from pipeline.files import write_atomic
+from pipeline.models import NetworkConfig, TeacherConfig
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.progress import Lines
+from pipeline.store import StoreConfig
+from pipeline.views import ViewsConfig
+from stages.caches import CacheConfig, EvaluateConfig, all_logits, cache_paths
+from stages.inputs import RunsConfig, Source
+from stages.parts import Data, StudentConfig, build, one_view
+
+BATCH = 500
+
+
+class Inputs(Section):
+    """What this stage reads."""
+
+    data: DataConfig
+    teacher: TeacherConfig
+    store: StoreConfig
+    caches: tuple[CacheConfig] | None = None
+    students: dict[str, StudentConfig]
+    objectives: dict[str, Any]
+    evaluate: EvaluateConfig = EvaluateConfig()
+    runs: RunsConfig
+
+
+def run(source: Source) -> None:
+    """Write `evaluation.json`. Students that are not trained yet are named and left out."""
+    inputs = source.read(Inputs)
+    data = Data.open(inputs.data, ViewsConfig())
+    folders = [
+        inputs.runs.student(student, name, seed)
+        for student in inputs.students
+        for name in inputs.objectives
+        for seed in inputs.runs.seeds
+    ]
+    trained = [folder for folder in folders if (folder / "metrics.json").exists()]
+    for folder in folders:
+        if folder not in trained:
+            print(f"note: {folder} is not trained yet and left out", file=sys.stderr)
+    if not trained:
+        where = inputs.runs.path / "students"
+        raise DataError("no student is trained yet", where=where, fix="run `pipeline train-student`")
+    judge, progress = Judge(inputs, data), Lines()
+    progress.begin("evaluating", len(trained), "students")
+    students = []
+    for folder in trained:
+        students.append(judge.student(folder))
+        progress.advance(1, folder.as_posix())
+    progress.end()
+    evaluation = Evaluation(
+        experiment=source.file.stem,
+        split=inputs.evaluate.split,
+        teacher=judge.teacher(),
+        students=tuple(students),
+    )
+    write_atomic(inputs.runs.evaluation, evaluation.to_text())
+    print(f"{inputs.runs.evaluation}: {len(students)} students on split {inputs.evaluate.split!r}")
+
+
+class Judge:
+    """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device."""
+
+    def __init__(self, inputs: Inputs, data: Data) -> None:
+        self.inputs, self.classes = inputs, data.classes
+        self.samples = Samples(data.dataset.split(inputs.evaluate.split))
+        if self.samples.labels is None:
+            fix = "name a labeled split with --set evaluate.split=..."
+            raise DataError("the split has no labels", where=inputs.evaluate.split, fix=fix)
+        self.labels = torch.from_numpy(self.samples.labels)
+        self.views = one_view(self.samples, inputs.evaluate.operations)
+        channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
+        height, width = self.views.output_size or (0, 0)  # never None: views that leave sizes open are refused
+        self.shape = (channels, height, width)
+        path = cache_paths(inputs.store, inputs.caches)["evaluation"]
+        self.answers: Tensor | None = all_logits(path) if path.exists() else None
+        self._rates: dict[str, float] = {}
+
+    def measured(self, name: str, config: NetworkConfig, logits: Tensor | None = None) -> dict[str, Any]:
+        """Metrics and cost of a network, or of logits that it is known to give. The rate is measured per name."""
+        network, device = build(config, self.classes), choose_device()
+        cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if logits is None:
+            logits = predict(network, self.samples, self.views, device=device, batch_size=BATCH)
+        if name not in self._rates:
+            precision = choose_precision("auto", device)
+            rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)
+            self._rates[name] = rate.median
+        metrics = measure(logits, self.labels, self.answers)
+        return {"metrics": metrics, **cost, "images_per_second": self._rates[name]}
+
+    def student(self, folder: Path) -> StudentResult:
+        """The student in a folder."""
+        run = RunMetrics.read(folder / "metrics.json")
+        config = self.inputs.students[run.student].preprocessed_as(self.inputs.teacher)
+        config = config.model_copy(update={"weights": folder / "student.safetensors"})
+        facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
+        return StudentResult(**facts, **self.measured(run.student, config))
+
+    def teacher(self) -> TeacherResult | None:
+        """The teacher, by its cached answers; its cost where its weights are on this machine."""
+        config = self.inputs.teacher
+        if self.answers is None:
+            print("note: no evaluation cache: neither teacher nor agreement in the table", file=sys.stderr)
+            return None
+        if isinstance(config.weights, Path) and config.weights.exists():
+            return TeacherResult(model=config.model, **self.measured("the teacher", config, self.answers))
+        return TeacherResult(model=config.model, metrics=measure(self.answers, self.labels, self.answers))

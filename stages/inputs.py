@@ -1,0 +1,86 @@
+"""How a stage reads the sections that it declares, and where runs put what they make."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from pipeline import plugins
+from pipeline.config import Raw, Section, bind, read_config
+from pipeline.errors import ConfigError
+
+SECTIONS = (
+    "data",
+    "teacher",
+    "teacher_training",
+    "views",
+    "signals",
+    "store",
+    "caches",
+    "students",
+    "objectives",
+    "train",
+    "evaluate",
+    "runs",
+)
+"""Every section there is (a test holds it against `stages.experiment.Experiment`)."""
+
+InputsT = TypeVar("InputsT", bound=Section)
+
+
+class RunsConfig(Section):
+    """Where students, their evaluation and the report go, and the seeds that each student is trained with."""
+
+    path: Path
+    seeds: tuple[int, ...] = Field((0,), min_length=1)
+
+    def student(self, student: str, objectives: str, seed: int) -> Path:
+        """The folder of one student."""
+        return self.path / "students" / student / objectives / f"seed-{seed}"
+
+    @property
+    def evaluation(self) -> Path:
+        """The file that `evaluate` writes."""
+        return self.path / "evaluation.json"
+
+    @property
+    def report(self) -> Path:
+        """The folder that `report` writes."""
+        return self.path / "report"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A configuration file and the overrides given with `--set`."""
+
+    file: Path
+    overrides: Sequence[str] = ()
+
+    def raw(self) -> Raw:
+        """The sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
+        raw = read_config(self.file, self.overrides)
+        runs = raw.get("runs")
+        if runs is None or (isinstance(runs, dict) and "path" not in runs):
+            raw["runs"] = {"path": f"artifacts/{self.file.stem}", **(runs or {})}
+        return raw
+
+    def read(self, inputs: type[InputsT], raw: Raw | None = None) -> InputsT:
+        """The sections that a stage declares. Raises ConfigError with every problem."""
+        return bind(raw if raw is not None else self.raw(), inputs, SECTIONS, self.file)
+
+
+def only(raw: Raw, section: str, name: str) -> None:
+    """Keep one entry of a section of named things, so that the others are neither imported nor depended on.
+
+    Raises ConfigError, with the nearest known name, if there is no such entry.
+    """
+    entries: Any = raw.get(section)
+    if not isinstance(entries, Mapping):
+        return  # reported by validation
+    if name not in entries:
+        raise ConfigError([plugins.unknown(f"{section}.{name}", name, [str(entry) for entry in entries])])
+    raw[section] = {name: entries[name]}

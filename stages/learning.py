@@ -1,0 +1,109 @@
+"""A training run as stages see it: objectives built, the holdout scored along the way, the files that it leaves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from pipeline.config import Section, problems_of, resolved, to_yaml
+from pipeline.data import Samples
+from pipeline.errors import ConfigError, Problem
+from pipeline.evaluation import measure, parameters, predict
+from pipeline.files import write_atomic
+from pipeline.models import Network
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
+from pipeline.signals import SignalShapes
+from pipeline.training import Checkpoint, Run, TrainConfig
+from pipeline.views import Views
+from stages.parts import Data, StudentConfig
+
+BATCH = 500
+
+
+def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainConfig:
+    """The section `train` with the student's own keys. Raises ConfigError at `students.<name>.train`."""
+    try:
+        return TrainConfig.model_validate({**train.model_dump(), **student.train})
+    except ValidationError as error:
+        key = f"students.{name}.train"
+        found = [Problem(f"{key}.{p.key}", p.what, p.expected, p.got, p.fix) for p in problems_of(error)]
+        raise ConfigError(found) from None
+
+
+def shapes_of(network: Network) -> SignalShapes:
+    """The shapes of what a network says, for objectives."""
+    maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block")}
+    features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
+    (embedding,) = network.taps["embedding"]
+    return SignalShapes(network.num_classes, embedding, features, network.linear)
+
+
+def objective_set(
+    name: str,
+    entries: Sequence[ObjectiveEntry],
+    student: SignalShapes,
+    teacher: SignalShapes,
+    data: Data,
+    seed: int,
+) -> ObjectiveSet:
+    """The objectives; their initial weights are a function of the seed."""
+    labels = None if data.training.labels is None else torch.from_numpy(data.training.labels)
+    context = Context(data.training.count, data.classes, labels, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ObjectiveSet(name, entries, student, teacher, context)
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores networks on the holdout, as it is seen in evaluation. teacher: its logits [N, K] there, if cached."""
+
+    samples: Samples
+    labels: Tensor
+    views: Views
+    config: TrainConfig
+    teacher: Tensor | None = None
+
+    def logits(self, network: Network) -> Tensor:
+        """[N, K]."""
+        device = choose_device(self.config.device)
+        precision = choose_precision(self.config.precision, device)
+        return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=BATCH)
+
+    def top1(self, network: Network) -> float:
+        """Accuracy in [0, 1]."""
+        return measure(self.logits(network), self.labels).top1
+
+    def everything(self, network: Network) -> dict[str, Any]:
+        """All metrics, those against the teacher included."""
+        return measure(self.logits(network), self.labels, self.teacher).to_json()
+
+
+def write_run(
+    folder: Path, weights: str, run: Run, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
+) -> None:
+    """Write weights, resolved configuration, metrics and history; the checkpoint is no longer needed."""
+    run.network.save(folder / weights)
+    write_atomic(folder / "config.yaml", to_yaml(resolved(inputs)))
+    write_atomic(folder / "history.csv", run.history.csv())
+    metrics = {
+        **facts,
+        "parameters": parameters(run.network),
+        "epochs": len(run.history.rows),
+        "train_seconds": round(run.seconds, 3),
+        "images_per_second": round(run.images_per_second, 1),
+        "device": run.device,
+        "precision": run.precision,
+        "holdout": scorer.everything(run.network) if scorer else None,
+        "final_loss": run.history.rows[-1]["loss"],
+    }
+    write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    Checkpoint.remove(folder)

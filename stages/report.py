@@ -1,0 +1,35 @@
+"""report: one page with tables and plots, and the table on the terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from pipeline.config import Section, to_yaml
+from pipeline.errors import DataError
+from pipeline.evaluation import read_evaluation, read_histories, summarise, terminal, verdicts, write_report
+from stages.inputs import RunsConfig, Source
+
+
+class Inputs(Section):
+    """What this stage reads."""
+
+    runs: RunsConfig
+
+
+def run(source: Source, *, write: bool, table: bool) -> None:
+    """Write the report's folder from what evaluate and the runs wrote (`write`), print its table (`table`)."""
+    raw = source.raw()
+    runs = source.read(Inputs, raw).runs
+    page = runs.report / "report.html"
+    if not runs.evaluation.exists():
+        raise DataError("nothing is evaluated yet", where=runs.evaluation, fix="run `pipeline evaluate`")
+    evaluation = read_evaluation(runs.evaluation)
+    rows = summarise(evaluation)
+    if write:
+        page = write_report(runs.report, evaluation, read_histories(runs.path / "students"), to_yaml(raw))
+    if table:
+        console = Console(width=None if Console().is_terminal else 160)
+        console.print(terminal(evaluation, rows))
+        for sentence in verdicts(rows):
+            console.print(f"  {sentence}", highlight=False, soft_wrap=True)
+    print(f"report: {page}")

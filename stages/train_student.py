@@ -1,0 +1,110 @@
+"""train-student: trains one student from the teacher cache, without the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Section
+from pipeline.data import DataConfig
+from pipeline.models import TeacherConfig
+from pipeline.objectives import ObjectivesConfig
+from pipeline.progress import Lines
+from pipeline.signals import SignalsConfig
+from pipeline.store import Scratch, StoreConfig, TeacherCache, fingerprint
+from pipeline.training import FromCache, Steps, TrainConfig, Verify, check_views, train
+from pipeline.views import ViewsConfig
+from stages.caches import CacheConfig, EvaluateConfig, all_logits, cache_paths, open_cache
+from stages.inputs import RunsConfig, Source, only
+from stages.learning import Scorer, objective_set, shapes_of, training_of, write_run
+from stages.parts import Data, StudentConfig, build, one_view
+
+
+class Inputs(Section):
+    """What this stage reads."""
+
+    data: DataConfig
+    teacher: TeacherConfig
+    views: ViewsConfig = ViewsConfig()
+    signals: SignalsConfig = SignalsConfig()
+    store: StoreConfig
+    caches: tuple[CacheConfig] | None = None
+    students: dict[str, StudentConfig]
+    objectives: ObjectivesConfig
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    runs: RunsConfig
+
+
+def run(
+    source: Source,
+    student: str,
+    objectives: str,
+    seed: int,
+    output: Path | None,
+    *,
+    verify: Verify,
+    replace: bool,
+    wait: bool,
+) -> None:
+    """Train `students.<student>` with `objectives.<objectives>` and publish its folder."""
+    raw = source.raw()
+    only(raw, "students", student)
+    only(raw, "objectives", objectives)
+    inputs = source.read(Inputs, raw)
+    config = inputs.students[student].preprocessed_as(inputs.teacher)
+    entries = inputs.objectives[objectives]
+    training = training_of(inputs.train, config, student)
+    folder = output or inputs.runs.student(student, objectives, seed)
+
+    data = Data.open(inputs.data, inputs.views)
+    paths = cache_paths(inputs.store, inputs.caches)
+    cache = open_cache(paths["training"], inputs.teacher, inputs.signals, data, exact=verify == "full")
+    shapes = cache.shapes
+    network = build(config, shapes.logits, seed=seed)
+    chosen = objective_set(objectives, entries, shapes_of(network), shapes, data, seed)
+    needs = chosen.needs
+    network.keep([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
+    cache = TeacherCache.open(cache.path, signals=sorted(needs.teacher - {"head"}))
+    steps = Steps(data.training, data.views, FromCache(cache), data.views.numbers, training, seed, cache.rows_per_block)
+    scorer = None
+    if data.holdout is not None and data.holdout.labels is not None:
+        labels = torch.from_numpy(data.holdout.labels)
+        views = one_view(data.holdout, inputs.evaluate.operations)
+        teacher = all_logits(paths["holdout"]) if paths["holdout"].exists() else None
+        scorer = Scorer(data.holdout, labels, views, training, teacher)
+
+    identity = {
+        "artifact": "student",
+        "cache": cache.manifest.fingerprint,
+        "views": [data.views.numbers.start, len(data.views.numbers)],
+        "labels": data.training.labels_digest(),
+        "student": config.model_dump(mode="json", exclude={"train", "weights"}),
+        "start": network.weights_digest(),
+        "train": training.model_dump(mode="json", exclude={"device", "workers", "checkpoint_epochs"}),
+        "objectives": [entry.model_dump(mode="json") for entry in entries],
+        "seed": seed,
+    }
+    with Scratch(folder, fingerprint(identity), wait=wait) as scratch:
+        if scratch.done:
+            print(f"{folder}: already there")
+            return
+        scratch.refuse_other(replace)
+        print(check_views(steps, cache, verify, Lines()))
+        result = train(
+            network,
+            chosen,
+            steps,
+            seed=seed,
+            folder=scratch.folder,
+            progress=Lines(),
+            head=cache.head if "head" in needs.teacher else None,
+            score=scorer.top1 if scorer else None,
+            name=f"{student}/{objectives}/seed-{seed}",
+        )
+        facts = {"student": student, "objectives": objectives, "seed": seed, "model": config.model}
+        used = inputs.model_copy(update={"train": training})
+        write_run(scratch.folder, "student.safetensors", result, scorer, facts, used)
+        scratch.publish(replace)
+    print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

@@ -1,0 +1,83 @@
+"""train-teacher: trains the teacher on labels, for those who have none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from pipeline.config import Section
+from pipeline.data import DataConfig
+from pipeline.errors import ConfigError, DataError, Problem
+from pipeline.models import TeacherConfig
+from pipeline.objectives import ObjectiveEntry
+from pipeline.progress import Lines
+from pipeline.signals import SignalShapes
+from pipeline.store import Scratch, fingerprint
+from pipeline.training import Drawn, Steps, TrainConfig, train
+from pipeline.views import ViewsConfig
+from stages.inputs import Source
+from stages.learning import Scorer, objective_set, write_run
+from stages.parts import Data, build, one_view
+
+ENDLESS = range(2**31)
+"""View numbers: without a cache, every epoch draws views of its own."""
+
+
+class Inputs(Section):
+    """What this stage reads."""
+
+    data: DataConfig
+    teacher: TeacherConfig
+    teacher_training: TrainConfig
+    views: ViewsConfig = ViewsConfig()
+
+
+def run(source: Source, *, replace: bool, wait: bool) -> None:
+    """Train `teacher` by `teacher_training` and publish the folder of `teacher.weights`."""
+    inputs = source.read(Inputs)
+    weights, training, seed = inputs.teacher.weights, inputs.teacher_training, 0
+    if not isinstance(weights, Path):
+        expected = "a file in a folder of its own, such as artifacts/teacher/teacher.safetensors"
+        raise ConfigError([Problem("teacher.weights", "names no file to write", expected, repr(weights))])
+    data = Data.open(inputs.data, inputs.views)
+    if data.training.labels is None:
+        raise DataError("a teacher cannot be trained without labels", where=inputs.data.path, got=inputs.data.split)
+    plain = inputs.teacher.model_copy(update={"weights": None})
+    identity = {
+        "artifact": "teacher",
+        "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
+        "network": plain.model_dump(mode="json", exclude={"device", "micro_batch", "precision"}),
+        "training": training.model_dump(mode="json", exclude={"device", "workers", "checkpoint_epochs"}),
+        "views": data.views.identity(),
+        "seed": seed,
+    }
+    with Scratch(weights.parent, fingerprint(identity), wait=wait) as scratch:
+        if scratch.done:
+            print(f"{weights.parent}: already there")
+            return
+        scratch.refuse_other(replace)
+        network = build(plain, data.classes, seed=seed)
+        network.keep(())
+        shapes = SignalShapes(data.classes)
+        objectives = objective_set("teacher", [ObjectiveEntry(name="hard-label")], shapes, shapes, data, seed)
+        drawn = Drawn(data.views, data.training)
+        steps = Steps(data.training, data.views, drawn, ENDLESS, training, seed, data.training.count)
+        scorer = None
+        if data.holdout is not None and data.holdout.labels is not None:
+            labels = torch.from_numpy(data.holdout.labels)
+            scorer = Scorer(data.holdout, labels, one_view(data.holdout), training)
+        result = train(
+            network,
+            objectives,
+            steps,
+            seed=seed,
+            folder=scratch.folder,
+            progress=Lines(),
+            score=scorer.top1 if scorer else None,
+            name="teacher",
+        )
+        facts = {"model": inputs.teacher.model, "seed": seed}
+        write_run(scratch.folder, weights.name, result, scorer, facts, inputs)
+        scratch.publish(replace)
+    print(f"{weights}: trained in {result.seconds:.0f} s")

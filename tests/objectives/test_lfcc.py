@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.errors import ConfigError
+from pipeline.objectives import Batch, Context, build_objective
+from pipeline.objectives.lfcc import Projector, contrast
+from pipeline.signals import Signals, SignalShapes, lowpass
+
+CONTEXT = Context(num_samples=16, classes=3)
+TEACHER = SignalShapes(logits=3, features={"block2": (8, 4, 4), "block3": (16, 4, 4)})
+STUDENT = SignalShapes(logits=3, features={"block1": (4, 16, 16), "block2": (6, 8, 8), "block3": (10, 4, 4)})
+
+
+def none_same(size: int) -> torch.Tensor:
+    return torch.zeros(size, size, dtype=torch.bool)
+
+
+def maps(shapes: SignalShapes, size: int, seed: int, dtype: torch.dtype = torch.float64) -> Signals:
+    generator = torch.Generator().manual_seed(seed)
+    features = {
+        name: torch.randn(size, *shape, generator=generator, dtype=dtype) for name, shape in shapes.features.items()
+    }
+    return Signals(torch.zeros(size, shapes.logits, dtype=dtype), features=features)
+
+
+def batch(size: int, sample: list[int] | None = None) -> Batch:
+    rows = torch.tensor(sample) if sample else torch.arange(size)
+    return Batch(labels=torch.zeros(size, dtype=torch.long), sample=rows, view=torch.zeros(size, dtype=torch.long))
+
+
+def test_orthogonal_pairs_by_hand():
+    # Own pair at cosine 1, the other at 0: -log(e^(1/τ) / (e^(1/τ) + 1)).
+    u = torch.eye(2)
+    value = contrast(u, u, none_same(2), 0.5, symmetric=False)
+    assert value.item() == pytest.approx(math.log1p(math.exp(-2.0)), rel=1e-6)
+    swapped = contrast(u, u.flip(0), none_same(2), 0.5, symmetric=True)
+    assert swapped.item() == pytest.approx(2.0 + math.log1p(math.exp(-2.0)), rel=1e-6)
+
+
+def test_views_of_one_sample_are_not_negatives_of_each_other():
+    u = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+    same = none_same(3)
+    same[0, 1] = same[1, 0] = True
+    alone = contrast(u[1:], u[1:], none_same(2), 0.2, symmetric=False)
+    both = contrast(u, u, same, 0.2, symmetric=False)
+    third = -math.log(math.exp(5) / (math.exp(5) + 2))
+    first = -math.log(math.exp(5) / (math.exp(5) + 1))
+    assert alone.item() == pytest.approx(first, rel=1e-5)
+    assert both.item() == pytest.approx((2 * first + third) / 3, rel=1e-5)
+
+
+def test_equals_the_equation_in_float64():
+    size, tau = 5, 0.3
+    objective = build_objective("lfcc", {"width": 7, "temperature": tau}, STUDENT, TEACHER, CONTEXT).double()
+    student, teacher = maps(STUDENT, size, 1), maps(TEACHER, size, 2)
+    got = objective(student, teacher, batch(size), 0.0)["contrast"]
+
+    def cells(x: np.ndarray, grid: int) -> np.ndarray:
+        b, c, h, w = x.shape
+        return x.reshape(b, c, grid, h // grid, grid, w // grid).mean((3, 5))
+
+    def project(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
+        y = np.einsum("bchw,oc->bohw", x, weight)
+        mean, variance = y.mean((0, 2, 3), keepdims=True), y.var((0, 2, 3), keepdims=True)
+        return (y - mean) / np.sqrt(variance + 1e-5)
+
+    values = []
+    for index, (own, theirs) in enumerate([("block2", "block2"), ("block3", "block3")]):
+        weights = [
+            projectors[index].linear.weight.detach().numpy()
+            for projectors in (objective.student_projectors, objective.teacher_projectors)
+        ]
+        s = project(cells(student.features[own].numpy(), 4), weights[0])
+        t = project(teacher.features[theirs].numpy(), weights[1])
+        for grid in (1, 2, 4):
+            u, v = (cells(x, grid).reshape(size, -1) for x in (s, t))
+            u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
+            scores = u @ v.T / tau
+            for direction in (scores, scores.T):
+                logs = direction.diagonal() - np.log(np.exp(direction).sum(1))
+                values.append(-logs.mean())
+    assert got.item() == pytest.approx(np.mean(values), rel=1e-10)
+
+
+def test_projection_commutes_with_coarser_scales():
+    # The reason why one cached 4 x 4 grid serves scales 1, 2 and 4 exactly: in eval mode φ is affine.
+    projector = Projector(8, 5).double().eval()
+    x = torch.randn(3, 8, 16, 16, dtype=torch.float64)
+    fine = projector(lowpass(x, 4))
+    for scale in (1, 2):
+        torch.testing.assert_close(lowpass(fine, scale), projector(lowpass(x, scale)))
+
+
+def test_floor_is_near_zero_for_equal_maps_and_log_batch_for_empty_ones():
+    shapes = SignalShapes(logits=3, features={"block1": (32, 4, 4)})
+    objective = build_objective("lfcc", {"temperature": 0.05}, shapes, shapes, CONTEXT)
+    objective.teacher_projectors[0].load_state_dict(objective.student_projectors[0].state_dict())
+    signals = maps(shapes, 16, 0, torch.float32)
+    assert objective(signals, signals, batch(16), 0.0)["contrast"].item() < 0.05
+    nothing = contrast(torch.zeros(16, 8), torch.randn(16, 8), none_same(16), 0.05, symmetric=True)
+    assert nothing.item() == pytest.approx(math.log(16), rel=1e-6)
+
+
+def test_gradient():
+    objective = build_objective("lfcc", {"width": 3, "scales": [1, 2]}, STUDENT, TEACHER, CONTEXT).double().eval()
+    teacher = maps(TEACHER, 3, 0)
+
+    def value(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        signals = Signals(torch.zeros(3, 3).double(), features={"block1": a, "block2": a, "block3": b})
+        return objective(signals, teacher, batch(3), 0.0)["contrast"]
+
+    a = torch.randn(3, 6, 8, 8, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(3, 10, 4, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(value, (a, b), fast_mode=True)
+
+
+def test_deepest_blocks_are_paired_where_numbers_differ():
+    vit = SignalShapes(logits=3, features={f"block{i}": (12, 8, 8) for i in range(1, 5)})
+    objective = build_objective("lfcc", {}, vit, TEACHER, CONTEXT)
+    assert [(pair.student, pair.teacher) for pair in objective.pairs] == [("block3", "block2"), ("block4", "block3")]
+    assert objective.needs.teacher == {"features/block2", "features/block3"}
+    assert objective.needs.student == {"features/block3", "features/block4"}
+
+
+@pytest.mark.parametrize(
+    ("options", "teacher", "message"),
+    [
+        ({"scales": [1, 8]}, TEACHER, "scales: a scale is finer than the coarsest map of the paired blocks, 4 x 4"),
+        ({"blocks": ["block4"]}, TEACHER, "lfcc.blocks: unknown name 'block4'"),
+        ({"blocks": ["blok3"]}, TEACHER, "did you mean 'block3'?"),
+        ({}, SignalShapes(logits=3), "needs cached features of the teacher"),
+        ({"temperatur": 1}, TEACHER, "did you mean 'temperature'?"),
+        ({"temperature": 0}, TEACHER, "lfcc.temperature: Input should be greater than 0"),
+    ],
+)
+def test_refusals(options: dict, teacher: SignalShapes, message: str):
+    with pytest.raises(ConfigError) as error:
+        build_objective("lfcc", options, STUDENT, teacher, CONTEXT)
+    assert message in str(error.value)

@@ -1,0 +1,333 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from store_standins import TinyNetwork, TinySamples, cache, content
+
+from pipeline.errors import CacheError
+from pipeline.progress import Silent
+from pipeline.store import TeacherCache, chunks, verify_files
+from pipeline.store.ledger import Ledger
+from pipeline.store.scratch import unfinished
+
+HERE = Path(__file__).parent
+UNITS = 9
+
+
+class At(Silent):
+    """Calls something when so many views are done, as a person with a keyboard would."""
+
+    def __init__(self, views: int, action: Callable[[], object]) -> None:
+        self._left, self._action = views, action
+
+    def advance(self, amount: int, note: str = "") -> None:
+        self._left -= amount
+        if self._left <= 0:
+            self._left = 10**9
+            self._action()
+
+
+def interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an uninterrupted run writes."""
+    return content(cache(tmp_path_factory.mktemp("whole") / "a"))
+
+
+@pytest.mark.parametrize("views", [1, 20, 50, 69])
+def test_ctrl_c_ends_cleanly_and_the_rest_is_computed_later(
+    tmp_path: Path, whole: dict[str, bytes], views: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache(tmp_path / "a", progress=At(views, interrupt))
+    assert [thread.name for thread in threading.enumerate() if "cache" in thread.name] == []
+    (folder,) = unfinished(tmp_path / "a")
+    done = len(Ledger(folder).units)
+    assert done >= views // 8 - 1  # what was handed to the writer is written
+    network = TinyNetwork()
+    path = cache(tmp_path / "a", network=network, wait=False)  # the lock is free
+    assert content(path) == whole
+    assert len(network.batches) - 1 == 2 * (UNITS + 1 - max(done, 1))  # a unit is two micro-batches
+    provenance = TeacherCache.open(path).manifest.provenance
+    assert [run["units_before"] for run in provenance["runs"]] == [0, done]
+
+
+def test_a_second_ctrl_c_still_waits_for_the_unit_in_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writing = threading.Event()
+    write_chunk = chunks.write_chunk
+
+    def slow(path: Path, elements: Any) -> int:
+        writing.set()
+        time.sleep(0.1)
+        return write_chunk(path, elements)
+
+    def again() -> None:
+        writing.wait(10)
+        threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pipeline.store.writer.write_chunk", slow)
+    with pytest.raises(KeyboardInterrupt):
+        cache(tmp_path / "a", progress=At(24, again))
+    assert [thread.name for thread in threading.enumerate() if "cache" in thread.name] == []
+    (folder,) = unfinished(tmp_path / "a")
+    assert not list(folder.rglob(".*.new"))
+    assert 1 <= len(Ledger(folder).units) < 4  # the queue was dropped
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], number: int
+) -> None:
+    write_chunk, left = chunks.write_chunk, iter(range(20))
+
+    def full(path: Path, elements: Any) -> int:
+        if next(left, None) is None:
+            path.with_name(f".{path.name}.new").write_bytes(b"half")
+            raise OSError(number, "full")
+        return write_chunk(path, elements)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.store.writer.write_chunk", full)
+        with pytest.raises(CacheError) as caught:
+            cache(tmp_path / "a")
+    text = str(caught.value)
+    assert "GB more" in text
+    assert "GB free" in text
+    assert "run the same command again" in text
+    assert not (tmp_path / "a").exists()
+    assert content(cache(tmp_path / "a")) == whole
+
+
+def test_another_error_of_the_writer_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, elements: Any) -> int:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr("pipeline.store.writer.write_chunk", broken)
+    with pytest.raises(PermissionError):
+        cache(tmp_path / "a", samples=TinySamples(400))
+
+
+def test_damage_to_unfinished_work_is_repaired(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        cache(tmp_path / "a", progress=At(60, interrupt))
+    (folder,) = unfinished(tmp_path / "a")
+    (folder / "logits/c/0/0/0").unlink()
+    (folder / "embedding/c/0/1/0").write_bytes(b"short")
+    chunk = bytearray((folder / "view_digest/c/0/2").read_bytes())
+    chunk[-1] ^= 1
+    (folder / "view_digest/c/0/2").write_bytes(chunk)
+    messages: list[str] = []
+    path = cache(tmp_path / "a", notify=messages.append)
+    assert sorted(message.split()[1] for message in messages) == ["0/0", "0/1", "0/2"]
+    verify_files(path)
+    ledger = "ledger.jsonl"
+    assert {k: v for k, v in content(path).items() if k != ledger} == {k: v for k, v in whole.items() if k != ledger}
+
+
+def test_files_are_durable_before_the_ledger_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order of system calls: content, rename, directories, then the ledger."""
+    synced: set[Path] = set()
+    fsync, append = os.fsync, Ledger.append
+    units: list[str] = []
+
+    def recorded(descriptor: int) -> None:
+        synced.add(Path(f"/proc/self/fd/{descriptor}").resolve())
+        fsync(descriptor)
+
+    def checked(ledger: Ledger, unit: str, files: dict[str, int]) -> None:
+        folder = ledger.path.parent
+        for name in files:
+            path = folder / name
+            assert path.is_file()
+            assert path.with_name(f".{path.name}.new") in synced
+            for directory in path.relative_to(folder).parents:
+                assert folder / directory in synced
+        synced.clear()
+        synced.update(folder / name for name in known)
+        append(ledger, unit, files)
+        units.append(unit)
+
+    known: list[str] = []
+    monkeypatch.setattr(os, "fsync", recorded)
+    monkeypatch.setattr(Ledger, "append", checked)
+    # Directories once durable need not be synced again: one unit suffices to see all of them.
+    cache(tmp_path / "a", samples=TinySamples(3), rows_per_block=3, views=_one_view())
+    assert units == ["static", "0/0"]
+
+
+def _one_view() -> Any:
+    from store_standins import TinyViews
+
+    return TinyViews(count=1)
+
+
+FORK = """
+import os, random, signal, sys, time
+sys.path[:0] = [sys.argv[1], sys.argv[2]]
+from pathlib import Path
+import torch
+from store_standins import TinySamples, cache, content
+from pipeline.store import chunks
+torch.set_num_threads(1)
+os.fsync = lambda descriptor: None
+
+def run(target, before):
+    '''A forked process that makes the cache; returns its id.'''
+    child = os.fork()
+    if child == 0:
+        before()
+        cache(target)
+        os._exit(0)
+    return child
+
+def at_call(number):
+    '''The process kills itself at this one of its calls that change the disk.'''
+    left = [number]
+    def wrap(module, name):
+        real = getattr(module, name)
+        def call(*arguments, **options):
+            left[0] -= 1
+            if left[0] == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments, **options)
+        setattr(module, name, call)
+    for name in ("fsync", "rename", "replace", "mkdir", "unlink", "open"):
+        wrap(os, name)
+
+def killed(child):
+    return os.WIFSIGNALED(os.waitpid(child, 0)[1])
+
+folder, mode, step = Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
+whole = content(cache(folder / "whole"))
+kills = 0
+if mode == "two":
+    # Both begin to wait for a folder, and go when it is there.
+    def begin():
+        while not (folder / "go").exists():
+            time.sleep(0.001)
+    def both(number):
+        child = os.fork()
+        if child == 0:
+            begin()
+            messages = []
+            cache(folder / "shared", samples=TinySamples(step), notify=messages.append)
+            (folder / f"said-{number}").write_text("".join(messages))
+            os._exit(0)
+        return child
+    children = [both(number) for number in range(2)]
+    (folder / "go").mkdir()
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    sys.exit()
+if mode == "times":
+    generator = random.Random(0)
+    longest = 10.0
+    for number in range(3):
+        start = time.perf_counter(); killed(run(folder / f"timed-{number}", lambda: None))
+        longest = min(longest, time.perf_counter() - start)
+    for number in range(step):
+        target = folder / f"time-{number}"
+        for _ in range(2):
+            child = run(target, lambda: None)
+            time.sleep(generator.uniform(0, longest))
+            os.kill(child, signal.SIGKILL)
+            kills += killed(child)
+        cache(target, wait=False)
+        assert content(target) == whole, target
+else:
+    number = 1
+    while True:
+        target = folder / f"call-{number}"
+        if not killed(run(target, lambda: at_call(number))):
+            break
+        kills += 1
+        if kills % 2:  # and once more on the way back
+            killed(run(target, lambda: at_call(7)))
+        cache(target, wait=False)
+        assert content(target) == whole, target
+        assert [p.name for p in folder.iterdir() if "partial" in p.name] == []
+        number += step
+print(kills)
+"""
+
+
+def fork(folder: Path, mode: str, number: int) -> str:
+    """What the script above prints. It forks: starting Python and importing torch takes far longer."""
+    arguments = [str(HERE.parents[1]), str(HERE), str(folder), mode, str(number)]
+    result = subprocess.run(
+        [sys.executable, "-c", FORK, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def kill(folder: Path, mode: str, number: int) -> int:
+    """How often a run was killed; after each, the rest was computed and every byte compared."""
+    return int(fork(folder, mode, number).split()[-1])
+
+
+def test_of_two_processes_the_second_waits_and_finds_it_done(tmp_path: Path) -> None:
+    fork(tmp_path, "two", 400)
+    said = [(tmp_path / f"said-{number}").read_text() for number in range(2)]
+    assert sorted("waiting" in text or "there already" in text for text in said) == [False, True]
+    verify_files(tmp_path / "shared")
+    assert [path.name for path in tmp_path.iterdir() if "partial" in path.name] == []
+
+
+def test_killed_at_some_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    assert kill(tmp_path, "times", 3) >= 1
+
+
+def test_killed_at_some_system_calls_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    assert kill(tmp_path, "calls", 97) >= 4
+
+
+@pytest.mark.long
+def test_killed_at_every_system_call_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    assert kill(tmp_path, "calls", 1) >= 300
+
+
+@pytest.mark.long
+def test_killed_at_many_moments_it_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    assert kill(tmp_path, "times", 60) >= 60
+
+
+def test_memory_is_bounded_by_the_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow disk: units are computed only as fast as they are written, whatever their number."""
+    alive: list[float] = []
+    write_chunk = chunks.write_chunk
+    computed, written = [0.0], [0.0]
+
+    def slow(path: Path, elements: Any) -> int:
+        time.sleep(0.002)
+        if "logits" in str(path):
+            written[0] += 1
+            alive.append(computed[0] - written[0])
+        return write_chunk(path, elements)
+
+    class Count(Silent):
+        def advance(self, amount: int, note: str = "") -> None:
+            computed[0] += amount / 8
+
+    monkeypatch.setattr("pipeline.store.writer.write_chunk", slow)
+    cache(tmp_path / "a", samples=TinySamples(160), progress=Count())
+    assert max(alive) <= 4
+    assert np.mean(alive) > 1  # it does run ahead

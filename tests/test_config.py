@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import Field
+
+from pipeline.config import Section, bind, override, parse_yaml, read_config, to_yaml
+from pipeline.errors import ConfigError
+
+
+class Inner(Section):
+    learning_rate: float = Field(0.1, gt=0)
+    epochs: int = 3
+
+
+class Outer(Section):
+    train: Inner = Inner()
+    students: dict[str, Inner] = {}
+    items: tuple[Inner, ...] = ()
+
+
+KNOWN = ("train", "students", "items", "report")
+
+
+def problems(raw: dict) -> str:
+    with pytest.raises(ConfigError) as error:
+        bind(raw, Outer, KNOWN, "some.yaml")
+    assert error.value.exit_code == 2
+    return str(error.value)
+
+
+def test_yaml_is_version_1_2():
+    assert parse_yaml("a: 1e-4\nb: no\nc: 0o17\nd: 12:30", "text") == {"a": 1e-4, "b": "no", "c": 15, "d": "12:30"}
+
+
+def test_yaml_round_trip_keeps_order():
+    value = {"z": 1, "a": {"y": [1, 2.5, None, True], "b": "no"}}
+    again = parse_yaml(to_yaml(value), "text")
+    assert again == value
+    assert list(again) == ["z", "a"]
+
+
+def test_every_problem_is_reported_at_once_with_key_expected_got_and_nearest_name():
+    text = problems(
+        {
+            "trian": {},
+            "train": {"learning_rat": 1, "epochs": "many"},
+            "students": {"small": {"learning_rate": -1}},
+            "items": [{}, {"epoch": 2}],
+        }
+    )
+    assert text.startswith("5 problems in the configuration some.yaml")
+    assert "trian: unknown name 'trian'" in text
+    assert "did you mean 'train'?" in text
+    assert "train.learning_rat: unknown key" in text
+    assert "expected: one of learning_rate, epochs" in text
+    assert "did you mean 'learning_rate'?" in text
+    assert "train.epochs: Input should be a valid integer" in text
+    assert "got: 'many'" in text
+    assert "students.small.learning_rate: Input should be greater than 0" in text
+    assert "items.1.epoch: unknown key" in text
+
+
+def test_sections_of_other_stages_are_left_alone():
+    assert bind({"report": {"anything": 1}, "train": {"epochs": 9}}, Outer, KNOWN).train.epochs == 9
+
+
+def test_sections_are_frozen():
+    with pytest.raises(Exception, match="frozen"):
+        Inner().epochs = 4
+
+
+def test_overrides():
+    raw = {"train": {"epochs": 3}, "items": [{"epochs": 1}], "none": None}
+    changed = override(raw, ["train.epochs=5", "items.0.epochs=7", "none.deep.er=1e-3", "new=[a, {b: 1}]"])
+    assert changed == {
+        "train": {"epochs": 5},
+        "items": [{"epochs": 7}],
+        "none": {"deep": {"er": 1e-3}},
+        "new": ["a", {"b": 1}],
+    }
+    assert raw["train"]["epochs"] == 3
+
+
+def test_bad_overrides_are_all_named():
+    with pytest.raises(ConfigError) as error:
+        override({"train": {"epochs": 3}}, ["train", "train.epochs.more=1", "=2"])
+    assert len(error.value.problems) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        (b"a: [1, 2", "is not valid YAML"),
+        (b"a: 1\na: 2", "is not valid YAML"),
+        (b"- 1\n- 2", "is not a mapping of sections"),
+        (b"\xff\xfe\x00", "is not a text file"),
+    ],
+)
+def test_unreadable_files(tmp_path: Path, content: bytes | None, message: str):
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read_config(path)

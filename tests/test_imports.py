@@ -1,0 +1,65 @@
+"""The import law: a room imports only rooms to its left."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BASE = ["errors", "plugins", "files", "progress", "config"]
+ROOMS = ["data", "views", "signals", "models", "store", "objectives", "evaluation", "training"]
+ORDER = [*BASE, *ROOMS, "stages", "cli"]
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    if parts[0] == "stages":
+        return "stages"
+    return parts[1] if parts[0] == "pipeline" and len(parts) > 1 else None
+
+
+def files() -> list[Path]:
+    return sorted([*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/**/*.py")])
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_a_room_imports_only_rooms_to_its_left(path: Path):
+    own = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    if own is None:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        modules = []
+        if isinstance(node, ast.ImportFrom) and node.module:
+            modules = [
+                f"{node.module}.{alias.name}" if node.module == "pipeline" else node.module for alias in node.names
+            ]
+        elif isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        for module in modules:
+            other = room_of(module)
+            if other is None or other == own or (own == "cli" and other == "stages"):
+                continue
+            assert ORDER.index(other) < ORDER.index(own), f"{own} imports {module}"
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_files_stay_small(path: Path):
+    limit = 120 if path.parent.name == "stages" else 300
+    assert len(path.read_text().splitlines()) <= limit
+
+
+def test_help_never_imports_torch():
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from pipeline.cli import main\n"
+        "for args in [['--help'], *([name, '--help'] for name in main.commands)]:\n"
+        "    assert CliRunner().invoke(main, args).exit_code == 0, args\n"
+        "heavy = {'torch', 'timm', 'zarr', 'h5py', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
