@@ -30,5 +30,8 @@ def choose_precision(precision: Literal["auto", "bfloat16", "float32"], device: 
         return precision
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    # Without matrix instructions, bfloat16 is slower than float32 on a CPU.
-    return "bfloat16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "float32"
+    if device.type != "cpu":
+        return "float32"
+    # Without instructions for it, bfloat16 is slower than float32 on a CPU.
+    instructions = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
+    return "bfloat16" if any(supported() for supported in instructions) else "float32"

@@ -3,7 +3,8 @@
 `docs/cache-format.md` describes the store byte by byte.
 """
 
-from pipeline.store.caching import cache_teacher
+from pipeline.store.artifacts import finished
+from pipeline.store.caching import cache_teacher, plan_cache
 from pipeline.store.config import StoreConfig
 from pipeline.store.encoded import EncodedSignals
 from pipeline.store.expected import expected_plan
@@ -18,7 +19,7 @@ from pipeline.store.identity import (
 from pipeline.store.layout import StorePlan, plan
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
-from pipeline.store.scratch import Scratch, finished
+from pipeline.store.scratch import Scratch
 from pipeline.store.teacher_pass import TeacherPass, chosen_blocks
 from pipeline.store.verify import verify_files, verify_teacher
 from pipeline.store.writer import CacheWriter
@@ -41,6 +42,7 @@ __all__ = [
     "fingerprint",
     "finished",
     "plan",
+    "plan_cache",
     "signals_identity",
     "teacher_identity",
     "verify_files",

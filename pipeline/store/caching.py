@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,8 @@ from pipeline.files import write_atomic
 from pipeline.progress import Progress, Silent
 from pipeline.signals import Signals, SignalsConfig
 from pipeline.store.arrays import STATIC, Unit
-from pipeline.store.filling import Filling, Task
+from pipeline.store.artifacts import finished
+from pipeline.store.filling import Filling, Task, rendered_ahead, tasks_of
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.identity import (
     cache_identity,
@@ -29,7 +29,7 @@ from pipeline.store.identity import (
 from pipeline.store.layout import StorePlan, plan
 from pipeline.store.manifest import Manifest
 from pipeline.store.provenance import Runs
-from pipeline.store.scratch import Scratch, finished, say
+from pipeline.store.scratch import Scratch, say
 from pipeline.store.teacher_pass import Answer, Precision, Rendered, TeacherPass
 from pipeline.store.writer import CacheWriter, explained, missing
 from pipeline.store.zarr_files import metadata_files
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from pipeline.data import Samples
     from pipeline.models import Network
     from pipeline.views import Views
-
-RENDERED_AHEAD = 2
-"""Micro-batches that are rendered while the teacher computes."""
 
 
 def cache_teacher(
@@ -77,7 +74,7 @@ def cache_teacher(
         micro_batch=micro_batch,
     )
     with teacher.ready():
-        probe = teacher.signals(teacher.render(views.numbers[0], range(1), size=1).images)
+        probe = _probe(teacher)
         identity, layout = _describe(teacher, probe, rows_per_block)
         name = fingerprint(identity)
         if finished(target, name):
@@ -96,10 +93,19 @@ def cache_teacher(
     return target
 
 
-def _describe(teacher: TeacherPass, probe: Signals, rows_per_block: int | None) -> tuple[dict[str, Any], StorePlan]:
-    """The identity and the layout of the cache that a teacher fills. probe: its signals of any view."""
-    signals = signals_identity(probe, teacher.config)
-    layout = plan(
+def plan_cache(teacher: TeacherPass, rows_per_block: int | None = None) -> StorePlan:
+    """What the cache of a teacher will consist of: asks it about one view and computes no digest of the data."""
+    with teacher.ready():
+        return _plan(teacher, signals_identity(_probe(teacher), teacher.config), rows_per_block)
+
+
+def _probe(teacher: TeacherPass) -> Signals:
+    """What is kept of one view: shapes and head."""
+    return teacher.signals(teacher.render(teacher.views.numbers[0], range(1), size=1).images)
+
+
+def _plan(teacher: TeacherPass, signals: dict[str, Any], rows_per_block: int | None) -> StorePlan:
+    return plan(
         signals,
         samples=teacher.samples.count,
         views=len(teacher.views.numbers),
@@ -107,6 +113,12 @@ def _describe(teacher: TeacherPass, probe: Signals, rows_per_block: int | None) 
         micro_batch=teacher.micro_batch,
         rows_per_block=rows_per_block,
     )
+
+
+def _describe(teacher: TeacherPass, probe: Signals, rows_per_block: int | None) -> tuple[dict[str, Any], StorePlan]:
+    """The identity and the layout of the cache that a teacher fills. probe: its signals of any view."""
+    signals = signals_identity(probe, teacher.config)
+    layout = _plan(teacher, signals, rows_per_block)
     of_teacher = teacher_identity(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch)
     data = data_identity(teacher.samples)
     return cache_identity(data, views_identity(teacher.views), of_teacher, signals, layout), layout
@@ -131,8 +143,8 @@ def _fill(teacher: TeacherPass, probe: Signals, writer: CacheWriter, todo: list[
     names, numbers = [spec.name for spec in layout.signals], teacher.views.numbers
     pending: tuple[Task, Rendered, Answer] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="render") as pool:
-        tasks = _tasks(layout, todo, teacher.micro_batch)
-        ahead = _ahead(pool, lambda task: teacher.render(numbers[task.unit.view], task.rows), tasks)
+        tasks = tasks_of(layout, todo, teacher.micro_batch)
+        ahead = rendered_ahead(pool, lambda task: teacher.render(numbers[task.unit.view], task.rows), tasks)
         # One micro-batch is on the device while the one before it is checked, encoded and put in its place.
         for task, rendered in ahead:
             answer = teacher.ask(rendered, names)
@@ -143,28 +155,6 @@ def _fill(teacher: TeacherPass, probe: Signals, writer: CacheWriter, todo: list[
             filling.take(*pending)
     progress.end()
     return left
-
-
-def _tasks(layout: StorePlan, units: Iterable[Unit], micro_batch: int) -> Iterator[Task]:
-    """The micro-batches of units, counted from the start of each."""
-    for unit in units:
-        block = layout.block_of(unit)
-        for start in range(block.start, block.stop, micro_batch):
-            yield Task(unit, range(start, min(start + micro_batch, block.stop)))
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, render: Callable[[Task], Rendered], tasks: Iterable[Task]
-) -> Iterator[tuple[Task, Rendered]]:
-    """Tasks with what was rendered for them, a few ahead of the caller."""
-    waiting: deque[tuple[Task, Future[Rendered]]] = deque()
-    for task in tasks:
-        waiting.append((task, pool.submit(render, task)))
-        if len(waiting) > RENDERED_AHEAD:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
 
 
 def _static(layout: StorePlan, labels: NDArray[np.int64] | None, probe: Signals) -> dict[str, NDArray[Any]]:

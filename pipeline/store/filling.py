@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,8 +14,12 @@ from pipeline.errors import CacheError
 from pipeline.progress import Progress
 from pipeline.store.arrays import SignalSpec, Unit
 from pipeline.store.encodings import EncodingOverflow
+from pipeline.store.layout import StorePlan
 from pipeline.store.teacher_pass import Answer, Rendered, TeacherPass
 from pipeline.store.writer import CacheWriter
+
+RENDERED_AHEAD = 2
+"""Micro-batches that are rendered while the teacher computes."""
 
 NAMED_IDS = 8
 
@@ -78,3 +85,25 @@ class Filling:
         more = f" and {len(rows) - NAMED_IDS} more" if len(rows) > NAMED_IDS else ""
         view = self._teacher.views.numbers[task.unit.view]
         return CacheError(what, where=f"view {view} of samples {', '.join(named)}{more}", fix=fix)
+
+
+def tasks_of(layout: StorePlan, units: Iterable[Unit], micro_batch: int) -> Iterator[Task]:
+    """The micro-batches of units, counted from the start of each."""
+    for unit in units:
+        block = layout.block_of(unit)
+        for start in range(block.start, block.stop, micro_batch):
+            yield Task(unit, range(start, min(start + micro_batch, block.stop)))
+
+
+def rendered_ahead(
+    pool: ThreadPoolExecutor, render: Callable[[Task], Rendered], tasks: Iterable[Task]
+) -> Iterator[tuple[Task, Rendered]]:
+    """Tasks with what was rendered for them, a few ahead of the caller."""
+    waiting: deque[tuple[Task, Future[Rendered]]] = deque()
+    for task in tasks:
+        waiting.append((task, pool.submit(render, task)))
+        if len(waiting) > RENDERED_AHEAD:
+            done, future = waiting.popleft()
+            yield done, future.result()
+    for done, future in waiting:
+        yield done, future.result()

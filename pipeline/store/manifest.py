@@ -9,10 +9,10 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.store.artifacts import FINGERPRINT, published, unfinished
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.identity import SCHEMA
 from pipeline.store.layout import StorePlan, plan_of
-from pipeline.store.scratch import FINGERPRINT, published, unfinished
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
 

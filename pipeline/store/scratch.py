@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import glob
 import json
 import os
 import shutil
@@ -25,36 +24,14 @@ from typing import Self
 
 from pipeline.errors import CacheError, CacheMismatch
 from pipeline.files import sync_directory, write_atomic
-
-FINGERPRINT = ".fingerprint"
-"""The file in every published artifact that holds its fingerprint."""
+from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_folder, unfinished
 
 HOLDER = "holder.json"
-DIGITS = 16
-"""So many digits of the fingerprint are in the folder's name."""
 
 
 def say(text: str) -> None:
     """Print a line to standard error."""
     print(text, file=sys.stderr, flush=True)
-
-
-def published(target: Path) -> str | None:
-    """The fingerprint of the artifact at `target`; None if there is none, or nothing that Decant published."""
-    try:
-        return (target / FINGERPRINT).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
-def finished(target: Path, fingerprint: str) -> bool:
-    """Whether the artifact with this fingerprint is published at `target`."""
-    return published(target) == fingerprint
-
-
-def unfinished(target: Path) -> list[Path]:
-    """The scratch folders of `target`, of whatever fingerprint."""
-    return sorted(target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * DIGITS}.partial"))
 
 
 class Scratch:
@@ -79,7 +56,7 @@ class Scratch:
     ) -> None:
         """wait: for another process that makes the same, or raise CacheError naming it. notify: takes messages."""
         self.target, self.fingerprint = target, fingerprint
-        self.folder = target.parent / f".{target.name}.{fingerprint[:DIGITS]}.partial"
+        self.folder = scratch_folder(target, fingerprint)
         self.done = False
         self._wait, self._notify = wait, notify
         self._lock: int | None = None
@@ -195,8 +172,8 @@ class Scratch:
             raise CacheMismatch(
                 "another artifact is published at the target",
                 where=self.target,
-                expected=f"fingerprint {self.fingerprint[:DIGITS]}",
-                got=f"fingerprint {str(there)[:DIGITS]}",
+                expected=f"fingerprint {self.fingerprint[:16]}",
+                got=f"fingerprint {str(there)[:16]}",
                 fix="pass --replace to replace it, or name another path",
             )
 

@@ -12,12 +12,12 @@ import torch
 from pipeline.errors import CacheCorrupt, CacheMismatch
 from pipeline.progress import Progress, Silent
 from pipeline.store.arrays import Unit
+from pipeline.store.artifacts import FINGERPRINT
 from pipeline.store.chunks import check_chunk
 from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.ledger import Ledger
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
-from pipeline.store.scratch import FINGERPRINT
 from pipeline.store.teacher_pass import TeacherPass, signal_of
 from pipeline.store.zarr_files import metadata_files
 

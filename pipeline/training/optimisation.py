@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay  # type: ignore[attr-defined]
-from timm.scheduler import create_scheduler_v2  # type: ignore[attr-defined]
+from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2  # type: ignore[attr-defined]
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
@@ -39,20 +39,23 @@ def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: 
     if config.schedule in ("none", "plateau"):
         what = "is not a function of the step alone, which exact resume needs"
         raise ConfigError([Problem("train.schedule", what, "cosine, multistep, step, constant, ...", config.schedule)])
-    scheduler, _ = create_scheduler_v2(
-        optimizer,
-        sched=config.schedule,
-        num_epochs=config.epochs,
-        decay_milestones=list(config.milestones),
-        warmup_epochs=min(config.warmup_epochs, config.epochs),
-        warmup_lr=config.learning_rate / 100,
-        min_lr=0.0,
-        step_on_epochs=False,
-        updates_per_epoch=steps_per_epoch,
-    )
-    if not isinstance(scheduler, Scheduler):
-        raise ConfigError(
-            [Problem("train.schedule", "is not a schedule of timm", "cosine, multistep, ...", config.schedule)]
+    try:
+        scheduler, _ = create_scheduler_v2(
+            optimizer,
+            sched=config.schedule,
+            num_epochs=config.epochs,
+            warmup_epochs=min(config.warmup_epochs, config.epochs),
+            warmup_lr=config.learning_rate / 100,
+            min_lr=0.0,
+            step_on_epochs=False,
+            updates_per_epoch=steps_per_epoch,
         )
+    except ValueError as error:
+        what = f"is not a schedule that timm can make: {error}"
+        raise ConfigError([Problem("train.schedule", what, "cosine, multistep, ...", config.schedule)]) from None
+    assert isinstance(scheduler, Scheduler)
+    if isinstance(scheduler, MultiStepLRScheduler):
+        # timm looks one update ahead, which is meant for epochs and would divide an update too early.
+        scheduler.decay_t = [milestone * steps_per_epoch + 1 for milestone in sorted(config.milestones)]
     scheduler.step_update(0)
     return scheduler

@@ -18,8 +18,8 @@ from store_standins import TinyNetwork, TinySamples, cache, content
 from pipeline.errors import CacheError
 from pipeline.progress import Silent
 from pipeline.store import TeacherCache, chunks, verify_files
+from pipeline.store.artifacts import unfinished
 from pipeline.store.ledger import Ledger
-from pipeline.store.scratch import unfinished
 
 HERE = Path(__file__).parent
 UNITS = 9
@@ -113,6 +113,17 @@ def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(
     assert content(cache(tmp_path / "a")) == whole
 
 
+def test_a_disk_that_was_full_before_says_so_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes | str) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.store.scratch.write_atomic", full)
+        with pytest.raises(CacheError, match="GB more for the teacher cache"):
+            cache(tmp_path / "deep" / "a")
+    cache(tmp_path / "deep" / "a", wait=False)
+
+
 def test_another_error_of_the_writer_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: Path, elements: Any) -> int:
         raise PermissionError(errno.EACCES, "no")
@@ -177,7 +188,7 @@ def _one_view() -> Any:
 
 
 FORK = """
-import os, random, signal, sys, time
+import os, random, shutil, signal, sys, time
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from pathlib import Path
 import torch
@@ -248,6 +259,7 @@ if mode == "times":
             kills += killed(child)
         cache(target, wait=False)
         assert content(target) == whole, target
+        shutil.rmtree(target)
 else:
     number = 1
     while True:
@@ -259,6 +271,7 @@ else:
             killed(run(target, lambda: at_call(7)))
         cache(target, wait=False)
         assert content(target) == whole, target
+        shutil.rmtree(target)
         assert [p.name for p in folder.iterdir() if "partial" in p.name] == []
         number += step
 print(kills)

@@ -14,7 +14,7 @@ import pytest
 
 from pipeline.errors import CacheError, CacheMismatch
 from pipeline.store import Scratch, finished
-from pipeline.store.scratch import FINGERPRINT, unfinished
+from pipeline.store.artifacts import FINGERPRINT, unfinished
 
 PRINT, OTHER = "ab" * 32, "cd" * 32
 

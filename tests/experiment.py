@@ -1,0 +1,144 @@
+"""A tiny experiment, from a data set to a report: generated images, a teacher of a second, two students.
+
+`road` is a folder in which data, teacher and caches are made; `travelled` one in which students are trained too.
+Both are shared by all tests of a process, which do not change them; `here` and `there` are copies to work in.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from stages import cache_teacher, prepare_data, train_student, train_teacher
+from stages.inputs import Source
+
+CLASSES = 4
+TRAIN, TEST, LIMIT, HOLDOUT = 72, 24, 60, 12
+COUNT = LIMIT - HOLDOUT
+"""Samples that are learnt from."""
+
+CONFIG = f"""\
+data: {{path: data.h5, source: {{name: hdf5, path: raw.h5}}, limit: {LIMIT}, holdout: {{count: {HOLDOUT}}}}}
+teacher:
+  model: cifar_resnet8
+  weights: artifacts/teacher/teacher.safetensors
+  input_size: 8
+  precision: float32
+  micro_batch: 16
+  device: cpu
+teacher_training: {{epochs: 2, batch_size: 16, precision: float32, device: cpu}}
+views: {{count: 2, operations: [{{name: pad-crop, padding: 1}}, {{name: horizontal-flip}}]}}
+signals:
+  logits: {{encoding: float32}}
+  embedding: {{encoding: float32}}
+  features: {{blocks: [block2, block3], grid: 2, encoding: float32}}
+store: {{path: artifacts/caches/tiny.zarr, rows_per_block: 20}}
+students:
+  small: {{model: cifar_resnet8, input_size: 8, options: {{widths: [16, 16, 16]}}}}
+  vit:
+    model: vit_tiny_patch16_224
+    input_size: 16
+    options: {{img_size: 16, patch_size: 4, embed_dim: 48, depth: 2, num_heads: 3, global_pool: avg}}
+    train: {{optimizer: adamw, learning_rate: 1e-3}}
+objectives:
+  hard: [{{name: hard-label}}]
+  kd: [{{name: hard-label, weight: 0.1}}, {{name: kd, weight: 0.9, temperature: 4}}]
+  lfcc: [{{name: hard-label, weight: 0.1}}, {{name: lfcc, width: 16, scales: [1, 2]}}]
+train: {{epochs: 2, batch_size: 16, precision: float32, device: cpu}}
+"""
+
+RUNS = [(student, objectives) for student in ("small", "vit") for objectives in ("hard", "kd", "lfcc")]
+
+
+def images(count: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Grey images [N, 8, 8, 1] of which every class is bright in a quarter of its own, and their labels."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    pixels = generator.integers(0, 120, (count, 2, 4, 2, 4, 1))
+    for label in range(CLASSES):
+        pixels[labels == label, label // 2, :, label % 2] += 100
+    return pixels.reshape(count, 8, 8, 1).astype(np.uint8), labels
+
+
+def begin(folder: Path, config: str = CONFIG) -> Path:
+    """A folder with the raw data and `tiny.yaml`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with h5py.File(folder / "raw.h5", "w") as file:
+        for seed, (split, count) in enumerate({"train": TRAIN, "test": TEST}.items()):
+            group = file.create_group(split)
+            group["images"], group["labels"] = images(count, seed)
+    (folder / "tiny.yaml").write_text(config)
+    return folder
+
+
+def source(*overrides: str) -> Source:
+    """The configuration in the working directory, with overrides."""
+    return Source(Path("tiny.yaml"), overrides)
+
+
+def student(name: str, objectives: str, *overrides: str, **options: Any) -> Path:
+    """Train a student in the working directory; its folder."""
+    arguments = {"seed": 0, "output": None, "verify": "full", "replace": False, "wait": False} | options
+    seed, output = arguments.pop("seed"), arguments.pop("output")
+    train_student.run(source(*overrides), name, objectives, seed, output, **arguments)
+    return output or Path(f"artifacts/tiny/students/{name}/{objectives}/seed-{seed}")
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+@pytest.fixture(scope="session")
+def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an experiment with data, teacher and caches. Not to be changed."""
+    folder = begin(tmp_path_factory.mktemp("road"))
+    with pytest.MonkeyPatch.context() as patch:
+        _work_in(folder, patch)
+        prepare_data.run(source(), replace=False)
+        train_teacher.run(source(), replace=False, wait=False)
+        cache_teacher.run(source(), replace=False, wait=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def travelled(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with every student trained. Not to be changed."""
+    folder = tmp_path_factory.mktemp("travelled") / "road"
+    shutil.copytree(road, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        _work_in(folder, patch)
+        for name, objectives in RUNS:
+            student(name, objectives)
+    return folder
+
+
+@pytest.fixture
+def here(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `road`, as the working directory."""
+    return _moved_to(road, tmp_path / "here", monkeypatch)
+
+
+@pytest.fixture
+def there(travelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `travelled`, as the working directory."""
+    return _moved_to(travelled, tmp_path / "there", monkeypatch)
+
+
+def _moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(folder, copy)
+    _work_in(copy, patch)
+    return copy
+
+
+def _work_in(folder: Path, patch: pytest.MonkeyPatch) -> None:
+    """Nothing waits for the disk: tests end processes, never the power."""
+    patch.chdir(folder)
+    patch.setattr(os, "fsync", lambda descriptor: None)

@@ -1,0 +1,137 @@
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training_pieces import cache, drawn, samples, steps, views
+
+from pipeline.training import Step, loader
+from pipeline.training.batches import WINDOW_BLOCKS, order
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**31 - 1), st.integers(0, 10**6), st.integers(1, 700), st.integers(1, 64))
+def test_order_is_a_permutation_and_a_function_of_its_arguments(seed: int, epoch: int, count: int, rows: int):
+    first = order(seed, epoch, count, rows)
+    assert sorted(first) == list(range(count))
+    np.random.seed(0)  # noqa: NPY002 - the global generator plays no part
+    assert np.array_equal(first, order(seed, epoch, count, rows))
+
+
+def test_another_epoch_and_another_seed_are_other_orders():
+    orders = {tuple(order(seed, epoch, 50, 7)) for seed in range(3) for epoch in range(3)}
+    assert len(orders) == 9
+
+
+def test_a_small_store_is_shuffled_completely():
+    # Uniform over the samples: the first of 8 * 16 samples comes from every block about equally often.
+    firsts = [order(0, epoch, 8 * WINDOW_BLOCKS, 8)[0] // 8 for epoch in range(400)]
+    assert min(np.bincount(firsts, minlength=WINDOW_BLOCKS)) >= 8
+
+
+def test_a_large_store_is_read_window_by_window():
+    rows, blocks = 10, 5 * WINDOW_BLOCKS + 3
+    shuffled = order(1, 2, rows * blocks, rows)
+    window = rows * WINDOW_BLOCKS
+    seen: list[int] = []
+    for start in range(0, len(shuffled), window):
+        part = shuffled[start : start + window]
+        touched = np.unique(part // rows)
+        assert len(touched) == len(part) // rows  # whole blocks
+        assert (np.diff(part) != 1).mean() > 0.8  # in no order of their own
+        seen += touched.tolist()
+    assert sorted(seen) == list(range(blocks))
+    assert seen[:WINDOW_BLOCKS] != list(range(WINDOW_BLOCKS))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 47, 48, 1000])
+def test_every_epoch_covers_every_sample_once_in_batches_that_differ_by_one_at_most(road: Path, batch_size: int):
+    run = drawn(road, batch_size=batch_size, epochs=2)
+    per_epoch = run.steps_per_epoch
+    assert len(run) == 2 * per_epoch
+    for epoch in range(2):
+        batches = [run[epoch * per_epoch + i].sample for i in range(per_epoch)]
+        sizes = {len(batch) for batch in batches}
+        assert max(sizes) <= batch_size
+        assert max(sizes) - min(sizes) <= 1
+        assert sorted(torch.cat(batches).tolist()) == list(range(48))
+
+
+@pytest.mark.parametrize("offset", [0, 1, 5])
+def test_epoch_e_uses_view_e_plus_offset_modulo_v(road: Path, offset: int):
+    run = drawn(road, view_offset=offset, epochs=5)
+    run.numbers = range(3, 6)
+    for epoch in range(5):
+        assert run.view_of(epoch) == 3 + (epoch + offset) % 3
+        assert run[epoch * run.steps_per_epoch].view.unique().tolist() == [run.view_of(epoch)]
+
+
+def test_a_step_is_the_replayed_view_its_labels_and_the_stored_answers(road: Path):
+    run, stored, data, rendering = steps(road), cache(road), samples(road), views()
+    step = run[4]
+    rows = step.sample.numpy()
+    view = int(step.view[0])
+    assert view == 1
+    assert data.labels is not None
+    assert step.labels.tolist() == data.labels[rows].tolist()
+    parameters = rendering.parameters(view, data.positions[rows])
+    assert np.array_equal(run.source.parameters(view, rows), parameters)
+    assert torch.equal(step.images, rendering.apply(data.read(rows), parameters))
+    assert step.answers is not None
+    expected = stored.read(view, rows)
+    got = step.answers.decode()
+    assert torch.equal(got.logits, expected.logits)
+    assert torch.equal(got.features["block2"], expected.features["block2"])
+
+
+def test_steps_do_not_depend_on_earlier_steps(road: Path):
+    run, again = steps(road), steps(road)
+    backwards = {index: run[index] for index in reversed(range(len(run)))}
+    for index in range(len(again)):
+        assert torch.equal(backwards[index].images, again[index].images)
+        assert torch.equal(backwards[index].sample, again[index].sample)
+
+
+def test_unlabeled_samples_have_label_minus_one(road: Path):
+    data = samples(road)
+    data.labels = None
+    unlabeled = drawn(road)
+    plain = type(unlabeled)(data, unlabeled.views, unlabeled.source, range(2), unlabeled.config, 0, 20)
+    assert plain[0].labels.tolist() == [-1] * 16
+    assert plain[0].answers is None
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_loader_starts_anywhere_and_worker_processes_change_nothing(road: Path, workers: int):
+    run = steps(road, resident_gigabytes=0.0, workers=workers)
+    assert run.resident is None
+    resident = steps(road)
+    assert resident.resident is not None
+    got = list(loader(run, 4, torch.device("cpu")))
+    assert [step.index for step in got] == list(range(4, 9))
+    for step in got:
+        expected = resident[step.index]
+        assert torch.equal(step.images, expected.images)
+        assert torch.equal(step.sample, expected.sample)
+        assert step.answers is not None
+        assert expected.answers is not None
+        assert torch.equal(step.answers.decode().logits, expected.answers.decode().logits)
+
+
+def test_a_step_on_the_cpu_is_itself(road: Path):
+    step = steps(road)[0]
+    assert step.to(torch.device("cpu")) is step
+
+
+def test_moving_a_step_moves_all_of_it(road: Path):
+    moved = steps(road)[0].to(torch.device("meta"))
+    tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
+    assert len(tensors) == 4
+    assert moved.answers is not None
+    assert {t.device.type for t in (*tensors, *moved.answers.arrays.values())} == {"meta"}
+    assert [f.name for f in dataclasses.fields(Step)] == ["index", "images", "labels", "sample", "view", "answers"]

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pipeline.errors import TrainingError
+from pipeline.training import Checkpoint
+
+
+def checkpoint(**changes: Any) -> Checkpoint:
+    values: dict[str, Any] = {
+        "epoch": 3,
+        "model": {"weight": torch.arange(6.0).reshape(2, 3)},
+        "objectives": {},
+        "optimizer": {"state": {0: {"step": torch.tensor(9.0)}}, "param_groups": [{"lr": 0.1, "params": [0]}]},
+        "ema": None,
+        "history": [{"epoch": 1, "loss": 0.5}],
+        "seconds": 1.5,
+    }
+    return Checkpoint(**{**values, **changes})
+
+
+def test_comes_back_as_it_was(tmp_path: Path):
+    checkpoint().save(tmp_path)
+    found = Checkpoint.load(tmp_path)
+    assert found is not None
+    assert torch.equal(found.model["weight"], checkpoint().model["weight"])
+    assert torch.equal(found.optimizer["state"][0]["step"], torch.tensor(9.0))
+    rest = ("epoch", "objectives", "ema", "history", "seconds")
+    assert all(getattr(found, name) == getattr(checkpoint(), name) for name in rest)
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.pt"]
+
+
+def test_replaces_the_one_before(tmp_path: Path):
+    checkpoint().save(tmp_path)
+    checkpoint(epoch=4).save(tmp_path)
+    found = Checkpoint.load(tmp_path)
+    assert found is not None
+    assert found.epoch == 4
+
+
+def test_none_where_there_is_none_and_after_it_was_removed(tmp_path: Path):
+    assert Checkpoint.load(tmp_path) is None
+    checkpoint().save(tmp_path)
+    Checkpoint.remove(tmp_path)
+    Checkpoint.remove(tmp_path)
+    assert Checkpoint.load(tmp_path) is None
+
+
+class Executed:
+    """What a pickle could run."""
+
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("executed"),))
+
+
+def saved(value: Any) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    return buffer.getvalue()
+
+
+GARBAGE = {
+    "nothing": b"",
+    "text": b"not a checkpoint",
+    "noise": bytes(range(256)) * 8,
+    "a list": saved([1, 2, 3]),
+    "fields missing": saved({"epoch": 3}),
+    "fields of another version": saved({**vars(checkpoint()), "random_state": 1}),
+    "code in a pickle": pickle.dumps(Executed()),
+    "code in an archive": saved({"epoch": Executed()}),
+    "cut off": saved(vars(checkpoint()))[:-200],
+    "cut in half": saved(vars(checkpoint()))[:600],
+}
+
+
+@pytest.mark.parametrize("kind", GARBAGE)
+def test_garbage_is_refused_and_nothing_is_executed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(GARBAGE[kind])
+    with pytest.raises(TrainingError, match="the checkpoint cannot be read") as error:
+        Checkpoint.load(tmp_path)
+    assert str(path) in str(error.value)
+    assert "do: delete it to start this run from the beginning" in str(error.value)
+    assert error.value.exit_code == 1
+    assert not Path("executed").exists()

@@ -1,0 +1,133 @@
+"""Training from a cache is training with the teacher: the same pixels, the same answers, the same student."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from training_pieces import HARD, KD, LFCC, SMALL, VIT, cache, network, objectives, same, samples, steps, views
+
+from pipeline.models import Network, build_network
+from pipeline.objectives import Batch
+from pipeline.progress import Silent
+from pipeline.signals import FeaturesConfig, LinearHead, LogitsConfig, SignalsConfig
+from pipeline.signals.config import EmbeddingConfig
+from pipeline.store import EncodedSignals, TeacherCache, TeacherPass
+from pipeline.training import train
+
+ENTRIES = (HARD, KD, LFCC)
+SIGNALS = SignalsConfig(
+    logits=LogitsConfig(encoding="float32"),
+    embedding=EmbeddingConfig(encoding="float32"),
+    features=FeaturesConfig(blocks=("block2", "block3"), grid=2, encoding="float32"),
+)
+
+
+def teacher(road: Path) -> Network:
+    return build_network("cifar_resnet8", 4, weights=road / "artifacts/teacher/teacher.safetensors", input_size=8)
+
+
+class Live:
+    """The teacher in the loop: it is asked at every step, in the micro-batches that stage one shows it."""
+
+    def __init__(self, road: Path, stored: TeacherCache) -> None:
+        self.plan = stored.manifest.plan
+        self.asked = 0
+        self.samples, self.views = samples(road), views()
+        self.teacher = TeacherPass(
+            teacher(road),
+            self.samples,
+            self.views,
+            SIGNALS,
+            device=torch.device("cpu"),
+            precision="float32",
+            micro_batch=16,
+        )
+
+    def parameters(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Drawn again."""
+        return self.views.parameters(view, self.samples.positions[rows])
+
+    def answers(self, view: int, rows: NDArray[np.int64], images: Tensor) -> EncodedSignals:
+        """Asked again, whole micro-batches for the rows that are wanted."""
+        names = [spec.name for spec in self.plan.signals]
+        everything: dict[str, NDArray[Any]] = {}
+        with self.teacher.ready():
+            for batch in {self._micro_batch(int(row)) for row in rows}:
+                said = self.teacher.ask(self.teacher.render(view, batch), names).arrays()
+                self.asked += 1
+                for spec in self.plan.signals:
+                    for part, array in spec.codec.encode(said[spec.name]).items():
+                        name = spec.arrays[part]
+                        whole = np.full((self.samples.count, *array.shape[1:]), np.nan, array.dtype)
+                        everything.setdefault(name, whole)[batch.start : batch.stop] = array
+        return EncodedSignals(self.plan.signals, {k: torch.from_numpy(v[rows]) for k, v in everything.items()})
+
+    def _micro_batch(self, row: int) -> range:
+        rows, size = self.plan.rows, self.teacher.micro_batch
+        block = row // rows * rows
+        start = block + (row - block) // size * size
+        return range(start, min(start + size, block + rows, self.samples.count))
+
+
+@pytest.mark.parametrize("kind", [SMALL, VIT], ids=["small", "vit"])
+def test_students_from_the_cache_and_from_the_live_teacher_are_identical(road: Path, kind: Any):
+    """The issue that a cache must not have: 51 steps, bit for bit."""
+    stored = cache(road)
+    live = Live(road, stored)
+    found = []
+    for source in (None, live):
+        student = network(kind)
+        run = steps(road, source, epochs=17, batch_size=16, learning_rate=0.02)
+        train(student, objectives(student, *ENTRIES), run, seed=0, folder=None, progress=Silent(), head=stored.head)
+        found.append(student.model.state_dict())
+    assert live.asked > 100
+    assert same(*found)
+    assert not same(found[0], network(kind).model.state_dict())
+
+
+def test_caches_of_other_views_would_end_elsewhere(road: Path):
+    """What the test above can see: one view number off, and the weights differ."""
+    found = []
+    for offset in (0, 1):
+        student = network()
+        run = steps(road, epochs=2, view_offset=offset)
+        train(student, objectives(student, *ENTRIES), run, seed=0, folder=None, progress=Silent())
+        found.append(student.model.state_dict())
+    assert not same(*found)
+
+
+@pytest.mark.parametrize("rows", [range(1), range(5), range(10, 48, 3), range(47, -1, -1)])
+@pytest.mark.parametrize("kind", [SMALL, VIT], ids=["small", "vit"])
+def test_terms_agree_whatever_the_batch_in_which_the_live_teacher_sees_them(road: Path, rows: range, kind: Any):
+    stored, data, rendering = cache(road), samples(road), views()
+    student, asked = network(kind).eval(), teacher(road).eval()
+    chosen = objectives(student, *ENTRIES).eval()
+    index = np.array(rows)
+    assert data.labels is not None
+    batch = Batch(torch.from_numpy(data.labels[index]), torch.from_numpy(index), torch.zeros(len(index)))
+    with torch.inference_mode():
+        images = rendering.apply(data.read(index), stored.view_parameters(1, index))
+        own = student(images)
+        live = TeacherPass(
+            asked, data, rendering, SIGNALS, device=torch.device("cpu"), precision="float32", micro_batch=16
+        ).signals(images)
+        one = chosen(own, stored.read(1, index), batch, 0.5).terms
+        other = chosen(own, live, batch, 0.5).terms
+    assert len(one) == 3
+    for name, value in one.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-5)
+
+
+def test_the_stored_head_is_the_teachers(road: Path):
+    head = cache(road).head
+    assert isinstance(head, LinearHead)
+    classifier = teacher(road).model.get_classifier()
+    assert torch.equal(head.weight, classifier.weight)
+    assert torch.equal(head.bias, classifier.bias)
+    assert head.linear

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch.optim import SGD, Optimizer
+from training_pieces import HARD, LFCC, config, network, objectives
+
+from pipeline.errors import ConfigError
+from pipeline.training import build_optimizer, build_scheduler
+
+UPDATES = 7
+"""Per epoch."""
+
+
+def optimizer(**changes: object) -> Optimizer:
+    return build_optimizer(torch.nn.Linear(2, 2), objectives(network(), HARD), config(**changes))
+
+
+def rates(**changes: object) -> list[float]:
+    """The learning rate of every update of a run."""
+    settings = config(**changes)
+    chosen = optimizer(**changes)
+    scheduler = build_scheduler(chosen, settings, UPDATES)
+    found = []
+    for update in range(settings.epochs * UPDATES):
+        found.append(chosen.param_groups[0]["lr"])
+        scheduler.step_update(update + 1)
+    return found
+
+
+def test_cosine_is_the_closed_form():
+    total = 10 * UPDATES
+    expected = [0.1 * 0.5 * (1 + math.cos(math.pi * t / total)) for t in range(total)]
+    assert rates(schedule="cosine", epochs=10, learning_rate=0.1) == pytest.approx(expected)
+
+
+def test_warmup_is_linear_from_a_hundredth_to_the_peak():
+    warm = 2 * UPDATES
+    expected = [0.001 + (0.1 - 0.001) * t / warm for t in range(warm)]
+    found = rates(schedule="cosine", epochs=10, learning_rate=0.1, warmup_epochs=2)
+    assert found[:warm] == pytest.approx(expected)
+    t, total = warm, 10 * UPDATES
+    assert found[warm] == pytest.approx(0.1 * 0.5 * (1 + math.cos(math.pi * t / total)))
+
+
+def test_multistep_divides_by_ten_after_each_milestone():
+    found = rates(schedule="multistep", epochs=10, learning_rate=0.1, milestones=(4, 7))
+    expected = [0.1 * 0.1 ** ((t >= 4 * UPDATES) + (t >= 7 * UPDATES)) for t in range(10 * UPDATES)]
+    assert found == pytest.approx(expected)
+
+
+def test_constant_stays():
+    assert rates(schedule="constant", epochs=3, learning_rate=0.1) == pytest.approx([0.1] * 3 * UPDATES)
+
+
+@pytest.mark.parametrize("schedule", ["none", "plateau"])
+def test_schedules_that_resume_cannot_repeat_are_refused(schedule: str):
+    with pytest.raises(ConfigError, match=r"train\.schedule: is not a function of the step alone"):
+        rates(schedule=schedule)
+
+
+def test_unknown_schedules_are_refused():
+    with pytest.raises(ConfigError, match=r"(?s)train\.schedule: is not a schedule.*expected: cosine.*got: cosinus"):
+        rates(schedule="cosinus")
+
+
+def test_unknown_optimisers_are_refused_with_the_nearest_name():
+    with pytest.raises(ConfigError, match=r"train\.optimizer: unknown name 'adamv'") as error:
+        optimizer(optimizer="adamv")
+    assert "did you mean 'adam" in str(error.value)
+
+
+def test_sgd_is_nesterovs_with_the_momentum_and_decay_of_the_configuration():
+    chosen = optimizer(optimizer="sgd", momentum=0.8, weight_decay=0.03)
+    assert isinstance(chosen, SGD)
+    by_decay = {group["weight_decay"]: group for group in chosen.param_groups}
+    assert set(by_decay) == {0.0, 0.03}
+    assert [tuple(p.shape) for p in by_decay[0.0]["params"]] == [(2,)]  # the bias has no decay
+    assert [tuple(p.shape) for p in by_decay[0.03]["params"]] == [(2, 2)]
+    assert all(group["nesterov"] and group["momentum"] == 0.8 for group in chosen.param_groups)
+
+
+def test_an_objectives_own_parameters_learn_at_their_multiple_of_the_rate():
+    student = network()
+    chosen = objectives(student, HARD, {**LFCC, "learning_rate": 3.0})
+    settings = config(schedule="cosine", epochs=10, learning_rate=0.1)
+    built = build_optimizer(student.model, chosen, settings)
+    scheduler = build_scheduler(built, settings, UPDATES)
+    own = {id(parameter) for parameter in chosen.parameters()}
+    groups = [group for group in built.param_groups if id(group["params"][0]) in own]
+    assert len(groups) == 1
+    assert {id(p) for p in groups[0]["params"]} == own
+    for update in (0, 1, 20, 69):
+        scheduler.step_update(update)
+        assert groups[0]["lr"] == pytest.approx(3 * built.param_groups[0]["lr"])
+        assert groups[0]["lr"] == pytest.approx(0.15 * (1 + math.cos(math.pi * update / 70)))
+
+
+def test_objectives_without_parameters_add_no_group():
+    student = network()
+    assert len(build_optimizer(student.model, objectives(student, HARD), config()).param_groups) == 2
