@@ -186,10 +186,10 @@ def cache_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
 @click.option("--output", type=click.Path(path_type=Path), help="Folder of the student; default: below `runs.path`.")
 @click.option(
     "--verify",
-    type=click.Choice(["full", "sample", "none"]),
+    type=click.Choice(["full", "sample", "bytes", "none"]),
     default="full",
     show_default=True,
-    help="How many views to compare with the teacher's pixels before training.",
+    help="Compare all views with the teacher's pixels before training, some, only the image files, or nothing.",
 )
 @artifact_options
 def train_student(

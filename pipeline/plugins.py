@@ -7,6 +7,7 @@ are the room's own. Nothing is registered and nothing is imported but the module
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import pkgutil
 from collections.abc import Iterable
@@ -27,10 +28,15 @@ def load(package: str, name: str, key: str) -> ModuleType:
 
     Raises ConfigError at the dotted `key`, with the nearest known name, if there is no such file.
     """
-    known = names(package)
-    if name not in known:
-        raise ConfigError([unknown(key, name, known)])
-    return importlib.import_module(f"{package}.{name.replace('-', '_')}")
+    module = _module(package, name)
+    if module is None:
+        raise ConfigError([unknown(key, name, names(package))])
+    return module
+
+
+@functools.cache  # asked for in every training step; the files of a package do not change while it runs
+def _module(package: str, name: str) -> ModuleType | None:
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}") if name in names(package) else None
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:

@@ -86,7 +86,7 @@ class Judge:
         self.labels = torch.from_numpy(self.samples.labels)
         self.views = one_view(self.samples, inputs.evaluate.operations)
         channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
-        height, width = self.views.output_size or (0, 0)  # never None: views that leave sizes open are refused
+        height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
         self.shape = (channels, height, width)
         path = cache_paths(inputs.store, inputs.caches)["evaluation"]
         self.answers: Tensor | None = all_logits(path) if path.exists() else None

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from pipeline.config import Section
 from pipeline.data import DataConfig, PackedDataset, Samples, select
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.models import Network, NetworkConfig, build_network
 from pipeline.views import Views, ViewsConfig, build_views
 
@@ -47,19 +47,24 @@ class Data:
         dataset = PackedDataset.open(config.path)
         split = dataset.split(config.split)
         training, holdout = select(split, config)
-        return cls(dataset, training, holdout, build_views(views, image_size(training)))
+        return cls(dataset, training, holdout, views_of(training, views, "views"))
 
 
 def one_view(samples: Samples, operations: Sequence[Section] = ()) -> Views:
     """The view that evaluation sees: of the operations, or the images as they are."""
     config = ViewsConfig.model_validate({"operations": [operation.model_dump() for operation in operations]})
-    return build_views(config, image_size(samples))
+    return views_of(samples, config, "evaluate")
 
 
-def image_size(samples: Samples) -> tuple[int, int] | None:
-    """Height and width of all images, None where they differ."""
+def views_of(samples: Samples, config: ViewsConfig, key: str) -> Views:
+    """The views of samples. Raises ConfigError at the section `key` if they would not all have one size."""
     shape = samples.split.image_shape
-    return shape[:2] if shape else None
+    views = build_views(config, shape[:2] if shape else None, key)
+    if views.output_size is None:
+        what = f"the images of split {samples.split.name!r} differ in size, and no operation gives them one"
+        fix = "add {name: resize, size: [224, 224]} or {name: resized-crop, size: 224} to the operations"
+        raise ConfigError([Problem(f"{key}.operations", what, fix=fix)])
+    return views
 
 
 def build(config: NetworkConfig, classes: int, *, seed: int | None = None) -> Network:

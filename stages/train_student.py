@@ -60,7 +60,7 @@ def run(
 
     data = Data.open(inputs.data, inputs.views)
     paths = cache_paths(inputs.store, inputs.caches)
-    cache = open_cache(paths["training"], inputs.teacher, inputs.signals, data, exact=verify == "full")
+    cache = open_cache(paths["training"], inputs.teacher, inputs.signals, data, exact=verify in ("full", "bytes"))
     shapes = cache.shapes
     network = build(config, shapes.logits, seed=seed)
     chosen = objective_set(objectives, entries, shapes_of(network), shapes, data, seed)

@@ -19,6 +19,8 @@ exactly. N(b) holds b and every row of another sample: two views of one sample a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -43,18 +45,21 @@ class Options(Section):
     symmetric: bool = True
 
 
-def contrast(student: Tensor, teacher: Tensor, same: Tensor, temperature: float, symmetric: bool) -> Tensor:
-    """InfoNCE in which row b's positive is the teacher's row b, in nats, the mean over the batch.
+def contrast(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], same: Tensor, temperature: float, symmetric: bool
+) -> Tensor:
+    """InfoNCE in which row b's positive is the teacher's row b, in nats: the mean over the batch and S spaces.
 
-    student, teacher: [B, E], any length. same: [B, B] bool, pairs of different rows that are no negatives.
+    student, teacher: S matrices each, [B, E_s]. same: [B, B] bool, pairs of different rows that are no negatives.
     """
-    u = F.normalize(_at_least_float32(student), dim=1)
-    v = F.normalize(_at_least_float32(teacher), dim=1)
-    scores = _at_least_float32(u @ v.T) / temperature
-    scores = scores.masked_fill(same, float("-inf"))
-    target = torch.arange(len(scores), device=scores.device)
-    loss: Tensor = F.cross_entropy(scores, target)
-    return (loss + F.cross_entropy(scores.T, target)) / 2 if symmetric else loss
+    cosines = [
+        F.normalize(_at_least_float32(u), dim=1) @ F.normalize(_at_least_float32(v), dim=1).T
+        for u, v in zip(student, teacher, strict=True)
+    ]
+    scores = (_at_least_float32(torch.stack(cosines)) / temperature).masked_fill(same, float("-inf"))
+    own = scores.diagonal(dim1=1, dim2=2).mean()
+    loss = scores.logsumexp(2).mean() - own
+    return (loss + scores.logsumexp(1).mean() - own) / 2 if symmetric else loss
 
 
 def _at_least_float32(x: Tensor) -> Tensor:
@@ -95,18 +100,17 @@ class LFCC(Objective):
         """One term, `contrast`."""
         same = batch.sample[:, None] == batch.sample[None, :]
         same.fill_diagonal_(False)
-        values = []
-        for pair, of_student, of_teacher in zip(
+        of_student: list[Tensor] = []
+        of_teacher: list[Tensor] = []
+        for pair, student_projector, teacher_projector in zip(
             self.pairs, self.student_projectors, self.teacher_projectors, strict=True
         ):
             teacher_map = teacher.features[pair.teacher]
-            grid = teacher_map.shape[-1]
-            s = of_student(lowpass(student.features[pair.student], grid))
-            t = of_teacher(teacher_map)
-            for scale in self.scales:
-                u, v = lowpass(s, scale).flatten(1), lowpass(t, scale).flatten(1)
-                values.append(contrast(u, v, same, self.temperature, self.symmetric))
-        return {"contrast": torch.stack(values).mean()}
+            s = student_projector(lowpass(student.features[pair.student], teacher_map.shape[-1]))
+            t = teacher_projector(teacher_map)
+            of_student += [lowpass(s, scale).flatten(1) for scale in self.scales]
+            of_teacher += [lowpass(t, scale).flatten(1) for scale in self.scales]
+        return {"contrast": contrast(of_student, of_teacher, same, self.temperature, self.symmetric)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -142,7 +142,13 @@ def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | N
     micro_batches = -(-size // (largest * micro_batch))
     if micro_batches > 1 and micro_batches * micro_batch * largest > LARGEST_CHUNK:
         micro_batches -= 1
-    return min(micro_batches * micro_batch, samples)
+    rows = micro_batches * micro_batch
+    # Blocks of one size, so that the last is not mostly padding: rather fewer and larger ones.
+    for blocks in (max(1, samples // rows), -(-samples // rows)):
+        even = -(-samples // (blocks * micro_batch)) * micro_batch
+        if even * largest <= LARGEST_CHUNK or blocks > samples // rows:
+            return min(even, samples)
+    return min(rows, samples)
 
 
 def plan_of(identity: Mapping[str, Any]) -> StorePlan:

@@ -13,22 +13,29 @@ from pipeline.store import TeacherCache
 from pipeline.training.batches import Steps
 from pipeline.views import digest
 
-Verify = Literal["full", "sample", "none"]
+Verify = Literal["full", "sample", "bytes", "none"]
 
 CHUNK = 1024
 LONGEST_SECONDS = 60.0
 SAMPLED_ROWS = 1024
+FIX = (
+    "the images or the view operations changed since the cache was made: restore them, or run "
+    "`pipeline cache-teacher` again"
+)
 
 
 def check_views(steps: Steps, cache: TeacherCache, verify: Verify, progress: Progress) -> str:
     """Render the views that training will use and compare their digests with those of the teacher's views.
 
-    `full` renders all of them, unless that would take over a minute: then, as with `sample`, a thousand of
-    each view. Returns a sentence that says what was checked. Raises CacheMismatch, naming the first samples
-    that differ.
+    `full` renders all of them, unless that would take over a minute: then, as with `sample`, a thousand of each
+    view. `bytes` renders none: it is for encoded images where another version of the decoder rounds differently,
+    and leaves it at the files' own bytes, which the cache's identity has. Returns a sentence that says what was
+    checked. Raises CacheMismatch, naming the first samples that differ.
     """
     if verify == "none":
         return "views were not checked against the teacher's (--verify none)"
+    if verify == "bytes":
+        return "the images' bytes and the drawn parameters are the teacher's; pixels were not compared"
     count = steps.samples.count
     numbers = sorted({steps.view_of(epoch) for epoch in range(min(steps.config.epochs, len(steps.numbers)))})
     everything = np.arange(count)
@@ -60,6 +67,8 @@ def _check(steps: Steps, cache: TeacherCache, view: int, rows: np.ndarray[tuple[
             f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",
             where=f"view {view}, samples {', '.join(ids)}{', ...' if len(wrong) > 5 else ''}",
             expected="the digests stored in the cache",
-            fix="the images or the view operations changed since the cache was made: restore them, or run "
-            "`pipeline cache-teacher` again",
+            fix=FIX
+            if steps.samples.split.image_shape
+            else f"{FIX}; where only the decoder of JPEG files is "
+            "another version, --verify bytes compares the files' bytes instead",
         )

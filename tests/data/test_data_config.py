@@ -34,7 +34,7 @@ def test_defaults_use_the_whole_training_split():
     "source",
     [
         "{name: digits}",
-        "{name: image-folder, root: photos}",
+        "{name: image-folder, path: photos}",
         "{name: torchvision, dataset: CIFAR100, root: downloads, download: false, options: {a: 1}}",
         "{name: hdf5, path: y.h5, images: data}",
     ],

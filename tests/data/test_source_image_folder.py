@@ -11,7 +11,7 @@ from pipeline.progress import Silent
 
 
 def packed(root, **options):
-    source = open_source(Options(root=root))
+    source = open_source(Options(path=root))
     return source, pack(source, root.parent / "x.h5", Silent(), **options)
 
 
@@ -87,7 +87,7 @@ def test_unreadable_files_are_listed_or_skipped(tmp_path):
 
 def refused(root) -> str:
     with pytest.raises(DataError) as error:
-        open_source(Options(root=root))
+        open_source(Options(path=root))
     assert str(root) in str(error.value)
     return str(error.value)
 
@@ -112,4 +112,4 @@ def test_a_class_that_train_lacks_is_named(tmp_path):
 
 def test_without_a_training_split_classes_are_those_of_all(tmp_path):
     fill(tmp_path / "pets", "test/dog/c.png", "val/cat/d.png")
-    assert list(open_source(Options(root=tmp_path / "pets")).class_names) == ["cat", "dog"]
+    assert list(open_source(Options(path=tmp_path / "pets")).class_names) == ["cat", "dog"]

@@ -36,9 +36,9 @@ def batch(size: int, sample: list[int] | None = None) -> Batch:
 def test_orthogonal_pairs_by_hand():
     # Own pair at cosine 1, the other at 0: -log(e^(1/τ) / (e^(1/τ) + 1)).
     u = torch.eye(2)
-    value = contrast(u, u, none_same(2), 0.5, symmetric=False)
+    value = contrast([u], [u], none_same(2), 0.5, symmetric=False)
     assert value.item() == pytest.approx(math.log1p(math.exp(-2.0)), rel=1e-6)
-    swapped = contrast(u, u.flip(0), none_same(2), 0.5, symmetric=True)
+    swapped = contrast([u], [u.flip(0)], none_same(2), 0.5, symmetric=True)
     assert swapped.item() == pytest.approx(2.0 + math.log1p(math.exp(-2.0)), rel=1e-6)
 
 
@@ -46,8 +46,8 @@ def test_views_of_one_sample_are_not_negatives_of_each_other():
     u = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
     same = none_same(3)
     same[0, 1] = same[1, 0] = True
-    alone = contrast(u[1:], u[1:], none_same(2), 0.2, symmetric=False)
-    both = contrast(u, u, same, 0.2, symmetric=False)
+    alone = contrast([u[1:]], [u[1:]], none_same(2), 0.2, symmetric=False)
+    both = contrast([u], [u], same, 0.2, symmetric=False)
     third = -math.log(math.exp(5) / (math.exp(5) + 2))
     first = -math.log(math.exp(5) / (math.exp(5) + 1))
     assert alone.item() == pytest.approx(first, rel=1e-5)
@@ -102,7 +102,7 @@ def test_floor_is_near_zero_for_equal_maps_and_log_batch_for_empty_ones():
     objective.teacher_projectors[0].load_state_dict(objective.student_projectors[0].state_dict())
     signals = maps(shapes, 16, 0, torch.float32)
     assert objective(signals, signals, batch(16), 0.0)["contrast"].item() < 0.05
-    nothing = contrast(torch.zeros(16, 8), torch.randn(16, 8), none_same(16), 0.05, symmetric=True)
+    nothing = contrast([torch.zeros(16, 8)], [torch.randn(16, 8)], none_same(16), 0.05, symmetric=True)
     assert nothing.item() == pytest.approx(math.log(16), rel=1e-6)
 
 

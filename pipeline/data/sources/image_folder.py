@@ -21,15 +21,15 @@ _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", 
 
 
 class Options(Section):
-    """`root`: the folder."""
+    """`path`: the folder."""
 
     name: Literal["image-folder"] = "image-folder"
-    root: Path
+    path: Path
 
 
 def open_source(options: Options) -> ImageFolder:
     """The folder's files. Raises DataError if there is no folder, no image, or a class that train lacks."""
-    return ImageFolder(options.root.expanduser())
+    return ImageFolder(options.path.expanduser())
 
 
 class ImageFolder:
