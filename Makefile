@@ -14,7 +14,7 @@ demo: setup
 	@pipeline report --show
 
 test: setup
-	pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal
 
 test-long: setup
 	pytest -m long -n 0 --timeout 3600

@@ -87,6 +87,15 @@ class Lines:
             print(text, file=sys.stderr, flush=True)
 
 
+def size(amount: float) -> str:
+    """Bytes as people say them: `512 bytes`, `1.5 kB`, `20 GB`."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if amount < 1000:
+            return f"{amount:,.3g} {unit}" if unit != "bytes" else f"{amount:,.0f} bytes"
+        amount /= 1000
+    return f"{amount:,.3g} TB"
+
+
 def duration(seconds: float) -> str:
     """Seconds as people say them: `7 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds == float("inf"):

@@ -11,9 +11,9 @@ from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store import StoreConfig, TeacherCache, cache_teacher
 from pipeline.views import Views, ViewsConfig
-from stages.caches import EVALUATION_SIGNALS, EvaluateConfig, cache_paths
+from stages.caches import EVALUATION_SIGNALS, cache_paths
 from stages.inputs import Source
-from stages.parts import Data, build, one_view
+from stages.parts import Data, EvaluateConfig, build, one_view
 
 
 class Inputs(Section):

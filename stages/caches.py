@@ -13,7 +13,7 @@ from pipeline.data import Samples
 from pipeline.models import TeacherConfig
 from pipeline.signals import LogitsConfig, SignalsConfig
 from pipeline.store import StoreConfig, TeacherCache, data_identity, teacher_identity, views_identity
-from pipeline.views import Operations, Views
+from pipeline.views import Views
 from stages.parts import Data, build
 
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
@@ -24,13 +24,6 @@ class CacheConfig(Section):
     """A teacher cache to read instead of the experiment's own, its evaluation caches beside it."""
 
     path: Path
-
-
-class EvaluateConfig(Section):
-    """The split that is reported, and the operations of its one view (none: the images as they are)."""
-
-    split: str = "test"
-    operations: Operations = ()
 
 
 def cache_paths(store: StoreConfig, caches: tuple[CacheConfig] | None = None) -> dict[str, Path]:

@@ -7,15 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CacheError, ConfigError, ModelError, Problem
+from pipeline.errors import CacheError
 from pipeline.models import Network
-from pipeline.objectives import Context, ObjectiveSet
-from pipeline.signals import SignalShapes
-from pipeline.store import StorePlan, expected_plan
+from pipeline.progress import size
+from pipeline.store import StorePlan
+from stages.binding import bind_experiment
 from stages.experiment import Experiment
 from stages.inputs import Source
-from stages.learning import shapes_of, training_of
-from stages.parts import Data, build
+from stages.parts import Data
 
 MANY_FILES = 10_000
 
@@ -23,30 +22,17 @@ MANY_FILES = 10_000
 def run(source: Source, *, as_json: bool) -> None:
     """Print the plan, or fail with every problem. Exit code 1 if the disk is too small for it."""
     experiment = source.read(Experiment)
-    if not experiment.data.path.exists():
-        _students(experiment, None, None)
+    bound = bind_experiment(experiment, source.file)
+    data = bound.data
+    if data is None:
         print(f"{source.file}: the configuration is valid")
         print(f"no packed data set yet at {experiment.data.path}: run `pipeline prepare-data`, then check again")
         return
-    data = Data.open(experiment.data, experiment.views)
-    untrained = experiment.teacher.model_copy(update={"weights": None})
-    weights = experiment.teacher.weights
-    network = build(experiment.teacher if isinstance(weights, Path) and weights.exists() else untrained, data.classes)
-    plan = expected_plan(
-        network,
-        experiment.signals,
-        samples=data.training.count,
-        views=len(data.views.numbers),
-        parameters=len(data.views.parameter_names),
-        micro_batch=experiment.teacher.micro_batch,
-        rows_per_block=experiment.store.rows_per_block,
-    )
-    _students(experiment, data, plan.shapes)
-    facts = _facts(experiment, data, plan)
+    facts = _facts(experiment, data, bound.plan)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
-        _show(source, experiment, data, network, facts)
+        _show(source, experiment, data, bound.teacher, facts)
     if facts["total_bytes"] > facts["free_bytes"] and not experiment.store.path.exists():
         raise CacheError(
             "the disk is too small for the teacher cache",
@@ -55,31 +41,6 @@ def run(source: Source, *, as_json: bool) -> None:
             got=f"{size(facts['free_bytes'])} free",
             fix="free space, name another disk in store.path, or keep fewer views or smaller signals",
         )
-
-
-def _students(experiment: Experiment, data: Data | None, teacher: SignalShapes | None) -> None:
-    """Bind every student to every objective set; raise ConfigError with all problems."""
-    problems: list[Problem] = []
-    for name, config in experiment.students.items():
-        try:
-            training_of(experiment.train, config, name)
-            student = shapes_of(build(config.model_copy(update={"weights": None}), data.classes if data else 10))
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        except ModelError as error:
-            problems.append(Problem(f"students.{name}", str(error)))
-            continue
-        for objectives, entries in experiment.objectives.items() if data and teacher else ():
-            context = Context(data.training.count, data.classes) if data else Context(0, 0)
-            try:
-                ObjectiveSet(objectives, entries, student, teacher or student, context)
-            except ConfigError as error:
-                problems += [
-                    Problem(p.key, f"{p.what} (student {name})", p.expected, p.got, p.fix) for p in error.problems
-                ]
-    if problems:
-        raise ConfigError(problems)
 
 
 def _facts(experiment: Experiment, data: Data, plan: StorePlan) -> dict[str, Any]:
@@ -117,12 +78,3 @@ def _show(source: Source, experiment: Experiment, data: Data, network: Network, 
     print(f"students  {facts['student_runs']} runs: {', '.join(experiment.students)}")
     if facts["files"] > MANY_FILES:
         print(f"warning: more than {MANY_FILES:,} files make DVC slow; raise store.rows_per_block")
-
-
-def size(amount: float) -> str:
-    """Bytes as people say them."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if amount < 1000:
-            return f"{amount:,.3g} {unit}" if unit != "bytes" else f"{amount:,.0f} bytes"
-        amount /= 1000
-    return f"{amount:,.3g} TB"

@@ -11,25 +11,28 @@ COMMON = (
     "stages/__init__.py",
     "stages/inputs.py",
 )
-CACHE = ("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/store")
-LOOP = (
+PARTS = ("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/store", "stages/parts.py")
+OBJECTIVES = (
     "pipeline/objectives/__init__.py",
     "pipeline/objectives/_base.py",
     "pipeline/objectives/_divergence.py",
     "pipeline/objectives/_set.py",
-    "pipeline/training",
+)
+MEASURING = (
+    *OBJECTIVES,
     "pipeline/evaluation/__init__.py",
     "pipeline/evaluation/cost.py",
     "pipeline/evaluation/metrics.py",
     "pipeline/evaluation/prediction.py",
 )
+LEARNING = (*PARTS, *MEASURING, "pipeline/training", "stages/learning.py")
 CODE: dict[str, tuple[str, ...]] = {
     "prepare-data": ("pipeline/data", "stages/prepare_data.py"),
-    "train-teacher": (*CACHE, *LOOP, "pipeline/objectives/hard_label.py", "stages/train_teacher.py"),
-    "cache-teacher": (*CACHE, "stages/cache_teacher.py"),
-    "train-student": (*CACHE, *LOOP, "stages/train_student.py"),
-    "evaluate": (*CACHE, *LOOP, "stages/evaluate.py"),
-    "report": ("pipeline/evaluation", "stages/report.py"),
+    "train-teacher": (*LEARNING, "pipeline/objectives/hard_label.py", "stages/train_teacher.py"),
+    "cache-teacher": (*PARTS, "stages/caches.py", "stages/cache_teacher.py"),
+    "train-student": (*LEARNING, "stages/caches.py", "stages/train_student.py"),
+    "evaluate": (*PARTS, *MEASURING, "pipeline/evaluation/results.py", "stages/caches.py", "stages/evaluate.py"),
+    "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }
 """What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `progress.py`)
 is left out: it decides what is printed, never what is written."""

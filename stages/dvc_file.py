@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import to_yaml
+from pipeline.config import read_config, to_yaml
 from pipeline.files import write_atomic
 from stages.dependencies import CODE, COMMON
 from stages.experiment import Experiment
@@ -20,17 +20,19 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
     config = source.file.as_posix()
     data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
     up = os.path.relpath(Path(), folder)
+    raw = read_config(source.file, source.overrides)
     with_code = Path("pipeline/cli.py").exists()
     stages: dict[str, Any] = {}
 
     def stage(name: str, code: str, arguments: str, deps: Sequence[Path], outs: Sequence[Any], **more: Any) -> None:
-        files = [*COMMON, *CODE[code], *more.pop("files", ())] if with_code else []
-        sections = more.pop("params")
+        code_files = [*COMMON, *CODE[code], *more.pop("files", ())] if with_code else []
+        # DVC refuses parameters that the file leaves to their defaults.
+        sections = [key for key in more.pop("params") if "${" in key or _written(raw, key)]
         stages[name] = {
             **({"wdir": up} if up != "." else {}),
             **more,
             "cmd": f"pipeline {code} --config {config}{arguments}",
-            "deps": [*sorted(files), *(path.as_posix() for path in deps)],
+            "deps": [*sorted(code_files), *(path.as_posix() for path in deps)],
             "params": [{config: sections}],
             "outs": [out.as_posix() if isinstance(out, Path) else out for out in outs],
         }
@@ -40,11 +42,11 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         stage("prepare-data", "prepare-data", "", local, [data.path], params=["data"])
     weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
     if experiment.teacher_training is not None and weights:
-        sections = ["data", "teacher", "teacher_training", "views"]
+        sections = ["data", "teacher", "teacher_training", "views", "evaluate.operations"]
         stage("train-teacher", "train-teacher", "", [data.path], [weights[0].parent], params=sections)
-    caches = experiment.caches_written()
+    written, caches = experiment.caches_written(), experiment.caches_read()
     sections = ["data", "teacher", "views", "signals", "store", "evaluate"]
-    stage("cache-teacher", "cache-teacher", "", [data.path, *weights], list(caches.values()), params=sections)
+    stage("cache-teacher", "cache-teacher", "", [data.path, *weights], list(written.values()), params=sections)
     for name, entries in experiment.objectives.items():
         stage(
             f"train-student-{name}",
@@ -56,17 +58,12 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
             params=["data", "train", "runs.path", "students.${item.student}", f"objectives.{name}"],
         )
-    students = [
-        runs.student(student, name, seed)
-        for student in experiment.students
-        for name in experiment.objectives
-        for seed in runs.seeds
-    ]
+    students = runs.folders(experiment.students, experiment.objectives)
     evaluated = [data.path, *weights, caches["evaluation"], *students]
     sections = ["data", "teacher", "evaluate", "runs"]
     stage("evaluate", "evaluate", "", evaluated, [], params=sections)
     stages["evaluate"]["metrics"] = [{runs.evaluation.as_posix(): {"cache": False}}]
-    stage("report", "report", "", [runs.evaluation, *students], [runs.report], params=["runs"])
+    stage("report", "report", " --quiet", [runs.evaluation, *students], [runs.report], params=["runs"])
     return {
         "stages": {name: {key: value for key, value in body.items() if value} for name, body in stages.items()},
         "metrics": [os.path.relpath(student / "metrics.json", folder) for student in students],
@@ -81,6 +78,14 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             for student in students
         ],
     }
+
+
+def _written(raw: Any, key: str) -> bool:
+    for part in key.split("."):
+        if not isinstance(raw, dict) or part not in raw:
+            return False
+        raw = raw[part]
+    return True
 
 
 def _local_inputs(source: Any) -> list[Path]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Section
-from pipeline.data import DataConfig, Samples
+from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
 from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
 from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult
@@ -19,10 +19,9 @@ from pipeline.models import NetworkConfig, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
 from pipeline.store import StoreConfig
-from pipeline.views import ViewsConfig
-from stages.caches import CacheConfig, EvaluateConfig, all_logits, cache_paths
+from stages.caches import CacheConfig, all_logits, cache_paths
 from stages.inputs import RunsConfig, Source
-from stages.parts import Data, StudentConfig, build, one_view
+from stages.parts import EvaluateConfig, StudentConfig, build, one_view
 
 BATCH = 500
 
@@ -43,13 +42,8 @@ class Inputs(Section):
 def run(source: Source) -> None:
     """Write `evaluation.json`. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
-    data = Data.open(inputs.data, ViewsConfig())
-    folders = [
-        inputs.runs.student(student, name, seed)
-        for student in inputs.students
-        for name in inputs.objectives
-        for seed in inputs.runs.seeds
-    ]
+    data = PackedDataset.open(inputs.data.path)
+    folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
     for folder in folders:
         if folder not in trained:
@@ -77,9 +71,9 @@ def run(source: Source) -> None:
 class Judge:
     """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device."""
 
-    def __init__(self, inputs: Inputs, data: Data) -> None:
-        self.inputs, self.classes = inputs, data.classes
-        self.samples = Samples(data.dataset.split(inputs.evaluate.split))
+    def __init__(self, inputs: Inputs, data: PackedDataset) -> None:
+        self.inputs, self.classes = inputs, len(data.class_names)
+        self.samples = Samples(data.split(inputs.evaluate.split))
         if self.samples.labels is None:
             fix = "name a labeled split with --set evaluate.split=..."
             raise DataError("the split has no labels", where=inputs.evaluate.split, fix=fix)

@@ -14,9 +14,9 @@ from pipeline.signals import SignalsConfig
 from pipeline.store import StoreConfig
 from pipeline.training import TrainConfig
 from pipeline.views import ViewsConfig
-from stages.caches import CacheConfig, EvaluateConfig, cache_paths
+from stages.caches import CacheConfig, cache_paths
 from stages.inputs import RunsConfig
-from stages.parts import StudentConfig
+from stages.parts import EvaluateConfig, StudentConfig
 
 
 class Experiment(Section):
@@ -37,5 +37,11 @@ class Experiment(Section):
 
     def caches_written(self) -> dict[str, Path]:
         """The stores that `cache-teacher` writes, by what they are for."""
-        paths = cache_paths(self.store)
+        return self._needed(cache_paths(self.store))
+
+    def caches_read(self) -> dict[str, Path]:
+        """The stores that students learn from and are evaluated by: those written, unless `caches` names others."""
+        return self._needed(cache_paths(self.store, self.caches))
+
+    def _needed(self, paths: dict[str, Path]) -> dict[str, Path]:
         return {what: path for what, path in paths.items() if what != "holdout" or self.data.holdout is not None}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,6 +41,11 @@ class RunsConfig(Section):
     def student(self, student: str, objectives: str, seed: int) -> Path:
         """The folder of one student."""
         return self.path / "students" / student / objectives / f"seed-{seed}"
+
+    def folders(self, students: Collection[str], objectives: Collection[str]) -> list[Path]:
+        """The folders of every student with every objective set and seed."""
+        pairs = [(student, name) for student in students for name in objectives]
+        return [self.student(student, name, seed) for student, name in pairs for seed in self.seeds]
 
     @property
     def evaluation(self) -> Path:

@@ -12,7 +12,7 @@ from pipeline.config import Section
 from pipeline.data import DataConfig, PackedDataset, Samples, select
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.models import Network, NetworkConfig, build_network
-from pipeline.views import Views, ViewsConfig, build_views
+from pipeline.views import Operations, Views, ViewsConfig, build_views
 
 
 class StudentConfig(NetworkConfig):
@@ -23,6 +23,13 @@ class StudentConfig(NetworkConfig):
     def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
         """The same, normalised as the teacher where it does not say how."""
         return self.model_copy(update={"mean": self.mean or teacher.mean, "std": self.std or teacher.std})
+
+
+class EvaluateConfig(Section):
+    """The split that is reported, and the operations of its one view (none: the images as they are)."""
+
+    split: str = "test"
+    operations: Operations = ()
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,6 @@ def run(source: Source, *, replace: bool) -> None:
     describe(PackedDataset.open(data.path))
     for line in report.unreadable:
         print(f"  skipped {line}")
-    for line in report.unreadable:
-        print(f"  skipped {line}")
 
 
 def describe(dataset: PackedDataset) -> None:

@@ -15,10 +15,10 @@ from pipeline.signals import SignalsConfig
 from pipeline.store import Scratch, StoreConfig, TeacherCache, fingerprint
 from pipeline.training import FromCache, Steps, TrainConfig, Verify, check_views, train
 from pipeline.views import ViewsConfig
-from stages.caches import CacheConfig, EvaluateConfig, all_logits, cache_paths, open_cache
+from stages.caches import CacheConfig, all_logits, cache_paths, open_cache
 from stages.inputs import RunsConfig, Source, only
 from stages.learning import Scorer, objective_set, shapes_of, training_of, write_run
-from stages.parts import Data, StudentConfig, build, one_view
+from stages.parts import Data, EvaluateConfig, StudentConfig, build, one_view
 
 
 class Inputs(Section):

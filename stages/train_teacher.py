@@ -18,7 +18,7 @@ from pipeline.training import Drawn, Steps, TrainConfig, train
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
 from stages.learning import Scorer, objective_set, write_run
-from stages.parts import Data, build, one_view
+from stages.parts import Data, EvaluateConfig, build, one_view
 
 ENDLESS = range(2**31)
 """View numbers: without a cache, every epoch draws views of its own."""
@@ -31,6 +31,7 @@ class Inputs(Section):
     teacher: TeacherConfig
     teacher_training: TrainConfig
     views: ViewsConfig = ViewsConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def run(source: Source, *, replace: bool, wait: bool) -> None:
@@ -66,7 +67,8 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
         scorer = None
         if data.holdout is not None and data.holdout.labels is not None:
             labels = torch.from_numpy(data.holdout.labels)
-            scorer = Scorer(data.holdout, labels, one_view(data.holdout), training)
+            views = one_view(data.holdout, inputs.evaluate.operations)
+            scorer = Scorer(data.holdout, labels, views, training)
         result = train(
             network,
             objectives,

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from stages import cache_teacher, prepare_data, train_student, train_teacher
@@ -100,7 +103,7 @@ def content(folder: Path) -> dict[str, bytes]:
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an experiment with data, teacher and caches. Not to be changed."""
     folder = begin(tmp_path_factory.mktemp("road"))
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         _work_in(folder, patch)
         prepare_data.run(source(), replace=False)
         train_teacher.run(source(), replace=False, wait=False)
@@ -113,7 +116,7 @@ def travelled(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with every student trained. Not to be changed."""
     folder = tmp_path_factory.mktemp("travelled") / "road"
     shutil.copytree(road, folder)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, one_thread():
         _work_in(folder, patch)
         for name, objectives in RUNS:
             student(name, objectives)
@@ -136,6 +139,17 @@ def _moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(folder, copy)
     _work_in(copy, patch)
     return copy
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Tiny networks gain nothing from a second thread, which spins where the cores are busy: 50 times slower."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _work_in(folder: Path, patch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ class Inner(Section):
 
 class Outer(Section):
     train: Inner = Inner()
-    students: dict[str, Inner] = {}
+    students: dict[str, Inner] = Field(default_factory=dict)
     items: tuple[Inner, ...] = ()
 
 

@@ -150,8 +150,8 @@ def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Seq
             panel.plot(teacher_cost, top1, TEACHER_MARKER, color=INK, markersize=13)
         label = f"teacher {_short(teacher.model)}"
         panel.annotate(
-            label, (0.01, top1), xycoords=("axes fraction", "data"), xytext=(0, 4), textcoords="offset points",
-            fontsize=9, color=INK, parse_math=False,
+            label, (0.99, top1), xycoords=("axes fraction", "data"), xytext=(0, 9), textcoords="offset points",
+            horizontalalignment="right", fontsize=9, color=INK, parse_math=False,
         )  # fmt: skip
     _dress(panel)
     panel.margins(y=0.12)

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pipeline.data import Samples
+from pipeline.data import Images, Samples
 from pipeline.store import EncodedSignals, TeacherCache
 from pipeline.training.config import TrainConfig
-from pipeline.views import Views
+from pipeline.views import Views, sizes_of
 
 WINDOW_BLOCKS = 16
 """Row blocks shuffled together: larger stores are read window by window, so that reads stay local."""
@@ -25,8 +25,8 @@ WINDOW_BLOCKS = 16
 class AnswerSource(Protocol):
     """Where a step's view parameters and the teacher's answers come from."""
 
-    def parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
-        """The drawn parameters [B, P] of a view of samples."""
+    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
+        """The drawn parameters [B, P] of a view of samples, whose images are `images`."""
 
     def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> EncodedSignals | None:
         """What the teacher said of a view of samples, whose rendered pixels are `images`."""
@@ -38,7 +38,7 @@ class FromCache:
     def __init__(self, cache: TeacherCache) -> None:
         self.cache = cache
 
-    def parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
+    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
         """As they were stored."""
         return self.cache.view_parameters(view, samples)
 
@@ -53,9 +53,10 @@ class Drawn:
     def __init__(self, views: Views, samples: Samples) -> None:
         self.views, self.samples = views, samples
 
-    def parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Drawn for the samples' positions in their split."""
-        return self.views.parameters(view, self.samples.positions[samples])
+    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
+        """Drawn for the samples' positions in their split, and the sizes of their images where they matter."""
+        sizes = sizes_of(images) if self.views.needs_sizes else None
+        return self.views.parameters(view, self.samples.positions[samples], sizes)
 
     def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> EncodedSignals | None:
         """None."""
@@ -164,7 +165,7 @@ class Steps(Dataset[Step]):
     def render(self, view: int, rows: NDArray[np.int64]) -> Tensor:
         """The pixels of a view of samples, uint8 [B, C, H, W]."""
         images = self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
-        return self.views.apply(images, self.source.parameters(view, rows))
+        return self.views.apply(images, self.source.parameters(view, rows, images))
 
 
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:

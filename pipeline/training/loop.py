@@ -19,7 +19,7 @@ from pipeline.objectives import Batch, ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Step, Steps, loader
-from pipeline.training.checkpoint import Checkpoint
+from pipeline.training.checkpoint import NAME, Checkpoint
 from pipeline.training.history import HOLDOUT, History
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 
@@ -92,12 +92,12 @@ class Trainer:
         return Checkpoint(epoch, *states, ema, history.rows, seconds)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint."""
+        """Go back to a checkpoint. Raises RuntimeError, ValueError or KeyError if it is of another run."""
         self.network.model.load_state_dict(checkpoint.model)
         self.objectives.load_state_dict(checkpoint.objectives)
         self.optimizer.load_state_dict(checkpoint.optimizer)
-        if self.ema is not None and checkpoint.ema is not None:
-            self.ema.module.load_state_dict(checkpoint.ema)
+        if self.ema is not None:
+            self.ema.module.load_state_dict(checkpoint.ema or {})
 
 
 def train(
@@ -122,7 +122,15 @@ def train(
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.samples.count
     history, done, seconds = History(), 0, 0.0
     if folder is not None and (found := Checkpoint.load(folder)):
-        trainer.restore(found)
+        try:
+            trainer.restore(found)
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise TrainingError(
+                "the checkpoint is of another run",
+                where=folder / NAME,
+                got=str(error).splitlines()[0],
+                fix="delete it to start this run from the beginning",
+            ) from None
         history, done, seconds = History(found.history), found.epoch, found.seconds
 
     progress.begin(name, len(steps), "steps", done * per_epoch)
@@ -132,13 +140,15 @@ def train(
         for epoch in range(done, config.epochs):
             start = time.perf_counter()
             sums: dict[str, Tensor] = {}
+            seen: dict[str, int] = {}
             for _ in range(per_epoch):
                 step = next(batches).to(trainer.device)
                 value = trainer.update(step)
                 for term, amount in {"loss": value.total.detach(), **value.terms}.items():
                     sums[term] = sums.get(term, torch.zeros_like(amount)) + amount * len(step.sample)
+                    seen[term] = seen.get(term, 0) + len(step.sample)  # schedules switch within epochs
                 progress.advance(1)
-            means = {term: float(total) / count for term, total in sums.items()}  # waits for the device
+            means = {term: float(total) / seen[term] for term, total in sums.items()}  # waits for the device
             passed = time.perf_counter() - start
             seconds += passed
             rate = {"images_per_second": count / passed, "seconds": seconds}

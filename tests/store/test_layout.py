@@ -39,7 +39,7 @@ def test_chunk_files_are_neither_small_nor_large(largest: int, samples: int, mic
 
 
 def test_rows_of_known_stores() -> None:
-    # CIFAR-100 with a 25.6 kB map: 14 blocks of 92 MB, the last of them nearly full. Logits alone: one 16 MiB file holds all of it.
+    # CIFAR-100 with a 25.6 kB map: 14 even blocks of 92 MB. Logits alone: one 16 MiB file holds all of it.
     assert choose_rows(25_600, 50_000, 256) == 3584
     assert choose_rows(200, 50_000, 256) == 50_000
     assert choose_rows(2048, 10_000, 256) == 10_000

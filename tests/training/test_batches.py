@@ -80,7 +80,7 @@ def test_a_step_is_the_replayed_view_its_labels_and_the_stored_answers(road: Pat
     assert data.labels is not None
     assert step.labels.tolist() == data.labels[rows].tolist()
     parameters = rendering.parameters(view, data.positions[rows])
-    assert np.array_equal(run.source.parameters(view, rows), parameters)
+    assert np.array_equal(run.source.parameters(view, rows, data.read(rows)), parameters)
     assert torch.equal(step.images, rendering.apply(data.read(rows), parameters))
     assert step.answers is not None
     expected = stored.read(view, rows)

@@ -1,0 +1,183 @@
+"""dvc.yaml says what every stage depends on: neither a file too few nor one too many."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment import begin
+
+from pipeline.config import parse_yaml
+from stages import dvc_file
+from stages.dependencies import CODE, COMMON
+from stages.experiment import Experiment
+from stages.inputs import SECTIONS, Source
+
+ROOT = Path(__file__).resolve().parents[2]
+PRINTED = ("pipeline/cli.py", "pipeline/progress.py")
+"""Decide what is printed, never what is written."""
+
+COMMANDS = {
+    "prepare-data": "prepare-data",
+    "train-teacher": "train-teacher",
+    "cache-teacher": "cache-teacher",
+    **{name: f"train-student --student small --objectives {name}" for name in ("hard", "kd", "lfcc")},
+    "evaluate": "evaluate",
+    "report": "report",
+}
+OBJECTIVES = {"hard": ["hard_label"], "kd": ["hard_label", "kd"], "lfcc": ["hard_label", "lfcc"]}
+
+# Every command in a process of its own. They are forked from one that has imported what is not ours: the import of
+# torch and timm takes longer than all stages.
+DRIVER = """
+import json, os, sys
+import h5py, jinja2, matplotlib.figure, rich.console, safetensors.torch, timm, torch, torchvision, zarr
+torch.set_num_threads(1)
+for name, arguments in json.loads(sys.argv[1]).items():
+    assert not any(module.split(".")[0] in ("pipeline", "stages") for module in sys.modules)
+    process = os.fork()
+    if process == 0:
+        try:
+            from pipeline.cli import main
+            main(arguments.split() + ["--config", "tiny.yaml"], standalone_mode=False)
+            ours = [m for n, m in sys.modules.items() if n.split(".")[0] in ("pipeline", "stages")]
+            with open(f"{name}.json", "w") as file:
+                json.dump(sorted(m.__file__ for m in ours if m.__file__), file)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    if os.waitpid(process, 0)[1] != 0:
+        sys.exit(f"{name} failed")
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The files of ours that every command imports, by paths in the repository."""
+    folder = begin(tmp_path_factory.mktemp("imports"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-c", DRIVER, json.dumps(COMMANDS)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = {name: json.loads((folder / f"{name}.json").read_text()) for name in COMMANDS}
+    return {name: {Path(file).relative_to(ROOT).as_posix() for file in files} for name, files in found.items()}
+
+
+def covers(dependency: str, file: str) -> bool:
+    return file == dependency or file.startswith(f"{dependency}/")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_stage_imports_what_it_depends_on_and_nothing_else(imported: dict[str, set[str]], name: str):
+    stage = COMMANDS[name].split()[0]
+    files = [f"pipeline/objectives/{file}.py" for file in OBJECTIVES.get(name, ())]
+    dependencies = [*COMMON, *CODE[stage], *files]
+    assert len(set(dependencies)) == len(dependencies)
+    assert "stages/dependencies.py" not in imported[name]
+    mine = imported[name] - set(PRINTED)
+    missing = sorted(file for file in mine if not any(covers(each, file) for each in dependencies))
+    idle = sorted(each for each in dependencies if not any(covers(each, file) for file in mine))
+    assert (missing, idle) == ([], [])
+
+
+def test_the_teacher_needs_no_objective_but_its_own_and_the_cache_none_at_all(imported: dict[str, set[str]]):
+    def plugins(name: str) -> set[str]:
+        files = (Path(file) for file in imported[name] if file.startswith("pipeline/objectives/"))
+        return {file.stem for file in files if not file.name.startswith("_")}
+
+    assert plugins("train-teacher") == {"hard_label"}
+    assert plugins("evaluate") == plugins("report") == plugins("prepare-data") == set()
+    others = ("objectives", "evaluation", "training")
+    assert not [file for file in imported["cache-teacher"] if file.split("/")[1] in others]
+
+
+def test_dependencies_exist():
+    for stage, files in CODE.items():
+        for file in (*COMMON, *files):
+            assert (ROOT / file).exists(), f"{stage}: {file}"
+
+
+def test_the_sections_of_stages_are_those_of_an_experiment():
+    assert tuple(Experiment.model_fields) == SECTIONS
+
+
+def without_comments(text: str) -> str:
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
+
+
+def test_the_committed_file_is_the_one_that_the_configuration_gives(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(ROOT)
+    dvc_file.run(Source(Path("configs/digits.yaml")), None)
+    printed = capsys.readouterr().out
+    committed = Path("dvc.yaml").read_text()
+    help_text = "run `pipeline dvc-file --config configs/digits.yaml --output dvc.yaml`"
+    assert without_comments(committed) == without_comments(printed), help_text
+    assert "pipeline dvc-file --config configs/digits.yaml" in committed.splitlines()[1]
+
+
+def written(folder: Path, *overrides: str, output: Path = Path("dvc.yaml")) -> dict[str, Any]:
+    begin(folder)
+    dvc_file.run(Source(Path("tiny.yaml"), overrides), output)
+    value: dict[str, Any] = parse_yaml(output.read_text(), str(output))
+    return value
+
+
+@pytest.fixture
+def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_stages_are_chained_by_what_they_write_and_read(empty: Path):
+    stages = written(empty)["stages"]
+    expected = ["prepare-data", "train-teacher", "cache-teacher"]
+    expected += [f"train-student-{name}" for name in ("hard", "kd", "lfcc")] + ["evaluate", "report"]
+    assert list(stages) == expected
+    assert stages["prepare-data"]["deps"] == ["raw.h5"]
+    assert stages["train-teacher"]["outs"] == ["artifacts/teacher"]
+    caches = [f"artifacts/caches/tiny{kind}.zarr" for kind in ("", ".holdout", ".evaluation")]
+    assert stages["cache-teacher"]["outs"] == caches
+    student = stages["train-student-kd"]
+    assert student["deps"] == ["data.h5", *caches[:2]]
+    assert student["outs"] == ["artifacts/tiny/students/${item.student}/kd/seed-${item.seed}"]
+    assert student["matrix"] == {"student": ["small", "vit"], "seed": [0]}
+    (params,) = student["params"]
+    assert params["tiny.yaml"] == ["data", "train", "students.${item.student}", "objectives.kd"]  # of what is written
+    folders = [f"artifacts/tiny/students/{s}/{o}/seed-0" for s in ("small", "vit") for o in ("hard", "kd", "lfcc")]
+    assert stages["evaluate"]["deps"] == ["data.h5", "artifacts/teacher/teacher.safetensors", caches[2], *folders]
+
+
+def test_code_is_a_dependency_in_a_checkout_only(empty: Path):
+    assert written(empty)["stages"]["cache-teacher"]["deps"][0] == "data.h5"
+    (empty / "pipeline").mkdir()
+    (empty / "pipeline/cli.py").touch()
+    stages = written(empty)["stages"]
+    assert set(CODE["cache-teacher"]) <= set(stages["cache-teacher"]["deps"])
+    assert "pipeline/objectives/lfcc.py" in stages["train-student-lfcc"]["deps"]
+    assert "pipeline/objectives/lfcc.py" not in stages["train-student-kd"]["deps"]
+
+
+def test_a_file_elsewhere_names_the_working_directory(empty: Path):
+    (empty / "experiments/one").mkdir(parents=True)
+    content = written(empty, output=Path("experiments/one/dvc.yaml"))
+    assert {stage["wdir"] for stage in content["stages"].values()} == {"../.."}
+    assert content["metrics"][0] == "../../artifacts/tiny/students/small/hard/seed-0/metrics.json"
+
+
+def test_students_of_another_cache_depend_on_that_cache(empty: Path):
+    stages = written(empty, "caches=[{path: elsewhere/big.zarr}]")["stages"]
+    assert stages["train-student-kd"]["deps"] == ["data.h5", "elsewhere/big.zarr", "elsewhere/big.holdout.zarr"]
+    assert "elsewhere/big.evaluation.zarr" in stages["evaluate"]["deps"]
+
+
+def test_an_experiment_without_holdout_has_neither_its_cache_nor_its_curve(empty: Path):
+    content = written(empty, "data.holdout=null")
+    assert len(content["stages"]["cache-teacher"]["outs"]) == 2
+    assert [plot["y"] for entry in content["plots"] for plot in entry.values()] == [["loss"]] * 6

@@ -1,0 +1,156 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from experiment import RUNS, TEST, source
+from safetensors.torch import load_file
+
+from pipeline.data import PackedDataset
+from pipeline.errors import DataError, ModelError
+from pipeline.evaluation import read_evaluation
+from pipeline.models import build_network
+from pipeline.store import TeacherCache
+from stages import evaluate, report
+
+EVALUATION = Path("artifacts/tiny/evaluation.json")
+STUDENTS = Path("artifacts/tiny/students")
+
+
+@pytest.fixture(autouse=True)
+def _rates_are_not_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.evaluation.cost import Rate
+
+    monkeypatch.setattr(evaluate, "images_per_second", lambda *arguments, **options: Rate(1000.0, 900.0, 1100.0, 3))
+
+
+def test_every_student_and_the_teacher_are_measured(there: Path, capsys: pytest.CaptureFixture[str]):
+    evaluate.run(source())
+    assert capsys.readouterr().out == f"{EVALUATION}: 6 students on split 'test'\n"
+    found = read_evaluation(EVALUATION)
+    assert [(each.student, each.objectives) for each in found.students] == RUNS
+    assert found.experiment == "tiny"
+    assert all(each.metrics.count == TEST for each in found.students)
+    assert all(each.images_per_second == 1000.0 for each in found.students)
+    assert found.teacher is not None
+    assert found.teacher.metrics.agreement == 1.0
+    assert found.teacher.metrics.kl == pytest.approx(0.0, abs=1e-12)
+    assert found.teacher.parameters == sum(
+        value.numel()
+        for name, value in load_file("artifacts/teacher/teacher.safetensors").items()
+        if "running" not in name and "num_batches" not in name
+    )
+
+
+def test_metrics_are_those_of_the_saved_weights_on_the_test_split(there: Path):
+    evaluate.run(source())
+    result = next(each for each in read_evaluation(EVALUATION).students if each.objectives == "kd")
+    split = PackedDataset.open(Path("data.h5")).split("test")
+    assert split.labels is not None
+    network = build_network(
+        "cifar_resnet8",
+        4,
+        weights=STUDENTS / "small/kd/seed-0/student.safetensors",
+        input_size=8,
+        options={"widths": [16, 16, 16]},
+    ).eval()
+    with torch.inference_mode():
+        images = split.read(np.arange(TEST))
+        assert isinstance(images, torch.Tensor)
+        logits = network(images).logits
+    teacher = TeacherCache.open(Path("artifacts/caches/tiny.evaluation.zarr")).read(0, np.arange(TEST)).logits
+    labels = torch.from_numpy(split.labels)
+    assert result.metrics.top1 == pytest.approx((logits.argmax(1) == labels).double().mean().item())
+    assert result.metrics.nll == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
+    assert result.metrics.agreement == pytest.approx((logits.argmax(1) == teacher.argmax(1)).double().mean().item())
+
+
+def test_untrained_students_are_left_out_with_a_note(there: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree(STUDENTS / "vit")
+    evaluate.run(source("runs.seeds=[0,1]"))
+    printed = capsys.readouterr()
+    notes = [line for line in printed.err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 9
+    assert f"note: {STUDENTS}/vit/kd/seed-0 is not trained yet and left out" in notes
+    assert f"note: {STUDENTS}/small/kd/seed-1 is not trained yet and left out" in notes
+    assert [each.student for each in read_evaluation(EVALUATION).students] == ["small"] * 3
+
+
+def test_nothing_trained_is_an_error_that_says_what_to_do(here: Path):
+    with pytest.raises(DataError, match="no student is trained yet") as error:
+        evaluate.run(source())
+    assert "do: run `pipeline train-student`" in str(error.value)
+    assert not EVALUATION.exists()
+
+
+def test_without_the_evaluation_cache_there_is_no_agreement(there: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.rmtree("artifacts/caches/tiny.evaluation.zarr")
+    evaluate.run(source())
+    assert "note: no evaluation cache" in capsys.readouterr().err
+    found = read_evaluation(EVALUATION)
+    assert found.teacher is None
+    assert all(each.metrics.agreement is None for each in found.students)
+
+
+def test_without_the_teachers_weights_it_is_measured_by_its_answers(there: Path):
+    Path("artifacts/teacher/teacher.safetensors").unlink()
+    evaluate.run(source())
+    teacher = read_evaluation(EVALUATION).teacher
+    assert teacher is not None
+    assert teacher.parameters is None
+    assert teacher.metrics.count == TEST
+
+
+def test_another_split_does_not_fit_the_evaluation_cache(there: Path):
+    with pytest.raises(DataError, match="the teacher's logits do not belong to these images"):
+        evaluate.run(source("evaluate.split=train"))
+
+
+def test_a_split_that_is_not_there(there: Path):
+    with pytest.raises(DataError, match="there is no split 'tset'") as error:
+        evaluate.run(source("evaluate.split=tset"))
+    assert "did you mean 'test'?" in str(error.value)
+
+
+def test_a_student_whose_configuration_changed_since(there: Path):
+    with pytest.raises(ModelError, match="the weights do not fit the model"):
+        evaluate.run(source("students.small.options={widths: [16, 16, 32]}"))
+
+
+def test_the_report_is_a_page_a_table_and_numbers(there: Path, capsys: pytest.CaptureFixture[str]):
+    evaluate.run(source())
+    capsys.readouterr()
+    report.run(source(), write=True, table=True)
+    printed = capsys.readouterr().out
+    folder = Path("artifacts/tiny/report")
+    names = {"report.html", "table.md", "summary.json", "accuracy_cost.csv", "overview.png"}
+    assert {path.name for path in folder.iterdir()} == names
+    page = (folder / "report.html").read_text()
+    for text in ("cifar_resnet8", "lfcc", "learning_rate: 0.001", "<svg"):
+        assert text in page
+    assert "src=" not in page.replace('src="data:', "")  # nothing is fetched
+    summary = json.loads((folder / "summary.json").read_text())
+    assert set(summary["students"]) == {"small", "vit"}
+    assert set(summary["students"]["vit"]) == {"hard", "kd", "lfcc"}
+    assert "small" in printed
+    assert printed.endswith(f"report: {folder}/report.html\n")
+
+
+def test_the_report_may_only_be_shown_or_only_be_written(there: Path, capsys: pytest.CaptureFixture[str]):
+    evaluate.run(source())
+    capsys.readouterr()
+    report.run(source(), write=False, table=True)
+    assert not Path("artifacts/tiny/report").exists()
+    assert "vit" in capsys.readouterr().out
+    report.run(source(), write=True, table=False)
+    assert capsys.readouterr().out == "report: artifacts/tiny/report/report.html\n"
+
+
+def test_nothing_evaluated_is_an_error_that_says_what_to_do(here: Path):
+    with pytest.raises(DataError, match="nothing is evaluated yet") as error:
+        report.run(source(), write=True, table=True)
+    assert "do: run `pipeline evaluate`" in str(error.value)
