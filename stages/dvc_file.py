@@ -25,14 +25,15 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
     stages: dict[str, Any] = {}
 
     def stage(name: str, code: str, arguments: str, deps: Sequence[Path], outs: Sequence[Any], **more: Any) -> None:
-        code_files = [*COMMON, *CODE[code], *more.pop("files", ())] if with_code else []
+        methods = more.pop("files", ())
+        files = [*COMMON, *CODE[code], *methods] if with_code else []
         # DVC refuses parameters that the file leaves to their defaults.
         sections = [key for key in more.pop("params") if "${" in key or _written(raw, key)]
         stages[name] = {
             **({"wdir": up} if up != "." else {}),
             **more,
             "cmd": f"pipeline {code} --config {config}{arguments}",
-            "deps": [*sorted(code_files), *(path.as_posix() for path in deps)],
+            "deps": [*sorted(files), *(path.as_posix() for path in deps)],
             "params": [{config: sections}],
             "outs": [out.as_posix() if isinstance(out, Path) else out for out in outs],
         }
