@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 import sys
 
 import pytest
@@ -87,12 +88,14 @@ def test_the_source_may_not_be_the_target():
     assert "would be overwritten" in refused("{path: x.h5, source: {name: hdf5, path: x.h5}}")
 
 
-def test_only_the_named_source_is_imported(monkeypatch):
-    package = "pipeline.data.sources."
-    for module in [name for name in sys.modules if name.startswith(package)]:
-        monkeypatch.delitem(sys.modules, module)
-    for heavy in ("torchvision", "sklearn"):
-        monkeypatch.setitem(sys.modules, heavy, None)  # importing it would raise
-    read("{path: x.h5, source: {name: digits}}")
-    assert [name for name in sys.modules if name.startswith(package)] == [package + "digits"]
-    read("{path: x.h5, source: {name: torchvision, dataset: MNIST}}")
+def test_only_the_named_source_is_imported():
+    code = (
+        "import sys\n"
+        "from pipeline.data import DataConfig\n"
+        "sys.modules['torchvision'] = sys.modules['sklearn'] = None  # importing them would raise\n"
+        "for name, more in (('digits', {}), ('torchvision', {'dataset': 'MNIST'})):\n"
+        "    DataConfig.model_validate({'path': 'x.h5', 'source': {'name': name, **more}})\n"
+        "    print(sorted(m.rpartition('.')[2] for m in sys.modules if m.startswith('pipeline.data.sources.')))\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["['digits']", "['digits', 'torchvision']"]
