@@ -36,7 +36,7 @@ class ErrorsForPeople(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
-            click.echo("\ninterrupted: run the same command again to go on from here", err=True)
+            click.echo("\ninterrupted: run the same command again; what was finished is kept", err=True)
             sys.exit(130)
         except Exception as error:
             if context.params.get("show_traceback"):
@@ -49,7 +49,10 @@ class ErrorsForPeople(click.Group):
                 click.echo(f"error: {error.strerror or error}{where}", err=True)
                 sys.exit(1)
             click.echo(f"error: {type(error).__name__}: {error}", err=True)
-            click.echo("  do: this is a defect of Decant; report it with the output of --traceback", err=True)
+            click.echo(
+                "  do: this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`",
+                err=True,
+            )
             sys.exit(1)
 
 
@@ -163,8 +166,15 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
 
 @main.command("cache-teacher")
 @config_options
+@click.option(
+    "--part",
+    type=click.Choice(["all", "training", "evaluation"]),
+    default="all",
+    show_default=True,
+    help="Only the store that students learn from, or only those of the holdout and the evaluated split.",
+)
 @artifact_options
-def cache_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait: bool) -> None:
+def cache_teacher(config: Path, overrides: tuple[str, ...], part: Any, replace: bool, wait: bool) -> None:
     """Write what the teacher says about every view to the Zarr store. Goes on where it was stopped.
 
     \b
@@ -175,7 +185,7 @@ def cache_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
     from stages.cache_teacher import run
     from stages.inputs import Source
 
-    run(Source(config, overrides), replace=replace, wait=wait)
+    run(Source(config, overrides), part=part, replace=replace, wait=wait)
 
 
 @main.command("train-student")
@@ -233,7 +243,7 @@ def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
     \b
     Examples:
       pipeline evaluate
-      pipeline evaluate --set evaluate.split=train
+      pipeline evaluate --config configs/cifar100.yaml
     """
     from stages.evaluate import run
     from stages.inputs import Source

@@ -10,11 +10,15 @@ from pathlib import Path
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, ModelError, Problem
 from pipeline.models import Network
+from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
+from pipeline.signals import SignalShapes
 from pipeline.store import StorePlan, expected_plan
 from pipeline.training import build_optimizer, build_scheduler
 from stages.experiment import Experiment
 from stages.learning import objective_set, shapes_of, training_of
-from stages.parts import Data, build, one_view
+from stages.parts import Data, build, evaluated_split, one_view
+
+NO_SHAPES = SignalShapes(0)
 
 SOME_CLASSES = 10
 """Stands for their number as long as there is no packed data set."""
@@ -35,9 +39,11 @@ def bind_experiment(experiment: Experiment, where: Path) -> Bound:
     data, teacher = None, None
     with _collected(problems):
         data = Data.open(experiment.data, experiment.views) if experiment.data.path.exists() else None
-    for samples in _evaluated(experiment, data) if data else ():
+    if data:
         with _collected(problems):
-            one_view(samples, experiment.evaluate.operations)
+            one_view(Samples(evaluated_split(data.dataset, experiment.evaluate)), experiment.evaluate.operations)
+        with _collected(problems):
+            one_view(data.holdout or data.training, experiment.evaluate.operations)
     with _collected(problems, "teacher"):
         teacher = _teacher(experiment, data)
     _students(experiment, data, teacher and teacher[1], problems)
@@ -46,18 +52,16 @@ def bind_experiment(experiment: Experiment, where: Path) -> Bound:
     return Bound(data, *teacher)
 
 
-def _evaluated(experiment: Experiment, data: Data) -> list[Samples]:
-    split = experiment.evaluate.split
-    reported = [Samples(data.dataset.split(split))] if split in data.dataset.splits else []
-    return reported + ([data.holdout] if data.holdout else [])
-
-
 def _teacher(experiment: Experiment, data: Data | None) -> tuple[Network, StorePlan]:
     """The teacher, without weights where they are not here yet, and what its cache will consist of."""
     weights = experiment.teacher.weights
     here = data is not None and isinstance(weights, Path) and weights.exists()
     config = experiment.teacher if here else experiment.teacher.model_copy(update={"weights": None})
     network = build(config, data.classes if data else SOME_CLASSES)
+    if (training := experiment.teacher_training) is not None:
+        nothing = ObjectiveSet("teacher", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
+        optimizer = build_optimizer(network.model, nothing, training, "teacher_training")
+        build_scheduler(optimizer, training, 1, "teacher_training")
     return network, expected_plan(
         network,
         experiment.signals,

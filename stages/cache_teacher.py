@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pipeline.config import Section
 from pipeline.data import DataConfig, Samples
 from pipeline.errors import ConfigError, Problem
@@ -13,7 +15,9 @@ from pipeline.store import StoreConfig, TeacherCache, cache_teacher
 from pipeline.views import Views, ViewsConfig
 from stages.caches import EVALUATION_SIGNALS, cache_paths
 from stages.inputs import Source
-from stages.parts import Data, EvaluateConfig, build, one_view
+from stages.parts import Data, EvaluateConfig, build, evaluated_split, one_view
+
+Part = Literal["all", "training", "evaluation"]
 
 
 class Inputs(Section):
@@ -27,8 +31,11 @@ class Inputs(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-def run(source: Source, *, replace: bool, wait: bool) -> None:
-    """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split."""
+def run(source: Source, *, part: Part = "all", replace: bool, wait: bool) -> None:
+    """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split.
+
+    part: only the first, or only the others: two DVC stages, so that another `evaluate` keeps the first.
+    """
     inputs = source.read(Inputs)
     teacher = inputs.teacher
     if teacher.weights is None:
@@ -40,9 +47,10 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
     jobs: dict[str, tuple[Samples, Views, SignalsConfig]] = {"training": (data.training, data.views, inputs.signals)}
     if data.holdout is not None:
         jobs["holdout"] = (data.holdout, one_view(data.holdout, operations), EVALUATION_SIGNALS)
-    if inputs.evaluate.split in data.dataset.splits:
-        samples = Samples(data.dataset.split(inputs.evaluate.split))
-        jobs["evaluation"] = (samples, one_view(samples, operations), EVALUATION_SIGNALS)
+    reported = Samples(evaluated_split(data.dataset, inputs.evaluate))
+    jobs["evaluation"] = (reported, one_view(reported, operations), EVALUATION_SIGNALS)
+    if part != "all":
+        jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
     for name, (samples, views, signals) in jobs.items():
         path = cache_teacher(
             network,

@@ -36,9 +36,12 @@ def cache_paths(store: StoreConfig, caches: tuple[CacheConfig] | None = None) ->
     return {"training": path, **beside}
 
 
-def all_logits(path: Path) -> Tensor:
-    """The logits [N, K] of the first view in the cache at `path`."""
+def checked_logits(
+    path: Path, teacher: TeacherConfig, classes: int, samples: Samples, views: Views, *, exact: bool = True
+) -> Tensor:
+    """The logits [N, K] in the evaluation cache at `path`. Raises CacheMismatch if it is of anything else."""
     cache = TeacherCache.open(path, signals=())
+    cache.require(*required(teacher, EVALUATION_SIGNALS, classes, samples, views, exact=exact))
     return cache.read(cache.views[0], np.arange(cache.count)).logits
 
 
@@ -49,7 +52,7 @@ def open_cache(path: Path, teacher: TeacherConfig, signals: SignalsConfig, data:
     Raises CacheNotFound, CacheUnfinished, CacheCorrupt, or CacheMismatch with every differing field.
     """
     cache = TeacherCache.open(path)
-    wanted, unchecked = required(teacher, signals, data, data.training, data.views, exact=exact)
+    wanted, unchecked = required(teacher, signals, data.classes, data.training, data.views, exact=exact)
     cache.require(wanted, unchecked)
     if unchecked:
         print(f"note: not checked against {path}: {', '.join(unchecked)}")
@@ -57,10 +60,10 @@ def open_cache(path: Path, teacher: TeacherConfig, signals: SignalsConfig, data:
 
 
 def required(
-    teacher: TeacherConfig, signals: SignalsConfig, data: Data, samples: Samples, views: Views, *, exact: bool
+    teacher: TeacherConfig, signals: SignalsConfig, classes: int, samples: Samples, views: Views, *, exact: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """The parts of a cache's identity that a run names, and the fields that are left unchecked."""
-    network, unchecked = _teacher(teacher, data.classes, exact)
+    network, unchecked = _teacher(teacher, classes, exact)
     seen = data_identity(samples) if exact else {"samples": samples.count, "ids": samples.ids_digest()}
     wanted = {"data": seen, "views": views_identity(views), "teacher": network, "signals": _signals(signals)}
     return wanted, unchecked if exact else [*unchecked, "data.pixels"]

@@ -24,6 +24,9 @@ def run(source: Source, *, as_json: bool) -> None:
     experiment = source.read(Experiment)
     bound = bind_experiment(experiment, source.file)
     data = bound.data
+    if data is None and as_json:
+        print(json.dumps({"packed": False}))
+        return
     if data is None:
         print(f"{source.file}: the configuration is valid")
         print(f"no packed data set yet at {experiment.data.path}: run `pipeline prepare-data`, then check again")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 COMMON = (
     "pipeline/__init__.py",
     "pipeline/config.py",
@@ -36,3 +39,18 @@ CODE: dict[str, tuple[str, ...]] = {
 }
 """What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `progress.py`)
 is left out: it decides what is printed, never what is written."""
+
+
+def written_in(raw: Any, key: str) -> bool:
+    """Whether a configuration says something about a dotted key, instead of leaving it to its default."""
+    for part in key.split("."):
+        if not isinstance(raw, dict) or part not in raw:
+            return False
+        raw = raw[part]
+    return True
+
+
+def local_inputs(source: Any) -> list[Path]:
+    """The files and folders here that a data set is packed from."""
+    path = getattr(source, "path", None)
+    return [path] if isinstance(path, Path) else []

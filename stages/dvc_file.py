@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import read_config, to_yaml
+from pipeline.errors import ConfigError, Problem
 from pipeline.files import write_atomic
-from stages.dependencies import CODE, COMMON
+from stages.dependencies import CODE, COMMON, local_inputs, written_in
 from stages.experiment import Experiment
 from stages.inputs import Source
 
@@ -28,7 +29,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         methods = more.pop("files", ())
         files = [*COMMON, *CODE[code], *methods] if with_code else []
         # DVC refuses parameters that the file leaves to their defaults.
-        sections = [key for key in more.pop("params") if "${" in key or _written(raw, key)]
+        sections = [key for key in more.pop("params") if "${" in key or written_in(raw, key)]
         stages[name] = {
             **({"wdir": up} if up != "." else {}),
             **more,
@@ -39,25 +40,35 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         }
 
     if data.source is not None:
-        local = [path for path in _local_inputs(data.source) if path.exists()]
+        local = [path for path in local_inputs(data.source) if path.exists()]
         stage("prepare-data", "prepare-data", "", local, [data.path], params=["data"])
     weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
     if experiment.teacher_training is not None and weights:
-        sections = ["data", "teacher", "teacher_training", "views", "evaluate.operations"]
+        network = [f"teacher.{key}" for key in ("model", "weights", "options", "input_size", "mean", "std")]
+        sections = ["data", *network, "teacher_training", "views", "evaluate.operations"]
         stage("train-teacher", "train-teacher", "", [data.path], [weights[0].parent], params=sections)
     written, caches = experiment.caches_written(), experiment.caches_read()
-    sections = ["data", "teacher", "views", "signals", "store", "evaluate"]
-    stage("cache-teacher", "cache-teacher", "", [data.path, *weights], list(written.values()), params=sections)
+    sections, inputs = ["data", "teacher", "views", "signals", "store"], [data.path, *weights]
+    main = written.pop("training")
+    stage("cache-teacher", "cache-teacher", " --part training", inputs, [main], params=sections)
+    # A stage of its own: another split to report must not cost the main cache.
+    sections, beside = ["data", "teacher", "store", "evaluate"], list(written.values())
+    stage("cache-evaluation", "cache-teacher", " --part evaluation", inputs, beside, params=sections)
+    shared = ["data", "train", "views", "caches", "evaluate.operations", "runs.path"]
     for name, entries in experiment.objectives.items():
         stage(
             f"train-student-{name}",
             "train-student",
             f" --student ${{item.student}} --objectives {name} --seed ${{item.seed}}",
             [data.path, *(path for role, path in caches.items() if role != "evaluation")],
-            [runs.student("${item.student}", name, 0).as_posix().replace("seed-0", "seed-${item.seed}")],
+            [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
             files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
-            params=["data", "train", "runs.path", "students.${item.student}", f"objectives.{name}"],
+            params=[
+                *shared,
+                "students.${item.student}",
+                f"objectives.{name}",
+            ],
         )
     students = runs.folders(experiment.students, experiment.objectives)
     evaluated = [data.path, *weights, caches["evaluation"], *students]
@@ -81,21 +92,11 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
     }
 
 
-def _written(raw: Any, key: str) -> bool:
-    for part in key.split("."):
-        if not isinstance(raw, dict) or part not in raw:
-            return False
-        raw = raw[part]
-    return True
-
-
-def _local_inputs(source: Any) -> list[Path]:
-    path = getattr(source, "path", None)
-    return [path] if isinstance(path, Path) else []
-
-
 def run(source: Source, output: Path | None) -> None:
     """Write the file, or print it."""
+    if source.overrides:
+        fix = "write the values to the configuration, or run the commands without DVC"
+        raise ConfigError([Problem("--set", "a dvc.yaml runs the configuration as it is written", fix=fix)])
     experiment = source.read(Experiment)
     folder = output.parent if output else Path()
     target = f" --output {output.as_posix()}" if output else ""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Section
+from pipeline.config import Name, Section
 from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
 from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
@@ -19,9 +19,9 @@ from pipeline.models import NetworkConfig, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
 from pipeline.store import StoreConfig
-from stages.caches import CacheConfig, all_logits, cache_paths
+from stages.caches import CacheConfig, cache_paths, checked_logits
 from stages.inputs import RunsConfig, Source
-from stages.parts import EvaluateConfig, StudentConfig, build, one_view
+from stages.parts import EvaluateConfig, StudentConfig, build, evaluated_split, one_view, trained_network
 
 BATCH = 500
 
@@ -33,7 +33,7 @@ class Inputs(Section):
     teacher: TeacherConfig
     store: StoreConfig
     caches: tuple[CacheConfig] | None = None
-    students: dict[str, StudentConfig]
+    students: dict[Name, StudentConfig]
     objectives: dict[str, Any]
     evaluate: EvaluateConfig = EvaluateConfig()
     runs: RunsConfig
@@ -73,7 +73,7 @@ class Judge:
 
     def __init__(self, inputs: Inputs, data: PackedDataset) -> None:
         self.inputs, self.classes = inputs, len(data.class_names)
-        self.samples = Samples(data.split(inputs.evaluate.split))
+        self.samples = Samples(evaluated_split(data, inputs.evaluate))
         if self.samples.labels is None:
             fix = "name a labeled split with --set evaluate.split=..."
             raise DataError("the split has no labels", where=inputs.evaluate.split, fix=fix)
@@ -83,7 +83,9 @@ class Judge:
         height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
         self.shape = (channels, height, width)
         path = cache_paths(inputs.store, inputs.caches)["evaluation"]
-        self.answers: Tensor | None = all_logits(path) if path.exists() else None
+        self.answers: Tensor | None = None
+        if path.exists():
+            self.answers = checked_logits(path, inputs.teacher, self.classes, self.samples, self.views)
         self._rates: dict[str, float] = {}
 
     def measured(self, name: str, config: NetworkConfig, logits: Tensor | None = None) -> dict[str, Any]:
@@ -103,8 +105,7 @@ class Judge:
     def student(self, folder: Path) -> StudentResult:
         """The student in a folder."""
         run = RunMetrics.read(folder / "metrics.json")
-        config = self.inputs.students[run.student].preprocessed_as(self.inputs.teacher)
-        config = config.model_copy(update={"weights": folder / "student.safetensors"})
+        config = trained_network(folder, run.student).model_copy(update={"weights": folder / "student.safetensors"})
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
         return StudentResult(**facts, **self.measured(run.student, config))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from pipeline.config import Section
+from pipeline.config import Name, Section
 from pipeline.data import DataConfig
 from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectivesConfig
@@ -29,7 +29,7 @@ class Experiment(Section):
     signals: SignalsConfig = SignalsConfig()
     store: StoreConfig
     caches: tuple[CacheConfig] | None = None
-    students: dict[str, StudentConfig] = Field(default_factory=dict)
+    students: dict[Name, StudentConfig] = Field(default_factory=dict)
     objectives: ObjectivesConfig = Field(default_factory=dict)
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()

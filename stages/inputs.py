@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline import plugins
 from pipeline.config import Raw, Section, bind, read_config
@@ -36,9 +36,16 @@ class RunsConfig(Section):
     """Where students, their evaluation and the report go, and the seeds that each student is trained with."""
 
     path: Path
-    seeds: tuple[int, ...] = Field((0,), min_length=1)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
 
-    def student(self, student: str, objectives: str, seed: int) -> Path:
+    @field_validator("seeds")
+    @classmethod
+    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds):
+            raise ValueError("names every seed once")
+        return seeds
+
+    def student(self, student: str, objectives: str, seed: int | str) -> Path:
         """The folder of one student."""
         return self.path / "students" / student / objectives / f"seed-{seed}"
 

@@ -27,6 +27,9 @@ from stages.parts import Data, StudentConfig
 
 BATCH = 500
 
+NOT_IN_THE_WEIGHTS = {"device", "workers", "checkpoint_epochs", "resident_gigabytes"}
+"""Keys of `train` that change how a run goes, never what comes out."""
+
 
 def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainConfig:
     """The section `train` with the student's own keys. Raises ConfigError at `students.<name>.train`."""
@@ -56,6 +59,9 @@ def objective_set(
 ) -> ObjectiveSet:
     """The objectives; their initial weights are a function of the seed."""
     labels = None if data.training.labels is None else torch.from_numpy(data.training.labels)
+    if labels is None and all(entry.name == "hard-label" for entry in entries):
+        fix = "add an objective that learns from the teacher, such as kd"
+        raise ConfigError([Problem(f"objectives.{name}", "needs labels, and the split has none", fix=fix)])
     context = Context(data.training.count, data.classes, labels, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from pipeline.config import Section
-from pipeline.data import DataConfig, PackedDataset, Samples, select
+from pipeline import plugins
+from pipeline.config import Section, parse_yaml
+from pipeline.data import DataConfig, PackedDataset, Samples, Split, select
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.models import Network, NetworkConfig, build_network
 from pipeline.views import Operations, Views, ViewsConfig, build_views
@@ -55,6 +57,28 @@ class Data:
         split = dataset.split(config.split)
         training, holdout = select(split, config)
         return cls(dataset, training, holdout, views_of(training, views, "views"))
+
+
+def trained_network(folder: Path, student: str) -> StudentConfig:
+    """The network in a student's folder, as it was trained, whatever the configuration says by now.
+
+    Raises DataError if the folder's own configuration cannot be read.
+    """
+    path = folder / "config.yaml"
+    try:
+        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+        teacher = NetworkConfig(model="teacher", mean=raw["teacher"]["mean"], std=raw["teacher"]["std"])
+        return StudentConfig.model_validate(raw["students"][student]).preprocessed_as(teacher)
+    except (OSError, KeyError, TypeError, ValueError, ConfigError) as error:
+        fix = "train the student again with --replace"
+        raise DataError("cannot read how a student was trained", where=path, got=error, fix=fix) from None
+
+
+def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
+    """The split that is reported. Raises ConfigError, naming the nearest, if there is none of that name."""
+    if evaluate.split not in dataset.splits:
+        raise ConfigError([plugins.unknown("evaluate.split", evaluate.split, dataset.splits)])
+    return dataset.split(evaluate.split)
 
 
 def one_view(samples: Samples, operations: Sequence[Section] = ()) -> Views:

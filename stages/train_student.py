@@ -6,18 +6,19 @@ from pathlib import Path
 
 import torch
 
-from pipeline.config import Section
+from pipeline.config import Name, Section
 from pipeline.data import DataConfig
 from pipeline.models import TeacherConfig
+from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectivesConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store import Scratch, StoreConfig, TeacherCache, fingerprint
 from pipeline.training import FromCache, Steps, TrainConfig, Verify, check_views, train
 from pipeline.views import ViewsConfig
-from stages.caches import CacheConfig, all_logits, cache_paths, open_cache
+from stages.caches import CacheConfig, cache_paths, checked_logits, open_cache
 from stages.inputs import RunsConfig, Source, only
-from stages.learning import Scorer, objective_set, shapes_of, training_of, write_run
+from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, objective_set, shapes_of, training_of, write_run
 from stages.parts import Data, EvaluateConfig, StudentConfig, build, one_view
 
 
@@ -30,7 +31,7 @@ class Inputs(Section):
     signals: SignalsConfig = SignalsConfig()
     store: StoreConfig
     caches: tuple[CacheConfig] | None = None
-    students: dict[str, StudentConfig]
+    students: dict[Name, StudentConfig]
     objectives: ObjectivesConfig
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -56,11 +57,15 @@ def run(
     config = inputs.students[student].preprocessed_as(inputs.teacher)
     entries = inputs.objectives[objectives]
     training = training_of(inputs.train, config, student)
+    device = choose_device(training.device)
+    # Resolved now: a run that goes on elsewhere goes on in the same precision.
+    training = training.model_copy(update={"precision": choose_precision(training.precision, device)})
     folder = output or inputs.runs.student(student, objectives, seed)
 
     data = Data.open(inputs.data, inputs.views)
     paths = cache_paths(inputs.store, inputs.caches)
-    cache = open_cache(paths["training"], inputs.teacher, inputs.signals, data, exact=verify in ("full", "bytes"))
+    exact = verify in ("full", "bytes")
+    cache = open_cache(paths["training"], inputs.teacher, inputs.signals, data, exact=exact)
     shapes = cache.shapes
     network = build(config, shapes.logits, seed=seed)
     chosen = objective_set(objectives, entries, shapes_of(network), shapes, data, seed)
@@ -72,7 +77,9 @@ def run(
     if data.holdout is not None and data.holdout.labels is not None:
         labels = torch.from_numpy(data.holdout.labels)
         views = one_view(data.holdout, inputs.evaluate.operations)
-        teacher = all_logits(paths["holdout"]) if paths["holdout"].exists() else None
+        teacher = None
+        if paths["holdout"].exists():
+            teacher = checked_logits(paths["holdout"], inputs.teacher, data.classes, data.holdout, views, exact=exact)
         scorer = Scorer(data.holdout, labels, views, training, teacher)
 
     identity = {
@@ -82,7 +89,8 @@ def run(
         "labels": data.training.labels_digest(),
         "student": config.model_dump(mode="json", exclude={"train", "weights"}),
         "start": network.weights_digest(),
-        "train": training.model_dump(mode="json", exclude={"device", "workers", "checkpoint_epochs"}),
+        "train": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
+        "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],
         "objectives": [entry.model_dump(mode="json") for entry in entries],
         "seed": seed,
     }

@@ -17,7 +17,7 @@ from pipeline.store import Scratch, fingerprint
 from pipeline.training import Drawn, Steps, TrainConfig, train
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
-from stages.learning import Scorer, objective_set, write_run
+from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, objective_set, write_run
 from stages.parts import Data, EvaluateConfig, build, one_view
 
 ENDLESS = range(2**31)
@@ -29,7 +29,7 @@ class Inputs(Section):
 
     data: DataConfig
     teacher: TeacherConfig
-    teacher_training: TrainConfig
+    teacher_training: TrainConfig | None = None
     views: ViewsConfig = ViewsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
@@ -38,6 +38,9 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
     """Train `teacher` by `teacher_training` and publish the folder of `teacher.weights`."""
     inputs = source.read(Inputs)
     weights, training, seed = inputs.teacher.weights, inputs.teacher_training, 0
+    if training is None:
+        print("no section teacher_training: the configuration brings its teacher, nothing is trained")
+        return
     if not isinstance(weights, Path):
         expected = "a file in a folder of its own, such as artifacts/teacher/teacher.safetensors"
         raise ConfigError([Problem("teacher.weights", "names no file to write", expected, repr(weights))])
@@ -49,7 +52,8 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
         "artifact": "teacher",
         "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
         "network": plain.model_dump(mode="json", exclude={"device", "micro_batch", "precision"}),
-        "training": training.model_dump(mode="json", exclude={"device", "workers", "checkpoint_epochs"}),
+        "classes": data.classes,
+        "training": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
         "views": data.views.identity(),
         "seed": seed,
     }

@@ -451,7 +451,7 @@ def test_an_interruption_says_how_to_go_on(here: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(stages.check, "run", interrupted)
     result = run("check")
     assert result.exit_code == 130
-    assert "interrupted: run the same command again to go on from here" in result.stderr
+    assert "interrupted: run the same command again; what was finished is kept" in result.stderr
 
 
 def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -492,7 +492,7 @@ def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(here: Path
 
     code, errors = ended_by(signal.SIGTERM)
     assert code == 130, errors
-    assert "interrupted: run the same command again to go on from here" in errors
+    assert "interrupted: run the same command again; what was finished is kept" in errors
     code, errors = ended_by(signal.SIGKILL)
     assert code == -signal.SIGKILL, errors
     assert "small/kd/seed-0: going on from" in errors

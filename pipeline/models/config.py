@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from pipeline.config import Section
 
@@ -20,7 +20,7 @@ class NetworkConfig(Section):
     """
 
     model: str = Field(min_length=1)
-    weights: Literal["pretrained"] | Path | None = None
+    weights: Literal["pretrained"] | Annotated[Path, AfterValidator(Path.expanduser)] | None = None
     options: Mapping[str, Any] = {}
     input_size: PositiveInt | None = None
     mean: tuple[float, float, float] | None = None

@@ -98,10 +98,10 @@ def pair_blocks(
     `blocks` are the teacher's blocks to use, None for all that are cached. The deepest cached block is paired
     with the student's deepest. Raises ConfigError at `key` if a block is not cached or has no partner.
     """
-    if not teacher.features:
+    if not any(name.startswith("block") for name in teacher.features):
         fix = "add `features: {}` to `signals` and cache the teacher again"
         raise ConfigError([Problem(key, "needs cached features of the teacher, and there are none", fix=fix)])
-    cached = sorted(teacher.features, key=_depth)
+    cached = sorted((name for name in teacher.features if name.startswith("block")), key=_depth)
     unknown = [name for name in blocks or () if name not in cached]
     if unknown:
         raise ConfigError([plugins.unknown(f"{key}.blocks", name, cached) for name in unknown])

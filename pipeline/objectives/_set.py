@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from torch import Tensor, nn
 
-from pipeline.config import Section
+from pipeline.config import Name, Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective, Terms, build_objective, check_options
 from pipeline.signals import Signals, SignalShapes
@@ -84,7 +84,7 @@ def _nested(problems: Sequence[Problem]) -> ValidationError:
     return ValidationError.from_exception_data("ObjectiveEntry", details)
 
 
-ObjectivesConfig = dict[str, tuple[ObjectiveEntry, ...]]
+ObjectivesConfig = dict[Name, tuple[ObjectiveEntry, ...]]
 """The `objectives` section: objective sets by name."""
 
 

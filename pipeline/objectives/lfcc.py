@@ -85,9 +85,9 @@ class Projector(nn.Module):
 class LFCC(Objective):
     """The mean contrast over pairs of blocks and scales."""
 
-    def __init__(self, pairs: list[BlockPair], options: Options) -> None:
+    def __init__(self, pairs: list[BlockPair], options: Options, low_pass: str) -> None:
         super().__init__()
-        self.pairs = pairs
+        self.pairs, self.low_pass = pairs, low_pass
         self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
         self.student_projectors = nn.ModuleList(Projector(p.student_shape[0], options.width) for p in pairs)
         self.teacher_projectors = nn.ModuleList(Projector(p.teacher_shape[0], options.width) for p in pairs)
@@ -106,7 +106,7 @@ class LFCC(Objective):
             self.pairs, self.student_projectors, self.teacher_projectors, strict=True
         ):
             teacher_map = teacher.features[pair.teacher]
-            s = student_projector(lowpass(student.features[pair.student], teacher_map.shape[-1]))
+            s = student_projector(lowpass(student.features[pair.student], teacher_map.shape[-1], self.low_pass))
             t = teacher_projector(teacher_map)
             of_student += [lowpass(s, scale).flatten(1) for scale in self.scales]
             of_teacher += [lowpass(t, scale).flatten(1) for scale in self.scales]
@@ -121,4 +121,4 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
         fix = f"use scales up to {grid}, or cache a finer `signals.features.grid`"
         what = f"a scale is finer than the coarsest map of the paired blocks, {grid} x {grid}"
         raise ConfigError([Problem(f"{key}.scales", what, got=str(options.scales), fix=fix)])
-    return LFCC(pairs, options)
+    return LFCC(pairs, options, teacher.filter)

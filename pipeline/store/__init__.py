@@ -4,7 +4,7 @@
 """
 
 from pipeline.store.artifacts import finished
-from pipeline.store.caching import cache_teacher, plan_cache
+from pipeline.store.caching import cache_teacher
 from pipeline.store.config import StoreConfig
 from pipeline.store.encoded import EncodedSignals
 from pipeline.store.expected import expected_plan
@@ -42,7 +42,6 @@ __all__ = [
     "fingerprint",
     "finished",
     "plan",
-    "plan_cache",
     "signals_identity",
     "teacher_identity",
     "verify_files",

@@ -93,12 +93,6 @@ def cache_teacher(
     return target
 
 
-def plan_cache(teacher: TeacherPass, rows_per_block: int | None = None) -> StorePlan:
-    """What the cache of a teacher will consist of: asks it about one view and computes no digest of the data."""
-    with teacher.ready():
-        return _plan(teacher, signals_identity(_probe(teacher), teacher.config), rows_per_block)
-
-
 def _probe(teacher: TeacherPass) -> Signals:
     """What is kept of one view: shapes and head."""
     return teacher.signals(teacher.render(teacher.views.numbers[0], range(1), size=1).images)

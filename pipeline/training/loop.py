@@ -135,7 +135,11 @@ def train(
 
     progress.begin(name, len(steps), "steps", done * per_epoch)
     devices = [trainer.device] if trainer.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    # Algorithms chosen by rule, not by a race: a resumed run must compute as the first one did.
+    reproducible = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+    )
+    with torch.random.fork_rng(devices=devices), reproducible:
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):
             start = time.perf_counter()

@@ -14,31 +14,34 @@ from pipeline.objectives import ObjectiveSet
 from pipeline.training.config import TrainConfig
 
 
-def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig) -> Optimizer:
+def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
     """The optimiser of the model's and the objectives' parameters.
 
     As timm does, vectors (biases, normalisation) have no weight decay. Raises ConfigError for unknown names.
     """
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
-        raise ConfigError([plugins.unknown("train.optimizer", config.optimizer, known)])
+        raise ConfigError([plugins.unknown(f"{key}.optimizer", config.optimizer, known)])
     groups = param_groups_weight_decay(model, config.weight_decay)
     for group in objectives.parameter_groups(config.learning_rate):
         groups.append({**group, "weight_decay": config.weight_decay})
-    optimizer: Optimizer = create_optimizer_v2(
-        groups, opt=config.optimizer, lr=config.learning_rate, weight_decay=0.0, momentum=config.momentum
-    )
+    try:
+        optimizer: Optimizer = create_optimizer_v2(
+            groups, opt=config.optimizer, lr=config.learning_rate, weight_decay=0.0, momentum=config.momentum
+        )
+    except (ValueError, TypeError) as error:  # Nesterov momentum of zero, for one
+        raise ConfigError([Problem(f"{key}.optimizer", f"timm refuses it: {error}", got=config.optimizer)]) from None
     return optimizer
 
 
-def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int) -> Scheduler:
+def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int, key: str = "train") -> Scheduler:
     """The scheduler: `step_update(n)` sets the learning rate that follows n updates.
 
     Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
     """
     if config.schedule in ("none", "plateau"):
         what = "is not a function of the step alone, which exact resume needs"
-        raise ConfigError([Problem("train.schedule", what, "cosine, multistep, step, constant, ...", config.schedule)])
+        raise ConfigError([Problem(f"{key}.schedule", what, "cosine, multistep, step, constant, ...", config.schedule)])
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
@@ -52,7 +55,7 @@ def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: 
         )
     except ValueError as error:
         what = f"is not a schedule that timm can make: {error}"
-        raise ConfigError([Problem("train.schedule", what, "cosine, multistep, ...", config.schedule)]) from None
+        raise ConfigError([Problem(f"{key}.schedule", what, "cosine, multistep, ...", config.schedule)]) from None
     assert isinstance(scheduler, Scheduler)
     if isinstance(scheduler, MultiStepLRScheduler):
         # timm looks one update ahead, which is meant for epochs and would divide an update too early.

@@ -38,21 +38,17 @@ def check_views(steps: Steps, cache: TeacherCache, verify: Verify, progress: Pro
         return "the images' bytes and the drawn parameters are the teacher's; pixels were not compared"
     count = steps.samples.count
     numbers = sorted({steps.view_of(epoch) for epoch in range(min(steps.config.epochs, len(steps.numbers)))})
-    everything = np.arange(count)
-    spread = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
-    rows = everything if verify == "full" else spread
-    start, checked = time.monotonic(), 0
+    rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
+    if verify == "full":
+        start = time.monotonic()
+        _check(steps, cache, numbers[0], rows)
+        if (time.monotonic() - start) / len(rows) * count * len(numbers) <= LONGEST_SECONDS:
+            rows = np.arange(count)
     progress.begin("checking views", len(rows) * len(numbers), "views")
     for view in numbers:
-        for first in range(0, len(rows), CHUNK):
-            _check(steps, cache, view, rows[first : first + CHUNK])
-            checked += len(rows[first : first + CHUNK])
-            progress.advance(len(rows[first : first + CHUNK]))
-            if len(rows) > len(spread):
-                per_view = (time.monotonic() - start) / checked
-                if per_view * count * len(numbers) > LONGEST_SECONDS:
-                    rows = spread
-                    break
+        for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
+            _check(steps, cache, view, chunk)
+            progress.advance(len(chunk))
     progress.end()
     share = "all" if len(rows) == count else f"{len(rows):,} of {count:,} samples of"
     return f"{share} {len(numbers)} views match the teacher's pixels"

@@ -142,3 +142,9 @@ def test_refusals(options: dict, teacher: SignalShapes, message: str):
     with pytest.raises(ConfigError) as error:
         build_objective("lfcc", options, STUDENT, teacher, CONTEXT)
     assert message in str(error.value)
+
+
+def test_only_blocks_are_paired():
+    with_final = SignalShapes(logits=3, features={"block3": (16, 4, 4), "final": (16, 4, 4)})
+    objective = build_objective("lfcc", {}, STUDENT, with_final, CONTEXT)
+    assert [(pair.student, pair.teacher) for pair in objective.pairs] == [("block3", "block3")]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from experiment import begin
 
-from pipeline.config import parse_yaml
+from pipeline.config import parse_yaml, to_yaml
+from pipeline.errors import ConfigError
 from stages import dvc_file
 from stages.dependencies import CODE, COMMON
 from stages.experiment import Experiment
@@ -123,7 +124,8 @@ def test_the_committed_file_is_the_one_that_the_configuration_gives(
 
 
 def written(folder: Path, *overrides: str, output: Path = Path("dvc.yaml")) -> dict[str, Any]:
-    begin(folder)
+    if not (folder / "tiny.yaml").exists():
+        begin(folder)
     dvc_file.run(Source(Path("tiny.yaml"), overrides), output)
     value: dict[str, Any] = parse_yaml(output.read_text(), str(output))
     return value
@@ -137,19 +139,27 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_stages_are_chained_by_what_they_write_and_read(empty: Path):
     stages = written(empty)["stages"]
-    expected = ["prepare-data", "train-teacher", "cache-teacher"]
+    expected = ["prepare-data", "train-teacher", "cache-teacher", "cache-evaluation"]
     expected += [f"train-student-{name}" for name in ("hard", "kd", "lfcc")] + ["evaluate", "report"]
     assert list(stages) == expected
     assert stages["prepare-data"]["deps"] == ["raw.h5"]
     assert stages["train-teacher"]["outs"] == ["artifacts/teacher"]
     caches = [f"artifacts/caches/tiny{kind}.zarr" for kind in ("", ".holdout", ".evaluation")]
-    assert stages["cache-teacher"]["outs"] == caches
+    assert stages["cache-teacher"]["outs"] == caches[:1]
+    assert stages["cache-evaluation"]["outs"] == caches[1:]
+    assert "evaluate" not in stages["cache-teacher"]["params"][0]["tiny.yaml"]  # it costs no main cache
     student = stages["train-student-kd"]
     assert student["deps"] == ["data.h5", *caches[:2]]
     assert student["outs"] == ["artifacts/tiny/students/${item.student}/kd/seed-${item.seed}"]
     assert student["matrix"] == {"student": ["small", "vit"], "seed": [0]}
     (params,) = student["params"]
-    assert params["tiny.yaml"] == ["data", "train", "students.${item.student}", "objectives.kd"]  # of what is written
+    assert params["tiny.yaml"] == [
+        "data",
+        "train",
+        "views",
+        "students.${item.student}",
+        "objectives.kd",
+    ]  # of what is written
     folders = [f"artifacts/tiny/students/{s}/{o}/seed-0" for s in ("small", "vit") for o in ("hard", "kd", "lfcc")]
     assert stages["evaluate"]["deps"] == ["data.h5", "artifacts/teacher/teacher.safetensors", caches[2], *folders]
 
@@ -171,13 +181,41 @@ def test_a_file_elsewhere_names_the_working_directory(empty: Path):
     assert content["metrics"][0] == "../../artifacts/tiny/students/small/hard/seed-0/metrics.json"
 
 
+def change(folder: Path, **sections: Any) -> None:
+    """Write other sections to the configuration: DVC runs what is written."""
+    path = begin(folder) / "tiny.yaml"
+    path.write_text(to_yaml({**parse_yaml(path.read_text(), "tiny.yaml"), **sections}))
+
+
+def test_overrides_that_dvc_would_not_see_are_refused(empty: Path):
+    with pytest.raises(ConfigError, match=r"a dvc\.yaml runs the configuration as it is written"):
+        written(empty, "views.count=3")
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"students": {"a b": {"model": "cifar_resnet8"}}}, "students"),
+        ({"objectives": {"a/b": [{"name": "kd"}]}}, "objectives"),
+        ({"runs": {"path": "x", "seeds": [-1]}}, "runs.seeds.0"),
+        ({"runs": {"path": "x", "seeds": [1, 1]}}, "names every seed once"),
+    ],
+)
+def test_names_and_seeds_that_are_no_parts_of_paths_are_refused(empty: Path, section: dict[str, Any], message: str):
+    change(empty, **section)
+    with pytest.raises(ConfigError, match=message):
+        written(empty)
+
+
 def test_students_of_another_cache_depend_on_that_cache(empty: Path):
-    stages = written(empty, "caches=[{path: elsewhere/big.zarr}]")["stages"]
+    change(empty, caches=[{"path": "elsewhere/big.zarr"}])
+    stages = written(empty)["stages"]
     assert stages["train-student-kd"]["deps"] == ["data.h5", "elsewhere/big.zarr", "elsewhere/big.holdout.zarr"]
     assert "elsewhere/big.evaluation.zarr" in stages["evaluate"]["deps"]
 
 
 def test_an_experiment_without_holdout_has_neither_its_cache_nor_its_curve(empty: Path):
-    content = written(empty, "data.holdout=null")
-    assert len(content["stages"]["cache-teacher"]["outs"]) == 2
+    change(empty, data={"path": "data.h5"})
+    content = written(empty)
+    assert content["stages"]["cache-evaluation"]["outs"] == ["artifacts/caches/tiny.evaluation.zarr"]
     assert [plot["y"] for entry in content["plots"] for plot in entry.values()] == [["loss"]] * 6

@@ -11,7 +11,7 @@ from experiment import RUNS, TEST, source
 from safetensors.torch import load_file
 
 from pipeline.data import PackedDataset
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.evaluation import read_evaluation
 from pipeline.models import build_network
 from pipeline.store import TeacherCache
@@ -106,19 +106,31 @@ def test_without_the_teachers_weights_it_is_measured_by_its_answers(there: Path)
 
 
 def test_another_split_does_not_fit_the_evaluation_cache(there: Path):
-    with pytest.raises(DataError, match="the teacher's logits do not belong to these images"):
+    with pytest.raises(CacheMismatch, match=r"data\.samples: expected 72, got 24"):
         evaluate.run(source("evaluate.split=train"))
 
 
 def test_a_split_that_is_not_there(there: Path):
-    with pytest.raises(DataError, match="there is no split 'tset'") as error:
+    with pytest.raises(ConfigError, match="unknown name 'tset'") as error:
         evaluate.run(source("evaluate.split=tset"))
     assert "did you mean 'test'?" in str(error.value)
 
 
-def test_a_student_whose_configuration_changed_since(there: Path):
-    with pytest.raises(ModelError, match="the weights do not fit the model"):
-        evaluate.run(source("students.small.options={widths: [16, 16, 32]}"))
+def test_students_are_evaluated_as_they_were_trained_whatever_the_configuration_says_now(there: Path):
+    evaluate.run(source())
+    path = Path("artifacts/tiny/evaluation.json")
+    before = [student["metrics"] for student in json.loads(path.read_text())["students"]]
+    evaluate.run(
+        source("students.small={model: cifar_resnet8, mean: [0.9, 0.9, 0.9], options: {widths: [16, 16, 32]}}")
+    )
+    assert [student["metrics"] for student in json.loads(path.read_text())["students"]] == before
+
+
+def test_answers_of_another_teacher_or_to_other_views_are_refused(there: Path):
+    with pytest.raises(CacheMismatch, match=r"views\.operations: expected"):
+        evaluate.run(source("evaluate.operations=[{name: center-crop, size: 6}]"))
+    with pytest.raises(CacheMismatch, match=r"teacher\.mean\.0: expected 0.9"):
+        evaluate.run(source("teacher.mean=[0.9, 0.5, 0.5]"))
 
 
 def test_the_report_is_a_page_a_table_and_numbers(there: Path, capsys: pytest.CaptureFixture[str]):

@@ -14,7 +14,7 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store import TeacherCache, TeacherPass, finished, plan_cache, verify_files, verify_teacher
+from pipeline.store import TeacherCache, TeacherPass, finished, verify_files, verify_teacher
 from pipeline.views import digest
 
 
@@ -102,20 +102,6 @@ def test_the_plan_foretold_files_and_bytes(store: Path) -> None:
     assert len(files) == plan.files
     assert abs(sum(file.stat().st_size for file in files) - plan.total_bytes) < 40_000
     assert verify_files(store) == plan.files
-
-
-def test_a_plan_costs_one_view() -> None:
-    network = TinyNetwork()
-    arguments: Any = {"device": torch.device("cpu"), "precision": "float32", "micro_batch": 4}
-    teacher = TeacherPass(network, TinySamples(), TinyViews(), SIGNALS, **arguments)  # type: ignore[arg-type]
-    made = plan_cache(teacher, rows_per_block=8)
-    assert network.batches == [1]
-    assert made.bytes_per_view == {
-        "logits": 10,
-        "embedding": 12,
-        "features/block1": 32,
-        "features/block2": 48,
-    }
 
 
 def test_nothing_but_the_cache_is_left(store: Path) -> None:
