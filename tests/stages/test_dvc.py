@@ -111,16 +111,17 @@ def without_comments(text: str) -> str:
     return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("#"))
 
 
+@pytest.mark.parametrize(("name", "file"), [("digits", "dvc.yaml"), ("cifar100", "experiments/cifar100/dvc.yaml")])
 def test_the_committed_file_is_the_one_that_the_configuration_gives(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, file: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.chdir(ROOT)
-    dvc_file.run(Source(Path("configs/digits.yaml")), None)
-    printed = capsys.readouterr().out
-    committed = Path("dvc.yaml").read_text()
-    help_text = "run `pipeline dvc-file --config configs/digits.yaml --output dvc.yaml`"
-    assert without_comments(committed) == without_comments(printed), help_text
-    assert "pipeline dvc-file --config configs/digits.yaml" in committed.splitlines()[1]
+    config, committed = Path(f"configs/{name}.yaml"), Path(file)
+    experiment = Source(config).read(Experiment)
+    given = to_yaml(dvc_file.stage_file(experiment, Source(config), committed.parent))
+    command = f"pipeline dvc-file --config {config.as_posix()} --output {file}"
+    assert without_comments(committed.read_text()) == without_comments(given), f"run `{command}`"
+    assert command in committed.read_text().splitlines()[1]
 
 
 def written(folder: Path, *overrides: str, output: Path = Path("dvc.yaml")) -> dict[str, Any]:
