@@ -413,7 +413,8 @@ def test_a_full_disk_says_how_much_is_missing(here: Path, monkeypatch: pytest.Mo
 
 
 def test_a_disk_that_is_too_small_for_the_plan(here: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10, 10, 0))  # type: ignore
+    full = shutil.disk_usage(here)._replace(free=0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     refused(run("check", "--set", "store.path=new.zarr"), 1, "the disk is too small for the teacher cache")
 
 
