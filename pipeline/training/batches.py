@@ -90,6 +90,7 @@ class Step:
     def pin_memory(self) -> Step:
         """Called by DataLoader before batches cross to an accelerator."""
         self.images = self.images.pin_memory()
+        self.answers = self.answers.pin_memory() if self.answers else None
         return self
 
 
