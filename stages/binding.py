@@ -70,6 +70,7 @@ def _teacher(experiment: Experiment, data: Data | None) -> tuple[Network, StoreP
         parameters=len(data.views.parameter_names) if data else 0,
         micro_batch=experiment.teacher.micro_batch,
         rows_per_block=experiment.store.rows_per_block,
+        compression=experiment.store.compression,
     )
 
 

@@ -17,6 +17,7 @@ from pipeline.store.identity import (
     views_identity,
 )
 from pipeline.store.layout import StorePlan, plan
+from pipeline.store.local import LocalWorkspace
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 from pipeline.store.scratch import Scratch
@@ -27,6 +28,7 @@ from pipeline.store.writer import CacheWriter
 __all__ = [
     "CacheWriter",
     "EncodedSignals",
+    "LocalWorkspace",
     "Manifest",
     "Scratch",
     "StoreConfig",

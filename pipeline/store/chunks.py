@@ -1,35 +1,72 @@
-"""Chunk files: the elements of an array in C order, little-endian, and four bytes CRC-32C of them."""
+"""Chunk files: the elements of an array in C order, little-endian, and four bytes CRC-32C of them.
+
+With compression the elements are one Zstandard frame, of which the checksum then is: compressed files cannot be
+mapped, so that is for archives and remote stores.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numcodecs import zstd
 from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt
+from pipeline.store.arrays import ArraySpec
 from pipeline.store.checksum import crc32c
+
+Compression = Literal["zstd"] | None
 
 CRC_BYTES = 4
 
+ZSTD_LEVEL = 3
+"""zstd's own default: float16 features shrink by some ten percent, and no level makes much of that more."""
 
-def write_chunk(path: Path, elements: NDArray[Any]) -> int:
-    """Write a chunk file durably, all or nothing, and return its checksum. Its directory must exist.
 
-    The name becomes durable when the directory is synced.
-    """
+def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = None) -> int:
+    """Write a chunk file, durable but for its name, and return its checksum. Its directory must exist."""
     data = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data
+    if compression is not None:
+        data = memoryview(zstd.compress(data, ZSTD_LEVEL))
     checksum = crc32c(data)
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
+    with path.open("wb") as file:
         file.write(data)
         file.write(checksum.to_bytes(CRC_BYTES, "little"))
         file.flush()
         os.fsync(file.fileno())
-    new.replace(path)
     return checksum
+
+
+def elements_of(content: NDArray[np.uint8], spec: ArraySpec, compression: Compression, path: Path) -> NDArray[Any]:
+    """The elements of a checked chunk file: a view of its content, or what that decompresses to.
+
+    Never takes more memory than the chunk has: a file that claims to be larger is refused with CacheCorrupt.
+    """
+    data = content[:-CRC_BYTES]
+    if compression is not None:
+        if (size := _frame_content_size(data)) != spec.chunk_bytes:
+            raise damaged(path, expected=f"a frame of {spec.chunk_bytes} bytes", got=f"{size} bytes")
+        data, frame = np.empty(spec.chunk_bytes, np.uint8), data
+        try:
+            zstd.decompress(frame, data)
+        except (RuntimeError, ValueError) as error:
+            raise damaged(path, expected="a Zstandard frame", got=error) from None
+    return data.view(spec.dtype).reshape(spec.chunk)
+
+
+def _frame_content_size(frame: NDArray[np.uint8]) -> int | None:
+    """The size that a Zstandard frame says it decompresses to (RFC 8878, 3.1.1.1); None if it does not say."""
+    header = bytes(frame[:18])
+    if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
+        return None
+    single, dictionary, flag = header[4] >> 5 & 1, header[4] & 3, header[4] >> 6
+    start = 5 + (1 - single) + (0, 1, 2, 4)[dictionary]
+    width = (single, 2, 4, 8)[flag]
+    size = int.from_bytes(header[start : start + width], "little") + (256 if width == 2 else 0)
+    return size if width else None
 
 
 def stored_checksum(path: Path) -> int:
@@ -58,21 +95,3 @@ def damaged(path: Path, *, expected: object, got: object) -> CacheCorrupt:
         got=got,
         fix="restore it (`dvc checkout`), or make the cache again with `pipeline cache-teacher --replace`",
     )
-
-
-class Directories:
-    """Makes directories below `root`, and their names durable."""
-
-    def __init__(self, root: Path) -> None:
-        """Directories that an earlier process made may not be durable: nothing is taken for known."""
-        self._root, self._known = root, {root}
-
-    def make(self, path: Path) -> set[Path]:
-        """Make a directory with its parents; returns the directories that must be synced for its name to last."""
-        path.mkdir(parents=True, exist_ok=True)
-        to_sync = set()
-        while path not in self._known:
-            self._known.add(path)
-            path = path.parent
-            to_sync.add(path)
-        return to_sync

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import PositiveInt
 
@@ -10,8 +11,12 @@ from pipeline.config import Section
 
 
 class StoreConfig(Section):
-    """Path of the cache; rows per chunk file, None to choose; compression, for which there is none yet."""
+    """Where the cache lies, and how it is cut into files.
+
+    rows_per_block: samples in a chunk file, None to choose. compression: `zstd` for archives and remote stores; a
+    store without is read in place.
+    """
 
     path: Path
     rows_per_block: PositiveInt | None = None
-    compression: None = None
+    compression: Literal["zstd"] | None = None

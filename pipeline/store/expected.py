@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.signals import LinearHead, Signals, SignalsConfig
+from pipeline.store.chunks import Compression
 from pipeline.store.identity import signals_identity
 from pipeline.store.layout import StorePlan, plan
 from pipeline.store.teacher_pass import chosen_blocks
@@ -24,6 +25,7 @@ def expected_plan(
     parameters: int,
     micro_batch: int,
     rows_per_block: int | None = None,
+    compression: Compression = None,
 ) -> StorePlan:
     """The plan of the cache that `cache_teacher` would make. samples, views, parameters: N, V, P.
 
@@ -43,6 +45,7 @@ def expected_plan(
         parameters=parameters,
         micro_batch=micro_batch,
         rows_per_block=rows_per_block,
+        compression=compression,
     )
 
 

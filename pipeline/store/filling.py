@@ -1,4 +1,4 @@
-"""Puts what the teacher says, micro-batch by micro-batch, into units for the writer."""
+"""Computes units: asks the teacher, micro-batch by micro-batch, and puts what it says in its place."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.store.arrays import SignalSpec, Unit
 from pipeline.store.encodings import EncodingOverflow
 from pipeline.store.layout import StorePlan
 from pipeline.store.teacher_pass import Answer, Rendered, TeacherPass
-from pipeline.store.writer import CacheWriter
+from pipeline.store.workspace import Chunks
 
 RENDERED_AHEAD = 2
 """Micro-batches that are rendered while the teacher computes."""
@@ -31,16 +31,39 @@ class Task(NamedTuple):
     rows: range
 
 
-class Filling:
-    """Puts answers into units, and hands units over when they are full."""
+def computed(
+    teacher: TeacherPass, layout: StorePlan, units: Iterable[Unit], progress: Progress
+) -> Iterator[tuple[Unit, Chunks]]:
+    """The chunks of units, one after the other; inside `teacher.ready()`. Raises CacheError.
 
-    def __init__(self, teacher: TeacherPass, writer: CacheWriter, progress: Progress) -> None:
-        """Units are computed one after the other, their micro-batches in order."""
-        self._teacher, self._writer, self._progress, self._plan = teacher, writer, progress, writer.plan
+    One micro-batch is on the device while the one before it is checked, encoded and put in its place, and the next
+    ones are rendered.
+    """
+    filling, names, numbers = Filling(teacher, layout), [spec.name for spec in layout.signals], teacher.views.numbers
+    pending: tuple[Task, Rendered, Answer] | None = None
+    with ThreadPoolExecutor(1, thread_name_prefix="render") as pool:
+        tasks = tasks_of(layout, units, teacher.micro_batch)
+        ahead = rendered_ahead(pool, lambda task: teacher.render(numbers[task.unit.view], task.rows), tasks)
+        for task, rendered in ahead:
+            answer = teacher.ask(rendered, names)
+            if pending:
+                yield from filling.take(*pending)
+                progress.advance(len(pending[0].rows))
+            pending = (task, rendered, answer)
+        if pending:
+            yield from filling.take(*pending)
+            progress.advance(len(pending[0].rows))
+
+
+class Filling:
+    """Puts answers into units. Units are computed one after the other, their micro-batches in order."""
+
+    def __init__(self, teacher: TeacherPass, layout: StorePlan) -> None:
+        self._teacher, self._plan = teacher, layout
         self._arrays: dict[str, NDArray[Any]] = {}
 
-    def take(self, task: Task, rendered: Rendered, answer: Answer) -> None:
-        """Put one micro-batch in its place. Raises CacheError."""
+    def take(self, task: Task, rendered: Rendered, answer: Answer) -> Iterator[tuple[Unit, Chunks]]:
+        """Put one micro-batch in its place; yields its unit if that is full now. Raises CacheError."""
         block = self._plan.block_of(task.unit)
         if task.rows.start == block.start:
             self._arrays = self._plan.new_unit(task.unit)
@@ -53,11 +76,9 @@ class Filling:
             self._arrays["view_parameters"][place] = rendered.parameters
         self._arrays["view_digest"][place] = rendered.digests
         if task.rows.stop == block.stop:
-            specs = self._plan.arrays
-            chunks = {specs[name].file(task.unit): array for name, array in self._arrays.items()}
-            self._writer.submit(task.unit.key, chunks)
+            specs, arrays = self._plan.arrays, self._arrays
             self._arrays = {}
-        self._progress.advance(len(task.rows))
+            yield task.unit, {specs[name].file(task.unit): array for name, array in arrays.items()}
 
     def _encoded(self, spec: SignalSpec, values: NDArray[np.float32], task: Task) -> dict[str, NDArray[Any]]:
         finite = np.isfinite(values)

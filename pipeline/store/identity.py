@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pipeline.store.layout import StorePlan
     from pipeline.views import Views
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def data_identity(samples: Samples) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def cache_identity(
         "views": dict(views),
         "teacher": dict(teacher),
         "signals": dict(signals),
-        "layout": {"rows_per_block": plan.rows},
+        "layout": {"rows_per_block": plan.rows, "compression": plan.compression},
     }
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.signals import SignalShapes
 from pipeline.store.arrays import STATIC, ArraySpec, SignalSpec, Unit
+from pipeline.store.chunks import CRC_BYTES, Compression
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 << 20, 256 << 20
 BLOCKS_PER_VIEW = 16
@@ -27,6 +28,7 @@ class StorePlan:
     """What a cache will consist of.
 
     head: K, D; None without one. views, samples, parameters: V, N, P; rows: R, samples in a row block.
+    compression: of chunk files; bytes are those before it.
     """
 
     shapes: SignalShapes
@@ -36,6 +38,7 @@ class StorePlan:
     views: int
     parameters: int
     rows: int
+    compression: Compression = None
 
     @property
     def blocks(self) -> int:
@@ -92,15 +95,23 @@ class StorePlan:
     @property
     def total_bytes(self) -> int:
         """Bytes of all files, up to the size of metadata."""
-        per_unit = sum(spec.chunk_bytes + 4 for spec in self.arrays.values())
-        static = sum(spec.chunk_bytes + 4 for spec in self.static.values())
-        return per_unit * self.views * self.blocks + static + METADATA_BYTES * (len(self.arrays) + 2)
+        units = self.unit_bytes("") * self.views * self.blocks
+        return units + self.unit_bytes(STATIC) + METADATA_BYTES * (len(self.arrays) + 2)
 
-    def chunk_files(self) -> Iterator[tuple[str, dict[str, int]]]:
-        """Every unit's name with the size of each of its files."""
-        yield STATIC, {spec.file(None): spec.chunk_bytes + 4 for spec in self.static.values()}
+    def chunk_files(self) -> Iterator[tuple[str, dict[str, int | None]]]:
+        """Every unit's name with the size of each of its files; None where compression decides it."""
+
+        def size(spec: ArraySpec) -> int | None:
+            return None if self.compression else spec.chunk_bytes + CRC_BYTES
+
+        yield STATIC, {spec.file(None): size(spec) for spec in self.static.values()}
         for unit in self.units:
-            yield unit.key, {spec.file(unit): spec.chunk_bytes + 4 for spec in self.arrays.values()}
+            yield unit.key, {spec.file(unit): size(spec) for spec in self.arrays.values()}
+
+    def unit_bytes(self, unit: str) -> int:
+        """Bytes of a unit's files, by its name in the ledger."""
+        specs = self.static if unit == STATIC else self.arrays
+        return sum(spec.chunk_bytes + CRC_BYTES for spec in specs.values())
 
     def new_unit(self, unit: Unit) -> dict[str, NDArray[Any]]:
         """A row block of every array, [R, ...], to be filled; rows beyond the samples hold the fill value."""
@@ -119,6 +130,7 @@ def plan(
     parameters: int,
     micro_batch: int,
     rows_per_block: int | None = None,
+    compression: Compression = None,
 ) -> StorePlan:
     """The plan of a cache of `signals` (an identity: `signals_identity`). Raises ConfigError for encodings.
 
@@ -128,7 +140,7 @@ def plan(
     head = tuple(signals["head"]["shape"]) if signals["head"] else None
     largest = max(prod(shape) * dtype.itemsize for s in specs for dtype, shape in s.codec.parts(s.shape).values())
     rows = choose_rows(largest, samples, micro_batch, rows_per_block)
-    return StorePlan(shapes, specs, head, samples, views, parameters, rows)
+    return StorePlan(shapes, specs, head, samples, views, parameters, rows, compression)
 
 
 def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | None = None) -> int:
@@ -160,6 +172,7 @@ def plan_of(identity: Mapping[str, Any]) -> StorePlan:
         parameters=len(identity["views"]["parameters"]),
         micro_batch=identity["teacher"]["micro_batch"],
         rows_per_block=identity["layout"]["rows_per_block"],
+        compression=identity["layout"]["compression"],
     )
 
 

@@ -9,26 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.files import write_atomic
+from pipeline.store.workspace import Workspace
 
-NAME = "runs.json"
+RUNS = "runs.json"
+"""The workspace's note of what worked on it."""
+
 PACKAGES = ("decant-kd", "numpy", "timm", "torchvision", "zarr")
 
 
 class Runs:
-    """The runs that worked on a store, in its scratch folder until it is published."""
+    """The runs that worked on a store, noted in its workspace until it is published."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, workspace: Workspace) -> None:
         """Read what earlier runs left."""
-        self._path = folder / NAME
-        self._runs: list[dict[str, Any]] = []
-        if self._path.exists():
-            self._runs = json.loads(self._path.read_bytes())
+        self._workspace = workspace
+        self._runs: list[dict[str, Any]] = json.loads(workspace.note(RUNS) or "[]")
 
     @contextmanager
     def record(self, device: torch.device, done: int) -> Iterator[dict[str, Any]]:
@@ -58,12 +57,8 @@ class Runs:
         rate = round(views / seconds, 1) if seconds else None
         return {"runs": self._runs, "seconds": round(seconds, 3), "views_per_second": rate}
 
-    def forget(self) -> None:
-        """Delete the file: the manifest has it now."""
-        self._path.unlink(missing_ok=True)
-
     def _save(self) -> None:
-        write_atomic(self._path, json.dumps(self._runs))
+        self._workspace.keep_note(RUNS, json.dumps(self._runs))
 
 
 def versions() -> dict[str, str]:

@@ -14,13 +14,16 @@ from pipeline import plugins
 from pipeline.errors import CacheMismatch
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged
+from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of
 from pipeline.store.encoded import EncodedSignals
 from pipeline.store.identity import unmet
 from pipeline.store.manifest import Manifest
 
 OPEN_MAPS = 512
 """Chunk files that are mapped at once; the least recently used is let go."""
+
+LOADED_BLOCKS = 24
+"""Row blocks of each array that are kept in memory where files cannot be mapped: a window of training, and half."""
 
 Key = tuple[str, Unit | None]
 """A chunk: its array, and its unit unless it is the only one."""
@@ -38,6 +41,8 @@ class TeacherCache:
         self.path, self.manifest = path, manifest
         self._specs = specs
         self._plan = manifest.plan
+        arrays = sum(len(spec.arrays) for spec in specs) + 2
+        self._kept = LOADED_BLOCKS * arrays if self._plan.compression else OPEN_MAPS
         self._maps: dict[Key, NDArray[Any]] = {}
         self._checked: set[Key] = set()
 
@@ -172,24 +177,25 @@ class TeacherCache:
         # the worst that happens is that a file is mapped twice.
         elements = self._maps.pop(key, None)
         if elements is None:
-            elements = self._map(key, spec)
-            for oldest in list(self._maps)[: max(0, len(self._maps) + 1 - OPEN_MAPS)]:
+            elements = self._load(key, spec)
+            for oldest in list(self._maps)[: max(0, len(self._maps) + 1 - self._kept)]:
                 self._maps.pop(oldest, None)
         self._maps[key] = elements
         return elements if unit is None else elements[0]
 
-    def _map(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
-        path = self.path / spec.file(key[1])
+    def _load(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
+        path, compression = self.path / spec.file(key[1]), self._plan.compression
         size = path.stat().st_size if path.is_file() else 0
-        if size != spec.chunk_bytes + CRC_BYTES:
-            raise damaged(path, expected=f"{spec.chunk_bytes + CRC_BYTES} bytes", got=f"{size} bytes")
+        wanted = spec.chunk_bytes + CRC_BYTES
+        if size <= CRC_BYTES or (compression is None and size != wanted):
+            raise damaged(path, expected=f"{wanted} bytes", got=f"{size} bytes")
         # torch maps privately and, unlike Python's mmap, keeps no file descriptor: 512 would be half of what
         # a process may have.
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
         if key not in self._checked:
             check_chunk(content.data, path)
             self._checked.add(key)
-        return content[:-CRC_BYTES].view(spec.dtype).reshape(spec.chunk)
+        return elements_of(content, spec, compression, path)
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

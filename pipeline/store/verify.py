@@ -41,14 +41,14 @@ def verify_files(path: Path, progress: Progress | None = None) -> int:
             expected.add(name)
             try:
                 content = (path / name).read_bytes() if (path / name).is_file() else b""
-                if len(content) != size or check_chunk(content, path / name) != recorded.get(name):
+                if size not in (None, len(content)) or check_chunk(content, path / name) != recorded.get(name):
                     wrong.append(f"{name}: not what the ledger lists")
             except CacheCorrupt:
                 wrong.append(f"{name}: its checksum is not that of its content")
         progress.advance(1)
     progress.end()
     specs = [*plan.arrays.values(), *plan.static.values()]
-    for name, wanted in metadata_files(specs, manifest.attributes()).items():
+    for name, wanted in metadata_files(specs, manifest.attributes(), plan.compression).items():
         expected.add(name)
         if not _same_metadata(wanted, path / name):
             wrong.append(f"{name}: not the metadata of this array")

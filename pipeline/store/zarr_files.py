@@ -7,14 +7,17 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from pipeline.store.arrays import ArraySpec
+from pipeline.store.chunks import ZSTD_LEVEL, Compression
 
 
-def metadata_files(arrays: Iterable[ArraySpec], attributes: Mapping[str, Any]) -> dict[str, bytes]:
+def metadata_files(
+    arrays: Iterable[ArraySpec], attributes: Mapping[str, Any], compression: Compression = None
+) -> dict[str, bytes]:
     """The content of every `zarr.json`, by path in the store. attributes: of the root group.
 
     The root's lists all arrays (zarr's consolidated metadata, which other readers may ignore), so that opening
@@ -23,6 +26,7 @@ def metadata_files(arrays: Iterable[ArraySpec], attributes: Mapping[str, Any]) -
     content: dict[str, Buffer] = {}
     store = MemoryStore(content)
     root = zarr.create_group(store, attributes=dict(attributes), zarr_format=3)
+    codecs = [ZstdCodec(level=ZSTD_LEVEL, checksum=False)] if compression == "zstd" else []
     for spec in arrays:
         root.create_array(
             spec.name,
@@ -32,7 +36,7 @@ def metadata_files(arrays: Iterable[ArraySpec], attributes: Mapping[str, Any]) -
             fill_value=spec.fill.item(),
             filters=None,
             serializer=BytesCodec(endian="little"),
-            compressors=[Crc32cCodec()],
+            compressors=[*codecs, Crc32cCodec()],
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")

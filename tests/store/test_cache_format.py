@@ -34,7 +34,7 @@ def test_the_checksum_is_the_published_one() -> None:
 def test_a_cache_is_what_the_documentation_says(tmp_path: Path) -> None:
     path = cache(tmp_path / "cache.zarr")
     manifest = json.loads((path / "zarr.json").read_bytes())["attributes"]
-    assert (manifest["format"], manifest["schema"]) == ("decant-teacher-cache", 1)
+    assert (manifest["format"], manifest["schema"]) == ("decant-teacher-cache", 2)
     identity = manifest["identity"]
     assert set(identity) == {"schema", "data", "views", "teacher", "signals", "layout"}
     assert hashlib.sha256(canonical(identity)).hexdigest() == manifest["fingerprint"]

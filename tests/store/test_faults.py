@@ -70,17 +70,17 @@ def test_a_second_ctrl_c_still_waits_for_the_unit_in_hand(tmp_path: Path, monkey
     writing = threading.Event()
     write_chunk = chunks.write_chunk
 
-    def slow(path: Path, elements: Any) -> int:
+    def slow(path: Path, elements: Any, compression: Any) -> int:
         writing.set()
         time.sleep(0.1)
-        return write_chunk(path, elements)
+        return write_chunk(path, elements, compression)
 
     def again() -> None:
         writing.wait(10)
         threading.Timer(0.05, os.kill, [os.getpid(), signal.SIGINT]).start()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.store.writer.write_chunk", slow)
+    monkeypatch.setattr("pipeline.store.local.write_chunk", slow)
     with pytest.raises(KeyboardInterrupt):
         cache(tmp_path / "a", progress=At(24, again))
     assert [thread.name for thread in threading.enumerate() if "cache" in thread.name] == []
@@ -95,14 +95,14 @@ def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(
 ) -> None:
     write_chunk, left = chunks.write_chunk, iter(range(20))
 
-    def full(path: Path, elements: Any) -> int:
+    def full(path: Path, elements: Any, compression: Any) -> int:
         if next(left, None) is None:
-            path.with_name(f".{path.name}.new").write_bytes(b"half")
+            path.write_bytes(b"half")
             raise OSError(number, "full")
-        return write_chunk(path, elements)
+        return write_chunk(path, elements, compression)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.writer.write_chunk", full)
+        patch.setattr("pipeline.store.local.write_chunk", full)
         with pytest.raises(CacheError) as caught:
             cache(tmp_path / "a")
     text = str(caught.value)
@@ -125,10 +125,10 @@ def test_a_disk_that_was_full_before_says_so_too(tmp_path: Path, monkeypatch: py
 
 
 def test_another_error_of_the_writer_reaches_the_caller(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(path: Path, elements: Any) -> int:
+    def broken(path: Path, elements: Any, compression: Any) -> int:
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr("pipeline.store.writer.write_chunk", broken)
+    monkeypatch.setattr("pipeline.store.local.write_chunk", broken)
     with pytest.raises(PermissionError):
         cache(tmp_path / "a", samples=TinySamples(400))
 
@@ -329,18 +329,18 @@ def test_memory_is_bounded_by_the_queue(tmp_path: Path, monkeypatch: pytest.Monk
     write_chunk = chunks.write_chunk
     computed, written = [0.0], [0.0]
 
-    def slow(path: Path, elements: Any) -> int:
+    def slow(path: Path, elements: Any, compression: Any) -> int:
         time.sleep(0.002)
         if "logits" in str(path):
             written[0] += 1
             alive.append(computed[0] - written[0])
-        return write_chunk(path, elements)
+        return write_chunk(path, elements, compression)
 
     class Count(Silent):
         def advance(self, amount: int, note: str = "") -> None:
             computed[0] += amount / 8
 
-    monkeypatch.setattr("pipeline.store.writer.write_chunk", slow)
+    monkeypatch.setattr("pipeline.store.local.write_chunk", slow)
     cache(tmp_path / "a", samples=TinySamples(160), progress=Count())
     assert max(alive) <= 4
     assert np.mean(alive) > 1  # it does run ahead

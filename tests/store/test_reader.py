@@ -218,7 +218,7 @@ def test_what_cannot_be_opened(copied: Path, tmp_path: Path) -> None:
     with pytest.raises(CacheNotFound, match="decant-teacher-cache"):
         TeacherCache.open(tmp_path / "other.zarr")
     root = json.loads((copied / "zarr.json").read_text())
-    root["attributes"]["schema"] = 2
+    root["attributes"]["schema"] = 3
     (copied / "zarr.json").write_text(json.dumps(root))
     with pytest.raises(CacheMismatch, match="another schema"):
         TeacherCache.open(copied)

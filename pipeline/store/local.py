@@ -1,0 +1,167 @@
+"""A workspace on a file system: the scratch folder beside the target."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import CacheError
+from pipeline.files import sync_directory, write_atomic
+from pipeline.store.chunks import Compression, stored_checksum, write_chunk
+from pipeline.store.layout import StorePlan
+from pipeline.store.ledger import Ledger
+from pipeline.store.provenance import RUNS
+from pipeline.store.scratch import Scratch
+from pipeline.store.workspace import Chunks
+
+
+@dataclass(frozen=True)
+class LocalPlace:
+    """Takes files of units in a folder that all workers see; they are durable but for their names."""
+
+    folder: Path
+    compression: Compression
+
+    def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
+        """Write files under the attempt's own names. Raises CacheError if the folder is gone."""
+        # A worker that was given up may come back after the cache was published: it must not begin another.
+        if not self.folder.is_dir():
+            raise CacheError("the cache is finished, or its folder is gone", where=self.folder)
+        checksums = {}
+        for name, elements in chunks.items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            checksums[name] = write_chunk(attempted(path, attempt), elements, self.compression)
+        return checksums
+
+
+class LocalWorkspace:
+    """A scratch folder with a ledger, published by renaming it."""
+
+    def __init__(self, target: Path, fingerprint: str, plan: StorePlan, *, wait: bool, notify: Callable[[str], None]):
+        """As `Scratch`. plan: what the cache consists of."""
+        self.plan = plan
+        self._scratch = Scratch(target, fingerprint, wait=wait, notify=notify)
+        self._stack = ExitStack()
+        self._durable = {self.folder}
+        self.done = False
+        self.units: dict[str, dict[str, int]] = {}
+
+    @property
+    def folder(self) -> Path:
+        """Where the cache is made."""
+        return self._scratch.folder
+
+    @property
+    def place(self) -> LocalPlace:
+        """The folder, for workers."""
+        return LocalPlace(self.folder, self.plan.compression)
+
+    def __enter__(self) -> Self:
+        """Take the folder's lock and read its ledger."""
+        with ExitStack() as stack:
+            stack.enter_context(_explained(self))
+            self.done = stack.enter_context(self._scratch).done
+            if not self.done:
+                self._sweep()
+                self._ledger = Ledger(self.folder)
+                self.units = self._ledger.units
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Release the lock."""
+        self._stack.__exit__(kind, value, trace)
+
+    def refuse_other(self, replace: bool) -> None:
+        """As `Scratch.refuse_other`."""
+        self._scratch.refuse_other(replace)
+
+    def missing(self) -> dict[str, str]:
+        """Looks at names, sizes and stored checksums; `verify` reads the content."""
+        wrong = {}
+        for unit, files in self.plan.chunk_files():
+            recorded = self.units.get(unit)
+            if recorded is None:
+                wrong[unit] = f"unit {unit} is not in the ledger"
+                continue
+            for name, size in files.items():
+                path = self.folder / name
+                if not path.is_file():
+                    wrong[unit] = f"{name} is absent"
+                elif size is not None and path.stat().st_size != size:
+                    wrong[unit] = f"{name} has {path.stat().st_size} bytes instead of {size}"
+                elif recorded.get(name) != stored_checksum(path):
+                    wrong[unit] = f"{name} has not the checksum in the ledger"
+        return wrong
+
+    def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
+        """Rename the attempt's files, make the names durable, and only then write the ledger's line."""
+        to_sync: set[Path] = set()
+        for name in files:
+            path = self.folder / name
+            attempted(path, attempt).replace(path)
+            to_sync.add(path.parent)
+            # Directories that an earlier process made may not be durable: nothing is taken for known.
+            for directory in path.relative_to(self.folder).parents:
+                if self.folder / directory not in self._durable:
+                    self._durable.add(self.folder / directory)
+                    to_sync.add((self.folder / directory).parent)
+        for directory in to_sync:
+            sync_directory(directory)
+        self._ledger.append(unit, files)
+
+    def note(self, name: str) -> bytes | None:
+        """The content of a file beside the units."""
+        path = self.folder / name
+        return path.read_bytes() if path.exists() else None
+
+    def keep_note(self, name: str, content: str) -> None:
+        """Write such a file."""
+        write_atomic(self.folder / name, content)
+
+    def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
+        """Rename the folder to the target."""
+        for name, content in metadata.items():
+            write_atomic(self.folder / name, content)
+        (self.folder / RUNS).unlink(missing_ok=True)
+        self._sweep()
+        self._scratch.publish(replace)
+
+    def _sweep(self) -> None:
+        """Delete what is left of attempts that were never committed."""
+        for path in self.folder.rglob(".*.new"):
+            path.unlink(missing_ok=True)
+
+
+def attempted(path: Path, attempt: str) -> Path:
+    """Where an attempt writes what may become the file at `path`."""
+    return path.with_name(f".{path.name}.{attempt}.new" if attempt else f".{path.name}.new")
+
+
+@contextmanager
+def _explained(workspace: LocalWorkspace) -> Iterator[None]:
+    """Turn a full disk into a CacheError that says how much is needed and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        plan, folder = workspace.plan, workspace.folder
+        needed = plan.total_bytes - sum(plan.unit_bytes(unit) for unit in workspace.units)
+        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+        raise CacheError(
+            "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up",
+            where=folder,
+            expected=f"{needed / 1e9:,.3f} GB more for the teacher cache",
+            got=f"{free / 1e9:,.3f} GB free",
+            fix="make room and run the same command again: it goes on after the units that are finished",
+        ) from error
