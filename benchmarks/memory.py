@@ -1,9 +1,9 @@
-"""Peak memory of `cache_teacher` against the number of images: it is bounded by configuration, not by N.
+"""Peak memory of `cache_teacher` against the number of images and the rows of a block: it is bounded by configuration.
 
-    python benchmarks/memory.py [--counts 10000 50000]
+    python benchmarks/memory.py [--count 10000 --count 50000] [--rows 512 --rows 2048 --rows 8192]
 
-Each count runs in a process of its own: ResNet-20, one view of random 32-pixel images, signals as in
-`configs/cifar100.yaml`, row blocks of 2,048. Printed: the largest resident memory without file pages (the packed
+Each case runs in a process of its own: ResNet-20, one view of random 32-pixel images, signals as in
+`configs/cifar100.yaml`. Beside it the bytes of one row block, of which the queue holds up to four. Printed: the largest resident memory without file pages (the packed
 file is mapped, so its pages come and go with the page cache), and with them.
 """
 
@@ -18,8 +18,6 @@ from pathlib import Path
 
 import click
 
-ROWS = 2048
-
 
 def status(field: str) -> int:
     """A field of this process's status, in bytes."""
@@ -29,14 +27,14 @@ def status(field: str) -> int:
     raise KeyError(field)
 
 
-def measure(count: int) -> dict[str, int]:
+def measure(count: int, rows: int) -> dict[str, int]:
     import h5py
     import numpy as np
 
     from pipeline.data import PackedDataset, Samples
     from pipeline.models import build_network
     from pipeline.signals import FeaturesConfig, SignalsConfig
-    from pipeline.store import cache_teacher
+    from pipeline.store import TeacherCache, cache_teacher
     from pipeline.views import ViewsConfig, build_views
 
     peak, stop = 0, threading.Event()
@@ -61,26 +59,29 @@ def measure(count: int) -> dict[str, int]:
         signals = SignalsConfig(features=FeaturesConfig(blocks=("block2", "block3")))
         network = build_network("cifar_resnet20", 100, input_size=32, seed=0)
         threading.Thread(target=watch, daemon=True).start()
-        cache_teacher(network, samples, views, signals, target=folder / "cache.zarr", rows_per_block=ROWS)
+        path = cache_teacher(network, samples, views, signals, target=folder / "cache.zarr", rows_per_block=rows)
         stop.set()
-    return {"anonymous": peak, "resident": status("VmHWM")}
+        block = TeacherCache.open(path).manifest.plan.unit_bytes("")
+    return {"anonymous": peak, "resident": status("VmHWM"), "block": block}
 
 
 @click.command()
-@click.option("--counts", multiple=True, type=int, default=[10_000, 50_000], show_default=True)
-@click.option("--one", type=int, hidden=True)
-def main(counts: tuple[int, ...], one: int | None) -> None:
+@click.option("--count", "counts", multiple=True, type=int, default=[10_000, 50_000], show_default=True)
+@click.option("--rows", "sizes", multiple=True, type=int, default=[512, 2048, 8192], show_default=True)
+@click.option("--one", type=(int, int), hidden=True)
+def main(counts: tuple[int, ...], sizes: tuple[int, ...], one: tuple[int, int] | None) -> None:
     if one is not None:
-        print(json.dumps(measure(one)))
+        print(json.dumps(measure(*one)))
         return
-    first = None
-    for count in counts:
-        command = [sys.executable, __file__, "--one", str(count)]
-        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        first = first or found
-        ratio = found["anonymous"] / first["anonymous"]
-        without, with_files = (found[key] / 2**20 for key in ("anonymous", "resident"))
-        print(f"{count:>9,} images: {without:,.0f} MiB ({ratio:.2f} x), with file pages {with_files:,.0f} MiB")
+    for rows in sizes:
+        for count in counts:
+            command = [sys.executable, __file__, "--one", str(count), str(rows)]
+            found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            block, without, with_files = (found[key] / 2**20 for key in ("block", "anonymous", "resident"))
+            print(
+                f"{count:>9,} images, {rows:>6,} rows of {block:6.1f} MiB: "
+                f"{without:,.0f} MiB, with file pages {with_files:,.0f} MiB"
+            )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,206 @@
+"""How fast stores are written and read, against the disk's own rate and against other readers, in one run.
+
+    python benchmarks/store_rates.py [--samples 32768] [--rounds 5] [--folder DIRECTORY]
+
+One view of random signals of about 25 kB a sample (logits [1000], embedding [512], a map [680, 4, 4], all float16)
+in 16 row blocks. Every round:
+
+- writes the store as stage one does (checksums, fsync, ledger), and the same number of files of the same sizes with
+  plain writes and fsync: the disk's own rate;
+- reads every sample once, in batches of 256 in random order, by `TeacherCache`; by zarr-python, tensorstore and
+  h5py from the same arrays: sample by sample, and by tensorstore and h5py also a batch at a time; and all bytes of
+  the files in order by plain reads. Page caches are warm: this is about what a reader costs beside the disk.
+- reads the store once, in order, after the page cache was dropped (`posix_fadvise`), and the plain files likewise.
+
+Printed: median [lowest, highest] over rounds. Slow readers read fewer samples. tensorstore and h5py are measured
+where they are installed.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import h5py
+import numpy as np
+import torch
+import zarr
+
+from pipeline.signals import FeaturesConfig, Signals, SignalsConfig
+from pipeline.store import LocalWorkspace, Manifest, StorePlan, TeacherCache, cache_identity, fingerprint, plan
+from pipeline.store import signals_identity as signals_of
+from pipeline.store.zarr_files import metadata_files
+
+BATCH, BLOCKS, FEW = 256, 16, 4
+NAMES = ("logits", "embedding", "features/block3")
+
+
+def identity_of(samples: int) -> tuple[dict[str, Any], StorePlan]:
+    nothing = torch.empty(1, device="meta")
+    said = Signals(nothing.expand(1, 1000), nothing.expand(1, 512), {"block3": nothing.expand(1, 680, 4, 4)})
+    signals = signals_of(said, SignalsConfig(features=FeaturesConfig()))
+    rows = -(-samples // BLOCKS)
+    layout = plan(signals, samples=samples, views=1, parameters=0, micro_batch=1, rows_per_block=rows)
+    data = {"samples": samples, "pixels": "none", "ids": "none"}
+    views = {"operations": [], "seed": 0, "first": 0, "count": 1, "parameters": []}
+    return cache_identity(data, views, {"model": "none", "micro_batch": 1}, signals, layout), layout
+
+
+def write_store(target: Path, identity: dict[str, Any], layout: StorePlan, content: dict[str, Any]) -> None:
+    with LocalWorkspace(target, fingerprint(identity), layout, wait=False, notify=print) as workspace:
+        static = {spec.file(None): np.zeros(spec.shape, spec.dtype) for spec in layout.static.values()}
+        workspace.commit("static", workspace.place.write(static, ""), "")
+        for unit in layout.units:
+            chunks = {spec.file(unit): content[name] for name, spec in layout.arrays.items()}
+            workspace.commit(unit.key, workspace.place.write(chunks, ""), "")
+        specs = [*layout.arrays.values(), *layout.static.values()]
+        workspace.publish(metadata_files(specs, Manifest.of(identity, {}).attributes()), replace=False)
+
+
+def write_plain(folder: Path, sizes: list[int], content: memoryview) -> None:
+    folder.mkdir()
+    for number, size in enumerate(sizes):
+        with (folder / str(number)).open("wb") as file:
+            file.write(content[:size])
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def forget(folder: Path) -> list[Path]:
+    """Drop the pages of all files from the page cache."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY)
+        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(descriptor)
+    return files
+
+
+def read_plain(folder: Path, cold: bool = False) -> None:
+    files = forget(folder) if cold else [path for path in folder.rglob("*") if path.is_file()]
+    buffer = bytearray(4 << 20)
+    for path in files:
+        with path.open("rb", buffering=0) as file:
+            while file.readinto(buffer):
+                pass
+
+
+def seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def batches(order: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
+    for start in range(0, len(order), BATCH):
+        yield order[start : start + BATCH]
+
+
+def readers(path: Path, copy: Path, samples: int, random: np.random.Generator) -> dict[str, tuple[int, Any]]:
+    """By name: the number of samples that are read, and what reads them."""
+    order = random.permutation(samples)
+    few, some = order[: FEW * BATCH], order[: 16 * BATCH]
+    store = TeacherCache.open(path)
+    group: Any = zarr.open_group(path, mode="r")
+    arrays = [group[name] for name in NAMES]
+    file = h5py.File(copy, "r")
+    datasets = [file[name] for name in NAMES]
+
+    def ours() -> None:
+        for batch in batches(order):
+            store.read_encoded(0, batch)
+
+    def in_order(reader: TeacherCache) -> None:
+        for batch in batches(np.arange(samples)):
+            reader.read_encoded(0, batch)
+
+    def cold() -> float:
+        forget(path)
+        reader = TeacherCache.open(path)
+        return seconds(lambda: in_order(reader))
+
+    found: dict[str, tuple[int, Any]] = {
+        "TeacherCache, random batches": (samples, ours),
+        "TeacherCache, in order, cold, checksums verified": (samples, cold),
+        "zarr-python, sample by sample": (len(few), lambda: [a[0, int(i)] for i in few for a in arrays]),
+        "h5py, sample by sample": (len(some), lambda: [d[int(i)] for i in some for d in datasets]),
+        "h5py, batches, sorted": (
+            len(some),
+            lambda: [d[np.sort(batch)] for batch in batches(some) for d in datasets],
+        ),
+    }
+    try:
+        import tensorstore
+    except ImportError:
+        return found
+    context = tensorstore.Context({"cache_pool": {"total_bytes_limit": 8 << 30}})
+    spec = {"driver": "zarr3", "kvstore": {"driver": "file"}}
+    opened = [
+        tensorstore.open(spec | {"kvstore": {"driver": "file", "path": str(path / name)}}, context=context).result()
+        for name in NAMES
+    ]
+    found["tensorstore, random batches"] = (
+        samples,
+        lambda: [a[0, batch].read().result() for batch in batches(order) for a in opened],
+    )
+    return found
+
+
+@click.command()
+@click.option("--samples", default=32_768, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to write; default: a temporary folder.")
+def main(samples: int, rounds: int, folder: Path | None) -> None:
+    random = np.random.default_rng(0)
+    identity, layout = identity_of(samples)
+    content = {
+        name: random.integers(0, 1 << 14, spec.chunk[1:], dtype=np.uint16).view(np.float16)
+        if spec.dtype == np.float16
+        else np.zeros(spec.chunk[1:], spec.dtype)
+        for name, spec in layout.arrays.items()
+    }
+    sizes = [size for _, files in layout.chunk_files() for size in files.values() if size]
+    largest = memoryview(random.bytes(max(sizes)))
+    results: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(dir=folder) as name:
+        for number in range(rounds):
+            store, plain, copy = (Path(name) / f"{number}.{kind}" for kind in ("zarr", "plain", "h5"))
+            amount = sum(sizes) / 1e9
+            results.setdefault("written by stage one's writer, GB/s", []).append(
+                amount / seconds(lambda: write_store(store, identity, layout, content))  # noqa: B023
+            )
+            results.setdefault("written plainly with fsync, GB/s", []).append(
+                amount / seconds(lambda: write_plain(plain, sizes, largest))  # noqa: B023
+            )
+            with h5py.File(copy, "w") as file:
+                group: Any = zarr.open_group(store, mode="r")
+                for array in NAMES:
+                    file[array] = group[array][0]
+            rate = amount / seconds(lambda: read_plain(plain))  # noqa: B023
+            results.setdefault("read plainly, warm, GB/s", []).append(rate)
+            rate = amount / seconds(lambda: read_plain(plain, cold=True))  # noqa: B023
+            results.setdefault("read plainly, cold, GB/s", []).append(rate)
+            for what, (count, work) in readers(store, copy, samples, random).items():
+                if count == samples and "cold" not in what:
+                    work()  # files are checked, or taken into the reader's own cache, at first touch
+                start = time.perf_counter()
+                took = work()
+                took = took if isinstance(took, float) else time.perf_counter() - start
+                results.setdefault(f"{what}, views/s", []).append(count / took)
+            for path in (store, plain):
+                for child in sorted(path.rglob("*"), reverse=True):
+                    child.rmdir() if child.is_dir() else child.unlink()
+            copy.unlink()
+    print(f"{samples:,} samples of {sum(layout.bytes_per_view.values()):,} bytes, {len(sizes)} files")
+    for what, values in results.items():
+        print(f"{what:>62}  {statistics.median(values):10,.4g} [{min(values):,.4g}, {max(values):,.4g}]")
+
+
+if __name__ == "__main__":
+    main()
