@@ -3,8 +3,9 @@
     python benchmarks/memory.py [--count 10000 --count 50000] [--rows 512 --rows 2048 --rows 8192]
 
 Each case runs in a process of its own: ResNet-20, one view of random 32-pixel images, signals as in
-`configs/cifar100.yaml`. Beside it the bytes of one row block, of which the queue holds up to four. Printed: the largest resident memory without file pages (the packed
-file is mapped, so its pages come and go with the page cache), and with them.
+`configs/cifar100.yaml`. Beside it the bytes of one row block, of which the queue holds up to four. Printed: the
+largest resident memory without file pages (the packed file is mapped, so its pages come and go with the page
+cache), and with them.
 """
 
 from __future__ import annotations
