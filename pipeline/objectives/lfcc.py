@@ -3,18 +3,19 @@
 After "Low-Frequency Components-based Contrastive Knowledge Distillation" (arXiv 2405.18524). **Ours after the
 abstract**: it establishes multi-scale low-pass filters on intermediate features, a compact space, and a
 sample-level contrast in which student and teacher of one sample attract and other samples repel. The filter
-(means over cells), its scales, the projectors, the temperature and the weights are our choices
-(`docs/lfcc.md` lists what was tried); published numbers of LFCC must not be compared with this file's.
+(the cache's: means over cells unless it says otherwise), its scales, the projectors, the temperature and the weights
+are our choices (`docs/lfcc.md` lists what was tried); published numbers of LFCC must not be compared with this file's.
 
 For every pair of blocks k (from the deepest backwards) and every scale r:
 
-    u_s(b) = norm(vec(mean_r(φ_k F_s(b)))),   u_t(b) = norm(vec(mean_r(ψ_k F_t(b))))     in R^{width · r²}
+    u_s(b) = norm(vec(low_r(φ_k F_s(b)))),   u_t(b) = norm(vec(low_r(ψ_k F_t(b))))     in R^{width · r²}
     L_{k,r} = -(1/B) Σ_b log( exp(u_s(b)·u_t(b)/τ) / Σ_{j ∈ N(b)} exp(u_s(b)·u_t(j)/τ) )
     L = mean over k, r (and over both directions if symmetric)
 
 φ, ψ are learned linear maps of channels followed by batch normalisation over samples and cells (without
-learned scale): a linear map commutes with the means, so all scales come from one projection of the cached grid,
-exactly. N(b) holds b and every row of another sample: two views of one sample are not each other's negatives.
+learned scale): a linear map commutes with every filter, so all scales come from one projection of the cached grid.
+With `mean` and `dct` that is exact; a coarser scale of `gaussian` is that of the grid, not of the map.
+N(b) holds b and every row of another sample: two views of one sample are not each other's negatives.
 """
 
 from __future__ import annotations
@@ -108,8 +109,8 @@ class LFCC(Objective):
             teacher_map = teacher.features[pair.teacher]
             s = student_projector(lowpass(student.features[pair.student], teacher_map.shape[-1], self.low_pass))
             t = teacher_projector(teacher_map)
-            of_student += [lowpass(s, scale).flatten(1) for scale in self.scales]
-            of_teacher += [lowpass(t, scale).flatten(1) for scale in self.scales]
+            of_student += [lowpass(s, scale, self.low_pass).flatten(1) for scale in self.scales]
+            of_teacher += [lowpass(t, scale, self.low_pass).flatten(1) for scale in self.scales]
         return {"contrast": contrast(of_student, of_teacher, same, self.temperature, self.symmetric)}
 
 

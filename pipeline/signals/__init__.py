@@ -1,7 +1,7 @@
 """Signals: what is kept of what a network said, and the low-pass filters that make maps small."""
 
 from pipeline.signals.config import EmbeddingConfig, FeaturesConfig, LogitsConfig, SignalsConfig
-from pipeline.signals.lowpass import lowpass
+from pipeline.signals.lowpass import lowpass, preserves_mean
 from pipeline.signals.signals import LinearHead, Signals, SignalShapes
 
 __all__ = [
@@ -13,4 +13,5 @@ __all__ = [
     "Signals",
     "SignalsConfig",
     "lowpass",
+    "preserves_mean",
 ]

@@ -10,16 +10,29 @@ from pipeline import plugins
 FILTERS = "pipeline.signals.filters"
 """The package whose files are the low-pass filters."""
 
+KEY = "signals.features.filter"
+
 
 def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002 - the word of the configuration
     """The low frequencies of maps on a grid: [B, C, H, W] to [B, C, min(grid, H), min(grid, W)].
 
-    A map that is smaller than the grid stays as it is. Computed and returned in at least float32, whatever
+    A map that is no larger than the grid stays as it is. Computed and returned in at least float32, whatever
     autocast says: half types are promoted, float64 is kept. Differentiable, linear in `x`. Raises ConfigError
     for an unknown filter.
     """
-    module = plugins.load(FILTERS, filter, "signals.features.filter")
+    module = plugins.load(FILTERS, filter, KEY)
     height, width = min(grid, x.shape[2]), min(grid, x.shape[3])
+    if x.shape[2:] == (height, width):
+        return x.to(torch.promote_types(x.dtype, torch.float32))
     with torch.autocast(x.device.type, enabled=False):
         result: Tensor = module.lowpass(x, height, width)
     return result
+
+
+def preserves_mean(filter: str) -> bool:  # noqa: A002 - the word of the configuration
+    """Whether the mean over a filter's grid is the mean over the map, and so the embedding where a head is `linear`.
+
+    An objective that relies on it asks when it is built, and refuses with the reason. Raises ConfigError for an
+    unknown filter.
+    """
+    return bool(plugins.load(FILTERS, filter, KEY).PRESERVES_MEAN)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline import plugins
-from pipeline.signals import lowpass
+from pipeline.signals import lowpass, preserves_mean
 
 FILTERS = plugins.names("pipeline.signals.filters")
 SIZES = [(8, 8), (7, 7), (3, 6), (1, 1), (32, 16)]
@@ -28,6 +28,33 @@ def test_grid_is_at_most_the_map(name: str, size: tuple[int, int], grid: int) ->
 def test_constants_stay(name: str, size: tuple[int, int]) -> None:
     result = lowpass(torch.full((1, 2, *size), 2.5, dtype=torch.float64), 4, name)
     torch.testing.assert_close(result, torch.full_like(result, 2.5))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("grid", [1, 3, 4])
+def test_the_mean_is_preserved_where_the_filter_says_so(name: str, size: tuple[int, int], grid: int) -> None:
+    x = maps(2, 3, *size)
+    error = (lowpass(x, grid, name).mean((2, 3)) - x.mean((2, 3))).abs().max()
+    reduced = max(size) > grid
+    assert (error < 1e-14) == (preserves_mean(name) or not reduced)
+
+
+@pytest.mark.parametrize("size", [(2, 2), (4, 4), (4, 1)])
+def test_a_map_no_larger_than_the_grid_stays(name: str, size: tuple[int, int]) -> None:
+    x = maps(2, 3, *size)
+    assert torch.equal(lowpass(x, 4, name), x)
+
+
+def test_an_axis_no_longer_than_the_grid_stays(name: str) -> None:
+    x = maps(2, 3, 4, 1).expand(-1, -1, -1, 9)
+    torch.testing.assert_close(lowpass(x, 4, name), x[..., :4])
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_a_linear_map_of_channels_commutes(name: str, size: tuple[int, int]) -> None:
+    x, weight = maps(2, 5, *size), maps(3, 5)
+    after = torch.einsum("kc,bchw->bkhw", weight, lowpass(x, 4, name))
+    torch.testing.assert_close(lowpass(torch.einsum("kc,bchw->bkhw", weight, x), 4, name), after)
 
 
 def test_linear(name: str) -> None:
@@ -58,6 +85,18 @@ def test_at_least_float32(name: str, given: torch.dtype, returned: torch.dtype) 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5)])
 def test_differentiable(name: str, size: tuple[int, int]) -> None:
     assert torch.autograd.gradcheck(lambda x: lowpass(x, 4, name), maps(2, 2, *size).requires_grad_())
+
+
+def test_gradients_of_half_types_are_not_rounded_on_the_way(name: str) -> None:
+    """Nor by an autocast that is on where backward is called."""
+    for size in [(8, 8), (7, 5)]:
+        x = maps(2, 3, *size).bfloat16().requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            (gradient,) = torch.autograd.grad((lowpass(x, 4, name) ** 2).sum(), x)
+        exact = x.detach().double().requires_grad_()
+        (wanted,) = torch.autograd.grad((lowpass(exact, 4, name) ** 2).sum(), exact)
+        assert gradient.dtype == torch.bfloat16
+        torch.testing.assert_close(gradient.double(), wanted, rtol=2**-8, atol=1e-6)
 
 
 def test_samples_and_layouts_do_not_matter_and_input_stays(name: str) -> None:

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.fft
 import torch
 
 from pipeline.errors import ConfigError
@@ -54,15 +57,29 @@ def test_views_of_one_sample_are_not_negatives_of_each_other():
     assert both.item() == pytest.approx((2 * first + third) / 3, rel=1e-5)
 
 
-def test_equals_the_equation_in_float64():
+def cell_means(x: np.ndarray, grid: int) -> np.ndarray:
+    b, c, h, w = x.shape
+    return x.reshape(b, c, grid, h // grid, grid, w // grid).mean((3, 5))
+
+
+def low_frequencies(x: np.ndarray, grid: int) -> np.ndarray:
+    coefficients = scipy.fft.dctn(x, axes=(2, 3), norm="ortho")[:, :, :grid, :grid]
+    return scipy.fft.idctn(coefficients, axes=(2, 3), norm="ortho") * grid / x.shape[2]
+
+
+def gaussian_means(x: np.ndarray, grid: int) -> np.ndarray:
+    return lowpass(torch.from_numpy(x), grid, "gaussian").numpy()
+
+
+@pytest.mark.parametrize(
+    ("name", "low"), [("mean", cell_means), ("dct", low_frequencies), ("gaussian", gaussian_means)]
+)
+def test_equals_the_equation_in_float64(name: str, low: Callable[[np.ndarray, int], np.ndarray]):
     size, tau = 5, 0.3
-    objective = build_objective("lfcc", {"width": 7, "temperature": tau}, STUDENT, TEACHER, CONTEXT).double()
+    cached = replace(TEACHER, filter=name)
+    objective = build_objective("lfcc", {"width": 7, "temperature": tau}, STUDENT, cached, CONTEXT).double()
     student, teacher = maps(STUDENT, size, 1), maps(TEACHER, size, 2)
     got = objective(student, teacher, batch(size), 0.0)["contrast"]
-
-    def cells(x: np.ndarray, grid: int) -> np.ndarray:
-        b, c, h, w = x.shape
-        return x.reshape(b, c, grid, h // grid, grid, w // grid).mean((3, 5))
 
     def project(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
         y = np.einsum("bchw,oc->bohw", x, weight)
@@ -75,10 +92,10 @@ def test_equals_the_equation_in_float64():
             projectors[index].linear.weight.detach().numpy()
             for projectors in (objective.student_projectors, objective.teacher_projectors)
         ]
-        s = project(cells(student.features[own].numpy(), 4), weights[0])
+        s = project(low(student.features[own].numpy(), 4), weights[0])
         t = project(teacher.features[theirs].numpy(), weights[1])
         for grid in (1, 2, 4):
-            u, v = (cells(x, grid).reshape(size, -1) for x in (s, t))
+            u, v = (low(x, grid).reshape(size, -1) for x in (s, t))
             u, v = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (u, v))
             scores = u @ v.T / tau
             for direction in (scores, scores.T):
@@ -87,13 +104,14 @@ def test_equals_the_equation_in_float64():
     assert got.item() == pytest.approx(np.mean(values), rel=1e-10)
 
 
-def test_projection_commutes_with_coarser_scales():
+@pytest.mark.parametrize("name", ["mean", "dct"])
+def test_projection_commutes_with_coarser_scales(name: str):
     # The reason why one cached 4 x 4 grid serves scales 1, 2 and 4 exactly: in eval mode φ is affine.
     projector = Projector(8, 5).double().eval()
     x = torch.randn(3, 8, 16, 16, dtype=torch.float64)
-    fine = projector(lowpass(x, 4))
+    fine = projector(lowpass(x, 4, name))
     for scale in (1, 2):
-        torch.testing.assert_close(lowpass(fine, scale), projector(lowpass(x, scale)))
+        torch.testing.assert_close(lowpass(fine, scale, name), projector(lowpass(x, scale, name)))
 
 
 def test_floor_is_near_zero_for_equal_maps_and_log_batch_for_empty_ones():
