@@ -12,7 +12,7 @@ from pipeline.errors import ConfigError, ModelError, Problem
 from pipeline.models import Network
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
-from pipeline.store import StorePlan, expected_plan
+from pipeline.store import StorePlan, encodings_identity, expected_plan
 from pipeline.training import build_optimizer, build_scheduler
 from stages.experiment import Experiment
 from stages.learning import objective_set, shapes_of, training_of
@@ -44,6 +44,8 @@ def bind_experiment(experiment: Experiment, where: Path) -> Bound:
             one_view(Samples(evaluated_split(data.dataset, experiment.evaluate)), experiment.evaluate.operations)
         with _collected(problems):
             one_view(data.holdout or data.training, experiment.evaluate.operations)
+    with _collected(problems):
+        encodings_identity(experiment.signals)
     with _collected(problems, "teacher"):
         teacher = _teacher(experiment, data)
     _students(experiment, data, teacher and teacher[1], problems)

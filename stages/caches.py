@@ -12,7 +12,14 @@ from pipeline.config import Section
 from pipeline.data import Samples
 from pipeline.models import TeacherConfig
 from pipeline.signals import LogitsConfig, SignalsConfig
-from pipeline.store import StoreConfig, TeacherCache, data_identity, teacher_identity, views_identity
+from pipeline.store import (
+    StoreConfig,
+    TeacherCache,
+    data_identity,
+    encodings_identity,
+    teacher_identity,
+    views_identity,
+)
 from pipeline.views import Views
 from stages.parts import Data, build
 
@@ -79,11 +86,10 @@ def _teacher(config: TeacherConfig, classes: int, exact: bool) -> tuple[dict[str
 
 
 def _signals(config: SignalsConfig) -> dict[str, Any]:
-    wanted: dict[str, Any] = {"logits": {"encoding": config.logits.encoding}}
-    if config.embedding is not None:
-        wanted["embedding"] = {"encoding": config.embedding.encoding}
+    encoding = {kind: {"encoding": encoding} for kind, encoding in encodings_identity(config).items()}
+    wanted: dict[str, Any] = {kind: encoding[kind] for kind in ("logits", "embedding") if kind in encoding}
     if config.features is not None:
         wanted |= {"grid": config.features.grid, "filter": config.features.filter}
         if isinstance(config.features.blocks, tuple):
-            wanted["features"] = {block: {"encoding": config.features.encoding} for block in config.features.blocks}
+            wanted["features"] = dict.fromkeys(config.features.blocks, encoding["features"])
     return wanted

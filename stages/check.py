@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def _facts(experiment: Experiment, data: Data, plan: StorePlan) -> dict[str, Any
         "units": plan.views * plan.blocks,
         "rows_per_block": plan.rows,
         "bytes_per_view": plan.bytes_per_view,
+        "encodings": plan.encodings,
         "files": plan.files,
         "total_bytes": plan.total_bytes,
         "free_bytes": shutil.disk_usage(folder).free,
@@ -65,15 +67,25 @@ def _facts(experiment: Experiment, data: Data, plan: StorePlan) -> dict[str, Any
     }
 
 
+def _table(encodings: dict[str, Any]) -> Iterator[str]:
+    """Bytes per view: a line for every signal and a column for every encoding."""
+    columns = sorted({name for signal in encodings.values() for name in signal["bytes_per_view"]})
+    yield " " * 18 + "".join(f"{name:>11} " for name in columns)
+    for signal, entry in encodings.items():
+        chosen = entry["chosen"] if isinstance(entry["chosen"], str) else entry["chosen"]["name"]
+        amounts = {name: f"{amount:,}" for name, amount in entry["bytes_per_view"].items()}
+        cells = (f"{amounts.get(name, '-'):>11}{'*' if name == chosen else ' '}" for name in columns)
+        yield f"{signal:<18}{''.join(cells)}"
+
+
 def _show(source: Source, experiment: Experiment, data: Data, network: Network, facts: dict[str, Any]) -> None:
-    per_view = facts["bytes_per_view"]
     print(f"{source.file}: the configuration is valid")
     print(f"data      {facts['samples']:,} samples, {facts['holdout']:,} held out, {data.classes} classes")
     print(f"views     {facts['views']} per sample, {len(data.views.parameter_names)} stored parameters each")
     print(f"teacher   {network.name}, taps {', '.join(network.taps)}")
-    print(f"signals   {sum(per_view.values()):,} bytes per view")
-    for name, amount in per_view.items():
-        print(f"            {name:<18} {amount:>8,}")
+    print(f"signals   {sum(facts['bytes_per_view'].values()):,} bytes per view; in every encoding, * the chosen one:")
+    for line in _table(facts["encodings"]):
+        print(f"            {line.rstrip()}")
     print(f"cache     {experiment.store.path}: {size(facts['total_bytes'])} in {facts['files']:,} files,")
     print(f"          {facts['units']:,} units of work of {facts['rows_per_block']:,} samples")
     print(f"disk      {size(facts['free_bytes'])} free; DVC's cache links to the store where the file system can,")

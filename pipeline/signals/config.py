@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, PositiveInt
 from pydantic_core import PydanticCustomError
 
 from pipeline import plugins
@@ -33,16 +34,26 @@ def _distinct(blocks: tuple[str, ...] | int | None) -> tuple[str, ...] | int | N
     return blocks
 
 
+def _choice(value: Any) -> Any:
+    if isinstance(value, str) or (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
+        return value
+    raise ValueError("names an encoding, such as float16, or has a name and options, such as {name: topk, k: 10}")
+
+
+EncodingChoice = Annotated[str | Mapping[str, Any], BeforeValidator(_choice)]
+"""An encoding by its name, or by `name` and options. Which there are is known to the room that writes (`store`)."""
+
+
 class LogitsConfig(Section):
     """How the logits are written; they are always kept."""
 
-    encoding: str = "float16"
+    encoding: EncodingChoice = "float16"
 
 
 class EmbeddingConfig(Section):
     """How the embedding is written."""
 
-    encoding: str = "float16"
+    encoding: EncodingChoice = "float16"
 
 
 class FeaturesConfig(Section):
@@ -54,7 +65,7 @@ class FeaturesConfig(Section):
     blocks: Annotated[tuple[str, ...] | PositiveInt | None, AfterValidator(_distinct)] = None
     grid: PositiveInt = 4
     filter: Annotated[str, AfterValidator(lambda name: _known(FILTERS, name))] = "mean"
-    encoding: str = "float16"
+    encoding: EncodingChoice = "float16"
 
 
 class SignalsConfig(Section):

@@ -12,6 +12,7 @@ from pipeline.store.fingerprint import differences, fingerprint
 from pipeline.store.identity import (
     cache_identity,
     data_identity,
+    encodings_identity,
     signals_identity,
     teacher_identity,
     views_identity,
@@ -40,6 +41,7 @@ __all__ = [
     "chosen_blocks",
     "data_identity",
     "differences",
+    "encodings_identity",
     "expected_plan",
     "fingerprint",
     "finished",

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from pipeline.signals import EncodingChoice
 from pipeline.store import encodings
 from pipeline.store.encodings import Encoding
 
@@ -60,28 +61,35 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """A signal and its encoding; shape: of one view."""
+    """A signal and its encoding, as an identity records it; shape: of one view."""
 
     name: str
-    encoding: str
+    encoding: EncodingChoice
     shape: tuple[int, ...]
 
-    def __reduce__(self) -> tuple[type[SignalSpec], tuple[str, str, tuple[int, ...]]]:
+    def __reduce__(self) -> tuple[type[SignalSpec], tuple[str, EncodingChoice, tuple[int, ...]]]:
         """Pickles without the module of its encoding."""
         return SignalSpec, (self.name, self.encoding, self.shape)
 
     @cached_property
     def codec(self) -> Encoding:
-        """The encoding. Raises ConfigError for an unknown one."""
-        return encodings.load(self.encoding, f"signals.{self.name.partition('/')[0]}.encoding")
+        """The encoding. Raises ConfigError for an unknown one, or one that cannot write this signal."""
+        return encodings.load(self.encoding, self.name, self.shape)
 
     @cached_property
     def arrays(self) -> dict[str, str]:
         """The array of every part of the encoding."""
-        return {part: f"{self.name}.{part}" if part else self.name for part in self.codec.parts(self.shape)}
+        return {part: f"{self.name}.{part}" if part else self.name for part in self.codec.parts}
 
     @property
     def bytes_per_view(self) -> int:
         """What one view takes."""
-        parts = self.codec.parts(self.shape).values()
-        return sum(prod(shape) * dtype.itemsize for dtype, shape in parts)
+        return sum(prod(shape) * dtype.itemsize for dtype, shape in self.codec.parts.values())
+
+    @property
+    def alternatives(self) -> dict[str, int]:
+        """What one view would take in every encoding that can write the signal; of others than its own, by default."""
+        names = encodings.able(self.name.partition("/")[0])
+        specs = {name: SignalSpec(self.name, name, self.shape) for name in names}
+        specs[encodings.name_of(self.encoding)] = self
+        return {name: spec.bytes_per_view for name, spec in specs.items()}

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.signals import LinearHead, Signals
@@ -14,7 +16,7 @@ from pipeline.store.arrays import SignalSpec
 
 @dataclass(frozen=True)
 class EncodedSignals:
-    """A batch of stored signals: `arrays` are the encodings' parts [B, ...] by array name.
+    """A batch of stored signals: `arrays` are the encodings' parts [B, ...] by array name, as `part_tensor` gives them.
 
     Pickles as plain tensors. The head is not in it: it is the same for every batch (`TeacherCache.head`).
     """
@@ -32,11 +34,13 @@ class EncodedSignals:
         return EncodedSignals(self.specs, {name: tensor.pin_memory() for name, tensor in self.arrays.items()})
 
     def decode(self, head: LinearHead | None = None) -> Signals:
-        """The signals in float32, on the tensors' device. head: the cache's, on that device."""
-        values = {
-            spec.name: spec.codec.decode({part: self.arrays[name] for part, name in spec.arrays.items()})
-            for spec in self.specs
-        }
+        """The signals in float32, on the tensors' device, under autocast too. head: the cache's, on that device."""
+        device = next(iter(self.arrays.values())).device.type
+        with torch.autocast(device, enabled=False):
+            values = {
+                spec.name: spec.codec.decode({part: self.arrays[name] for part, name in spec.arrays.items()})
+                for spec in self.specs
+            }
         return Signals(
             logits=values["logits"],
             embedding=values.get("embedding"),
@@ -44,6 +48,11 @@ class EncodedSignals:
             head=head,
             extras=_below("extras/", values),
         )
+
+
+def part_tensor(array: NDArray[Any]) -> Tensor:
+    """A part as a tensor of the same memory; unsigned integers, which torch cannot even pickle, as signed ones."""
+    return torch.from_numpy(array.view(f"i{array.itemsize}") if array.dtype.kind == "u" else array)
 
 
 def _below(prefix: str, values: Mapping[str, Tensor]) -> dict[str, Tensor]:

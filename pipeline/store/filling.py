@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheError
 from pipeline.progress import Progress
 from pipeline.store.arrays import SignalSpec, Unit
-from pipeline.store.encodings import EncodingOverflow
+from pipeline.store.encodings import EncodingOverflow, name_of
 from pipeline.store.layout import StorePlan
 from pipeline.store.teacher_pass import Answer, Rendered, TeacherPass
 from pipeline.store.workspace import Chunks
@@ -94,7 +94,7 @@ class Filling:
             return spec.codec.encode(values)
         except EncodingOverflow as error:
             raise self._refused(
-                f"the teacher's {spec.name} exceeds {error.limit:g}, the most that {spec.encoding} holds",
+                f"the teacher's {spec.name} exceeds {error.limit:g}, the most that {name_of(spec.encoding)} holds",
                 task,
                 error.rows,
                 fix=f"set signals.{spec.name.partition('/')[0]}.encoding: float32",

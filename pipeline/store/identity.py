@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from pipeline.signals import Signals, SignalsConfig
+from pipeline.errors import ConfigError, Problem
+from pipeline.signals import EncodingChoice, Signals, SignalsConfig
+from pipeline.store import encodings
 from pipeline.store.fingerprint import differences
 
 if TYPE_CHECKING:
@@ -47,22 +49,38 @@ def teacher_identity(network: Network, *, precision: str, micro_batch: int) -> d
     }
 
 
+def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:
+    """The encoding of every kind of signal that is kept, with all options. Raises ConfigError with every problem."""
+    kinds = {"logits": config.logits, "embedding": config.embedding, "features": config.features}
+    chosen: dict[str, EncodingChoice] = {}
+    problems: list[Problem] = []
+    for kind, section in kinds.items():
+        if section is not None:
+            try:
+                chosen[kind] = encodings.resolved(section.encoding, kind)
+            except ConfigError as error:
+                problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return chosen
+
+
 def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
     """The signals that are kept, and how they are written. signals: of any batch, already low-passed."""
-    features = config.features
+    features, encoding = config.features, encodings_identity(config)
 
-    def entry(encoding: str, tensor: Any) -> dict[str, Any]:
+    def entry(encoding: EncodingChoice, tensor: Any) -> dict[str, Any]:
         return {"shape": list(tensor.shape[1:]), "encoding": encoding}
 
-    maps = {tap: entry(features.encoding, tensor) for tap, tensor in signals.features.items()} if features else {}
+    maps = {tap: entry(encoding["features"], x) for tap, x in signals.features.items()} if features else {}
     embedding = None
     if config.embedding is not None and signals.embedding is not None:
-        embedding = entry(config.embedding.encoding, signals.embedding)
+        embedding = entry(encoding["embedding"], signals.embedding)
     head = None
     if signals.head is not None:
         head = {"shape": list(signals.head.weight.shape), "linear": signals.head.linear}
     return {
-        "logits": entry(config.logits.encoding, signals.logits),
+        "logits": entry(encoding["logits"], signals.logits),
         "embedding": embedding,
         "features": maps,
         "grid": features.grid if features else None,

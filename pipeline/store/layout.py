@@ -58,11 +58,7 @@ class StorePlan:
     @cached_property
     def arrays(self) -> dict[str, ArraySpec]:
         """The arrays [V, N, ...] that every unit has a chunk of."""
-        shapes = {
-            array: signal.codec.parts(signal.shape)[part]
-            for signal in self.signals
-            for part, array in signal.arrays.items()
-        }
+        shapes = {array: signal.codec.parts[part] for signal in self.signals for part, array in signal.arrays.items()}
         if self.parameters:
             shapes["view_parameters"] = (np.dtype("<i4"), (self.parameters,))
         shapes["view_digest"] = (np.dtype("<u8"), ())
@@ -84,6 +80,13 @@ class StorePlan:
     def bytes_per_view(self) -> dict[str, int]:
         """Bytes that one view takes, by signal."""
         return {signal.name: signal.bytes_per_view for signal in self.signals}
+
+    @property
+    def encodings(self) -> dict[str, dict[str, Any]]:
+        """By signal: the encoding `chosen`, and `bytes_per_view` by each that can write it."""
+        return {
+            signal.name: {"chosen": signal.encoding, "bytes_per_view": signal.alternatives} for signal in self.signals
+        }
 
     @property
     def files(self) -> int:
@@ -138,7 +141,7 @@ def plan(
     """
     shapes, specs = _read_signals(signals)
     head = tuple(signals["head"]["shape"]) if signals["head"] else None
-    largest = max(prod(shape) * dtype.itemsize for s in specs for dtype, shape in s.codec.parts(s.shape).values())
+    largest = max(prod(shape) * dtype.itemsize for spec in specs for dtype, shape in spec.codec.parts.values())
     rows = choose_rows(largest, samples, micro_batch, rows_per_block)
     return StorePlan(shapes, specs, head, samples, views, parameters, rows, compression)
 

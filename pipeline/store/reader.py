@@ -15,7 +15,7 @@ from pipeline.errors import CacheMismatch
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
 from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of
-from pipeline.store.encoded import EncodedSignals
+from pipeline.store.encoded import EncodedSignals, part_tensor
 from pipeline.store.identity import unmet
 from pipeline.store.manifest import Manifest
 
@@ -116,7 +116,7 @@ class TeacherCache:
     def read_encoded(self, view: int, samples: NDArray[np.int64]) -> EncodedSignals:
         """The signals of a view of samples [B] as they are stored."""
         names = [name for spec in self._specs for name in spec.arrays.values()]
-        arrays = {name: torch.from_numpy(self._gather(name, view, samples)) for name in names}
+        arrays = {name: part_tensor(self._gather(name, view, samples)) for name in names}
         return EncodedSignals(self._specs, arrays)
 
     def view_parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:

@@ -16,11 +16,18 @@ from stages import check
 def test_the_plan_has_bytes_per_view_work_and_disk(here: Path, capsys: pytest.CaptureFixture[str]):
     check.run(source(), as_json=False)
     printed = capsys.readouterr().out
-    # float32: 4 logits, an embedding of 64, maps of 32 and 64 channels on a 2 x 2 grid.
-    numbers = {"logits": 16, "embedding": 256, "features/block2": 512, "features/block3": 1024}
+    # 4 logits, an embedding of 64, maps of 32 and 64 channels on a 2 x 2 grid; float32 is chosen. int8 has a scale for
+    # each vector and channel; topk keeps all 4 logits and indices, 2 bytes each, and the rest.
+    table = """
+                              float16     float32        int8        topk
+        logits                      8          16*          8          20
+        embedding                 128         256*         68           -
+        features/block2           256         512*        256           -
+        features/block3           512       1,024*        512           -
+    """
     lines = [line.split() for line in printed.splitlines()]
-    for name, amount in numbers.items():
-        assert [name, f"{amount:,}"] in lines
+    for row in table.strip().splitlines():
+        assert row.split() in lines
     assert "signals   1,808 bytes per view" in printed
     assert f"data      {COUNT} samples, {HOLDOUT} held out, 4 classes" in printed
     assert "views     2 per sample, 3 stored parameters each" in printed
@@ -33,6 +40,9 @@ def test_the_plan_for_machines_is_what_cache_teacher_wrote(here: Path, capsys: p
     facts = json.loads(capsys.readouterr().out)
     plan = TeacherCache.open(Path("artifacts/caches/tiny.zarr")).manifest.plan
     assert facts["bytes_per_view"] == plan.bytes_per_view
+    for signal, entry in facts["encodings"].items():
+        assert entry["chosen"] == "float32"
+        assert entry["bytes_per_view"]["float32"] == plan.bytes_per_view[signal]
     assert facts["units"] == plan.views * plan.blocks
     files = [path for path in Path("artifacts/caches/tiny.zarr").rglob("*") if path.is_file()]
     assert facts["files"] == len(files)
@@ -90,6 +100,43 @@ def test_blocks_that_the_teacher_lacks(here: Path):
     assert "did you mean 'block3'?" in str(error.value)
     with pytest.raises(ConfigError, match="asks for more blocks than the teacher has"):
         check.run(source("signals.features.blocks=4"), as_json=False)
+
+
+def test_an_encoding_with_options_is_the_marked_one(here: Path, capsys: pytest.CaptureFixture[str]):
+    overrides = ("signals.logits.encoding={name: topk, k: 3}", "store.path=new/place.zarr")
+    check.run(source(*overrides), as_json=False)
+    assert ["logits", "8", "16", "8", "16*"] in [line.split() for line in capsys.readouterr().out.splitlines()]
+    check.run(source(*overrides), as_json=True)
+    logits = json.loads(capsys.readouterr().out)["encodings"]["logits"]
+    assert logits["chosen"] == {"name": "topk", "k": 3}
+    assert logits["bytes_per_view"]["topk"] == 16
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_every_encoding_that_cannot_be_is_refused_before_work_starts(here: Path, packed: bool):
+    overrides = (
+        "signals.logits.encoding={name: topk, kk: 3}",
+        "signals.embedding.encoding=topk",
+        "signals.features.encoding=in8",
+        "teacher.model=cifar_resnet9",
+    )
+    if not packed:
+        Path("data.h5").unlink()
+    with pytest.raises(ConfigError) as error:
+        check.run(source(*overrides), as_json=False)
+    text = str(error.value)
+    assert text.startswith("4 problems in the configuration tiny.yaml")
+    assert "signals.logits.encoding.kk: unknown key" in text
+    assert "signals.embedding.encoding: 'topk' writes logits only" in text
+    assert "signals.features.encoding: unknown name 'in8'" in text
+    assert "did you mean 'int8'?" in text
+
+
+@pytest.mark.parametrize("encoding", ["3", "{k: 3}", "[topk]", "{name: 3}", "null"])
+def test_what_names_no_encoding_is_refused_at_its_key(here: Path, encoding: str):
+    with pytest.raises(ConfigError, match=r"signals\.logits\.encoding: names an encoding, such as float16") as error:
+        check.run(source(f"signals.logits.encoding={encoding}"), as_json=False)
+    assert len(error.value.problems) == 1
 
 
 def test_operations_that_cannot_work_on_the_images(here: Path):

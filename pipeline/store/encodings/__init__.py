@@ -1,8 +1,12 @@
 """How signals are written, one encoding a file, named as in `signals.*.encoding`.
 
-`Encoding` says what a file provides; `tests/contracts/test_encodings.py` finds every file.
+A file provides `SIGNALS`, the kinds of signals that it can write, and `build(shape, options)`, which returns the
+`Encoding` of a signal [R, *shape]. Options, if it has any, are its class `Options`: `{name: topk, k: 10}` in the
+configuration, and with their defaults in the identity of a cache. `tests/contracts/test_encodings.py` finds every
+file.
 """
 
-from pipeline.store.encodings._contract import ENCODINGS, Encoding, EncodingOverflow, load
+from pipeline.store.encodings._choice import ENCODINGS, able, load, name_of, resolved
+from pipeline.store.encodings._contract import Encoding, EncodingOverflow
 
-__all__ = ["ENCODINGS", "Encoding", "EncodingOverflow", "load"]
+__all__ = ["ENCODINGS", "Encoding", "EncodingOverflow", "able", "load", "name_of", "resolved"]

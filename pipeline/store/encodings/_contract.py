@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import plugins
+from pipeline.config import Section
 
-ENCODINGS = "pipeline.store.encodings"
-"""The package whose files are the encodings."""
+EVERY_SIGNAL = ("logits", "embedding", "features", "extras")
+"""The kinds of signals."""
+
+Parts = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
+"""Data type and shape, for one view, of every array that an encoding writes, by the name of the part."""
 
 
 class EncodingOverflow(ArithmeticError):  # noqa: N818 - as OverflowError, but with rows
@@ -24,28 +27,25 @@ class EncodingOverflow(ArithmeticError):  # noqa: N818 - as OverflowError, but w
         self.rows, self.limit = rows, limit
 
 
+class NoOptions(Section):
+    """The options of encodings that have none."""
+
+
 class Encoding(Protocol):
-    """A module that writes a signal as one or more arrays and reads it back.
+    """Writes one signal as one or more arrays and reads it back. Rows are encoded each by itself."""
 
-    `TOLERANCE`: (relative, absolute): a decoded value differs from the encoded one by at most
-    relative * |value| + absolute.
-    """
-
-    TOLERANCE: tuple[float, float]
-
-    def parts(self, shape: tuple[int, ...]) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
-        """Data type and shape, for one view, of every array. The main part is named "".
-
-        Part `scale` of the signal `logits` is stored as the array `logits.scale`.
-        """
+    @property
+    def parts(self) -> Parts:
+        """The arrays. The main part is named ""; part `scale` of the signal `logits` is the array `logits.scale`."""
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """The parts of finite values [R, ...]. Raises EncodingOverflow."""
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The float32 values [R, ...] of the parts, on their device."""
+        """The float32 values [R, ...] of the parts, on their device, with autocast off.
 
+        Unsigned integers may come as the signed ones of the same bits.
+        """
 
-def load(name: str, key: str) -> Encoding:
-    """The encoding of a name. Raises ConfigError at the dotted `key` if there is none."""
-    return cast(Encoding, plugins.load(ENCODINGS, name, key))
+    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """How far, at most, each decoded value may lie from its own of `values` [R, ...], if encoding accepts them."""

@@ -3,25 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-TOLERANCE = (0.0, 0.0)
+from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions, Parts
+
+SIGNALS = EVERY_SIGNAL
 
 
-def parts(shape: tuple[int, ...]) -> dict[str, tuple[np.dtype[Any], tuple[int, ...]]]:
+@dataclass(frozen=True)
+class Float32:
     """One array of the signal's shape."""
-    return {"": (np.dtype("<f4"), shape)}
+
+    shape: tuple[int, ...]
+
+    @property
+    def parts(self) -> Parts:
+        """The main part alone."""
+        return {"": (np.dtype("<f4"), self.shape)}
+
+    def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
+        """The values themselves."""
+        return {"": values}
+
+    def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The values themselves."""
+        return parts[""]
+
+    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Nothing."""
+        return np.zeros(values.shape)
 
 
-def encode(values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-    """The values themselves."""
-    return {"": values}
-
-
-def decode(parts: Mapping[str, Tensor]) -> Tensor:
-    """The values themselves."""
-    return parts[""]
+def build(shape: tuple[int, ...], options: NoOptions) -> Encoding:
+    """For a signal of any shape."""
+    return Float32(shape)
