@@ -54,6 +54,9 @@ class Data:
         if not config.path.exists() and config.source is not None:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
         dataset = PackedDataset.open(config.path)
+        if not dataset.class_names:
+            fix = "give the file the attribute class_names (a JSON list), or pack a labeled split with it"
+            raise DataError("the packed data set has neither labels nor class names", where=config.path, fix=fix)
         split = dataset.split(config.split)
         training, holdout = select(split, config)
         return cls(dataset, training, holdout, views_of(training, views, "views"))

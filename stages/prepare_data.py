@@ -40,4 +40,7 @@ def describe(dataset: PackedDataset) -> None:
     for name in dataset.splits:
         split = dataset.split(name)
         size = "x".join(map(str, split.image_shape)) if split.image_shape else "encoded, of differing sizes"
-        print(f"  {name}: {split.count:,} images {size}{'' if split.labels is not None else ', unlabeled'}")
+        labels = split.labels
+        missing = split.count if labels is None else int((labels < 0).sum())
+        note = f", {missing:,} of them unlabeled" if 0 < missing < split.count else ", unlabeled" if missing else ""
+        print(f"  {name}: {split.count:,} images {size}{note}")

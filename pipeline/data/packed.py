@@ -16,6 +16,9 @@ from pipeline.data.h5 import LazyFile, member, open_h5, read_strings
 from pipeline.data.split import Split
 from pipeline.errors import DataError
 
+NO_LABEL = -1
+"""The label of a sample that has none."""
+
 LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encoded), labels [N] and ids [N]"
 
 
@@ -37,7 +40,7 @@ class PackedDataset:
         """Check the file and describe it; images are read later.
 
         Raises DataError if it is missing, not HDF5, not a packed data set, or has links, labels outside
-        0..K-1 or ids that occur twice. Without class names in the file, K is the largest label plus one.
+        -1..K-1 or ids that occur twice. Without class names in the file, K is the largest label plus one.
         """
         path = Path(path)
         with open_h5(path) as file:
@@ -102,6 +105,8 @@ def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
             got = f"{labels.dtype} {list(labels.shape)}"
             raise DataError(f"{name}/labels does not fit the images", where=path, expected=expected, got=got)
         numbers = labels[:].astype(np.int64)
+        if np.all(numbers == NO_LABEL):
+            numbers = None
     return Split(lazy, name, ids, numbers, shape)
 
 
@@ -132,11 +137,11 @@ def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
-    """Raises DataError unless every label is in 0..classes-1."""
-    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    """Raises DataError unless every label is in 0..classes-1, or -1 for none."""
+    wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
     if len(wrong):
         examples = ", ".join(f"{labels[i]} of {ids[i]!r}" for i in wrong[:5])
-        expected = f"0..{classes - 1} ({classes} classes)"
+        expected = f"0..{classes - 1} ({classes} classes), or {NO_LABEL} for a sample without a label"
         what = f"{len(wrong)} of {len(labels)} labels are out of range"
         raise DataError(what, where=where, expected=expected, got=examples + (", ..." if len(wrong) > 5 else ""))
 

@@ -23,7 +23,8 @@ _HOLDOUT_STREAM = 0x686F6C646F7574  # "holdout": keeps these random words apart 
 class Samples:
     """Samples 0..N-1 of a run: the positions that it uses of one split, in ascending order.
 
-    split: where they are. positions: int64 [N], strictly ascending. labels: int64 [N] or None.
+    split: where they are. positions: int64 [N], strictly ascending. labels: int64 [N], -1 for a sample without
+    one; None if none of these samples has one.
     """
 
     def __init__(self, split: Split, positions: NDArray[np.int64] | None = None) -> None:
@@ -33,7 +34,8 @@ class Samples:
         self.positions = everything if positions is None else np.asarray(positions, dtype=np.int64)
         if np.any(np.diff(self.positions, prepend=-1, append=split.count) <= 0):
             raise IndexError("positions must be strictly ascending and inside the split")
-        self.labels = None if split.labels is None else split.labels[self.positions]
+        labels = None if split.labels is None else split.labels[self.positions]
+        self.labels = labels if labels is not None and np.any(labels >= 0) else None
         self._resident: Tensor | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -120,24 +122,27 @@ def select(split: Split, config: DataConfig) -> tuple[Samples, Samples | None]:
 
     Of the first `config.limit` samples of the split, `holdout.count` are held out: equally many of every
     class, as far as that leaves a class at least half of its samples; which ones depends on seed, positions
-    and labels alone. Raises DataError if that leaves nothing to learn from, or if there are no labels.
+    and labels alone. Samples without a label are never held out: nothing could be scored on them. Raises
+    DataError if that leaves nothing labeled to learn from, or if there are no labels.
     """
     count = split.count if config.limit is None else min(config.limit, split.count)
     if count == 0:
         raise DataError(f"split {split.name!r} is empty")
     if config.holdout is None:
         return Samples(split, np.arange(count)), None
-    if split.labels is None:
+    labeled = np.flatnonzero(split.labels[:count] >= 0) if split.labels is not None else np.empty(0, np.int64)
+    if split.labels is None or not len(labeled):
         fix = "set data.holdout: null, or use a split with labels"
         raise DataError(f"split {split.name!r} has no labels to balance a holdout by", fix=fix)
-    if config.holdout.count >= count:
+    if config.holdout.count >= len(labeled):
         raise DataError(
             "the holdout leaves nothing to learn from",
             where="data.holdout.count",
-            expected=f"fewer than the {count} samples of split {split.name!r}",
+            expected=f"fewer than the {len(labeled)} labeled samples of split {split.name!r}",
             got=config.holdout.count,
         )
-    held = _held_out(split.labels[:count], config.holdout)
+    held = np.zeros(count, np.bool_)
+    held[labeled] = _held_out(split.labels[labeled], config.holdout)
     return Samples(split, np.flatnonzero(~held)), Samples(split, np.flatnonzero(held))
 
 

@@ -25,7 +25,7 @@ class Item(NamedTuple):
     """One sample on its way into a packed data set.
 
     image: uint8 [H, W, C] with C 1 or 3, or the bytes of an image file, or why there is neither.
-    label: the position of its class in `Source.class_names`; None where the split has no labels.
+    label: the position of its class in `Source.class_names`; None, or -1, for a sample without a label.
     id: its name, unique in the split.
     """
 

@@ -23,7 +23,7 @@ class Split:
     """The samples of a split, addressed by position 0..N-1. Survives pickling and forking.
 
     name: `train`, `test`, `val`, `unlabeled`, or what the file says.
-    labels: int64 [N], or None if the split has none.
+    labels: int64 [N], -1 for a sample without one; None if no sample has one.
     image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
     """
 

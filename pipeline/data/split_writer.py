@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.images import KEPT_FORMATS, UndecodableError, as_rgb, decode, encode_png
-from pipeline.data.packed import check_ids, check_labels
+from pipeline.data.packed import NO_LABEL, check_ids, check_labels
 from pipeline.data.source import Item, Source, Unreadable
 from pipeline.errors import DataError
 from pipeline.progress import Progress
@@ -167,13 +167,8 @@ class SplitWriter:
         if odd:
             raise DataError("ids are not text that UTF-8 can store", where=where, got=", ".join(odd[:5]))
         group.create_dataset("ids", data=np.array(ids, dtype=object), dtype=h5py.string_dtype())
-        numbers = [label for label in labels if label is not None]
-        if numbers and len(numbers) < len(labels):
-            expected = "labels for all samples of a split or for none"
-            got = f"{len(numbers)} labels of {len(labels)}"
-            raise DataError("some samples have no label", where=where, expected=expected, got=got)
-        if numbers:
-            array = np.array(numbers, np.int64)
+        array = np.array([NO_LABEL if label is None else label for label in labels], np.int64)
+        if np.any(array != NO_LABEL):
             check_labels(array, len(self._source.class_names), where, ids)
             group.create_dataset("labels", data=array)
 

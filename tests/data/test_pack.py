@@ -176,19 +176,28 @@ def test_bad_labels_ids_and_splits_are_refused(tmp_path):
     def message(*items, **splits):
         return refused(ListSource(train=[Item(image, *item) for item in items], **splits), path)
 
-    text = message((0, "a"), (2, "b"), (-1, "c"))
+    text = message((0, "a"), (2, "b"), (-2, "c"))
     assert "2 of 3 labels are out of range" in text
     assert "0..1 (2 classes)" in text
-    assert "2 of 'b', -1 of 'c'" in text
+    assert "2 of 'b', -2 of 'c'" in text
     text = message((0, "a"), (1, "b"), (0, "a"))
     assert "1 ids occur more than once" in text
     assert "'a'" in text
-    assert "some samples have no label" in message((0, "a"), (None, "b"))
     assert "not text that UTF-8 can store" in message((0, "a\0b"), (0, "\udcff"))
     assert "split test has no images" in message((0, "a"), test=[])
     assert "there are no images" in refused(ListSource(), path)
     floats = ListSource(train=[Item(np.zeros((2, 2, 3)), 0, "f")])
     assert "float64 [2, 2, 3]" in refused(floats, path)
+
+
+def test_samples_without_a_label_among_others_get_minus_one(tmp_path):
+    image = noise(2, 2, 3)
+    labels = [0, None, 1, -1]
+    train = [Item(image, label, str(i)) for i, label in enumerate(labels)]
+    do_pack(ListSource(train=train, unlabeled=[Item(image, -1, "a"), Item(image, None, "b")]), tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert file["train/labels"][:].tolist() == [0, -1, 1, -1]
+        assert set(file["unlabeled"]) == {"images", "ids"}
 
 
 @pytest.mark.parametrize("count", [2, 7])

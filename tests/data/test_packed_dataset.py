@@ -258,11 +258,18 @@ def test_labels_and_ids_that_do_not_fit(tmp_path):
 
 
 def test_labels_out_of_range(tmp_path):
-    message = refused(write_packed(tmp_path / "x.h5", labels=[0, 2, -1]))
+    message = refused(write_packed(tmp_path / "x.h5", labels=[0, 2, -2]))
     assert "2 of 3 labels are out of range" in message
     assert "split 'train'" in message
-    assert "0..1 (2 classes)" in message
-    assert "2 of 'b', -1 of 'c'" in message
+    assert "0..1 (2 classes), or -1 for a sample without a label" in message
+    assert "2 of 'b', -2 of 'c'" in message
+
+
+def test_samples_without_a_label_have_minus_one(tmp_path):
+    some = PackedDataset.open(write_packed(tmp_path / "some.h5", labels=[0, -1, 1])).split("train")
+    assert some.labels.tolist() == [0, -1, 1]
+    none = PackedDataset.open(write_packed(tmp_path / "none.h5", labels=[-1, -1, -1])).split("train")
+    assert none.labels is None
 
 
 def test_duplicate_ids(tmp_path):

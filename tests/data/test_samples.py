@@ -227,6 +227,26 @@ def test_a_holdout_without_labels_is_refused():
         select(Labels(None), config(5))
 
 
+def test_samples_without_a_label_are_never_held_out():
+    labels = np.where(np.arange(100) % 3 == 0, -1, np.arange(100) % 2)
+    labeled = np.flatnonzero(labels >= 0)
+    samples, holdout = select(Labels(labels), config(12, 5))
+    assert np.bincount(holdout.labels).tolist() == [6, 6]
+    assert holdout.positions.tolist() == [int(labeled[i]) for i in by_hand(labels[labeled], 12, 5)]
+    assert sorted([*samples.positions, *holdout.positions]) == list(range(100))
+    with pytest.raises(DataError, match="fewer than the 66 labeled samples"):
+        select(Labels(labels), config(66))
+    with pytest.raises(DataError, match="no labels to balance"):
+        select(Labels([-1, -1, 0]), config(1, limit=2))
+
+
+def test_samples_of_which_none_has_a_label_have_no_labels():
+    split = Labels([-1, 0, -1, -1])
+    assert Samples(split, np.array([0, 1])).labels.tolist() == [-1, 0]
+    assert Samples(split, np.array([2, 3])).labels is None
+    assert Samples(split, np.array([2, 3])).labels_digest() is None
+
+
 def test_an_empty_split_is_refused():
     with pytest.raises(DataError, match="is empty"):
         select(Labels([]), config())
