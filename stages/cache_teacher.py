@@ -57,7 +57,7 @@ def run(source: Source, *, part: Part = "all", replace: bool, wait: bool) -> Non
             samples,
             views,
             signals,
-            target=cache_paths(inputs.store)[name],
+            target=cache_paths(inputs.store.path)[name],
             precision=teacher.precision,
             micro_batch=teacher.micro_batch,
             device=device,

@@ -13,9 +13,11 @@ from pipeline.models import Network
 from pipeline.progress import size
 from pipeline.store import StorePlan
 from stages.binding import bind_experiment
+from stages.caches import is_there
 from stages.experiment import Experiment
 from stages.inputs import Source
 from stages.parts import Data
+from stages.teachers import open_caches, put_together
 
 MANY_FILES = 10_000
 
@@ -32,11 +34,14 @@ def run(source: Source, *, as_json: bool) -> None:
         print(f"{source.file}: the configuration is valid")
         print(f"no packed data set yet at {experiment.data.path}: run `pipeline prepare-data`, then check again")
         return
+    given = _given_caches(experiment, data)
     facts = _facts(experiment, data, bound.plan)
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
         _show(source, experiment, data, bound.teacher, facts)
+        for line in given:
+            print(line)
     if facts["total_bytes"] > facts["free_bytes"] and not experiment.store.path.exists():
         raise CacheError(
             "the disk is too small for the teacher cache",
@@ -76,6 +81,17 @@ def _table(encodings: dict[str, Any]) -> Iterator[str]:
         amounts = {name: f"{amount:,}" for name, amount in entry["bytes_per_view"].items()}
         cells = (f"{amounts.get(name, '-'):>11}{'*' if name == chosen else ' '}" for name in columns)
         yield f"{signal:<18}{''.join(cells)}"
+
+
+def _given_caches(experiment: Experiment, data: Data) -> list[str]:
+    """A line for each of `caches`: whether it is there. Those that are must fit, else CacheMismatch is raised."""
+    entries = sorted(experiment.caches or (), key=lambda entry: entry.role != "teacher")
+    there = [entry for entry in entries if is_there(entry.path)]
+    if there:
+        opened = open_caches(experiment.store, there, experiment.teacher, experiment.signals, data, exact=False)
+        if len(there) == len(entries):
+            put_together(opened, experiment.caches)
+    return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
 
 
 def _show(source: Source, experiment: Experiment, data: Data, network: Network, facts: dict[str, Any]) -> None:

@@ -60,7 +60,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             f"train-student-{name}",
             "train-student",
             f" --student ${{item.student}} --objectives {name} --seed ${{item.seed}}",
-            [data.path, *(path for role, path in caches.items() if role != "evaluation")],
+            [data.path, *caches["training"], *caches.get("holdout", ())],
             [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
             files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
@@ -71,8 +71,8 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             ],
         )
     students = runs.folders(experiment.students, experiment.objectives)
-    evaluated = [data.path, *weights, caches["evaluation"], *students]
-    sections = ["data", "teacher", "evaluate", "runs"]
+    evaluated = [data.path, *weights, *caches["evaluation"], *students]
+    sections = ["data", "teacher", "caches", "evaluate", "runs"]
     stage("evaluate", "evaluate", "", evaluated, [], params=sections)
     stages["evaluate"]["metrics"] = [{runs.evaluation.as_posix(): {"cache": False}}]
     stage("report", "report", " --quiet", [runs.evaluation, *students], [runs.report], params=["runs"])

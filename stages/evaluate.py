@@ -19,9 +19,10 @@ from pipeline.models import NetworkConfig, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
 from pipeline.store import StoreConfig
-from stages.caches import CacheConfig, cache_paths, checked_logits
+from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
 from stages.parts import EvaluateConfig, StudentConfig, build, evaluated_split, one_view, trained_network
+from stages.reference import reference
 
 BATCH = 500
 
@@ -32,7 +33,7 @@ class Inputs(Section):
     data: DataConfig
     teacher: TeacherConfig
     store: StoreConfig
-    caches: tuple[CacheConfig] | None = None
+    caches: Caches | None = None
     students: dict[Name, StudentConfig]
     objectives: dict[str, Any]
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -74,18 +75,16 @@ class Judge:
     def __init__(self, inputs: Inputs, data: PackedDataset) -> None:
         self.inputs, self.classes = inputs, len(data.class_names)
         self.samples = Samples(evaluated_split(data, inputs.evaluate))
-        if self.samples.labels is None:
+        if self.samples.labels is None or self.samples.labels.min() < 0:
             fix = "name a labeled split with --set evaluate.split=..."
-            raise DataError("the split has no labels", where=inputs.evaluate.split, fix=fix)
+            raise DataError("the split has images without labels", where=inputs.evaluate.split, fix=fix)
         self.labels = torch.from_numpy(self.samples.labels)
         self.views = one_view(self.samples, inputs.evaluate.operations)
         channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
         height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
         self.shape = (channels, height, width)
-        path = cache_paths(inputs.store, inputs.caches)["evaluation"]
-        self.answers: Tensor | None = None
-        if path.exists():
-            self.answers = checked_logits(path, inputs.teacher, self.classes, self.samples, self.views)
+        answers = (inputs.store, inputs.caches, inputs.teacher, self.classes)
+        self.reference = reference("evaluation", *answers, self.samples, self.views)
         self._rates: dict[str, float] = {}
 
     def measured(self, name: str, config: NetworkConfig, logits: Tensor | None = None) -> dict[str, Any]:
@@ -99,7 +98,7 @@ class Judge:
             precision = choose_precision("auto", device)
             rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)
             self._rates[name] = rate.median
-        metrics = measure(logits, self.labels, self.answers)
+        metrics = measure(logits, self.labels, self.reference.logits if self.reference else None)
         return {"metrics": metrics, **cost, "images_per_second": self._rates[name]}
 
     def student(self, folder: Path) -> StudentResult:
@@ -110,11 +109,11 @@ class Judge:
         return StudentResult(**facts, **self.measured(run.student, config))
 
     def teacher(self) -> TeacherResult | None:
-        """The teacher, by its cached answers; its cost where its weights are on this machine."""
+        """The teacher, by its cached answers; its cost where its weights are on this machine. Or the ensemble."""
         config = self.inputs.teacher
-        if self.answers is None:
-            print("note: no evaluation cache: neither teacher nor agreement in the table", file=sys.stderr)
+        if self.reference is None:
             return None
-        if isinstance(config.weights, Path) and config.weights.exists():
-            return TeacherResult(model=config.model, **self.measured("the teacher", config, self.answers))
-        return TeacherResult(model=config.model, metrics=measure(self.answers, self.labels, self.answers))
+        logits, name = self.reference.logits, self.reference.name
+        if name == config.model and isinstance(config.weights, Path) and config.weights.exists():
+            return TeacherResult(model=name, **self.measured("the teacher", config, logits))
+        return TeacherResult(model=name, metrics=measure(logits, self.labels, logits))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 from pydantic import Field
 
@@ -14,9 +15,12 @@ from pipeline.signals import SignalsConfig
 from pipeline.store import StoreConfig
 from pipeline.training import TrainConfig
 from pipeline.views import ViewsConfig
-from stages.caches import CacheConfig, cache_paths
+from stages.cache_config import Caches, caches_read
+from stages.caches import cache_paths
 from stages.inputs import RunsConfig
 from stages.parts import EvaluateConfig, StudentConfig
+
+T = TypeVar("T")
 
 
 class Experiment(Section):
@@ -28,7 +32,7 @@ class Experiment(Section):
     views: ViewsConfig = ViewsConfig()
     signals: SignalsConfig = SignalsConfig()
     store: StoreConfig
-    caches: tuple[CacheConfig] | None = None
+    caches: Caches | None = None
     students: dict[Name, StudentConfig] = Field(default_factory=dict)
     objectives: ObjectivesConfig = Field(default_factory=dict)
     train: TrainConfig = TrainConfig()
@@ -37,11 +41,11 @@ class Experiment(Section):
 
     def caches_written(self) -> dict[str, Path]:
         """The stores that `cache-teacher` writes, by what they are for."""
-        return self._needed(cache_paths(self.store))
+        return self._needed(cache_paths(self.store.path))
 
-    def caches_read(self) -> dict[str, Path]:
+    def caches_read(self) -> dict[str, list[Path]]:
         """The stores that students learn from and are evaluated by: those written, unless `caches` names others."""
-        return self._needed(cache_paths(self.store, self.caches))
+        return self._needed(caches_read(self.store, self.caches))
 
-    def _needed(self, paths: dict[str, Path]) -> dict[str, Path]:
+    def _needed(self, paths: dict[str, T]) -> dict[str, T]:
         return {what: path for what, path in paths.items() if what != "holdout" or self.data.holdout is not None}

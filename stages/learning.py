@@ -21,7 +21,7 @@ from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
-from pipeline.training import Checkpoint, Run, TrainConfig
+from pipeline.training import Checkpoint, Memory, Run, TrainConfig
 from pipeline.views import Views
 from stages.parts import Data, StudentConfig
 
@@ -56,13 +56,16 @@ def objective_set(
     teacher: SignalShapes,
     data: Data,
     seed: int,
+    memory: Memory | None = None,
 ) -> ObjectiveSet:
-    """The objectives; their initial weights are a function of the seed."""
+    """The objectives; their initial weights are a function of the seed. memory: None before there is a cache."""
     labels = None if data.training.labels is None else torch.from_numpy(data.training.labels)
-    if labels is None and all(entry.name == "hard-label" for entry in entries):
-        fix = "add an objective that learns from the teacher, such as kd"
-        raise ConfigError([Problem(f"objectives.{name}", "needs labels, and the split has none", fix=fix)])
-    context = Context(data.training.count, data.classes, labels, seed)
+    if labels is None and (idle := [i for i, entry in enumerate(entries) if entry.name == "hard-label"]):
+        what = f"hard-label needs labels, and split {data.training.split.name!r} has none"
+        fix = "leave it out, and learn from the teacher alone, with kd or lfcc"
+        raise ConfigError([Problem(f"objectives.{name}.{i}", what, fix=fix) for i in idle])
+    remembered = (memory.bank, memory.class_means) if memory else (None, None)
+    context = Context(data.training.count, data.classes, labels, seed, *remembered)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ObjectiveSet(name, entries, student, teacher, context)

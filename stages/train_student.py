@@ -13,13 +13,15 @@ from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectivesConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
-from pipeline.store import Scratch, StoreConfig, TeacherCache, fingerprint
-from pipeline.training import FromCache, Steps, TrainConfig, Verify, check_views, train
+from pipeline.store import Scratch, StoreConfig, fingerprint
+from pipeline.training import Memory, Steps, TrainConfig, Verify, check_views, train
 from pipeline.views import ViewsConfig
-from stages.caches import CacheConfig, cache_paths, checked_logits, open_cache
+from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source, only
 from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, objective_set, shapes_of, training_of, write_run
 from stages.parts import Data, EvaluateConfig, StudentConfig, build, one_view
+from stages.reference import reference
+from stages.teachers import open_teachers
 
 
 class Inputs(Section):
@@ -30,7 +32,7 @@ class Inputs(Section):
     views: ViewsConfig = ViewsConfig()
     signals: SignalsConfig = SignalsConfig()
     store: StoreConfig
-    caches: tuple[CacheConfig] | None = None
+    caches: Caches | None = None
     students: dict[Name, StudentConfig]
     objectives: ObjectivesConfig
     train: TrainConfig = TrainConfig()
@@ -63,29 +65,27 @@ def run(
     folder = output or inputs.runs.student(student, objectives, seed)
 
     data = Data.open(inputs.data, inputs.views)
-    paths = cache_paths(inputs.store, inputs.caches)
     exact = verify in ("full", "bytes")
-    cache = open_cache(paths["training"], inputs.teacher, inputs.signals, data, exact=exact)
-    shapes = cache.shapes
-    network = build(config, shapes.logits, seed=seed)
-    chosen = objective_set(objectives, entries, shapes_of(network), shapes, data, seed)
+    taught = open_teachers(inputs.store, inputs.caches, inputs.teacher, inputs.signals, data, exact=exact)
+    network = build(config, taught.shapes.logits, seed=seed)
+    memory = Memory(taught, data.training.labels, data.classes)
+    chosen = objective_set(objectives, entries, shapes_of(network), taught.shapes, data, seed, memory)
     needs = chosen.needs
     network.keep([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
-    cache = TeacherCache.open(cache.path, signals=sorted(needs.teacher - {"head"}))
-    steps = Steps(data.training, data.views, FromCache(cache), data.views.numbers, training, seed, cache.rows_per_block)
+    taught = taught.reading(needs.teacher - {"head"})
+    rows = taught.primary.rows_per_block
+    steps = Steps(data.training, data.views, taught, taught.views, training, seed, rows)
     scorer = None
     if data.holdout is not None and data.holdout.labels is not None:
         labels = torch.from_numpy(data.holdout.labels)
         views = one_view(data.holdout, inputs.evaluate.operations)
-        teacher = None
-        if paths["holdout"].exists():
-            teacher = checked_logits(paths["holdout"], inputs.teacher, data.classes, data.holdout, views, exact=exact)
-        scorer = Scorer(data.holdout, labels, views, training, teacher)
+        answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
+        teacher = reference("holdout", *answers, data.holdout, views, exact=exact)
+        scorer = Scorer(data.holdout, labels, views, training, teacher.logits if teacher else None)
 
     identity = {
         "artifact": "student",
-        "cache": cache.manifest.fingerprint,
-        "views": [data.views.numbers.start, len(data.views.numbers)],
+        "answers": taught.identity(),
         "labels": data.training.labels_digest(),
         "student": config.model_dump(mode="json", exclude={"train", "weights"}),
         "start": network.weights_digest(),
@@ -99,7 +99,7 @@ def run(
             print(f"{folder}: already there")
             return
         scratch.refuse_other(replace)
-        print(check_views(steps, cache, verify, Lines()))
+        print(check_views(steps, taught, verify, Lines()))
         result = train(
             network,
             chosen,
@@ -107,7 +107,7 @@ def run(
             seed=seed,
             folder=scratch.folder,
             progress=Lines(),
-            head=cache.head if "head" in needs.teacher else None,
+            head=taught.primary.head if "head" in needs.teacher else None,
             score=scorer.top1 if scorer else None,
             name=f"{student}/{objectives}/seed-{seed}",
         )

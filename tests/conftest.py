@@ -8,6 +8,6 @@ from pathlib import Path
 # `from shared import shared_file` works from every folder of tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from experiment import here, road, there, travelled
+from experiment import among, here, road, several, there, travelled
 
-__all__ = ["here", "road", "there", "travelled"]
+__all__ = ["among", "here", "road", "several", "there", "travelled"]

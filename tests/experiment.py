@@ -1,7 +1,8 @@
 """A tiny experiment, from a data set to a report: generated images, a teacher of a second, two students.
 
-`road` is a folder in which data, teacher and caches are made; `travelled` one in which students are trained too.
-Both are shared by all tests of a process, which do not change them; `here` and `there` are copies to work in.
+`road` is a folder in which data, teacher and caches are made; `travelled` one in which students are trained too;
+`several` one with more caches. They are shared by all tests of a process, which do not change them; `here`, `there`
+and `among` are copies to work in.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.models import build_network
 from stages import cache_teacher, prepare_data, train_student, train_teacher
 from stages.inputs import Source
 
@@ -123,6 +125,31 @@ def travelled(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+MORE = ("store={path: more.zarr, rows_per_block: 13}", "views.first=2")
+OTHER = (
+    "store={path: other.zarr, rows_per_block: 20}",
+    "views.count=4",
+    "signals.features=null",
+    "teacher.weights=other.safetensors",
+    "teacher.options={widths: [16, 16, 32]}",
+)
+
+
+@pytest.fixture(scope="session")
+def several(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`road` with `more.zarr`, views 2 and 3 of its teacher, and `other.zarr`, views 0 to 3 of another teacher."""
+    folder = tmp_path_factory.mktemp("several") / "road"
+    shutil.copytree(road, folder)
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        _work_in(folder, patch)
+        build_network("cifar_resnet8", CLASSES, input_size=8, options={"widths": [16, 16, 32]}, seed=5).save(
+            Path("other.safetensors")
+        )
+        cache_teacher.run(source(*MORE), part="training", replace=False, wait=False)
+        cache_teacher.run(source(*OTHER), replace=False, wait=False)
+    return folder
+
+
 @pytest.fixture
 def here(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `road`, as the working directory."""
@@ -133,6 +160,12 @@ def here(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def there(travelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `travelled`, as the working directory."""
     return _moved_to(travelled, tmp_path / "there", monkeypatch)
+
+
+@pytest.fixture
+def among(several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `several`, as the working directory."""
+    return _moved_to(several, tmp_path / "among", monkeypatch)
 
 
 def _moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:

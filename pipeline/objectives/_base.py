@@ -17,6 +17,8 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.signals import Signals, SignalShapes
 
 PACKAGE = "pipeline.objectives"
+CACHE_IT = "add it to `signals` in the configuration and run `pipeline cache-teacher` again"
+NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,10 @@ class Batch:
 class Context:
     """What is known about the whole run.
 
-    bank(signal, samples, view) returns what the teacher said of any samples of the training set, from the
-    cache: everyone's exact memory bank. class_means() returns the teacher's mean embedding per class [K, D].
+    bank(signal, samples, view) returns what the teacher said of any samples [M] of the training set, float32
+    [M, ...] on the samples' device, from the cache: everyone's exact memory bank. class_means() returns the
+    teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
+    an objective is only checked: ask for them in `forward`.
     """
 
     num_samples: int
@@ -172,7 +176,7 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
             f"needs the teacher's {signal!r}, which the cache does not hold",
             expected=signal,
             got=", ".join(sorted(held)),
-            fix="add it to `signals` in the configuration and run `pipeline cache-teacher` again",
+            fix=NO_HEAD if signal == "head" else CACHE_IT,
         )
         for signal in sorted(needs.teacher - held)
     ]

@@ -1,6 +1,7 @@
-"""Signals: what is kept of what a network said, and the low-pass filters that make maps small."""
+"""Signals: what is kept of what networks said, low-pass filters that make maps small, and ensembles."""
 
 from pipeline.signals.config import EmbeddingConfig, EncodingChoice, FeaturesConfig, LogitsConfig, SignalsConfig
+from pipeline.signals.ensemble import Mean, combine
 from pipeline.signals.lowpass import lowpass, preserves_mean
 from pipeline.signals.signals import LinearHead, Signals, SignalShapes
 
@@ -10,9 +11,11 @@ __all__ = [
     "FeaturesConfig",
     "LinearHead",
     "LogitsConfig",
+    "Mean",
     "SignalShapes",
     "Signals",
     "SignalsConfig",
+    "combine",
     "lowpass",
     "preserves_mean",
 ]

@@ -33,14 +33,18 @@ class EncodedSignals:
         """The same in page-locked memory."""
         return EncodedSignals(self.specs, {name: tensor.pin_memory() for name, tensor in self.arrays.items()})
 
-    def decode(self, head: LinearHead | None = None) -> Signals:
-        """The signals in float32, on the tensors' device, under autocast too. head: the cache's, on that device."""
+    def values(self) -> dict[str, Tensor]:
+        """Every signal by its name, in float32, on the tensors' device, under autocast too."""
         device = next(iter(self.arrays.values())).device.type
         with torch.autocast(device, enabled=False):
-            values = {
+            return {
                 spec.name: spec.codec.decode({part: self.arrays[name] for part, name in spec.arrays.items()})
                 for spec in self.specs
             }
+
+    def decode(self, head: LinearHead | None = None) -> Signals:
+        """The signals in float32, on the tensors' device. head: the cache's, on that device."""
+        values = self.values()
         return Signals(
             logits=values["logits"],
             embedding=values.get("embedding"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from pipeline import plugins
 from pipeline.errors import CacheMismatch
@@ -118,6 +119,18 @@ class TeacherCache:
         names = [name for spec in self._specs for name in spec.arrays.values()]
         arrays = {name: part_tensor(self._gather(name, view, samples)) for name in names}
         return EncodedSignals(self._specs, arrays)
+
+    def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
+        """One signal of a view of samples, [B, ...] in float32 on the CPU. Raises CacheMismatch if it is not read."""
+        specs = tuple(spec for spec in self._specs if spec.name == name)
+        if not specs:
+            known = [spec.name for spec in self._specs]
+            raise CacheMismatch(
+                f"the teacher cache lacks {name}", where=self.path, got=", ".join(known), fix=_suggestion(name, known)
+            )
+        names = specs[0].arrays.values()
+        arrays = {array: torch.from_numpy(self._gather(array, view, samples)) for array in names}
+        return EncodedSignals(specs, arrays).values()[name]
 
     def view_parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
         """What was drawn for a view of samples: int32 [B, P]."""

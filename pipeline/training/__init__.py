@@ -1,10 +1,12 @@
 """Training: batches of replayed views, optimisation, checkpoints and the one loop for teachers and students."""
 
-from pipeline.training.batches import AnswerSource, Drawn, FromCache, Step, Steps, loader
+from pipeline.training.answers import AnswerSource, FromCache, FromCaches
+from pipeline.training.batches import Drawn, Step, Steps, loader
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
 from pipeline.training.history import History
 from pipeline.training.loop import Run, train
+from pipeline.training.memory import Memory
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.replay import Verify, check_views
 
@@ -13,7 +15,9 @@ __all__ = [
     "Checkpoint",
     "Drawn",
     "FromCache",
+    "FromCaches",
     "History",
+    "Memory",
     "Run",
     "Step",
     "Steps",

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,37 +13,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
-from pipeline.store import EncodedSignals, TeacherCache
+from pipeline.training.answers import Answers, AnswerSource
 from pipeline.training.config import TrainConfig
 from pipeline.views import Views, sizes_of
 
 WINDOW_BLOCKS = 16
 """Row blocks shuffled together: larger stores are read window by window, so that reads stay local."""
-
-
-class AnswerSource(Protocol):
-    """Where a step's view parameters and the teacher's answers come from."""
-
-    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """The drawn parameters [B, P] of a view of samples, whose images are `images`."""
-
-    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> EncodedSignals | None:
-        """What the teacher said of a view of samples, whose rendered pixels are `images`."""
-
-
-class FromCache:
-    """Parameters and answers from a teacher cache: the truth about what the teacher saw."""
-
-    def __init__(self, cache: TeacherCache) -> None:
-        self.cache = cache
-
-    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """As they were stored."""
-        return self.cache.view_parameters(view, samples)
-
-    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> EncodedSignals | None:
-        """As they were stored, still encoded."""
-        return self.cache.read_encoded(view, samples)
 
 
 class Drawn:
@@ -58,7 +32,7 @@ class Drawn:
         sizes = sizes_of(images) if self.views.needs_sizes else None
         return self.views.parameters(view, self.samples.positions[samples], sizes)
 
-    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> EncodedSignals | None:
+    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
         """None."""
         return None
 
@@ -72,7 +46,7 @@ class Step:
     labels: Tensor
     sample: Tensor
     view: Tensor
-    answers: EncodedSignals | None
+    answers: Answers | None
 
     def to(self, device: torch.device) -> Step:
         """The same batch on a device."""
@@ -124,7 +98,7 @@ class Steps(Dataset[Step]):
         samples: Samples,
         views: Views,
         source: AnswerSource,
-        numbers: range,
+        numbers: Sequence[int],
         config: TrainConfig,
         seed: int,
         rows_per_block: int,

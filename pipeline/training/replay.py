@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.errors import CacheMismatch
 from pipeline.progress import Progress
 from pipeline.store import TeacherCache
+from pipeline.training.answers import FromCaches
 from pipeline.training.batches import Steps
 from pipeline.views import digest
 
@@ -24,13 +27,14 @@ FIX = (
 )
 
 
-def check_views(steps: Steps, cache: TeacherCache, verify: Verify, progress: Progress) -> str:
+def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Progress) -> str:
     """Render the views that training will use and compare their digests with those of the teacher's views.
 
     `full` renders all of them, unless that would take over a minute: then, as with `sample`, a thousand of each
     view. `bytes` renders none: it is for encoded images where another version of the decoder rounds differently,
-    and leaves it at the files' own bytes, which the cache's identity has. Returns a sentence that says what was
-    checked. Raises CacheMismatch, naming the first samples that differ.
+    and leaves it at the files' own bytes, which the cache's identity has. Of several teachers, `full` and
+    `sample` compare all digests with each other first. Returns a sentence that says what was checked. Raises
+    CacheMismatch, naming the first samples that differ.
     """
     if verify == "none":
         return "views were not checked against the teacher's (--verify none)"
@@ -39,32 +43,56 @@ def check_views(steps: Steps, cache: TeacherCache, verify: Verify, progress: Pro
     count = steps.samples.count
     numbers = sorted({steps.view_of(epoch) for epoch in range(min(steps.config.epochs, len(steps.numbers)))})
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
+    for view in numbers:
+        _same_pixels(steps, source.caches(view), view)
     if verify == "full":
         start = time.monotonic()
-        _check(steps, cache, numbers[0], rows)
+        _check(steps, source, numbers[0], rows)
         if (time.monotonic() - start) / len(rows) * count * len(numbers) <= LONGEST_SECONDS:
             rows = np.arange(count)
     progress.begin("checking views", len(rows) * len(numbers), "views")
     for view in numbers:
         for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
-            _check(steps, cache, view, chunk)
+            _check(steps, source, view, chunk)
             progress.advance(len(chunk))
     progress.end()
     share = "all" if len(rows) == count else f"{len(rows):,} of {count:,} samples of"
     return f"{share} {len(numbers)} views match the teacher's pixels"
 
 
-def _check(steps: Steps, cache: TeacherCache, view: int, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-    ours = digest(steps.render(view, rows))
-    wrong = rows[ours != cache.view_digests(view, rows)]
+def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
+    """Compare rendered pixels with the primary teacher's, to which the others' were found to be equal."""
+    cache = source.caches(view)[0]
+    wrong = rows[digest(steps.render(view, rows)) != cache.view_digests(view, rows)]
     if len(wrong):
-        ids = [steps.samples.split.ids[int(steps.samples.positions[row])] for row in wrong[:5]]
         raise CacheMismatch(
             f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",
-            where=f"view {view}, samples {', '.join(ids)}{', ...' if len(wrong) > 5 else ''}",
-            expected="the digests stored in the cache",
+            where=_named(steps, view, wrong),
+            expected=f"the digests stored in {cache.path}",
             fix=FIX
             if steps.samples.split.image_shape
             else f"{FIX}; where only the decoder of JPEG files is "
             "another version, --verify bytes compares the files' bytes instead",
         )
+
+
+def _same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> None:
+    """Compare the digests of a view in the caches of several teachers."""
+    rows = np.arange(steps.samples.count)
+    first, *others = caches
+    for other in others:
+        wrong = rows[first.view_digests(view, rows) != other.view_digests(view, rows)]
+        if len(wrong):
+            raise CacheMismatch(
+                f"two teachers saw different pixels in {len(wrong)} of {len(rows)} views",
+                where=_named(steps, view, wrong),
+                expected=f"the digests stored in {first.path}",
+                got=f"those in {other.path}",
+                fix="cache both teachers from the same images; where only the decoder of JPEG files was another "
+                "version, --verify bytes does not compare pixels",
+            )
+
+
+def _named(steps: Steps, view: int, rows: NDArray[np.int64]) -> str:
+    ids = [steps.samples.split.ids[int(steps.samples.positions[row])] for row in rows[:5]]
+    return f"view {view}, samples {', '.join(ids)}{', ...' if len(rows) > 5 else ''}"

@@ -1,0 +1,184 @@
+"""Where the teachers' answers come from: one cache, several of one teacher, or those of several teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.data import Images
+from pipeline.errors import CacheMismatch
+from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
+from pipeline.store import EncodedSignals, TeacherCache, fingerprint
+
+CHOOSE = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
+"""What to do about views that do not fit."""
+
+
+@dataclass(frozen=True)
+class EncodedEnsemble:
+    """What several teachers said of a batch, as it is stored: combined only where it is decoded.
+
+    members: of every teacher, the primary one first.
+    """
+
+    members: tuple[EncodedSignals, ...]
+    mean: Mean
+
+    def to(self, device: torch.device | str) -> EncodedEnsemble:
+        """The same on a device, without waiting if the tensors are pinned."""
+        return replace(self, members=tuple(member.to(device) for member in self.members))
+
+    def pin_memory(self) -> EncodedEnsemble:
+        """The same in page-locked memory."""
+        return replace(self, members=tuple(member.pin_memory() for member in self.members))
+
+    def decode(self, head: LinearHead | None = None) -> Signals:
+        """The signals in float32, on the tensors' device: the mean of the logits, all else the primary teacher's."""
+        primary, *others = (member.decode(head) for member in self.members)
+        return replace(primary, logits=combine([primary.logits, *(other.logits for other in others)], self.mean))
+
+
+Answers = EncodedSignals | EncodedEnsemble
+"""What was said of a batch, still encoded."""
+
+
+class AnswerSource(Protocol):
+    """Where a step's view parameters and the teacher's answers come from."""
+
+    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
+        """The drawn parameters [B, P] of a view of samples, whose images are `images`."""
+
+    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
+        """What the teacher said of a view of samples, whose rendered pixels are `images`."""
+
+
+class FromCaches:
+    """Parameters and answers from teacher caches: the truth about what the teachers saw and said.
+
+    teachers: of each the cache that holds a view, by the view's number; all have the same numbers. The first is
+    the primary teacher: it gives all signals but the logits. mean: how the logits of several are combined, None
+    for one teacher.
+    """
+
+    def __init__(self, teachers: Sequence[Mapping[int, TeacherCache]], mean: Mean | None = None) -> None:
+        self.teachers = tuple(dict(sorted(teacher.items())) for teacher in teachers)
+        self.mean = mean
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[TeacherCache, Collection[int]]], mean: Mean | None = None) -> FromCaches:
+        """Put together by teacher. parts: caches and the numbers of the views that are used of each.
+
+        Raises CacheMismatch if two caches have the same view of one teacher, or if teachers lack each other's.
+        """
+        teachers: dict[str, dict[int, TeacherCache]] = {}
+        for cache, numbers in parts:
+            views = teachers.setdefault(fingerprint(cache.manifest.identity["teacher"]), {})
+            if twice := sorted(set(numbers) & set(views)):
+                what = f"two caches of one teacher have {listed(twice)}"
+                raise CacheMismatch(what, where=f"{views[twice[0]].path} and {cache.path}", fix=CHOOSE)
+            views |= dict.fromkeys(numbers, cache)
+        own, *others = teachers.values()
+        for other in others:
+            if set(other) != set(own):
+                what = "the teachers of an ensemble must have answered the same views"
+                where = next(iter(other.values())).path
+                raise CacheMismatch(what, where=where, expected=listed(own), got=listed(other), fix=CHOOSE)
+        return cls(list(teachers.values()), mean)
+
+    @property
+    def views(self) -> tuple[int, ...]:
+        """The view numbers, ascending."""
+        return tuple(self.teachers[0])
+
+    @property
+    def primary(self) -> TeacherCache:
+        """The primary teacher's cache of the first view: its shapes and head are the teacher's."""
+        return self.teachers[0][self.views[0]]
+
+    @property
+    def shapes(self) -> SignalShapes:
+        """The shapes of what there is to learn from. An ensemble's logits are no function of one head: it has none."""
+        return self.primary.shapes if self.mean is None else replace(self.primary.shapes, linear=None)
+
+    def caches(self, view: int) -> list[TeacherCache]:
+        """The cache of every teacher that holds a view. Raises CacheMismatch if the view is not one of `views`."""
+        if view not in self.teachers[0]:
+            what = f"view {view} is not among those that are learnt from"
+            raise CacheMismatch(what, where=self.primary.path, expected=listed(self.views), got=view)
+        return [teacher[view] for teacher in self.teachers]
+
+    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
+        """As they were stored."""
+        return self.caches(view)[0].view_parameters(view, samples)
+
+    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers:
+        """As they were stored, still encoded."""
+        said = tuple(cache.read_encoded(view, samples) for cache in self.caches(view))
+        return said[0] if self.mean is None else EncodedEnsemble(said, self.mean)
+
+    def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
+        """One signal of a view of samples [B, ...], in float32 on the CPU; logits are the ensemble's."""
+        if name == "logits" and self.mean is not None:
+            return combine([cache.signal(name, view, samples) for cache in self.caches(view)], self.mean)
+        return self.caches(view)[0].signal(name, view, samples)
+
+    def reading(self, signals: Collection[str]) -> FromCaches:
+        """The same, of which `answers` reads only some signals, as `TeacherCache.open` names them.
+
+        Raises CacheMismatch if a cache of the primary teacher lacks one, or holds it in another form.
+        """
+        return FromCaches([_reopened(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)], self.mean)
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the answers, as plain values: of every teacher, which views come from which cache."""
+        return {"mean": self.mean, "teachers": [_views_by_fingerprint(teacher) for teacher in self.teachers]}
+
+
+def listed(views: Collection[int]) -> str:
+    """View numbers for people: `views 0 to 7`, or `views 0, 2, 5`."""
+    some = sorted(views)
+    if len(some) > 2 and some[-1] - some[0] == len(some) - 1:
+        return f"views {some[0]} to {some[-1]}"
+    return f"view{'s' if len(some) > 1 else ''} {', '.join(map(str, some))}"
+
+
+class FromCache(FromCaches):
+    """All views of one cache."""
+
+    def __init__(self, cache: TeacherCache) -> None:
+        super().__init__([dict.fromkeys(cache.views, cache)])
+        self.cache = cache
+
+
+def _reopened(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> dict[int, TeacherCache]:
+    """Each cache opened anew, once, after a look that they hold the signals in the same form."""
+    caches = {cache.path: TeacherCache.open(cache.path, sorted(signals)) for cache in teacher.values()}
+    first, *others = caches.values()
+    for other in others:
+        other.require({"signals": _described(first, signals)})
+    return {view: caches[cache.path] for view, cache in teacher.items()}
+
+
+def _described(cache: TeacherCache, signals: Collection[str]) -> dict[str, Any]:
+    """What a cache's identity says of the logits and of some signals."""
+    held = cache.manifest.identity["signals"]
+    said: dict[str, Any] = {"logits": held["logits"]}
+    for kind, _, rest in (name.partition("/") for name in signals):
+        if rest:
+            said.setdefault(kind, {})[rest] = held[kind][rest]
+        else:
+            said[kind] = held[kind]
+    return said | ({"grid": held["grid"], "filter": held["filter"]} if "features" in said else {})
+
+
+def _views_by_fingerprint(teacher: Mapping[int, TeacherCache]) -> dict[str, list[int]]:
+    found: dict[str, list[int]] = {}
+    for view, cache in teacher.items():
+        found.setdefault(cache.manifest.fingerprint, []).append(view)
+    return found

@@ -1,0 +1,64 @@
+"""What the teacher said of any training sample, for objectives that look beyond their batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import DataError
+from pipeline.training.answers import FromCaches
+
+ROWS = 4096
+"""Read at a time: bounds the memory of means."""
+
+
+class Memory:
+    """The caches as everyone's exact memory bank; `Context` takes its methods.
+
+    labels: int64 [N], -1 for a sample without one; None if none has one. classes: K.
+    """
+
+    def __init__(self, source: FromCaches, labels: NDArray[np.int64] | None, classes: int) -> None:
+        self.source, self.labels, self.classes = source, labels, classes
+        self._means: Tensor | None = None
+
+    def bank(self, signal: str, samples: Tensor, view: int) -> Tensor:
+        """A signal of a view of samples [M], by its number: float32 [M, ...], on the samples' device.
+
+        signal: `logits` (of an ensemble: combined), `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
+        Raises CacheMismatch for a signal or a view that is not there.
+        """
+        return self.source.signal(signal, view, samples.cpu().numpy()).to(samples.device)
+
+    def class_means(self) -> Tensor:
+        """The primary teacher's mean embedding per class, over all labeled samples and views that are used.
+
+        float32 [K, D] on the CPU; computed once, when it is first asked for, in float64. Raises CacheMismatch
+        without embeddings, and DataError if a class has no labeled sample.
+        """
+        if self._means is None:
+            self._means = self._computed()
+        return self._means
+
+    def _computed(self) -> Tensor:
+        labels = np.empty(0, np.int64) if self.labels is None else self.labels
+        labeled = np.flatnonzero(labels >= 0)
+        counts = np.bincount(labels[labeled], minlength=self.classes)
+        if missing := np.flatnonzero(counts == 0).tolist():
+            raise DataError(
+                "there is no mean embedding of a class without labeled samples",
+                expected=f"a label of each of {self.classes} classes",
+                got=f"none of class {', '.join(map(str, missing[:8]))}{', ...' if len(missing) > 8 else ''}",
+                fix="use a split with labels, or an objective that does not need means of classes",
+            )
+        sums: Tensor | None = None
+        for view in self.source.views:
+            for rows in np.array_split(labeled, -(-len(labeled) // ROWS)):
+                said = self.source.signal("embedding", view, rows).double()
+                if sums is None:
+                    sums = torch.zeros(self.classes, said.shape[1], dtype=torch.float64)
+                sums.index_add_(0, torch.from_numpy(labels[rows]), said)
+        assert sums is not None  # there are views, and labeled samples
+        return (sums / torch.from_numpy(counts * len(self.source.views))[:, None]).float()
