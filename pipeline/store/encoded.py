@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,8 @@ class EncodedSignals:
     def values(self) -> dict[str, Tensor]:
         """Every signal by its name, in float32, on the tensors' device, under autocast too."""
         device = next(iter(self.arrays.values())).device.type
-        with torch.autocast(device, enabled=False):
+        autocast = torch.amp.is_autocast_available(device)
+        with torch.autocast(device, enabled=False) if autocast else nullcontext():
             return {
                 spec.name: spec.codec.decode({part: self.arrays[name] for part, name in spec.arrays.items()})
                 for spec in self.specs
