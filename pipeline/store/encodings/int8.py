@@ -26,7 +26,7 @@ from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions
 SIGNALS = EVERY_SIGNAL
 STEPS = 127
 FLOAT32 = np.finfo(np.float32)
-LARGEST_SCALE = np.nextafter(FLOAT32.max / np.float32(STEPS), np.float32(0))
+LARGEST_SCALE = float(np.nextafter(FLOAT32.max / np.float32(STEPS), np.float32(0)))
 """127 of the next larger ones would round to infinity."""
 
 
@@ -44,30 +44,33 @@ class Int8:
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Rounded to the nearest step, ties to the even one."""
-        largest = self._largest(values)
-        scale = np.minimum(largest / np.float32(STEPS), LARGEST_SCALE)
+        # By torch, several times as fast as NumPy (measured), to the same bits.
+        scale = (self._largest(values) / STEPS).clamp(max=LARGEST_SCALE)
         scale[scale < FLOAT32.tiny] = 0
-        steps = np.divide(values, scale, out=np.zeros_like(values), where=scale > 0)
-        shape = (len(values), *self.parts["scale"][1])
-        return {"": np.rint(steps).astype(np.int8), "scale": scale.reshape(shape)}
+        divisor = scale.masked_fill(scale == 0, torch.inf)
+        steps = torch.from_numpy(values) / _beside(divisor, values.ndim)
+        return {"": steps.round_().to(torch.int8).numpy(), "scale": scale.numpy()}
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Steps times scale."""
-        steps, scale = parts[""], parts["scale"]
-        return steps.to(torch.float32) * scale.reshape(*scale.shape, *[1] * (steps.ndim - scale.ndim))
+        steps = parts[""].to(torch.float32)
+        return steps * _beside(parts["scale"], steps.ndim)
 
     def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Half a step, the rounding of float32, and all of what is too small for a scale."""
-        half = self._largest(values).astype(np.float64) / (2 * STEPS)
+        half = _beside(self._largest(values), values.ndim).double().numpy() / (2 * STEPS)
         return np.broadcast_to(half * (1 + 2.0**-14) + 2.0**-119, values.shape)
 
-    def _largest(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The largest magnitude under each scale, broadcastable."""
-        axes = tuple(range(1 + len(self.parts["scale"][1]), values.ndim))
-        largest: NDArray[np.float32] = np.abs(values).max(axis=axes, keepdims=True)
-        return largest
+    def _largest(self, values: NDArray[np.float32]) -> Tensor:
+        """The largest magnitude under each scale: the shape of `scale`."""
+        return torch.from_numpy(values).abs().flatten(1 + len(self.parts["scale"][1])).amax(-1)
 
 
 def build(shape: tuple[int, ...], options: NoOptions) -> Encoding:
     """For a signal of any shape."""
     return Int8(shape)
+
+
+def _beside(scale: Tensor, ndim: int) -> Tensor:
+    """Scales with as many axes as what they scale."""
+    return scale.reshape(*scale.shape, *[1] * (ndim - scale.ndim))
