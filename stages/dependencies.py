@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 COMMON = (
@@ -49,9 +48,3 @@ def written_in(raw: Any, key: str) -> bool:
             return False
         raw = raw[part]
     return True
-
-
-def local_inputs(source: Any) -> list[Path]:
-    """The files and folders here that a data set is packed from."""
-    path = getattr(source, "path", None)
-    return [path] if isinstance(path, Path) else []

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config import read_config, to_yaml
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import write_atomic
-from stages.dependencies import CODE, COMMON, local_inputs, written_in
+from stages.dependencies import CODE, COMMON, written_in
 from stages.experiment import Experiment
 from stages.inputs import Source
 
@@ -40,8 +40,9 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         }
 
     if data.source is not None:
-        local = [path for path in local_inputs(data.source) if path.exists()]
-        stage("prepare-data", "prepare-data", "", local, [data.path], params=["data"])
+        local = data.source.local
+        files = [local] if local and local.exists() else []
+        stage("prepare-data", "prepare-data", "", files, [data.path], params=["data"])
     weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
     if experiment.teacher_training is not None and weights:
         network = [f"teacher.{key}" for key in ("model", "weights", "options", "input_size", "mean", "std")]

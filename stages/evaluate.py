@@ -43,7 +43,7 @@ class Inputs(Section):
 def run(source: Source) -> None:
     """Write `evaluation.json`. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
-    data = PackedDataset.open(inputs.data.path)
+    data = PackedDataset.of(inputs.data)
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
     for folder in folders:

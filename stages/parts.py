@@ -53,7 +53,7 @@ class Data:
         """Raises DataError if the file is not what the configuration says."""
         if not config.path.exists() and config.source is not None:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
-        dataset = PackedDataset.open(config.path)
+        dataset = PackedDataset.of(config)
         if not dataset.class_names:
             fix = "give the file the attribute class_names (a JSON list), or pack a labeled split with it"
             raise DataError("the packed data set has neither labels nor class names", where=config.path, fix=fix)

@@ -11,7 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline import plugins
 from pipeline.config import Section
-from pipeline.data.source import PACKAGE
+from pipeline.data.source import PACKAGE, SourceOptions
 
 
 class HoldoutConfig(Section):
@@ -32,7 +32,7 @@ class DataConfig(Section):
     """
 
     path: Path
-    source: SerializeAsAny[Section] | None = None
+    source: SerializeAsAny[SourceOptions] | None = None
     split: str = "train"
     holdout: HoldoutConfig | None = None
     limit: int | None = Field(default=None, gt=0)
@@ -53,7 +53,7 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def _source_is_not_target(self) -> Self:
-        if self.source is not None and getattr(self.source, "path", None) == self.path:
+        if self.source is not None and self.source.local == self.path:
             raise ValueError("source.path is path itself: the original would be overwritten")
         return self
 

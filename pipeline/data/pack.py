@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -14,7 +14,8 @@ from typing import IO, Literal
 
 import h5py
 
-from pipeline.data.source import Source
+from pipeline.data.origin import ATTRIBUTE, Origin
+from pipeline.data.source import Source, SourceOptions
 from pipeline.data.split_writer import Layout, Shape, SplitWriter, WrongLayoutError
 from pipeline.errors import DataError
 from pipeline.files import sync_directory
@@ -39,13 +40,18 @@ class PackReport:
 
 
 def pack(
-    source: Source, path: Path, progress: Progress, unreadable: Literal["refuse", "skip"] = "refuse"
+    source: Source,
+    path: Path,
+    progress: Progress,
+    unreadable: Literal["refuse", "skip"] = "refuse",
+    options: SourceOptions | None = None,
 ) -> PackReport:
     """Write the packed data set `path`, all at once: until it is complete, what was there stays.
 
     Images of one size become an array uint8 [N, H, W, C] (C is 3 as soon as one image has colours); where
     sizes differ, JPEG and PNG files are stored as they are, others as PNG. Every image is decoded, to know
-    that it can be. A few megabytes of images are held at a time, and the ids and labels of a split.
+    that it can be. A few megabytes of images are held at a time, and the ids and labels of a split. The file
+    remembers the `options` that the source was opened with.
 
     Raises DataError with the list of all unreadable images (`unreadable="skip"` reports them instead), and
     for labels out of range, labels for some samples only, ids that occur twice, empty splits, a target that
@@ -54,7 +60,7 @@ def pack(
     path = Path(path)
     try:
         with _reserved(path) as (partial, handle):
-            report = _write(source, path, partial, progress, skip=unreadable == "skip")
+            report = _write(source, path, partial, progress, options, skip=unreadable == "skip")
             os.fsync(handle.fileno())
             partial.replace(path)
             sync_directory(path.parent)
@@ -90,7 +96,9 @@ def _reserved(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
             raise
 
 
-def _write(source: Source, path: Path, partial: Path, progress: Progress, *, skip: bool) -> PackReport:
+def _write(
+    source: Source, path: Path, partial: Path, progress: Progress, options: SourceOptions | None, *, skip: bool
+) -> PackReport:
     """Write `partial`, again if the first images gave a wrong idea of the rest."""
     layout = Layout()
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
@@ -101,6 +109,8 @@ def _write(source: Source, path: Path, partial: Path, progress: Progress, *, ski
                     file.attrs["source"] = source.description
                     writer = SplitWriter(file, source, layout, pool, progress)
                     counts = {split: writer.write(split) for split in source.splits}
+                    if options is not None:
+                        file.attrs[ATTRIBUTE] = Origin(options.identity(), _skipped(writer, counts)).to_text()
                 _check(source, counts, writer, skip=skip)
             except WrongLayoutError as wrong:
                 layout = wrong.better
@@ -124,7 +134,12 @@ def _check(source: Source, counts: Mapping[str, int], writer: SplitWriter, *, sk
     if empty or not counts:
         what = f"split {', '.join(empty)} has no images" if empty else "there are no images"
         raise DataError(what, where=source.description, expected="a readable image in every split")
-    skipped = {split: sum(problem[0] == split for problem in problems) for split in counts}
+    skipped = _skipped(writer, counts)
     reserved = {split: writer.layout.skipped.get(split, 0) for split in counts}
     if writer.layout.shape is not None and skipped != reserved:
         raise WrongLayoutError(replace(writer.layout, skipped=skipped))
+
+
+def _skipped(writer: SplitWriter, splits: Collection[str]) -> dict[str, int]:
+    """Unreadable images per split."""
+    return {split: sum(problem[0] == split for problem in writer.unreadable) for split in splits}

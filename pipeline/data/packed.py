@@ -12,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import plugins
+from pipeline.data.config import DataConfig
 from pipeline.data.h5 import LazyFile, member, open_h5, read_strings
+from pipeline.data.origin import ATTRIBUTE, Origin
 from pipeline.data.split import Split
 from pipeline.errors import DataError
 
@@ -26,13 +28,21 @@ class PackedDataset:
     """A packed data set, checked when it is opened. Survives pickling and forking.
 
     path: the file. class_names: K names, in the order of the labels. source: what it was packed from, for
-    people; empty if the file does not say.
+    people; empty if the file does not say. origin: the same in full; None if the file does not say.
     """
 
-    def __init__(self, path: Path, class_names: tuple[str, ...], source: str, splits: Mapping[str, Split]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        class_names: tuple[str, ...],
+        source: str,
+        splits: Mapping[str, Split],
+        origin: Origin | None = None,
+    ) -> None:
         self.path = path
         self.class_names = class_names
         self.source = source
+        self.origin = origin
         self._splits = dict(splits)
 
     @classmethod
@@ -56,13 +66,32 @@ class PackedDataset:
                 raise DataError("not a packed data set", where=path, expected=LAYOUT, got=got, fix=fix)
             class_names = stored_class_names(file, path)
             source = _text(file.attrs.get("source", ""))
+            origin = Origin.read(_text(file.attrs.get(ATTRIBUTE, "")))
         largest = max((int(s.labels.max(initial=-1)) for s in splits.values() if s.labels is not None), default=-1)
         if class_names is None:
             class_names = tuple(str(k) for k in range(largest + 1))
         for split in splits.values():
             if split.labels is not None:
                 check_labels(split.labels, len(class_names), f"{path}, split {split.name!r}", split.ids)
-        return cls(path, class_names, source, splits)
+        return cls(path, class_names, source, splits, origin)
+
+    @classmethod
+    def of(cls, config: DataConfig) -> PackedDataset:
+        """The file that a configuration names. Raises DataError as `open` does, and for another `data.source`.
+
+        A file that does not say what it was packed from is taken for what the configuration says it is.
+        """
+        dataset = cls.open(config.path)
+        if config.source is None or dataset.origin is None:
+            return dataset
+        if lines := dataset.origin.differences(config.source, config.unreadable):
+            raise DataError(
+                "the data set was packed from something else\n" + "\n".join(f"  - {line}" for line in lines),
+                where=config.path,
+                fix="pack it again with `pipeline prepare-data --replace`, name another data.path, or set "
+                "data.source: null to use it as it is",
+            )
+        return dataset
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol, cast
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,27 @@ from pipeline.config import Section
 
 PACKAGE = "pipeline.data.sources"
 """Where the kinds of sources are: a file there is a source that a configuration can name."""
+
+
+class SourceOptions(Section):
+    """The base of every source's `Options`, which narrow `name` to the name of their file.
+
+    fetching: the options that say how the files are had, not which images they are.
+    """
+
+    fetching: ClassVar[frozenset[str]] = frozenset()
+
+    name: str
+
+    @property
+    def local(self) -> Path | None:
+        """The file or folder of this machine that is packed; None if the source is none."""
+        path = getattr(self, "path", None)
+        return path if isinstance(path, Path) else None
+
+    def identity(self) -> dict[str, Any]:
+        """Which images these are, as plain JSON values; paths as they were written."""
+        return self.model_dump(mode="json", exclude=set(self.fetching))
 
 
 class Unreadable(NamedTuple):
@@ -56,10 +78,9 @@ class Source(Protocol):
         """The samples of a split in a fixed order. Can be called again, and then yields the same."""
 
 
-def open_source(options: Section) -> Source:
+def open_source(options: SourceOptions) -> Source:
     """The source that validated options describe (an `Options` of one of the files in `sources/`).
 
     Raises DataError if it is not there or not what it should be.
     """
-    name = str(getattr(options, "name", ""))
-    return cast(Source, plugins.load(PACKAGE, name, "data.source.name").open_source(options))
+    return cast(Source, plugins.load(PACKAGE, options.name, "data.source.name").open_source(options))

@@ -6,17 +6,19 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import pytest
 from experiment import CLASSES, COUNT, HOLDOUT, TEST, begin, content, images, source, student
 from PIL import Image
 from safetensors.torch import load_file
 
 import stages.train_teacher
-from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError
+from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError, PipelineError
 from pipeline.evaluation import read_evaluation
 from pipeline.progress import Silent
 from pipeline.store import TeacherCache, verify_files
 from stages import cache_teacher, check, evaluate, prepare_data, train_teacher
+from stages.inputs import Source
 
 WEIGHTS = Path("artifacts/teacher/teacher.safetensors")
 
@@ -40,8 +42,75 @@ def test_packing_says_what_was_packed_and_keeps_it(
 
 def test_nothing_to_pack_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(begin(tmp_path))
-    with pytest.raises(DataError, match="no packed data set, and nothing to pack one from"):
+    with pytest.raises(DataError, match="there is nothing to pack a data set from"):
         prepare_data.run(source("data.source=null"), replace=False)
+
+
+def test_a_file_that_was_packed_from_something_else_is_refused_field_by_field(here: Path):
+    before = Path("data.h5").read_bytes()
+    with pytest.raises(DataError, match="the data set was packed from something else") as error:
+        prepare_data.run(source("data.source.path=other.h5", "data.source.labels=targets"), replace=False)
+    lines = str(error.value).splitlines()
+    assert '  - data.source.labels: expected "targets", got "labels"' in lines
+    assert '  - data.source.path: expected "other.h5", got "raw.h5"' in lines
+    assert sum(line.startswith("  - ") for line in lines) == 2
+    assert "prepare-data --replace" in lines[-1]
+    with pytest.raises(DataError, match=r'data\.source\.name: expected "digits", got "hdf5"'):
+        prepare_data.run(source("data.source={name: digits}"), replace=False)
+    assert Path("data.h5").read_bytes() == before
+    prepare_data.run(source("data.source={name: digits}"), replace=True)
+    prepare_data.run(source("data.source={name: digits}"), replace=False)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        lambda other: check.run(other, as_json=False),
+        lambda other: train_teacher.run(other, replace=False, wait=False),
+        lambda other: cache_teacher.run(other, replace=False, wait=False),
+        lambda other: evaluate.run(other),
+    ],
+    ids=["check", "train-teacher", "cache-teacher", "evaluate"],
+)
+def test_no_stage_works_on_a_file_that_was_packed_from_something_else(here: Path, stage: Callable[[Source], None]):
+    with pytest.raises(PipelineError, match=r'data\.source\.path: expected "other\.h5", got "raw\.h5"'):
+        stage(source("data.source.path=other.h5"))
+
+
+def test_a_file_of_an_unknown_source_and_any_file_without_a_source_are_kept(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    prepare_data.run(source("data.source=null"), replace=False)
+    assert "  already there; --replace" in capsys.readouterr().out
+    with h5py.File("data.h5", "r+") as file:
+        del file.attrs["packed_from"]
+    prepare_data.run(source("data.source={name: digits}"), replace=False)
+    assert "already there, and kept: the file does not say what it was packed from" in capsys.readouterr().out
+    check.run(source("data.source={name: digits}"), as_json=False)
+
+
+def test_images_that_came_or_went_after_packing_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(begin(tmp_path))
+    photos(Path("photos"), lambda index: (8, 8))
+    Path("photos/train/class0/broken.png").write_bytes(b"no image")
+    pack = ("data.source={name: image-folder, path: photos}", "data.path=photos.h5", "data.unreadable=skip")
+    prepare_data.run(source(*pack), replace=False)
+    prepare_data.run(source(*pack), replace=False)  # the broken one is counted on both sides
+    assert "already there" in capsys.readouterr().out
+    with pytest.raises(DataError, match=r"data\.unreadable: expected refuse, got skip, which left 1 images out"):
+        prepare_data.run(source(*pack[:2]), replace=False)
+    Image.new("L", (8, 8)).save("photos/train/class0/new.png")
+    next(Path("photos/test/class1").iterdir()).unlink()
+    with pytest.raises(DataError, match="the source has changed since it was packed") as error:
+        prepare_data.run(source(*pack), replace=False)
+    assert "- train: 42 images, 41 when it was packed" in str(error.value)
+    assert "- test: 11 images, 12 when it was packed" in str(error.value)
+    prepare_data.run(source("data.source=null", *pack[1:]), replace=False)
+    Path("photos").rename("elsewhere")  # nothing to compare with
+    prepare_data.run(source(*pack), replace=False)
+    assert capsys.readouterr().out.count("already there") == 2
 
 
 def photos(folder: Path, sizes: Callable[[int], tuple[int, int]]) -> None:

@@ -12,13 +12,12 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Section
-from pipeline.data.source import Item
+from pipeline.data.source import Item, SourceOptions
 
 _TEST_PER_CLASS = 36
 
 
-class Options(Section):
+class Options(SourceOptions):
     """No options: the split is fixed."""
 
     name: Literal["digits"] = "digits"

@@ -15,17 +15,16 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.config import Section
 from pipeline.data.h5 import member, open_h5, read_strings
 from pipeline.data.packed import stored_class_names
-from pipeline.data.source import Item
+from pipeline.data.source import Item, SourceOptions
 from pipeline.errors import DataError
 
 _BLOCK_BYTES = 2**23
 _BLOCK_FILES = 64
 
 
-class Options(Section):
+class Options(SourceOptions):
     """`path`: the file. `images`, `labels`, `ids`: the names of its data sets."""
 
     name: Literal["hdf5"] = "hdf5"

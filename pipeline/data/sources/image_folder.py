@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline import plugins
-from pipeline.config import Section
-from pipeline.data.source import Item, Unreadable
+from pipeline.data.source import Item, SourceOptions, Unreadable
 from pipeline.errors import DataError
 
 _LABELED = ("train", "test", "val")
@@ -20,7 +19,7 @@ _UNLABELED = "unlabeled"
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
 
 
-class Options(Section):
+class Options(SourceOptions):
     """`path`: the folder."""
 
     name: Literal["image-folder"] = "image-folder"

@@ -6,15 +6,14 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from pipeline import plugins
-from pipeline.config import Section
 from pipeline.data.images import UndecodableError, pixels
-from pipeline.data.source import Item, Unreadable
+from pipeline.data.source import Item, SourceOptions, Unreadable
 from pipeline.errors import DataError
 
 # What torchvision calls the splits that packed data sets have, in order of preference.
@@ -27,7 +26,7 @@ _SPLITS = {
 _OURS = frozenset(("root", "train", "download", "loader", "transform", "target_transform", "transforms"))
 
 
-class Options(Section):
+class Options(SourceOptions):
     """Which data set, and where its files are.
 
     dataset: the class, such as `CIFAR100`.
@@ -36,6 +35,8 @@ class Options(Section):
     splits: names of our splits to those of the class, such as `{train: extra}`; null for the usual ones.
     options: further arguments of the class, such as `{split: letters}` for EMNIST.
     """
+
+    fetching: ClassVar[frozenset[str]] = frozenset(("root", "download"))
 
     name: Literal["torchvision"] = "torchvision"
     dataset: str
