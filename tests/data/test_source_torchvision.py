@@ -140,7 +140,11 @@ def test_no_network_is_a_clear_error(tmp_path):
     assert "torchvision could not provide CIFAR100" in message
     assert str(tmp_path / "root") in message
     assert "Temporary failure in name resolution" in message
-    assert "check the network" in message
+    assert "check the network, or put https://" in message
+    assert "/cifar-100-python.tar.gz there by hand" in message
+    message = refused(tmp_path, "MNIST")  # several files, and the list of what was tried
+    assert "put the files there by hand" in message
+    assert "\n\n" not in message
 
 
 def test_without_download_what_is_missing_is_said(tmp_path):

@@ -128,11 +128,13 @@ class Torchvision:
                 ) from None
             raise DataError(f"torchvision's {self._name} refused its arguments", got=error) from None
         except (OSError, RuntimeError, ImportError) as error:
+            address = getattr(self._class, "url", None)  # where there is one file, its address
+            files = address if isinstance(address, str) else "the files"
             raise DataError(
                 f"torchvision could not provide {self._name}",
                 where=self._root,
-                got=f"{type(error).__name__}: {error}",
-                fix="check the network, or put the files there by hand (data.source.root)"
+                got=f"{type(error).__name__}: {error}".strip(),
+                fix=f"check the network, or put {files} there by hand (data.source.root)"
                 if self._download
                 else "set data.source.download: true, or correct data.source.root",
             ) from None
