@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_origin
 
 from pydantic import (
     BaseModel,
@@ -18,6 +18,7 @@ from pydantic import (
     ModelWrapValidatorHandler,
     StringConstraints,
     ValidationError,
+    create_model,
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -145,15 +146,51 @@ def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], 
     `known` are the names of all sections there are: others than `model`'s are left to the stages that read
     them; a name outside `known` is a problem. Raises ConfigError with every problem.
     """
-    problems = [plugins.unknown(str(name), str(name), known) for name in raw if name not in known]
+    problems = _unknown_sections(raw, known)
     mine = {name: value for name, value in raw.items() if name in model.model_fields}
     try:
         result = model.model_validate(mine)
     except ValidationError as error:
         problems += problems_of(error)
     if problems:
-        raise ConfigError(problems, source)
+        raise ConfigError(in_order(problems, raw), source)
     return result
+
+
+def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[str]) -> tuple[Raw, list[Problem]]:
+    """The sections of `raw` that are valid, each by itself, and the problems of the others.
+
+    As `bind`, but one section that is wrong does not keep the others from being used. In a section of named things
+    (`dict[...]` in the model) the same goes for its entries.
+    """
+    problems, valid = _unknown_sections(raw, known), {}
+    for name, field in model.model_fields.items():
+        alone: Any = create_model(name, __base__=Section, **{name: (field.annotation, field)})  # type: ignore[call-overload]
+        given = {name: raw[name]} if name in raw else {}
+        try:
+            valid[name] = getattr(alone.model_validate(given), name)
+        except ValidationError as error:
+            problems += problems_of(error)
+            if get_origin(field.annotation) is dict and isinstance(raw.get(name), Mapping):
+                wrong = {line["loc"][1] for line in error.errors()}
+                entries = {key: value for key, value in raw[name].items() if key not in wrong}
+                valid[name] = getattr(alone.model_validate({name: entries}), name)
+    return valid, problems
+
+
+def _unknown_sections(raw: Mapping[str, Any], known: Collection[str]) -> list[Problem]:
+    return [plugins.unknown(str(name), str(name), known) for name in raw if name not in known]
+
+
+def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Problem]:
+    """Each problem once, in the order of the sections in the file; sections that it lacks come last."""
+    places = {str(name): place for place, name in enumerate(raw)}
+
+    def place(problem: Problem) -> int:
+        section = problem.key if problem.key in places else problem.key.partition(".")[0]
+        return places.get(section, len(places))
+
+    return sorted(dict.fromkeys(problems), key=place)
 
 
 def problems_of(error: ValidationError) -> list[Problem]:

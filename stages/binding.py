@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
-from pipeline.errors import ConfigError, ModelError, Problem
+from pipeline.errors import ConfigError, Problem
 from pipeline.models import Network
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
-from pipeline.store import StorePlan, encodings_identity, expected_plan
-from pipeline.training import build_optimizer, build_scheduler
+from pipeline.store import encodings_identity, expected_plan
+from pipeline.training import TrainConfig, build_optimizer, build_scheduler
+from stages.draft import Draft, collected
 from stages.experiment import Experiment
+from stages.inputs import SECTIONS, Source
 from stages.learning import objective_set, shapes_of, training_of
-from stages.parts import Data, build, evaluated_split, one_view
+from stages.parts import Data, build, evaluated_split, one_view, views_of
 
 NO_SHAPES = SignalShapes(0)
 
@@ -26,76 +27,94 @@ SOME_CLASSES = 10
 
 @dataclass(frozen=True)
 class Bound:
-    """An experiment that fits together. data: None if it is not packed yet; plan: of the cache."""
+    """An experiment that fits together. data: None if it is not packed yet."""
 
+    experiment: Experiment
     data: Data | None
     teacher: Network
-    plan: StorePlan
+    students: dict[str, Network]
 
 
-def bind_experiment(experiment: Experiment, where: Path) -> Bound:
-    """Raises ConfigError with all problems, and DataError if the packed data set is none."""
-    problems: list[Problem] = []
-    data, teacher = None, None
-    with _collected(problems):
-        data = Data.open(experiment.data, experiment.views) if experiment.data.path.exists() else None
-    if data:
-        with _collected(problems):
-            one_view(Samples(evaluated_split(data.dataset, experiment.evaluate)), experiment.evaluate.operations)
-        with _collected(problems):
-            one_view(data.holdout or data.training, experiment.evaluate.operations)
-    with _collected(problems):
-        encodings_identity(experiment.signals)
-    with _collected(problems, "teacher"):
-        teacher = _teacher(experiment, data)
-    _students(experiment, data, teacher and teacher[1], problems)
+def bind_experiment(source: Source) -> Bound:
+    """Raises ConfigError with all problems: of every section, and of those that are valid with each other."""
+    raw = source.raw()
+    valid, problems = bind_each(raw, Experiment, SECTIONS)
+    draft = Draft.of(valid)
+    data = _data(draft, problems)
+    teacher, shapes = _teacher(draft, data, problems)
+    students: dict[str, Network] = {}
+    with collected(problems):
+        students = _students(draft, data, problems)
+    with collected(problems):
+        if data and shapes:
+            _objectives(draft, data, students, shapes, problems)
     if problems or teacher is None:
-        raise ConfigError(list(dict.fromkeys(problems)), where)
-    return Bound(data, *teacher)
+        raise ConfigError(in_order(problems, raw), source.file)
+    return Bound(draft, data, teacher, students)
 
 
-def _teacher(experiment: Experiment, data: Data | None) -> tuple[Network, StorePlan]:
-    """The teacher, without weights where they are not here yet, and what its cache will consist of."""
-    weights = experiment.teacher.weights
-    here = data is not None and isinstance(weights, Path) and weights.exists()
-    config = experiment.teacher if here else experiment.teacher.model_copy(update={"weights": None})
-    network = build(config, data.classes if data else SOME_CLASSES)
-    if (training := experiment.teacher_training) is not None:
-        nothing = ObjectiveSet("teacher", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
-        optimizer = build_optimizer(network.model, nothing, training, "teacher_training")
-        build_scheduler(optimizer, training, 1, "teacher_training")
-    return network, expected_plan(
-        network,
-        experiment.signals,
-        samples=data.training.count if data else 1,
-        views=experiment.views.count,
-        parameters=len(data.views.parameter_names) if data else 0,
-        micro_batch=experiment.teacher.micro_batch,
-        rows_per_block=experiment.store.rows_per_block,
-        compression=experiment.store.compression,
-    )
+def _data(draft: Draft, problems: list[Problem]) -> Data | None:
+    """The packed data set; None if it is not packed yet or not what it should be."""
+    data = None
+    with collected(problems, "data"):
+        if draft.data.path.exists() or draft.data.source is None:
+            data = Data.open(draft.data, None)
+    if data is None:
+        return None
+    with collected(problems):
+        data = replace(data, views=views_of(data.training, draft.views, "views"))
+    with collected(problems):
+        one_view(Samples(evaluated_split(data.dataset, draft.evaluate)), draft.evaluate.operations)
+    with collected(problems):
+        one_view(data.holdout or data.training, draft.evaluate.operations)
+    return data
 
 
-def _students(experiment: Experiment, data: Data | None, plan: StorePlan | None, problems: list[Problem]) -> None:
-    """Bind every student to every objective set and to its optimiser."""
-    for name, config in experiment.students.items():
-        with _collected(problems, f"students.{name}"):
-            training = training_of(experiment.train, config, name)
-            network = build(config.model_copy(update={"weights": None}), data.classes if data else SOME_CLASSES)
-            if data is None or plan is None:
-                continue
-            for objectives, entries in experiment.objectives.items():
-                with _collected(problems, note=f" (student {name})"):
-                    chosen = objective_set(objectives, entries, shapes_of(network), plan.shapes, data, 0)
-                    build_scheduler(build_optimizer(network.model, chosen, training), training, 1)
+def _teacher(draft: Draft, data: Data | None, problems: list[Problem]) -> tuple[Network | None, SignalShapes | None]:
+    """The teacher, without weights where they are not here yet, and the shapes of what is kept of it."""
+    network, shapes = None, None
+    with collected(problems):
+        encodings_identity(draft.signals)
+    with collected(problems, "teacher"):
+        config = draft.teacher
+        here = data is not None and isinstance(config.weights, Path) and config.weights.exists()
+        config = config if here else config.model_copy(update={"weights": None})
+        network = build(config, data.classes if data else SOME_CLASSES)
+    if network is not None:
+        with collected(problems):
+            if training := draft.teacher_training:
+                _optimise(network, training, "teacher_training")
+        with collected(problems):
+            shapes = expected_plan(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
+    return network, shapes
 
 
-@contextmanager
-def _collected(problems: list[Problem], key: str = "", note: str = "") -> Iterator[None]:
-    """Add what is raised inside to the problems. key: of what is no problem of the configuration as such."""
-    try:
-        yield
-    except ConfigError as error:
-        problems += [replace(problem, what=problem.what + note) for problem in error.problems]
-    except ModelError as error:
-        problems.append(Problem(key, str(error)))
+def _students(draft: Draft, data: Data | None, problems: list[Problem]) -> dict[str, Network]:
+    """The students that can be built."""
+    networks = {}
+    for name, config in draft.students.items():
+        with collected(problems, f"students.{name}"):
+            plain = config.model_copy(update={"weights": None})
+            networks[name] = build(plain, data.classes if data else SOME_CLASSES)
+        with collected(problems):
+            training = training_of(draft.train, config, name)
+            with collected(problems, note=f" (student {name})"):
+                if name in networks:
+                    _optimise(networks[name], training, "train")
+    return networks
+
+
+def _optimise(network: Network, training: TrainConfig, key: str) -> None:
+    """Build optimiser and scheduler, to see that they can be."""
+    nothing = ObjectiveSet("none", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
+    build_scheduler(build_optimizer(network.model, nothing, training, key), training, 1, key)
+
+
+def _objectives(
+    draft: Draft, data: Data, students: dict[str, Network], teacher: SignalShapes, problems: list[Problem]
+) -> None:
+    """Bind every student to every objective set."""
+    for name, network in students.items():
+        for objectives, entries in draft.objectives.items():
+            with collected(problems, note=f" (student {name})"):
+                objective_set(objectives, entries, shapes_of(network), teacher, data, 0)

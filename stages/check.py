@@ -3,73 +3,46 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CacheError
-from pipeline.models import Network
 from pipeline.progress import size
-from pipeline.store import StorePlan
-from stages.binding import bind_experiment
+from stages.binding import Bound, bind_experiment
 from stages.caches import is_there
+from stages.disks import DvcCache
 from stages.experiment import Experiment
 from stages.inputs import Source
 from stages.parts import Data
+from stages.plan import Plan
 from stages.teachers import open_caches, put_together
 
 MANY_FILES = 10_000
 
 
 def run(source: Source, *, as_json: bool) -> None:
-    """Print the plan, or fail with every problem. Exit code 1 if the disk is too small for it."""
-    experiment = source.read(Experiment)
-    bound = bind_experiment(experiment, source.file)
-    data = bound.data
-    if data is None and as_json:
+    """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it."""
+    bound = bind_experiment(source)
+    if bound.data is None and as_json:
         print(json.dumps({"packed": False}))
         return
-    if data is None:
+    if bound.data is None:
         print(f"{source.file}: the configuration is valid")
-        print(f"no packed data set yet at {experiment.data.path}: run `pipeline prepare-data`, then check again")
+        path = bound.experiment.data.path
+        print(f"no packed data set yet at {path}: run `pipeline prepare-data`, then check again")
         return
-    given = _given_caches(experiment, data)
-    facts = _facts(experiment, data, bound.plan)
+    given = _given_caches(bound.experiment, bound.data)
+    dvc = DvcCache.find()
+    plan = Plan.of(bound, bound.data, dvc)
     if as_json:
-        print(json.dumps(facts, indent=2))
+        print(json.dumps(plan.facts(), indent=2))
     else:
-        _show(source, experiment, data, bound.teacher, facts)
+        print(f"{source.file}: the configuration is valid")
+        _show(bound, plan)
         for line in given:
             print(line)
-    if facts["total_bytes"] > facts["free_bytes"] and not experiment.store.path.exists():
-        raise CacheError(
-            "the disk is too small for the teacher cache",
-            where=experiment.store.path,
-            expected=f"{size(facts['total_bytes'])} free",
-            got=f"{size(facts['free_bytes'])} free",
-            fix="free space, name another disk in store.path, or keep fewer views or smaller signals",
-        )
-
-
-def _facts(experiment: Experiment, data: Data, plan: StorePlan) -> dict[str, Any]:
-    folder = experiment.store.path
-    while not folder.exists():
-        folder = folder.parent if folder != folder.parent else Path()
-    runs = len(experiment.students) * len(experiment.objectives) * len(experiment.runs.seeds)
-    return {
-        "samples": data.training.count,
-        "holdout": data.holdout.count if data.holdout else 0,
-        "views": plan.views,
-        "units": plan.views * plan.blocks,
-        "rows_per_block": plan.rows,
-        "bytes_per_view": plan.bytes_per_view,
-        "encodings": plan.encodings,
-        "files": plan.files,
-        "total_bytes": plan.total_bytes,
-        "free_bytes": shutil.disk_usage(folder).free,
-        "student_runs": runs,
-    }
+        _show_disks(plan, dvc)
+    _refuse_small_disks(plan)
 
 
 def _table(encodings: dict[str, Any]) -> Iterator[str]:
@@ -94,18 +67,50 @@ def _given_caches(experiment: Experiment, data: Data) -> list[str]:
     return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
 
 
-def _show(source: Source, experiment: Experiment, data: Data, network: Network, facts: dict[str, Any]) -> None:
-    print(f"{source.file}: the configuration is valid")
-    print(f"data      {facts['samples']:,} samples, {facts['holdout']:,} held out, {data.classes} classes")
-    print(f"views     {facts['views']} per sample, {len(data.views.parameter_names)} stored parameters each")
+def _show(bound: Bound, plan: Plan) -> None:
+    cache, network = plan.caches["training"], bound.teacher
+    held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
+    print(f"data      {cache.samples:,} samples, {held:,} held out, {plan.data.classes} classes")
+    print(f"views     {cache.views} per sample, {cache.parameters} stored parameters each")
     print(f"teacher   {network.name}, taps {', '.join(network.taps)}")
-    print(f"signals   {sum(facts['bytes_per_view'].values()):,} bytes per view; in every encoding, * the chosen one:")
-    for line in _table(facts["encodings"]):
+    print(f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:")
+    for line in _table(cache.encodings):
         print(f"            {line.rstrip()}")
-    print(f"cache     {experiment.store.path}: {size(facts['total_bytes'])} in {facts['files']:,} files,")
-    print(f"          {facts['units']:,} units of work of {facts['rows_per_block']:,} samples")
-    print(f"disk      {size(facts['free_bytes'])} free; DVC's cache links to the store where the file system can,")
-    print("          else it holds a copy of the same size")
-    print(f"students  {facts['student_runs']} runs: {', '.join(experiment.students)}")
-    if facts["files"] > MANY_FILES:
+    print(f"cache     {bound.experiment.store.path}: {size(cache.total_bytes)} in {cache.files:,} files,")
+    print(f"          {cache.views * cache.blocks:,} units of work of {cache.rows:,} samples")
+    if cache.files > MANY_FILES:
         print(f"warning: more than {MANY_FILES:,} files make DVC slow; raise store.rows_per_block")
+    print(f"students  {plan.runs} runs: {', '.join(bound.students)}")
+
+
+def _show_disks(plan: Plan, dvc: DvcCache | None) -> None:
+    print("writes    of networks, the weights alone")
+    for artifact in plan.artifacts:
+        there = artifact.bytes - artifact.remaining
+        part = f", {size(there)} of it there" if there else ""
+        note = part if artifact.remaining else ", there already"
+        print(f"            {artifact.name:<18} {size(artifact.bytes):>8}  {artifact.path}{note}")
+    for disk in plan.disks:
+        print(f"disk      {disk.path}: {size(disk.needed)} to write, {size(disk.free)} free")
+    if dvc is None:
+        return
+    copied = [disk for disk in plan.disks if disk.copied]
+    if not copied:
+        print("dvc       its cache links to what is written: no second copy")
+    for disk in copied:
+        more = f"{size(disk.copied)} more on {disk.path}"
+        print(f"dvc       its cache at {dvc.folder} copies what it cannot link: {more}")
+        if disk.needed + disk.copied > disk.free:
+            print(f"warning: {disk.path} is too small for DVC's copy; set cache.dir or cache.type (dvc config)")
+
+
+def _refuse_small_disks(plan: Plan) -> None:
+    small = [disk for disk in plan.disks if disk.needed > disk.free]
+    if small:
+        raise CacheError(
+            "the disk is too small for what is still to be written",
+            where=", ".join(str(disk.path) for disk in small),
+            expected=", ".join(f"{size(disk.needed)} free" for disk in small),
+            got=", ".join(f"{size(disk.free)} free" for disk in small),
+            fix="free space, name another disk in store.path or runs.path, or keep fewer views or smaller signals",
+        )

@@ -49,8 +49,11 @@ class Data:
         return len(self.dataset.class_names)
 
     @classmethod
-    def open(cls, config: DataConfig, views: ViewsConfig) -> Data:
-        """Raises DataError if the file is not what the configuration says."""
+    def open(cls, config: DataConfig, views: ViewsConfig | None) -> Data:
+        """views: None for the images as they are, even of differing sizes.
+
+        Raises DataError if the file is not what the configuration says.
+        """
         if not config.path.exists() and config.source is not None:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
         dataset = PackedDataset.of(config)
@@ -59,7 +62,8 @@ class Data:
             raise DataError("the packed data set has neither labels nor class names", where=config.path, fix=fix)
         split = dataset.split(config.split)
         training, holdout = select(split, config)
-        return cls(dataset, training, holdout, views_of(training, views, "views"))
+        drawn = build_views(ViewsConfig()) if views is None else views_of(training, views, "views")
+        return cls(dataset, training, holdout, drawn)
 
 
 def trained_network(folder: Path, student: str) -> StudentConfig:

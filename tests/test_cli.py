@@ -415,7 +415,7 @@ def test_a_full_disk_says_how_much_is_missing(here: Path, monkeypatch: pytest.Mo
 def test_a_disk_that_is_too_small_for_the_plan(here: Path, monkeypatch: pytest.MonkeyPatch):
     full = shutil.disk_usage(here)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    refused(run("check", "--set", "store.path=new.zarr"), 1, "the disk is too small for the teacher cache")
+    refused(run("check", "--set", "store.path=new.zarr"), 1, "the disk is too small for what is still to be written")
 
 
 # The rest

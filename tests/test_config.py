@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field
 
-from pipeline.config import Section, bind, override, parse_yaml, read_config, to_yaml
-from pipeline.errors import ConfigError
+from pipeline.config import Section, bind, bind_each, in_order, override, parse_yaml, read_config, to_yaml
+from pipeline.errors import ConfigError, Problem
 
 
 class Inner(Section):
@@ -64,6 +64,50 @@ def test_every_problem_is_reported_at_once_with_key_expected_got_and_nearest_nam
 
 def test_sections_of_other_stages_are_left_alone():
     assert bind({"report": {"anything": 1}, "train": {"epochs": 9}}, Outer, KNOWN).train.epochs == 9
+
+
+def test_valid_sections_and_entries_are_bound_though_others_are_not():
+    raw = {
+        "items": [{"epoch": 1}],
+        "students": {"good": {"epochs": 2}, "bad": {"epochs": "many", "learning_rate": 0}, "worse": 1},
+        "train": {"epochs": 9},
+        "trian": {},
+    }
+    valid, found = bind_each(raw, Outer, KNOWN)
+    assert valid == {"train": Inner(epochs=9), "students": {"good": Inner(epochs=2)}}
+    with pytest.raises(ConfigError) as error:
+        bind(raw, Outer, KNOWN)
+    assert error.value.problems == tuple(in_order(found, raw))  # the same as all at once
+    assert [problem.key for problem in in_order(found, raw)] == [
+        "items.0.epoch",
+        "students.bad.learning_rate",
+        "students.bad.epochs",
+        "students.worse",
+        "trian",
+    ]
+
+
+def test_bound_each_by_itself_or_all_at_once_is_the_same():
+    raw = {"train": {"epochs": 5}, "items": [{}, {"learning_rate": 1}], "report": {"anything": 1}}
+    valid, found = bind_each(raw, Outer, KNOWN)
+    assert found == []
+    assert Outer(**valid) == bind(raw, Outer, KNOWN)
+    assert valid["students"] == {}
+
+
+def test_a_section_of_named_things_that_is_none_is_not_valid():
+    valid, found = bind_each({"students": [1]}, Outer, KNOWN)
+    assert "students" not in valid
+    assert [problem.key for problem in found] == ["students"]
+    valid, found = bind_each({"students": {7: {}, "a": {}}}, Outer, KNOWN)
+    assert list(valid["students"]) == ["a"]
+    assert len(found) == 1
+
+
+def test_problems_are_listed_once_and_in_the_order_of_the_file():
+    raw = {"b": 1, "a.x": 1, "a": 1}
+    listed = [Problem(key, "") for key in ("(top level)", "a.y", "a.x", "b.1", "a.y", "b.0", "c")]
+    assert [problem.key for problem in in_order(listed, raw)] == ["b.1", "b.0", "a.x", "a.y", "(top level)", "c"]
 
 
 def test_sections_are_frozen():

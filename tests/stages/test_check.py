@@ -1,16 +1,26 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
+from contextlib import redirect_stdout
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from experiment import COUNT, HOLDOUT, begin, source
+from experiment import CLASSES, COUNT, HOLDOUT, TEST, begin, source, student
 
-from pipeline.errors import CacheError, ConfigError, DataError
+from pipeline.errors import CacheError, ConfigError
 from pipeline.store import TeacherCache
 from stages import check
+
+
+@pytest.fixture(autouse=True)
+def _no_dvc_but_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own settings of DVC do not count."""
+    for level in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"DVC_{level}_CONFIG_DIR", str(tmp_path / "none"))
 
 
 def test_the_plan_has_bytes_per_view_work_and_disk(here: Path, capsys: pytest.CaptureFixture[str]):
@@ -50,6 +60,119 @@ def test_the_plan_for_machines_is_what_cache_teacher_wrote(here: Path, capsys: p
     assert (facts["samples"], facts["holdout"], facts["student_runs"]) == (COUNT, HOLDOUT, 6)
 
 
+def planned(*overrides: str) -> tuple[dict[str, dict[str, Any]], list[dict[str, Any]]]:
+    """The artifacts by name and the disks of the plan for machines."""
+    with redirect_stdout(io.StringIO()) as printed:
+        check.run(source(*overrides), as_json=True)
+    facts = json.loads(printed.getvalue())
+    return {artifact["name"]: artifact for artifact in facts["artifacts"]}, facts["disks"]
+
+
+def test_all_that_is_written_is_counted_as_large_as_it_becomes(here: Path):
+    artifacts, disks = planned()
+    caches = {f"{name} cache": count for name, count in {"training": 0, "holdout": HOLDOUT, "evaluation": TEST}.items()}
+    assert artifacts.keys() == {*caches, "teacher", "students"}
+    for name, count in caches.items():
+        written = sum(path.stat().st_size for path in Path(artifacts[name]["path"]).rglob("*") if path.is_file())
+        assert artifacts[name]["bytes"] == pytest.approx(written, rel=0.5)
+        assert artifacts[name]["bytes"] > count * CLASSES * 4  # logits in float32
+    weights = Path("artifacts/teacher/teacher.safetensors").stat().st_size
+    assert artifacts["teacher"]["bytes"] == pytest.approx(weights, rel=0.1)
+    left = {name for name, artifact in artifacts.items() if artifact["remaining_bytes"]}
+    assert left == {"students"}
+    before = artifacts["students"]["remaining_bytes"]
+    assert [disk["needed_bytes"] for disk in disks] == [before] == [artifacts["students"]["bytes"]]
+    weights = (student("small", "kd") / "student.safetensors").stat().st_size
+    assert before - planned()[0]["students"]["remaining_bytes"] == pytest.approx(weights, rel=0.1)
+
+
+def test_what_is_not_there_yet_is_still_to_be_written(here: Path):
+    Path("artifacts/caches/tiny.holdout.zarr").rename("elsewhere")
+    shutil.rmtree("artifacts/teacher")
+    artifacts, (disk,) = planned()
+    for name in ("holdout cache", "teacher"):
+        assert artifacts[name]["remaining_bytes"] == artifacts[name]["bytes"] > 0
+    assert disk["needed_bytes"] == sum(artifact["remaining_bytes"] for artifact in artifacts.values())
+    bare = planned("teacher_training=null", "data.holdout=null")[0]
+    assert bare.keys() == {"training cache", "evaluation cache", "students"}
+
+
+def test_units_that_are_finished_are_not_counted_again(here: Path, capsys: pytest.CaptureFixture[str]):
+    path = Path("artifacts/caches/tiny.zarr")
+    scratch = path.with_name(".tiny.zarr.0123456789abcdef.partial")
+    path.rename(scratch)
+    lines = (scratch / "ledger.jsonl").read_text().splitlines(keepends=True)
+    units = [json.loads(line) for line in lines]
+    done = [unit["unit"] for unit in units[:4]]
+    (scratch / "ledger.jsonl").write_text("".join(lines[:4]))
+    size = sum((scratch / name).stat().st_size for unit in units[:4] for name in unit["files"])
+    artifact = planned()[0]["training cache"]
+    assert artifact["bytes"] - artifact["remaining_bytes"] == size, done
+    check.run(source(), as_json=False)
+    assert f"artifacts/caches/tiny.zarr, {check.size(size)} of it there" in capsys.readouterr().out
+    # Two unfinished ones: only one can be of these settings. And one without features is not.
+    other = path.with_name(".tiny.zarr.fedcba9876543210.partial")
+    shutil.copytree(scratch, other)
+    (other / "ledger.jsonl").write_text("".join(lines[:2]))
+    assert planned()[0]["training cache"] == artifact
+    bare = planned("signals.features=null", "objectives.lfcc=[{name: kd}]")[0]["training cache"]
+    static = units[0]["files"] if units[0]["unit"] == "static" else {}
+    assert bare["bytes"] - bare["remaining_bytes"] == sum((scratch / name).stat().st_size for name in static)
+
+
+SHM = Path("/dev/shm")
+two_disks = pytest.mark.skipif(
+    not SHM.is_dir() or SHM.stat().st_dev == Path("/tmp").stat().st_dev, reason="needs a second file system, /dev/shm"
+)
+
+
+@two_disks
+def test_every_file_system_is_counted_by_itself(here: Path, monkeypatch: pytest.MonkeyPatch):
+    elsewhere = ("store.path=/dev/shm/decant-none/a.zarr", "runs.path=none")
+    artifacts, (memory, disk) = planned(*elsewhere)
+    caches = [artifact for name, artifact in artifacts.items() if name.endswith("cache")]
+    assert memory["path"] == "/dev/shm"
+    assert memory["needed_bytes"] == sum(cache["bytes"] for cache in caches)
+    assert memory["free_bytes"] == pytest.approx(shutil.disk_usage(SHM).free, rel=0.1)
+    assert disk["needed_bytes"] == artifacts["students"]["bytes"]  # the teacher is there
+    real = shutil.disk_usage
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: real(path)._replace(free=9) if Path(path).is_relative_to(SHM) else real(path)
+    )
+    with pytest.raises(CacheError, match="is too small for what is still to be written\n  where: /dev/shm\n"):
+        check.run(source(*elsewhere), as_json=True)
+
+
+@two_disks
+def test_dvc_copies_what_it_cannot_link(here: Path, capsys: pytest.CaptureFixture[str]):
+    repository('[cache]\n    type = "reflink,hardlink,copy"\n')
+    check.run(source("store.path=new.zarr"), as_json=False)
+    assert "its cache links to what is written: no second copy" in capsys.readouterr().out
+    artifacts, (memory, disk) = planned("store.path=/dev/shm/decant-none/a.zarr")
+    caches = sum(artifact["bytes"] for name, artifact in artifacts.items() if name.endswith("cache"))
+    assert (memory["dvc_bytes"], disk["dvc_bytes"]) == (0, caches)  # in .dvc/cache, on the disk of the repository
+
+
+def test_dvc_without_hard_links_needs_everything_twice(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    repository("")
+    artifacts, (disk,) = planned("store.path=new.zarr")
+    left = [artifact for artifact in artifacts.values() if artifact["remaining_bytes"]]
+    assert disk["dvc_bytes"] == sum(artifact["bytes"] for artifact in left)
+    free = disk["needed_bytes"] + disk["dvc_bytes"] - 1
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    check.run(source("store.path=new.zarr"), as_json=False)  # a run without DVC has room enough
+    printed = capsys.readouterr().out
+    assert f"copies what it cannot link: {check.size(disk['dvc_bytes'])} more on" in printed
+    assert "is too small for DVC's copy" in printed
+
+
+def repository(config: str) -> None:
+    Path(".dvc").mkdir()
+    Path(".dvc/config").write_text(config)
+
+
 def test_every_problem_at_once(here: Path):
     overrides = (
         "teacher.model=cifar_resnet9",
@@ -60,9 +183,10 @@ def test_every_problem_at_once(here: Path):
     with pytest.raises(ConfigError) as error:
         check.run(source(*overrides), as_json=False)
     text = str(error.value)
-    assert text.startswith("3 problems in the configuration tiny.yaml")
+    assert text.startswith("4 problems in the configuration tiny.yaml")
     assert "teacher: unknown model 'cifar_resnet9'" in text
     assert "students.small: unknown model 'cifar_resnet88'" in text
+    assert "train.optimizer: unknown name 'adamv' (student vit)" in text
     assert "students.other.train.epoch: unknown key" in text
     assert "did you mean 'epochs'?" in text
 
@@ -92,6 +216,71 @@ def test_every_problem_of_the_sections_at_once(here: Path):
     assert keys == expected | {"views.operations.0.name"}
     for name in ("views", "kd", "pad-crop"):
         assert f"did you mean '{name}'?" in str(error.value)
+
+
+def problems(*overrides: str) -> list[str]:
+    with pytest.raises(ConfigError) as error:
+        check.run(source(*overrides), as_json=False)
+    return [f"{problem.key}: {problem.what}".splitlines()[0] for problem in error.value.problems]
+
+
+def test_problems_of_form_and_of_content_in_one_round_in_the_order_of_the_file(here: Path):
+    assert problems(
+        "train.epochs=none",  # form: `train` cannot be bound, all else can
+        "runs={seeds: [1, 1]}",
+        "objectives.kd=[{name: kd, temprature: 2}]",
+        "students.vit.model=7",
+        "students.other={model: nothing}",
+        "signals.features.grid=0",
+        "views.operations=[{name: center-crop, size: 9}]",
+        "teacher.model=cifar_resnet9",
+        "evaluate.split=tset",
+        "trian={}",
+    ) == [
+        "teacher: unknown model 'cifar_resnet9'",
+        "views.operations.0.size: the crop is larger than the images",
+        "signals.features.grid: Input should be greater than 0",
+        "students.vit.model: Input should be a valid string",
+        "students.other: unknown model 'nothing'",
+        "objectives.kd.0.temprature: unknown key",
+        "train.epochs: Input should be a valid integer, unable to parse string as an integer",
+        "runs.seeds: names every seed once",
+        "evaluate.split: unknown name 'tset'",
+        "trian: unknown name 'trian'",
+    ]
+
+
+def test_a_broken_set_or_student_keeps_no_other_from_being_bound(here: Path):
+    scale = (
+        "objectives.lfcc.0.scales: a scale is finer than the coarsest map of the paired blocks, 2 x 2 (student small)"
+    )
+    overrides = ["objectives.lfcc=[{name: lfcc, scales: [1, 4]}]"]
+    assert scale in problems(*overrides)
+    others = ("objectives.kd=[{name: kdd}]", "students.vit={}", "views.count=0", "store={}", "train=3", "evaluate=3")
+    found = problems(*overrides, *others)
+    assert scale in found
+    assert len(found) == 1 + len(others)
+    for other in ("signals=3", "teacher={}"):  # nothing to bind it to
+        assert scale not in problems(*overrides, other)
+
+
+def test_sections_that_are_missing_are_named_after_those_that_are_there(here: Path):
+    text = Path("tiny.yaml").read_text()
+    Path("tiny.yaml").write_text("\n".join(line for line in text.splitlines() if not line.startswith("store:")))
+    assert problems("students.vit.model=nothing", "zzz=1") == [
+        "students.vit: unknown model 'nothing'",
+        "zzz: unknown name 'zzz'",
+        "store: Field required",
+    ]
+
+
+def test_a_data_set_that_does_not_fit_is_a_problem_among_others(here: Path):
+    assert problems("data.split=trian", "teacher.model=nothing") == [
+        "data: there is no split 'trian'",
+        "teacher: unknown model 'nothing'",
+    ]
+    assert problems("data.holdout.count=99", "train.schedule=cosinus")[0].startswith("data: the holdout leaves nothing")
+    assert problems("data={path: nowhere.h5}") == ["data: there is no data set"]
 
 
 def test_blocks_that_the_teacher_lacks(here: Path):
@@ -152,12 +341,13 @@ def test_objectives_that_need_what_is_not_cached_name_the_student(here: Path):
 
 
 def test_a_disk_that_is_too_small(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100_000))
-    check.run(source(), as_json=False)  # the cache is there already
-    with pytest.raises(CacheError, match="the disk is too small for the teacher cache") as error:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
+    check.run(source(), as_json=False)  # the caches are there already
+    with pytest.raises(CacheError, match="the disk is too small for what is still to be written") as error:
         check.run(source("store.path=new/place.zarr"), as_json=False)
     assert error.value.exit_code == 1
-    assert "got: 100 kB free" in str(error.value)
+    assert "expected: 1.2 MB free" in str(error.value)
+    assert "got: 1 MB free" in str(error.value)
     assert "bytes per view" in capsys.readouterr().out  # the plan is printed all the same
 
 
@@ -183,7 +373,7 @@ def test_before_there_is_a_teacher(here: Path, capsys: pytest.CaptureFixture[str
 
 def test_a_file_that_is_no_data_set(here: Path):
     Path("data.h5").write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match="not an HDF5 file"):
+    with pytest.raises(ConfigError, match=r"data: not an HDF5 file\n  where: data\.h5"):
         check.run(source(), as_json=False)
 
 

@@ -1,0 +1,75 @@
+"""The facts of `check`: what an experiment would do, and what every disk must take for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.store import StorePlan
+from stages.artifacts import Artifact, artifacts_of, cache_plans
+from stages.binding import Bound
+from stages.disks import Disk, DvcCache, device
+from stages.parts import Data
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be done. caches: by what they are for; runs: of students."""
+
+    data: Data
+    caches: dict[str, StorePlan]
+    artifacts: list[Artifact]
+    disks: list[Disk]
+    runs: int
+
+    @classmethod
+    def of(cls, bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
+        """The plan of an experiment whose data set is packed."""
+        experiment = bound.experiment
+        caches = cache_plans(bound, data)
+        artifacts = artifacts_of(bound, caches)
+        runs = experiment.runs.folders(experiment.students, experiment.objectives)
+        return cls(data, caches, artifacts, _disks(artifacts, dvc), len(runs))
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values, for programs; units, files and bytes are those of the training cache."""
+        plan = self.caches["training"]
+        return {
+            "packed": True,
+            "samples": plan.samples,
+            "holdout": self.caches["holdout"].samples if "holdout" in self.caches else 0,
+            "views": plan.views,
+            "units": plan.views * plan.blocks,
+            "rows_per_block": plan.rows,
+            "bytes_per_view": plan.bytes_per_view,
+            "encodings": plan.encodings,
+            "files": plan.files,
+            "total_bytes": plan.total_bytes,
+            "free_bytes": self.disks[0].free,
+            "student_runs": self.runs,
+            "artifacts": [
+                {"name": a.name, "path": a.path.as_posix(), "bytes": a.bytes, "remaining_bytes": a.remaining}
+                for a in self.artifacts
+            ],
+            "disks": [
+                {"path": d.path.as_posix(), "free_bytes": d.free, "needed_bytes": d.needed, "dvc_bytes": d.copied}
+                for d in self.disks
+            ],
+        }
+
+
+def _disks(artifacts: Sequence[Artifact], dvc: DvcCache | None) -> list[Disk]:
+    """The file systems that the artifacts and DVC's copies of them go to."""
+    disks: dict[int, Disk] = {}
+
+    def add(path: Path, needed: int, copied: int) -> None:
+        disk = disks.get(device(path)) or Disk.of(path)
+        disks[device(path)] = replace(disk, needed=disk.needed + needed, copied=disk.copied + copied)
+
+    for artifact in artifacts:
+        add(artifact.path, artifact.remaining, 0)
+        if dvc is not None and artifact.remaining and not dvc.links(artifact.path):
+            add(dvc.folder, 0, artifact.bytes)
+    return list(disks.values())
