@@ -341,7 +341,7 @@ def test_a_cache_that_is_foreign(here: Path):
 
 def test_a_cache_of_another_schema(here: Path):
     edit_manifest(schema=99)
-    refused(run(STUDENT), 2, "the teacher cache has another schema", "expected: 1", "got: 99")
+    refused(run(STUDENT), 2, "the teacher cache has another schema", "expected: 2", "got: 99")
 
 
 def test_a_cache_that_was_edited_or_is_damaged(here: Path):
