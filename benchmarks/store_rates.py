@@ -60,7 +60,8 @@ def write_store(target: Path, identity: dict[str, Any], layout: StorePlan, conte
             chunks = {spec.file(unit): content[name] for name, spec in layout.arrays.items()}
             workspace.commit(unit.key, workspace.place.write(chunks, ""), "")
         specs = [*layout.arrays.values(), *layout.static.values()]
-        workspace.publish(metadata_files(specs, Manifest.of(identity, {}).attributes()), replace=False)
+        manifest = Manifest.of(identity, {}, metadata_files(specs, {}))
+        workspace.publish(metadata_files(specs, manifest.attributes()), replace=False)
 
 
 def write_plain(folder: Path, sizes: list[int], content: memoryview) -> None:

@@ -8,17 +8,16 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
-from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from pipeline.commands.caches import inspect, verify
+from pipeline.commands.options import artifact_options, config_options
 from pipeline.errors import PipelineError
-
-Command = TypeVar("Command", bound=Callable[..., Any])
 
 try:
     VERSION = version("decant-kd")
@@ -72,6 +71,11 @@ def main(show_traceback: bool) -> None:
       pipeline evaluate       accuracy, calibration, agreement, cost
       pipeline report         one page with tables and plots
 
+    \b
+    And at any time, of teacher caches:
+      pipeline inspect        what a cache is; how far one is that is being made; its views as a picture
+      pipeline verify         whether it is still what was written, and what the teacher says today
+
     `dvc repro` runs these commands as needed.
     """
     signal.signal(signal.SIGTERM, _terminate)
@@ -81,36 +85,8 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt  # end as with Ctrl-C: finish what is being written, say how to go on
 
 
-def config_options(command: Command) -> Command:
-    """The options that every command takes."""
-    command = click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Override a value of the configuration, such as --set train.epochs=5. May be repeated.",
-    )(command)
-    return click.option(
-        "--config",
-        "-c",
-        type=click.Path(path_type=Path, dir_okay=False),
-        default=Path("configs/digits.yaml"),
-        show_default=True,
-        help="The experiment's YAML file.",
-    )(command)
-
-
-def artifact_options(command: Command) -> Command:
-    """The options of commands that publish an artifact."""
-    command = click.option("--replace", is_flag=True, help="Replace a different artifact that is already there.")(
-        command
-    )
-    return click.option(
-        "--wait/--no-wait",
-        default=True,
-        show_default=True,
-        help="Wait if another process is making the same artifact, or fail and name it.",
-    )(command)
+main.add_command(inspect)
+main.add_command(verify)
 
 
 @main.command()

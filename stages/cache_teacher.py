@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Literal
 
 from pipeline.config import Section
-from pipeline.data import DataConfig, Samples
+from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, Problem
 from pipeline.models import TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store import StoreConfig, TeacherCache, cache_teacher
-from pipeline.views import Views, ViewsConfig
-from stages.caches import EVALUATION_SIGNALS, cache_paths
+from pipeline.views import ViewsConfig
+from stages.caches import cache_paths, caches_of
 from stages.inputs import Source
-from stages.parts import Data, EvaluateConfig, build, evaluated_split, one_view
+from stages.parts import Data, EvaluateConfig, build
 
 Part = Literal["all", "training", "evaluation"]
 
@@ -43,12 +43,7 @@ def run(source: Source, *, part: Part = "all", replace: bool, wait: bool) -> Non
         raise ConfigError([Problem("teacher.weights", "a teacher needs weights", fix=fix)])
     data = Data.open(inputs.data, inputs.views)
     network, device = build(teacher, data.classes), choose_device(teacher.device)
-    operations = inputs.evaluate.operations
-    jobs: dict[str, tuple[Samples, Views, SignalsConfig]] = {"training": (data.training, data.views, inputs.signals)}
-    if data.holdout is not None:
-        jobs["holdout"] = (data.holdout, one_view(data.holdout, operations), EVALUATION_SIGNALS)
-    reported = Samples(evaluated_split(data.dataset, inputs.evaluate))
-    jobs["evaluation"] = (reported, one_view(reported, operations), EVALUATION_SIGNALS)
+    jobs = caches_of(data, inputs.signals, inputs.evaluate)
     if part != "all":
         jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
     for name, (samples, views, signals) in jobs.items():

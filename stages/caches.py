@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pipeline.data import Samples
 from pipeline.models import TeacherConfig
 from pipeline.signals import LogitsConfig, SignalsConfig
 from pipeline.store import data_identity, encodings_identity, teacher_identity, views_identity
 from pipeline.views import Views
-from stages.parts import build
+from stages.parts import Data, EvaluateConfig, build, evaluated_split, one_view
 
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
 """What evaluation caches hold: exact logits, for agreement and KL."""
@@ -28,6 +28,24 @@ def cache_paths(store: Path) -> dict[str, Path]:
     """
     beside = {what: store.with_name(f"{store.stem}.{what}{store.suffix}") for what in ("holdout", "evaluation")}
     return {"training": store, **beside}
+
+
+class Cached(NamedTuple):
+    """What a cache holds: what the teacher looked at, and what is kept of what it said."""
+
+    samples: Samples
+    views: Views
+    signals: SignalsConfig
+
+
+def caches_of(data: Data, signals: SignalsConfig, evaluate: EvaluateConfig) -> dict[str, Cached]:
+    """The caches of an experiment, by what they are for, as in `cache_paths`."""
+    caches = {"training": Cached(data.training, data.views, signals)}
+    beside = {"holdout": data.holdout, "evaluation": Samples(evaluated_split(data.dataset, evaluate))}
+    for name, samples in beside.items():
+        if samples is not None:
+            caches[name] = Cached(samples, one_view(samples, evaluate.operations), EVALUATION_SIGNALS)
+    return caches
 
 
 def required(

@@ -37,8 +37,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }
-"""What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `progress.py`)
-is left out: it decides what is printed, never what is written."""
+"""What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `commands`,
+`progress.py`) is left out: it decides what is printed, never what is written."""
 
 
 def written_in(raw: Any, key: str) -> bool:

@@ -79,7 +79,8 @@ def test_the_examples_are_commands_that_exist_with_options_that_exist():
 def test_the_first_page_tells_the_whole_road():
     result = pipeline("--help")
     assert result.exit_code == 0
-    for command in ("check", "prepare-data", "train-teacher", "cache-teacher", "train-student", "evaluate", "report"):
+    road = ("check", "prepare-data", "train-teacher", "cache-teacher", "train-student", "evaluate", "report")
+    for command in (*road, "inspect", "verify"):
         assert f"  pipeline {command} " in result.output
 
 
@@ -233,6 +234,17 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         ["there is no teacher cache", "nowhere.zarr", "do: make it with `pipeline cache-teacher`"],
     ),
     "another artifact in place": ("cache-teacher", ["views.seed=3"], 2, ["another artifact is published", "--replace"]),
+    "no cache to verify": ("verify", ["store.path=nowhere.zarr"], 2, ["there is no teacher cache", "nowhere.zarr"]),
+    "a cache to verify that is of something else": (
+        "verify",
+        ["views.seed=3"],
+        2,
+        ["not what this run needs", "- views.seed: expected 3, got 0"],
+    ),
+    "a path and a configuration": ("verify artifacts/caches/tiny.zarr", [], 2, ["name either PATH"]),
+    "no cache to inspect": ("inspect nowhere.zarr", [], 2, ["there is no teacher cache", "nowhere.zarr"]),
+    "a folder to inspect that is no cache": ("inspect artifacts/teacher", [], 2, ["this is no teacher cache"]),
+    "no cache to draw": ("inspect --views 0", [], 2, ["Invalid value for '--views'"]),
     "nothing evaluated": ("report", [], 2, ["nothing is evaluated yet", "do: run `pipeline evaluate`"]),
 }
 
@@ -360,6 +372,20 @@ def test_a_cache_with_a_flipped_byte(here: Path):
     assert not Path("artifacts/tiny/students/small/kd/seed-0").exists()
 
 
+def test_verify_and_inspect_need_nothing_but_the_cache(here: Path):
+    for name in ("tiny.yaml", "data.h5", "artifacts/teacher/teacher.safetensors"):
+        Path(name).unlink()
+    verified = pipeline("verify", str(CACHE))
+    assert verified.exit_code == 0, verified.output
+    assert "every checksum is right" in verified.stdout
+    assert pipeline("inspect", str(CACHE)).exit_code == 0
+    (CACHE / "ledger.jsonl").write_bytes(b"")
+    refused(pipeline("verify", str(CACHE)), 1, "cannot be trusted", "do: restore the files")
+    damaged = pipeline("verify", str(CACHE), "--json")
+    assert damaged.exit_code == 1
+    assert list(json.loads(damaged.stdout)["caches"][0]["files"]["damaged"]) == ["ledger.jsonl"]
+
+
 def test_a_cache_of_another_teacher(here: Path):
     weights = Path("artifacts/teacher/teacher.safetensors")
     state = load_file(weights)
@@ -458,8 +484,17 @@ def test_an_interruption_says_how_to_go_on(here: Path, monkeypatch: pytest.Monke
 def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(begin(tmp_path))
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
-    road = ["prepare-data", "check", "train-teacher", "cache-teacher", STUDENT, "evaluate", "report"]
-    for command in road:
+    road = [
+        "prepare-data",
+        "check",
+        "train-teacher",
+        "cache-teacher",
+        "inspect --views 2",
+        "verify",
+        STUDENT,
+        "evaluate",
+    ]
+    for command in (*road, "report"):
         result = run(command)
         assert result.exit_code == 0, result.output
     assert "small" in result.output

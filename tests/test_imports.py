@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["errors", "plugins", "files", "progress", "config"]
 ROOMS = ["data", "views", "signals", "models", "store", "objectives", "evaluation", "training"]
-ORDER = [*BASE, *ROOMS, "stages", "cli"]
+ORDER = [*BASE, *ROOMS, "stages", "commands", "cli"]
 
 
 def room_of(module: str) -> str | None:

@@ -10,11 +10,13 @@ from pipeline.store.encoded import EncodedSignals
 from pipeline.store.expected import expected_plan
 from pipeline.store.fingerprint import differences, fingerprint
 from pipeline.store.identity import (
+    asked_signals,
     cache_identity,
     data_identity,
     encodings_identity,
     signals_identity,
     teacher_identity,
+    views_config,
     views_identity,
 )
 from pipeline.store.layout import StorePlan, plan
@@ -22,13 +24,26 @@ from pipeline.store.local import LocalWorkspace
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 from pipeline.store.scratch import Scratch
+from pipeline.store.summary import describe, summary_text
 from pipeline.store.teacher_pass import TeacherPass, chosen_blocks
-from pipeline.store.verify import verify_files, verify_teacher
+from pipeline.store.verify import (
+    Asking,
+    CacheReport,
+    Limits,
+    ask_again,
+    check_files,
+    replay,
+    verify_files,
+    verify_teacher,
+)
 from pipeline.store.writer import CacheWriter
 
 __all__ = [
+    "Asking",
+    "CacheReport",
     "CacheWriter",
     "EncodedSignals",
+    "Limits",
     "LocalWorkspace",
     "Manifest",
     "Scratch",
@@ -36,19 +51,26 @@ __all__ = [
     "StorePlan",
     "TeacherCache",
     "TeacherPass",
+    "ask_again",
+    "asked_signals",
     "cache_identity",
     "cache_teacher",
+    "check_files",
     "chosen_blocks",
     "data_identity",
+    "describe",
     "differences",
     "encodings_identity",
     "expected_plan",
     "fingerprint",
     "finished",
     "plan",
+    "replay",
     "signals_identity",
+    "summary_text",
     "teacher_identity",
     "verify_files",
     "verify_teacher",
+    "views_config",
     "views_identity",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import re
 from pathlib import Path
 
 FINGERPRINT = ".fingerprint"
@@ -15,6 +16,11 @@ DIGITS = 16
 def scratch_folder(target: Path, fingerprint: str) -> Path:
     """The folder in which the artifact with this fingerprint is made before it is published at `target`."""
     return target.parent / f".{target.name}.{fingerprint[:DIGITS]}.partial"
+
+
+def is_scratch_folder(path: Path) -> bool:
+    """Whether this is the folder of an unfinished artifact, by its name."""
+    return re.fullmatch(rf"\..+\.[0-9a-f]{{{DIGITS}}}\.partial", path.name) is not None
 
 
 def published(target: Path) -> str | None:

@@ -17,8 +17,9 @@ from pipeline.store.arrays import STATIC, Unit
 from pipeline.store.artifacts import finished
 from pipeline.store.chunks import Compression
 from pipeline.store.filling import computed
-from pipeline.store.fingerprint import fingerprint
+from pipeline.store.fingerprint import canonical, fingerprint
 from pipeline.store.identity import (
+    IDENTITY,
     cache_identity,
     data_identity,
     signals_identity,
@@ -98,6 +99,7 @@ def cache_teacher(
         with LocalWorkspace(target, name, layout, wait=wait, notify=notify) as workspace:
             if not workspace.done:
                 workspace.refuse_other(replace)
+                workspace.keep_note(IDENTITY, canonical(identity))
                 runs = Runs(workspace)
                 todo = _unfinished(workspace, layout, notify)
                 with runs.record(teacher.device, len(workspace.units)) as run:
@@ -176,6 +178,6 @@ def _publish(workspace: Workspace, layout: StorePlan, identity: dict[str, Any], 
             got="; ".join(list(wrong.values())[:4]),
             fix="run the same command again: damaged units are computed anew",
         )
-    manifest = Manifest.of(identity, runs.provenance())
     specs = [*layout.arrays.values(), *layout.static.values()]
+    manifest = Manifest.of(identity, runs.provenance(), metadata_files(specs, {}, layout.compression))
     workspace.publish(metadata_files(specs, manifest.attributes(), layout.compression), replace)

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.signals import EncodingChoice, Signals, SignalsConfig
+from pipeline.signals import EmbeddingConfig, EncodingChoice, FeaturesConfig, Signals, SignalsConfig
 from pipeline.store import encodings
 from pipeline.store.fingerprint import differences
+from pipeline.views import ViewsConfig
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from pipeline.views import Views
 
 SCHEMA = 2
+
+IDENTITY = "identity.json"
+"""The file in the folder of an unfinished cache that says what will be in it; then the manifest does."""
 
 
 def data_identity(samples: Samples) -> dict[str, Any]:
@@ -88,6 +92,22 @@ def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
         "extras": {name: entry("float32", tensor) for name, tensor in signals.extras.items()},
         "head": head,
     }
+
+
+def asked_signals(identity: Mapping[str, Any]) -> SignalsConfig:
+    """What a teacher must be asked for, to say again what is in the cache of this identity."""
+    signals = identity["signals"]
+    taps, features = tuple(signals["features"]), None
+    if taps:
+        features = FeaturesConfig(blocks=taps, grid=signals["grid"], filter=signals["filter"])
+    embedding = EmbeddingConfig() if signals["embedding"] else None
+    return SignalsConfig(embedding=embedding, features=features, extras=tuple(signals["extras"]))
+
+
+def views_config(identity: Mapping[str, Any]) -> ViewsConfig:
+    """The views in the cache of this identity."""
+    views = identity["views"]
+    return ViewsConfig.model_validate({key: views[key] for key in ("count", "first", "seed", "operations")})
 
 
 def cache_identity(

@@ -14,6 +14,7 @@ from typing import Self
 from pipeline.errors import CacheError
 from pipeline.files import sync_directory, write_atomic
 from pipeline.store.chunks import Compression, stored_checksum, write_chunk
+from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
 from pipeline.store.ledger import Ledger
 from pipeline.store.provenance import RUNS
@@ -132,7 +133,8 @@ class LocalWorkspace:
         """Rename the folder to the target."""
         for name, content in metadata.items():
             write_atomic(self.folder / name, content)
-        (self.folder / RUNS).unlink(missing_ok=True)
+        for note in (RUNS, IDENTITY):
+            (self.folder / note).unlink(missing_ok=True)
         self._sweep()
         self._scratch.publish(replace)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -13,6 +14,7 @@ from pipeline.store.artifacts import FINGERPRINT, published, unfinished
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.identity import SCHEMA
 from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.zarr_files import metadata_checksums
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
 
@@ -28,7 +30,10 @@ class ArrayInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`identity` is hashed (`fingerprint`); `provenance` is not. `checksum` is of all the other fields."""
+    """`identity` is hashed (`fingerprint`); `provenance` is not. `checksum` is of all the other fields.
+
+    metadata: the checksum of each `zarr.json`, by path (`metadata_checksums`).
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
@@ -38,23 +43,25 @@ class Manifest(BaseModel):
     identity: dict[str, Any]
     provenance: dict[str, Any]
     arrays: dict[str, ArrayInfo]
+    metadata: dict[str, str]
     checksum: str = ""
 
     @classmethod
-    def of(cls, identity: dict[str, Any], provenance: dict[str, Any]) -> Self:
-        """The manifest of a cache with this identity."""
+    def of(cls, identity: dict[str, Any], provenance: dict[str, Any], metadata: Mapping[str, bytes]) -> Self:
+        """The manifest of a cache with this identity. metadata: its `metadata_files`, with whatever attributes."""
         manifest = cls(
             schema_number=SCHEMA,
             fingerprint=fingerprint(identity),
             identity=identity,
             provenance=provenance,
             arrays=_arrays(plan_of(identity)),
+            metadata=metadata_checksums(metadata),
         )
         return manifest.model_copy(update={"checksum": manifest._checksum()})
 
     @classmethod
-    def read(cls, path: Path) -> Self:
-        """The manifest of the published cache at `path`.
+    def read(cls, path: Path, *, alone: bool = False) -> Self:
+        """The manifest of the published cache at `path`. alone: without a look at its file `.fingerprint`.
 
         Raises CacheNotFound, CacheUnfinished, CacheMismatch (of another version) or CacheCorrupt.
         """
@@ -88,13 +95,13 @@ class Manifest(BaseModel):
             manifest = cls.model_validate(attributes)
         except ValidationError:
             raise _damaged(file, "the manifest has fields missing or misspelt") from None
-        manifest._check(path)
+        manifest._check(path, alone)
         return manifest
 
-    def _check(self, path: Path) -> None:
+    def _check(self, path: Path, alone: bool) -> None:
         if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.identity):
             raise _damaged(path / "zarr.json", "the manifest is not what was written")
-        if published(path) != self.fingerprint:
+        if not alone and published(path) != self.fingerprint:
             raise _damaged(path / FINGERPRINT, "the fingerprint is not the manifest's")
         if self.arrays != _arrays(plan_of(self.identity)):
             raise CacheMismatch("the arrays are not those that this version writes", where=path)

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -51,14 +52,19 @@ class Runs:
 
     def provenance(self) -> dict[str, Any]:
         """All runs, and the rate over those that were timed."""
-        timed = [run for run in self._runs if run["views"] and run["seconds"]]
-        seconds = sum(run["seconds"] for run in timed)
-        views = sum(run["views"] for run in timed)
-        rate = round(views / seconds, 1) if seconds else None
-        return {"runs": self._runs, "seconds": round(seconds, 3), "views_per_second": rate}
+        return provenance_of(self._runs)
 
     def _save(self) -> None:
         self._workspace.keep_note(RUNS, json.dumps(self._runs))
+
+
+def provenance_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the manifest says of the runs that `RUNS` notes."""
+    timed = [run for run in runs if run["views"] and run["seconds"]]
+    seconds = sum(run["seconds"] for run in timed)
+    views = sum(run["views"] for run in timed)
+    rate = round(views / seconds, 1) if seconds else None
+    return {"runs": runs, "seconds": round(seconds, 3), "views_per_second": rate}
 
 
 def versions() -> dict[str, str]:
@@ -76,5 +82,14 @@ def device_name(device: torch.device) -> str:
     """What people call the device."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    kind = platform.processor() or platform.machine()
+    kind = _processor() or platform.processor() or platform.machine()
     return f"{kind}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+
+
+def _processor() -> str | None:
+    """The model of the processor, which Python does not know on Linux."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,7 +13,12 @@ from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 from pipeline.store.arrays import ArraySpec
+from pipeline.store.checksum import crc32c
 from pipeline.store.chunks import ZSTD_LEVEL, Compression
+from pipeline.store.fingerprint import canonical
+
+ROOT = "zarr.json"
+"""The metadata of the root group, whose attributes are the manifest."""
 
 
 def metadata_files(
@@ -41,4 +47,30 @@ def metadata_files(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Consolidated metadata")
         zarr.consolidate_metadata(store)
-    return {name: buffer.to_bytes() for name, buffer in content.items()}
+    files = {name: buffer.to_bytes() for name, buffer in content.items()}
+    return files | {ROOT: laid_out(json.loads(files[ROOT]))}
+
+
+def metadata_names(arrays: Iterable[ArraySpec]) -> set[str]:
+    """The path of every `zarr.json` of a store with these arrays: of each, and of the groups that they are in."""
+    names = {ROOT}
+    for spec in arrays:
+        parts = spec.name.split("/")
+        names |= {"/".join([*parts[:depth], ROOT]) for depth in range(1, len(parts) + 1)}
+    return names
+
+
+def laid_out(root: Any) -> bytes:
+    """The bytes of the root's `zarr.json`, for its value: as zarr writes them, whatever it is told about spaces."""
+    return json.dumps(root, indent=2).encode()
+
+
+def metadata_checksums(files: Mapping[str, bytes]) -> dict[str, str]:
+    """CRC-32C of every `zarr.json`, eight hexadecimal digits; the root's without its attributes.
+
+    The manifest holds these, so that nothing in a store goes without a checksum: the root's attributes have one of
+    their own, and what it has beside them is hashed here as canonical JSON (`laid_out` fixes its bytes).
+    """
+    root = {key: value for key, value in json.loads(files[ROOT]).items() if key != "attributes"}
+    content = {**files, ROOT: canonical(root).encode()}
+    return {name: f"{crc32c(content[name]):08x}" for name in sorted(content)}

@@ -20,7 +20,7 @@ from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
 
 ROOT = Path(__file__).resolve().parents[2]
-PRINTED = ("pipeline/cli.py", "pipeline/progress.py")
+PRINTED = ("pipeline/cli.py", "pipeline/commands", "pipeline/progress.py")
 """Decide what is printed, never what is written."""
 
 COMMANDS = {
@@ -80,7 +80,7 @@ def test_a_stage_imports_what_it_depends_on_and_nothing_else(imported: dict[str,
     dependencies = [*COMMON, *CODE[stage], *files]
     assert len(set(dependencies)) == len(dependencies)
     assert "stages/dependencies.py" not in imported[name]
-    mine = imported[name] - set(PRINTED)
+    mine = {file for file in imported[name] if not any(covers(each, file) for each in PRINTED)}
     missing = sorted(file for file in mine if not any(covers(each, file) for each in dependencies))
     idle = sorted(each for each in dependencies if not any(covers(each, file) for file in mine))
     assert (missing, idle) == ([], [])

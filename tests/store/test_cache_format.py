@@ -50,9 +50,17 @@ def test_a_cache_is_what_the_documentation_says(tmp_path: Path) -> None:
         ledger[record["unit"]] = record["files"]
     assert list(ledger) == ["static", *(f"{view}/{block}" for view in range(3) for block in range(3))]
 
+    recorded = manifest["metadata"]
+    root = json.loads((path / "zarr.json").read_bytes())
+    assert (path / "zarr.json").read_bytes() == json.dumps(root, indent=2).encode()
+    beside = canonical({key: value for key, value in root.items() if key != "attributes"})
+    assert castagnoli(beside) == int(recorded.pop("zarr.json"), 16)
+    assert {name: f"{castagnoli((path / name).read_bytes()):08x}" for name in recorded} == recorded
+
     there = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
     named = {name for files in ledger.values() for name in files}
     metadata = {f"{array}/zarr.json" for array in [*manifest["arrays"], "features", "head"]}
+    assert set(recorded) == metadata
     assert there == named | metadata | {"zarr.json", ".fingerprint", "ledger.jsonl"}
 
     rows, teacher = identity["layout"]["rows_per_block"], TeacherCache.open(path)

@@ -14,7 +14,7 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store import TeacherCache, TeacherPass, finished, verify_files, verify_teacher
+from pipeline.store import TeacherCache, finished, verify_files
 from pipeline.views import digest
 
 
@@ -225,21 +225,3 @@ def test_provenance_is_recorded_and_not_hashed(store: Path) -> None:
     assert manifest.provenance["views_per_second"] > 0
     assert run["versions"]["torch"] == torch.__version__
     assert not re.search(r"second|version", json.dumps(manifest.identity))
-
-
-def test_the_teacher_can_be_asked_again(tmp_path: Path) -> None:
-    path = cache(tmp_path / "a")
-
-    def ask(network: TinyNetwork, samples: TinySamples) -> Any:
-        device = torch.device("cpu")
-        arguments: Any = {"device": device, "precision": "float32", "micro_batch": 4}
-        teacher = TeacherPass(network, samples, TinyViews(), SIGNALS, **arguments)  # type: ignore[arg-type]
-        return verify_teacher(TeacherCache.open(path), teacher, micro_batches=5)
-
-    for deviation in ask(TinyNetwork(), TinySamples()):
-        assert deviation.largest == 0
-        assert deviation.equal == 1
-        assert deviation.typical > 0
-    assert all(deviation.largest > 0 for deviation in ask(TinyNetwork(seed=1), TinySamples()))
-    with pytest.raises(CacheMismatch, match="not the pixels"):
-        ask(TinyNetwork(), TinySamples(seed=1))

@@ -19,6 +19,7 @@ from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Sign
 from pipeline.store import TeacherCache, TeacherPass, signals_identity, verify_files, verify_teacher
 from pipeline.store.encodings import ENCODINGS, able
 from pipeline.store.teacher_pass import signal_of
+from pipeline.store.verify.sample import sampled
 
 NAMES = plugins.names(ENCODINGS)
 DOCUMENTATION = Path(__file__).parents[2] / "docs/cache-format.md"
@@ -140,7 +141,8 @@ def as_config(store: Path) -> SignalsConfig:
 def test_verifying_finds_what_the_teacher_says_today(store: Path) -> None:
     arguments: Any = {"device": torch.device("cpu"), "precision": "float32", "micro_batch": 4}
     teacher = TeacherPass(TinyNetwork(), TinySamples(), TinyViews(), as_config(store), **arguments)  # type: ignore[arg-type]
-    deviations = verify_teacher(TeacherCache.open(store), teacher, micro_batches=3)
+    opened = TeacherCache.open(store)
+    deviations = verify_teacher(opened, teacher, sampled(opened.manifest.plan, 4, 12, 0)).deviations
     assert len(deviations) == 4
     assert all(deviation.largest == 0 for deviation in deviations)
 

@@ -1,0 +1,123 @@
+"""Commands that look at teacher caches and change nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.options import config_options
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@config_options
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with what was said.")
+@click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="How many samples to draw.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The picture; default: here, named after the cache.",
+)
+def inspect(
+    path: Path | None,
+    config: Path,
+    overrides: tuple[str, ...],
+    as_json: bool,
+    views: int | None,
+    samples: int,
+    output: Path | None,
+) -> None:
+    """Show what a teacher cache is, finished or not; without PATH, those of the configuration.
+
+    With --views, draw samples with their views and the teacher's answers (a PNG). That needs the packed data set,
+    which the configuration names.
+
+    \b
+    Examples:
+      pipeline inspect artifacts/caches/digits.zarr
+      pipeline inspect --config configs/cifar100.yaml --json
+      pipeline inspect artifacts/caches/digits.zarr --views 8 --samples 6 --output views.png
+    """
+    from stages.inputs import Source
+    from stages.inspect import Sheet, run
+
+    sheet = Sheet(views, samples, output) if views is not None else None
+    run(Source(config, overrides), path, sheet=sheet, as_json=as_json)
+
+
+@click.command()
+@click.argument("path", required=False, type=click.Path(path_type=Path))
+@config_options
+@click.option(
+    "--cache",
+    "role",
+    type=click.Choice(["all", "training", "holdout", "evaluation"]),
+    default="all",
+    show_default=True,
+    help="Which cache of the configuration.",
+)
+@click.option("--no-teacher", is_flag=True, help="Only the files: no data set, no weights, no teacher.")
+@click.option(
+    "--views",
+    type=click.IntRange(1),
+    default=1024,
+    show_default=True,
+    help="About how many views of each cache to render again and to ask the teacher about.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws these views.")
+@click.option(
+    "--least-cosine",
+    type=click.FloatRange(-1, 1),
+    default=0.98,
+    show_default=True,
+    help="Least similarity of a view's stored and new signals where another device made the cache.",
+)
+@click.option(
+    "--least-agreement",
+    type=click.FloatRange(0, 1),
+    default=0.95,
+    show_default=True,
+    help="Least share of views with the same top-1 class.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.pass_context
+def verify(
+    context: click.Context,
+    path: Path | None,
+    config: Path,
+    overrides: tuple[str, ...],
+    role: str,
+    no_teacher: bool,
+    views: int,
+    seed: int,
+    least_cosine: float,
+    least_agreement: float,
+    as_json: bool,
+) -> None:
+    """Check that teacher caches are what was written, and that the teacher still says so.
+
+    Of the cache at PATH, every byte. Of the caches of a configuration also some views, rendered again, and
+    what the teacher says of them, as far as the data set and its weights are here. Exit code 0: all is fine; 1:
+    something is damaged or deviates; 2: there is no such cache, or it is of something else.
+
+    \b
+    Examples:
+      pipeline verify artifacts/caches/digits.zarr
+      pipeline verify --config configs/cifar100.yaml --views 4096 --seed 1
+      pipeline verify --config configs/cifar100.yaml --cache evaluation --json
+    """
+    given: Any = context.get_parameter_source("config")
+    if path is not None and given is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError(
+            "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment"
+        )
+    from pipeline.store import Asking, Limits
+    from stages.inputs import Source
+    from stages.verify import run
+
+    asking = None if no_teacher else Asking(views, seed, Limits(least_cosine, least_agreement))
+    run(path or Source(config, overrides), role=role, asking=asking, as_json=as_json)

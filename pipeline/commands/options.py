@@ -1,0 +1,43 @@
+"""Options that several commands take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def config_options(command: Command) -> Command:
+    """The options that every command takes."""
+    command = click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Override a value of the configuration, such as --set train.epochs=5. May be repeated.",
+    )(command)
+    return click.option(
+        "--config",
+        "-c",
+        type=click.Path(path_type=Path, dir_okay=False),
+        default=Path("configs/digits.yaml"),
+        show_default=True,
+        help="The experiment's YAML file.",
+    )(command)
+
+
+def artifact_options(command: Command) -> Command:
+    """The options of commands that publish an artifact."""
+    command = click.option("--replace", is_flag=True, help="Replace a different artifact that is already there.")(
+        command
+    )
+    return click.option(
+        "--wait/--no-wait",
+        default=True,
+        show_default=True,
+        help="Wait if another process is making the same artifact, or fail and name it.",
+    )(command)

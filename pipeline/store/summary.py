@@ -1,0 +1,200 @@
+"""What a teacher cache is, finished or not, in one screen: from its manifest, and from a look at its files."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CacheCorrupt, CacheNotFound
+from pipeline.progress import duration, size
+from pipeline.store.arrays import STATIC
+from pipeline.store.artifacts import is_scratch_folder, unfinished
+from pipeline.store.identity import IDENTITY
+from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.ledger import Ledger
+from pipeline.store.manifest import Manifest
+from pipeline.store.provenance import RUNS, provenance_of
+from pipeline.store.scratch import HOLDER
+
+Facts = dict[str, Any]
+"""Plain values: what `describe` found out about one cache."""
+
+
+def describe(path: Path) -> list[Facts]:
+    """The facts of the cache at `path`, if it is finished, and of every unfinished one for this path.
+
+    Raises CacheNotFound if there is neither, CacheMismatch or CacheCorrupt if the manifest cannot be read.
+    """
+    path = Path(path)
+    begun = [path] if is_scratch_folder(path) else unfinished(path)
+    found = [] if is_scratch_folder(path) or (begun and not path.exists()) else [_finished(path)]
+    return found + [_unfinished(folder) for folder in begun]
+
+
+def _finished(path: Path) -> Facts:
+    manifest = Manifest.read(path)
+    facts = {"path": path.as_posix(), "state": "finished", **_what(manifest.identity, manifest.plan), **_on_disk(path)}
+    return {**facts, "provenance": manifest.provenance, "fingerprint": manifest.fingerprint}
+
+
+def _unfinished(folder: Path) -> Facts:
+    """Of a folder in which a cache is made. Those of early versions do not say what it will be."""
+    facts: Facts = {"path": folder.as_posix(), "state": "unfinished"}
+    units = set(Ledger(folder).units)
+    if not units and not (folder / IDENTITY).exists() and not (folder / HOLDER).exists():
+        raise CacheNotFound("nobody makes a teacher cache here", where=folder)
+    total = None
+    if (folder / IDENTITY).exists():
+        identity = _read(folder / IDENTITY)
+        plan = plan_of(identity)
+        facts |= _what(identity, plan)
+        total = plan.views * plan.blocks
+    holder = _read(folder / HOLDER) if (folder / HOLDER).exists() else None
+    facts["progress"] = {"units": len(units - {STATIC}), "of": total, "holder": holder, "running": _running(holder)}
+    runs = _read(folder / RUNS) if (folder / RUNS).exists() else []
+    facts |= {**_on_disk(folder), "provenance": provenance_of(runs)}
+    return {**facts, "fingerprint": folder.name.split(".")[-2]}
+
+
+def _what(identity: Mapping[str, Any], plan: StorePlan) -> Facts:
+    signals = [
+        {"name": s.name, "shape": list(s.shape), "encoding": s.encoding, "bytes_per_view": s.bytes_per_view}
+        for s in plan.signals
+    ]
+    return {
+        "teacher": identity["teacher"],
+        "data": identity["data"],
+        "views": identity["views"],
+        "signals": signals,
+        "head": identity["signals"]["head"],
+        "grid": identity["signals"]["grid"],
+        "filter": identity["signals"]["filter"],
+        "rows_per_block": plan.rows,
+        "row_blocks": plan.blocks,
+    }
+
+
+def _on_disk(path: Path) -> Facts:
+    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+    return {"files": len(sizes), "bytes": sum(sizes)}
+
+
+def _read(file: Path) -> Any:
+    try:
+        return json.loads(file.read_bytes())
+    except ValueError:
+        raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file) from None
+
+
+def _running(holder: Any) -> bool | None:
+    """Whether the process that holds a folder is there; None if it is on another machine, or nobody holds it."""
+    if holder is None or holder.get("host") != socket.gethostname():
+        return None
+    try:
+        os.kill(int(holder["pid"]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def summary_text(facts: Facts) -> str:
+    """The facts for people."""
+    lines = [f"{facts['path']}: {'a teacher cache' if facts['state'] == 'finished' else 'an unfinished teacher cache'}"]
+    if "progress" in facts:
+        lines += _progress(facts["progress"])
+    if "teacher" in facts:
+        lines += [*_teacher(facts["teacher"]), *_data(facts), *_signals(facts)]
+    disk = f"{size(facts['bytes'])} in {facts['files']:,} files"
+    if "teacher" in facts:
+        units = facts["views"]["count"] * facts["row_blocks"]
+        disk += f"; {units:,} unit{'s' if units > 1 else ''} of one view of {facts['rows_per_block']:,} samples"
+    lines += _entry("disk", disk)
+    lines += [*_made(facts["provenance"]), *_entry("fingerprint", facts["fingerprint"])]
+    return "\n".join(lines)
+
+
+def _entry(name: str, *lines: str) -> list[str]:
+    return [f"  {name if number == 0 else '':<12} {line}" for number, line in enumerate(lines)]
+
+
+def _progress(progress: Facts) -> list[str]:
+    done, total, holder = progress["units"], progress["of"], progress["holder"]
+    share = f"{done:,} units" if not total else f"{done:,} of {total:,} units, {done / total:.0%}"
+    lines = [share]
+    if holder:
+        states = {True: "still running", False: "no longer running", None: "not looked for from this machine"}
+        who = f"process {holder['pid']} on {holder['host']}, {states[progress['running']]}"
+        lines.append(f"begun {holder['since']} by {who}")
+    if not progress["running"]:
+        command = f": {holder['command']}" if holder else ": pipeline cache-teacher"
+        lines.append(f"to go on, run the same command again{command}")
+    return _entry("done", *lines)
+
+
+def _teacher(teacher: Mapping[str, Any]) -> list[str]:
+    known = {"model", "options", "num_classes", "input_size", "mean", "std", "weights", "precision", "micro_batch"}
+    first = f"{teacher['model']}, {teacher['precision']}, micro-batches of {teacher['micro_batch']}"
+    lines = [first, f"weights {teacher['weights']}"]
+    if "input_size" in teacher:
+        seen = f"input {teacher['input_size']}, mean {_list(teacher['mean'])}, std {_list(teacher['std'])}"
+        lines.insert(1, f"{teacher['num_classes']} classes, {seen}")
+    options = {**teacher.get("options", {}), **{key: value for key, value in teacher.items() if key not in known}}
+    if options:
+        lines.insert(1, _options(options))
+    return _entry("teacher", *lines)
+
+
+def _data(facts: Facts) -> list[str]:
+    data, views = facts["data"], facts["views"]
+    first, last = views["first"], views["first"] + views["count"] - 1
+    numbers = f"numbers {first} to {last}" if last > first else f"number {first}"
+    operations = [
+        f"{one['name']} {_options({k: v for k, v in one.items() if k != 'name'})}".rstrip()
+        for one in views["operations"]
+    ]
+    lines = [f"{views['count']:,} of every sample, {numbers}, seed {views['seed']}"]
+    lines += operations or ["the images as they are"]
+    head = _entry("data", f"{data['samples']:,} samples", f"pixels {data['pixels']}", f"ids {data['ids']}")
+    return head + _entry("views", *lines)
+
+
+def _signals(facts: Facts) -> list[str]:
+    rows = [(s["name"], _list(s["shape"], " x "), s["encoding"], f"{s['bytes_per_view']:,}") for s in facts["signals"]]
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = [
+        f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}} bytes a view" for a, b, c, d in rows
+    ]
+    if facts["grid"] is not None:
+        lines.append(f"maps on a grid of {facts['grid']} by the filter {facts['filter']}")
+    if facts["head"]:
+        linear = "linear on the last block's mean" if facts["head"]["linear"] else "not linear on the last block's mean"
+        lines.append(f"head {_list(facts['head']['shape'], ' x ')}, {linear}")
+    return _entry("signals", *lines)
+
+
+def _made(provenance: Mapping[str, Any]) -> list[str]:
+    runs = provenance.get("runs") or []
+    if not runs:
+        return []
+    rate = f", {provenance['views_per_second']:,} views/s" if provenance.get("views_per_second") else ""
+    count = f"{len(runs)} run{'s' if len(runs) > 1 else ''}"
+    if provenance.get("seconds"):
+        count += f" of {duration(provenance['seconds'])}"
+    lines = [f"{runs[0]['started'].replace('T', ' ')}, in {count}{rate}"]
+    lines += [f"on {device}" for device in dict.fromkeys(run["device"] for run in runs)]
+    lines.append(", ".join(f"{name} {found}" for name, found in runs[-1]["versions"].items()))
+    return _entry("made", *lines)
+
+
+def _options(options: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {_list(value) if isinstance(value, list) else value}" for name, value in options.items())
+
+
+def _list(values: list[Any], between: str = " ") -> str:
+    return between.join(map(str, values))

@@ -1,0 +1,78 @@
+"""What a cache holds against what its manifest says: values that nobody computed, rows that nobody wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.store.arrays import ArraySpec, Unit
+from pipeline.store.chunks import elements_of
+from pipeline.store.layout import StorePlan
+from pipeline.store.manifest import Manifest
+
+
+def manifest_problem(manifest: Manifest) -> str | None:
+    """In what the manifest contradicts itself; None if in nothing."""
+    identity, plan = manifest.identity, manifest.plan
+    classes, embedding = plan.shapes.logits, plan.shapes.embedding
+    named = identity["teacher"].get("num_classes", classes)
+    if named != classes:
+        return f"the teacher has {named} classes, its logits {classes}"
+    if plan.head is not None and plan.head != (classes, embedding or plan.head[1]):
+        return f"the head is {_by(plan.head)}, logits and embedding are {_by((classes, embedding or 0))}"
+    if min(plan.views, plan.samples, plan.rows) < 1:
+        return f"{plan.views} views of {plan.samples} samples in blocks of {plan.rows}"
+    return None
+
+
+def metadata_problem(spec: ArraySpec, content: bytes) -> str | None:
+    """In what an array's `zarr.json` differs from the manifest; None if in nothing."""
+    value = json.loads(content)
+    wanted = {"node_type": "array", "shape": list(spec.shape), "data_type": spec.dtype.name}
+    for key, expected in wanted.items():
+        if value.get(key) != expected:
+            return f"{key} is {value.get(key)}, in the manifest {expected}"
+    chunk = value["chunk_grid"]["configuration"]["chunk_shape"]
+    return None if chunk == list(spec.chunk) else f"chunks are {chunk}, in the manifest {list(spec.chunk)}"
+
+
+def chunk_problem(plan: StorePlan, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
+    """What in a chunk file, whole in itself, cannot be what was computed; None if nothing.
+
+    Signals and the head are finite, labels are classes or -1, digests are there, and where there are no samples
+    there is the fill value.
+    """
+    elements = elements_of(np.frombuffer(content, np.uint8), spec, plan.compression, Path(spec.file(unit)))
+    if unit is None:
+        if spec.name == "labels":
+            wrong = int(np.sum((elements < -1) | (elements >= plan.shapes.logits)))
+            return f"{wrong} labels are not -1 to {plan.shapes.logits - 1}" if wrong else None
+        return _absent(spec, elements)
+    rows = len(plan.block_of(unit))
+    if not _is_fill(spec, elements[0, rows:]).all():
+        return "rows beyond the last sample do not hold the fill value"
+    return _absent(spec, elements[0, :rows]) if spec.dtype.kind == "f" or spec.name == "view_digest" else None
+
+
+def _absent(spec: ArraySpec, rows: NDArray[Any]) -> str | None:
+    """Integers but digests may have the fill value for a value: it is the bits of -0.0, for one.
+
+    Parts of an encoding may be infinite: the log-sum-exp of nothing is.
+    """
+    part = "." in spec.name.rpartition("/")[2]
+    bad = _is_fill(spec, rows) if part or spec.dtype.kind != "f" else ~np.isfinite(rows)
+    wrong = int(bad.reshape(len(rows), -1).any(axis=1).sum())
+    what = "have values that are not finite" if spec.dtype.kind == "f" else "were never written"
+    return f"{wrong} of {len(rows)} rows {what}" if wrong else None
+
+
+def _is_fill(spec: ArraySpec, elements: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.isnan(elements) if spec.dtype.kind == "f" else np.asarray(elements == spec.fill)
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

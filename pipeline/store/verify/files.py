@@ -1,0 +1,232 @@
+"""Reads every byte of a published cache and says which files are not as they were written."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.progress import Progress, Silent
+from pipeline.store.arrays import STATIC, ArraySpec, Unit
+from pipeline.store.artifacts import FINGERPRINT, is_scratch_folder
+from pipeline.store.checksum import crc32c
+from pipeline.store.chunks import CRC_BYTES
+from pipeline.store.fingerprint import fingerprint
+from pipeline.store.layout import StorePlan
+from pipeline.store.ledger import NAME as LEDGER
+from pipeline.store.ledger import decode_line
+from pipeline.store.manifest import Manifest
+from pipeline.store.verify.content import chunk_problem, manifest_problem, metadata_problem
+from pipeline.store.zarr_files import ROOT, laid_out, metadata_checksums, metadata_names
+
+NAMED_FILES = 10
+LOST = "not the manifest that was written; without it, the other zarr.json cannot be checked"
+
+Units = dict[str, dict[str, int]]
+"""What the ledger lists: the checksum of every file of every unit."""
+
+
+@dataclass
+class FilesReport:
+    """What reading all of a cache found: files and bytes that were read; what is wrong, by file.
+
+    manifest: None if it cannot be trusted.
+    """
+
+    files: int = 0
+    bytes: int = 0
+    damaged: dict[str, str] = field(default_factory=dict)
+    manifest: Manifest | None = None
+
+
+def verify_files(path: Path, progress: Progress | None = None) -> int:
+    """Read the whole cache at `path` and return the number of its files.
+
+    Raises CacheCorrupt, naming the files that are damaged, absent, or do not belong there.
+    """
+    report = check_files(path, progress)
+    if report.damaged:
+        wrong = [f"{name}: {what}" for name, what in report.damaged.items()]
+        more = [f"and {len(wrong) - NAMED_FILES} more"] if len(wrong) > NAMED_FILES else []
+        raise CacheCorrupt(
+            f"{len(wrong)} files of the teacher cache are damaged",
+            where=path,
+            got="\n    ".join(["", *wrong[:NAMED_FILES], *more]),
+            fix="restore it (`dvc checkout`), or make it again with `pipeline cache-teacher --replace`",
+        )
+    return report.files
+
+
+def check_files(path: Path, progress: Progress | None = None) -> FilesReport:
+    """Read the whole cache at `path`: every file against its checksum, and what it holds against the manifest.
+
+    Raises CacheNotFound, CacheUnfinished or CacheMismatch if there is no finished cache of this schema.
+    """
+    path = Path(path)
+    if is_scratch_folder(path) and not (path / FINGERPRINT).exists():
+        fix = "run `pipeline cache-teacher` again: it goes on where it stopped"
+        raise CacheUnfinished("this is the folder of an unfinished cache", where=path, fix=fix)
+    if not (path / LEDGER).is_file() and not (path / ROOT).is_file():
+        Manifest.read(path)  # raises: says what is there instead
+    return _Reading(path, progress or Silent()).report()
+
+
+class _Reading:
+    """One pass over all files of a cache; small ones first, for they say what there should be."""
+
+    def __init__(self, path: Path, progress: Progress) -> None:
+        self._path, self._progress, self._report = path, progress, FilesReport()
+
+    def report(self) -> FilesReport:
+        """Read everything."""
+        report, ledger = self._report, self._ledger()
+        manifest = report.manifest = self._manifest()
+        expected = {LEDGER, FINGERPRINT, ROOT}
+        mark, there = self._content(FINGERPRINT), _names(self._path)
+        if manifest is None:
+            expected |= self._listed(ledger, there)
+            there = {name for name in there if not name.endswith(ROOT)}  # nobody knows which of them belong here
+        else:
+            if mark is not None and mark != f"{manifest.fingerprint}\n".encode():
+                self._damaged(FINGERPRINT, "not the fingerprint of the manifest")
+            expected |= self._metadata(manifest) | self._chunks(manifest.plan, ledger)
+        for name in there - expected:
+            self._damaged(name, "does not belong there")
+        report.damaged = dict(sorted(report.damaged.items()))
+        return report
+
+    def _damaged(self, name: str, what: str) -> None:
+        self._report.damaged.setdefault(name, what)
+
+    def _content(self, name: str) -> bytes | None:
+        """The bytes of a file; None, and noted, if it cannot be read."""
+        try:
+            content = (self._path / name).read_bytes()
+        except FileNotFoundError:
+            self._damaged(name, "absent")
+            return None
+        except OSError as error:
+            self._damaged(name, f"cannot be read: {error.strerror}")
+            return None
+        self._report.files += 1
+        self._report.bytes += len(content)
+        return content
+
+    def _ledger(self) -> Units:
+        """The units in the ledger, as far as its lines are whole."""
+        content = self._content(LEDGER)
+        if content is None:
+            return {}
+        *lines, torn = content.split(b"\n")
+        entries = [decode_line(line + b"\n") for line in lines] + ([None] if torn else [])
+        if wrong := [str(number) for number, entry in enumerate(entries, start=1) if entry is None]:
+            self._damaged(LEDGER, f"damaged in line {', '.join(wrong)} of {len(entries)}")
+        return dict(entry for entry in entries if entry is not None)
+
+    def _manifest(self) -> Manifest | None:
+        """The manifest, if it is what was written."""
+        content = self._content(ROOT)
+        if content is None:
+            return None
+        manifest, sound = None, _sound(content)
+        try:
+            manifest = Manifest.read(self._path, alone=True)
+            problem = None if sound else "not laid out as it was written"
+            problem = problem or manifest_problem(manifest)
+        except (CacheNotFound, CacheMismatch):
+            if sound or not (self._path / LEDGER).is_file():
+                raise  # by its own checksum, another version's; or nothing of ours
+            problem = LOST
+        except (CacheCorrupt, ValueError):
+            problem = LOST
+        if problem is not None:
+            self._damaged(ROOT, problem)
+        return manifest
+
+    def _metadata(self, manifest: Manifest) -> set[str]:
+        """Check every `zarr.json`, the root's too; returns their names."""
+        specs = {f"{name}/{ROOT}": spec for name, spec in (manifest.plan.arrays | manifest.plan.static).items()}
+        names = metadata_names(specs.values())
+        recorded = manifest.metadata
+        found = {ROOT: (self._path / ROOT).read_bytes()}
+        for name in names - {ROOT}:
+            if (content := self._content(name)) is not None:
+                found[name] = content
+        for name, checksum in metadata_checksums(found).items():
+            if checksum != recorded.get(name):
+                self._damaged(name, "not the metadata that was written")
+            elif name in specs and (problem := metadata_problem(specs[name], found[name])) is not None:
+                self._damaged(name, problem)
+        return names
+
+    def _chunks(self, plan: StorePlan, ledger: Units) -> set[str]:
+        """Check every chunk file; returns their names."""
+        units = [(STATIC, None, plan.static), *((unit.key, unit, plan.arrays) for unit in plan.units)]
+        if absent := [key for key, _, _ in units if key not in ledger]:
+            self._damaged(LEDGER, f"does not list {', '.join(absent[:4])}{', ...' if len(absent) > 4 else ''}")
+        if foreign := sorted(set(ledger) - {key for key, _, _ in units}):
+            self._damaged(LEDGER, f"lists {', '.join(foreign[:4])}, of which the manifest knows nothing")
+        names: set[str] = set()
+        self._progress.begin("reading files", sum(len(specs) for _, _, specs in units), "files")
+        for key, unit, specs in units:
+            for spec in specs.values():
+                name = spec.file(unit)
+                names.add(name)
+                content = self._content(name)
+                size = None if plan.compression else spec.chunk_bytes
+                if content is not None and self._whole(name, content, ledger.get(key), size):
+                    self._check(name, content, plan, spec, unit)
+                self._progress.advance(1)
+        self._progress.end()
+        return names
+
+    def _check(self, name: str, content: bytes, plan: StorePlan, spec: ArraySpec, unit: Unit | None) -> None:
+        """Note what is in a whole chunk file and cannot be what was computed."""
+        try:
+            problem = chunk_problem(plan, spec, unit, content)
+        except CacheCorrupt:
+            problem = "does not decompress to the elements of a chunk"
+        if problem is not None:
+            self._damaged(name, problem)
+
+    def _listed(self, ledger: Units, there: set[str]) -> set[str]:
+        """Without a manifest: check the chunk files that the ledger lists; returns their names."""
+        listed = {name: checksum for unit in ledger.values() for name, checksum in unit.items()}
+        for name in listed:
+            content = self._content(name) if name in there else None
+            if content is None:
+                self._damaged(name, "absent")
+            else:
+                self._whole(name, content, listed)
+        return set(listed)
+
+    def _whole(self, name: str, content: bytes, recorded: dict[str, int] | None, size: int | None = None) -> bool:
+        """Whether a chunk file is as it was written. size: of its elements, in bytes.
+
+        recorded: checksums in the ledger; None if that lacks the unit.
+        """
+        stored = int.from_bytes(content[-CRC_BYTES:], "little")
+        if size is not None and len(content) != size + CRC_BYTES:
+            self._damaged(name, f"{len(content)} bytes instead of {size + CRC_BYTES}")
+        elif len(content) < CRC_BYTES or crc32c(memoryview(content)[:-CRC_BYTES]) != stored:
+            self._damaged(name, "its checksum is not that of its content")
+        elif recorded is not None and recorded.get(name) != stored:
+            self._damaged(name, "not what the ledger lists")
+        return name not in self._report.damaged
+
+
+def _sound(root: bytes) -> bool:
+    """Whether the root's `zarr.json` is laid out as it is written, and its attributes hash to their checksum."""
+    try:
+        value = json.loads(root)
+        attributes = dict(value["attributes"])
+        return attributes.pop("checksum") == fingerprint(attributes) and laid_out(value) == root
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False
+
+
+def _names(path: Path) -> set[str]:
+    """Every file of a cache."""
+    return {(Path(folder) / name).relative_to(path).as_posix() for folder, _, names in os.walk(path) for name in names}

@@ -1,0 +1,165 @@
+"""What is known of a cache after it was verified: its files, its views, its teacher."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from pipeline.progress import Progress, size
+from pipeline.store.identity import asked_signals
+from pipeline.store.reader import TeacherCache
+from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.verify.files import FilesReport
+from pipeline.store.verify.sample import sampled
+from pipeline.store.verify.teacher import Deviation, Limits, TeacherReport, verify_teacher
+from pipeline.store.verify.views import ViewsReport, verify_views
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.models import Network
+    from pipeline.views import Views
+
+
+@dataclass(frozen=True)
+class Asking:
+    """About how many views of a cache are rendered and asked about, which seed draws them, what is let pass."""
+
+    views: int = 1024
+    seed: int = 0
+    limits: Limits = field(default_factory=Limits)
+
+
+HEADS = ("signal", "largest", "typical", "cosine", "least", "top-1", "same bits")
+
+
+@dataclass
+class CacheReport:
+    """What was found out about the cache at `path`. role: what it is for in an experiment.
+
+    views, teacher: None if they were not asked. unchecked: what was not checked, and why.
+    """
+
+    path: Path
+    role: str | None
+    files: FilesReport
+    views: ViewsReport | None = None
+    teacher: TeacherReport | None = None
+    unchecked: list[str] = field(default_factory=list)
+
+    @property
+    def problems(self) -> list[str]:
+        """Everything that is wrong, for people; empty if the cache can be trusted as far as it was checked."""
+        damaged = [f"{name}: {what}" for name, what in self.files.damaged.items()]
+        others = (report.problems for report in (self.views, self.teacher) if report)
+        return damaged + [line for lines in others for line in lines]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; numbers that are none are null."""
+        files = {"files": self.files.files, "bytes": self.files.bytes, "damaged": self.files.damaged}
+        teacher = self.teacher and {
+            **asdict(self.teacher),
+            "alike": self.teacher.alike,
+            "deviations": [_finite(asdict(each)) for each in self.teacher.deviations],
+        }
+        return {
+            "path": self.path.as_posix(),
+            "role": self.role,
+            "fine": not self.problems,
+            "problems": self.problems,
+            "files": files,
+            "views": self.views and asdict(self.views),
+            "teacher": teacher,
+            "unchecked": self.unchecked,
+        }
+
+    def text(self) -> str:
+        """A paragraph for people."""
+        lines = [f"{self.path}{f' ({self.role})' if self.role else ''}", *self._files()]
+        if self.views:
+            same = "" if self.views.problems else ": the pixels that the teacher saw"
+            lines.append(f"  views    {self.views.views:,} rendered again{same}")
+            lines += [f"           WRONG  {line}" for line in self.views.problems]
+        if self.teacher:
+            lines += self._teacher(self.teacher)
+        lines += [f"  note     {line}" for line in self.unchecked]
+        return "\n".join(lines)
+
+    def _files(self) -> list[str]:
+        count, damaged = f"{self.files.files:,} files, {size(self.files.bytes)}", self.files.damaged
+        if not damaged:
+            return [f"  files    {count}: every checksum is right, nothing is missing or foreign"]
+        return [f"  files    {count}", *(f"           WRONG  {name}: {what}" for name, what in damaged.items())]
+
+    def _teacher(self, report: TeacherReport) -> list[str]:
+        views = report.deviations[0].views
+        lines = [f"  teacher  asked again about {views:,} views on {report.asked_on}"]
+        if report.alike:
+            lines.append("           as when the cache was made: answers may differ by their encoding's rounding")
+        else:
+            made = "; ".join(report.made_on) or "an unknown device"
+            allowed = f"cosines from {report.limits.cosine:g}, top-1 agreement from {report.limits.agreement:.0%}"
+            lines += [
+                f"           the cache was made on {made}:",
+                f"           last bits may differ; let pass: {allowed}",
+            ]
+        table = [HEADS, *(_cells(each) for each in report.deviations)]
+        widths = [max(len(row[i]) for row in table) for i in range(len(HEADS))]
+        for name, *cells in table:
+            right = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
+            lines.append(f"             {name.ljust(widths[0])}  {right}".rstrip())
+        return lines + [f"           WRONG  {line}" for line in report.problems]
+
+
+def ask_again(
+    report: CacheReport,
+    cache: TeacherCache,
+    samples: Samples,
+    views: Views,
+    network: Network | None,
+    asking: Asking,
+    *,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> None:
+    """Render some of a cache's views again and ask the teacher about them; adds to the report what comes out.
+
+    network: None if the teacher is not here. The cache must be one of these samples, views and network.
+    """
+    of_teacher = cache.manifest.identity["teacher"]
+    sample = sampled(cache.manifest.plan, of_teacher["micro_batch"], asking.views, asking.seed)
+    report.views = verify_views(cache, samples, views, sample, progress)
+    if network is None:
+        return
+    if report.views.problems:
+        report.unchecked.append("the teacher was not asked: it would see other pixels")
+        return
+    teacher = TeacherPass(
+        network,
+        samples,
+        views,
+        asked_signals(cache.manifest.identity),
+        device=device,
+        precision=of_teacher["precision"],
+        micro_batch=of_teacher["micro_batch"],
+    )
+    report.teacher = verify_teacher(cache, teacher, sample, asking.limits, progress)
+
+
+def _cells(deviation: Deviation) -> tuple[str, ...]:
+    agreement = "" if deviation.agreement is None else _percent(deviation.agreement)
+    numbers = (f"{deviation.largest:.3g}", f"{deviation.typical:.3g}")
+    cosines = (f"{deviation.cosine:.5f}", f"{deviation.least_cosine:.5f}")
+    return (deviation.signal, *numbers, *cosines, agreement, _percent(deviation.equal))
+
+
+def _percent(share: float) -> str:
+    """Never `100 %` unless it is all."""
+    return "100 %" if share == 1 else f"{min(math.floor(share * 1e4) / 1e2, 99.99):.2f} %"
+
+
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}

@@ -1,0 +1,40 @@
+"""A random sample of a cache, micro-batch by micro-batch, that covers all of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.store.arrays import Unit
+from pipeline.store.layout import StorePlan
+
+
+class MicroBatch(NamedTuple):
+    """What the teacher saw at once: consecutive samples of a unit."""
+
+    unit: Unit
+    rows: range
+
+
+def sampled(plan: StorePlan, micro_batch: int, views: int, seed: int) -> list[MicroBatch]:
+    """Micro-batches with about so many views in all, in the cache's order.
+
+    The cache is cut into as many stretches of equal length as there will be micro-batches, and one is drawn of
+    each: every view and row block of a large cache is near one, and every micro-batch is drawn by some seed.
+    """
+    full, last = (-(-len(plan.block_of(Unit(0, block))) // micro_batch) for block in (0, plan.blocks - 1))
+    per_view = full * (plan.blocks - 1) + last
+    total = plan.views * per_view
+    wanted = min(-(-views * total // (plan.views * plan.samples)), total)  # those at the end of a block are smaller
+    bounds = np.linspace(0, total, wanted + 1).astype(np.int64)
+    drawn = np.random.default_rng(seed).integers(bounds[:-1], bounds[1:])
+
+    def at(number: int) -> MicroBatch:
+        view, within = divmod(number, per_view)
+        unit = Unit(view, within // full)
+        block = plan.block_of(unit)
+        start = block.start + within % full * micro_batch
+        return MicroBatch(unit, range(start, min(start + micro_batch, block.stop)))
+
+    return [at(int(number)) for number in drawn]

@@ -1,0 +1,93 @@
+"""Renders stored views again: from their stored parameters, as the teacher saw them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.errors import DataError
+from pipeline.progress import Progress, Silent
+from pipeline.store.reader import TeacherCache
+from pipeline.store.verify.sample import MicroBatch
+from pipeline.views import digest, sizes_of
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.views import Views
+
+
+class Replayed(NamedTuple):
+    """A view of B samples. images: uint8 [B, C, H, W]; same: bool [B], whether they are what the teacher saw.
+
+    drawn: bool [B], whether the stored parameters are those that are drawn today.
+    """
+
+    images: Tensor
+    same: NDArray[np.bool_]
+    drawn: NDArray[np.bool_]
+
+
+def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows: NDArray[np.int64]) -> Replayed:
+    """Render a view, by its number, of samples [B], from the stored parameters.
+
+    Raises DataError if the parameters are none of these operations and images.
+    """
+    images, parameters = samples.read(rows), cache.view_parameters(view, rows)
+    drawn = views.parameters(view, samples.positions[rows], sizes_of(images))
+    pixels = views.apply(images, parameters)
+    same = digest(pixels) == cache.view_digests(view, rows)
+    return Replayed(pixels, same, (drawn == parameters).all(axis=1))
+
+
+@dataclass(frozen=True)
+class ViewsReport:
+    """Of `views` that were rendered again, how many are other pixels than the teacher saw, or drawn otherwise.
+
+    first: where the first of them is, for people.
+    """
+
+    views: int
+    other_pixels: int
+    other_parameters: int
+    first: str | None
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, for people."""
+        lines = []
+        if self.other_pixels:
+            lines.append(f"{self.other_pixels:,} of {self.views:,} views are not the pixels that the teacher saw")
+        if self.other_parameters:
+            lines.append(f"{self.other_parameters:,} of {self.views:,} views would be drawn otherwise today")
+        return [f"{line}, first {self.first}" for line in lines]
+
+
+def verify_views(
+    cache: TeacherCache,
+    samples: Samples,
+    views: Views,
+    sample: Sequence[MicroBatch],
+    progress: Progress | None = None,
+) -> ViewsReport:
+    """Render the views of a sample of the cache again and compare digests and parameters; one micro-batch at a time."""
+    progress = progress or Silent()
+    pixels, parameters, first = 0, 0, None
+    progress.begin("rendering views", len(sample), "micro-batches")
+    for unit, block in sample:
+        view, rows = cache.views[unit.view], np.arange(block.start, block.stop, dtype=np.int64)
+        try:
+            _, same, drawn = replay(cache, samples, views, view, rows)
+        except DataError:  # a parameter out of range
+            same = drawn = np.zeros(len(rows), np.bool_)
+        pixels, parameters = pixels + int(np.sum(~same)), parameters + int(np.sum(~drawn))
+        if first is None and len(wrong := np.flatnonzero(~(same & drawn))):
+            row = int(rows[wrong[0]])
+            first = f"view {view} of sample {row} ({samples.split.ids[int(samples.positions[row])]})"
+        progress.advance(1)
+    progress.end()
+    return ViewsReport(sum(len(block) for _, block in sample), pixels, parameters, first)

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from experiment import COUNT, HOLDOUT, TEST, content, source
+
+from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
+from pipeline.store import Asking, TeacherCache
+from stages import parts, verify
+from stages.inputs import Source
+
+CACHES = Path("artifacts/caches")
+MAIN, HELD, EVALUATED = (CACHES / f"tiny{kind}.zarr" for kind in ("", ".holdout", ".evaluation"))
+
+
+def run(*overrides: str, target: Path | Source | None = None, role: str = "all", files: bool = False) -> None:
+    asking = None if files else Asking(views=1000, seed=0)
+    verify.run(target or source(*overrides), role=role, asking=asking, as_json=True)
+
+
+def report(printed: Any) -> dict[str, Any]:
+    """What was printed as JSON, by path of the cache."""
+    value = json.loads(printed.readouterr().out)
+    caches = {each["path"]: each for each in value["caches"]}
+    assert value["fine"] == all(each["fine"] for each in caches.values())
+    return caches
+
+
+def test_caches_that_nobody_touched_are_fine(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = content(here)
+    run()
+    caches = report(capsys)
+    assert list(caches) == [path.as_posix() for path in (MAIN, HELD, EVALUATED)]
+    assert [each["role"] for each in caches.values()] == ["training", "holdout", "evaluation"]
+    assert [each["views"]["views"] for each in caches.values()] == [2 * COUNT, HOLDOUT, TEST]
+    for path, each in caches.items():
+        assert each["files"]["files"] == len([file for file in Path(path).rglob("*") if file.is_file()])
+        assert each["files"]["damaged"] == {}
+        assert each["teacher"]["alike"]
+        assert {one["equal"] for one in each["teacher"]["deviations"]} == {1.0}
+        assert each["unchecked"] == []
+    signals = [one["signal"] for one in caches[MAIN.as_posix()]["teacher"]["deviations"]]
+    assert signals == ["logits", "embedding", "features/block2", "features/block3"]
+    assert content(here) == before
+
+
+def test_the_report_for_people(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verify.run(source(), role="training", asking=Asking(views=1000), as_json=False)
+    captured = capsys.readouterr()
+    printed = captured.out
+    for work in ("reading files", "rendering views", "asking the teacher"):
+        assert f"{work}: 100%" in captured.err
+    assert "artifacts/caches/tiny.zarr (training)\n" in printed
+    assert "every checksum is right, nothing is missing or foreign" in printed
+    assert f"{2 * COUNT} rendered again: the pixels that the teacher saw" in printed
+    assert f"asked again about {2 * COUNT} views on" in printed
+    logits = next(line.split() for line in printed.splitlines() if line.strip().startswith("logits"))
+    assert logits[1] == "0"
+    assert printed.endswith("nothing wrong\n")
+    assert logits[-4:] == ["100", "%", "100", "%"]
+
+
+def test_damage_fails_and_the_other_caches_are_still_looked_at(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("logits/c/0/1/0", "labels/c/0"):
+        (MAIN / name).write_bytes(b"short")
+    with pytest.raises(CacheError, match="1 of 3 teacher caches cannot be trusted") as error:
+        run()
+    assert error.value.exit_code == 1
+    assert str(MAIN) in str(error.value)
+    caches = report(capsys)
+    assert sorted(caches[MAIN.as_posix()]["files"]["damaged"]) == ["labels/c/0", "logits/c/0/1/0"]
+    assert caches[MAIN.as_posix()]["views"] is None
+    assert caches[MAIN.as_posix()]["unchecked"] == ["neither views nor teacher were looked at: files are damaged"]
+    assert caches[HELD.as_posix()]["fine"]
+    assert caches[HELD.as_posix()]["teacher"]
+
+
+def test_a_teacher_that_says_something_else_fails(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = parts.build
+
+    def other(*arguments: Any) -> Any:
+        network = build(*arguments)
+        with torch.no_grad():
+            network.model.fc.bias[1] += 1e-3
+        return network
+
+    monkeypatch.setattr(verify, "build", other)
+    with pytest.raises(CacheError, match="look for what changed since"):
+        run(role="evaluation")
+    (only,) = report(capsys).values()
+    (problem,) = only["problems"]
+    assert problem.startswith("logits differ by 0.00")
+
+
+def test_a_path_needs_no_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.yaml").unlink()
+    run(target=MAIN)
+    (only,) = report(capsys).values()
+    assert (only["role"], only["views"], only["teacher"]) == (None, None, None)
+    (MAIN / ".fingerprint").write_text("x")
+    with pytest.raises(CacheError):
+        run(target=MAIN)
+
+
+def test_what_is_not_here_is_said_to_be_unchecked(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree("artifacts/teacher")
+    run(role="training")
+    (only,) = report(capsys).values()
+    assert only["unchecked"] == ["the teacher was not asked: no weights at artifacts/teacher/teacher.safetensors"]
+    assert only["views"]["other_pixels"] == 0
+    assert only["teacher"] is None
+    Path("data.h5").unlink()
+    run(role="training")
+    (only,) = report(capsys).values()
+    assert only["unchecked"] == ["neither views nor teacher were looked at: no data set at data.h5"]
+    run(role="training", files=True)
+    (only,) = report(capsys).values()
+    assert only["unchecked"] == ["neither views nor teacher were looked at: --no-teacher"]
+
+
+def test_a_cache_of_something_else_is_the_users_mistake(here: Path) -> None:
+    for override in ("views.seed=3", "data.limit=61", "signals.logits.encoding=float16"):
+        with pytest.raises(CacheMismatch) as error:
+            run(override, role="training")
+        assert error.value.exit_code == 2
+    run("views.count=1", role="training")  # more than is asked for is fine
+
+
+def test_caches_that_are_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(EVALUATED)
+    run()
+    captured = capsys.readouterr()
+    assert f"note: there is no cache of the evaluation samples at {EVALUATED}" in captured.err
+    assert [each["role"] for each in json.loads(captured.out)["caches"]] == ["training", "holdout"]
+    with pytest.raises(CacheNotFound):
+        run(role="evaluation")
+    with pytest.raises(ConfigError, match="nothing is held out"):
+        run("data.holdout=null", role="holdout")
+    for path in (MAIN, HELD):
+        shutil.rmtree(path)
+    with pytest.raises(CacheNotFound, match="pipeline cache-teacher"):
+        run()
+    MAIN.with_name(f".tiny.zarr.{'0' * 16}.partial").mkdir()
+    with pytest.raises(CacheUnfinished):
+        run()
+
+
+def test_views_of_the_cache_are_asked_for_not_those_of_the_configuration(here: Path, capsys: Any) -> None:
+    """The configuration may use fewer views and signals than there are; all are verified."""
+    run("views.count=1", "signals.features=null", role="training")
+    (only,) = report(capsys).values()
+    assert only["views"]["views"] == 2 * COUNT
+    assert len(only["teacher"]["deviations"]) == len(TeacherCache.open(MAIN).manifest.plan.signals)
