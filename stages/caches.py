@@ -72,6 +72,6 @@ def _signals(config: SignalsConfig) -> dict[str, Any]:
     wanted: dict[str, Any] = {kind: encoding[kind] for kind in ("logits", "embedding") if kind in encoding}
     if config.features is not None:
         wanted |= {"grid": config.features.grid, "filter": config.features.filter}
-        if isinstance(config.features.blocks, tuple):
-            wanted["features"] = dict.fromkeys(config.features.blocks, encoding["features"])
+        blocks = config.features.blocks if isinstance(config.features.blocks, tuple) else ("*",)
+        wanted["features"] = dict.fromkeys(blocks, encoding["features"])
     return wanted

@@ -131,7 +131,8 @@ def cache_identity(
 def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecked: tuple[str, ...] = ()) -> list[str]:
     """A line for every field in which a cache does not provide what is required.
 
-    The cache may have more fields, signals and views than are required.
+    The cache may have more fields, signals and views than are required; a network with more options is another.
+    Required of the feature `*` is what is required of every feature.
     """
     wanted = dict(requirements)
     lines: list[str] = []
@@ -142,7 +143,16 @@ def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecke
         if "views" not in unchecked and not (need.start >= have.start and need.stop <= have.stop):
             lines.append(f"views: expected views {_span(need)}, got {_span(have)}")
         wanted["views"] = views
-    return lines + differences(wanted, identity, unchecked, provides=True)
+    signals = dict(wanted.get("signals") or {})
+    if every := dict(signals.get("features") or {}).get("*"):
+        wanted["signals"] = signals | {"features": dict.fromkeys(identity["signals"]["features"], every)}
+    lines += differences(wanted, identity, unchecked, provides=True)
+    options = dict(wanted.get("teacher") or {}).get("options")
+    if options is not None and "teacher.options" not in unchecked:
+        there = {"teacher": {"options": identity["teacher"].get("options")}}
+        exact = differences({"teacher": {"options": options}}, there)
+        lines += [line for line in exact if line not in lines]
+    return lines
 
 
 def _numbers(views: Mapping[str, Any]) -> range:

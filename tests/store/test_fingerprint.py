@@ -67,3 +67,22 @@ def test_fewer_views_are_fine(first: int, count: int, fits: bool) -> None:
     lines = unmet({"views": {"seed": 1, "first": first, "count": count}}, identity)
     assert (lines == []) == fits
     assert lines == [] or lines[0].endswith("got 0 to 7")
+
+
+def test_of_every_feature_the_encoding_is_required() -> None:
+    features = {
+        "block1": {"shape": [4, 2, 2], "encoding": "float16"},
+        "block2": {"shape": [6, 2, 2], "encoding": "int8"},
+    }
+    wanted = {"signals": {"features": {"*": {"encoding": "float16"}}}}
+    identity = {"signals": {"features": features}}
+    assert unmet(wanted, identity) == ['signals.features.block2.encoding: expected "float16", got "int8"']
+    assert wanted["signals"]["features"] == {"*": {"encoding": "float16"}}
+
+
+def test_a_network_with_more_options_is_another() -> None:
+    identity = {"teacher": {"model": "vit", "options": {"depth": 6, "heads": 3}}}
+    assert unmet({"teacher": {"model": "vit"}}, identity) == []
+    assert unmet({"teacher": {"options": {"depth": 6, "heads": 3}}}, identity) == []
+    assert unmet({"teacher": {"options": {"depth": 6}}}, identity) == ["teacher.options.heads: expected nothing, got 3"]
+    assert unmet({"teacher": {"options": {"depth": 6}}}, identity, ("teacher.options",)) == []
