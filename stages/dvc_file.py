@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import read_config, to_yaml
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import write_atomic
+from pipeline.store.artifacts import FINGERPRINT
 from stages.dependencies import CODE, COMMON, written_in
 from stages.experiment import Experiment
 from stages.inputs import Source
@@ -61,7 +62,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             f"train-student-{name}",
             "train-student",
             f" --student ${{item.student}} --objectives {name} --seed ${{item.seed}}",
-            [data.path, *caches["training"], *caches.get("holdout", ())],
+            [data.path, *stamps([*caches["training"], *caches.get("holdout", ())])],
             [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
             files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
@@ -72,7 +73,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             ],
         )
     students = runs.folders(experiment.students, experiment.objectives)
-    evaluated = [data.path, *weights, *caches["evaluation"], *students]
+    evaluated = [data.path, *weights, *stamps(caches["evaluation"]), *students]
     sections = ["data", "teacher", "caches", "evaluate", "runs"]
     stage("evaluate", "evaluate", "", evaluated, [], params=sections)
     stages["evaluate"]["metrics"] = [{runs.evaluation.as_posix(): {"cache": False}}]
@@ -91,6 +92,15 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             for student in students
         ],
     }
+
+
+def stamps(caches: Iterable[Path]) -> list[Path]:
+    """What stands for caches as dependencies: their fingerprints.
+
+    DVC looks at every file of a folder once for each stage that depends on it, and hashes those that it does not
+    know: minutes for thousands of files and a dozen students, hours for terabytes that somebody else made.
+    """
+    return [cache / FINGERPRINT for cache in caches]
 
 
 def run(source: Source, output: Path | None) -> None:
