@@ -1,0 +1,167 @@
+"""A teacher cache in DVC's hands: linked, read-only, pushed, pulled and replaced, and never written to."""
+
+from __future__ import annotations
+
+import shutil
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment import CONFIG, RUNS, content, source, student
+from without_privileges import without_privileges
+
+from pipeline.config import parse_yaml, to_yaml
+from pipeline.store import TeacherCache, verify_files
+from stages import cache_teacher, dvc_file
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # DVC's own
+    from dvc.repo import Repo
+
+CACHE = Path("artifacts/caches/tiny.zarr")
+CHUNK = CACHE / "logits/c/0/0/0"
+MAKING = ("prepare-data", "train-teacher", "cache-teacher", "cache-evaluation")
+STUDENTS = tuple(f"train-student-{objectives}@{name}-0" for name, objectives in RUNS)
+OBJECTS = Path(".dvc/cache/files")
+
+
+class Project:
+    """The working directory as a DVC project: `dvc` without a process for every command."""
+
+    def __init__(self, link: str) -> None:
+        dvc_file.run(source(), Path("dvc.yaml"))
+        Repo.init(no_scm=True).close()
+        Path(".dvc/config").write_text(
+            f"[core]\n    remote = there\n    no_scm = true\n[cache]\n    type = {link}\n"
+            "['remote \"there\"']\n    url = ../../remote\n"
+        )
+
+    def __call__(self, command: str, targets: Sequence[str] = (), **options: Any) -> Any:
+        with warnings.catch_warnings(), Repo() as repo:
+            warnings.simplefilter("ignore")
+            return getattr(repo, command)(targets=list(targets), **options)
+
+    def take(self, *stages: str) -> None:
+        """Hand over what stages have made, as `dvc repro` does once it has run them."""
+        with warnings.catch_warnings(), Repo() as repo:
+            warnings.simplefilter("ignore")
+            for stage in stages:
+                repo.commit(stage, force=True)
+
+
+@pytest.fixture(autouse=True)
+def _dvc_stays_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+
+
+@pytest.fixture(params=["hardlink", "copy"])
+def tracked(here: Path, request: pytest.FixtureRequest) -> Project:
+    """The tiny experiment up to its caches, which the stage made and DVC tracks."""
+    project = Project(request.param)
+    project.take(*MAKING)
+    return project
+
+
+def state(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Of every file and directory: which it is, its mode, size, and when it was last changed in any way."""
+    found = {}
+    for path in [folder, *folder.rglob("*")]:
+        is_ = path.lstat()
+        found[str(path)] = (is_.st_ino, is_.st_mode, is_.st_size, is_.st_mtime_ns, is_.st_ctime_ns)
+    return found
+
+
+def objects() -> dict[str, bytes]:
+    """What DVC's own cache holds."""
+    return content(OBJECTS)
+
+
+def test_a_cache_goes_to_a_remote_and_back_and_a_student_reads_it_and_nobody_writes_it(tracked: Project):
+    made, linked = content(CACHE), CHUNK.stat().st_nlink
+    tracked("push")
+    shutil.rmtree("artifacts")
+    Path("data.h5").unlink()
+    shutil.rmtree(".dvc/cache")
+    tracked("pull", MAKING)
+    assert content(CACHE) == made
+    assert CHUNK.stat().st_nlink == linked
+    assert tracked("status", MAKING) == {}
+
+    for file in CACHE.rglob("*"):  # as with links, so that copies are tried read-only, too
+        file.chmod(0o555 if file.is_dir() else 0o444)
+    before, stored = state(CACHE), objects()
+    with without_privileges():
+        with pytest.raises(PermissionError):
+            CHUNK.open("r+b")
+        verify_files(CACHE)
+        assert student("small", "lfcc").is_dir()
+    assert state(CACHE) == before
+    assert objects() == stored
+    assert {path.name for path in CACHE.parent.iterdir()} == {f"tiny{k}.zarr" for k in ("", ".holdout", ".evaluation")}
+
+
+@pytest.mark.parametrize("tracked", ["hardlink"], indirect=True)
+def test_links_take_no_second_place_and_are_read_only(tracked: Project):
+    ours = {file.stat().st_ino for file in CACHE.rglob("*") if file.is_file()}
+    theirs = {file.stat().st_ino for file in OBJECTS.rglob("*") if file.is_file()}
+    assert ours <= theirs
+    assert CHUNK.stat().st_mode & 0o222 == 0
+
+
+@pytest.mark.parametrize("tracked", ["hardlink"], indirect=True)
+def test_replacing_a_linked_cache_leaves_dvcs_copy_as_it_was(tracked: Project):
+    old, stored, number = content(CACHE), objects(), CHUNK.stat().st_ino
+    with without_privileges():
+        cache_teacher.run(source("views.seed=1"), part="training", replace=True, wait=False)
+    assert content(CACHE) != old
+    assert (CHUNK.stat().st_ino, CHUNK.stat().st_nlink) != (number, 2)
+    assert objects() == stored
+    verify_files(CACHE)
+    assert list(tracked("status", MAKING)) == ["cache-teacher"]
+
+    new = content(CACHE)
+    tracked.take("cache-teacher")
+    assert {name: data for name, data in objects().items() if name in stored} == stored
+    assert content(CACHE) == new
+    tracked("checkout", MAKING, force=True)
+    assert content(CACHE) == new
+
+
+@pytest.mark.parametrize("tracked", ["hardlink"], indirect=True)
+def test_the_old_cache_comes_back_by_checkout(tracked: Project):
+    old, lock = content(CACHE), Path("dvc.lock").read_bytes()
+    cache_teacher.run(source("views.seed=1"), part="training", replace=True, wait=False)
+    tracked.take("cache-teacher")
+    Path("dvc.lock").write_bytes(lock)  # as `git checkout` of an older commit does
+    tracked("checkout", MAKING, force=True)
+    assert content(CACHE) == old
+    verify_files(CACHE)
+
+
+def test_a_changed_student_concerns_itself_alone(there: Path):
+    project = Project("hardlink")
+    project.take(*MAKING, *STUDENTS)
+    assert project("status", [*MAKING, *STUDENTS]) == {}
+    before = state(CACHE)
+    config = parse_yaml(CONFIG, "tiny.yaml")
+    config["students"]["vit"]["train"]["learning_rate"] = 2e-3
+    Path("tiny.yaml").write_text(to_yaml(config))
+    assert set(project("status", [*MAKING, *STUDENTS])) == {s for s in STUDENTS if "@vit-" in s}
+    config["objectives"]["kd"][1]["temperature"] = 2
+    Path("tiny.yaml").write_text(to_yaml(config))
+    assert set(project("status", [*MAKING, *STUDENTS])) == {s for s in STUDENTS if "@vit-" in s or "-kd@" in s}
+    assert state(CACHE) == before
+
+
+@pytest.mark.parametrize("tracked", ["hardlink"], indirect=True)
+def test_another_cache_concerns_all_students(tracked: Project):
+    student("small", "kd")
+    tracked.take("train-student-kd@small-0")
+    assert tracked("status", ["train-student-kd@small-0"]) == {}
+    cache_teacher.run(source("signals.logits.encoding=float16"), part="training", replace=True, wait=False)
+    (reasons,) = tracked("status", ["train-student-kd@small-0"]).values()
+    assert {"changed deps": {f"{CACHE}/.fingerprint": "modified"}} in reasons
+    assert TeacherCache.open(CACHE).manifest.identity["signals"]["logits"]["encoding"] == "float16"
