@@ -1,0 +1,292 @@
+"""A discrete-event simulation of `cache-teacher` on many workers: units of known cost, a shared disk, one committer.
+
+A worker computes a unit, writes it while it computes the next, and hands it to the coordinator, which alone renames
+files and appends to the ledger. Whatever fails, what the ledger lists stays, and the rest is computed again:
+
+- a worker dies: others take the units that it computed or wrote; it is replaced;
+- a worker hangs: after its time to live others take its unit; when it comes back it delivers what it had, and the
+  coordinator drops what the ledger lists already;
+- the coordinator dies: all that is not in the ledger is lost, on every worker. It comes back, looks at every file
+  that the ledger lists, and goes on.
+
+`simulate` is a function of its arguments.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from cluster import NEVER, Cluster, Commit, Job, Outcome
+
+
+@dataclass
+class Attempt:
+    """A unit in a worker's hands, the seconds that it takes and has taken. orphan: others have the unit, too."""
+
+    unit: int
+    worker: int
+    cost: float
+    done: float = 0.0
+    since: float = 0.0
+    orphan: bool = False
+
+
+class Worker:
+    def __init__(self, number: int, speed: float) -> None:
+        self.number, self.speed = number, speed
+        self.state, self.since = "start", 0.0
+        self.life = 0  # raised to forget what was to happen
+        self.computing: Attempt | None = None
+        self.writing: Attempt | None = None
+
+
+class Disk:
+    """Writers share the bandwidth equally: the bytes that each has written since the beginning are the clock."""
+
+    def __init__(self, total: float, each: float) -> None:
+        self.total, self.each = total, each
+        self.written, self.at, self.busy = 0.0, 0.0, 0.0
+        self.writers: dict[int, Callable[[], None]] = {}
+        self.targets: list[tuple[float, int]] = []
+        self.keys = 0
+
+    @property
+    def rate(self) -> float:
+        return min(self.each, self.total / len(self.writers))
+
+    def move(self, now: float) -> None:
+        if self.writers:
+            self.written += (now - self.at) * self.rate
+            self.busy += now - self.at
+        self.at = now
+
+    def add(self, size: float, then: Callable[[], None]) -> None:
+        self.keys += 1
+        self.writers[self.keys] = then
+        heapq.heappush(self.targets, (self.written + size, self.keys))
+
+    def next(self) -> float:
+        """When the first writer is done, if nothing changes until then."""
+        if not self.writers:
+            return NEVER
+        return self.at + max(0.0, self.targets[0][0] - self.written) / self.rate
+
+    def pop(self) -> Callable[[], None]:
+        target, key = heapq.heappop(self.targets)
+        self.written = max(self.written, target)
+        return self.writers.pop(key)
+
+
+class Simulation:
+    def __init__(self, job: Job, cluster: Cluster, seed: int) -> None:
+        self.job, self.cluster, self.random = job, cluster, random.Random(seed)
+        self.now, self.count = 0.0, 0
+        self.events: list[tuple[float, int, Callable[[], None]]] = []
+        self.disk, self.outcome = Disk(cluster.disk, cluster.link), Outcome()
+        self.waiting, self.ledger = deque(range(job.units)), set[int]()
+        self.written: deque[Attempt] = deque()  # for the coordinator; it works on the first
+        self.alive, self.life = True, 0
+        slow = round(cluster.slow * cluster.workers)
+        self.workers = [Worker(n, cluster.slow_speed if n < slow else 1.0) for n in range(cluster.workers)]
+
+    def run(self) -> Outcome:
+        working = {"idle", "schedule", "compute", "blocked"}
+        for worker in self.workers:
+            self.later(self.cluster.prepare + self.cluster.start, self.mine(worker, self.ask))
+            self.threaten(worker, self.cluster.death, working, self.die)
+            self.threaten(worker, self.cluster.hang, {"compute"}, self.hang)
+        self.later(self.drawn(self.cluster.coordinator_death), self.coordinator_dies)
+        while len(self.ledger) < self.job.units:
+            written = self.disk.next()
+            event = heapq.heappop(self.events) if self.events and self.events[0][0] <= written else None
+            self.now = event[0] if event else written
+            self.disk.move(self.now)
+            action = event[2] if event else self.disk.pop()
+            action()
+        for worker in self.workers:
+            for attempt in self.drop(worker):
+                self.outcome.lost += attempt.done
+            self.enter(worker, "end")
+        self.outcome.lost += sum(attempt.done for attempt in self.written)
+        self.outcome.seconds, self.outcome.disk_busy = self.now, self.disk.busy
+        return self.outcome
+
+    def later(self, delay: float, action: Callable[[], None]) -> None:
+        if delay < NEVER:
+            self.count += 1
+            heapq.heappush(self.events, (self.now + delay, self.count, action))
+
+    def mine(self, worker: Worker, action: Callable[[Worker], None]) -> Callable[[], None]:
+        """The action, unless the worker's life takes another turn before."""
+        life = worker.life
+        return lambda: action(worker) if worker.life == life else None
+
+    def drawn(self, mean: float) -> float:
+        return self.random.expovariate(1 / mean) if 0 < mean < NEVER else mean
+
+    def enter(self, worker: Worker, state: str) -> None:
+        spent = self.outcome.spent
+        spent[worker.state] = spent.get(worker.state, 0.0) + self.now - worker.since
+        worker.state, worker.since = state, self.now
+
+    # A worker's round: ask, compute, write.
+
+    def ask(self, worker: Worker) -> None:
+        while self.waiting and self.waiting[0] in self.ledger:
+            self.waiting.popleft()  # a worker that had been given up has delivered it
+        if not self.alive or not self.waiting:
+            self.enter(worker, "idle" if self.alive else "stranded")
+            return
+        noise = self.random.lognormvariate(0, self.cluster.spread) if self.cluster.spread else 1.0
+        cost = self.job.views / min(self.cluster.gpu, self.cluster.render) / worker.speed * noise
+        worker.computing = Attempt(self.waiting.popleft(), worker.number, cost)
+        self.enter(worker, "schedule")
+        self.later(self.cluster.schedule, self.mine(worker, self.compute))
+
+    def compute(self, worker: Worker) -> None:
+        attempt = worker.computing
+        assert attempt is not None
+        attempt.since = self.now
+        self.enter(worker, "compute")
+        self.later(attempt.cost - attempt.done, self.mine(worker, self.computed))
+
+    def stop(self, worker: Worker) -> None:
+        """Count what was computed until now, and forget what was to happen."""
+        if worker.state == "compute" and worker.computing is not None:
+            worker.computing.done += self.now - worker.computing.since
+        worker.life += 1
+
+    def computed(self, worker: Worker) -> None:
+        self.stop(worker)
+        if worker.writing is not None:
+            self.enter(worker, "blocked")
+        else:
+            self.write(worker)
+
+    def write(self, worker: Worker) -> None:
+        attempt, worker.computing = worker.computing, None
+        assert attempt is not None
+        if self.cluster.disk == self.cluster.link == NEVER:
+            self.deliver(attempt)
+        else:
+            worker.writing = attempt
+            self.disk.add(self.job.bytes, lambda: self.arrived(worker, attempt))
+        self.ask(worker)
+
+    def arrived(self, worker: Worker, attempt: Attempt) -> None:
+        if worker.writing is not attempt:
+            return  # its worker or the coordinator died meanwhile; nobody will rename this file
+        worker.writing = None
+        self.deliver(attempt)
+        if worker.state == "blocked":
+            self.write(worker)
+
+    # The coordinator: one unit after the other.
+
+    def deliver(self, attempt: Attempt) -> None:
+        self.written.append(attempt)
+        if self.alive and len(self.written) == 1:
+            self.commit()
+
+    def commit(self) -> None:
+        life, begin = self.life, self.now
+        self.later(self.cluster.commit, lambda: self.committed(begin) if self.life == life else None)
+
+    def committed(self, begin: float) -> None:
+        attempt = self.written.popleft()
+        accepted = attempt.unit not in self.ledger
+        self.ledger.add(attempt.unit)
+        self.outcome.commits.append(Commit(attempt.unit, attempt.worker, begin, self.now, accepted))
+        if accepted:
+            self.outcome.useful += attempt.done
+        else:
+            self.outcome.lost += attempt.done
+        if self.written:
+            self.commit()
+
+    # Failures.
+
+    def threaten(self, worker: Worker, mean: float, states: Collection[str], strike: Callable[[Worker], None]) -> None:
+        """Let failures strike at random, for ever; in other states they do not count."""
+
+        def fall() -> None:
+            if worker.state in states:
+                strike(worker)
+            self.threaten(worker, mean, states, strike)
+
+        self.later(self.drawn(mean), fall)
+
+    def drop(self, worker: Worker) -> list[Attempt]:
+        """Take everything out of a worker's hands."""
+        self.stop(worker)
+        held = [attempt for attempt in (worker.computing, worker.writing) if attempt is not None]
+        worker.computing = worker.writing = None
+        return held
+
+    def lose(self, attempts: Collection[Attempt]) -> None:
+        """What was computed is lost; others take the units, the idle at once."""
+        for attempt in attempts:
+            self.outcome.lost += attempt.done
+            if not attempt.orphan:
+                self.give(attempt.unit)
+
+    def give(self, unit: int) -> None:
+        self.waiting.appendleft(unit)
+        idle = next((worker for worker in self.workers if worker.state == "idle"), None)
+        if idle is not None and self.alive:
+            self.ask(idle)
+
+    def die(self, worker: Worker) -> None:
+        self.outcome.failures["death"] += 1
+        held = self.drop(worker)
+        self.enter(worker, "down")
+        self.later(self.cluster.restart + self.cluster.start, self.mine(worker, self.ask))
+        self.lose(held)
+
+    def hang(self, worker: Worker) -> None:
+        self.outcome.failures["hang"] += 1
+        self.stop(worker)
+        self.enter(worker, "hung")
+        self.later(self.cluster.time_to_live, self.mine(worker, self.give_up))
+        self.later(self.drawn(self.cluster.hang_length), self.mine(worker, self.come_back))
+
+    def give_up(self, worker: Worker) -> None:
+        assert worker.computing is not None
+        worker.computing.orphan = True
+        self.give(worker.computing.unit)
+
+    def come_back(self, worker: Worker) -> None:
+        worker.life += 1
+        self.compute(worker)
+
+    def coordinator_dies(self) -> None:
+        self.outcome.failures["coordinator"] += 1
+        self.alive = False
+        self.life += 1
+        lost = list(self.written)
+        self.written.clear()
+        for worker in self.workers:
+            if worker.state not in ("start", "down", "hung"):
+                lost += self.drop(worker)
+                self.enter(worker, "stranded")
+        self.lose(lost)
+        check = self.cluster.check * self.job.files * len(self.ledger)
+        self.later(self.cluster.restart + self.cluster.prepare + check, self.coordinator_returns)
+
+    def coordinator_returns(self) -> None:
+        self.alive = True
+        if self.written:
+            self.commit()
+        for worker in self.workers:
+            if worker.state == "stranded":
+                self.ask(worker)
+        self.later(self.drawn(self.cluster.coordinator_death), self.coordinator_dies)
+
+
+def simulate(job: Job, cluster: Cluster, seed: int = 0) -> Outcome:
+    """Run the job to its end. Random numbers depend on the seed alone."""
+    return Simulation(job, cluster, seed).run()
