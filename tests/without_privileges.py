@@ -14,6 +14,10 @@ EFFECTIVE = 0
 """Of three words: effective, permitted, inheritable."""
 
 
+COMMAND = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") if os.geteuid() == 0 else ()
+"""What to put before a command to the same effect: a program that root starts has all privileges again."""
+
+
 @contextmanager
 def without_privileges() -> Iterator[None]:
     """This thread, and those that it starts, may do with files what their permissions say."""

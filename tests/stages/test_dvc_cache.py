@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from experiment import CONFIG, RUNS, content, source, student
-from without_privileges import without_privileges
+from experiment import CONFIG, RUNS, begin, content, source, student
+from without_privileges import COMMAND, without_privileges
 
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.store import TeacherCache, verify_files
@@ -20,6 +23,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # DVC's own
     from dvc.repo import Repo
 
+ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path("artifacts/caches/tiny.zarr")
 CHUNK = CACHE / "logits/c/0/0/0"
 MAKING = ("prepare-data", "train-teacher", "cache-teacher", "cache-evaluation")
@@ -165,3 +169,74 @@ def test_another_cache_concerns_all_students(tracked: Project):
     (reasons,) = tracked("status", ["train-student-kd@small-0"]).values()
     assert {"changed deps": {f"{CACHE}/.fingerprint": "modified"}} in reasons
     assert TeacherCache.open(CACHE).manifest.identity["signals"]["logits"]["encoding"] == "float16"
+
+
+POINTER = {f"{CACHE}/.fingerprint": {"cache": False, "persist": True}}
+
+
+@pytest.mark.long
+def test_dvc_repro_with_links_and_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The commands themselves: what `dvc repro` runs, where read-only means read-only."""
+    monkeypatch.chdir(begin(tmp_path / "a" / "project"))
+    project = Project("hardlink")
+    run("dvc", "repro", "train-student-kd@small-0")
+    with pytest.raises(AssertionError, match="Permission denied"):
+        run("sh", "-c", f"echo >> {CHUNK}")
+    old, lock, before = content(CACHE), Path("dvc.lock").read_bytes(), state(CACHE)
+    run("dvc", "push")
+
+    rewrite(lambda config: config["students"]["small"].update(train={"epochs": 1}))
+    assert "Running stage 'train-student-kd@small-0'" in run("dvc", "repro", "train-student-kd@small-0")
+    assert state(CACHE) == before
+
+    stored = objects()
+    rewrite(lambda config: config["views"].update(seed=1))
+    assert "Running stage 'cache-teacher'" in run("dvc", "repro", "train-student-kd@small-0")
+    assert content(CACHE) != old
+    assert {name: data for name, data in objects().items() if name in stored} == stored
+
+    shutil.rmtree(".dvc/cache")
+    Path("dvc.lock").write_bytes(lock)
+    Path("tiny.yaml").write_text(CONFIG)
+    run("dvc", "pull", "--force", *MAKING)  # the teacher was trained on the same views
+    assert content(CACHE) == old
+    verify_files(CACHE)
+    assert project("status", MAKING) == {}
+
+
+@pytest.mark.long
+def test_a_cache_of_which_dvc_tracks_the_fingerprint_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(begin(tmp_path / "a" / "project"))
+    Project("hardlink")
+    stages = parse_yaml(Path("dvc.yaml").read_text(), "dvc.yaml")
+    stages["stages"]["cache-teacher"]["outs"] = [POINTER]
+    stages["stages"]["cache-teacher"]["cmd"] += " --replace"
+    Path("dvc.yaml").write_text(to_yaml(stages))
+    run("dvc", "repro", "train-student-kd@small-0")
+    assert CHUNK.stat().st_nlink == 1
+    assert CHUNK.read_bytes() not in objects().values()
+    before = state(CACHE)
+    assert "pipelines are up to date" in run("dvc", "repro", "train-student-kd@small-0")
+    assert state(CACHE) == before
+    rewrite(lambda config: config["views"].update(seed=1))
+    output = run("dvc", "repro", "train-student-kd@small-0")
+    assert "Running stage 'cache-teacher'" in output
+    assert "Running stage 'train-student-kd@small-0'" in output
+    assert state(CACHE) != before
+    verify_files(CACHE)
+
+
+def rewrite(change: Callable[[Any], None]) -> None:
+    """Change the configuration in its file, which DVC reads."""
+    config = parse_yaml(Path("tiny.yaml").read_text(), "tiny.yaml")
+    change(config)
+    Path("tiny.yaml").write_text(to_yaml(config))
+
+
+def run(*command: str) -> str:
+    """What a command prints; the commands are those of this tree."""
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*COMMAND, *command], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
