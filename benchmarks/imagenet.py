@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from math import prod
@@ -13,7 +12,8 @@ from cluster import Cluster, Job
 
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store import StorePlan, encodings, expected_plan
+from pipeline.store import StorePlan, expected_plan
+from pipeline.store.arrays import SignalSpec
 from pipeline.store.layout import choose_rows
 
 HOUR = 3600.0
@@ -21,20 +21,6 @@ MICRO_BATCH, PARAMETERS = 256, 5  # resized-crop and horizontal-flip store five 
 
 Part = tuple[np.dtype[Any], tuple[int, ...]]
 """Data type and shape, for one view, of an array."""
-
-TOP = 32
-BY_FORMULA: dict[str, Callable[[tuple[int, ...]], list[Part]]] = {
-    "int8": lambda shape: [(np.dtype("i1"), shape), (np.dtype("f4"), shape[:1])],  # a scale for each channel
-    "topk": lambda shape: [(np.dtype("f2"), (TOP,)), (np.dtype("u2"), (TOP,)), (np.dtype("f4"), ())],
-}
-"""The arrays of encodings that `pipeline.store` lacks."""
-
-
-def parts(encoding: str, shape: tuple[int, ...]) -> list[Part]:
-    """The arrays of a signal."""
-    if encoding in BY_FORMULA:
-        return BY_FORMULA[encoding](shape)
-    return list(encodings.load(encoding, "signals").parts(shape).values())
 
 
 @dataclass(frozen=True)
@@ -88,7 +74,8 @@ class Store:
         """Every array that a unit has a chunk file of."""
         found: list[Part] = [(np.dtype("i4"), (PARAMETERS,)), (np.dtype("u8"), ())]
         for signal in resnet50(self.data).signals:
-            found += parts(getattr(self.encoded, signal.name.partition("/")[0]), signal.shape)
+            encoding = getattr(self.encoded, signal.name.partition("/")[0])
+            found += SignalSpec(signal.name, encoding, signal.shape).codec.parts.values()
         return found
 
     @property
