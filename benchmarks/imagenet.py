@@ -23,6 +23,11 @@ Part = tuple[np.dtype[Any], tuple[int, ...]]
 """Data type and shape, for one view, of an array."""
 
 
+def parts(signal: SignalSpec, encoding: str) -> list[Part]:
+    """The arrays of a signal in an encoding."""
+    return list(SignalSpec(signal.name, encoding, signal.shape).codec.parts.values())
+
+
 @dataclass(frozen=True)
 class DataSet:
     """samples: N; classes: K; views: V; packed: bytes of the image files."""
@@ -75,7 +80,7 @@ class Store:
         found: list[Part] = [(np.dtype("i4"), (PARAMETERS,)), (np.dtype("u8"), ())]
         for signal in resnet50(self.data).signals:
             encoding = getattr(self.encoded, signal.name.partition("/")[0])
-            found += SignalSpec(signal.name, encoding, signal.shape).codec.parts.values()
+            found += parts(signal, encoding)
         return found
 
     @property

@@ -83,8 +83,8 @@ def bytes_per_view() -> None:
             of = f"{signal.name}, K = {data.classes:,}" if signal.name == "logits" else signal.name
             row = [of, " x ".join(map(str, signal.shape))]
             for encoding in ("float32", "float16", "int8", "topk"):
-                fits = {"int8": len(signal.shape) == 3, "topk": signal.name == "logits"}.get(encoding, True)
-                row.append(f"{size(parts(encoding, signal.shape)):,}" if fits else "–")
+                fits = encoding != "topk" or signal.name == "logits"
+                row.append(f"{size(parts(signal, encoding)):,}" if fits else "–")
             rows.append(row)
     table("Bytes of a view", ["signal", "shape", "float32", "float16", "int8", "topk"], rows)
 
