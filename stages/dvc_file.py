@@ -47,7 +47,8 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
     weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
     if experiment.teacher_training is not None and weights:
         network = [f"teacher.{key}" for key in ("model", "weights", "options", "input_size", "mean", "std")]
-        sections = ["data", *network, "teacher_training", "views", "evaluate.operations"]
+        drawn = ["views.operations", "views.seed"]  # how many are cached is nothing to the teacher
+        sections = ["data", *network, "teacher_training", *drawn, "evaluate.operations"]
         stage("train-teacher", "train-teacher", "", [data.path], [weights[0].parent], params=sections)
     written, caches = experiment.caches_written(), experiment.caches_read()
     sections, inputs = ["data", "teacher", "views", "signals", "store"], [data.path, *weights]
@@ -66,11 +67,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
             files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
-            params=[
-                *shared,
-                "students.${item.student}",
-                f"objectives.{name}",
-            ],
+            params=[*shared, "students.${item.student}", f"objectives.{name}"],
         )
     students = runs.folders(experiment.students, experiment.objectives)
     evaluated = [data.path, *weights, *stamps(caches["evaluation"]), *students]
