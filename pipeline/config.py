@@ -6,7 +6,6 @@ sections beside the code that they configure, and a stage composes those that it
 
 from __future__ import annotations
 
-import copy
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -27,9 +26,13 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline import plugins
 from pipeline.errors import ConfigError, Problem
+from pipeline.untrusted import check_plain
 
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
 """What people call students and objective sets: it becomes part of paths and of DVC's stage names."""
+
+MOST_BYTES, MOST_VALUES = 1 << 18, 100_000
+"""What a configuration may have; aliases count as often as they occur."""
 
 Raw = dict[str, Any]
 """A configuration as it was read: plain YAML values."""
@@ -76,7 +79,8 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Raw:
     Raises ConfigError if the file cannot be read as a YAML mapping or an override cannot be applied.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(MOST_BYTES + 1).decode()
     except OSError as error:
         problem = Problem(str(path), f"cannot be read: {error.strerror}", fix="name a file with --config FILE")
         raise ConfigError([problem]) from None
@@ -89,11 +93,19 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Raw:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The value of a YAML 1.2 text. Raises ConfigError with line and column if it is none."""
+    """The plain value of a YAML 1.2 text. Raises ConfigError, with line and column, if it is none."""
+    if len(text) > MOST_BYTES:
+        raise ConfigError([Problem(where, "is too long for a configuration", f"at most {MOST_BYTES:,} bytes")])
     try:
-        return YAML(typ="safe", pure=True).load(text)
+        value = YAML(typ="safe", pure=True).load(text)
+        check_plain(value, MOST_VALUES)
+        return value
     except YAMLError as error:
         raise ConfigError([Problem(where, "is not valid YAML", got=str(error))]) from None
+    except RecursionError:
+        raise ConfigError([Problem(where, "lists and mappings are nested too deeply")]) from None
+    except Exception as error:  # what its parser raises for dates, numbers and tags that are none varies
+        raise ConfigError([Problem(where, "holds what is no plain value", got=str(error))]) from None
 
 
 def to_yaml(value: Any) -> str:
@@ -108,7 +120,7 @@ def to_yaml(value: Any) -> str:
 
 def override(raw: Raw, overrides: Sequence[str]) -> Raw:
     """A copy of `raw` in which every `a.b.c=value` is set, with the value read as YAML."""
-    result = copy.deepcopy(raw)
+    result: Raw = _copied(raw)
     problems = []
     for text in overrides:
         key, equals, value_text = text.partition("=")
@@ -137,7 +149,18 @@ def override(raw: Raw, overrides: Sequence[str]) -> Raw:
             problems.append(Problem(f"--set {key}", "leads through a value that has no keys", got=text))
     if problems:
         raise ConfigError(problems)
+    try:
+        check_plain(result, MOST_VALUES)
+    except ValueError as error:
+        raise ConfigError([Problem("--set", "makes what is no plain value", got=str(error))]) from None
     return result
+
+
+def _copied(value: Any) -> Any:
+    """A copy in which nothing is shared: what an alias of YAML repeats can be overridden in one place."""
+    if isinstance(value, dict):
+        return {key: _copied(inner) for key, inner in value.items()}
+    return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], source: object = None) -> SectionT:

@@ -33,7 +33,17 @@ def message(
     for name, value in (("where", where), ("expected", expected), ("got", got), ("do", fix)):
         if value is not None:
             lines.append(f"  {name}: {value}")
-    return "\n".join(lines)
+    return printable("\n".join(lines))
+
+
+def printable(text: str) -> str:
+    """The text with what moves a terminal's cursor, colours it or hides letters written as escapes.
+
+    Messages quote names and contents of files that may come from anywhere.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 class PipelineError(Exception):
@@ -62,6 +72,12 @@ class Problem:
     expected: str | None = None
     got: str | None = None
     fix: str | None = None
+
+    @property
+    def line(self) -> str:
+        """The problem in short, for lists of what is wrong with a file."""
+        got = f" (got {self.got})" if self.got else ""
+        return f"{self.key:.100}: {self.what:.200}{got:.150}"
 
     def __str__(self) -> str:
         return message(f"{self.key}: {self.what}", expected=self.expected, got=self.got, fix=self.fix)

@@ -10,6 +10,7 @@ COMMON = (
     "pipeline/errors.py",
     "pipeline/files.py",
     "pipeline/plugins.py",
+    "pipeline/untrusted.py",
     "stages/__init__.py",
     "stages/inputs.py",
 )

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+from hostile import bounded, corpus
 from pydantic import Field
 
 from pipeline.config import Section, bind, bind_each, in_order, override, parse_yaml, read_config, to_yaml
@@ -149,3 +151,35 @@ def test_unreadable_files(tmp_path: Path, content: bytes | None, message: str):
         path.write_bytes(content)
     with pytest.raises(ConfigError, match=message):
         read_config(path)
+
+
+@pytest.mark.parametrize("file", corpus("config"), ids=lambda file: file.stem)
+def test_the_corpus_is_refused_at_once_and_nothing_is_executed(file: Path):
+    with bounded(), pytest.raises(ConfigError) as caught:
+        bind(read_config(file), Outer, KNOWN, file)
+    text = str(caught.value)
+    assert str(file) in text
+    assert len(text) < 2000
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert not Path("/tmp/executed").exists()
+
+
+def test_a_configuration_of_a_gigabyte_is_not_read(tmp_path: Path):
+    path = tmp_path / "config.yaml"
+    path.touch()
+    os.truncate(path, 1 << 40)
+    with bounded(), pytest.raises(ConfigError, match="too long for a configuration"):
+        read_config(path)
+
+
+def test_aliases_are_values_of_their_own():
+    raw = parse_yaml("students: {a: &x {epochs: 1}, b: *x}", "text")
+    assert override(raw, ["students.a.epochs=2"]) == {"students": {"a": {"epochs": 2}, "b": {"epochs": 1}}}
+
+
+@pytest.mark.parametrize(
+    "text", ["a=&x [*x]", "a=.nan", "a=2001-01-01", "a=[" * 50, "a" + ".a" * 100 + "=1", 'a="\\ud800"']
+)
+def test_overrides_are_plain_values(text: str):
+    with pytest.raises(ConfigError):
+        override({}, [text])

@@ -6,6 +6,8 @@ import glob
 import re
 from pathlib import Path
 
+from pipeline.untrusted import read_file
+
 FINGERPRINT = ".fingerprint"
 """The file in every published artifact that holds its fingerprint."""
 
@@ -26,9 +28,10 @@ def is_scratch_folder(path: Path) -> bool:
 def published(target: Path) -> str | None:
     """The fingerprint of the artifact at `target`; None if there is none, or nothing that Decant published."""
     try:
-        return (target / FINGERPRINT).read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
+        found = re.fullmatch(rb"([0-9a-f]{64})\n?", read_file(target / FINGERPRINT, 100))
+    except OSError:
         return None
+    return found and found[1].decode()
 
 
 def finished(target: Path, fingerprint: str) -> bool:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import ConfigError, Problem
 from pipeline.signals import SignalShapes
 from pipeline.store.arrays import STATIC, ArraySpec, SignalSpec, Unit
 from pipeline.store.chunks import CRC_BYTES, Compression
@@ -18,6 +19,9 @@ from pipeline.store.chunks import CRC_BYTES, Compression
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 << 20, 256 << 20
 BLOCKS_PER_VIEW = 16
 """As many row blocks as training shuffles at once; more where a chunk file would become too large."""
+
+MOST_FILES, MOST_CHUNK, MOST_ROW = 1 << 22, 1 << 32, 1 << 28
+"""Chunk files, bytes of one, bytes of one view in it: a plan of more is a mistake, or somebody's trap."""
 
 METADATA_BYTES = 4096
 """About what the metadata of one array takes on disk."""
@@ -135,7 +139,9 @@ def plan(
     rows_per_block: int | None = None,
     compression: Compression = None,
 ) -> StorePlan:
-    """The plan of a cache of `signals` (an identity: `signals_identity`). Raises ConfigError for encodings.
+    """The plan of a cache of `signals` (an identity: `signals_identity`).
+
+    Raises ConfigError for encodings that do not exist, and for sizes that no machine should try.
 
     samples, views, parameters: N, V, P. rows_per_block: None chooses.
     """
@@ -143,7 +149,33 @@ def plan(
     head = tuple(signals["head"]["shape"]) if signals["head"] else None
     largest = max(prod(shape) * dtype.itemsize for spec in specs for dtype, shape in spec.codec.parts.values())
     rows = choose_rows(largest, samples, micro_batch, rows_per_block)
-    return StorePlan(shapes, specs, head, samples, views, parameters, rows, compression)
+    result = StorePlan(shapes, specs, head, samples, views, parameters, rows, compression)
+    if problem := _too_large(result) or _overlapping(result):
+        raise ConfigError([problem])
+    return result
+
+
+def _too_large(plan: StorePlan) -> Problem | None:
+    """What no machine should try to allocate; None if all sizes are sensible."""
+    key, row = "store.rows_per_block", max(plan.arrays.values(), key=lambda spec: spec.chunk_bytes)
+    largest = max([row, *plan.static.values()], key=lambda spec: spec.chunk_bytes)
+    for what, size, most in (
+        ("chunk files", plan.views * plan.blocks * len(plan.arrays), MOST_FILES),
+        (f"bytes in a view of {row.name}", row.chunk_bytes // plan.rows, MOST_ROW),
+        (f"bytes in a chunk file of {largest.name}", largest.chunk_bytes, MOST_CHUNK),
+    ):
+        if size > most:
+            return Problem(key, f"{plan.rows:,} rows give too many {what}", f"at most {most:,}", f"{size:,}")
+    return None
+
+
+def _overlapping(plan: StorePlan) -> Problem | None:
+    """An array that would lie on or inside another; None if every one has a folder of its own."""
+    names = [name for signal in plan.signals for name in signal.arrays.values()]
+    for name in names:
+        if names.count(name) > 1 or any(name.startswith(f"{other}/") for other in names):
+            return Problem("signals", f"the array {name} lies inside another")
+    return None
 
 
 def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | None = None) -> int:

@@ -1,12 +1,13 @@
 """The ledger of a store: one line of JSON for every finished unit, with the checksums of its files.
 
 A line is appended, and made durable, only after the files are durable: what it names is there. Each line
-carries a checksum of itself. A process that dies may leave a torn last line, which counts as absent.
+carries a checksum of itself. A process that dies may leave a torn last line, and a power cut one that is whole
+in length alone: what the last line is counts only if it is right.
 """
 
 from __future__ import annotations
 
-import json
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,11 @@ from pipeline.errors import CacheCorrupt
 from pipeline.files import sync_directory
 from pipeline.store.checksum import crc32c
 from pipeline.store.fingerprint import canonical
+from pipeline.untrusted import NOT_READ, parse_json, read_file
 
 NAME = "ledger.jsonl"
+MOST_BYTES = 256 << 20
+LONGEST_LINE = 1 << 20
 
 
 def encode_line(unit: str, files: Mapping[str, int]) -> bytes:
@@ -30,8 +34,8 @@ def encode_line(unit: str, files: Mapping[str, int]) -> bytes:
 def decode_line(line: bytes) -> tuple[str, dict[str, int]] | None:
     """Unit and checksums of a whole line; None if it is not what `encode_line` wrote."""
     try:
-        record = json.loads(line)
-        files = {str(name): int(crc, 16) for name, crc in record["files"].items()}
+        record = parse_json(line)
+        files = {str(name): int(crc, 16) & 0xFFFFFFFF for name, crc in record["files"].items()}
         unit = str(record["unit"])
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
@@ -45,13 +49,11 @@ class Ledger:
         """Read the ledger, if there is one. Raises CacheCorrupt for a damaged line that is not the last."""
         self.path = folder / NAME
         self.units: dict[str, dict[str, int]] = {}
-        content = self.path.read_bytes() if self.path.exists() else b""
-        lines = [line + b"\n" for line in content.split(b"\n")]
-        lines[-1] = lines[-1][:-1]  # what follows the last newline: nothing, or a torn line
+        content = self._content()
         self._end = 0
-        for number, line in enumerate(lines, start=1):
-            entry = decode_line(line)
-            if entry is None and number < len(lines):
+        for number, line in enumerate(io.BytesIO(content), start=1):
+            entry = decode_line(line) if len(line) <= LONGEST_LINE else None
+            if entry is None and self._end + len(line) < len(content):
                 raise CacheCorrupt(
                     "a line of the ledger is damaged",
                     where=f"{self.path}, line {number}",
@@ -61,6 +63,16 @@ class Ledger:
                 self.units[entry[0]] = entry[1]
                 self._end += len(line)
         self._torn = self._end < len(content)
+
+    def _content(self) -> bytes:
+        try:
+            return read_file(self.path, MOST_BYTES)
+        except FileNotFoundError:
+            return b""
+        except OSError as error:
+            if error.errno not in NOT_READ:
+                raise
+            raise CacheCorrupt("the ledger cannot be read", where=self.path, got=error.strerror) from None
 
     def append(self, unit: str, files: Mapping[str, int]) -> None:
         """Record a unit, durably. Its files must be durable already."""

@@ -11,15 +11,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import CacheError
+from pipeline.errors import CacheCorrupt, CacheError
 from pipeline.files import sync_directory, write_atomic
-from pipeline.store.chunks import Compression, stored_checksum, write_chunk
+from pipeline.store.chunks import Compression, refuse_links, stored_checksum, write_chunk
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
 from pipeline.store.ledger import Ledger
 from pipeline.store.provenance import RUNS
 from pipeline.store.scratch import Scratch
 from pipeline.store.workspace import Chunks
+from pipeline.untrusted import NOT_READ, read_file
+
+MOST_BYTES = 4 << 20
+"""Of a note."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,7 @@ class LocalWorkspace:
 
     def missing(self) -> dict[str, str]:
         """Looks at names, sizes and stored checksums; `verify` reads the content."""
+        refuse_links(self.folder)
         wrong = {}
         for unit, files in self.plan.chunk_files():
             recorded = self.units.get(unit)
@@ -123,7 +128,15 @@ class LocalWorkspace:
     def note(self, name: str) -> bytes | None:
         """The content of a file beside the units."""
         path = self.folder / name
-        return path.read_bytes() if path.exists() else None
+        try:
+            return read_file(path, MOST_BYTES)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in NOT_READ:
+                raise
+            fix = "delete the file: it is written again"
+            raise CacheCorrupt("a note cannot be read", where=path, got=error.strerror, fix=fix) from None
 
     def keep_note(self, name: str, content: str) -> None:
         """Write such a file."""

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
-from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.config import problems_of
+from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
 from pipeline.store.artifacts import FINGERPRINT, published, unfinished
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.identity import SCHEMA
 from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.validation import problems_with
 from pipeline.store.zarr_files import metadata_checksums
+from pipeline.untrusted import parse_json, read_file
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
+MOST_BYTES = 4 << 20
 
 
 class ArrayInfo(BaseModel):
@@ -25,8 +28,8 @@ class ArrayInfo(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     dtype: str
-    shape: tuple[int, ...]
-    chunk: tuple[int, ...]
+    shape: tuple[StrictInt, ...]
+    chunk: tuple[StrictInt, ...]
 
 
 class Manifest(BaseModel):
@@ -38,7 +41,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
 
     format: Literal["decant-teacher-cache"] = FORMAT
-    schema_number: int = Field(alias="schema")
+    schema_number: StrictInt = Field(alias="schema")
     fingerprint: str
     identity: dict[str, Any]
     provenance: dict[str, Any]
@@ -77,12 +80,14 @@ class Manifest(BaseModel):
         if not file.is_file():
             raise CacheNotFound("this is no teacher cache: it has no zarr.json", where=path)
         try:
-            attributes = json.loads(file.read_bytes())["attributes"]
+            attributes = parse_json(read_file(file, MOST_BYTES))["attributes"]
             kind, schema = attributes.get("format"), attributes.get("schema")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            raise _damaged(file, "zarr.json cannot be read") from None
+        except (KeyError, TypeError, AttributeError):
+            raise _damaged(file, "zarr.json is not the metadata of a group") from None
+        except (OSError, ValueError) as error:
+            raise _damaged(file, "zarr.json cannot be read", getattr(error, "strerror", None) or error) from None
         if kind != FORMAT and not (path / FINGERPRINT).exists():
-            raise CacheNotFound("this Zarr group is no teacher cache", where=path, expected=FORMAT, got=kind)
+            raise CacheNotFound("this Zarr group is no teacher cache", where=path, expected=FORMAT, got=f"{kind!r:.60}")
         if kind == FORMAT and schema != SCHEMA and isinstance(schema, int):
             raise CacheMismatch(
                 "the teacher cache has another schema",
@@ -93,8 +98,9 @@ class Manifest(BaseModel):
             )
         try:
             manifest = cls.model_validate(attributes)
-        except ValidationError:
-            raise _damaged(file, "the manifest has fields missing or misspelt") from None
+        except ValidationError as error:
+            got = "; ".join(problem.line for problem in problems_of(error)[:5])
+            raise _damaged(file, "the manifest has fields missing or misspelt", got) from None
         manifest._check(path, alone)
         return manifest
 
@@ -103,7 +109,14 @@ class Manifest(BaseModel):
             raise _damaged(path / "zarr.json", "the manifest is not what was written")
         if not alone and published(path) != self.fingerprint:
             raise _damaged(path / FINGERPRINT, "the fingerprint is not the manifest's")
-        if self.arrays != _arrays(plan_of(self.identity)):
+        if wrong := problems_with(self.identity):
+            raise _damaged(path / "zarr.json", "the identity is not that of a cache", "; ".join(wrong[:5]))
+        try:
+            plan = plan_of(self.identity)
+        except ConfigError as error:
+            problems = "; ".join(problem.line for problem in error.problems[:5])
+            raise CacheMismatch("this version cannot read the teacher cache", where=path, got=problems) from None
+        if self.arrays != _arrays(plan):
             raise CacheMismatch("the arrays are not those that this version writes", where=path)
 
     def _checksum(self) -> str:
@@ -124,9 +137,10 @@ def _arrays(plan: StorePlan) -> dict[str, ArrayInfo]:
     return {name: ArrayInfo(dtype=spec.dtype.str, shape=spec.shape, chunk=spec.chunk) for name, spec in specs.items()}
 
 
-def _damaged(file: Path, what: str) -> CacheCorrupt:
+def _damaged(file: Path, what: str, got: object = None) -> CacheCorrupt:
     return CacheCorrupt(
         f"the teacher cache is damaged: {what}",
         where=file,
+        got=got,
         fix="restore it (`dvc checkout`), or make it again with `pipeline cache-teacher --replace`",
     )

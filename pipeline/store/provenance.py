@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import CacheCorrupt
 from pipeline.store.workspace import Workspace
+from pipeline.untrusted import parse_json
 
 RUNS = "runs.json"
 """The workspace's note of what worked on it."""
@@ -28,7 +30,7 @@ class Runs:
     def __init__(self, workspace: Workspace) -> None:
         """Read what earlier runs left."""
         self._workspace = workspace
-        self._runs: list[dict[str, Any]] = json.loads(workspace.note(RUNS) or "[]")
+        self._runs = noted_runs(workspace.note(RUNS))
 
     @contextmanager
     def record(self, device: torch.device, done: int) -> Iterator[dict[str, Any]]:
@@ -47,7 +49,7 @@ class Runs:
         try:
             yield run
         finally:
-            run["seconds"] = round(time.perf_counter() - start, 3)
+            run["seconds"] = max(0.0, round(time.perf_counter() - start, 3))
             self._save()
 
     def provenance(self) -> dict[str, Any]:
@@ -60,11 +62,32 @@ class Runs:
 
 def provenance_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
     """What the manifest says of the runs that `RUNS` notes."""
-    timed = [run for run in runs if run["views"] and run["seconds"]]
+    timed = [run for run in runs if run.get("views") and run.get("seconds")]
     seconds = sum(run["seconds"] for run in timed)
     views = sum(run["views"] for run in timed)
     rate = round(views / seconds, 1) if seconds else None
     return {"runs": runs, "seconds": round(seconds, 3), "views_per_second": rate}
+
+
+def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
+    """The runs in the note `RUNS`. Raises CacheCorrupt if it is none."""
+    try:
+        found = parse_json(note or b"[]")
+        if not isinstance(found, list) or not all(isinstance(run, dict) for run in found):
+            raise ValueError("not a list of runs")
+        for run in found:
+            for name, kind in (("views", int), ("seconds", int | float)):
+                value = run.get(name)
+                if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or value < 0):
+                    raise ValueError(f"the {name} of a run are {value!r:.40}")
+        return found
+    except ValueError as error:
+        raise CacheCorrupt(
+            "the record of earlier runs cannot be read",
+            where=RUNS,
+            got=error,
+            fix="delete the file: only when and how long they ran is lost",
+        ) from None
 
 
 def versions() -> dict[str, str]:

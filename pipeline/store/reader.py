@@ -15,7 +15,7 @@ from pipeline import plugins
 from pipeline.errors import CacheMismatch
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of
+from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of, inside
 from pipeline.store.encoded import EncodedSignals, part_tensor
 from pipeline.store.identity import unmet
 from pipeline.store.manifest import Manifest
@@ -197,7 +197,7 @@ class TeacherCache:
         return elements if unit is None else elements[0]
 
     def _load(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
-        path, compression = self.path / spec.file(key[1]), self._plan.compression
+        path, compression = inside(self.path, spec.file(key[1])), self._plan.compression
         size = path.stat().st_size if path.is_file() else 0
         wanted = spec.chunk_bytes + CRC_BYTES
         if size <= CRC_BYTES or (compression is None and size != wanted):

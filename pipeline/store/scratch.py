@@ -22,9 +22,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import CacheError, CacheMismatch
+from pipeline.errors import CacheError, CacheMismatch, printable
 from pipeline.files import sync_directory, write_atomic
 from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_folder, unfinished
+from pipeline.untrusted import parse_json, read_file
 
 HOLDER = "holder.json"
 
@@ -141,9 +142,9 @@ class Scratch:
     def _held(self) -> None:
         """Say who holds the folder; raises CacheError if that is not to be waited for."""
         try:
-            holder = json.loads((self.folder / HOLDER).read_text(encoding="utf-8"))
-            who = "process {pid} on {host}, since {since}: {command}".format(**holder)
-        except (OSError, ValueError, KeyError):  # it has only just begun, or just ended
+            holder = parse_json(read_file(self.folder / HOLDER, 1 << 20))
+            who = printable("process {pid} on {host}, since {since}: {command}".format(**holder))
+        except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or just ended
             who = "another process"
         if not self._wait:
             raise CacheError(
