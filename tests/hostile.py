@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import resource
+import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-many = settings(few, max_examples=10_000)
+from pipeline.errors import PipelineError
+
+few = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+many = settings(few, max_examples=10_000, derandomize=False)
 """For tests marked long."""
 
 Place = tuple[Any, ...]
@@ -196,6 +200,34 @@ def changed_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
                 start = draw(st.integers(0, max(0, len(whole) - 1)))
                 content[place:place] = whole[start : start + draw(st.integers(1, 200))]
     return bytes(content)
+
+
+def in_child(action: Callable[[], object], seconds: int = 60, memory: int = 8 << 30) -> str:
+    """What an action raised in a process of its own: nothing, or the name of a PipelineError.
+
+    For readers in C, which may crash or never return. Fails if it does, or raises anything else.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        signal.alarm(seconds)
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        try:
+            action()
+            said = "nothing"
+        except PipelineError as error:
+            said = type(error).__name__
+        except BaseException as error:
+            said = f"WRONG {type(error).__name__}: {error!s:.200}"
+        os.write(writer, said.encode(errors="replace"))
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as file:
+        said = file.read().decode()
+    status = os.waitpid(child, 0)[1]
+    assert status == 0, f"ended by signal {os.WTERMSIG(status)}"
+    assert not said.startswith("WRONG"), said
+    return "" if said == "nothing" else said
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import DataError
+from pipeline.data.h5_heap import HeapGuard, check_type, is_variable
+from pipeline.errors import DataError, PipelineError
 
 _CHUNK_CACHE_BYTES = 2**26  # HDF5's own megabyte is less than one chunk of many files: no reuse at all
 
@@ -38,15 +41,31 @@ def open_h5(path: Path) -> h5py.File:
         raise DataError("the HDF5 file cannot be opened", where=path, got=str(error), fix=fix) from None
 
 
-def member(group: h5py.Group, name: str, where: Path) -> Any:
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn whatever h5py and the HDF5 library raise on a damaged file into DataError."""
+    try:
+        yield
+    except PipelineError:
+        raise
+    except (
+        Exception
+    ) as error:  # OSError, RuntimeError, KeyError, ValueError, TypeError, MemoryError, ...: by the damage
+        fix = "the file seems to be damaged: pack it again"
+        raise DataError(
+            "the HDF5 file cannot be read", where=path, got=str(error) or type(error).__name__, fix=fix
+        ) from None
+
+
+def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
     """`group[name]`, or None. Raises DataError for links and for data that lie in another file.
 
     Following them would read files that a digest or DVC knows nothing of.
     """
-    links, key = group.id.links, name.encode()
+    links, key = group.id.links, name.encode() if isinstance(name, str) else name
     if not links.exists(key):
         return None
-    full = f"{group.name.rstrip('/')}/{name}"
+    full = f"{group.name.rstrip('/')}/{key.decode(errors='replace')}"
     expected, fix = "data inside the file", "copy the data into the file"
     kind = links.get_info(key).type  # h5py's own look-up would open the file that an external link names
     if kind != h5py.h5l.TYPE_HARD:
@@ -56,6 +75,15 @@ def member(group: h5py.Group, name: str, where: Path) -> Any:
     if isinstance(value, h5py.Dataset) and (value.external or value.is_virtual):
         raise DataError(f"{full} lies outside the file", where=where, expected=expected, fix=fix)
     return value
+
+
+def attribute(file: h5py.File, name: str) -> str | None:
+    """The attribute of a file as text, or None. Raises ValueError if it is damaged."""
+    if name not in file.attrs:
+        return None
+    check_type(file.attrs.get_id(name).get_type())
+    value = file.attrs[name]
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def read_strings(dataset: h5py.Dataset, where: Path) -> list[str]:
@@ -110,26 +138,36 @@ class LazyFile:
         self._stamp = _stamp(path)
         self._process = -1
         self._arrays: dict[str, h5py.Dataset | NDArray[Any]] = {}
+        self._guards: dict[str, HeapGuard] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "_stamp": self._stamp, "_process": -1, "_arrays": {}}
+        return {"path": self.path, "_stamp": self._stamp, "_process": -1, "_arrays": {}, "_guards": {}}
 
     def rows(self, name: str, positions: NDArray[np.int64]) -> NDArray[Any]:
         """Rows of the data set `name`. Raises DataError if they cannot be read."""
         try:
-            return read_rows(self._array(name), positions)
-        except (OSError, RuntimeError, KeyError) as error:
+            array = self._array(name)
+            if name in self._guards:
+                self._guards[name].check(positions)
+            return read_rows(array, positions)
+        except PipelineError:
+            raise
+        except Exception as error:  # as in `explained`
             fix = "the file seems to be damaged: pack it again"
-            raise DataError(f"{name} cannot be read", where=self.path, got=str(error), fix=fix) from None
+            raise DataError(
+                f"{name} cannot be read", where=self.path, got=str(error) or type(error).__name__, fix=fix
+            ) from None
 
     def _array(self, name: str) -> h5py.Dataset | NDArray[Any]:
         if self._process != os.getpid():
-            self._arrays, self._process = {}, os.getpid()
+            self._arrays, self._guards, self._process = {}, {}, os.getpid()
         if name not in self._arrays:
             if _stamp(self.path) != self._stamp:
                 fix = "start the run again, so that it sees one data set throughout"
                 raise DataError("the data set was replaced while it was in use", where=self.path, fix=fix)
             dataset = open_h5(self.path)[name]  # a data set keeps its file open
+            if is_variable(dataset):
+                self._guards[name] = HeapGuard(dataset, self.path)
             self._arrays[name] = _mapped(self.path, dataset)
         return self._arrays[name]
 

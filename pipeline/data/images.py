@@ -12,6 +12,12 @@ from PIL import Image, UnidentifiedImageError
 KEPT_FORMATS = ("JPEG", "PNG")
 """The formats of image files that a packed data set stores as they are."""
 
+READ_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+"""The formats that are read at all. Pillow knows more, some of which run other programs (EPS)."""
+
+MOST_PIXELS = 1 << 26
+"""Of one image: a file of some kilobytes can claim to be gigabytes of them."""
+
 _GREY_MODES = ("1", "L", "LA", "La")
 _WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 
@@ -35,8 +41,11 @@ def decode(encoded: bytes | NDArray[np.uint8]) -> Decoded:
     if len(encoded) == 0:
         raise UndecodableError("the file is empty")
     try:
-        with Image.open(io.BytesIO(bytes(encoded))) as image:
+        with Image.open(io.BytesIO(bytes(encoded)), formats=READ_FORMATS) as image:
             kind = image.format or "?"
+            if image.width * image.height > MOST_PIXELS:
+                claim = f"{image.width} x {image.height} pixels"
+                raise UndecodableError(f"it claims {claim}, where {MOST_PIXELS:,} are the most that is read")
             return Decoded(pixels(image), kind)
     except UndecodableError:
         raise

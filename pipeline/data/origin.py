@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pipeline.data.source import SourceOptions
+from pipeline.untrusted import parse_json
 
 ATTRIBUTE = "packed_from"
 
@@ -31,8 +32,8 @@ class Origin:
     def read(cls, text: str) -> Origin | None:
         """The origin in an attribute; None if it is none of ours."""
         try:
-            value = json.loads(text)
-        except (ValueError, RecursionError):
+            value = parse_json(text.encode())
+        except ValueError:
             return None
         if not isinstance(value, dict) or set(value) != {"source", "skipped"}:
             return None

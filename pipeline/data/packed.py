@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import h5py
@@ -13,10 +12,16 @@ from numpy.typing import NDArray
 
 from pipeline import plugins
 from pipeline.data.config import DataConfig
-from pipeline.data.h5 import LazyFile, member, open_h5, read_strings
+from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
+from pipeline.data.h5_claims import check_claims
+from pipeline.data.images import MOST_PIXELS
 from pipeline.data.origin import ATTRIBUTE, Origin
 from pipeline.data.split import Split
 from pipeline.errors import DataError
+from pipeline.untrusted import parse_json
+
+MOST_CLASSES = 1 << 20
+"""Where they are only numbered."""
 
 NO_LABEL = -1
 """The label of a sample that has none."""
@@ -53,23 +58,22 @@ class PackedDataset:
         -1..K-1 or ids that occur twice. Without class names in the file, K is the largest label plus one.
         """
         path = Path(path)
-        with open_h5(path) as file:
+        with open_h5(path) as file, explained(path):
             lazy = LazyFile(path)
             splits = {}
             for name in file:
                 group = member(file, name, path)
-                if isinstance(group, h5py.Group):
+                if isinstance(group, h5py.Group) and isinstance(name, str):  # h5py gives bytes where it is not UTF-8
                     splits[name] = _open_split(lazy, name, group)
             if not splits:
                 fix = "other layouts can be packed with data.source: {name: hdf5, path: ...}"
-                got = ", ".join(file) or "an empty file"
+                got = ", ".join(map(str, file)) or "an empty file"
                 raise DataError("not a packed data set", where=path, expected=LAYOUT, got=got, fix=fix)
             class_names = stored_class_names(file, path)
-            source = _text(file.attrs.get("source", ""))
-            origin = Origin.read(_text(file.attrs.get(ATTRIBUTE, "")))
-        largest = max((int(s.labels.max(initial=-1)) for s in splits.values() if s.labels is not None), default=-1)
+            source = attribute(file, "source") or ""
+            origin = Origin.read(attribute(file, ATTRIBUTE) or "")
         if class_names is None:
-            class_names = tuple(str(k) for k in range(largest + 1))
+            class_names = numbered_classes([split.labels for split in splits.values()], path)
         for split in splits.values():
             if split.labels is not None:
                 check_labels(split.labels, len(class_names), f"{path}, split {split.name!r}", split.ids)
@@ -121,6 +125,8 @@ def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
     for part, value in parts.items():
         if value is not None and not isinstance(value, h5py.Dataset):
             raise DataError(f"{name}/{part} is not an array", where=path, expected=LAYOUT)
+        if value is not None:
+            check_claims(value, path, at_once=part != "images")
     images, labels = parts["images"], parts["labels"]
     ids = read_strings(parts["ids"], path)
     shape = _image_shape(images, path)
@@ -146,23 +152,35 @@ def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | Non
         expected = "uint8 [N, H, W, 1 or 3], or JPEG and PNG files as variable-length uint8 [N]"
         got = f"{images.dtype} {list(images.shape)}"
         raise DataError(f"{images.name} does not hold images", where=path, expected=expected, got=got)
-    height, width, channels = images.shape[1:]
-    return int(height), int(width), int(channels)
+    height, width, channels = (int(length) for length in images.shape[1:])
+    if height * width > MOST_PIXELS:
+        what = f"{images.name} holds images of more than {MOST_PIXELS:,} pixels"
+        raise DataError(what, where=path, got=f"{height} x {width}")
+    return height, width, channels
 
 
 def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
     """The attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list."""
-    if "class_names" not in file.attrs:
+    text = attribute(file, "class_names")
+    if text is None:
         return None
-    text = _text(file.attrs["class_names"])
     try:
-        names = json.loads(text)
+        names = parse_json(text.encode())
     except ValueError:
         names = None
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         expected = "a JSON list of strings"
         raise DataError("the attribute class_names cannot be used", where=path, expected=expected, got=text[:200])
     return tuple(names)
+
+
+def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> tuple[str, ...]:
+    """The names of classes that are only numbered, up to the largest label. Raises DataError if that is absurd."""
+    largest = max((int(some.max(initial=-1)) for some in labels if some is not None), default=-1)
+    if largest >= MOST_CLASSES:
+        expected = f"labels below {MOST_CLASSES:,}, or the attribute class_names"
+        raise DataError("classes cannot be numbered by the labels", where=path, expected=expected, got=largest)
+    return tuple(str(k) for k in range(largest + 1))
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
@@ -181,7 +199,3 @@ def check_ids(ids: list[str], where: str) -> None:
         twice = [name for name, times in Counter(ids).items() if times > 1]
         got = ", ".join(repr(name) for name in twice[:5]) + (", ..." if len(twice) > 5 else "")
         raise DataError(f"{len(twice)} ids occur more than once", where=where, expected="unique ids", got=got)
-
-
-def _text(value: object) -> str:
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -7,6 +7,7 @@ evaluate writes one `evaluation.json`. Fractions lie in [0, 1], divergences are 
 from __future__ import annotations
 
 import csv
+import io
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.config import problems_of
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Metrics
+from pipeline.untrusted import parse_json, read_file
+
+MOST_BYTES = 64 << 20
 
 
 class _Written(BaseModel):
@@ -35,12 +39,14 @@ class _Written(BaseModel):
     def read(cls, path: Path) -> Self:
         """The record in the file. Raises DataError if it is missing or is not such a record."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate(parse_json(read_file(path, MOST_BYTES, follow=True)))
         except OSError as error:
             raise DataError(f"cannot read a result: {error.strerror}", where=path) from None
         except ValidationError as error:
             problems = "; ".join(str(problem) for problem in problems_of(error))
             raise DataError("not a result of this version", where=path, got=problems) from None
+        except ValueError as error:
+            raise DataError("not a result of this version", where=path, expected="a JSON text", got=error) from None
 
 
 class TeacherResult(_Written):
@@ -142,15 +148,15 @@ def read_run(folder: Path) -> tuple[RunMetrics, History]:
     run = RunMetrics.read(folder / "metrics.json")
     path = folder / "history.csv"
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            table = list(csv.reader(file))
+        text = read_file(path, MOST_BYTES, follow=True).decode()
+        table = list(csv.reader(io.StringIO(text, newline="")))
         names, rows = table[0], table[1:]
         values = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
         values = values.reshape(len(rows), len(names))
         columns = {name: values[:, i] for i, name in enumerate(names)}
     except OSError as error:
         raise DataError(f"cannot read a run's history: {error.strerror}", where=path) from None
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, csv.Error) as error:
         raise DataError("not a run's history", where=path, expected="a table of numbers", got=error) from None
     if "epoch" not in columns:
         raise DataError("not a run's history", where=path, expected="a column 'epoch'", got=", ".join(names))

@@ -34,11 +34,11 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         raise ModelError("the weights cannot be read", where=path, got=error.strerror) from None
     # A zip archive, or the pickle of old torch versions; a safetensors file starts with the size of its header.
     loaded = _load_torch(path) if start == b"PK" or start[:1] == b"\x80" else _load_safetensors(path)
-    while isinstance(loaded, Mapping) and (key := next((k for k in _WRAPPERS if k in loaded), None)):
-        if not isinstance(loaded[key], Mapping):
-            break
-        loaded = loaded[key]
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+    for _ in _WRAPPERS:  # so many at most: a pickle can hold a mapping that holds itself
+        inner = next((loaded[k] for k in _WRAPPERS if k in loaded), None) if isinstance(loaded, Mapping) else None
+        if isinstance(inner, Mapping):
+            loaded = inner
+    if not isinstance(loaded, Mapping) or not loaded or not all(map(_is_weight, loaded.items())):
         raise ModelError(
             "the file holds no weights",
             where=path,
@@ -83,10 +83,20 @@ def _load_torch(path: Path) -> Any:
         ) from None
 
 
+def _is_weight(item: tuple[Any, Any]) -> bool:
+    """Whether a name and a value are those of a plain tensor: not sparse, nor smaller in memory than it claims."""
+    name, value = item
+    if not isinstance(name, str) or not isinstance(value, Tensor) or value.layout != torch.strided:
+        return False
+    return value.device.type == "cpu" and value.numel() * value.element_size() <= value.untyped_storage().nbytes()
+
+
 def _kinds(loaded: Any) -> str:
     if not isinstance(loaded, Mapping):
         return type(loaded).__name__
-    return ", ".join(f"{k}: {type(v).__name__}" for k, v in list(loaded.items())[:5]) or "nothing"
+    odd = [item for item in loaded.items() if not _is_weight(item)]
+    kinds = (f"{k}: {'not a plain tensor' if isinstance(v, Tensor) else type(v).__name__}" for k, v in odd[:5])
+    return ", ".join(kinds) or "nothing"
 
 
 def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:

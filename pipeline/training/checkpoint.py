@@ -43,7 +43,9 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            return cls(**torch.load(path, map_location="cpu", weights_only=True))
+            found = cls(**torch.load(path, map_location="cpu", weights_only=True))
+            found._check()
+            return found
         except Exception as error:
             raise TrainingError(
                 "the checkpoint cannot be read",
@@ -51,6 +53,17 @@ class Checkpoint:
                 got=str(error).splitlines()[0] if str(error) else type(error).__name__,
                 fix="delete it to start this run from the beginning",
             ) from None
+
+    def _check(self) -> None:
+        """Raise ValueError for a field that is not what `save` writes; what is in the states is for their owners."""
+        states = [self.model, self.objectives, self.optimizer, {} if self.ema is None else self.ema]
+        if not all(isinstance(state, dict) for state in states):
+            raise ValueError("a state is no mapping")
+        epoch, seconds, rows = self.epoch, self.seconds, self.history
+        if not isinstance(epoch, int) or not isinstance(seconds, float | int) or epoch < 0 or not seconds >= 0:
+            raise ValueError(f"epoch {epoch!r:.40} after {seconds!r:.40} seconds")
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or bool(rows) != bool(epoch):
+            raise ValueError("the history is not that of its epochs")
 
     @staticmethod
     def remove(folder: Path) -> None:

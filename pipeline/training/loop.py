@@ -92,7 +92,7 @@ class Trainer:
         return Checkpoint(epoch, *states, ema, history.rows, seconds)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint. Raises RuntimeError, ValueError or KeyError if it is of another run."""
+        """Go back to a checkpoint. Raises whatever the states' owners do if it is of another run."""
         self.network.model.load_state_dict(checkpoint.model)
         self.objectives.load_state_dict(checkpoint.objectives)
         self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -123,12 +123,14 @@ def train(
     history, done, seconds = History(), 0, 0.0
     if folder is not None and (found := Checkpoint.load(folder)):
         try:
+            if found.epoch > config.epochs:
+                raise ValueError(f"epoch {found.epoch} of {config.epochs}")
             trainer.restore(found)
-        except (RuntimeError, ValueError, KeyError) as error:
+        except Exception as error:  # states of another shape fail in as many ways as there are states
             raise TrainingError(
                 "the checkpoint is of another run",
                 where=folder / NAME,
-                got=str(error).splitlines()[0],
+                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
                 fix="delete it to start this run from the beginning",
             ) from None
         history, done, seconds = History(found.history), found.epoch, found.seconds

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import statistics
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from evaluation_fakes import experiment, metrics, result
+from hostile import bounded, deep, dumps, few, mutated
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import DataError
 from pipeline.evaluation import Evaluation, read_evaluation, read_histories, read_run, summarise
@@ -56,7 +61,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         read_evaluation(tmp_path / "evaluation.json")
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"experiment": "x"}', '{"experiment": 1, "split": "test"}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"experiment": "x"}', '{"experiment": 1, "split": "test"}', "NaN", deep(100_000), '["\\ud800"]']
+)
 def test_a_malformed_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text(text)
@@ -87,7 +94,9 @@ def test_histories_are_in_order_of_seeds(tmp_path: Path) -> None:
     assert found == [("hard", 0), ("kd", 1), ("kd", 2), ("kd", 10)]
 
 
-@pytest.mark.parametrize("text", ["", "epoch,loss\n1,high\n", "epoch,loss\n1\n", "loss\n1\n"])
+@pytest.mark.parametrize(
+    "text", ["", "epoch,loss\n1,high\n", "epoch,loss\n1\n", "loss\n1\n", "epoch\n" + "1" * 200_000, "\0"]
+)
 def test_a_malformed_history_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(DataError, match=r"not a run's history[\s\S]*history\.csv"):
         read_run(write_run(tmp_path, text))
@@ -132,3 +141,21 @@ def test_a_value_that_one_seed_lacks_is_unknown() -> None:
 
 def evaluation_of(students: list[Any]) -> Evaluation:
     return Evaluation(experiment="x", split="test", teacher=None, students=tuple(students))
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "history.csv", "metrics.json"])
+def test_a_terabyte_is_not_read(tmp_path: Path, name: str) -> None:
+    folder = write_run(tmp_path)
+    os.truncate(folder / name, 1 << 40) if (folder / name).exists() else os.mkfifo(folder / name)
+    with bounded(), pytest.raises(DataError):
+        read_run(folder) if name != "evaluation.json" else read_evaluation(folder / name)
+
+
+@few
+@given(data=st.data())
+def test_any_evaluation(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.getbasetemp() / "evaluation.json"
+    document = {"experiment": "x", "split": "test", "teacher": None, "students": [{"student": "a", "metrics": {}}]}
+    path.write_bytes(dumps(data.draw(mutated(document))).encode(errors="surrogatepass"))
+    with bounded(), contextlib.suppress(DataError):
+        read_evaluation(path)

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,10 +12,13 @@ import pytest
 import safetensors.torch
 import timm
 import torch
+from hostile import bounded, changed_bytes, few
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import ModelError
 from pipeline.models import Network, build_network, load_weights
-from pipeline.models.weights import digest_of
+from pipeline.models.weights import digest_of, fit_weights
 
 
 @pytest.fixture(scope="module")
@@ -157,3 +163,65 @@ def test_weights_that_do_not_fit(network: Network, tmp_path: Path) -> None:
     assert "unexpected 1 (head.weight)" in text
     assert "mismatched 2 (fc.weight: model [12, 64], file [10, 64], fc.bias: model [12], file [10])" in text
     assert "number of classes" in text
+
+
+def wrapped_in_itself() -> dict[str, Any]:
+    loop: dict[str, Any] = {"w": torch.ones(1)}
+    loop["state_dict"] = loop
+    return loop
+
+
+TRAPS: dict[str, Any] = {
+    "a mapping that holds itself": wrapped_in_itself(),
+    "wrapped a hundred times": functools.reduce(lambda inner, _: {"model": inner}, range(100), {"w": torch.ones(1)}),
+    "sparse": {"w": torch.ones(3, 3).to_sparse()},
+    "terabytes in four bytes": {"w": torch.ones(1).expand(2**40)},
+    "overlapping rows": {"w": torch.as_strided(torch.ones(8), (7, 7), (0, 1))},
+    "on no device": {"w": torch.ones(3, device="meta")},
+    "numbers for names": {0: torch.ones(1)},
+}
+
+
+@pytest.mark.parametrize("content", TRAPS.values(), ids=TRAPS)
+def test_traps_in_checkpoints_are_no_weights(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "a.pth")
+    with bounded(), pytest.raises(ModelError, match=r"holds no weights|is damaged|refused"):
+        fit_weights(build_network("cifar_resnet8", 10).model, load_weights(tmp_path / "a.pth"), tmp_path / "a.pth")
+
+
+def header(text: bytes, length: int | None = None) -> bytes:
+    return (len(text) if length is None else length).to_bytes(8, "little") + text
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        header(b"{}", 2**60),
+        header(b"", 2**63),
+        header(b"[" * 100_000),
+        header(b'{"w":{"dtype":"F32","shape":[1152921504606846976],"data_offsets":[0,4]}}') + bytes(4),
+        header(b'{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,4]}}') + bytes(4),
+        header(b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4611686018427387904]}}') + bytes(4),
+        header(b'{"w":{"dtype":"F32","shape":[-1],"data_offsets":[4,0]}}') + bytes(4),
+        header(b'{"w":{"dtype":"pickle","shape":[1],"data_offsets":[0,4]}}') + bytes(4),
+        header(b'{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":1}') + bytes(4),
+        header(b'{"\\ud800":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}') + bytes(4),
+    ],
+)
+def test_traps_in_safetensors_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with bounded(), pytest.raises(ModelError, match=r"damaged|no weights"):
+        load_weights(tmp_path / "a.safetensors")
+
+
+@few
+@given(data=st.data())
+def test_any_bytes(network: Network, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    path = tmp_path_factory.getbasetemp() / "weights"
+    stream = io.BytesIO()
+    torch.save({"state_dict": {"w": torch.ones(3), "v": torch.zeros(2, 2)}}, stream)
+    tensors = {"w": torch.ones(3), "v": torch.zeros(2, 2)}
+    whole = data.draw(st.sampled_from([stream.getvalue(), safetensors.torch.save(tensors)]))
+    path.write_bytes(data.draw(changed_bytes(whole)))
+    with bounded(), contextlib.suppress(ModelError):
+        assert all(isinstance(value, torch.Tensor) for value in load_weights(path).values())

@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from hostile import bounded, changed_bytes, few
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipeline.errors import TrainingError
 from pipeline.training import Checkpoint
@@ -75,6 +78,12 @@ GARBAGE = {
     "code in a pickle": pickle.dumps(Executed()),
     "code in an archive": saved({"epoch": Executed()}),
     "cut off": saved(vars(checkpoint()))[:-200],
+    "an epoch as text": saved(vars(checkpoint(epoch="3"))),
+    "a negative epoch": saved(vars(checkpoint(epoch=-1))),
+    "no rows for three epochs": saved(vars(checkpoint(history=[]))),
+    "a history that is text": saved(vars(checkpoint(history="epoch"))),
+    "a state that is a list": saved(vars(checkpoint(model=[1]))),
+    "seconds that are no number": saved(vars(checkpoint(seconds=float("nan")))),
     "cut in half": saved(vars(checkpoint()))[:600],
 }
 
@@ -90,3 +99,15 @@ def test_garbage_is_refused_and_nothing_is_executed(tmp_path: Path, monkeypatch:
     assert "do: delete it to start this run from the beginning" in str(error.value)
     assert error.value.exit_code == 1
     assert not Path("executed").exists()
+
+
+@few
+@given(data=st.data())
+def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject):
+    folder = tmp_path_factory.getbasetemp()
+    (folder / "checkpoint.pt").write_bytes(data.draw(changed_bytes(saved(vars(checkpoint())))))
+    with bounded():
+        try:
+            assert Checkpoint.load(folder) is not None
+        except TrainingError as error:
+            assert "delete it" in str(error)  # noqa: PT017 - it may be fine

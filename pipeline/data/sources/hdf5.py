@@ -15,8 +15,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.h5 import member, open_h5, read_strings
-from pipeline.data.packed import stored_class_names
+from pipeline.data.h5 import explained, member, open_h5, read_strings
+from pipeline.data.h5_claims import check_claims
+from pipeline.data.h5_heap import HeapGuard
+from pipeline.data.packed import numbered_classes, stored_class_names
 from pipeline.data.source import Item, SourceOptions
 from pipeline.errors import DataError
 
@@ -55,7 +57,7 @@ class Hdf5:
 
     def __init__(self, options: Options) -> None:
         self._path = path = options.path.expanduser()
-        with open_h5(path) as file:
+        with open_h5(path) as file, explained(path):
             names = _arrays(file, path)
             found = _match(options.images, names)
             if not found:
@@ -72,9 +74,9 @@ class Hdf5:
             }
             class_names = stored_class_names(file, path)
         self.splits: Sequence[str] = tuple(self._splits)
-        tops = (int(s.labels.max(initial=-1)) for s in self._splits.values() if s.labels is not None)
-        numbers = range(max(tops, default=-1) + 1)
-        self.class_names: Sequence[str] = class_names if class_names is not None else [str(k) for k in numbers]
+        if class_names is None:
+            class_names = numbered_classes([split.labels for split in self._splits.values()], path)
+        self.class_names: Sequence[str] = class_names
         self.description = f"HDF5 file {path.name}"
 
     def count(self, split: str) -> int:
@@ -87,13 +89,13 @@ class Hdf5:
         with open_h5(self._path) as file:
             images = file[mine.images]
             files = images.dtype.hasobject
+            guard = HeapGuard(images, self._path) if files else None
             step = _BLOCK_FILES if files else max(1, _BLOCK_BYTES // max(1, int(np.prod(images.shape[1:]))))
             for start in range(0, mine.size, step):
-                try:
+                with explained(self._path):
+                    if guard is not None:
+                        guard.check(slice(start, start + step))
                     block = images[start : start + step]
-                except OSError as error:
-                    what = f"{mine.images} cannot be read"
-                    raise DataError(what, where=self._path, got=str(error)) from None
                 for row, image in enumerate(block, start):
                     label = None if mine.labels is None else int(mine.labels[row])
                     name = f"{split}/{row:06d}" if mine.ids is None else mine.ids[row]
@@ -105,10 +107,16 @@ def _arrays(file: h5py.File, path: Path) -> set[str]:
     found = set()
     for name in file:
         value = member(file, name, path)
+        if not isinstance(name, str):
+            continue  # it is not UTF-8
         if isinstance(value, h5py.Dataset):
             found.add(name)
         elif isinstance(value, h5py.Group):
-            found |= {f"{name}/{part}" for part in value if isinstance(member(value, part, path), h5py.Dataset)}
+            found |= {
+                f"{name}/{part}"
+                for part in value
+                if isinstance(part, str) and isinstance(member(value, part, path), h5py.Dataset)
+            }
     return found
 
 
@@ -125,6 +133,9 @@ def _open_split(
     file: h5py.File, path: Path, split: str, images_name: str, labels_name: str | None, ids_name: str | None
 ) -> _Split:
     images = file[images_name]
+    for name in (images_name, labels_name, ids_name):
+        if name is not None:
+            check_claims(file[name], path, at_once=name != images_name)
     shape = images.shape
     is_files = len(shape) == 1 and h5py.check_vlen_dtype(images.dtype) == np.uint8
     is_pixels = images.dtype == np.uint8 and (

@@ -13,9 +13,11 @@ from typing import Literal
 from pipeline import plugins
 from pipeline.data.source import Item, SourceOptions, Unreadable
 from pipeline.errors import DataError
+from pipeline.untrusted import read_file
 
 _LABELED = ("train", "test", "val")
 _UNLABELED = "unlabeled"
+LARGEST_FILE = 1 << 30
 _SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
 
 
@@ -74,7 +76,7 @@ class ImageFolder:
         """The files' bytes."""
         for name, label in self._files[split]:
             try:
-                image: bytes | Unreadable = (self._root / name).read_bytes()
+                image: bytes | Unreadable = read_file(self._root / name, LARGEST_FILE, follow=True)
             except OSError as error:
                 image = Unreadable(error.strerror or str(error))
             yield Item(image, label, name)
