@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -139,7 +140,7 @@ def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
             expected = f"integers [{len(images)}]"
             got = f"{labels.dtype} {list(labels.shape)}"
             raise DataError(f"{name}/labels does not fit the images", where=path, expected=expected, got=got)
-        numbers = labels[:].astype(np.int64)
+        numbers = as_labels(labels[:], f"{path}, split {name!r}")
         if np.all(numbers == NO_LABEL):
             numbers = None
     return Split(lazy, name, ids, numbers, shape)
@@ -172,6 +173,13 @@ def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
         expected = "a JSON list of strings"
         raise DataError("the attribute class_names cannot be used", where=path, expected=expected, got=text[:200])
     return tuple(names)
+
+
+def as_labels(stored: NDArray[Any], where: str) -> NDArray[np.int64]:
+    """Stored integers as labels. Raises DataError for those beyond 64 bits with sign, which would become others."""
+    if stored.dtype.kind == "u" and stored.max(initial=0) > np.iinfo(np.int64).max:
+        raise DataError("a label has more than 63 bits", where=where, got=stored.max())
+    return stored.astype(np.int64)
 
 
 def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> tuple[str, ...]:

@@ -70,8 +70,10 @@ def _frame_content_size(frame: NDArray[np.uint8]) -> int | None:
 
 
 def stored_checksum(path: Path) -> int:
-    """The checksum at the end of a chunk file, taken on trust."""
+    """The checksum at the end of a chunk file, taken on trust; -1 if the file is too short to have one."""
     with path.open("rb") as file:
+        if file.seek(0, os.SEEK_END) < CRC_BYTES:
+            return -1
         file.seek(-CRC_BYTES, os.SEEK_END)
         return int.from_bytes(file.read(CRC_BYTES), "little")
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from pipeline.errors import ConfigError, Problem
+from pydantic import ValidationError
+
+from pipeline.config import problems_of
+from pipeline.errors import CacheMismatch, ConfigError, Problem
 from pipeline.signals import EmbeddingConfig, EncodingChoice, FeaturesConfig, Signals, SignalsConfig
 from pipeline.store import encodings
 from pipeline.store.fingerprint import differences
@@ -99,7 +103,8 @@ def asked_signals(identity: Mapping[str, Any]) -> SignalsConfig:
     signals = identity["signals"]
     taps, features = tuple(signals["features"]), None
     if taps:
-        features = FeaturesConfig(blocks=taps, grid=signals["grid"], filter=signals["filter"])
+        with _understood("signals"):
+            features = FeaturesConfig(blocks=taps, grid=signals["grid"], filter=signals["filter"])
     embedding = EmbeddingConfig() if signals["embedding"] else None
     return SignalsConfig(embedding=embedding, features=features, extras=tuple(signals["extras"]))
 
@@ -107,7 +112,19 @@ def asked_signals(identity: Mapping[str, Any]) -> SignalsConfig:
 def views_config(identity: Mapping[str, Any]) -> ViewsConfig:
     """The views in the cache of this identity."""
     views = identity["views"]
-    return ViewsConfig.model_validate({key: views[key] for key in ("count", "first", "seed", "operations")})
+    with _understood("views"):
+        return ViewsConfig.model_validate({key: views[key] for key in ("count", "first", "seed", "operations")})
+
+
+@contextmanager
+def _understood(part: str) -> Iterator[None]:
+    """Raise CacheMismatch if a part of an identity is nothing that this version can do."""
+    try:
+        yield
+    except (ValidationError, ConfigError) as error:
+        problems = problems_of(error) if isinstance(error, ValidationError) else error.problems
+        got = "; ".join(problem.line for problem in problems[:5])
+        raise CacheMismatch(f"this version cannot do what the teacher cache says of its {part}", got=got) from None
 
 
 def cache_identity(

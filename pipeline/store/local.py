@@ -13,6 +13,7 @@ from typing import Self
 
 from pipeline.errors import CacheCorrupt, CacheError
 from pipeline.files import sync_directory, write_atomic
+from pipeline.store.arrays import STATIC
 from pipeline.store.chunks import Compression, refuse_links, stored_checksum, write_chunk
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
@@ -77,6 +78,7 @@ class LocalWorkspace:
                 self._sweep()
                 self._ledger = Ledger(self.folder)
                 self.units = self._ledger.units
+                self._refuse_foreign()
             self._stack = stack.pop_all()
         return self
 
@@ -85,6 +87,16 @@ class LocalWorkspace:
     ) -> None:
         """Release the lock."""
         self._stack.__exit__(kind, value, trace)
+
+    def _refuse_foreign(self) -> None:
+        foreign = self.units.keys() - {STATIC, *(unit.key for unit in self.plan.units)}
+        if foreign:
+            raise CacheCorrupt(
+                "the ledger lists units that this cache does not have",
+                where=self._ledger.path,
+                got=", ".join(sorted(foreign)[:4]),
+                fix="delete the ledger: all units are computed again",
+            )
 
     def refuse_other(self, replace: bool) -> None:
         """As `Scratch.refuse_other`."""

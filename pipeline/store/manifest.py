@@ -14,6 +14,7 @@ from pipeline.store.artifacts import FINGERPRINT, published, unfinished
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.identity import SCHEMA
 from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.provenance import check_provenance
 from pipeline.store.validation import problems_with
 from pipeline.store.zarr_files import metadata_checksums
 from pipeline.untrusted import parse_json, read_file
@@ -88,7 +89,7 @@ class Manifest(BaseModel):
             raise _damaged(file, "zarr.json cannot be read", getattr(error, "strerror", None) or error) from None
         if kind != FORMAT and not (path / FINGERPRINT).exists():
             raise CacheNotFound("this Zarr group is no teacher cache", where=path, expected=FORMAT, got=f"{kind!r:.60}")
-        if kind == FORMAT and schema != SCHEMA and isinstance(schema, int):
+        if kind == FORMAT and schema != SCHEMA and type(schema) is int:
             raise CacheMismatch(
                 "the teacher cache has another schema",
                 where=path,
@@ -109,14 +110,11 @@ class Manifest(BaseModel):
             raise _damaged(path / "zarr.json", "the manifest is not what was written")
         if not alone and published(path) != self.fingerprint:
             raise _damaged(path / FINGERPRINT, "the fingerprint is not the manifest's")
-        if wrong := problems_with(self.identity):
-            raise _damaged(path / "zarr.json", "the identity is not that of a cache", "; ".join(wrong[:5]))
         try:
-            plan = plan_of(self.identity)
-        except ConfigError as error:
-            problems = "; ".join(problem.line for problem in error.problems[:5])
-            raise CacheMismatch("this version cannot read the teacher cache", where=path, got=problems) from None
-        if self.arrays != _arrays(plan):
+            check_provenance(self.provenance)
+        except ValueError as error:
+            raise _damaged(path / "zarr.json", "the provenance is not that of a cache", error) from None
+        if self.arrays != _arrays(sound_plan(self.identity, path / "zarr.json")):
             raise CacheMismatch("the arrays are not those that this version writes", where=path)
 
     def _checksum(self) -> str:
@@ -130,6 +128,20 @@ class Manifest(BaseModel):
     def plan(self) -> StorePlan:
         """The layout of the cache."""
         return plan_of(self.identity)
+
+
+def sound_plan(identity: Any, file: Path) -> StorePlan:
+    """The layout of the cache of an identity that was read from a file.
+
+    Raises CacheCorrupt if it is no identity, CacheMismatch if this version cannot read such a cache.
+    """
+    if wrong := problems_with(identity):
+        raise _damaged(file, "the identity is not that of a cache", "; ".join(wrong[:5]))
+    try:
+        return plan_of(identity)
+    except ConfigError as error:
+        problems = "; ".join(problem.line for problem in error.problems[:5])
+        raise CacheMismatch("this version cannot read the teacher cache", where=file, got=problems) from None
 
 
 def _arrays(plan: StorePlan) -> dict[str, ArrayInfo]:

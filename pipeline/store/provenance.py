@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -72,14 +72,8 @@ def provenance_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
 def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
     """The runs in the note `RUNS`. Raises CacheCorrupt if it is none."""
     try:
-        found = parse_json(note or b"[]")
-        if not isinstance(found, list) or not all(isinstance(run, dict) for run in found):
-            raise ValueError("not a list of runs")
-        for run in found:
-            for name, kind in (("views", int), ("seconds", int | float)):
-                value = run.get(name)
-                if value is not None and (not isinstance(value, kind) or isinstance(value, bool) or value < 0):
-                    raise ValueError(f"the {name} of a run are {value!r:.40}")
+        found: list[dict[str, Any]] = parse_json(note or b"[]")
+        check_runs(found)
         return found
     except ValueError as error:
         raise CacheCorrupt(
@@ -88,6 +82,29 @@ def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
             got=error,
             fix="delete the file: only when and how long they ran is lost",
         ) from None
+
+
+def check_runs(runs: Any) -> None:
+    """Raise ValueError unless these are runs as they are recorded."""
+    if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+        raise ValueError("not a list of runs")
+    for run in runs:
+        numbers, texts = (run.get("views"), run.get("seconds")), (run.get("started"), run.get("device"))
+        if not all(_amount(number) for number in numbers) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"a run of {numbers!r:.60} views and seconds, {texts!r:.60}")
+        if not isinstance(run.get("versions"), dict):
+            raise ValueError("a run without versions")
+
+
+def check_provenance(provenance: Mapping[str, Any]) -> None:
+    """Raise ValueError unless this is as `provenance_of` writes it."""
+    check_runs(provenance.get("runs"))
+    if not all(_amount(provenance.get(name)) for name in ("seconds", "views_per_second")):
+        raise ValueError("seconds and views per second are not numbers")
+
+
+def _amount(value: Any) -> bool:
+    return value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0)
 
 
 def versions() -> dict[str, str]:

@@ -20,7 +20,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from pipeline.errors import CacheError, CacheMismatch, printable
 from pipeline.files import sync_directory, write_atomic
@@ -28,6 +28,18 @@ from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_f
 from pipeline.untrusted import parse_json, read_file
 
 HOLDER = "holder.json"
+
+
+def read_holder(file: Path) -> dict[str, Any] | None:
+    """Who holds or held a folder: `pid`, an integer, and texts `host`, `command`, `since`; None if that is not said."""
+    try:
+        holder = parse_json(read_file(file, 1 << 20))
+    except (OSError, ValueError):
+        return None
+    kinds = {"pid": int, "host": str, "command": str, "since": str}
+    if not isinstance(holder, dict) or any(type(holder.get(name)) is not kind for name, kind in kinds.items()):
+        return None
+    return holder if 0 < holder["pid"] < 2**31 else None
 
 
 def say(text: str) -> None:
@@ -141,11 +153,10 @@ class Scratch:
 
     def _held(self) -> None:
         """Say who holds the folder; raises CacheError if that is not to be waited for."""
-        try:
-            holder = parse_json(read_file(self.folder / HOLDER, 1 << 20))
+        holder = read_holder(self.folder / HOLDER)
+        who = "another process"  # that has only just begun, or just ended
+        if holder is not None:
             who = printable("process {pid} on {host}, since {since}: {command}".format(**holder))
-        except (OSError, ValueError, KeyError, TypeError):  # it has only just begun, or just ended
-            who = "another process"
         if not self._wait:
             raise CacheError(
                 f"another process is making {self.target}",

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CacheCorrupt, CacheNotFound
+from pipeline.errors import CacheCorrupt, CacheNotFound, printable
 from pipeline.progress import duration, size
 from pipeline.store.arrays import STATIC
 from pipeline.store.artifacts import is_scratch_folder, unfinished
 from pipeline.store.identity import IDENTITY
-from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.layout import StorePlan
 from pipeline.store.ledger import Ledger
-from pipeline.store.manifest import Manifest
-from pipeline.store.provenance import RUNS, provenance_of
-from pipeline.store.scratch import HOLDER
+from pipeline.store.manifest import MOST_BYTES, Manifest, sound_plan
+from pipeline.store.provenance import RUNS, noted_runs, provenance_of
+from pipeline.store.scratch import HOLDER, read_holder
+from pipeline.untrusted import parse_json, read_file
 
 Facts = dict[str, Any]
 """Plain values: what `describe` found out about one cache."""
@@ -50,13 +50,13 @@ def _unfinished(folder: Path) -> Facts:
     total = None
     if (folder / IDENTITY).exists():
         identity = _read(folder / IDENTITY)
-        plan = plan_of(identity)
+        plan = sound_plan(identity, folder / IDENTITY)
         facts |= _what(identity, plan)
         total = plan.views * plan.blocks
-    holder = _read(folder / HOLDER) if (folder / HOLDER).exists() else None
+    holder = read_holder(folder / HOLDER)
     facts["progress"] = {"units": len(units - {STATIC}), "of": total, "holder": holder, "running": _running(holder)}
-    runs = _read(folder / RUNS) if (folder / RUNS).exists() else []
-    facts |= {**_on_disk(folder), "provenance": provenance_of(runs)}
+    runs = _content(folder / RUNS) if (folder / RUNS).exists() else None
+    facts |= {**_on_disk(folder), "provenance": provenance_of(noted_runs(runs))}
     return {**facts, "fingerprint": folder.name.split(".")[-2]}
 
 
@@ -85,17 +85,25 @@ def _on_disk(path: Path) -> Facts:
 
 def _read(file: Path) -> Any:
     try:
-        return json.loads(file.read_bytes())
-    except ValueError:
-        raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file) from None
+        return parse_json(_content(file))
+    except ValueError as error:
+        raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file, got=error) from None
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return read_file(file, MOST_BYTES)
+    except OSError as error:
+        what = "a file of an unfinished cache cannot be read"
+        raise CacheCorrupt(what, where=file, got=error.strerror) from None
 
 
 def _running(holder: Any) -> bool | None:
     """Whether the process that holds a folder is there; None if it is on another machine, or nobody holds it."""
-    if holder is None or holder.get("host") != socket.gethostname():
+    if holder is None or holder["host"] != socket.gethostname():
         return None
     try:
-        os.kill(int(holder["pid"]), 0)
+        os.kill(holder["pid"], 0)
     except ProcessLookupError:
         return False
     except PermissionError:
@@ -116,7 +124,7 @@ def summary_text(facts: Facts) -> str:
         disk += f"; {units:,} unit{'s' if units > 1 else ''} of one view of {facts['rows_per_block']:,} samples"
     lines += _entry("disk", disk)
     lines += [*_made(facts["provenance"]), *_entry("fingerprint", facts["fingerprint"])]
-    return "\n".join(lines)
+    return printable("\n".join(lines))
 
 
 def _entry(name: str, *lines: str) -> list[str]:
@@ -141,9 +149,11 @@ def _teacher(teacher: Mapping[str, Any]) -> list[str]:
     known = {"model", "options", "num_classes", "input_size", "mean", "std", "weights", "precision", "micro_batch"}
     first = f"{teacher['model']}, {teacher['precision']}, micro-batches of {teacher['micro_batch']}"
     lines = [first, f"weights {teacher['weights']}"]
-    if "input_size" in teacher:
-        seen = f"input {teacher['input_size']}, mean {_list(teacher['mean'])}, std {_list(teacher['std'])}"
-        lines.insert(1, f"{teacher['num_classes']} classes, {seen}")
+    if teacher.get("input_size") is not None:
+        seen = (
+            f"input {teacher['input_size']}, mean {_list(teacher.get('mean', []))}, std {_list(teacher.get('std', []))}"
+        )
+        lines.insert(1, f"{teacher.get('num_classes', '?')} classes, {seen}")
     options = {**teacher.get("options", {}), **{key: value for key, value in teacher.items() if key not in known}}
     if options:
         lines.insert(1, _options(options))

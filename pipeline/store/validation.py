@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
@@ -26,9 +26,13 @@ class _Part(BaseModel):
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore")
 
 
+class _Choice(_Part):
+    name: Word
+
+
 class _Signal(_Part):
     shape: Annotated[list[Size], Field(max_length=8)]
-    encoding: Word
+    encoding: Word | _Choice
 
 
 class _Vector(_Signal):
@@ -56,20 +60,36 @@ class _Signals(_Part):
 
 class _Data(_Part):
     samples: Count
+    pixels: str
+    ids: str
+
+
+class _Operation(_Part):
+    name: str
 
 
 class _Views(_Part):
+    seed: int
+    operations: list[_Operation]
     first: Annotated[int, Field(ge=0, lt=2**40)]
     count: Size
     parameters: Annotated[list[str], Field(max_length=1000)]
 
 
 class _Teacher(_Part):
+    model: str
+    weights: str
+    precision: str
     micro_batch: Size
+    options: dict[str, Any] = {}
+    num_classes: Size | None = None
+    mean: list[float | int] = []
+    std: list[float | int] = []
 
 
 class _Layout(_Part):
     rows_per_block: Count
+    compression: Literal["zstd"] | None
 
 
 class _Identity(_Part):

@@ -19,6 +19,7 @@ from pipeline.store.chunks import write_chunk
 from pipeline.store.ledger import encode_line
 from pipeline.store.manifest import Manifest
 from pipeline.store.zarr_files import laid_out
+from pipeline.untrusted import read_file
 
 TRIALS = 250
 
@@ -127,14 +128,12 @@ def test_a_ledger_without_a_unit_or_with_a_foreign_one(copied: Path) -> None:
 
 
 def test_a_file_that_the_disk_cannot_read_is_named(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = Path.read_bytes
-
-    def broken(path: Path) -> bytes:
+    def broken(path: Path, most: int) -> bytes:
         if path.name == "1" and "labels" not in str(path):
             raise OSError(5, "Input/output error", str(path))
-        return read(path)
+        return read_file(path, most)
 
-    monkeypatch.setattr(Path, "read_bytes", broken)
+    monkeypatch.setattr("pipeline.store.verify.files.read_file", broken)
     damaged = check_files(copied).damaged
     assert set(damaged.values()) == {"cannot be read: Input/output error"}
     assert "view_digest/c/0/1" in damaged

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.data.h5 import explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
 from pipeline.data.h5_heap import HeapGuard
-from pipeline.data.packed import numbered_classes, stored_class_names
+from pipeline.data.packed import as_labels, numbered_classes, stored_class_names
 from pipeline.data.source import Item, SourceOptions
 from pipeline.errors import DataError
 
@@ -153,7 +153,7 @@ def _open_split(
             got = f"{raw.dtype} {list(raw.shape)}"
             what = f"{labels_name} does not fit the images"
             raise DataError(what, where=path, expected=f"integers [{count}]", got=got)
-        labels = raw[()].reshape(count).astype(np.int64)
+        labels = as_labels(raw[()].reshape(count), f"{path}, {labels_name}")
     ids = None
     if ids_name is not None:
         ids = read_strings(file[ids_name], path)

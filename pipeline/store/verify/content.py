@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from pipeline.store.arrays import ArraySpec, Unit
 from pipeline.store.chunks import elements_of
 from pipeline.store.layout import StorePlan
 from pipeline.store.manifest import Manifest
+from pipeline.untrusted import parse_json
 
 
 def manifest_problem(manifest: Manifest) -> str | None:
@@ -31,7 +31,13 @@ def manifest_problem(manifest: Manifest) -> str | None:
 
 def metadata_problem(spec: ArraySpec, content: bytes) -> str | None:
     """In what an array's `zarr.json` differs from the manifest; None if in nothing."""
-    value = json.loads(content)
+    try:
+        return _metadata_difference(spec, parse_json(content))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return "not the metadata of an array"
+
+
+def _metadata_difference(spec: ArraySpec, value: Any) -> str | None:
     wanted = {"node_type": "array", "shape": list(spec.shape), "data_type": spec.dtype.name}
     for key, expected in wanted.items():
         if value.get(key) != expected:

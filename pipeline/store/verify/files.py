@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import dataclass, field
@@ -12,14 +13,16 @@ from pipeline.progress import Progress, Silent
 from pipeline.store.arrays import STATIC, ArraySpec, Unit
 from pipeline.store.artifacts import FINGERPRINT, is_scratch_folder
 from pipeline.store.checksum import crc32c
-from pipeline.store.chunks import CRC_BYTES
+from pipeline.store.chunks import CRC_BYTES, inside
 from pipeline.store.fingerprint import fingerprint
-from pipeline.store.layout import StorePlan
+from pipeline.store.layout import MOST_CHUNK, StorePlan
+from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
 from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.ledger import decode_line
-from pipeline.store.manifest import Manifest
+from pipeline.store.manifest import MOST_BYTES, Manifest
 from pipeline.store.verify.content import chunk_problem, manifest_problem, metadata_problem
 from pipeline.store.zarr_files import ROOT, laid_out, metadata_checksums, metadata_names
+from pipeline.untrusted import read_file
 
 NAMED_FILES = 10
 LOST = "not the manifest that was written; without it, the other zarr.json cannot be checked"
@@ -100,12 +103,15 @@ class _Reading:
     def _damaged(self, name: str, what: str) -> None:
         self._report.damaged.setdefault(name, what)
 
-    def _content(self, name: str) -> bytes | None:
-        """The bytes of a file; None, and noted, if it cannot be read."""
+    def _content(self, name: str, most: int = MOST_BYTES) -> bytes | None:
+        """The bytes of a file, of at most so many; None, and noted, if it cannot be read."""
         try:
-            content = (self._path / name).read_bytes()
+            content = read_file(inside(self._path, name), most)
         except FileNotFoundError:
             self._damaged(name, "absent")
+            return None
+        except CacheCorrupt:
+            self._damaged(name, "a symbolic link, or behind one")
             return None
         except OSError as error:
             self._damaged(name, f"cannot be read: {error.strerror}")
@@ -116,14 +122,17 @@ class _Reading:
 
     def _ledger(self) -> Units:
         """The units in the ledger, as far as its lines are whole."""
-        content = self._content(LEDGER)
-        if content is None:
-            return {}
-        *lines, torn = content.split(b"\n")
-        entries = [decode_line(line + b"\n") for line in lines] + ([None] if torn else [])
-        if wrong := [str(number) for number, entry in enumerate(entries, start=1) if entry is None]:
-            self._damaged(LEDGER, f"damaged in line {', '.join(wrong)} of {len(entries)}")
-        return dict(entry for entry in entries if entry is not None)
+        content = self._content(LEDGER, MOST_OF_LEDGER)
+        units: Units = {}
+        wrong: list[str] = []
+        for number, line in enumerate(io.BytesIO(content or b""), start=1):
+            if (entry := decode_line(line)) is not None:
+                units[entry[0]] = entry[1]
+            elif len(wrong) < NAMED_FILES:
+                wrong.append(str(number))
+        if wrong:
+            self._damaged(LEDGER, f"damaged in line {', '.join(wrong)} of {number}")
+        return units
 
     def _manifest(self) -> Manifest | None:
         """The manifest, if it is what was written."""
@@ -174,7 +183,8 @@ class _Reading:
             for spec in specs.values():
                 name = spec.file(unit)
                 names.add(name)
-                content = self._content(name)
+                # Zstandard makes what it cannot compress larger by at most a 256th and some bytes.
+                content = self._content(name, spec.chunk_bytes + spec.chunk_bytes // 256 + 1024)
                 size = None if plan.compression else spec.chunk_bytes
                 if content is not None and self._whole(name, content, ledger.get(key), size):
                     self._check(name, content, plan, spec, unit)
@@ -195,7 +205,7 @@ class _Reading:
         """Without a manifest: check the chunk files that the ledger lists; returns their names."""
         listed = {name: checksum for unit in ledger.values() for name, checksum in unit.items()}
         for name in listed:
-            content = self._content(name) if name in there else None
+            content = self._content(name, MOST_CHUNK) if name in there else None
             if content is None:
                 self._damaged(name, "absent")
             else:
@@ -228,5 +238,9 @@ def _sound(root: bytes) -> bool:
 
 
 def _names(path: Path) -> set[str]:
-    """Every file of a cache."""
-    return {(Path(folder) / name).relative_to(path).as_posix() for folder, _, names in os.walk(path) for name in names}
+    """Every file of a cache, and every link to a folder, which is not followed."""
+    return {
+        Path(folder, name).relative_to(path).as_posix()
+        for folder, folders, names in os.walk(path)
+        for name in (*names, *(name for name in folders if Path(folder, name).is_symlink()))
+    }
