@@ -7,7 +7,9 @@ Makes one cache per encoding with the pipeline's own commands (`topk` for the lo
 float16) and trains the student from each with every seed. Printed, beside float32: bytes of a view; the root mean
 square of the error of logits and features as a share of the signal's own; top-1 of the stored logits over all cached
 views, and how often their largest is another than float32's; the student's top-1 on the test split, mean and spread.
-Work that is already there is not done again, so the command may be stopped and started.
+A second table is of the logits alone, `topk` with several k: bytes of a view, the mean KL divergence in nats from the
+teacher's softmax at two temperatures, and the mean mass that the logits which were not kept have there: the teacher's,
+and decoded. Work that is already there is not done again, so the command may be stopped and started.
 """
 
 from __future__ import annotations
@@ -23,9 +25,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.signals import EncodingChoice
 from pipeline.store import TeacherCache
+from pipeline.store.encodings import load, name_of
 
 ENCODINGS = ("float32", "float16", "int8", "topk")
+LOGITS: tuple[EncodingChoice, ...] = ("float16", "int8", *({"name": "topk", "k": k} for k in (5, 10, 32, 100)))
+TEMPERATURES = (1.0, 4.0)
 
 
 def pipeline(*arguments: str) -> None:
@@ -63,6 +69,37 @@ def errors(cache: TeacherCache, exact: TeacherCache) -> dict[str, float]:
     return {name: statistics.fmean(values) for name, values in found.items()}
 
 
+def divergence(stored: Tensor, exact: Tensor, temperature: float) -> float:
+    """Mean KL(exact || stored) in nats of the softmax at a temperature; both [R, K]."""
+    stored, exact = (torch.log_softmax(logits.double() / temperature, dim=1) for logits in (stored, exact))
+    return float((exact.exp() * (exact - stored)).sum(1).mean())
+
+
+def others(logits: Tensor, kept: Tensor, temperature: float) -> float:
+    """The mean mass of the classes that are not `kept` [R, k] in the softmax at a temperature."""
+    mass = torch.softmax(logits.double() / temperature, dim=1)
+    return float(mass.scatter(1, kept, 0.0).sum(1).mean())
+
+
+def logits_table(exact: TeacherCache) -> None:
+    """Of the first view of every sample."""
+    logits = exact.read(exact.views[0], np.arange(exact.count)).logits
+    print("\n| logits | bytes per view | KL, T = 1 | KL, T = 4 | mass of the others, T = 1 | T = 4 |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for choice in LOGITS:
+        encoding = load(choice, "logits", (logits.shape[1],))
+        parts = {part: torch.from_numpy(array) for part, array in encoding.encode(logits.numpy()).items()}
+        stored = encoding.decode(parts)
+        size = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in encoding.parts.values())
+        masses = ["", ""]
+        if "indices" in parts:
+            kept = logits.topk(parts["indices"].shape[1], dim=1).indices
+            masses = [f"{others(logits, kept, t):.3f} as {others(stored, kept, t):.3f}" for t in TEMPERATURES]
+        name = name_of(choice) if isinstance(choice, str) else f"{choice['name']}, k = {choice['k']}"
+        cells = [name, f"{size:,}", *(f"{divergence(stored, logits, t):.1e}" for t in TEMPERATURES), *masses]
+        print(f"| {' | '.join(cells)} |")
+
+
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), required=True)
 @click.option("--folder", type=click.Path(path_type=Path), required=True)
@@ -95,6 +132,7 @@ def main(config: Path, folder: Path, values: tuple[str, ...], student: str, obje
             f"{100 * error['top-1']:.2f} | {100 * error['changed']:.2f} % | "
             f"{statistics.fmean(accuracies):.2f} ± {spread:.2f} |"
         )
+    logits_table(exact)
 
 
 if __name__ == "__main__":
