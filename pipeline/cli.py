@@ -149,19 +149,29 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
     show_default=True,
     help="Only the store that students learn from, or only those of the holdout and the evaluated split.",
 )
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, metavar="N", help="Compute in N processes here, a GPU for each."
+)
 @artifact_options
-def cache_teacher(config: Path, overrides: tuple[str, ...], part: Any, replace: bool, wait: bool) -> None:
+def cache_teacher(
+    config: Path, overrides: tuple[str, ...], part: Any, scheduler: str | None, workers: int, replace: bool, wait: bool
+) -> None:
     """Write what the teacher says about every view to the Zarr store. Goes on where it was stopped.
 
     \b
     Examples:
       pipeline cache-teacher
       pipeline cache-teacher --config configs/cifar100.yaml --set views.count=16 --set teacher.device=cuda
+      pipeline cache-teacher --workers 4
+      pipeline cache-teacher --scheduler tcp://10.0.0.1:8786
     """
+    if scheduler is not None and workers:
+        raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
     from stages.cache_teacher import run
     from stages.inputs import Source
 
-    run(Source(config, overrides), part=part, replace=replace, wait=wait)
+    run(Source(config, overrides), part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
 
 
 @main.command("train-student")

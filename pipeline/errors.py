@@ -89,10 +89,13 @@ class ConfigError(PipelineError):
     exit_code = 2
 
     def __init__(self, problems: Sequence[Problem], source: object = None) -> None:
-        self.problems = tuple(problems)
+        self.problems, self._source = tuple(problems), source
         count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
         head = f"{count} in the configuration" + (f" {source}" if source else "")
         super().__init__("\n".join([head, *(f"- {problem}" for problem in self.problems)]))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[Sequence[Problem], object]]:
+        return type(self), (self.problems, self._source)
 
 
 class DataError(PipelineError):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from pipeline.config import Section
 from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, Problem
-from pipeline.models import TeacherConfig
+from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
-from pipeline.store import StoreConfig, TeacherCache, cache_teacher
+from pipeline.store import Runner, StoreConfig, TeacherCache, TeacherPass, cache_teacher, in_process, say
 from pipeline.views import ViewsConfig
-from stages.caches import cache_paths, caches_of
+from stages.caches import Cached, cache_paths, caches_of
 from stages.inputs import Source
 from stages.parts import Data, EvaluateConfig, build
 
@@ -31,36 +35,80 @@ class Inputs(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-def run(source: Source, *, part: Part = "all", replace: bool, wait: bool) -> None:
+def run(
+    source: Source, *, part: Part = "all", replace: bool, wait: bool, scheduler: str | None = None, workers: int = 0
+) -> None:
     """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split.
 
     part: only the first, or only the others: two DVC stages, so that another `evaluate` keeps the first.
+    scheduler: of a Dask cluster that computes; workers: that many processes here do; else this process does.
     """
     inputs = source.read(Inputs)
     teacher = inputs.teacher
     if teacher.weights is None:
         fix = "name a file, `pretrained`, or the file that `pipeline train-teacher` shall write"
         raise ConfigError([Problem("teacher.weights", "a teacher needs weights", fix=fix)])
-    data = Data.open(inputs.data, inputs.views)
-    network, device = build(teacher, data.classes), choose_device(teacher.device)
-    jobs = caches_of(data, inputs.signals, inputs.evaluate)
+    network, jobs = _opened(inputs)
     if part != "all":
         jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
-    for name, (samples, views, signals) in jobs.items():
-        path = cache_teacher(
-            network,
-            samples,
-            views,
-            signals,
-            target=cache_paths(inputs.store.path)[name],
-            precision=teacher.precision,
-            micro_batch=teacher.micro_batch,
-            device=device,
-            rows_per_block=inputs.store.rows_per_block,
-            compression=inputs.store.compression,
-            progress=Lines(),
-            replace=replace,
-            wait=wait,
-        )
-        cache = TeacherCache.open(path)
-        print(f"{path}: {len(cache.views)} views of {cache.count:,} samples ({name})")
+    with _runners(inputs, scheduler, workers) as (runner, device):
+        for name, (samples, views, signals) in jobs.items():
+            path = cache_teacher(
+                network,
+                samples,
+                views,
+                signals,
+                target=cache_paths(inputs.store.path)[name],
+                precision=teacher.precision,
+                micro_batch=teacher.micro_batch,
+                device=choose_device(device),
+                rows_per_block=inputs.store.rows_per_block,
+                compression=inputs.store.compression,
+                runner=runner(name),
+                progress=Lines(),
+                replace=replace,
+                wait=wait,
+            )
+            cache = TeacherCache.open(path)
+            print(f"{path}: {len(cache.views)} views of {cache.count:,} samples ({name})")
+
+
+def passes(inputs: Inputs) -> dict[str, TeacherPass]:
+    """The teacher for each cache, as a worker opens it."""
+    network, jobs = _opened(inputs)
+    device = choose_device(inputs.teacher.device)
+    precision, micro_batch = inputs.teacher.precision, inputs.teacher.micro_batch
+    return {
+        name: TeacherPass(network, *job, device=device, precision=precision, micro_batch=micro_batch)
+        for name, job in jobs.items()
+    }
+
+
+def _opened(inputs: Inputs) -> tuple[Network, dict[str, Cached]]:
+    """The teacher, and what it is asked for each cache."""
+    data = Data.open(inputs.data, inputs.views)
+    return build(inputs.teacher, data.classes), caches_of(data, inputs.signals, inputs.evaluate)
+
+
+@contextmanager
+def _runners(inputs: Inputs, scheduler: str | None, workers: int) -> Iterator[tuple[Callable[[str], Runner], str]]:
+    """Who computes each cache; and the device that this process itself uses."""
+    if scheduler is None and not workers:
+        yield lambda name: in_process, inputs.teacher.device
+        return
+    from pipeline.store.clusters import connected, local  # a second that few need
+    from pipeline.store.distribution import crew
+
+    cluster = local(workers, inputs.teacher.device, say) if scheduler is None else connected(scheduler, say)
+    with cluster as client, crew(client, partial(passes, _from_anywhere(inputs)), say) as runners:
+        yield runners, "cpu"  # one view for its shapes; the GPUs are the workers'
+
+
+def _from_anywhere(inputs: Inputs) -> Inputs:
+    """The same with paths that other processes understand."""
+    data = inputs.data.model_copy(update={"path": inputs.data.path.absolute()})
+    weights = inputs.teacher.weights
+    if isinstance(weights, Path):
+        weights = weights.absolute()
+    teacher = inputs.teacher.model_copy(update={"weights": weights})
+    return inputs.model_copy(update={"data": data, "teacher": teacher})

@@ -4,7 +4,7 @@
 """
 
 from pipeline.store.artifacts import finished
-from pipeline.store.caching import cache_teacher
+from pipeline.store.caching import Runner, cache_teacher, in_process
 from pipeline.store.config import StoreConfig
 from pipeline.store.encoded import EncodedSignals
 from pipeline.store.expected import expected_plan
@@ -23,7 +23,7 @@ from pipeline.store.layout import StorePlan, plan
 from pipeline.store.local import LocalWorkspace
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
-from pipeline.store.scratch import Scratch
+from pipeline.store.scratch import Scratch, say
 from pipeline.store.summary import describe, summary_text
 from pipeline.store.teacher_pass import TeacherPass, chosen_blocks
 from pipeline.store.verify import (
@@ -46,6 +46,7 @@ __all__ = [
     "Limits",
     "LocalWorkspace",
     "Manifest",
+    "Runner",
     "Scratch",
     "StoreConfig",
     "StorePlan",
@@ -64,8 +65,10 @@ __all__ = [
     "expected_plan",
     "fingerprint",
     "finished",
+    "in_process",
     "plan",
     "replay",
+    "say",
     "signals_identity",
     "summary_text",
     "teacher_identity",

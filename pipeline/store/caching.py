@@ -41,12 +41,18 @@ if TYPE_CHECKING:
     from pipeline.models import Network
     from pipeline.views import Views
 
-Runner = Callable[[TeacherPass, Workspace, StorePlan, Sequence[Unit], Progress], None]
-"""Computes units, writes and commits them, and advances the progress by their views."""
+Run = dict[str, Any]
+"""What is recorded of a run: `pipeline.store.provenance`."""
+
+Runner = Callable[[TeacherPass, Workspace, StorePlan, Sequence[Unit], Progress, Run], None]
+"""Computes units, writes and commits them, and advances the progress by their views.
+
+What else than this process works on them is noted in the record of the run.
+"""
 
 
 def in_process(
-    teacher: TeacherPass, workspace: Workspace, layout: StorePlan, units: Sequence[Unit], progress: Progress
+    teacher: TeacherPass, workspace: Workspace, layout: StorePlan, units: Sequence[Unit], progress: Progress, run: Run
 ) -> None:
     """The runner that works here and now."""
     with CacheWriter(workspace) as writer:
@@ -106,7 +112,7 @@ def cache_teacher(
                     if STATIC not in workspace.units:
                         static = _static(layout, teacher.samples.labels, probe)
                         workspace.commit(STATIC, workspace.place.write(static, ""), "")
-                    run["views"] = _run(runner, teacher, workspace, layout, todo, progress or Silent())
+                    run["views"] = _run(runner, teacher, workspace, layout, todo, progress or Silent(), run)
                 _publish(workspace, layout, identity, runs, replace)
     return target
 
@@ -150,11 +156,12 @@ def _run(
     layout: StorePlan,
     todo: Sequence[Unit],
     progress: Progress,
+    run: Run,
 ) -> int:
     """Have units computed; returns the number of their views."""
     left, total = sum(len(layout.block_of(unit)) for unit in todo), layout.views * layout.samples
     progress.begin("cache teacher", total, "views", total - left)
-    runner(teacher, workspace, layout, todo, progress)
+    runner(teacher, workspace, layout, todo, progress, run)
     progress.end()
     return left
 

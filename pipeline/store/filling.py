@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -32,24 +33,31 @@ class Task(NamedTuple):
 
 
 def computed(
-    teacher: TeacherPass, layout: StorePlan, units: Iterable[Unit], progress: Progress
+    teacher: TeacherPass,
+    layout: StorePlan,
+    units: Iterable[Unit],
+    progress: Progress,
+    turn: AbstractContextManager[None] | None = None,
 ) -> Iterator[tuple[Unit, Chunks]]:
     """The chunks of units, one after the other; inside `teacher.ready()`. Raises CacheError.
 
     One micro-batch is on the device while the one before it is checked, encoded and put in its place, and the next
-    ones are rendered.
+    ones are rendered. turn: held from the first question to the last, for those who share the teacher.
     """
     filling, names, numbers = Filling(teacher, layout), [spec.name for spec in layout.signals], teacher.views.numbers
     pending: tuple[Task, Rendered, Answer] | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="render") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="render") as pool, ExitStack() as asking:
         tasks = tasks_of(layout, units, teacher.micro_batch)
         ahead = rendered_ahead(pool, lambda task: teacher.render(numbers[task.unit.view], task.rows), tasks)
         for task, rendered in ahead:
+            if pending is None and turn is not None:
+                asking.enter_context(turn)
             answer = teacher.ask(rendered, names)
             if pending:
                 yield from filling.take(*pending)
                 progress.advance(len(pending[0].rows))
             pending = (task, rendered, answer)
+        asking.close()
         if pending:
             yield from filling.take(*pending)
             progress.advance(len(pending[0].rows))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,11 @@ def decode_line(line: bytes) -> tuple[str, dict[str, int]] | None:
     except (ValueError, TypeError, KeyError, AttributeError):
         return None
     return (unit, files) if encode_line(unit, files) == line else None
+
+
+def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes:
+    """The ledger of a published store: each unit once, in one order, whoever finished it when."""
+    return b"".join(encode_line(unit, units[unit]) for unit in order)
 
 
 class Ledger:

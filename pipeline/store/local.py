@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt, CacheError
 from pipeline.files import sync_directory, write_atomic
@@ -17,7 +20,8 @@ from pipeline.store.arrays import STATIC
 from pipeline.store.chunks import Compression, refuse_links, stored_checksum, write_chunk
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
-from pipeline.store.ledger import Ledger
+from pipeline.store.ledger import NAME as LEDGER
+from pipeline.store.ledger import Ledger, whole
 from pipeline.store.provenance import RUNS
 from pipeline.store.scratch import Scratch
 from pipeline.store.workspace import Chunks
@@ -25,6 +29,9 @@ from pipeline.untrusted import NOT_READ, read_file
 
 MOST_BYTES = 4 << 20
 """Of a note."""
+
+SEEN_SECONDS = 10.0
+"""After which what a worker wrote is to be seen here: network file systems remember for a while what was not there."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +42,21 @@ class LocalPlace:
     compression: Compression
 
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
-        """Write files under the attempt's own names. Raises CacheError if the folder is gone."""
-        # A worker that was given up may come back after the cache was published: it must not begin another.
-        if not self.folder.is_dir():
-            raise CacheError("the cache is finished, or its folder is gone", where=self.folder)
-        checksums = {}
-        for name, elements in chunks.items():
-            path = self.folder / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            checksums[name] = write_chunk(attempted(path, attempt), elements, self.compression)
-        return checksums
+        """Write files under the attempt's own names. Raises CacheError if the folder is gone, or not seen here."""
+        try:
+            self.folder.stat()
+            return {name: self._write(name, elements, attempt) for name, elements in chunks.items()}
+        except FileNotFoundError:
+            raise CacheError("the cache is finished, or its folder is not to be seen", where=self.folder) from None
+
+    def _write(self, name: str, elements: NDArray[Any], attempt: str) -> int:
+        path = self.folder / name
+        if not path.parent.is_dir():
+            # Without the folder itself: a worker that was given up may come back after the cache was published, and
+            # must not begin another.
+            for parent in reversed(path.relative_to(self.folder).parents[:-1]):
+                (self.folder / parent).mkdir(exist_ok=True)
+        return write_chunk(attempted(path, attempt), elements, self.compression)
 
 
 class LocalWorkspace:
@@ -67,7 +79,7 @@ class LocalWorkspace:
     @property
     def place(self) -> LocalPlace:
         """The folder, for workers."""
-        return LocalPlace(self.folder, self.plan.compression)
+        return LocalPlace(self.folder.absolute(), self.plan.compression)
 
     def __enter__(self) -> Self:
         """Take the folder's lock and read its ledger."""
@@ -75,7 +87,7 @@ class LocalWorkspace:
             stack.enter_context(_explained(self))
             self.done = stack.enter_context(self._scratch).done
             if not self.done:
-                self._sweep()
+                self._sweep(self.folder)
                 self._ledger = Ledger(self.folder)
                 self.units = self._ledger.units
                 self._refuse_foreign()
@@ -126,7 +138,7 @@ class LocalWorkspace:
         to_sync: set[Path] = set()
         for name in files:
             path = self.folder / name
-            attempted(path, attempt).replace(path)
+            _rename(attempted(path, attempt), path)
             to_sync.add(path.parent)
             # Directories that an earlier process made may not be durable: nothing is taken for known.
             for directory in path.relative_to(self.folder).parents:
@@ -158,20 +170,38 @@ class LocalWorkspace:
         """Rename the folder to the target."""
         for name, content in metadata.items():
             write_atomic(self.folder / name, content)
+        write_atomic(self.folder / LEDGER, whole(self.units, (unit for unit, _ in self.plan.chunk_files())))
         for note in (RUNS, IDENTITY):
             (self.folder / note).unlink(missing_ok=True)
-        self._sweep()
+        self._sweep(self.folder)
         self._scratch.publish(replace)
+        # A worker that was given up may have written until the folder was renamed; from then on it finds nothing.
+        self._sweep(self._scratch.target)
 
-    def _sweep(self) -> None:
+    def _sweep(self, folder: Path) -> None:
         """Delete what is left of attempts that were never committed."""
-        for path in self.folder.rglob(".*.new"):
+        for path in folder.rglob(".*.new"):
             path.unlink(missing_ok=True)
 
 
 def attempted(path: Path, attempt: str) -> Path:
     """Where an attempt writes what may become the file at `path`."""
     return path.with_name(f".{path.name}.{attempt}.new" if attempt else f".{path.name}.new")
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Rename a file that another machine may have written a moment ago. Raises FileNotFoundError."""
+    deadline = time.monotonic() + SEEN_SECONDS
+    while True:
+        try:
+            source.replace(target)
+            return
+        except FileNotFoundError:
+            if time.monotonic() > deadline:
+                raise
+        with suppress(FileNotFoundError):
+            list(source.parent.iterdir())  # makes NFS ask its server
+        time.sleep(0.1)
 
 
 @contextmanager

@@ -43,8 +43,8 @@ def read_holder(file: Path) -> dict[str, Any] | None:
 
 
 def say(text: str) -> None:
-    """Print a line to standard error."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line to standard error, where a terminal may be showing how far the work is."""
+    print(f"\r\x1b[2K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 
 class Scratch:

@@ -55,7 +55,7 @@ class Answer:
 class TeacherPass:
     """A network, what it looks at, and what is kept of what it says.
 
-    It sees fixed micro-batches: results differ in their last bits between sizes of a batch. From then on the
+    It sees fixed micro-batches: results differ in their last bits between sizes of a batch. Inside `ready` the
     network returns the maps that are kept and no others. Raises ConfigError or ModelError for unknown taps.
     """
 
@@ -75,12 +75,14 @@ class TeacherPass:
         self.device, self.precision, self.micro_batch = device, precision, micro_batch
         self._features = chosen_blocks(list(network.taps), config)
         self._extras = [name.partition("/")[::2] for name in config.extras]
-        network.keep([*self._features, *(tap for _, tap in self._extras if tap not in self._features)])
+        self._maps = [*self._features, *(tap for _, tap in self._extras if tap not in self._features)]
+        network.keep(self._maps)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
         """The network on its device, in evaluation mode, with no gradients and reproducible arithmetic."""
         modes = [(module, module.training) for module in self.network.modules()]
+        self.network.keep(self._maps)  # others may use the network in between
         network: Any = self.network.eval()
         network.to(device=self.device, memory_format=torch.channels_last)
         enabled = self.precision == "bfloat16"

@@ -45,9 +45,8 @@ def done(*arguments: str, cwd: Path) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Of every file but the manifest, whose provenance says how often the job was started, and the ledger's order."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    kept = [path for path in files if path.name not in ("ledger.jsonl",) and path != folder / "zarr.json"]
+    """Of every file but the manifest, whose provenance says how often the job was started."""
+    kept = [path for path in folder.rglob("*") if path.is_file() and path != folder / "zarr.json"]
     return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
 
 

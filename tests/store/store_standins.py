@@ -4,6 +4,8 @@ more, and start quickly in processes that are killed."""
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LinearHead, LogitsConfig, Signals, SignalsConfig
-from pipeline.store import cache_teacher
+from pipeline.store import TeacherPass, cache_teacher
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For property tests: machines are busy at times."""
@@ -69,12 +71,16 @@ class TinyViews:
         return torch.stack([image.roll(int(p), 1) for image, p in zip(images, parameters[:, 0], strict=True)])
 
 
+SEEDING = threading.Lock()
+"""Two workers that are threads must not both seed torch's one generator."""
+
+
 class TinyNetwork(nn.Module):
     """Two convolutions, a mean and a head: 8 x 8 -> block1 [4, 8, 8] -> block2 [6, 4, 4] -> 6 -> 5 classes."""
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        with torch.random.fork_rng():
+        with SEEDING, torch.random.fork_rng():
             torch.manual_seed(seed)
             self.first = nn.Conv2d(3, 4, 3, padding=1)
             self.second = nn.Conv2d(4, 6, 3, padding=1, stride=2)
@@ -109,6 +115,28 @@ class TinyNetwork(nn.Module):
     def weights_digest(self) -> str:
         values = [value.numpy().tobytes() for _, value in sorted(self.state_dict().items())]
         return "sha256:" + hashlib.sha256(b"".join(values)).hexdigest()
+
+
+class SlowNetwork(TinyNetwork):
+    """Takes its time, so that something can happen meanwhile."""
+
+    def forward(self, images: Tensor) -> Signals:
+        time.sleep(0.02)
+        return super().forward(images)
+
+
+def teachers(**changes: Any) -> dict[str, TeacherPass]:
+    """What a worker opens for the cache that `cache` makes, under the name `tiny`."""
+    parts: dict[str, Any] = {
+        "network": TinyNetwork(),
+        "samples": TinySamples(),
+        "views": TinyViews(),
+        "config": SIGNALS,
+        "precision": "float32",
+        "micro_batch": 4,
+        "device": torch.device("cpu"),
+    } | changes
+    return {"tiny": TeacherPass(**parts)}
 
 
 def cache(target: Path, **changes: Any) -> Path:

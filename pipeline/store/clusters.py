@@ -1,0 +1,103 @@
+"""Clusters that units are computed on: one that is there already, or workers on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import dask
+import torch
+from dask.utils import parse_timedelta
+from distributed import Client, Nanny, Scheduler, SpecCluster
+
+from pipeline.errors import CacheError
+from pipeline.store.computing import UNITS_AT_ONCE
+
+CONNECT_SECONDS = 10
+
+THREADS = UNITS_AT_ONCE
+"""Of a worker. More would only wait."""
+
+DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Workers here end with this process, which Ctrl-C reaches too and which finishes what is in hand."""
+
+
+def patience() -> float:
+    """Seconds after which what says nothing is taken for hanging: `decant.patience` in Dask's configuration."""
+    return float(parse_timedelta(dask.config.get("decant.patience", 60)))
+
+
+@contextmanager
+def connected(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
+    """A client of the scheduler at an address such as `tcp://10.0.0.1:8786`. Raises CacheError if there is none."""
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as error:
+        raise CacheError(
+            "cannot reach the Dask scheduler",
+            where=address,
+            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            fix="start one with `dask scheduler`, or compute on this machine with `--workers N`",
+        ) from None
+    with client:
+        notify(f"dashboard: {client.dashboard_link}")
+        yield client
+
+
+@contextmanager
+def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Client]:
+    """A client of `count` worker processes on this machine, which end with it.
+
+    device: as in the configuration; where that is `auto` or `cuda`, each worker has one of the GPUs, in turn.
+    """
+    common: dict[str, Any] = {"host": "127.0.0.1", "protocol": "tcp://"}
+    dashboard = find_spec("bokeh") is not None
+    of_scheduler = {"port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0", "worker_ttl": patience()}
+    scheduler = {"cls": Scheduler, "options": {**common, **of_scheduler}}
+    with tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True) as folder:
+        of_worker = {
+            "nthreads": THREADS,
+            "memory_limit": 0,  # a teacher takes what it takes; pausing the worker would not make it less
+            "dashboard": False,
+            "silence_logs": logging.CRITICAL,  # what matters is said by this process
+            "local_directory": folder,
+            "preload": [DEAF_TO_CTRL_C],
+        }
+        workers = {
+            number: {"cls": Nanny, "options": {**common, **of_worker, "env": environment}}
+            for number, environment in enumerate(environments(count, device))
+        }
+        cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        with cluster, Client(cluster, set_as_default=False) as client:
+            if dashboard:
+                notify(f"dashboard: {client.dashboard_link}")
+            yield client
+
+
+def environments(count: int, device: str) -> list[dict[str, str]]:
+    """The environment variables of local workers: a GPU each, as far as there are some, and a share of the cores."""
+    threads = max(1, torch.get_num_threads() // count)
+    # Dask would give each worker one thread.
+    shared = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    gpus = _gpus() if device in ("auto", "cuda") else []
+    if not gpus:
+        return [shared for _ in range(count)]
+    return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(count)]
+
+
+def _gpus() -> list[str]:
+    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    count = torch.cuda.device_count()
+    names = visible.split(",") if visible is not None else [str(number) for number in range(count)]
+    return [name.strip() for name in names][:count]
+
+
+def ask(client: Client, operation: str, seconds: float, **arguments: Any) -> Any:
+    """What the scheduler answers in time. Raises OSError or TimeoutError."""
+    return client.sync(getattr(client.scheduler, operation), callback_timeout=seconds, **arguments)

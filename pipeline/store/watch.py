@@ -1,0 +1,121 @@
+"""Keeps an eye on the workers of a cluster: what they compute with, who is lost, who hangs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Collection, Iterator
+from typing import Any, Protocol
+
+from distributed import Client
+
+from pipeline.store.arrays import Unit
+from pipeline.store.clusters import ask, patience
+from pipeline.store.computing import Receipt
+from pipeline.store.fingerprint import canonical, differences
+from pipeline.store.provenance import versions
+
+LOOK_SECONDS = 2.0
+"""How often the scheduler is asked who is there."""
+
+ANSWER_SECONDS = 10.0
+"""What it is given to answer."""
+
+LONG = 10
+"""Somebody hangs if nothing was handed in for so many times what a unit takes."""
+
+
+class Roster:
+    """Notes in a run's provenance what its workers computed with, and how many units."""
+
+    def __init__(self, run: dict[str, Any], notify: Callable[[str], None]) -> None:
+        """run: its record, of which `device` and `workers` are set."""
+        self._run, self._notify, self._here = run, notify, versions()
+        self._kinds: dict[str, dict[str, Any]] = {}
+
+    def note(self, receipt: Receipt) -> None:
+        """Count a unit; say so if its worker computes with something else than the others, or than this process."""
+        hand = receipt.hand
+        found: dict[str, Any] = {"device": hand.device, "versions": dict(hand.versions)}
+        kind = self._kinds.get(canonical(found))
+        if kind is None:
+            if (devices := self._devices()) and hand.device not in devices:
+                both = f"{hand.device} on {hand.host}, before {'; '.join(devices)}"
+                self._notify(f"note: workers differ, and so may the last bits of answers: {both}")
+            for line in differences(self._here, found["versions"]):
+                self._notify(f"note: other versions on {hand.host}: {line}")
+            kind = self._kinds[canonical(found)] = {**found, "units": 0}
+        kind["units"] += 1
+        self._run |= {"device": "; ".join(self._devices()), "workers": list(self._kinds.values())}
+
+    def _devices(self) -> list[str]:
+        return sorted({kind["device"] for kind in self._kinds.values()})
+
+
+class Questions(Protocol):
+    """What was asked of workers."""
+
+    def unit_of(self, key: Any) -> Unit | None:
+        """The unit that a task of the cluster is about; None if the task is not ours."""
+
+
+class Watch:
+    """Finds units that hang, and says which workers come and go."""
+
+    def __init__(self, client: Client, notify: Callable[[str], None]) -> None:
+        """The clock starts."""
+        self._client, self._notify, self._patience = client, notify, patience()
+        self._seconds: list[float] = []
+        self._last = time.monotonic()
+        self._looked = float("-inf")
+        self._workers: frozenset[str] | None = None
+
+    def note(self, receipt: Receipt) -> None:
+        """Something was handed in."""
+        self._seconds.append(receipt.seconds)
+        self._last = time.monotonic()
+
+    def hanging(self, asked: Questions, todo: Collection[Unit]) -> Iterator[tuple[Unit, list[str]]]:
+        """Units that ought to have been handed in, each with the workers that have nothing to do with it.
+
+        Dask itself gives the units of a dead worker, or of one that shows no sign of life, to another. This is for
+        those that live and are stuck, in a file system or on a GPU.
+        """
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return
+        self._looked = now
+        self._look_around()
+        typical = statistics.median(self._seconds) if self._seconds else self._patience  # the first opens the teacher
+        if now - self._last < max(self._patience, LONG * typical):
+            return
+        self._last = now
+        busy: dict[Unit, set[str]] = {}
+        for worker, keys in (self._ask("processing") or {}).items():
+            for unit in filter(None, map(asked.unit_of, keys)):
+                busy.setdefault(unit, set()).add(worker)
+        for unit in sorted(busy.keys() & set(todo)):
+            others = sorted((self._workers or frozenset()) - busy[unit])
+            what = "others are asked too" if others else "there is nobody else to be asked"
+            self._notify(f"unit {unit.key} takes long on {', '.join(sorted(busy[unit]))}: {what}")
+            if others:
+                yield unit, others
+
+    def _look_around(self) -> None:
+        answer = self._ask("ncores")
+        if answer is None:
+            return
+        before, self._workers = self._workers, frozenset(answer)
+        if before is None and not self._workers:
+            self._notify("waiting for workers: there are none yet")
+        elif before is not None and before != self._workers:
+            lost, joined = len(before - self._workers), len(self._workers - before)
+            events = [f"{lost} lost"] * bool(lost) + [f"{joined} joined"] * bool(joined)
+            self._notify(f"workers: {', '.join(events)}, {len(self._workers)} there")
+
+    def _ask(self, operation: str) -> dict[str, Any] | None:
+        """The scheduler's answer; None if it gives none: the client finds out by itself whether it is lost."""
+        try:
+            return dict(ask(self._client, operation, ANSWER_SECONDS))
+        except (OSError, TimeoutError):
+            return None
