@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO, Literal, cast
+
+
+@contextmanager
+def durable(path: Path, mode: Literal["wb", "ab"] = "wb") -> Iterator[BinaryIO]:
+    """Open a file for writing; when the block ends, its content is on the disk (its name: `sync_directory`)."""
+    with _naming(path), path.open(mode) as file:
+        yield cast(BinaryIO, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let an OSError say what it is about: the system names a file that cannot be opened, but none that is open."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable: a rename is lost with the power until its directory is synced."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        with _naming(path):
+            os.fsync(descriptor)
     finally:
         os.close(descriptor)
 
@@ -20,9 +43,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     new = path.with_name(f".{path.name}.new")
     data = content.encode() if isinstance(content, str) else content
-    with new.open("wb") as file:
+    with durable(new) as file:
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
     new.replace(path)
     sync_directory(path.parent)

@@ -100,7 +100,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them: `7 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds == float("inf"):
         return "?"
-    whole = round(seconds)
+    whole = max(0, round(seconds))  # clocks of other machines, and those that are set, may go back
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:

@@ -15,6 +15,7 @@ from numcodecs import zstd
 from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt
+from pipeline.files import durable
 from pipeline.store.arrays import ArraySpec
 from pipeline.store.checksum import crc32c
 
@@ -32,11 +33,9 @@ def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = N
     if compression is not None:
         data = memoryview(zstd.compress(data, ZSTD_LEVEL))
     checksum = crc32c(data)
-    with path.open("wb") as file:
+    with durable(path) as file:
         file.write(data)
         file.write(checksum.to_bytes(CRC_BYTES, "little"))
-        file.flush()
-        os.fsync(file.fileno())
     return checksum
 
 

@@ -8,13 +8,12 @@ in length alone: what the last line is counts only if it is right.
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import CacheCorrupt
-from pipeline.files import sync_directory
+from pipeline.files import durable, sync_directory
 from pipeline.store.checksum import crc32c
 from pipeline.store.fingerprint import canonical
 from pipeline.untrusted import NOT_READ, parse_json, read_file
@@ -82,13 +81,11 @@ class Ledger:
     def append(self, unit: str, files: Mapping[str, int]) -> None:
         """Record a unit, durably. Its files must be durable already."""
         line = encode_line(unit, files)
-        with self.path.open("ab") as file:
+        with durable(self.path, "ab") as file:
             if self._torn:
                 file.truncate(self._end)
             self._torn = True  # until the line is whole: a full disk may take half of it
             file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
         if not self._end:
             sync_directory(self.path.parent)  # the file is new
         self._torn = False

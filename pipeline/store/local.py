@@ -204,21 +204,37 @@ def _rename(source: Path, target: Path) -> None:
         time.sleep(0.1)
 
 
+FULL = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+FAILED = {
+    errno.EIO: ("the disk failed", "look at the disk (`dmesg`)"),
+    **dict.fromkeys(
+        (errno.EROFS, errno.EACCES, errno.EPERM),
+        ("the folder of the teacher cache may not be written to", "get the permission, or name another store.path"),
+    ),
+}
+
+
 @contextmanager
 def _explained(workspace: LocalWorkspace) -> Iterator[None]:
-    """Turn a full disk into a CacheError that says how much is needed and how to go on."""
+    """Turn what a disk refuses into a CacheError that says what is needed and how to go on."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        plan, folder = workspace.plan, workspace.folder
-        needed = plan.total_bytes - sum(plan.unit_bytes(unit) for unit in workspace.units)
-        free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
-        raise CacheError(
-            "the disk is full" if error.errno == errno.ENOSPC else "the disk quota is used up",
-            where=folder,
-            expected=f"{needed / 1e9:,.3f} GB more for the teacher cache",
-            got=f"{free / 1e9:,.3f} GB free",
-            fix="make room and run the same command again: it goes on after the units that are finished",
-        ) from error
+        folder, goes_on = workspace.folder, "run the same command again: it goes on after the units that are finished"
+        where = Path(error.filename or folder)
+        if error.errno in FULL:
+            plan = workspace.plan
+            needed = plan.total_bytes - sum(plan.unit_bytes(unit) for unit in workspace.units)
+            free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
+            raise CacheError(
+                FULL[error.errno],
+                where=where,
+                expected=f"{needed / 1e9:,.3f} GB more for the teacher cache",
+                got=f"{free / 1e9:,.3f} GB free",
+                fix=f"make room and {goes_on}",
+            ) from error
+        # What cannot be read elsewhere, of the data say, is somebody else's to explain.
+        if error.errno in FAILED and error.filename and (where.is_relative_to(folder.parent) or where in folder.parents):
+            what, fix = FAILED[error.errno]
+            raise CacheError(what, where=where, got=error.strerror, fix=f"{fix} and {goes_on}") from error
+        raise

@@ -66,11 +66,17 @@ class Failing(Observer):
             self._fail(call)
 
     def _fail(self, call: Call) -> None:
+        if call.kind in NAMELESS:
+            raise OSError(self.code, os.strerror(self.code))
         raise OSError(self.code, os.strerror(self.code), call.path)
 
 
+NAMELESS = ("write", "fsync", "truncate")
+"""Calls about an open file, whose errors do not say which."""
+
 NEED_ROOM = ("open", "write", "mkdir", "fsync")
-KINDS = ("open", "write", "fsync", "rename", "mkdir", "unlink", "rmdir")
+KINDS = ("open", "write", "fsync", "rename", "mkdir", "unlink")
+"""That making a cache makes."""
 
 
 class _Written:

@@ -1,0 +1,302 @@
+"""Stage one on a disk that fails: at any call that changes it, what failed is said, and the rest is done later."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from power_cut import Recorder
+from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
+from watched_disk import KINDS, Failing, Observer, watch
+
+from pipeline.errors import CacheCorrupt, CacheError
+from pipeline.progress import Lines, duration
+from pipeline.store import TeacherCache, describe, verify_files
+from pipeline.store.artifacts import unfinished
+from pipeline.store.manifest import Manifest
+
+CODES = {"full": errno.ENOSPC, "quota": errno.EDQUOT, "broken": errno.EIO}
+SAID = {
+    errno.ENOSPC: ("the disk is full", "GB more for the teacher cache", "make room"),
+    errno.EDQUOT: ("the disk quota is used up", "GB more for the teacher cache", "make room"),
+    errno.EIO: ("the disk failed", "Input/output error", "run the same command again"),
+}
+Record = Callable[[str, object], None]
+
+
+def small(target: Path, **changes: Any) -> Path:
+    """Two views of five samples in row blocks of three: five units."""
+    arguments = {"samples": TinySamples(5), "views": TinyViews(count=2), "rows_per_block": 3, "micro_batch": 3}
+    return cache(target, **(arguments | changes))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What an uninterrupted run writes."""
+    return content(small(tmp_path_factory.mktemp("whole") / "a"))
+
+
+@pytest.fixture(scope="module")
+def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """How many calls of each kind a run makes."""
+    folder = tmp_path_factory.mktemp("calls")
+    recorder = Recorder(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, folder, recorder)
+        small(folder / "a")
+    kinds = [call.kind for call, _ in recorder.steps]
+    return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
+
+
+def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing) -> bool:
+    """One run in which a call fails, and one that goes on. False if there is no such call."""
+    folder.mkdir()
+    threads = threading.active_count()
+    descriptors = len(list(Path("/proc/self/fd").iterdir()))
+    error: CacheError | None = None
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, folder, fault)
+        try:
+            small(folder / "a")
+        except CacheError as caught:
+            error = caught
+    if fault.failed is None:
+        return False
+    assert threading.active_count() <= threads
+    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    if error is None:  # a failure to tidy up may be passed over: the cache must be whole then
+        assert fault.failed.kind in ("unlink", "rmdir", "fsync", "open"), fault.failed
+        assert (folder / "a").is_dir()
+    else:
+        text = str(error)
+        assert all(each in text for each in SAID[fault.code]), text
+        assert (str(folder) if fault.lasting else fault.failed.path) in text
+        assert not (folder / "a").exists() or content(folder / "a") == whole
+    network = TinyNetwork()
+    path = small(folder / "a", network=network, wait=False)
+    assert content(path) == whole
+    verify_files(path)
+    assert [each.name for each in folder.iterdir()] == ["a"]
+    return True
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("where", ["first", "middle", "last"])
+def test_a_call_that_fails_is_explained_and_the_run_goes_on_later(
+    tmp_path: Path, whole: dict[str, bytes], calls: dict[str, int], kind: str, where: str
+) -> None:
+    number = {"first": 1, "middle": calls[kind] // 2 + 1, "last": calls[kind]}[where]
+    code = {"first": errno.ENOSPC, "middle": errno.EIO, "last": errno.EIO}[where]
+    assert fail_and_go_on(tmp_path / "once", whole, Failing((kind,), number, code, lasting=False))
+    if where == "middle":
+        code = errno.ENOSPC if kind in ("open", "write", "mkdir", "fsync") else errno.EIO
+        assert fail_and_go_on(tmp_path / "lasting", whole, Failing((kind,), number, code, lasting=True))
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
+@pytest.mark.parametrize("what", CODES)
+def test_every_call_that_fails(
+    tmp_path: Path, whole: dict[str, bytes], what: str, lasting: bool, record_property: Record
+) -> None:
+    tried: dict[str, int] = {}
+    for kind in KINDS:
+        number = 1
+        while fail_and_go_on(tmp_path / f"{kind}-{number}", whole, Failing((kind,), number, CODES[what], lasting)):
+            shutil.rmtree(tmp_path / f"{kind}-{number}")
+            number += 1
+        tried[kind] = number - 1
+        record_property(f"tried: {os.strerror(CODES[what])} at {kind}", number - 1)
+    assert sum(tried.values()) > 150
+
+
+def test_a_disk_that_fails_again_and_again_is_got_over_in_the_end(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    """Every run fails a little later than the one before; in the end there is nothing left to compute."""
+    batches = []
+    for number in range(3, 400, 11):
+        network = TinyNetwork()
+        fault = Failing(KINDS, number, errno.EIO, lasting=True)
+        with pytest.MonkeyPatch.context() as patch:
+            watch(patch, tmp_path, fault)
+            try:
+                small(tmp_path / "a", network=network)
+                break
+            except CacheError:
+                batches.append(len(network.batches) - 1)
+    assert content(tmp_path / "a") == whole
+    assert len(batches) > 5
+    assert len(network.batches) - 1 < 4  # of four, in the run that came through
+
+
+class Forbidding(Observer):
+    """A disk that may not be written to."""
+
+    def before(self, call: Any) -> None:
+        raise AssertionError(f"a reader wants to change the disk: {call}")
+
+
+def test_readers_never_change_a_store_nor_what_is_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store on a read-only disk: not even an attempt, which root would be allowed to make."""
+    path = small(tmp_path / "a")
+    before = {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in tmp_path.rglob("*")}
+    with monkeypatch.context() as patch:
+        watch(patch, tmp_path, Forbidding())
+        teacher = TeacherCache.open(path)
+        for view in teacher.views:
+            teacher.read(view, np.arange(teacher.count))
+            teacher.view_digests(view, np.arange(teacher.count))
+            teacher.view_parameters(view, np.arange(teacher.count))
+        assert teacher.head is not None
+        assert len(teacher.labels) == teacher.count
+        verify_files(path)
+        describe(path)
+        assert small(path) == path  # it is there already
+    assert {file: (file.stat().st_mtime_ns, file.stat().st_size) for file in tmp_path.rglob("*")} == before
+
+
+@pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
+def test_a_disk_that_may_not_be_written_to_is_named(tmp_path: Path, whole: dict[str, bytes], code: int) -> None:
+    fault = Failing(KINDS, 1, code, lasting=True)
+    with pytest.MonkeyPatch.context() as patch:
+        watch(patch, tmp_path, fault)
+        with pytest.raises(CacheError, match=r"may not be written to(.|\n)*store\.path") as caught:
+            small(tmp_path / "deep" / "a")
+    assert os.strerror(code) in str(caught.value)
+    assert content(small(tmp_path / "deep" / "a", wait=False)) == whole
+
+
+class Clock:
+    """A clock that jumps back and forth, by more and more."""
+
+    def __init__(self, real: Callable[[], float], seed: int) -> None:
+        self._real, self._random = real, np.random.default_rng(seed)
+
+    def __call__(self) -> float:
+        return self._real() + float(self._random.normal(0, 1e6))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_clock_that_jumps_changes_no_byte_and_no_rate(
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, seed: int, capsys: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        for number, name in enumerate(("time", "monotonic", "perf_counter")):
+            patch.setattr(time, name, Clock(getattr(time, name), seed * 10 + number))
+        with pytest.raises(KeyboardInterrupt):
+            small(tmp_path / "a", progress=Interrupting(7))
+        path = small(tmp_path / "a", progress=Lines(every=0.0))
+    assert content(path) == whole
+    provenance = Manifest.read(path).provenance
+    assert len(provenance["runs"]) == 2
+    assert all(run["seconds"] >= 0 for run in provenance["runs"])
+    assert provenance["seconds"] >= 0
+    assert provenance["views_per_second"] is None or provenance["views_per_second"] >= 0
+    assert re.search(r"\s-\d", capsys.readouterr().err) is None
+
+
+class Interrupting(Lines):
+    """Ctrl-C after so many views."""
+
+    def __init__(self, views: int) -> None:
+        super().__init__(every=0.0)
+        self._left = views
+
+    def advance(self, amount: int, note: str = "") -> None:
+        super().advance(amount, note)
+        self._left -= amount
+        if self._left <= 0:
+            raise KeyboardInterrupt
+
+
+def test_a_duration_is_never_negative() -> None:
+    assert duration(-5.0) == "0 s"
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_file_that_was_cut_off_is_noticed(tmp_path: Path, compression: Any) -> None:
+    path = small(tmp_path / "a", compression=compression)
+    cut_off_everywhere(path, lambda size: {0, 3, size // 2, size - 4, size - 1})
+
+
+@pytest.mark.long
+def test_a_file_that_was_cut_off_anywhere_is_noticed(tmp_path: Path, record_property: Record) -> None:
+    tried = cut_off_everywhere(small(tmp_path / "a"), lambda size: set(range(size)))
+    record_property("tried: a file of a finished cache cut off", tried)
+
+
+def cut_off_everywhere(path: Path, lengths: Callable[[int], set[int]]) -> int:
+    """Cut files off, one after the other; each is noticed by verify, and none is read as something else."""
+    everything, tried = np.arange(TeacherCache.open(path).count), 0
+    right = {view: TeacherCache.open(path).read_encoded(view, everything).arrays for view in range(2)}
+    kinds = {file.relative_to(path).parts[0]: file for file in sorted(path.rglob("*")) if file.is_file()}
+    for file in kinds.values():
+        data = file.read_bytes()
+        for length in sorted(lengths(len(data)) & set(range(len(data)))):
+            tried += 1
+            file.write_bytes(data[:length])
+            with pytest.raises(CacheError):
+                verify_files(path)
+            try:
+                teacher = TeacherCache.open(path)
+                for view, arrays in right.items():
+                    for name, array in teacher.read_encoded(view, everything).arrays.items():
+                        assert array.numpy().tobytes() == arrays[name].numpy().tobytes()
+            except CacheError:
+                pass
+            file.write_bytes(data)
+    verify_files(path)
+    return tried
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_unfinished_work_that_was_cut_off_is_done_again(tmp_path: Path, compression: Any) -> None:
+    whole = content(small(tmp_path / "whole", compression=compression))
+    generator = np.random.default_rng(0)
+    for number in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            small(tmp_path / "a", progress=Interrupting(6), compression=compression)
+        (folder,) = unfinished(tmp_path / "a")
+        for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "runs.json"):
+            if generator.random() < 0.5:
+                os.truncate(file, int(generator.integers(0, file.stat().st_size + 1)))
+        try:
+            path = small(tmp_path / "a", compression=compression)
+        except CacheCorrupt as error:  # the ledger's first lines, of which none is torn by anything but a person
+            assert "ledger" in str(error), number  # noqa: PT017
+            shutil.rmtree(folder)
+            path = small(tmp_path / "a", compression=compression)
+        assert {k: v for k, v in content(path).items() if k != "ledger.jsonl"} == {
+            k: v for k, v in whole.items() if k != "ledger.jsonl"
+        }
+        verify_files(path)
+        shutil.rmtree(path)
+
+
+def test_a_lock_whose_holder_was_killed_is_free(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+
+        class Waiting(Lines):
+            def advance(self, amount: int, note: str = "") -> None:
+                os.write(writer, b"x")
+                time.sleep(1000)
+
+        small(tmp_path / "a", progress=Waiting())
+        os._exit(1)
+    os.read(reader, 1)
+    with pytest.raises(CacheError, match=f"process {child} on"):
+        small(tmp_path / "a", wait=False)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert content(small(tmp_path / "a", wait=False)) == whole
