@@ -31,12 +31,13 @@ class Unit(NamedTuple):
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """A Zarr array: name, data type (little-endian), shape, and chunk shape."""
+    """A Zarr array: name, data type (little-endian), shape, chunk shape, and what its axes are called."""
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int, ...]
     chunk: tuple[int, ...]
+    dimensions: tuple[str, ...]
 
     @property
     def fill(self) -> Any:
@@ -80,6 +81,22 @@ class SignalSpec:
     def arrays(self) -> dict[str, str]:
         """The array of every part of the encoding."""
         return {part: f"{self.name}.{part}" if part else self.name for part in self.codec.parts}
+
+    @property
+    def axes(self) -> dict[str, tuple[str, ...]]:
+        """What the axes of every array are called beyond view and sample.
+
+        `<signal>.<number>`, without the signal's group; parts share the names of the main part's axes, where they are
+        as long, for within a group a name stands for one length.
+        """
+        main, found = self.codec.parts[""][1], {}
+        for part, array in self.arrays.items():
+            names = []
+            for number, length in enumerate(self.codec.parts[part][1]):
+                same = main[number : number + 1] == (length,)
+                names.append(f"{(self.name if same else array).rpartition('/')[2]}.{number}")
+            found[array] = tuple(names)
+        return found
 
     @property
     def bytes_per_view(self) -> int:

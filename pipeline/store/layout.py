@@ -63,22 +63,32 @@ class StorePlan:
     def arrays(self) -> dict[str, ArraySpec]:
         """The arrays [V, N, ...] that every unit has a chunk of."""
         shapes = {array: signal.codec.parts[part] for signal in self.signals for part, array in signal.arrays.items()}
+        axes = {array: names for signal in self.signals for array, names in signal.axes.items()}
         if self.parameters:
             shapes["view_parameters"] = (np.dtype("<i4"), (self.parameters,))
+            axes["view_parameters"] = ("parameter",)
         shapes["view_digest"] = (np.dtype("<u8"), ())
         return {
-            name: ArraySpec(name, dtype, (self.views, self.samples, *shape), (1, self.rows, *shape))
+            name: ArraySpec(
+                name,
+                dtype,
+                shape=(self.views, self.samples, *shape),
+                chunk=(1, self.rows, *shape),
+                dimensions=("view", "sample", *axes.get(name, ())),
+            )
             for name, (dtype, shape) in shapes.items()
         }
 
     @cached_property
     def static(self) -> dict[str, ArraySpec]:
         """The arrays of one chunk."""
-        shapes: dict[str, tuple[str, tuple[int, ...]]] = {"labels": ("<i8", (self.samples,))}
+        shapes: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
+            "labels": ("<i8", (self.samples,), ("sample",))
+        }
         if self.head is not None:
-            shapes["head/weight"] = ("<f4", self.head)
-            shapes["head/bias"] = ("<f4", self.head[:1])
-        return {name: ArraySpec(name, np.dtype(dtype), s, s) for name, (dtype, s) in shapes.items()}
+            shapes["head/weight"] = ("<f4", self.head, ("class", "embedding"))
+            shapes["head/bias"] = ("<f4", self.head[:1], ("class",))
+        return {name: ArraySpec(name, np.dtype(dtype), s, s, axes) for name, (dtype, s, axes) in shapes.items()}
 
     @property
     def bytes_per_view(self) -> dict[str, int]:

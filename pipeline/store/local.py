@@ -234,7 +234,8 @@ def _explained(workspace: LocalWorkspace) -> Iterator[None]:
                 fix=f"make room and {goes_on}",
             ) from error
         # What cannot be read elsewhere, of the data say, is somebody else's to explain.
-        if error.errno in FAILED and error.filename and (where.is_relative_to(folder.parent) or where in folder.parents):
+        ours = where.is_relative_to(folder.parent) or where in folder.parents
+        if error.errno in FAILED and error.filename and ours:
             what, fix = FAILED[error.errno]
             raise CacheError(what, where=where, got=error.strerror, fix=f"{fix} and {goes_on}") from error
         raise

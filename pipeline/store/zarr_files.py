@@ -40,6 +40,7 @@ def metadata_files(
             chunks=spec.chunk,
             dtype=spec.dtype,
             fill_value=spec.fill.item(),
+            dimension_names=spec.dimensions,  # without which xarray opens nothing
             filters=None,
             serializer=BytesCodec(endian="little"),
             compressors=[*codecs, Crc32cCodec()],
