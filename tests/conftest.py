@@ -9,5 +9,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from experiment import among, here, road, several, there, travelled
+from faults import faults
 
-__all__ = ["among", "here", "road", "several", "there", "travelled"]
+__all__ = ["among", "faults", "here", "road", "several", "there", "travelled"]

@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 from data_files import image_bytes, noise, write_packed
+from faults import Faults
 from hostile import bounded, changed_bytes, corpus, few, in_child, many
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -44,15 +45,16 @@ def use_as_source(path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", corpus("packed"), ids=lambda file: file.stem)
-def test_the_corpus_is_refused(file: Path) -> None:
-    assert in_child(lambda: use(file)) == "DataError"
-    in_child(lambda: use_as_source(file))
-    with bounded(), pytest.raises(DataError) as caught:
-        use(file)
-    text = str(caught.value)
-    assert str(file) in text
-    assert len(text) < 3000
-    assert all(line.isprintable() for line in text.split("\n"))
+def test_the_corpus_is_refused(file: Path, faults: Faults) -> None:
+    with faults("a hostile packed data set of the corpus"):
+        assert in_child(lambda: use(file)) == "DataError"
+        in_child(lambda: use_as_source(file))
+        with bounded(), pytest.raises(DataError) as caught:
+            use(file)
+        text = str(caught.value)
+        assert str(file) in text
+        assert len(text) < 3000
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 Make = Callable[[h5py.Group, str], object]

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import re
 import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from faults import Faults
 from power_cut import Recorder
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 from watched_disk import KINDS, Failing, Observer, watch
+from without_privileges import without_privileges
 
-from pipeline.errors import CacheCorrupt, CacheError
+from pipeline.errors import CacheError
 from pipeline.progress import Lines, duration
 from pipeline.store import TeacherCache, describe, verify_files
 from pipeline.store.artifacts import unfinished
 from pipeline.store.manifest import Manifest
 
-CODES = {"full": errno.ENOSPC, "quota": errno.EDQUOT, "broken": errno.EIO}
+CODES = {
+    errno.ENOSPC: "the disk is full (ENOSPC)",
+    errno.EDQUOT: "the quota is used up (EDQUOT)",
+    errno.EIO: "the disk fails (EIO)",
+}
 SAID = {
     errno.ENOSPC: ("the disk is full", "GB more for the teacher cache", "make room"),
     errno.EDQUOT: ("the disk quota is used up", "GB more for the teacher cache", "make room"),
     errno.EIO: ("the disk failed", "Input/output error", "run the same command again"),
 }
-Record = Callable[[str, object], None]
 
 
 def small(target: Path, **changes: Any) -> Path:
@@ -58,7 +66,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
 
 
-def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing) -> bool:
+def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults: Faults) -> bool:
     """One run in which a call fails, and one that goes on. False if there is no such call."""
     folder.mkdir()
     threads = threading.active_count()
@@ -72,8 +80,20 @@ def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing) -> boo
             error = caught
     if fault.failed is None:
         return False
-    assert threading.active_count() <= threads
-    assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+    with faults(f"{CODES[fault.code]}, {'from a call on' if fault.lasting else 'at a call'}"):
+        assert threading.active_count() <= threads
+        assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
+        explained(folder, whole, fault, error)
+        path = small(folder / "a", wait=False)
+        assert content(path) == whole
+        verify_files(path)
+        assert [each.name for each in folder.iterdir()] == ["a"]
+    return True
+
+
+def explained(folder: Path, whole: dict[str, bytes], fault: Failing, error: CacheError | None) -> None:
+    """The error says what failed, where, and what to do; what is published is whole."""
+    assert fault.failed is not None
     if error is None:  # a failure to tidy up may be passed over: the cache must be whole then
         assert fault.failed.kind in ("unlink", "rmdir", "fsync", "open"), fault.failed
         assert (folder / "a").is_dir()
@@ -82,42 +102,34 @@ def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing) -> boo
         assert all(each in text for each in SAID[fault.code]), text
         assert (str(folder) if fault.lasting else fault.failed.path) in text
         assert not (folder / "a").exists() or content(folder / "a") == whole
-    network = TinyNetwork()
-    path = small(folder / "a", network=network, wait=False)
-    assert content(path) == whole
-    verify_files(path)
-    assert [each.name for each in folder.iterdir()] == ["a"]
-    return True
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("where", ["first", "middle", "last"])
 def test_a_call_that_fails_is_explained_and_the_run_goes_on_later(
-    tmp_path: Path, whole: dict[str, bytes], calls: dict[str, int], kind: str, where: str
+    tmp_path: Path, whole: dict[str, bytes], calls: dict[str, int], kind: str, where: str, faults: Faults
 ) -> None:
     number = {"first": 1, "middle": calls[kind] // 2 + 1, "last": calls[kind]}[where]
     code = {"first": errno.ENOSPC, "middle": errno.EIO, "last": errno.EIO}[where]
-    assert fail_and_go_on(tmp_path / "once", whole, Failing((kind,), number, code, lasting=False))
+    assert fail_and_go_on(tmp_path / "once", whole, Failing((kind,), number, code, lasting=False), faults)
     if where == "middle":
         code = errno.ENOSPC if kind in ("open", "write", "mkdir", "fsync") else errno.EIO
-        assert fail_and_go_on(tmp_path / "lasting", whole, Failing((kind,), number, code, lasting=True))
+        assert fail_and_go_on(tmp_path / "lasting", whole, Failing((kind,), number, code, lasting=True), faults)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-@pytest.mark.parametrize("what", CODES)
+@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
 def test_every_call_that_fails(
-    tmp_path: Path, whole: dict[str, bytes], what: str, lasting: bool, record_property: Record
+    tmp_path: Path, whole: dict[str, bytes], code: int, lasting: bool, faults: Faults
 ) -> None:
-    tried: dict[str, int] = {}
     for kind in KINDS:
-        number = 1
-        while fail_and_go_on(tmp_path / f"{kind}-{number}", whole, Failing((kind,), number, CODES[what], lasting)):
-            shutil.rmtree(tmp_path / f"{kind}-{number}")
+        number, folder = 1, tmp_path / kind
+        while fail_and_go_on(folder, whole, Failing((kind,), number, code, lasting), faults):
+            shutil.rmtree(folder)
             number += 1
-        tried[kind] = number - 1
-        record_property(f"tried: {os.strerror(CODES[what])} at {kind}", number - 1)
-    assert sum(tried.values()) > 150
+        shutil.rmtree(folder)
+    assert sum(tried for tried, _ in faults.counts.values()) > 150
 
 
 def test_a_disk_that_fails_again_and_again_is_got_over_in_the_end(tmp_path: Path, whole: dict[str, bytes]) -> None:
@@ -165,14 +177,39 @@ def test_readers_never_change_a_store_nor_what_is_beside_it(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.EACCES, errno.EPERM])
-def test_a_disk_that_may_not_be_written_to_is_named(tmp_path: Path, whole: dict[str, bytes], code: int) -> None:
-    fault = Failing(KINDS, 1, code, lasting=True)
-    with pytest.MonkeyPatch.context() as patch:
-        watch(patch, tmp_path, fault)
-        with pytest.raises(CacheError, match=r"may not be written to(.|\n)*store\.path") as caught:
-            small(tmp_path / "deep" / "a")
-    assert os.strerror(code) in str(caught.value)
-    assert content(small(tmp_path / "deep" / "a", wait=False)) == whole
+def test_a_disk_that_may_not_be_written_to_is_named(
+    tmp_path: Path, whole: dict[str, bytes], code: int, faults: Faults
+) -> None:
+    for number in (1, 2, 50, 150):
+        folder = tmp_path / str(number)
+        with pytest.MonkeyPatch.context() as patch, faults("the disk becomes read-only (EROFS, EACCES, EPERM)"):
+            watch(patch, tmp_path, Failing(KINDS, number, code, lasting=True))
+            with pytest.raises(CacheError, match=r"may not be written to(.|\n)*store\.path") as caught:
+                small(folder / "a")
+            assert os.strerror(code) in str(caught.value)
+            assert str(folder) in str(caught.value)
+            patch.undo()
+            assert content(small(folder / "a", wait=False)) == whole
+
+
+def test_a_store_whose_permissions_forbid_writing_is_read(tmp_path: Path, faults: Faults) -> None:
+    """As `chmod -R a-w` leaves it: it is opened, read, described and verified; and no cache is made beside it."""
+    path = small(tmp_path / "a")
+    everything = [tmp_path, *tmp_path.rglob("*")]
+    for each in everything:
+        each.chmod(each.stat().st_mode & ~0o222)
+    try:
+        with without_privileges(), faults("a store that may only be read"):
+            teacher = TeacherCache.open(path)
+            assert teacher.read(1, np.arange(teacher.count)).logits.isfinite().all()
+            verify_files(path)
+            describe(path)
+            assert small(path) == path  # it is there already
+            with pytest.raises(CacheError, match="may not be written to"):
+                small(tmp_path / "b")
+    finally:
+        for each in everything:
+            each.chmod(each.stat().st_mode | 0o200)
 
 
 class Clock:
@@ -185,23 +222,37 @@ class Clock:
         return self._real() + float(self._random.normal(0, 1e6))
 
 
-@pytest.mark.parametrize("seed", range(3))
+class Calendar:
+    """The `datetime` of a machine whose clock jumps by days."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = np.random.default_rng(seed)
+
+    def now(self, zone: tzinfo) -> datetime:
+        return datetime.now(zone) + timedelta(days=float(self._random.normal(0, 1000)))
+
+
+@pytest.mark.parametrize("seed", range(5))
 def test_a_clock_that_jumps_changes_no_byte_and_no_rate(
-    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, seed: int, capsys: Any
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, seed: int, capsys: Any, faults: Faults
 ) -> None:
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, faults("clocks that jump back and forth"):
         for number, name in enumerate(("time", "monotonic", "perf_counter")):
             patch.setattr(time, name, Clock(getattr(time, name), seed * 10 + number))
+        for module in ("provenance", "scratch"):
+            patch.setattr(f"pipeline.store.{module}.datetime", Calendar(seed))
         with pytest.raises(KeyboardInterrupt):
             small(tmp_path / "a", progress=Interrupting(7))
         path = small(tmp_path / "a", progress=Lines(every=0.0))
-    assert content(path) == whole
-    provenance = Manifest.read(path).provenance
-    assert len(provenance["runs"]) == 2
-    assert all(run["seconds"] >= 0 for run in provenance["runs"])
-    assert provenance["seconds"] >= 0
-    assert provenance["views_per_second"] is None or provenance["views_per_second"] >= 0
-    assert re.search(r"\s-\d", capsys.readouterr().err) is None
+        verify_files(path)
+        assert content(path) == whole
+        describe(path)
+        provenance = Manifest.read(path).provenance
+        assert len(provenance["runs"]) == 2
+        assert all(run["seconds"] >= 0 for run in provenance["runs"])
+        assert provenance["seconds"] >= 0
+        assert provenance["views_per_second"] is None or provenance["views_per_second"] >= 0
+        assert re.search(r"\s-\d", capsys.readouterr().err) is None
 
 
 class Interrupting(Lines):
@@ -215,7 +266,10 @@ class Interrupting(Lines):
         super().advance(amount, note)
         self._left -= amount
         if self._left <= 0:
-            raise KeyboardInterrupt
+            self.interrupt()
+
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
 
 
 def test_a_duration_is_never_negative() -> None:
@@ -223,80 +277,81 @@ def test_a_duration_is_never_negative() -> None:
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_a_file_that_was_cut_off_is_noticed(tmp_path: Path, compression: Any) -> None:
+def test_a_file_that_was_cut_off_is_noticed(tmp_path: Path, compression: Any, faults: Faults) -> None:
     path = small(tmp_path / "a", compression=compression)
-    cut_off_everywhere(path, lambda size: {0, 3, size // 2, size - 4, size - 1})
+    cut_off_everywhere(path, lambda size: {0, 3, size // 2, size - 4, size - 1}, faults)
 
 
 @pytest.mark.long
-def test_a_file_that_was_cut_off_anywhere_is_noticed(tmp_path: Path, record_property: Record) -> None:
-    tried = cut_off_everywhere(small(tmp_path / "a"), lambda size: set(range(size)))
-    record_property("tried: a file of a finished cache cut off", tried)
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_file_that_was_cut_off_anywhere_is_noticed(tmp_path: Path, compression: Any, faults: Faults) -> None:
+    chance = random.Random(0)
+    path = small(tmp_path / "a", compression=compression)
+    cut_off_everywhere(path, lambda size: set(chance.sample(range(size), min(size, 60))), faults)
 
 
-def cut_off_everywhere(path: Path, lengths: Callable[[int], set[int]]) -> int:
+def cut_off_everywhere(path: Path, lengths: Callable[[int], set[int]], faults: Faults) -> None:
     """Cut files off, one after the other; each is noticed by verify, and none is read as something else."""
-    everything, tried = np.arange(TeacherCache.open(path).count), 0
+    everything = np.arange(TeacherCache.open(path).count)
     right = {view: TeacherCache.open(path).read_encoded(view, everything).arrays for view in range(2)}
     kinds = {file.relative_to(path).parts[0]: file for file in sorted(path.rglob("*")) if file.is_file()}
     for file in kinds.values():
         data = file.read_bytes()
         for length in sorted(lengths(len(data)) & set(range(len(data)))):
-            tried += 1
             file.write_bytes(data[:length])
-            with pytest.raises(CacheError):
-                verify_files(path)
-            try:
-                teacher = TeacherCache.open(path)
-                for view, arrays in right.items():
-                    for name, array in teacher.read_encoded(view, everything).arrays.items():
-                        assert array.numpy().tobytes() == arrays[name].numpy().tobytes()
-            except CacheError:
-                pass
+            with faults("a file of a finished cache cut off"):
+                with pytest.raises(CacheError):
+                    verify_files(path)
+                with suppress(CacheError):
+                    teacher = TeacherCache.open(path)
+                    for view, arrays in right.items():
+                        for name, array in teacher.read_encoded(view, everything).arrays.items():
+                            assert array.numpy().tobytes() == arrays[name].numpy().tobytes()
             file.write_bytes(data)
     verify_files(path)
-    return tried
 
 
 @pytest.mark.parametrize("compression", [None, "zstd"])
-def test_unfinished_work_that_was_cut_off_is_done_again(tmp_path: Path, compression: Any) -> None:
+def test_unfinished_work_that_was_cut_off_is_done_again(tmp_path: Path, compression: Any, faults: Faults) -> None:
     whole = content(small(tmp_path / "whole", compression=compression))
     generator = np.random.default_rng(0)
-    for number in range(4):
+    for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             small(tmp_path / "a", progress=Interrupting(6), compression=compression)
         (folder,) = unfinished(tmp_path / "a")
         for file in sorted(file for file in folder.rglob("*") if file.is_file() and file.name != "runs.json"):
             if generator.random() < 0.5:
                 os.truncate(file, int(generator.integers(0, file.stat().st_size + 1)))
-        try:
+        with faults("files of unfinished work cut off"):
             path = small(tmp_path / "a", compression=compression)
-        except CacheCorrupt as error:  # the ledger's first lines, of which none is torn by anything but a person
-            assert "ledger" in str(error), number  # noqa: PT017
-            shutil.rmtree(folder)
-            path = small(tmp_path / "a", compression=compression)
-        assert {k: v for k, v in content(path).items() if k != "ledger.jsonl"} == {
-            k: v for k, v in whole.items() if k != "ledger.jsonl"
-        }
-        verify_files(path)
+            assert {k: v for k, v in content(path).items() if k != "ledger.jsonl"} == {
+                k: v for k, v in whole.items() if k != "ledger.jsonl"
+            }
+            verify_files(path)
         shutil.rmtree(path)
 
 
-def test_a_lock_whose_holder_was_killed_is_free(tmp_path: Path, whole: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("views", [1, 4, 7, 10])
+def test_a_lock_whose_holder_was_killed_is_free(
+    tmp_path: Path, whole: dict[str, bytes], views: int, faults: Faults
+) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
 
-        class Waiting(Lines):
-            def advance(self, amount: int, note: str = "") -> None:
+        class Waiting(Interrupting):
+            def interrupt(self) -> None:
                 os.write(writer, b"x")
                 time.sleep(1000)
 
-        small(tmp_path / "a", progress=Waiting())
+        small(tmp_path / "a", progress=Waiting(views))
         os._exit(1)
-    os.read(reader, 1)
+    os.close(writer)
+    assert os.read(reader, 1) == b"x"
+    os.close(reader)
     with pytest.raises(CacheError, match=f"process {child} on"):
         small(tmp_path / "a", wait=False)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    assert content(small(tmp_path / "a", wait=False)) == whole
+    with faults("a lock whose holder was killed"):
+        assert content(small(tmp_path / "a", wait=False)) == whole

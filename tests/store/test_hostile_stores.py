@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults import Faults
 from hostile import Raw, bounded, changed_bytes, corpus, deep, dumps, few, many, mutated
 from hypothesis import given
 from hypothesis import strategies as st
@@ -91,25 +92,28 @@ def survives(path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", corpus("manifest"), ids=lambda file: file.stem)
-def test_the_corpus_of_manifests_is_refused(copied: Path, file: Path) -> None:
+def test_the_corpus_of_manifests_is_refused(copied: Path, file: Path, faults: Faults) -> None:
     put(copied, file.read_bytes())
-    with bounded(), pytest.raises((CacheCorrupt, CacheMismatch)) as caught:
-        TeacherCache.open(copied)
-    check(caught.value)
-    assert str(copied) in str(caught.value)
-    assert "another schema" not in str(caught.value), "the corpus is of an earlier schema: nothing else was looked at"
-    with bounded(), pytest.raises((CacheCorrupt, CacheMismatch)):
-        verify_files(copied)
-    with bounded(), pytest.raises((CacheCorrupt, CacheMismatch)):
-        describe(copied)
+    with faults("a hostile manifest of the corpus"):
+        with bounded(), pytest.raises((CacheCorrupt, CacheMismatch)) as caught:
+            TeacherCache.open(copied)
+        check(caught.value)
+        text = str(caught.value)
+        assert str(copied) in text
+        assert "another schema" not in text, "the corpus is of an earlier schema: nothing else was looked at"
+        with bounded(), pytest.raises((CacheCorrupt, CacheMismatch)):
+            verify_files(copied)
+        with bounded(), pytest.raises((CacheCorrupt, CacheMismatch)):
+            describe(copied)
 
 
 @pytest.mark.parametrize("file", corpus("ledger"), ids=lambda file: file.stem)
-def test_the_corpus_of_ledgers_is_refused(copied: Path, file: Path) -> None:
+def test_the_corpus_of_ledgers_is_refused(copied: Path, file: Path, faults: Faults) -> None:
     shutil.copyfile(file, copied / LEDGER)
-    with bounded(), pytest.raises(CacheCorrupt) as caught:
-        verify_files(copied)
-    check(caught.value)
+    with faults("a hostile ledger of the corpus"):
+        with bounded(), pytest.raises(CacheCorrupt) as caught:
+            verify_files(copied)
+        check(caught.value)
 
 
 GONE_ON_FROM = (
@@ -281,12 +285,13 @@ def replace(path: Path, kind: str, elsewhere: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["logits/c/0/1/0", "logits/c/0", "logits", "head/weight/c/0/0", "features"])
-def test_links_out_of_a_store_are_not_followed(copied: Path, tmp_path: Path, place: str) -> None:
+def test_links_out_of_a_store_are_not_followed(copied: Path, tmp_path: Path, place: str, faults: Faults) -> None:
     replace(copied / place, "link", tmp_path)
-    with pytest.raises(CacheCorrupt, match=r"symbolic link(.|\n)*away(.|\n)*cache\.type"):
-        use(copied)
-    with pytest.raises(CacheCorrupt, match="a symbolic link, or behind one"):
-        verify_files(copied)
+    with faults("a link that leads out of a store"):
+        with pytest.raises(CacheCorrupt, match=r"symbolic link(.|\n)*away(.|\n)*cache\.type"):
+            use(copied)
+        with pytest.raises(CacheCorrupt, match="a symbolic link, or behind one"):
+            verify_files(copied)
 
 
 def test_a_store_behind_a_link_is_read(store: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults import Faults
 from store_standins import TinySamples, TinyViews, cache
 
 from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished
@@ -47,7 +48,7 @@ def test_a_whole_cache_is_whole(store: Path) -> None:
     assert report.bytes == sum((store / name).stat().st_size for name in files(store))
 
 
-def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(copied: Path) -> None:
+def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(copied: Path, faults: Faults) -> None:
     """Every file, at random places; in the small files that say what the others are, many more."""
     generator, trials = random.Random(0), 0
     for name in files(copied):
@@ -57,7 +58,8 @@ def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(copied:
             damaged = bytearray(whole)
             damaged[place] ^= generator.randrange(1, 256)
             (copied / name).write_bytes(damaged)
-            assert list(check_files(copied).damaged) == [name], f"byte {place} of {name}"
+            with faults("a changed byte of any file, found by `verify`"):
+                assert list(check_files(copied).damaged) == [name], f"byte {place} of {name}"
             trials += 1
         (copied / name).write_bytes(whole)
     assert trials >= TRIALS
