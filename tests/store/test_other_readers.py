@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
+from faults import Faults
 from numpy.typing import NDArray
 from store_standins import TinyNetwork, TinySamples, cache
 from test_encoded_caches import ENCODINGS_OF_CACHES, written
@@ -92,6 +94,22 @@ def test_every_array_is_read_as_we_read_it(stores: list[Path], read: Callable[[P
             assert got.dtype == expected.dtype, (path, name)
             assert got.shape == expected.shape, (path, name)
             assert got.tobytes() == expected.tobytes(), (path, name)
+
+
+@pytest.mark.parametrize("read", READERS, ids=lambda read: read.__name__)
+def test_a_changed_byte_is_noticed(
+    stores: list[Path], tmp_path: Path, read: Callable[[Path, str], Array], faults: Faults
+) -> None:
+    copied = shutil.copytree(stores[0], tmp_path / "copied.zarr")
+    file = copied / "logits/c/1/1/0"
+    data = bytearray(file.read_bytes())
+    data[7] ^= 1
+    file.write_bytes(data)
+    with (
+        faults("a changed byte of a chunk, found by other readers"),
+        pytest.raises(ValueError, match=r"(?i)checksum|digest mismatch|corruption"),
+    ):
+        read(copied, "logits")
 
 
 def test_axes_have_names_by_which_parts_find_each_other(stores: list[Path]) -> None:
