@@ -66,7 +66,7 @@ def calls(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     return {kind: kinds.count(kind) for kind in KINDS if kind in kinds}
 
 
-def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults: Faults) -> bool:
+def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults: Faults, **changes: Any) -> bool:
     """One run in which a call fails, and one that goes on. False if there is no such call."""
     folder.mkdir()
     threads = threading.active_count()
@@ -75,7 +75,7 @@ def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults
     with pytest.MonkeyPatch.context() as patch:
         watch(patch, folder, fault)
         try:
-            small(folder / "a")
+            small(folder / "a", **changes)
         except CacheError as caught:
             error = caught
     if fault.failed is None:
@@ -84,7 +84,7 @@ def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults
         assert threading.active_count() <= threads
         assert len(list(Path("/proc/self/fd").iterdir())) <= descriptors
         explained(folder, whole, fault, error)
-        path = small(folder / "a", wait=False)
+        path = small(folder / "a", wait=False, **changes)
         assert content(path) == whole
         verify_files(path)
         assert [each.name for each in folder.iterdir()] == ["a"]
@@ -95,7 +95,8 @@ def explained(folder: Path, whole: dict[str, bytes], fault: Failing, error: Cach
     """The error says what failed, where, and what to do; what is published is whole."""
     assert fault.failed is not None
     if error is None:  # a failure to tidy up may be passed over: the cache must be whole then
-        assert fault.failed.kind in ("unlink", "rmdir", "fsync", "open"), fault.failed
+        there = fault.failed.kind == "mkdir" and not fault.failed.new
+        assert there or fault.failed.kind in ("unlink", "rmdir", "fsync", "open"), fault.failed
         assert (folder / "a").is_dir()
     else:
         text = str(error)
@@ -110,7 +111,7 @@ def test_a_call_that_fails_is_explained_and_the_run_goes_on_later(
     tmp_path: Path, whole: dict[str, bytes], calls: dict[str, int], kind: str, where: str, faults: Faults
 ) -> None:
     number = {"first": 1, "middle": calls[kind] // 2 + 1, "last": calls[kind]}[where]
-    code = {"first": errno.ENOSPC, "middle": errno.EIO, "last": errno.EIO}[where]
+    code = {"first": errno.EDQUOT, "middle": errno.ENOSPC, "last": errno.EIO}[where]
     assert fail_and_go_on(tmp_path / "once", whole, Failing((kind,), number, code, lasting=False), faults)
     if where == "middle":
         code = errno.ENOSPC if kind in ("open", "write", "mkdir", "fsync") else errno.EIO
@@ -119,13 +120,14 @@ def test_a_call_that_fails_is_explained_and_the_run_goes_on_later(
 
 @pytest.mark.long
 @pytest.mark.parametrize("lasting", [False, True], ids=["once", "lasting"])
-@pytest.mark.parametrize("code", CODES, ids=errno.errorcode.get)
-def test_every_call_that_fails(
-    tmp_path: Path, whole: dict[str, bytes], code: int, lasting: bool, faults: Faults
-) -> None:
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+def test_every_call_that_fails(tmp_path: Path, code: int, lasting: bool, faults: Faults) -> None:
+    """Of a still smaller job: two row blocks of one view."""
+    tiny = {"samples": TinySamples(2), "views": TinyViews(count=1), "rows_per_block": 1, "micro_batch": 1}
+    whole = content(small(tmp_path / "whole", **tiny))
     for kind in KINDS:
         number, folder = 1, tmp_path / kind
-        while fail_and_go_on(folder, whole, Failing((kind,), number, code, lasting), faults):
+        while fail_and_go_on(folder, whole, Failing((kind,), number, code, lasting), faults, **tiny):
             shutil.rmtree(folder)
             number += 1
         shutil.rmtree(folder)

@@ -227,21 +227,22 @@ whole = content(cache(folder / "whole"))
 kills = survived = 0
 if mode == "two":
     # Both begin to wait for a folder, and go when it is there.
-    def begin():
-        while not (folder / "go").exists():
-            time.sleep(0.001)
-    def both(number):
+    def one(place, samples, number):
         child = os.fork()
         if child == 0:
-            begin()
+            while not (place / "go").exists():
+                time.sleep(0.001)
             messages = []
-            cache(folder / "shared", samples=TinySamples(step), notify=messages.append)
-            (folder / f"said-{number}").write_text("".join(messages))
+            cache(place / "shared", samples=TinySamples(samples), notify=messages.append)
+            (place / f"said-{number}").write_text("".join(messages))
             os._exit(0)
         return child
-    children = [both(number) for number in range(2)]
-    (folder / "go").mkdir()
-    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
+    for samples in range(400, 400 - step, -1):
+        place = folder / str(samples)
+        place.mkdir()
+        children = [one(place, samples, number) for number in range(2)]
+        (place / "go").mkdir()
+        assert [os.waitpid(child, 0)[1] for child in children] == [0, 0]
     sys.exit()
 if mode == "times":
     generator = random.Random(0)
@@ -302,28 +303,27 @@ def kill(folder: Path, mode: str, number: int, faults: Faults) -> int:
     return tried
 
 
-def two_at_once(folder: Path, samples: int, whole: dict[str, bytes], faults: Faults) -> None:
-    """Two processes begin to make the same cache at the same moment."""
-    folder.mkdir()
-    with faults("two writers at the same moment"):
-        fork(folder, "two", samples)
-        said = [(folder / f"said-{number}").read_text() for number in range(2)]
-        assert sorted("waiting" in text or "there already" in text for text in said) == [False, True]
-        verify_files(folder / "shared")
-        assert content(folder / "shared") == whole
-        assert [path.name for path in folder.iterdir() if "partial" in path.name] == []
+def two_at_once(folder: Path, times: int, faults: Faults) -> None:
+    """Two processes begin to make the same cache at the same moment; so many times, of 400 samples, 399, ..."""
+    fork(folder, "two", times)
+    for samples in range(400, 400 - times, -1):
+        place = folder / str(samples)
+        with faults("two writers at the same moment"):
+            said = [(place / f"said-{number}").read_text() for number in range(2)]
+            assert sorted("waiting" in text or "there already" in text for text in said) == [False, True]
+            verify_files(place / "shared")
+            alone = cache(folder / f"alone-{samples}", samples=TinySamples(samples))
+            assert content(place / "shared") == content(alone)
+            assert [path.name for path in place.iterdir() if "partial" in path.name] == []
 
 
 def test_of_two_processes_the_second_waits_and_finds_it_done(tmp_path: Path, faults: Faults) -> None:
-    whole = content(cache(tmp_path / "whole", samples=TinySamples(400)))
-    two_at_once(tmp_path / "two", 400, whole, faults)
+    two_at_once(tmp_path, 1, faults)
 
 
 @pytest.mark.long
-def test_of_two_processes_the_second_waits_whenever_it_comes(tmp_path: Path, faults: Faults) -> None:
-    for number in range(20):
-        whole = content(cache(tmp_path / f"whole-{number}", samples=TinySamples(1 + 10 * number)))
-        two_at_once(tmp_path / f"two-{number}", 1 + 10 * number, whole, faults)
+def test_of_two_processes_the_second_waits_and_finds_it_done_again_and_again(tmp_path: Path, faults: Faults) -> None:
+    two_at_once(tmp_path, 30, faults)
 
 
 def test_killed_at_some_moments_it_ends_with_the_same_bytes(tmp_path: Path, faults: Faults) -> None:

@@ -23,7 +23,7 @@ import pytest
 class Call(NamedTuple):
     """A change: `open` (for writing), `write`, `truncate`, `fsync`, `rename`, `unlink`, `mkdir`, `rmdir`, `link`.
 
-    path: what it is about; to: the second path of a rename or link. new: whether `open` made the file.
+    path: what it is about; to: the second path of a rename or link. new: whether `open` or `mkdir` made something.
     """
 
     kind: str
@@ -157,7 +157,9 @@ def watch(patch: pytest.MonkeyPatch, folder: Path, observer: Observer) -> None:
     def one(kind: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def watched(path: Any, *arguments: Any, dir_fd: int | None = None, **options: Any) -> Any:
             more = options if dir_fd is None else {**options, "dir_fd": dir_fd}
-            return see(Call(kind, absolute(path, dir_fd)), lambda: real(path, *arguments, **more))
+            full = absolute(path, dir_fd)
+            call = Call(kind, full, new=kind == "mkdir" and not os.path.lexists(full))
+            return see(call, lambda: real(path, *arguments, **more))
 
         return watched
 
