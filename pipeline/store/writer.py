@@ -30,6 +30,7 @@ class CacheWriter:
         self._queue: queue.Queue[tuple[str, Chunks] | None] = queue.Queue(QUEUE)
         self._error: BaseException | None = None
         self._abandon = False
+        self._finished = threading.Event()
         self._thread = threading.Thread(target=self._run, name="cache-writer")
 
     def __enter__(self) -> Self:
@@ -55,18 +56,26 @@ class CacheWriter:
         """Wait for the thread; it never outlives this call, for the workspace is let go after it."""
         interrupted: KeyboardInterrupt | None = None
         asked = False
-        while self._thread.is_alive():
+        # Not by join and is_alive alone: Python takes a thread for ended once Ctrl-C has interrupted a join of it.
+        while not self._finished.is_set():
             try:
                 if not asked:
                     self._queue.put(None)
                     asked = True
-                self._thread.join()
+                self._finished.wait()
             except KeyboardInterrupt as error:
                 interrupted, self._abandon = error, True
+        self._thread.join()
         if interrupted is not None:
             raise interrupted
 
     def _run(self) -> None:
+        try:
+            self._write()
+        finally:
+            self._finished.set()
+
+    def _write(self) -> None:
         while (item := self._queue.get()) is not None:
             if self._error is None and not self._abandon:
                 unit, chunks = item
