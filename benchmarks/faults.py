@@ -8,8 +8,8 @@ that was half written was taken for whole; and if the next run ended with the by
 what is finished is survived if `verify` names it and no reader takes it for the teacher's answers. A test ends with the
 first fault that it does not survive, and this command with exit code 1.
 
-It needs the packages of the extra `dev`, and took 26 minutes on two busy cores; --quick, which leaves the long tests out,
-three.
+It needs the packages of the extra `dev`, and took 26 minutes on two busy cores; --quick, which leaves the
+long tests out, three.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def _explained(workspace: LocalWorkspace) -> Iterator[None]:
         yield
     except OSError as error:
         folder, goes_on = workspace.folder, "run the same command again: it goes on after the units that are finished"
-        where = Path(error.filename or folder)
+        where, near = Path(error.filename or folder).absolute(), folder.parent.absolute()
         if error.errno in FULL:
             plan = workspace.plan
             needed = plan.total_bytes - sum(plan.unit_bytes(unit) for unit in workspace.units)
@@ -234,7 +234,7 @@ def _explained(workspace: LocalWorkspace) -> Iterator[None]:
                 fix=f"make room and {goes_on}",
             ) from error
         # What cannot be read elsewhere, of the data say, is somebody else's to explain.
-        ours = where.is_relative_to(folder.parent) or where in folder.parents
+        ours = where.is_relative_to(near) or where in near.parents
         if error.errno in FAILED and error.filename and ours:
             what, fix = FAILED[error.errno]
             raise CacheError(what, where=where, got=error.strerror, fix=f"{fix} and {goes_on}") from error

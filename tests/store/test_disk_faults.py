@@ -134,6 +134,24 @@ def test_every_call_that_fails(tmp_path: Path, code: int, lasting: bool, faults:
     assert sum(tried for tried, _ in faults.counts.values()) > 150
 
 
+def test_a_relative_path_is_explained_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 10, 100):
+        with pytest.MonkeyPatch.context() as patch:
+            watch(patch, tmp_path, Failing(KINDS, number, errno.EIO, lasting=True))
+            with pytest.raises(CacheError, match="the disk failed"):
+                small(Path("deep/a"))
+
+
+def test_data_that_cannot_be_read_are_not_called_the_cache(tmp_path: Path) -> None:
+    class Forbidden(TinySamples):
+        def read(self, samples: Any) -> Any:
+            raise PermissionError(errno.EACCES, "Permission denied", "/data/images.h5")
+
+    with pytest.raises(PermissionError):
+        small(tmp_path / "a", samples=Forbidden(5))
+
+
 def test_a_disk_that_fails_again_and_again_is_got_over_in_the_end(tmp_path: Path, whole: dict[str, bytes]) -> None:
     """Every run fails a little later than the one before; in the end there is nothing left to compute."""
     batches = []
