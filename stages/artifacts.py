@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.data import Samples
 from pipeline.models import Network
 from pipeline.signals import SignalsConfig
-from pipeline.store import StorePlan, expected_plan
+from pipeline.store import RemotePath, StorePath, StorePlan, expected_plan, units_begun
 from pipeline.store.artifacts import unfinished
 from pipeline.store.ledger import Ledger
 from pipeline.views import Views
@@ -25,7 +25,7 @@ class Artifact:
     """
 
     name: str
-    path: Path
+    path: StorePath
     bytes: int
     remaining: int
 
@@ -76,7 +76,7 @@ def artifacts_of(bound: Bound, caches: dict[str, StorePlan]) -> list[Artifact]:
     return artifacts
 
 
-def _remaining(path: Path, plan: StorePlan) -> int:
+def _remaining(path: StorePath, plan: StorePlan) -> int:
     """Bytes of a cache that are still to be written: nothing if there is one, all but the units of an unfinished one.
 
     Which of several unfinished ones is of these settings is not known without reading all pixels: the one that is
@@ -84,6 +84,8 @@ def _remaining(path: Path, plan: StorePlan) -> int:
     """
     if path.exists():
         return 0
+    if isinstance(path, RemotePath):
+        return plan.total_bytes - sum(map(plan.unit_bytes, units_begun(path, plan)))
     files = {unit: names.keys() for unit, names in plan.chunk_files()}
     done = (
         sum(plan.unit_bytes(unit) for unit, names in Ledger(folder).units.items() if files.get(unit) == names.keys())

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt
 
 from pipeline.config import Section
 from pipeline.signals import Mean
-from pipeline.store import StoreConfig
+from pipeline.store import StoreConfig, StorePath
 from stages.caches import cache_paths
 
 
@@ -36,7 +35,7 @@ class CacheConfig(Section):
     signals of their own.
     """
 
-    path: Path
+    path: StorePath
     views: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), BeforeValidator(_numbers)] | None = None
     role: Literal["teacher", "mean-logits", "mean-probabilities"] = "teacher"
 
@@ -60,7 +59,7 @@ def mean_of(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
     return next((cache.role for cache in caches or () if cache.role != "teacher"), None)
 
 
-def judges(store: StoreConfig, caches: Caches | None) -> list[Path]:
+def judges(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
     """The stores beside which lie those that students are compared with: for every teacher at least one.
 
     The first, which is of the experiment's own teacher, and each of another teacher.
@@ -69,7 +68,7 @@ def judges(store: StoreConfig, caches: Caches | None) -> list[Path]:
     return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.role != "teacher"]
 
 
-def caches_read(store: StoreConfig, caches: Caches | None) -> dict[str, list[Path]]:
+def caches_read(store: StoreConfig, caches: Caches | None) -> dict[str, list[StorePath]]:
     """The stores that students learn from, and those of holdout and evaluated split that they are compared with."""
     beside = [cache_paths(path) for path in judges(store, caches)]
     compared = {what: [paths[what] for paths in beside] for what in ("holdout", "evaluation")}

@@ -20,6 +20,7 @@ from pipeline.views import ViewsConfig
 from stages.caches import Cached, cache_paths, caches_of
 from stages.inputs import Source
 from stages.parts import Data, EvaluateConfig, build
+from stages.pointers import write_pointer
 
 Part = Literal["all", "training", "evaluation"]
 
@@ -70,6 +71,7 @@ def run(
                 wait=wait,
             )
             cache = TeacherCache.open(path)
+            write_pointer(cache)
             print(f"{path}: {len(cache.views)} views of {cache.count:,} samples ({name})")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.data import Samples
 from pipeline.models import TeacherConfig
 from pipeline.signals import LogitsConfig, SignalsConfig
-from pipeline.store import data_identity, encodings_identity, teacher_identity, views_identity
+from pipeline.store import StorePath, data_identity, encodings_identity, teacher_identity, views_identity
 from pipeline.views import Views
 from stages.parts import Data, EvaluateConfig, build, evaluated_split, one_view
 
@@ -16,12 +15,12 @@ EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embe
 """What evaluation caches hold: exact logits, for agreement and KL."""
 
 
-def is_there(path: Path) -> bool:
+def is_there(path: StorePath) -> bool:
     """Whether anything is published at a cache's path."""
     return path.exists()
 
 
-def cache_paths(store: Path) -> dict[str, Path]:
+def cache_paths(store: StorePath) -> dict[str, StorePath]:
     """A store of training samples, and beside it, with their logits alone, those of holdout and evaluated split.
 
     `caches/name.zarr` has `caches/name.holdout.zarr` and `caches/name.evaluation.zarr` beside it.

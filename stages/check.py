@@ -78,7 +78,11 @@ def _show(bound: Bound, plan: Plan) -> None:
         print(f"            {line.rstrip()}")
     print(f"cache     {bound.experiment.store.path}: {size(cache.total_bytes)} in {cache.files:,} files,")
     print(f"          {cache.views * cache.blocks:,} units of work of {cache.rows:,} samples")
-    if cache.files > MANY_FILES:
+    if plan.remote:
+        puts, gets, held = plan.remote
+        print(f"requests  about {puts:,} puts to make it, {gets:,} gets for an epoch of all signals;")
+        print(f"          up to {size(held)} of it in memory in training; DVC tracks a pointer to it")
+    elif cache.files > MANY_FILES:
         print(f"warning: more than {MANY_FILES:,} files make DVC slow; raise store.rows_per_block")
     print(f"students  {plan.runs} runs: {', '.join(bound.students)}")
 

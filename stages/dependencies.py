@@ -29,11 +29,12 @@ MEASURING = (
     "pipeline/evaluation/prediction.py",
 )
 LEARNING = (*PARTS, *MEASURING, "pipeline/training", "stages/learning.py")
-ANSWERS = ("stages/cache_config.py", "stages/caches.py", "stages/reference.py")
+CACHES = ("stages/caches.py", "stages/pointers.py")
+ANSWERS = (*CACHES, "stages/cache_config.py", "stages/reference.py")
 CODE: dict[str, tuple[str, ...]] = {
     "prepare-data": ("pipeline/data", "stages/prepare_data.py"),
     "train-teacher": (*LEARNING, "pipeline/objectives/hard_label.py", "stages/train_teacher.py"),
-    "cache-teacher": (*PARTS, "stages/caches.py", "stages/cache_teacher.py"),
+    "cache-teacher": (*PARTS, *CACHES, "stages/cache_teacher.py"),
     "train-student": (*LEARNING, *ANSWERS, "stages/teachers.py", "stages/train_student.py"),
     "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),

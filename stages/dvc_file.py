@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import read_config, to_yaml
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import write_atomic
-from pipeline.store.artifacts import FINGERPRINT
 from stages.dependencies import CODE, COMMON, written_in
 from stages.experiment import Experiment
 from stages.inputs import Source
+from stages.pointers import stamps, tracked
 
 
 def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str, Any]:
@@ -50,7 +50,8 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         drawn = ["views.operations", "views.seed"]  # how many are cached is nothing to the teacher
         sections = ["data", *network, "teacher_training", *drawn, "evaluate.operations"]
         stage("train-teacher", "train-teacher", "", [data.path], [weights[0].parent], params=sections)
-    written, caches = experiment.caches_written(), experiment.caches_read()
+    written = {what: tracked(path) for what, path in experiment.caches_written().items()}
+    made, caches = set(written.values()), experiment.caches_read()
     sections, inputs = ["data", "teacher", "views", "signals", "store"], [data.path, *weights]
     main = written.pop("training")
     stage("cache-teacher", "cache-teacher", " --part training", inputs, [main], params=sections)
@@ -63,14 +64,14 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             f"train-student-{name}",
             "train-student",
             f" --student ${{item.student}} --objectives {name} --seed ${{item.seed}}",
-            [data.path, *stamps([*caches["training"], *caches.get("holdout", ())])],
+            [data.path, *stamps([*caches["training"], *caches.get("holdout", ())], made)],
             [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
             files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
             params=[*shared, "students.${item.student}", f"objectives.{name}"],
         )
     students = runs.folders(experiment.students, experiment.objectives)
-    evaluated = [data.path, *weights, *stamps(caches["evaluation"]), *students]
+    evaluated = [data.path, *weights, *stamps(caches["evaluation"], made), *students]
     sections = ["data", "teacher", "caches", "evaluate", "runs"]
     stage("evaluate", "evaluate", "", evaluated, [], params=sections)
     stages["evaluate"]["metrics"] = [{runs.evaluation.as_posix(): {"cache": False}}]
@@ -89,15 +90,6 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             for student in students
         ],
     }
-
-
-def stamps(caches: Iterable[Path]) -> list[Path]:
-    """What stands for caches as dependencies: their fingerprints.
-
-    DVC looks at every file of a folder once for each stage that depends on it, and hashes those that it does not
-    know: minutes for thousands of files and a dozen students, hours for terabytes that somebody else made.
-    """
-    return [cache / FINGERPRINT for cache in caches]
 
 
 def run(source: Source, output: Path | None) -> None:

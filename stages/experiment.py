@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import Field
@@ -12,7 +11,7 @@ from pipeline.data import DataConfig
 from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectivesConfig
 from pipeline.signals import SignalsConfig
-from pipeline.store import StoreConfig
+from pipeline.store import StoreConfig, StorePath
 from pipeline.training import TrainConfig
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches, caches_read
@@ -39,11 +38,11 @@ class Experiment(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
     runs: RunsConfig
 
-    def caches_written(self) -> dict[str, Path]:
+    def caches_written(self) -> dict[str, StorePath]:
         """The stores that `cache-teacher` writes, by what they are for."""
         return self._needed(cache_paths(self.store.path))
 
-    def caches_read(self) -> dict[str, list[Path]]:
+    def caches_read(self) -> dict[str, list[StorePath]]:
         """The stores that students learn from and are evaluated by: those written, unless `caches` names others."""
         return self._needed(caches_read(self.store, self.caches))
 

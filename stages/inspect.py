@@ -15,7 +15,7 @@ from pipeline.data import DataConfig, PackedDataset, Samples, select
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
 from pipeline.evaluation.contact_sheet import cache_sheet
 from pipeline.files import write_atomic
-from pipeline.store import StoreConfig, TeacherCache, describe, summary_text, views_config
+from pipeline.store import StoreConfig, StorePath, TeacherCache, describe, summary_text, views_config
 from stages.caches import cache_paths
 from stages.inputs import Source
 from stages.parts import views_of
@@ -43,7 +43,7 @@ class Sheet:
     output: Path | None = None
 
 
-def run(source: Source, path: Path | None, *, sheet: Sheet | None, as_json: bool) -> None:
+def run(source: Source, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
     """Print what the cache at a path is, or those of an experiment; draw the first of them."""
     paths = [path] if path is not None else _paths(source.read(Inputs))
     facts = [each for path in paths for each in describe(path)]
@@ -60,7 +60,7 @@ def run(source: Source, path: Path | None, *, sheet: Sheet | None, as_json: bool
         print(f"{output}: views and what the teacher said of them", file=sys.stderr if as_json else sys.stdout)
 
 
-def _paths(inputs: Inputs) -> list[Path]:
+def _paths(inputs: Inputs) -> list[StorePath]:
     """The caches of an experiment of which there is anything. Raises CacheNotFound if there is none."""
     found, missing = [], []
     for name, path in cache_paths(inputs.store.path).items():

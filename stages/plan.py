@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.store import StorePlan
+from pipeline.store import RemoteCost, RemotePath, StorePlan, remote_cost
 from stages.artifacts import Artifact, artifacts_of, cache_plans
 from stages.binding import Bound
 from stages.disks import Disk, DvcCache, device
@@ -23,6 +23,11 @@ class Plan:
     artifacts: list[Artifact]
     disks: list[Disk]
     runs: int
+
+    @property
+    def remote(self) -> RemoteCost | None:
+        """What the training cache costs on object storage; None if it is not there."""
+        return remote_cost(self.caches["training"]) if isinstance(self.artifacts[0].path, RemotePath) else None
 
     @classmethod
     def of(cls, bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
@@ -47,7 +52,8 @@ class Plan:
             "encodings": plan.encodings,
             "files": plan.files,
             "total_bytes": plan.total_bytes,
-            "free_bytes": self.disks[0].free,
+            "free_bytes": None if self.remote else self.disks[0].free,
+            "requests": self.remote and self.remote._asdict(),
             "student_runs": self.runs,
             "artifacts": [
                 {"name": a.name, "path": a.path.as_posix(), "bytes": a.bytes, "remaining_bytes": a.remaining}
@@ -69,6 +75,8 @@ def _disks(artifacts: Sequence[Artifact], dvc: DvcCache | None) -> list[Disk]:
         disks[device(path)] = replace(disk, needed=disk.needed + needed, copied=disk.copied + copied)
 
     for artifact in artifacts:
+        if isinstance(artifact.path, RemotePath):  # on nobody's disk, and DVC keeps no copy of it
+            continue
         add(artifact.path, artifact.remaining, 0)
         if dvc is not None and artifact.remaining and not dvc.links(artifact.path):
             add(dvc.folder, 0, artifact.bytes)

@@ -15,6 +15,7 @@ from pipeline.store import Manifest, StoreConfig, TeacherCache, fingerprint
 from pipeline.views import Views
 from stages.cache_config import Caches, judges, mean_of
 from stages.caches import EVALUATION_SIGNALS, cache_paths, is_there, required
+from stages.pointers import check_pointer
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ def reference(
     found: dict[str, TeacherCache] = {}
     for index, (main, path) in enumerate(paths):
         cache = TeacherCache.open(path, signals=())
+        check_pointer(cache)
         if index:  # another teacher: not of the configuration, but of the cache that students learn from
             other = Manifest.read(main).identity["teacher"] if is_there(main) else {}
             wanted = {**wanted, "teacher": {**other, "num_classes": classes}}

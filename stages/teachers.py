@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
 from pipeline.models import TeacherConfig
+from pipeline.progress import size
 from pipeline.signals import SignalsConfig
 from pipeline.store import StoreConfig, TeacherCache, differences
 from pipeline.training import FromCaches
@@ -14,6 +15,7 @@ from pipeline.training.answers import CHOOSE, listed
 from stages.cache_config import CacheConfig, Caches, mean_of
 from stages.caches import required
 from stages.parts import Data
+from stages.pointers import check_pointer
 
 
 class Opened(NamedTuple):
@@ -42,6 +44,9 @@ def open_teachers(
     for cache, _, unchecked in opened:
         if unchecked:
             print(f"note: not checked against {cache.path}: {', '.join(unchecked)}")
+        if cache.remote:
+            held = size(cache.held_bytes(opened[0].cache.rows_per_block))
+            print(f"note: {cache.path} is fetched as it is read: up to {held} of it in memory")
     source = put_together(opened, caches)
     if source.mean is not None:
         print(f"{source.mean} of {len(source.teachers)} teachers; all else is the first's, and there is no head")
@@ -71,6 +76,7 @@ def open_caches(
     own: TeacherCache | None = None
     for entry in entries:
         cache = TeacherCache.open(entry.path)
+        check_pointer(cache)
         if own is not None:
             _compare(entry, cache, own)
         if entry.role == "teacher":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.config import Section
 from pipeline.data import DataConfig
@@ -14,7 +13,16 @@ from pipeline.models import TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
-from pipeline.store import Asking, CacheReport, Manifest, StoreConfig, TeacherCache, ask_again, check_files
+from pipeline.store import (
+    Asking,
+    CacheReport,
+    Manifest,
+    StoreConfig,
+    StorePath,
+    TeacherCache,
+    ask_again,
+    check_files,
+)
 from pipeline.views import ViewsConfig
 from stages.caches import Cached, cache_paths, caches_of, required
 from stages.inputs import Source
@@ -32,13 +40,13 @@ class Inputs(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-def run(target: Path | Source, *, role: str, asking: Asking | None, as_json: bool) -> None:
+def run(target: StorePath | Source, *, role: str, asking: Asking | None, as_json: bool) -> None:
     """Verify the files of the cache at a path, or the caches of an experiment with their views and teacher.
 
     role: `training`, `holdout`, `evaluation` or `all`. asking: None leaves it at the files. Raises CacheError, after
     the report, if anything is wrong.
     """
-    if isinstance(target, Path):
+    if not isinstance(target, Source):
         note = "neither views nor teacher were looked at: name their experiment with --config"
         reports = [CacheReport(target, None, check_files(target, Lines()), unchecked=[note])]
     else:
@@ -63,7 +71,7 @@ def run(target: Path | Source, *, role: str, asking: Asking | None, as_json: boo
         )
 
 
-def _there(inputs: Inputs, role: str) -> dict[str, Path]:
+def _there(inputs: Inputs, role: str) -> dict[str, StorePath]:
     """The caches that were named, by what they are for. Of `all`, those there are; a note about the others."""
     paths = cache_paths(inputs.store.path)
     if inputs.data.holdout is None:

@@ -10,5 +10,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from experiment import among, here, road, several, there, travelled
 from faults import faults
+from object_server import bucket, object_server
 
-__all__ = ["among", "faults", "here", "road", "several", "there", "travelled"]
+__all__ = ["among", "bucket", "faults", "here", "object_server", "road", "several", "there", "travelled"]

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import config_options
+from pipeline.commands.options import address, config_options
+
+if TYPE_CHECKING:
+    from pipeline.store import StorePath
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=address)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with what was said.")
@@ -23,7 +26,7 @@ from pipeline.commands.options import config_options
     help="The picture; default: here, named after the cache.",
 )
 def inspect(
-    path: Path | None,
+    path: StorePath | None,
     config: Path,
     overrides: tuple[str, ...],
     as_json: bool,
@@ -40,6 +43,7 @@ def inspect(
     Examples:
       pipeline inspect artifacts/caches/digits.zarr
       pipeline inspect --config configs/cifar100.yaml --json
+      pipeline inspect s3://bucket/caches/digits.zarr
       pipeline inspect artifacts/caches/digits.zarr --views 8 --samples 6 --output views.png
     """
     from stages.inputs import Source
@@ -50,7 +54,7 @@ def inspect(
 
 
 @click.command()
-@click.argument("path", required=False, type=click.Path(path_type=Path))
+@click.argument("path", required=False, type=address)
 @config_options
 @click.option(
     "--cache",
@@ -87,7 +91,7 @@ def inspect(
 @click.pass_context
 def verify(
     context: click.Context,
-    path: Path | None,
+    path: StorePath | None,
     config: Path,
     overrides: tuple[str, ...],
     role: str,

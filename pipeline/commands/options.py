@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+if TYPE_CHECKING:
+    from pipeline.store import StorePath
+
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def address(value: str) -> StorePath:
+    """Where a store lies: a folder, or an address on object storage; what is neither is a mistake in the command."""
+    from pipeline.store import store_path
+
+    try:
+        return store_path(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def config_options(command: Command) -> Command:

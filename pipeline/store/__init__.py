@@ -4,6 +4,7 @@
 """
 
 from pipeline.store.artifacts import finished
+from pipeline.store.begun import units_begun
 from pipeline.store.caching import Runner, cache_teacher, in_process
 from pipeline.store.config import StoreConfig
 from pipeline.store.encoded import EncodedSignals
@@ -21,9 +22,13 @@ from pipeline.store.identity import (
 )
 from pipeline.store.layout import StorePlan, plan
 from pipeline.store.local import LocalWorkspace
+from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote import RemoteWorkspace
+from pipeline.store.requests import RemoteCost, remote_cost
 from pipeline.store.scratch import Scratch, say
+from pipeline.store.store_files import files_at
 from pipeline.store.summary import describe, summary_text
 from pipeline.store.teacher_pass import TeacherPass, chosen_blocks
 from pipeline.store.verify import (
@@ -46,9 +51,13 @@ __all__ = [
     "Limits",
     "LocalWorkspace",
     "Manifest",
+    "RemoteCost",
+    "RemotePath",
+    "RemoteWorkspace",
     "Runner",
     "Scratch",
     "StoreConfig",
+    "StorePath",
     "StorePlan",
     "TeacherCache",
     "TeacherPass",
@@ -63,15 +72,19 @@ __all__ = [
     "differences",
     "encodings_identity",
     "expected_plan",
+    "files_at",
     "fingerprint",
     "finished",
     "in_process",
     "plan",
+    "remote_cost",
     "replay",
     "say",
     "signals_identity",
+    "store_path",
     "summary_text",
     "teacher_identity",
+    "units_begun",
     "verify_files",
     "verify_teacher",
     "views_config",

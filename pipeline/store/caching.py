@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,8 +27,10 @@ from pipeline.store.identity import (
 )
 from pipeline.store.layout import StorePlan, plan
 from pipeline.store.local import LocalWorkspace
+from pipeline.store.location import RemotePath, StorePath
 from pipeline.store.manifest import Manifest
 from pipeline.store.provenance import Runs
+from pipeline.store.remote import RemoteWorkspace
 from pipeline.store.scratch import say
 from pipeline.store.teacher_pass import Precision, TeacherPass
 from pipeline.store.workspace import Workspace
@@ -66,7 +67,7 @@ def cache_teacher(
     views: Views,
     signals: SignalsConfig,
     *,
-    target: Path,
+    target: StorePath,
     precision: Precision = "bfloat16",
     micro_batch: int = 256,
     device: torch.device | str = "auto",
@@ -77,7 +78,7 @@ def cache_teacher(
     replace: bool = False,
     wait: bool = True,
     notify: Callable[[str], None] = say,
-) -> Path:
+) -> StorePath:
     """Make the teacher cache at `target`, going on from what an earlier run finished; returns its path.
 
     A cache of the same identity that is there already is left alone. runner: who computes, if not this process.
@@ -102,7 +103,7 @@ def cache_teacher(
         if finished(target, name):
             notify(f"{target} is there already, with the same fingerprint {name[:16]}")
             return target
-        with LocalWorkspace(target, name, layout, wait=wait, notify=notify) as workspace:
+        with workspace_at(target, name, layout, wait=wait, notify=notify) as workspace:
             if not workspace.done:
                 workspace.refuse_other(replace)
                 workspace.keep_note(IDENTITY, canonical(identity))
@@ -115,6 +116,15 @@ def cache_teacher(
                     run["views"] = _run(runner, teacher, workspace, layout, todo, progress or Silent(), run)
                 _publish(workspace, layout, identity, runs, replace)
     return target
+
+
+def workspace_at(
+    target: StorePath, name: str, layout: StorePlan, *, wait: bool, notify: Callable[[str], None]
+) -> Workspace:
+    """Where the cache with the fingerprint `name` is made, to be published at `target`."""
+    if isinstance(target, RemotePath):
+        return RemoteWorkspace(target, name, layout, wait=wait, notify=notify)
+    return LocalWorkspace(target, name, layout, wait=wait, notify=notify)
 
 
 def _probe(teacher: TeacherPass) -> Signals:

@@ -18,6 +18,7 @@ from pipeline.errors import CacheCorrupt
 from pipeline.files import durable
 from pipeline.store.arrays import ArraySpec
 from pipeline.store.checksum import crc32c
+from pipeline.store.location import StorePath
 
 Compression = Literal["zstd"] | None
 
@@ -27,19 +28,24 @@ ZSTD_LEVEL = 3
 """zstd's own default: float16 features shrink by some ten percent, and no level makes much of that more."""
 
 
-def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = None) -> int:
-    """Write a chunk file, durable but for its name, and return its checksum. Its directory must exist."""
+def chunk_content(elements: NDArray[Any], compression: Compression = None) -> tuple[memoryview, int]:
+    """What a chunk file holds before its checksum, and that."""
     data = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data
     if compression is not None:
         data = memoryview(zstd.compress(data, ZSTD_LEVEL))
-    checksum = crc32c(data)
+    return data, crc32c(data)
+
+
+def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = None) -> int:
+    """Write a chunk file, durable but for its name, and return its checksum. Its directory must exist."""
+    data, checksum = chunk_content(elements, compression)
     with durable(path) as file:
         file.write(data)
         file.write(checksum.to_bytes(CRC_BYTES, "little"))
     return checksum
 
 
-def elements_of(content: NDArray[np.uint8], spec: ArraySpec, compression: Compression, path: Path) -> NDArray[Any]:
+def elements_of(content: NDArray[np.uint8], spec: ArraySpec, compression: Compression, path: StorePath) -> NDArray[Any]:
     """The elements of a checked chunk file: a view of its content, or what that decompresses to.
 
     Never takes more memory than the chunk has: a file that claims to be larger is refused with CacheCorrupt.
@@ -68,6 +74,11 @@ def _frame_content_size(frame: NDArray[np.uint8]) -> int | None:
     return size if width else None
 
 
+def most_bytes(spec: ArraySpec) -> int:
+    """Of a chunk file: Zstandard makes what it cannot compress larger by at most a 256th and some bytes."""
+    return spec.chunk_bytes + spec.chunk_bytes // 256 + 1024
+
+
 def stored_checksum(path: Path) -> int:
     """The checksum at the end of a chunk file, taken on trust; -1 if the file is too short to have one."""
     with path.open("rb") as file:
@@ -77,7 +88,7 @@ def stored_checksum(path: Path) -> int:
         return int.from_bytes(file.read(CRC_BYTES), "little")
 
 
-def check_chunk(content: memoryview | bytes, path: Path) -> int:
+def check_chunk(content: memoryview | bytes, path: StorePath) -> int:
     """The checksum of a chunk file with this content. Raises CacheCorrupt if it is not the stored one."""
     view = memoryview(content)
     checksum = crc32c(view[:-CRC_BYTES])
@@ -87,7 +98,7 @@ def check_chunk(content: memoryview | bytes, path: Path) -> int:
     return checksum
 
 
-def damaged(path: Path, *, expected: object, got: object) -> CacheCorrupt:
+def damaged(path: StorePath, *, expected: object, got: object) -> CacheCorrupt:
     """The error of a chunk file that is not as it was written."""
     return CacheCorrupt(
         "a chunk file of the teacher cache is damaged",

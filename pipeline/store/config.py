@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import PositiveInt
 
 from pipeline.config import Section
+from pipeline.store.location import StorePath
 
 
 class StoreConfig(Section):
     """Where the cache lies, and how it is cut into files.
 
+    path: a folder, or an address on object storage: `s3://bucket/caches/name.zarr`.
     rows_per_block: samples in a chunk file, None to choose. compression: `zstd` for archives and remote stores; a
     store without is read in place.
     """
 
-    path: Path
+    path: StorePath
     rows_per_block: PositiveInt | None = None
     compression: Literal["zstd"] | None = None

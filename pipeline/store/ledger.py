@@ -46,26 +46,35 @@ def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes
     return b"".join(encode_line(unit, units[unit]) for unit in order)
 
 
+def decode(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], int]:
+    """The units of a ledger, and the bytes of its whole lines: a last line may be torn.
+
+    Raises CacheCorrupt for a damaged line that is not the last.
+    """
+    units: dict[str, dict[str, int]] = {}
+    end = 0
+    for number, line in enumerate(io.BytesIO(content), start=1):
+        entry = decode_line(line) if len(line) <= LONGEST_LINE else None
+        if entry is None and end + len(line) < len(content):
+            raise CacheCorrupt(
+                "a line of the ledger is damaged",
+                where=f"{where}, line {number}",
+                fix="delete the line to have its unit computed again",
+            )
+        if entry is not None:
+            units[entry[0]] = entry[1]
+            end += len(line)
+    return units, end
+
+
 class Ledger:
     """The finished units of the store in `folder`, as read when opened and as appended since."""
 
     def __init__(self, folder: Path) -> None:
         """Read the ledger, if there is one. Raises CacheCorrupt for a damaged line that is not the last."""
         self.path = folder / NAME
-        self.units: dict[str, dict[str, int]] = {}
         content = self._content()
-        self._end = 0
-        for number, line in enumerate(io.BytesIO(content), start=1):
-            entry = decode_line(line) if len(line) <= LONGEST_LINE else None
-            if entry is None and self._end + len(line) < len(content):
-                raise CacheCorrupt(
-                    "a line of the ledger is damaged",
-                    where=f"{self.path}, line {number}",
-                    fix="delete the line to have its unit computed again",
-                )
-            if entry is not None:
-                self.units[entry[0]] = entry[1]
-                self._end += len(line)
+        self.units, self._end = decode(content, self.path)
         self._torn = self._end < len(content)
 
     def _content(self) -> bytes:

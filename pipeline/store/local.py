@@ -24,11 +24,8 @@ from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.ledger import Ledger, whole
 from pipeline.store.provenance import RUNS
 from pipeline.store.scratch import Scratch
-from pipeline.store.workspace import Chunks
+from pipeline.store.workspace import MOST_OF_NOTE, Chunks
 from pipeline.untrusted import NOT_READ, read_file
-
-MOST_BYTES = 4 << 20
-"""Of a note."""
 
 SEEN_SECONDS = 10.0
 """After which what a worker wrote is to be seen here: network file systems remember for a while what was not there."""
@@ -153,7 +150,7 @@ class LocalWorkspace:
         """The content of a file beside the units."""
         path = self.folder / name
         try:
-            return read_file(path, MOST_BYTES)
+            return read_file(path, MOST_OF_NOTE)
         except FileNotFoundError:
             return None
         except OSError as error:

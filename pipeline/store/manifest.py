@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
-from pipeline.store.artifacts import FINGERPRINT, published, unfinished
+from pipeline.store.artifacts import FINGERPRINT, published, work_begun
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.identity import SCHEMA
 from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.location import StorePath
 from pipeline.store.provenance import check_provenance
+from pipeline.store.store_files import files_at
 from pipeline.store.validation import problems_with
-from pipeline.store.zarr_files import metadata_checksums
-from pipeline.untrusted import parse_json, read_file
+from pipeline.store.zarr_files import ROOT, metadata_checksums
+from pipeline.untrusted import parse_json
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
 MOST_BYTES = 4 << 20
@@ -64,30 +65,30 @@ class Manifest(BaseModel):
         return manifest.model_copy(update={"checksum": manifest._checksum()})
 
     @classmethod
-    def read(cls, path: Path, *, alone: bool = False) -> Self:
+    def read(cls, path: StorePath, *, alone: bool = False) -> Self:
         """The manifest of the published cache at `path`. alone: without a look at its file `.fingerprint`.
 
         Raises CacheNotFound, CacheUnfinished, CacheMismatch (of another version) or CacheCorrupt.
         """
-        file = path / "zarr.json"
+        file, files = path / ROOT, files_at(path)
         if not path.exists():
-            if begun := unfinished(path):
+            if begun := work_begun(path):
                 raise CacheUnfinished(
                     "the teacher cache was begun and not finished",
                     where=begun[-1],
                     fix="run `pipeline cache-teacher` again: it goes on where it stopped",
                 )
             raise CacheNotFound("there is no teacher cache", where=path, fix="make it with `pipeline cache-teacher`")
-        if not file.is_file():
+        if not files.has(ROOT):
             raise CacheNotFound("this is no teacher cache: it has no zarr.json", where=path)
         try:
-            attributes = parse_json(read_file(file, MOST_BYTES))["attributes"]
+            attributes = parse_json(files.read(ROOT, MOST_BYTES))["attributes"]
             kind, schema = attributes.get("format"), attributes.get("schema")
         except (KeyError, TypeError, AttributeError):
             raise _damaged(file, "zarr.json is not the metadata of a group") from None
         except (OSError, ValueError) as error:
             raise _damaged(file, "zarr.json cannot be read", getattr(error, "strerror", None) or error) from None
-        if kind != FORMAT and not (path / FINGERPRINT).exists():
+        if kind != FORMAT and not files.has(FINGERPRINT):
             raise CacheNotFound("this Zarr group is no teacher cache", where=path, expected=FORMAT, got=f"{kind!r:.60}")
         if kind == FORMAT and schema != SCHEMA and type(schema) is int:
             raise CacheMismatch(
@@ -105,7 +106,7 @@ class Manifest(BaseModel):
         manifest._check(path, alone)
         return manifest
 
-    def _check(self, path: Path, alone: bool) -> None:
+    def _check(self, path: StorePath, alone: bool) -> None:
         if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.identity):
             raise _damaged(path / "zarr.json", "the manifest is not what was written")
         if not alone and published(path) != self.fingerprint:
@@ -130,7 +131,7 @@ class Manifest(BaseModel):
         return plan_of(self.identity)
 
 
-def sound_plan(identity: Any, file: Path) -> StorePlan:
+def sound_plan(identity: Any, file: StorePath) -> StorePlan:
     """The layout of the cache of an identity that was read from a file.
 
     Raises CacheCorrupt if it is no identity, CacheMismatch if this version cannot read such a cache.
@@ -149,7 +150,7 @@ def _arrays(plan: StorePlan) -> dict[str, ArrayInfo]:
     return {name: ArrayInfo(dtype=spec.dtype.str, shape=spec.shape, chunk=spec.chunk) for name, spec in specs.items()}
 
 
-def _damaged(file: Path, what: str, got: object = None) -> CacheCorrupt:
+def _damaged(file: StorePath, what: str, got: object = None) -> CacheCorrupt:
     return CacheCorrupt(
         f"the teacher cache is damaged: {what}",
         where=file,

@@ -1,8 +1,8 @@
-"""Reads a published teacher cache: memory-mapped chunk files, checked once, gathered by batches."""
+"""Reads a published teacher cache: chunk files, memory-mapped or fetched, checked once, gathered by batches."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
 from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of, inside
 from pipeline.store.encoded import EncodedSignals, part_tensor
+from pipeline.store.fetched import FETCHES, FetchedChunks, held_bytes
 from pipeline.store.identity import unmet
+from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import Manifest
 
 OPEN_MAPS = 512
@@ -34,27 +36,29 @@ class TeacherCache:
     """A published teacher cache; `open` it. It never writes.
 
     Samples are counted from 0 in the order of the samples that the cache was made of; views go by their
-    numbers. A cache may be pickled and may be used after a fork: files are mapped where they are first read.
+    numbers. A cache may be pickled and may be used after a fork: files are mapped where they are first read. Only
+    on object storage a process that was forked off cannot read what its parent has begun to read.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, specs: tuple[SignalSpec, ...]) -> None:
+    def __init__(self, path: StorePath, manifest: Manifest, specs: tuple[SignalSpec, ...]) -> None:
         """As `open` does it; `specs` are the signals to read."""
         self.path, self.manifest = path, manifest
         self._specs = specs
         self._plan = manifest.plan
         arrays = sum(len(spec.arrays) for spec in specs) + 2
         self._kept = LOADED_BLOCKS * arrays if self._plan.compression else OPEN_MAPS
+        self._fetched = FetchedChunks(path, self._plan) if isinstance(path, RemotePath) else None
         self._maps: dict[Key, NDArray[Any]] = {}
         self._checked: set[Key] = set()
 
     @classmethod
-    def open(cls, path: Path, signals: Sequence[str] | None = None) -> TeacherCache:
+    def open(cls, path: StorePath | str, signals: Sequence[str] | None = None) -> TeacherCache:
         """Open the cache at `path`.
 
         signals: names as in `SignalShapes` ("embedding", "features/block3"; logits are always read); None for
         all there are. Raises CacheNotFound, CacheUnfinished, CacheMismatch or CacheCorrupt.
         """
-        path = Path(path)
+        path = store_path(path)
         manifest = Manifest.read(path)
         specs = manifest.plan.signals
         if signals is not None:
@@ -91,6 +95,18 @@ class TeacherCache:
         return self._plan.rows
 
     @property
+    def remote(self) -> bool:
+        """Whether it lies on object storage: chunks are fetched, and held by the process that reads them."""
+        return self._fetched is not None
+
+    def held_bytes(self, rows_per_block: int | None = None) -> int:
+        """The most of it that is in memory while it is trained from, if it lies on object storage.
+
+        rows_per_block: of the cache that decides the order of samples, if that is another.
+        """
+        return held_bytes(self._plan, self._read_in_training(), rows_per_block)
+
+    @property
     def shapes(self) -> SignalShapes:
         """The shapes of all signals in the cache, whether they are read or not."""
         return self._plan.shapes
@@ -109,6 +125,20 @@ class TeacherCache:
             torch.from_numpy(self._chunk(self._plan.static[f"head/{name}"], None).copy()) for name in ("weight", "bias")
         )
         return LinearHead(weight, bias, bool(self.manifest.identity["signals"]["head"]["linear"]))
+
+    def expect(self, samples: Iterable[tuple[int, NDArray[np.int64]]], *, parameters: bool = True) -> None:
+        """The samples of views that training reads next, in this order: their signals, and maybe parameters.
+
+        On object storage they are fetched in the background and held, at once, until others are expected.
+        Elsewhere nothing happens.
+        """
+        if self._fetched is None:
+            return
+        specs, keys = self._read_in_training(parameters), []
+        for view, rows in samples:
+            blocks = np.unique(rows // self._plan.rows)
+            keys += [(spec, Unit(view - self.views.start, int(block))) for block in blocks for spec in specs]
+        self._fetched.expect(keys)
 
     def read(self, view: int, samples: NDArray[np.int64]) -> Signals:
         """The signals of a view of samples [B], decoded to float32 on the CPU, with the head."""
@@ -155,6 +185,11 @@ class TeacherCache:
                 fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings",
             )
 
+    def _read_in_training(self, parameters: bool = True) -> list[ArraySpec]:
+        names = ["view_parameters"] if parameters and self._plan.parameters else []
+        names += [name for spec in self._specs for name in spec.arrays.values()]
+        return [self._plan.arrays[name] for name in names]
+
     def _gather(self, name: str, view: int, samples: NDArray[np.int64]) -> NDArray[Any]:
         """Rows of a view's array, in the order of `samples`."""
         spec = self._plan.arrays[name]
@@ -173,8 +208,9 @@ class TeacherCache:
         rows = np.empty((len(samples), *spec.shape[2:]), spec.dtype)
         blocks, starts = np.unique(ascending // self._plan.rows, return_index=True)
         index = view - self.views.start
-        for block, start, stop in zip(blocks, starts, [*starts[1:], len(samples)], strict=False):
-            chunk = self._chunk(spec, Unit(index, int(block)))
+        units = [Unit(index, int(block)) for block in blocks]
+        for number, (block, start, stop) in enumerate(zip(blocks, starts, [*starts[1:], len(samples)], strict=False)):
+            chunk = self._chunk(spec, *units[number : number + FETCHES])
             within = ascending[start:stop] - block * self._plan.rows
             np.take(chunk, within, axis=0, out=rows[start:stop], mode="clip")  # "raise" would copy twice
         if order is None:
@@ -183,8 +219,11 @@ class TeacherCache:
         mixed[order] = rows
         return mixed
 
-    def _chunk(self, spec: ArraySpec, unit: Unit | None) -> NDArray[Any]:
-        """The elements of a chunk file, mapped: [R, ...]."""
+    def _chunk(self, spec: ArraySpec, unit: Unit | None, *soon: Unit) -> NDArray[Any]:
+        """The elements of a chunk file, mapped or fetched: [R, ...]. soon: units that are asked for right after."""
+        if self._fetched is not None:
+            fetched = self._fetched.get((spec, unit), [(spec, each) for each in soon])
+            return fetched if unit is None else fetched[0]
         key = (spec.name, unit)
         # Taken out and put back last, so that the first is the least recently used. Threads may do so at once:
         # the worst that happens is that a file is mapped twice.
@@ -197,6 +236,7 @@ class TeacherCache:
         return elements if unit is None else elements[0]
 
     def _load(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
+        assert isinstance(self.path, Path)
         path, compression = inside(self.path, spec.file(key[1])), self._plan.compression
         size = path.stat().st_size if path.is_file() else 0
         wanted = spec.chunk_bytes + CRC_BYTES

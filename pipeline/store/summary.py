@@ -11,31 +11,54 @@ from typing import Any
 from pipeline.errors import CacheCorrupt, CacheNotFound, printable
 from pipeline.progress import duration, size
 from pipeline.store.arrays import STATIC
-from pipeline.store.artifacts import is_scratch_folder, unfinished
+from pipeline.store.artifacts import is_scratch_folder, scratch_prefix, unfinished
+from pipeline.store.begun import begun
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
+from pipeline.store.lease import STALE_SECONDS
 from pipeline.store.ledger import Ledger
+from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import MOST_BYTES, Manifest, sound_plan
 from pipeline.store.provenance import RUNS, noted_runs, provenance_of
 from pipeline.store.scratch import HOLDER, read_holder
+from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json, read_file
 
 Facts = dict[str, Any]
 """Plain values: what `describe` found out about one cache."""
 
 
-def describe(path: Path) -> list[Facts]:
+def describe(path: StorePath | str) -> list[Facts]:
     """The facts of the cache at `path`, if it is finished, and of every unfinished one for this path.
 
     Raises CacheNotFound if there is neither, CacheMismatch or CacheCorrupt if the manifest cannot be read.
     """
-    path = Path(path)
-    begun = [path] if is_scratch_folder(path) else unfinished(path)
-    found = [] if is_scratch_folder(path) or (begun and not path.exists()) else [_finished(path)]
-    return found + [_unfinished(folder) for folder in begun]
+    path = store_path(path)
+    if isinstance(path, RemotePath):
+        return _at_address(path)
+    folders = [path] if is_scratch_folder(path) else unfinished(path)
+    found = [] if is_scratch_folder(path) or (folders and not path.exists()) else [_finished(path)]
+    return found + [_unfinished(folder) for folder in folders]
 
 
-def _finished(path: Path) -> Facts:
+def _at_address(path: RemotePath) -> list[Facts]:
+    """Of a store on object storage, where one cache at a time is finished or made."""
+    started = None if path.exists() else begun(path)
+    if started is None:
+        return [_finished(path)]
+    facts: Facts = {"path": path.as_posix(), "state": "unfinished"}
+    total = None
+    if started.identity is not None:
+        what, total = _will_be(started.identity, scratch_prefix(path) / IDENTITY)
+        facts |= what
+    claim, running = started.claim, None if started.claim.token else False
+    made = {"units": len(started.units - {STATIC}), "of": total, "holder": None, "running": running}
+    facts["progress"] = {**made, "claim": {"who": claim.who, "renewed": started.renewed}}
+    facts |= {**_on_disk(path), "provenance": provenance_of(noted_runs(started.runs))}
+    return [{**facts, "fingerprint": claim.fingerprint}]
+
+
+def _finished(path: StorePath) -> Facts:
     manifest = Manifest.read(path)
     facts = {"path": path.as_posix(), "state": "finished", **_what(manifest.identity, manifest.plan), **_on_disk(path)}
     return {**facts, "provenance": manifest.provenance, "fingerprint": manifest.fingerprint}
@@ -49,15 +72,23 @@ def _unfinished(folder: Path) -> Facts:
         raise CacheNotFound("nobody makes a teacher cache here", where=folder)
     total = None
     if (folder / IDENTITY).exists():
-        identity = _read(folder / IDENTITY)
-        plan = sound_plan(identity, folder / IDENTITY)
-        facts |= _what(identity, plan)
-        total = plan.views * plan.blocks
+        what, total = _will_be(_content(folder / IDENTITY), folder / IDENTITY)
+        facts |= what
     holder = read_holder(folder / HOLDER)
     facts["progress"] = {"units": len(units - {STATIC}), "of": total, "holder": holder, "running": _running(holder)}
     runs = _content(folder / RUNS) if (folder / RUNS).exists() else None
     facts |= {**_on_disk(folder), "provenance": provenance_of(noted_runs(runs))}
     return {**facts, "fingerprint": folder.name.split(".")[-2]}
+
+
+def _will_be(content: bytes, file: StorePath) -> tuple[Facts, int]:
+    """What an unfinished cache will be, by its file `IDENTITY`, and the number of its units."""
+    try:
+        identity = parse_json(content)
+    except ValueError as error:
+        raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file, got=error) from None
+    plan = sound_plan(identity, file)
+    return _what(identity, plan), plan.views * plan.blocks
 
 
 def _what(identity: Mapping[str, Any], plan: StorePlan) -> Facts:
@@ -78,16 +109,9 @@ def _what(identity: Mapping[str, Any], plan: StorePlan) -> Facts:
     }
 
 
-def _on_disk(path: Path) -> Facts:
-    sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
-    return {"files": len(sizes), "bytes": sum(sizes)}
-
-
-def _read(file: Path) -> Any:
-    try:
-        return parse_json(_content(file))
-    except ValueError as error:
-        raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file, got=error) from None
+def _on_disk(path: StorePath) -> Facts:
+    sizes = files_at(path).sizes()
+    return {"files": len(sizes), "bytes": sum(sizes.values())}
 
 
 def _content(file: Path) -> bytes:
@@ -139,7 +163,11 @@ def _progress(progress: Facts) -> list[str]:
         states = {True: "still running", False: "no longer running", None: "not looked for from this machine"}
         who = f"process {holder['pid']} on {holder['host']}, {states[progress['running']]}"
         lines.append(f"begun {holder['since']} by {who}")
-    if not progress["running"]:
+    if claim := progress.get("claim"):
+        lines.append(f"worked on by {claim['who'] or 'nobody'}, heard of at {claim['renewed']}")
+    if claim and progress["running"] is None:
+        lines.append(f"if it is not heard of for {STALE_SECONDS:.0f} seconds, another may go on with the same command")
+    elif not progress["running"]:
         command = f": {holder['command']}" if holder else ": pipeline cache-teacher"
         lines.append(f"to go on, run the same command again{command}")
     return _entry("done", *lines)

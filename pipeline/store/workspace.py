@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 Chunks = Mapping[str, NDArray[Any]]
 """The content of a unit's chunk files, by path in the store."""
 
+MOST_OF_NOTE = 4 << 20
+"""Bytes."""
+
 
 class Place(Protocol):
     """Takes the files of units, from any number of processes at once; pickles.
 
     A unit may be computed more than once: where a worker seemed to be lost, another does its work again. So each
     attempt has a name of its own, and no two write to one file. Nothing of an attempt counts until it is committed.
+    Only on object storage, where files are put whole, attempts share names.
     """
 
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:

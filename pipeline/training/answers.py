@@ -48,11 +48,22 @@ Answers = EncodedSignals | EncodedEnsemble
 """What was said of a batch, still encoded."""
 
 
+Upcoming = Sequence[tuple[int, NDArray[np.int64]]]
+"""Views, by their numbers, with the samples of each that are asked for; in this order."""
+
+
 class AnswerSource(Protocol):
     """Where a step's view parameters and the teacher's answers come from."""
 
+    @property
+    def remote(self) -> bool:
+        """Whether what is asked for is fetched from afar: once, by the process that trains, and not by each worker."""
+
+    def expect(self, upcoming: Upcoming) -> None:
+        """What is asked for next. A remote source fetches it ahead."""
+
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """The drawn parameters [B, P] of a view of samples, whose images are `images`."""
+        """The drawn parameters [B, P] of a view of samples, whose images are `images` (a remote source gets none)."""
 
     def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
         """What the teacher said of a view of samples, whose rendered pixels are `images`."""
@@ -112,6 +123,18 @@ class FromCaches:
             what = f"view {view} is not among those that are learnt from"
             raise CacheMismatch(what, where=self.primary.path, expected=listed(self.views), got=view)
         return [teacher[view] for teacher in self.teachers]
+
+    @property
+    def remote(self) -> bool:
+        """Whether any of the caches lies on object storage."""
+        return any(cache.remote for teacher in self.teachers for cache in teacher.values())
+
+    def expect(self, upcoming: Upcoming) -> None:
+        """Each cache is told of the views that it holds; one that holds none of them lets go of what it has."""
+        for number, teacher in enumerate(self.teachers):
+            for cache in set(teacher.values()):
+                its = [(view, samples) for view, samples in upcoming if teacher[view] is cache]
+                cache.expect(its, parameters=number == 0)
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
         """As they were stored."""

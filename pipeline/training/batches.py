@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
-from pipeline.training.answers import Answers, AnswerSource
+from pipeline.training.answers import Answers, AnswerSource, Upcoming
 from pipeline.training.config import TrainConfig
 from pipeline.views import Views, sizes_of
 
@@ -26,6 +27,14 @@ class Drawn:
 
     def __init__(self, views: Views, samples: Samples) -> None:
         self.views, self.samples = views, samples
+
+    @property
+    def remote(self) -> bool:
+        """No."""
+        return False
+
+    def expect(self, upcoming: Upcoming) -> None:
+        """Nothing to do."""
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
         """Drawn for the samples' positions in their split, and the sizes of their images where they matter."""
@@ -68,23 +77,34 @@ class Step:
         return self
 
 
+class Asked(NamedTuple):
+    """A step that a worker renders without asking the source: the process that trains has asked for its parameters."""
+
+    step: int
+    parameters: NDArray[np.int32]
+
+
 def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.int64]:
     """The order of an epoch's samples: a permutation of 0..count-1, a function of its arguments alone.
 
     Row blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less
     is shuffled completely.
     """
+    return np.concatenate(windows(seed, epoch, count, rows_per_block))
+
+
+def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDArray[np.int64]]:
+    """The windows of `order`, one after the other."""
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
     blocks = -(-count // rows_per_block)
     if blocks <= WINDOW_BLOCKS:
-        return random.permutation(count)
+        return [random.permutation(count)]
     shuffled = random.permutation(blocks)
-    windows = [shuffled[i : i + WINDOW_BLOCKS] for i in range(0, blocks, WINDOW_BLOCKS)]
     parts = []
-    for window in windows:
+    for window in (shuffled[i : i + WINDOW_BLOCKS] for i in range(0, blocks, WINDOW_BLOCKS)):
         rows = np.concatenate([np.arange(b * rows_per_block, min((b + 1) * rows_per_block, count)) for b in window])
         parts.append(random.permutation(rows))
-    return np.concatenate(parts)
+    return parts
 
 
 class Steps(Dataset[Step]):
@@ -109,8 +129,8 @@ class Steps(Dataset[Step]):
         self.resident = samples.resident(int(config.resident_gigabytes * 2**30))
         labels = samples.labels
         self.labels = np.full(samples.count, -1, np.int64) if labels is None else labels
-        self._epoch = -1
-        self._batches: list[NDArray[np.int64]] = []
+        self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
+        self._expected: tuple[int, int] | None = None
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.config.epochs
@@ -119,28 +139,81 @@ class Steps(Dataset[Step]):
         """The view number of an epoch."""
         return self.numbers[(epoch + self.config.view_offset) % len(self.numbers)]
 
-    def __getitem__(self, index: int) -> Step:
-        epoch, within = divmod(index, self.steps_per_epoch)
-        if epoch != self._epoch:
-            shuffled = order(self.seed, epoch, self.samples.count, self.rows_per_block)
-            self._batches = np.array_split(shuffled, self.steps_per_epoch)
-            self._epoch = epoch
-        rows = self._batches[within]
-        view = self.view_of(epoch)
-        images = self.render(view, rows)
+    def __getitem__(self, asked: int | Asked) -> Step:
+        index = asked.step if isinstance(asked, Asked) else asked
+        view, rows = self._read_by(index)
+        if isinstance(asked, Asked):
+            images, answers = self.views.apply(self._images(rows), asked.parameters), None
+        else:
+            self.expect(index)
+            images = self.render(view, rows)
+            answers = self.source.answers(view, rows, images)
         return Step(
             index,
             images,
             torch.from_numpy(self.labels[rows]),
             torch.from_numpy(rows),
             torch.full((len(rows),), view),
-            self.source.answers(view, rows, images),
+            answers,
         )
 
     def render(self, view: int, rows: NDArray[np.int64]) -> Tensor:
         """The pixels of a view of samples, uint8 [B, C, H, W]."""
-        images = self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
+        images = self._images(rows)
         return self.views.apply(images, self.source.parameters(view, rows, images))
+
+    def ask(self, index: int) -> Asked:
+        """A step for a worker to render, where the source is remote."""
+        view, rows = self._read_by(index)
+        return Asked(index, self.source.parameters(view, rows, torch.empty(0)))
+
+    def answered(self, step: Step, pin_memory: bool) -> Step:
+        """A step that a worker has rendered, with its answers."""
+        self.expect(step.index)
+        view, rows = self._read_by(step.index)
+        answers = self.source.answers(view, rows, step.images)
+        step.answers = answers.pin_memory() if answers and pin_memory else answers
+        return step
+
+    def expect(self, index: int) -> None:
+        """Tell a remote source what a step and those after it read: its window of the order, and the next window."""
+        if not self.source.remote:
+            return
+        epoch, within = divmod(index, self.steps_per_epoch)
+        shuffled, ends = self._order(epoch)
+        number = int(np.searchsorted(ends, self._start(within), side="right"))
+        if (epoch, number) == self._expected:
+            return
+        self._expected = epoch, number
+        view, parts = self.view_of(epoch), np.split(shuffled, ends[:-1])
+        upcoming = [(view, part) for part in parts[number : number + 2]]
+        if len(upcoming) < 2 and epoch + 1 < self.config.epochs:
+            shuffled, ends = self._order(epoch + 1)
+            upcoming.append((self.view_of(epoch + 1), shuffled[: ends[0]]))
+        self.source.expect(upcoming)
+
+    def _read_by(self, index: int) -> tuple[int, NDArray[np.int64]]:
+        """The view and the samples of a step."""
+        epoch, within = divmod(index, self.steps_per_epoch)
+        shuffled, _ = self._order(epoch)
+        return self.view_of(epoch), shuffled[self._start(within) : self._start(within + 1)]
+
+    def _start(self, within: int) -> int:
+        """Where a batch begins in its epoch's order: the first ones are larger by one."""
+        size, more = divmod(self.samples.count, self.steps_per_epoch)
+        return within * size + min(within, more)
+
+    def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The order of an epoch, and where its windows end. The one before is kept where it is asked for by turns."""
+        if epoch not in self._orders:
+            for old in list(self._orders)[: -1 if self.source.remote else None]:
+                del self._orders[old]
+            parts = windows(self.seed, epoch, self.samples.count, self.rows_per_block)
+            self._orders[epoch] = np.concatenate(parts), np.cumsum([len(part) for part in parts])
+        return self._orders[epoch]
+
+    def _images(self, rows: NDArray[np.int64]) -> Images:
+        return self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
 
 
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
@@ -148,12 +221,14 @@ def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     workers = steps.config.workers
     if workers is None:
         workers = 0 if steps.resident is not None else max(1, (os.cpu_count() or 2) - 1)
+    numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
+    apart = workers > 0 and steps.source.remote
     batches: DataLoader[Step] = DataLoader(
         steps,
         batch_size=None,
-        sampler=range(start, len(steps)),
+        sampler=map(steps.ask, numbers) if apart else numbers,
         num_workers=workers,
-        pin_memory=device.type == "cuda",
+        pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
-    return iter(batches)
+    return (steps.answered(step, pin_memory) for step in batches) if apart else iter(batches)

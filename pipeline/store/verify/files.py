@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.progress import Progress, Silent
 from pipeline.store.arrays import STATIC, ArraySpec, Unit
-from pipeline.store.artifacts import FINGERPRINT, is_scratch_folder
+from pipeline.store.artifacts import FINGERPRINT, is_scratch_folder, work_begun
 from pipeline.store.checksum import crc32c
-from pipeline.store.chunks import CRC_BYTES, inside
+from pipeline.store.chunks import CRC_BYTES, most_bytes
 from pipeline.store.fingerprint import fingerprint
 from pipeline.store.layout import MOST_CHUNK, StorePlan
 from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
 from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.ledger import decode_line
+from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import MOST_BYTES, Manifest
+from pipeline.store.store_files import files_at
 from pipeline.store.verify.content import chunk_problem, manifest_problem, metadata_problem
 from pipeline.store.zarr_files import ROOT, laid_out, metadata_checksums, metadata_names
-from pipeline.untrusted import read_file
 
 NAMED_FILES = 10
 LOST = "not the manifest that was written; without it, the other zarr.json cannot be checked"
@@ -44,7 +43,7 @@ class FilesReport:
     manifest: Manifest | None = None
 
 
-def verify_files(path: Path, progress: Progress | None = None) -> int:
+def verify_files(path: StorePath | str, progress: Progress | None = None) -> int:
     """Read the whole cache at `path` and return the number of its files.
 
     Raises CacheCorrupt, naming the files that are damaged, absent, or do not belong there.
@@ -62,16 +61,18 @@ def verify_files(path: Path, progress: Progress | None = None) -> int:
     return report.files
 
 
-def check_files(path: Path, progress: Progress | None = None) -> FilesReport:
+def check_files(path: StorePath | str, progress: Progress | None = None) -> FilesReport:
     """Read the whole cache at `path`: every file against its checksum, and what it holds against the manifest.
 
     Raises CacheNotFound, CacheUnfinished or CacheMismatch if there is no finished cache of this schema.
     """
-    path = Path(path)
-    if is_scratch_folder(path) and not (path / FINGERPRINT).exists():
+    path = store_path(path)
+    files = files_at(path)
+    if is_scratch_folder(path) and not files.has(FINGERPRINT):
         fix = "run `pipeline cache-teacher` again: it goes on where it stopped"
         raise CacheUnfinished("this is the folder of an unfinished cache", where=path, fix=fix)
-    if not (path / LEDGER).is_file() and not (path / ROOT).is_file():
+    begun = isinstance(path, RemotePath) and work_begun(path)  # only there the target holds unfinished work
+    if not files.has(ROOT) and (begun or not files.has(LEDGER)):
         Manifest.read(path)  # raises: says what is there instead
     return _Reading(path, progress or Silent()).report()
 
@@ -79,15 +80,16 @@ def check_files(path: Path, progress: Progress | None = None) -> FilesReport:
 class _Reading:
     """One pass over all files of a cache; small ones first, for they say what there should be."""
 
-    def __init__(self, path: Path, progress: Progress) -> None:
-        self._path, self._progress, self._report = path, progress, FilesReport()
+    def __init__(self, path: StorePath, progress: Progress) -> None:
+        self._path, self._files, self._progress, self._report = path, files_at(path), progress, FilesReport()
+        self._root = b""
 
     def report(self) -> FilesReport:
         """Read everything."""
         report, ledger = self._report, self._ledger()
         manifest = report.manifest = self._manifest()
         expected = {LEDGER, FINGERPRINT, ROOT}
-        mark, there = self._content(FINGERPRINT), _names(self._path)
+        mark, there = self._content(FINGERPRINT), set(self._files.sizes())
         if manifest is None:
             expected |= self._listed(ledger, there)
             there = {name for name in there if not name.endswith(ROOT)}  # nobody knows which of them belong here
@@ -106,12 +108,9 @@ class _Reading:
     def _content(self, name: str, most: int = MOST_BYTES) -> bytes | None:
         """The bytes of a file, of at most so many; None, and noted, if it cannot be read."""
         try:
-            content = read_file(inside(self._path, name), most)
+            content = self._files.read(name, most)
         except FileNotFoundError:
             self._damaged(name, "absent")
-            return None
-        except CacheCorrupt:
-            self._damaged(name, "a symbolic link, or behind one")
             return None
         except OSError as error:
             self._damaged(name, f"cannot be read: {error.strerror}")
@@ -139,13 +138,13 @@ class _Reading:
         content = self._content(ROOT)
         if content is None:
             return None
-        manifest, sound = None, _sound(content)
+        manifest, sound, self._root = None, _sound(content), content
         try:
             manifest = Manifest.read(self._path, alone=True)
             problem = None if sound else "not laid out as it was written"
             problem = problem or manifest_problem(manifest)
         except (CacheNotFound, CacheMismatch):
-            if sound or not (self._path / LEDGER).is_file():
+            if sound or not self._files.has(LEDGER):
                 raise  # by its own checksum, another version's; or nothing of ours
             problem = LOST
         except (CacheCorrupt, ValueError):
@@ -159,7 +158,7 @@ class _Reading:
         specs = {f"{name}/{ROOT}": spec for name, spec in (manifest.plan.arrays | manifest.plan.static).items()}
         names = metadata_names(specs.values())
         recorded = manifest.metadata
-        found = {ROOT: (self._path / ROOT).read_bytes()}
+        found = {ROOT: self._root}
         for name in names - {ROOT}:
             if (content := self._content(name)) is not None:
                 found[name] = content
@@ -183,8 +182,7 @@ class _Reading:
             for spec in specs.values():
                 name = spec.file(unit)
                 names.add(name)
-                # Zstandard makes what it cannot compress larger by at most a 256th and some bytes.
-                content = self._content(name, spec.chunk_bytes + spec.chunk_bytes // 256 + 1024)
+                content = self._content(name, most_bytes(spec))
                 size = None if plan.compression else spec.chunk_bytes
                 if content is not None and self._whole(name, content, ledger.get(key), size):
                     self._check(name, content, plan, spec, unit)
@@ -235,12 +233,3 @@ def _sound(root: bytes) -> bool:
         return attributes.pop("checksum") == fingerprint(attributes) and laid_out(value) == root
     except (ValueError, KeyError, TypeError, RecursionError):
         return False
-
-
-def _names(path: Path) -> set[str]:
-    """Every file of a cache, and every link to a folder, which is not followed."""
-    return {
-        Path(folder, name).relative_to(path).as_posix()
-        for folder, folders, names in os.walk(path)
-        for name in (*names, *(name for name in folders if Path(folder, name).is_symlink()))
-    }

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipeline.progress import Progress, size
 from pipeline.store.identity import asked_signals
+from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass
 from pipeline.store.verify.files import FilesReport
@@ -43,7 +43,7 @@ class CacheReport:
     views, teacher: None if they were not asked. unchecked: what was not checked, and why.
     """
 
-    path: Path
+    path: StorePath
     role: str | None
     files: FilesReport
     views: ViewsReport | None = None

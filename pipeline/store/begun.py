@@ -1,0 +1,76 @@
+"""What lies beside a store on object storage until it is published: receipts of finished units, and notes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from pipeline.errors import CacheCorrupt, CacheMismatch
+from pipeline.store.artifacts import scratch_prefix
+from pipeline.store.identity import IDENTITY
+from pipeline.store.layout import StorePlan
+from pipeline.store.lease import Claim, read_claim
+from pipeline.store.location import RemotePath
+from pipeline.store.manifest import sound_plan
+from pipeline.store.object_storage import ObjectStorage
+from pipeline.store.provenance import RUNS
+from pipeline.store.workspace import MOST_OF_NOTE
+from pipeline.untrusted import parse_json
+
+RECEIPTS = "units"
+
+
+def receipt(unit: str) -> str:
+    """The name of a finished unit's receipt."""
+    return f"{RECEIPTS}/{unit.replace('/', '-')}.json"
+
+
+def read_note(scratch: ObjectStorage, name: str) -> bytes | None:
+    """The content of an object beside the receipts; None if there is none. Raises CacheCorrupt if it is too large."""
+    try:
+        return scratch.read(name, MOST_OF_NOTE)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        fix, where = "delete the object: it is written again", scratch.path / name
+        raise CacheCorrupt("a note cannot be read", where=where, got=error.strerror, fix=fix) from None
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What is known of a store that was begun. renewed: the claim, by the server's clock, ISO 8601.
+
+    identity, runs: the content of the notes, None if there are none; units: the names of those with receipts.
+    """
+
+    claim: Claim
+    renewed: str
+    units: frozenset[str]
+    identity: bytes | None
+    runs: bytes | None
+
+
+def begun(target: RemotePath) -> Begun | None:
+    """What lies beside a store on object storage until it is published; None if there is nothing."""
+    scratch = ObjectStorage(scratch_prefix(target))
+    found = read_claim(scratch)
+    if found is None:
+        return None
+    claim, stat = found
+    names = (re.fullmatch(rf"{RECEIPTS}/(static|\d+-\d+)\.json", name) for name in scratch.sizes())
+    units = frozenset(name[1].replace("-", "/") for name in names if name)
+    renewed = stat.modified.isoformat(timespec="seconds")
+    return Begun(claim, renewed, units, read_note(scratch, IDENTITY), read_note(scratch, RUNS))
+
+
+def units_begun(target: RemotePath, plan: StorePlan) -> list[str]:
+    """The finished units of a store with this plan that is being made; none if it has another."""
+    found = begun(target)
+    if found is None or found.identity is None:
+        return []
+    try:
+        if sound_plan(parse_json(found.identity), scratch_prefix(target) / IDENTITY) != plan:
+            return []
+    except (ValueError, CacheCorrupt, CacheMismatch):
+        return []
+    return [unit for unit, _ in plan.chunk_files() if unit in found.units]

@@ -1,0 +1,156 @@
+"""Chunks on object storage: fetched whole, checked, and kept as long as they are expected to be read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
+
+from pipeline.errors import CacheCorrupt
+from pipeline.store.arrays import ArraySpec, Unit
+from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of, most_bytes
+from pipeline.store.layout import BLOCKS_PER_VIEW, StorePlan
+from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
+from pipeline.store.ledger import NAME as LEDGER
+from pipeline.store.ledger import decode
+from pipeline.store.location import RemotePath
+from pipeline.store.object_storage import ObjectStorage
+
+FETCHES = 8
+"""Chunks that are fetched at once: one connection is slower than most networks, and small chunks wait for answers."""
+
+KEPT_BYTES = 1 << 30
+"""Of chunks that nobody expects any more so many bytes are kept; the least recently used go first."""
+
+Key = tuple[ArraySpec, Unit | None]
+"""A chunk: its array, and its unit unless it is the only one."""
+
+
+class FetchedChunks:
+    """The chunks of a published store at an address.
+
+    Pickles without what it holds. Of chunks that are expected all are held at once, and of others `KEPT_BYTES`.
+    """
+
+    def __init__(self, path: RemotePath, plan: StorePlan) -> None:
+        """Nothing is fetched yet."""
+        self._path, self._plan = path, plan
+        self._storage = ObjectStorage(path)
+        self._lock = threading.Lock()
+        self._held: dict[Key, Future[NDArray[Any]]] = {}
+        self._expected: dict[Key, None] = {}
+        self._waiting: dict[Key, None] = {}
+        self._busy = 0
+
+    def __reduce__(self) -> tuple[type[FetchedChunks], tuple[RemotePath, StorePlan]]:
+        return FetchedChunks, (self._path, self._plan)
+
+    def expect(self, keys: Iterable[Key]) -> None:
+        """Chunks that are read next, in this order: fetched in the background, and kept until others are expected."""
+        with self._lock:
+            self._expected = dict.fromkeys(keys)
+            self._waiting = {key: None for key in self._expected if key not in self._held}
+            self._let_go()
+            while self._busy < FETCHES and self._begin():
+                self._busy += 1
+
+    def get(self, key: Key, soon: Iterable[Key] = ()) -> NDArray[Any]:
+        """The elements of a chunk, [1, R, ...] or of the whole array. soon: what is asked for right after.
+
+        Raises CacheCorrupt, and CacheError if the server cannot be reached.
+        """
+        future = self._held.get(key)
+        if future is None or key not in self._expected:
+            self._storage.open()  # raises where threads did not survive a fork: who waits for them waits for ever
+            with self._lock:
+                for each in (key, *soon):
+                    if each not in self._held:
+                        self._waiting.pop(each, None)
+                        self._held[each] = self._pool.submit(self._fetch, each)
+                future = self._held[key] = self._held.pop(key)
+                self._let_go()
+        try:
+            return future.result()
+        except BaseException:
+            with self._lock:
+                if self._held.get(key) is future:
+                    del self._held[key]  # asked for again, it is fetched again
+            raise
+
+    @cached_property
+    def _pool(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+
+    @cached_property
+    def _checksums(self) -> dict[str, int]:
+        """What the ledger lists: a chunk that was put there later, by whomever, is another's."""
+        path = self._path / LEDGER
+        try:
+            units, _ = decode(self._storage.read(LEDGER, MOST_OF_LEDGER), path)
+        except OSError as error:
+            raise damaged(path, expected="the ledger", got=error.strerror) from None
+        return {name: checksum for files in units.values() for name, checksum in files.items()}
+
+    def _begin(self) -> bool:
+        """Have the next of those that wait fetched; False if there is none. The lock is held."""
+        for key in self._waiting:
+            del self._waiting[key]
+            self._held[key] = self._pool.submit(self._work, key)
+            return True
+        return False
+
+    def _work(self, key: Key) -> NDArray[Any]:
+        """Fetch a chunk that is expected, and have the next one fetched."""
+        try:
+            return self._fetch(key)
+        finally:
+            with self._lock:
+                more = False
+                with suppress(RuntimeError):  # the interpreter ends: what waits is not fetched
+                    more = self._begin()
+                self._busy -= not more
+
+    def _let_go(self) -> None:
+        """Forget what is not expected, the least recently used first, but for some of it. The lock is held."""
+        others = [key for key, future in self._held.items() if key not in self._expected and future.done()]
+        room = KEPT_BYTES
+        for key in reversed(others):
+            room -= key[0].chunk_bytes
+            if room < 0:
+                del self._held[key]
+
+    def _fetch(self, key: Key) -> NDArray[Any]:
+        spec, unit = key
+        name, compression = spec.file(unit), self._plan.compression
+        path, wanted = self._path / name, spec.chunk_bytes + CRC_BYTES
+        try:
+            content, _ = self._storage.fetch(name, wanted if compression is None else most_bytes(spec))
+        except OSError as error:
+            raise damaged(path, expected=f"{wanted} bytes", got=error.strerror) from None
+        if len(content) <= CRC_BYTES or (compression is None and len(content) != wanted):
+            raise damaged(path, expected=f"{wanted} bytes", got=f"{len(content)} bytes")
+        if check_chunk(content.data, path) != self._checksums.get(name):
+            raise CacheCorrupt(
+                "an object is not the one that the teacher cache was published with",
+                where=path,
+                fix="if the cache was replaced meanwhile, start again; else make it again with "
+                "`pipeline cache-teacher --replace`",
+            )
+        return elements_of(content, spec, compression, path)
+
+
+def held_bytes(plan: StorePlan, specs: Iterable[ArraySpec], rows_per_block: int | None = None) -> int:
+    """The most of some arrays that training holds: two windows of row blocks, and what nobody expects any more.
+
+    rows_per_block: of the cache whose row blocks make the windows, if that is another; each touches several here.
+    """
+    block = sum(spec.chunk_bytes for spec in specs)
+    rows = rows_per_block or plan.rows
+    touched = 1 if rows == plan.rows else rows // plan.rows + 2
+    window = min(BLOCKS_PER_VIEW * touched, plan.blocks)
+    return min(2 * window * block + KEPT_BYTES, plan.views * plan.blocks * block)

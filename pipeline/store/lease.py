@@ -1,0 +1,199 @@
+"""The right to make a store on object storage, which one process has at a time.
+
+There are no locks there that death releases. So the holder renews an object, the claim, and a claim that was not
+renewed for long may be taken over. How old it is, is read from the server's clock alone. Conditional puts make that
+of many who try one succeeds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from pipeline.errors import CacheError, printable
+from pipeline.store.artifacts import CLAIM
+from pipeline.store.location import RemotePath
+from pipeline.store.object_storage import ABSENT, Conflict, ObjectStorage, Stat, Unconditional
+from pipeline.untrusted import parse_json
+
+if TYPE_CHECKING:
+    from obstore import UpdateVersion
+
+BEAT_SECONDS = 15.0
+"""How often the holder renews its claim."""
+
+STALE_SECONDS = 90.0
+"""Who has not renewed it for so long may lose it."""
+
+POLL_SECONDS = 5.0
+"""How often those who wait look."""
+
+MOST_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What the object says. fingerprint: of the cache whose objects lie there, unfinished; None for none.
+
+    token: of the holder, None if nobody holds it; beat: counts renewals; who: the holder, for people.
+    """
+
+    fingerprint: str | None = None
+    token: str | None = None
+    beat: int = 0
+    who: str = ""
+
+    def encode(self) -> bytes:
+        """The content of the object."""
+        return json.dumps(asdict(self)).encode()
+
+
+class Lease:
+    """Holds the claim at an address from `take` to `release`, and renews it in a thread."""
+
+    def __init__(self, path: RemotePath, *, wait: bool, notify: Callable[[str], None]) -> None:
+        """wait: for another holder, or raise CacheError naming it. notify: takes messages."""
+        # Soon to give up: a renewal that fails is followed by the next.
+        self._storage = ObjectStorage(path, {"max_retries": 2})
+        self._wait, self._notify = wait, notify
+        self._lock, self._end = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="lease")
+        self._version, self._renewed = ABSENT, 0.0
+        self.claim = Claim(token=uuid4().hex, who=_who())
+
+    def take(self, finished: Callable[[], bool]) -> bool:
+        """Become the holder; False if it was waited for another, who finished. Raises CacheError."""
+        told = False
+        while True:
+            found = read_claim(self._storage)
+            claim, stat = found or (Claim(), None)
+            if stat is None or claim.token is None or self._stale(stat):
+                with suppress(Conflict):
+                    self._write(replace(self.claim, fingerprint=claim.fingerprint), stat.version if stat else ABSENT)
+                    self._thread.start()
+                    return True
+                continue
+            if finished():
+                return False
+            if not self._wait:
+                fix = f"wait for it, or stop it; {STALE_SECONDS:.0f} seconds after it was killed others go on"
+                raise CacheError(
+                    "another process is making this cache", where=self._storage.path, got=claim.who, fix=fix
+                )
+            if not told:
+                self._notify(f"waiting for another process that works at {self._storage.path}: {printable(claim.who)}")
+                self._notify(f"if it was killed, for {STALE_SECONDS:.0f} seconds at most")
+                told = True
+            time.sleep(POLL_SECONDS)
+
+    def mark(self, fingerprint: str | None) -> None:
+        """Say of which cache the objects are from now on. Raises CacheError unless the claim is ours still."""
+        with self._lock:
+            self._put(replace(self.claim, fingerprint=fingerprint))
+
+    def check(self) -> None:
+        """Raise CacheError unless the claim is ours still: while a machine sleeps, another may take it over."""
+        if _now() - self._renewed > STALE_SECONDS / 2:
+            with self._lock:
+                self._put(self.claim)
+
+    def release(self) -> None:
+        """Hold it no more, but leave word of whose objects lie there, if any do."""
+        self._end.set()
+        self._thread.join()
+        with suppress(CacheError, Conflict):
+            if self.claim.fingerprint is None:
+                self.mark(None)  # not another's
+                self._storage.delete([CLAIM])
+            else:
+                self._write(replace(self.claim, token=None), self._version)
+
+    def _stale(self, stat: Stat) -> bool:
+        """Whether a claim is old by the server's clock, which it tells by an object that was put just now."""
+        clock = f"clock-{self.claim.token}"
+        self._storage.put(clock, b"")
+        now = self._storage.stat(clock).modified
+        self._storage.delete([clock])
+        return (now - stat.modified).total_seconds() > STALE_SECONDS
+
+    def _renew(self) -> None:
+        while not self._end.wait(BEAT_SECONDS):
+            with suppress(CacheError), self._lock:
+                self._put(self.claim)
+
+    def _put(self, claim: Claim) -> None:
+        """Renew the claim; the lock is held. Raises CacheError if it is another's by now."""
+        try:
+            self._write(replace(claim, beat=claim.beat + 1), self._version)
+        except Conflict:
+            self._renewed = float("-inf")
+            found = read_claim(self._storage)
+            raise CacheError(
+                "another process has taken this cache over, because this one was not heard of for too long",
+                where=self._storage.path,
+                got=found[0].who if found else "the claim is gone",
+                fix="run the same command again: what is finished is kept",
+            ) from None
+
+    def _write(self, claim: Claim, expected: UpdateVersion) -> None:
+        """Put the claim where one of the version `expected` lies. Raises Conflict and CacheError."""
+        start = _now()
+        try:
+            version = self._storage.replace(CLAIM, claim.encode(), expected)
+        except Unconditional:
+            if expected == ABSENT:
+                self._notify(f"note: {self._storage.path} has no conditional puts: let one process at a time begin")
+            version = self._storage.replace(CLAIM, claim.encode(), None)
+        except Conflict:
+            # Ours all the same, if the server's answer was lost and the client asked again.
+            found = read_claim(self._storage)
+            if found is None or found[0] != claim:
+                raise
+            version = found[1].version
+        self.claim, self._version, self._renewed = claim, version, start
+
+
+def read_claim(storage: ObjectStorage) -> tuple[Claim, Stat] | None:
+    """The claim at an address; None if there is none. What nobody of ours wrote is a claim that nobody holds."""
+    try:
+        content, stat = storage.fetch(CLAIM, MOST_BYTES)
+    except FileNotFoundError:
+        return None
+    try:
+        value = parse_json(content.tobytes())
+        claim = Claim(*(value[name] for name in ("fingerprint", "token", "beat", "who")))
+    except (ValueError, KeyError, TypeError):
+        return Claim(), stat
+    return (claim if _sound(claim) else Claim()), stat
+
+
+def _sound(claim: Claim) -> bool:
+    """Whether a claim that was read is one as they are written."""
+    fingerprint, token = claim.fingerprint, claim.token
+    return (
+        (fingerprint is None or (isinstance(fingerprint, str) and bool(re.fullmatch("[0-9a-f]{64}", fingerprint))))
+        and (token is None or isinstance(token, str))
+        and type(claim.beat) is int
+        and isinstance(claim.who, str)
+    )
+
+
+def _now() -> float:
+    """Seconds that pass while the machine sleeps, too."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
+
+
+def _who() -> str:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return f"process {os.getpid()} on {socket.gethostname()}, since {since}: {' '.join(sys.argv)}"

@@ -1,0 +1,188 @@
+"""A workspace on object storage: objects are put under their final names, and the manifest last.
+
+Beside the store, under `.<name>.partial/`, lie the claim of who makes it, a receipt for every finished unit and the
+notes. They go when the store is published: then nothing tells it from one that was made in a folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import CacheError, CacheMismatch
+from pipeline.store.artifacts import CLAIM, FINGERPRINT, finished, published, scratch_prefix
+from pipeline.store.begun import read_note, receipt
+from pipeline.store.chunks import CRC_BYTES, Compression, chunk_content
+from pipeline.store.layout import StorePlan
+from pipeline.store.lease import Lease, read_claim
+from pipeline.store.ledger import LONGEST_LINE, decode_line, encode_line, whole
+from pipeline.store.ledger import NAME as LEDGER
+from pipeline.store.location import RemotePath
+from pipeline.store.object_storage import ObjectStorage, at_once
+from pipeline.store.workspace import Chunks
+from pipeline.store.zarr_files import ROOT
+
+
+@dataclass(frozen=True)
+class RemotePlace:
+    """Puts the objects of units under their final names, from any number of processes.
+
+    Attempts share names, for a put replaces an object whole. On one kind of device they carry the same bytes;
+    `publish` sees to it that the bytes are those that were committed.
+    """
+
+    target: ObjectStorage
+    scratch: ObjectStorage
+    token: str | None
+    compression: Compression
+
+    def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
+        """Put the objects of a unit. Raises CacheError if the claim is another's by now."""
+        # A worker that was given up may come back when the cache is published, or another is made.
+        claim = read_claim(self.scratch)
+        if claim is None or claim[0].token != self.token:
+            raise CacheError("the cache is finished, or another process makes it", where=self.target.path)
+        checksums = {}
+        for name, elements in chunks.items():
+            data, checksums[name] = chunk_content(elements, self.compression)
+            self.target.put(name, data, checksums[name].to_bytes(CRC_BYTES, "little"))
+        return checksums
+
+
+class RemoteWorkspace:
+    """Objects at the target and a scratch prefix beside it, published by putting the manifest."""
+
+    def __init__(
+        self, target: RemotePath, fingerprint: str, plan: StorePlan, *, wait: bool, notify: Callable[[str], None]
+    ) -> None:
+        """As `LocalWorkspace`."""
+        self.plan = plan
+        self._fingerprint, self._notify = fingerprint, notify
+        self._target, self._scratch = ObjectStorage(target), ObjectStorage(scratch_prefix(target))
+        self._lease = Lease(self._scratch.path, wait=wait, notify=notify)
+        self._held = False
+        self.done = False
+        self.units: dict[str, dict[str, int]] = {}
+
+    @property
+    def place(self) -> RemotePlace:
+        """The address, for workers."""
+        return RemotePlace(self._target, self._scratch, self._lease.claim.token, self.plan.compression)
+
+    def __enter__(self) -> Self:
+        """Take the claim and read the receipts."""
+        self._held = self._lease.take(self._finished)
+        try:
+            self.done = self._finished()
+            if self.done and self._held:  # its maker was killed after it had published
+                self._clear_scratch()
+            elif self._lease.claim.fingerprint == self._fingerprint:
+                self.units = self._receipts()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Let go of the claim."""
+        self._release()
+
+    def refuse_other(self, replace: bool) -> None:
+        """Raise CacheMismatch for what must not be replaced; what may be is deleted now, its manifest first."""
+        there = published(self._target.path)
+        before = there or self._lease.claim.fingerprint
+        if before is None and (names := sorted(self._target.sizes())):
+            raise CacheMismatch(
+                "what lies at the target is not something that Decant published",
+                where=self._target.path,
+                got=f"{len(names)} objects, such as {names[0]!r:.200}",
+                fix="move it away, or name another path",
+            )
+        if before not in (None, self._fingerprint):
+            if not replace:
+                raise CacheMismatch(
+                    f"another cache {'is published' if there else 'was begun'} at the target",
+                    where=self._target.path,
+                    expected=f"fingerprint {self._fingerprint[:16]}",
+                    got=f"fingerprint {str(before)[:16]}",
+                    fix="pass --replace to delete it now and make this one, or name another path",
+                )
+            self._notify(f"deleting another cache at {self._target.path}, to make this one in its place")
+            self._lease.mark(before)  # whoever finds half of it knows what it was
+            self._target.delete([ROOT])
+            self._target.delete(sorted(self._target.sizes()))
+            self._clear_scratch()
+        self._lease.mark(self._fingerprint)
+
+    def missing(self) -> dict[str, str]:
+        """Looks at the listing and at stored checksums; `verify` reads the content."""
+        wrong, there = {}, self._target.sizes()
+        listed = {name for files in self.units.values() for name in files}
+        ends = self._target.ends({name: there[name] for name in listed if name in there}, CRC_BYTES)
+        for unit, files in self.plan.chunk_files():
+            recorded = self.units.get(unit)
+            if recorded is None:
+                wrong[unit] = f"unit {unit} has no receipt"
+                continue
+            for name, size in files.items():
+                if name not in there:
+                    wrong[unit] = f"{name} is absent"
+                elif size not in (None, there[name]):
+                    wrong[unit] = f"{name} has {there[name]} bytes instead of {size}"
+                elif recorded.get(name) != int.from_bytes(ends.get(name, b""), "little"):
+                    wrong[unit] = f"{name} has not the checksum in the receipt"
+        return wrong
+
+    def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
+        """Put the receipt."""
+        self._lease.check()
+        self._scratch.put(receipt(unit), encode_line(unit, files))
+        self.units[unit] = dict(files)
+
+    def note(self, name: str) -> bytes | None:
+        """The content of an object beside the receipts."""
+        return read_note(self._scratch, name)
+
+    def keep_note(self, name: str, content: str) -> None:
+        """Put such an object."""
+        self._scratch.put(name, content.encode())
+
+    def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
+        """Put the metadata, and the manifest last."""
+        units = [unit for unit, _ in self.plan.chunk_files()]
+        own = {LEDGER: whole(self.units, units), FINGERPRINT: f"{self._fingerprint}\n".encode()}
+        for name, content in [*metadata.items(), *own.items()]:
+            if name != ROOT:
+                self._target.put(name, content)
+        self._lease.mark(self._fingerprint)  # raises if another process has taken over
+        self._target.put(ROOT, metadata[ROOT])
+        with suppress(CacheError):
+            self._clear_scratch()
+
+    def _finished(self) -> bool:
+        return finished(self._target.path, self._fingerprint)
+
+    def _receipts(self) -> dict[str, dict[str, int]]:
+        """The finished units. Objects that are no receipts are left alone."""
+        units = {receipt(unit): unit for unit, _ in self.plan.chunk_files()}
+        there = self._scratch.sizes()
+        names = [name for name in units if there.get(name, LONGEST_LINE + 1) <= LONGEST_LINE]
+        found = at_once(lambda name: decode_line(self._scratch.read(name, LONGEST_LINE)), names)
+        pairs = zip(names, found, strict=True)
+        return {units[name]: entry[1] for name, entry in pairs if entry and entry[0] == units[name]}
+
+    def _clear_scratch(self) -> None:
+        """Delete receipts and notes, and leave word that no unfinished objects lie here."""
+        self._scratch.delete(sorted(set(self._scratch.sizes()) - {CLAIM}))
+        self.units = {}
+        self._lease.mark(None)
+
+    def _release(self) -> None:
+        if self._held:
+            self._held = False
+            self._lease.release()

@@ -1,0 +1,36 @@
+"""What a cache on object storage costs in requests and in memory, before anything is computed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from pipeline.store.arrays import ArraySpec
+from pipeline.store.fetched import held_bytes
+from pipeline.store.layout import StorePlan
+from pipeline.store.object_storage import PART_BYTES
+
+
+class RemoteCost(NamedTuple):
+    """puts: requests that making the cache takes, about; gets: of an epoch that reads all signals.
+
+    held: bytes of the cache that are in memory in training.
+    """
+
+    puts: int
+    gets: int
+    held: int
+
+
+def remote_cost(plan: StorePlan) -> RemoteCost:
+    """The cost of a cache on object storage. Uncompressed chunks are assumed."""
+    units, arrays = plan.views * plan.blocks, plan.arrays.values()
+    metadata = plan.files - units * len(arrays) - len(plan.static)
+    chunks = units * sum(map(_puts, arrays)) + sum(map(_puts, plan.static.values()))
+    read = [spec for spec in arrays if spec.name != "view_digest"]
+    return RemoteCost(chunks + units + 1 + metadata, plan.blocks * len(read), held_bytes(plan, read))
+
+
+def _puts(spec: ArraySpec) -> int:
+    """Requests for a chunk: one, or those that begin and end an upload in parts, too."""
+    parts = -(-spec.chunk_bytes // PART_BYTES)
+    return 1 if parts <= 1 else parts + 2
