@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from distributed import LocalCluster
 from experiment import begin, content, source, student
 from object_server import Bucket
 
@@ -61,6 +65,39 @@ def test_the_stores_are_those_that_folders_would_hold_and_have_pointers(here: Pa
     cache_teacher.run(source(*remote(bucket)), part="training", replace=False, wait=False)
     assert pointer_file.read_text() == text
     assert len(bucket.requests("PUT")) == before
+
+
+def same_objects(bucket: Bucket) -> None:
+    """The bucket has the stores of the working directory, but for the roots' provenance, and nothing else."""
+    for name in STORES:
+        objects, folder = bucket.below(f"caches/{name}.zarr/"), content(CACHES / f"{name}.zarr")
+        assert objects | {"zarr.json": b""} == folder | {"zarr.json": b""}
+    assert all(key.startswith(tuple(f"caches/{name}.zarr/" for name in STORES)) for key in bucket.sizes())
+
+
+def test_workers_of_a_cluster_put_what_a_folder_would_hold(here: Path, bucket: Bucket) -> None:
+    options: dict[str, Any] = {"memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": 60}
+    with LocalCluster(n_workers=2, threads_per_worker=2, processes=False, **options) as cluster:
+        arguments = ("--scheduler", cluster.scheduler_address, "--set", *remote(bucket))
+        main(["cache-teacher", "-c", "tiny.yaml", *arguments], standalone_mode=False)
+    same_objects(bucket)
+    (run,) = TeacherCache.open(bucket.url("caches/tiny.zarr")).manifest.provenance["runs"]
+    assert [kind["units"] for kind in run["workers"]] == [6]
+
+
+@pytest.mark.long
+def test_processes_put_what_a_folder_would_hold(here: Path, bucket: Bucket) -> None:
+    """Workers of the command itself, with its environment: the server is in the process of this test."""
+    command = [sys.executable, "-m", "pipeline.cli", "cache-teacher", "-c", "tiny.yaml", "--workers", "2"]
+    result = subprocess.run(
+        [*command, "--set", *remote(bucket)],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2]), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    same_objects(bucket)
 
 
 @pytest.mark.parametrize("objectives", ["kd", "lfcc"])
