@@ -13,9 +13,9 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Section
-from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._divergence import kl_divergence
+from pipeline.objectives._requirements import same_classes
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -41,7 +41,5 @@ class KD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes."""
-    if student.logits != teacher.logits:
-        what = f"student and teacher must know the same classes, got {student.logits} and {teacher.logits}"
-        raise ConfigError([Problem(key, what)])
+    same_classes(student, teacher, key)
     return KD(options.temperature)

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective, pair_blocks
+from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 
@@ -54,17 +55,12 @@ def contrast(
     student, teacher: S matrices each, [B, E_s]. same: [B, B] bool, pairs of different rows that are no negatives.
     """
     cosines = [
-        F.normalize(_at_least_float32(u), dim=1) @ F.normalize(_at_least_float32(v), dim=1).T
-        for u, v in zip(student, teacher, strict=True)
+        F.normalize(precise(u), dim=1) @ F.normalize(precise(v), dim=1).T for u, v in zip(student, teacher, strict=True)
     ]
-    scores = (_at_least_float32(torch.stack(cosines)) / temperature).masked_fill(same, float("-inf"))
+    scores = (precise(torch.stack(cosines)) / temperature).masked_fill(same, float("-inf"))
     own = scores.diagonal(dim1=1, dim2=2).mean()
     loss = scores.logsumexp(2).mean() - own
     return (loss + scores.logsumexp(1).mean() - own) / 2 if symmetric else loss
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Projector(nn.Module):
@@ -79,7 +75,7 @@ class Projector(nn.Module):
         """One matrix product over all samples and cells."""
         batch, channels, height, width = maps.shape
         tokens = maps.permute(0, 2, 3, 1).reshape(-1, channels)
-        projected: Tensor = self.norm(_at_least_float32(self.linear(tokens)))
+        projected: Tensor = self.norm(precise(self.linear(tokens)))
         return projected.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 

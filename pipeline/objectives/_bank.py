@@ -1,0 +1,59 @@
+"""Memory banks and the negatives that are drawn from them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class MomentumBank(nn.Module):
+    """One unit vector for every sample of the training set, which follows what a network says of it.
+
+    `rows` [N, D] is a buffer, saved with the student: 4 N D bytes. Random directions at first.
+    """
+
+    rows: Tensor
+
+    def __init__(self, samples: int, width: int, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("rows", F.normalize(torch.rand(samples, width) - 0.5, dim=1))
+
+    @torch.no_grad()
+    def update(self, samples: Tensor, values: Tensor) -> None:
+        """rows[i] = norm(momentum · rows[i] + (1 - momentum) · value), for samples [B] and unit values [B, D]."""
+        old = self.rows[samples]
+        new = self.momentum * old + (1 - self.momentum) * values.to(old.dtype)
+        self.rows[samples] = F.normalize(new, dim=1)
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Samples of other classes. `pool` [P]: different samples; `columns` [B, M]: which of them are each row's."""
+
+    pool: Tensor
+    columns: Tensor
+
+
+def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, step: int) -> Negatives:
+    """`count` negatives for each row of a batch, uniform among the samples of other classes, without repetition.
+
+    The rows share one pool, a little larger than `count`, of which each takes the first that are not of its class: a
+    row's negatives are distributed as if they were drawn for it alone, and a step touches hundreds of samples, not
+    tens of thousands. Repeats only where the pool has too few of other classes. Depends on (seed, step) alone.
+
+    labels: [N], of the training set, at least two classes. batch_labels: [B].
+    """
+    share = float(labels.unique(return_counts=True)[1].max()) / len(labels)
+    size = min(len(labels), math.ceil((count + 4 * math.sqrt(count)) / max(1 - share, 1e-9)))
+    generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, step]))
+    pool = torch.from_numpy(generator.choice(len(labels), size, replace=False)).to(batch_labels.device)
+    other = labels.to(pool.device)[pool] != batch_labels[:, None]
+    first = other.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
+    position = torch.arange(count, device=pool.device) % other.sum(1, keepdim=True).clamp(min=1)
+    return Negatives(pool, first.gather(1, position))

@@ -1,0 +1,32 @@
+"""What objectives ask of the networks that they compare, and how they say no."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.config import Section
+from pipeline.errors import ConfigError, Problem
+from pipeline.objectives._base import Context
+from pipeline.signals import SignalShapes
+
+
+def same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
+    """Raises ConfigError at `key` if the networks do not know the same number of classes."""
+    if student.logits != teacher.logits:
+        what = f"student and teacher must know the same classes, got {student.logits} and {teacher.logits}"
+        raise ConfigError([Problem(key, what)])
+
+
+def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
+    """Raises ValueError if an option differs from its default that is not read by what was `chosen`."""
+    fields = type(options).model_fields
+    found = [name for name in idle if getattr(options, name) != fields[name].default]
+    if found:
+        raise ValueError(f"{chosen} does not read {', '.join(found)}: leave out what has no effect")
+
+
+def several_classes(context: Context, key: str) -> list[Problem]:
+    """What is wrong with the labels for a method that needs samples of other classes as negatives."""
+    if context.labels is None or len(context.labels.unique()) > 1:
+        return []
+    return [Problem(key, "needs samples of other classes, and all samples have one label")]
