@@ -49,7 +49,7 @@ def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, 
 
     labels: [N], of the training set, at least two classes. batch_labels: [B].
     """
-    share = float(labels.unique(return_counts=True)[1].max()) / len(labels)
+    share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
     size = min(len(labels), math.ceil((count + 4 * math.sqrt(count)) / max(1 - share, 1e-9)))
     generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, step]))
     pool = torch.from_numpy(generator.choice(len(labels), size, replace=False)).to(batch_labels.device)

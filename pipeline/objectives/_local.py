@@ -36,6 +36,7 @@ def last_maps(student: SignalShapes, teacher: SignalShapes, scales: Sequence[int
     that are too coarse, scales that do not divide each other, another filter than `mean`, different classes.
     """
     same_classes(student, teacher, key)
+    pair = pair_blocks(student, teacher, None, key)[-1]
     problems = [
         Problem(
             key,
@@ -47,7 +48,6 @@ def last_maps(student: SignalShapes, teacher: SignalShapes, scales: Sequence[int
     ]
     if problems:
         raise ConfigError(problems)
-    pair = pair_blocks(student, teacher, None, key)[-1]
     finest = max(scales)
     if indivisible := [scale for scale in scales if finest % scale]:
         what = f"every scale must divide the finest one, {finest}, for its cells to be unions of finer cells"

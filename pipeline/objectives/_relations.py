@@ -30,10 +30,9 @@ class Relations:
         self.features, self.samples, self.candidates = features, samples, candidates
         self.temperature, self.mask = temperature, mask
         self.anchors, self.rows = bank[samples], bank[candidates]
-        used, self.place = candidates.unique(return_inverse=True)
+        used, self.place = torch.unique(candidates, return_inverse=True)
         self.used = bank[used]
-        others = int((samples[:, None] != samples).sum()) if mask else len(samples) ** 2
-        self.pairs = max(1, others)
+        self.pairs = int((samples[:, None] != samples).sum()) if mask else len(samples) ** 2
 
     def normaliser(self, population: int) -> Tensor:
         """N times the mean of exp(score) over all that is kept."""

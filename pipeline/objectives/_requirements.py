@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
+
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Context
@@ -17,6 +19,16 @@ def same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None
         raise ConfigError([Problem(key, what)])
 
 
+def embedding_widths(student: SignalShapes, teacher: SignalShapes, key: str) -> tuple[int, int]:
+    """D of the student and of the teacher. Raises ConfigError at `key` if one of them has no embedding."""
+    if student.embedding is None:
+        raise ConfigError([Problem(key, "needs the student's embedding, and it has none")])
+    if teacher.embedding is None:
+        what = "needs the teacher's embedding, which the cache does not hold"
+        raise ConfigError([Problem(key, what, fix="add `embedding: {}` to `signals` and cache the teacher again")])
+    return student.embedding, teacher.embedding
+
+
 def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
     """Raises ValueError if an option differs from its default that is not read by what was `chosen`."""
     fields = type(options).model_fields
@@ -27,6 +39,6 @@ def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
 
 def several_classes(context: Context, key: str) -> list[Problem]:
     """What is wrong with the labels for a method that needs samples of other classes as negatives."""
-    if context.labels is None or len(context.labels.unique()) > 1:
+    if context.labels is None or len(torch.unique(context.labels)) > 1:
         return []
     return [Problem(key, "needs samples of other classes, and all samples have one label")]

@@ -1,26 +1,26 @@
 """CRCD: how samples lie to each other in the teacher, contrasted with how they do in the student.
 
 Zhu, Tang, Chen, Yu, Liu, Rong, Yang and Wang, "Complementary Relation Contrastive Distillation", CVPR 2021, arXiv
-2103.16367, after the authors' reimplementation of it. h_s, h_t are learned linear embeddings of both networks' vectors,
-of length one; M_t, M_s are banks with such an embedding of every one of the N training samples. For sample i, an anchor a
-of the batch, and candidates k, 0 the sample itself and m others of other classes:
+2103.16367, after the authors' reimplementation of it. h_s, h_t are learned linear embeddings of both networks'
+vectors, of length one; M_t, M_s are banks with such an embedding of every one of the N training samples. For sample
+i, an anchor a of the batch, and candidates k, 0 the sample itself and m others of other classes:
 
     r(i, a) = norm(h_s(i) - M_t[a]),   r(i, a, k) = norm(M_t[k] - M_t[a]),   q_k = exp(<r(i, a), r(i, a, k)> / τ) / Z
     L = -mean over (i, a) of [ log q_0 / (q_0 + m/N) + Σ_k>0 log (m/N) / (q_k + m/N) ]
 
-and the same with h_t and M_s, added. Z = N · mean(q) is fixed by the first batch. Twice over, with embeddings and banks of
-their own: for embeddings (term `feature`) and for the gradient of the cross-entropy with respect to them (`gradient`),
-which with a linear head is (softmax(z) - onehot(y)) W: no second backward pass, and the teacher's follows from cached
-logits, labels and head. The gradient is a sample's, without the 1/B of a mean.
+and the same with h_t and M_s, added. Z = N · mean(q) is fixed by the first batch. Twice over, with embeddings and
+banks of their own: for embeddings (term `feature`) and for the gradient of the cross-entropy with respect to them
+(`gradient`), which with a linear head is (softmax(z) - onehot(y)) W: no second backward pass, and the teacher's
+follows from cached logits, labels and head. The gradient is a sample's, without the 1/B of a mean.
 
 The teacher's bank is the cache: every sample's exact vector at the batch's view, through today's embedding, with no
 momentum and no warm-up. `bank: momentum` is the reference's instead. The student's is a momentum bank in any case.
 
 Deviations. A pair of a sample with itself as anchor has no relation, and a candidate that is the anchor has none: the
-reference gives them constant directions, norm(10⁻⁶); here they are left out, unless `mask_degenerate` is False. Negatives are
-drawn from a pool that the batch shares. The reference multiplies the gradient term by the KD loss, which looks like a
-slip; here it has a weight. The paper is said to learn the relation by a small network; the public code does not.
-Recipe of the code: beside hard labels and 0.9 KD; weight 1 until the last 10 of 250 epochs, then 0
+reference gives them constant directions, norm(10⁻⁶); here they are left out, unless `mask_degenerate` is False.
+Negatives are drawn from a pool that the batch shares. The reference multiplies the gradient term by the KD loss,
+which looks like a slip; here it has a weight. The paper is said to learn the relation by a small network; the public
+code does not. Recipe of the code: beside hard labels and 0.9 KD; weight 1 until the last 10 of 250 epochs, then 0
 (`schedule: {off_after: 0.96}`).
 """
 
@@ -39,7 +39,7 @@ from pipeline.objectives._bank import MomentumBank, draw_negatives
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._precision import precise
 from pipeline.objectives._relations import Relations
-from pipeline.objectives._requirements import several_classes
+from pipeline.objectives._requirements import embedding_widths, several_classes
 from pipeline.signals import Signals, SignalShapes
 
 EPSILON = 1e-7
@@ -76,9 +76,12 @@ def relation_loss(
 
     features: [B, D], embedded, of length one, of one network. bank: [N, D], the other network's. sample_index: [B], the
     samples' rows in the bank; they are the anchors, too. candidate_index: [B, 1 + m], candidate 0 the sample itself.
-    normaliser: Z; from this batch if None. population: N, if the bank has only the rows that are asked for.
+    normaliser: Z; from this batch if None. population: N, if the bank has only the rows that are asked for. 0 for a
+    batch of one sample, which has no relations.
     """
     relations = Relations(precise(features), bank, sample_index, candidate_index, temperature, mask_degenerate)
+    if not relations.pairs:
+        return relations.features.sum() * 0
     population = population or len(bank)
     return relation_mean(relations, relations.normaliser(population) if normaliser is None else normaliser, population)
 
@@ -116,13 +119,15 @@ class Element(nn.Module):
         remembered: the teacher's vectors of all different `candidates`, ascending; None with a momentum bank.
         """
         s, t = self._embedded(self.student, student), self._embedded(self.teacher, teacher)
-        ids, places = candidates.unique(return_inverse=True)
+        ids, places = torch.unique(candidates, return_inverse=True)
         with torch.no_grad():
             rows = self.teacher_bank.rows[ids] if self.teacher_bank else self._embedded(self.teacher, remembered)
         relations = [
             Relations(features, bank, places[:, 0], places, self.options.temperature, self.options.mask_degenerate)
             for features, bank in ((s, rows), (t, self.student_bank.rows[ids]))
         ]
+        if not relations[0].pairs:
+            return (s.sum() + t.sum()) * 0
         if not self._fixed and not bool(self.normalisers.isfinite().all()):
             self.normalisers.copy_(torch.stack([each.normaliser(self.samples) for each in relations]))
         self._fixed = True
@@ -153,28 +158,30 @@ def gradients(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 class CRCD(Objective):
     """The relation contrastive losses of embeddings and of gradients."""
 
-    def __init__(self, student: SignalShapes, teacher: SignalShapes, context: Context, options: Options) -> None:
+    def __init__(self, widths: tuple[int, int], context: Context, options: Options) -> None:
         super().__init__()
         self.context, self.options = context, options
-        widths = (student.embedding or 0, teacher.embedding or 0, context.num_samples)
-        self.feature = Element(*widths, options)
-        self.gradient = Element(*widths, options) if options.gradient_weight else None
+        self.feature = Element(*widths, context.num_samples, options)
+        self.gradient = Element(*widths, context.num_samples, options) if options.gradient_weight else None
         read = {"embedding", "head", "logits"} if options.gradient_weight else {"embedding"}
         self.needs = Needs(teacher=frozenset(read), student=frozenset({"logits", "embedding"}), labels=True)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `feature` and, unless its weight is 0, `gradient` times its weight."""
-        assert student.embedding is not None and teacher.embedding is not None and self.context.labels is not None
+        assert student.embedding is not None
+        assert teacher.embedding is not None
+        assert self.context.labels is not None
         drawn = draw_negatives(self.context.labels, batch.labels, self.options.negatives, self.context.seed, batch.step)
         candidates = torch.cat((batch.sample[:, None], drawn.pool[drawn.columns]), dim=1)
-        ids, view = candidates.unique(), int(batch.view[0])
+        ids, view = torch.unique(candidates), int(batch.view[0])
         terms = {
             "feature": self.feature(
                 student.embedding, teacher.embedding, candidates, self._remembered("embedding", ids, view)
             )
         }
         if self.gradient is not None:
-            assert student.head is not None and teacher.head is not None
+            assert student.head is not None
+            assert teacher.head is not None
             logits = self._remembered("logits", ids, view)
             bank = None
             if logits is not None:
@@ -193,12 +200,11 @@ class CRCD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks without embeddings, and without a head if gradients are compared; and labels of one class."""
+    widths = embedding_widths(student, teacher, key)
     problems = several_classes(context, key)
-    if student.embedding is None:
-        problems.append(Problem(key, "needs the student's embedding, and it has none"))
     if options.gradient_weight and student.linear is None:
         fix = "set `gradient_weight: 0` to compare embeddings alone"
         problems.append(Problem(key, "needs a linear head of the student for its gradient", fix=fix))
     if problems:
         raise ConfigError(problems)
-    return CRCD(student, teacher, context, options)
+    return CRCD(widths, context, options)

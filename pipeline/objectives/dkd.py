@@ -6,9 +6,9 @@ With p = softmax(z / T), y the target, b = (p_y, 1 - p_y), and p̂ the softmax o
     L = α · TCKD + β · NCKD,   TCKD = T² · (1/B) Σ KL(b_t ‖ b_s),   NCKD = T² · (1/B) Σ KL(p̂_t ‖ p̂_s)
 
 With α = 1 and β = 1 - p_t,y of each sample this is KD. Authors' recipe: β = 8 (2 for ResNet-56 to ResNet-20), weight
-1, beside hard labels with weight 1, with a linear warm-up over the first 20 of 240 epochs (`schedule: {warmup: 0.083}`).
-NCKD is 0 with two classes, which leave one other. Computed from log-softmaxes, without the authors' masks of -1000
-and logarithms of probabilities, which fail for large logits; no other deviation.
+1, beside hard labels with weight 1, with a linear warm-up over the first 20 of 240 epochs (`schedule: {warmup:
+0.083}`). NCKD is 0 with two classes, which leave one other. Computed from log-softmaxes, without the authors' masks
+of -1000 and logarithms of probabilities, which fail for large logits; no other deviation.
 """
 
 from __future__ import annotations

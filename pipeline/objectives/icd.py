@@ -5,16 +5,16 @@ length one over the classes; their Gram matrix says how alike the r² cells of o
 
     S_r(b) = π̂(b) π̂(b)ᵀ  [r², r²],   L = γ Σ_r ω_r (1/B) Σ_b Σ_i KL( softmax(S_r,t(b)_i / τ) ‖ softmax(S_r,s(b)_i / τ) )
 
-over the rows i, with ω_r = (1 + log₂ r) / Σ: 1/6, 2/6 and 3/6 for scales {1, 2, 4}. No label is read. It is a term beside
-others: the paper's are hard labels and SD-KD, SD-DKD or SD-NKD (`sdd`).
+over the rows i, with ω_r = (1 + log₂ r) / Σ: 1/6, 2/6 and 3/6 for scales {1, 2, 4}. No label is read. It is a term
+beside others: the paper's are hard labels and SD-KD, SD-DKD or SD-NKD (`sdd`).
 
-After the authors' code, which gives what the abstract leaves open. It sums over the rows of a Gram matrix and takes the
-mean over the batch alone, so the 4 x 4 grid weighs four times as much as the 2 x 2 grid before ω. There is no factor τ²,
-and no warm-up. The 1 x 1 grid contributes nothing, as the softmax of one number is 1 whatever it is: scales {1, 2, 4} weigh
-in effect 0, 1/3 and 1/2, and {1} alone is refused. The code knows {1, 2}, {1, 4} and {1, 2, 4}; any nested set has a
-weight here by the same rule. γ is 2 in the code's defaults and 8 in the names of its CIFAR runs: which gave the
-published tables is not known. Cosines over τ = 2 are at most 1 apart, hence small gradients: γ is to be chosen with the
-scales. Exact from a cache of the last map, low-passed by `mean`, and the head.
+After the authors' code, which gives what the abstract leaves open. It sums over the rows of a Gram matrix and takes
+the mean over the batch alone, so the 4 x 4 grid weighs four times as much as the 2 x 2 grid before ω. There is no
+factor τ², and no warm-up. The 1 x 1 grid contributes nothing, as the softmax of one number is 1 whatever it is:
+scales {1, 2, 4} weigh in effect 0, 1/3 and 1/2, and {1} alone is refused. The code knows {1, 2}, {1, 4} and {1, 2,
+4}; any nested set has a weight here by the same rule. γ is 2 in the code's defaults and 8 in the names of its CIFAR
+runs: which gave the published tables is not known. Cosines over τ = 2 are at most 1 apart, hence small gradients: γ
+is to be chosen with the scales. Exact from a cache of the last map, low-passed by `mean`, and the head.
 """
 
 from __future__ import annotations

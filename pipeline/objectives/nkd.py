@@ -5,10 +5,10 @@ with Normalized Loss and Customized Soft Labels", ICCV 2023, arXiv 2303.13005, e
 
     L = -(1/B) Σ p_t,y log p_s,y - γ T² (1/B) Σ Σ_{c≠y} p̂_t,c log p̂_s,c
 
-p = softmax(z) at temperature 1, p̂ = softmax over the K - 1 other classes at temperature T. Neither part is a divergence:
-at student = teacher they are entropies, not 0. Authors' constants: γ = 1.5 and T = 1 for ImageNet, γ = 3.5 and T = 3
-for ResNet-34 to ResNet-18 on CIFAR-100; beside hard labels with weight 1. After the authors' code as it is since
-October 2023; copies of the earlier one (SDD's, iCD's) have a mask that does not take the target out.
+p = softmax(z) at temperature 1, p̂ = softmax over the K - 1 other classes at temperature T. Neither part is a
+divergence: at student = teacher they are entropies, not 0. Authors' constants: γ = 1.5 and T = 1 for ImageNet, γ =
+3.5 and T = 3 for ResNet-34 to ResNet-18 on CIFAR-100; beside hard labels with weight 1. After the authors' code as it
+is since October 2023; copies of the earlier one (SDD's, iCD's) have a mask that does not take the target out.
 """
 
 from __future__ import annotations

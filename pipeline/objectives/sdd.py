@@ -1,19 +1,19 @@
 """SDD: distillation of local logits, with more weight where part and whole disagree.
 
-Luo, "Scale Decoupled Distillation", CVPR 2024, arXiv 2403.13512, equations 6 to 9. π(p) are the logits of cell p, of the
-grids r x r of all scales r together, P cells; ℓ is the base objective's loss of one row:
+Luo, "Scale Decoupled Distillation", CVPR 2024, arXiv 2403.13512, equations 6 to 9. π(p) are the logits of cell p, of
+the grids r x r of all scales r together, P cells; ℓ is the base objective's loss of one row:
 
     L = (1/B) Σ_b (1/P) Σ_p w(b, p) · ℓ(π_s(b, p), π_t(b, p), y_b)
 
-w = 1 where the teacher is right about both the cell and the whole, or wrong about both; `complementary_weight` where it
-is right about exactly one of them (its cell is a trap, or knows better). The whole is the mean of the cells. Scales:
-{1, 2} for networks of one family and {1, 2, 4} for others, says the paper.
+w = 1 where the teacher is right about both the cell and the whole, or wrong about both; `complementary_weight` where
+it is right about exactly one of them (its cell is a trap, or knows better). The whole is the mean of the cells.
+Scales: {1, 2} for networks of one family and {1, 2, 4} for others, says the paper.
 
-After the authors' code where it differs from the paper: a mean over the P cells, not a sum over scales and cells; right
-or wrong is judged by the label. Unlike the code, whatever is not finite is not replaced by zero, and the base `nkd` takes
-the target out of the others (the code's mask does not). Authors' recipe: weight 1 with a linear warm-up over the first
-20 of 240 epochs for the bases `dkd` and `nkd`, 0.9 without warm-up for `kd`. Exact from a cache of the last map,
-low-passed by `mean`, and the head.
+After the authors' code where it differs from the paper: a mean over the P cells, not a sum over scales and cells;
+right or wrong is judged by the label. Unlike the code, whatever is not finite is not replaced by zero, and the base
+`nkd` takes the target out of the others (the code's mask does not). Authors' recipe: weight 1 with a linear warm-up
+over the first 20 of 240 epochs for the bases `dkd` and `nkd`, 0.9 without warm-up for `kd`. Exact from a cache of the
+last map, low-passed by `mean`, and the head.
 """
 
 from __future__ import annotations
