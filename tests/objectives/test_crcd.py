@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from shared import shared_file
+
+from pipeline.errors import ConfigError
+from pipeline.objectives import Batch, Context, Objective, build_objective
+from pipeline.objectives import _relations as relations
+from pipeline.objectives._bank import MomentumBank, draw_negatives
+from pipeline.objectives.crcd import gradients, relation_loss
+from pipeline.signals import LinearHead, Signals, SignalShapes
+
+N, B, M, D, CLASSES = 30, 5, 7, 6, 4
+
+
+def unit(*shape: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(*shape, generator=generator, dtype=torch.float64), dim=1)
+
+
+SAMPLES = torch.tensor([3, 11, 0, 29, 17])
+CANDIDATES = torch.cat((SAMPLES[:, None], torch.arange(B * M).reshape(B, M) % N), dim=1)
+
+
+def oracle(features: torch.Tensor, bank: torch.Tensor, temperature: float, masked: bool, population: int = N) -> float:
+    """The equation, one pair of sample and anchor and one candidate at a time."""
+    h, m = features.numpy(), bank.numpy()
+
+    def direction(x: np.ndarray) -> np.ndarray:
+        return (x + 1e-6) / np.linalg.norm(x + 1e-6)
+
+    scores: dict[tuple[int, int, int], float] = {}
+    for i in range(B):
+        for a in range(B):
+            for k in range(M + 1):
+                anchor, candidate = SAMPLES[a], CANDIDATES[i, k]
+                if masked and (i == a or candidate == anchor):
+                    continue
+                one, other = direction(h[i] - m[anchor]), direction(m[candidate] - m[anchor])
+                scores[i, a, k] = one @ other / temperature
+    normaliser = population * np.mean(np.exp(list(scores.values())))
+    noise, total = M / population, 0.0
+    for (_, _, k), score in scores.items():
+        q = math.exp(score) / normaliser
+        total -= math.log((q if k == 0 else noise) / (q + noise + 1e-7))
+    return total / (B * (B - 1) if masked else B * B)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_equals_the_equation_in_float64(masked: bool, temperature: float):
+    features, bank = unit(B, D, seed=1), unit(N, D, seed=2)
+    got = relation_loss(features, bank, SAMPLES, CANDIDATES, temperature, masked)
+    assert got.item() == pytest.approx(oracle(features, bank, temperature, masked), rel=1e-9)
+
+
+def test_two_samples_on_a_line_by_hand():
+    # Samples at 0° and 180°, the negative of each at 90°: from anchor (-1, 0), the own place (1, 0) lies in direction
+    # (1, 0) and the negative (0, 1) at 45° to it. A student that agrees with the bank has cosines 1 and √½.
+    bank = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
+    samples, candidates = torch.tensor([0, 1]), torch.tensor([[0, 2], [1, 2]])
+    good, bad = math.exp(1.0), math.exp(math.sqrt(0.5))
+    normaliser, noise = 3 * (good + bad) / 2, 1 / 3
+    expected = -math.log(good / (good + noise * normaliser)) - math.log(noise / (bad / normaliser + noise))
+    got = relation_loss(bank[:2], bank, samples, candidates, 1.0)
+    assert got.item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_golden_values_of_the_reference(who: str):
+    wanted = json.loads(shared_file("golden/crcd.json").read_text())
+    arrays = {name: torch.tensor(x) for name, x in np.load(shared_file("golden/crcd.npz")).items()}
+    bank = arrays["teacher_bank" if who == "student" else "student_bank"]
+    features = arrays[who].requires_grad_()
+    indices = arrays["sample_index"], arrays["candidate_index"]
+    loss = relation_loss(features, bank, *indices, wanted["temperature"], mask_degenerate=False)
+    assert loss.item() == pytest.approx(wanted[f"{who}_loss"], rel=1e-9)
+    (gradient,) = torch.autograd.grad(loss, features)
+    np.testing.assert_allclose(gradient, arrays[f"grad_{who}"], rtol=1e-9, atol=1e-9)
+    given = torch.tensor(wanted[f"normaliser_{who}"], dtype=torch.float64)
+    same = relation_loss(features, bank, *indices, wanted["temperature"], mask_degenerate=False, normaliser=given)
+    assert same.item() == pytest.approx(wanted[f"{who}_loss"], rel=1e-9)
+
+
+@pytest.mark.parametrize("who", ["student", "teacher"])
+def test_golden_banks_of_the_reference(who: str):
+    wanted = json.loads(shared_file("golden/crcd.json").read_text())
+    arrays = {name: torch.tensor(x) for name, x in np.load(shared_file("golden/crcd.npz")).items()}
+    bank = MomentumBank(len(arrays[f"{who}_bank"]), arrays[who].shape[1], wanted["momentum"]).double()
+    bank.rows.copy_(arrays[f"{who}_bank"])
+    bank.update(arrays["sample_index"], arrays[who])
+    np.testing.assert_allclose(bank.rows, arrays[f"{who}_bank_after"], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_chunks_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch):
+    bank = unit(N, D, seed=2)
+    found = []
+    for chunk in (10**9, 2 * B * (M + 1), 1):
+        monkeypatch.setattr(relations, "CHUNK", chunk)
+        features = unit(B, D, seed=1).requires_grad_()
+        loss = relation_loss(features, bank, SAMPLES, CANDIDATES, 0.1, masked)
+        found.append((loss.detach(), torch.autograd.grad(loss, features)[0]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-14)
+
+
+def test_gradient():
+    bank = unit(N, D, seed=2)
+    given = torch.tensor(1e3, dtype=torch.float64)
+
+    def loss(x: torch.Tensor) -> torch.Tensor:
+        return relation_loss(F.normalize(x, dim=1), bank, SAMPLES, CANDIDATES, 0.3, normaliser=given)
+
+    assert torch.autograd.gradcheck(loss, (unit(B, D, seed=1).requires_grad_(),))
+
+
+def test_gradients_of_the_cross_entropy_are_autograds():
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(B, D, generator=generator, dtype=torch.float64).requires_grad_()
+    weight, bias = torch.randn(CLASSES, D + 1, generator=generator, dtype=torch.float64).split((D, 1), dim=1)
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    logits = embedding @ weight.T + bias[:, 0]
+    (expected,) = torch.autograd.grad(F.cross_entropy(logits, labels, reduction="sum"), embedding)
+    torch.testing.assert_close(gradients(logits.detach(), labels, weight), expected, rtol=1e-12, atol=1e-14)
+
+
+LABELS = torch.arange(N) % CLASSES
+
+
+def test_negatives_are_of_other_classes_and_different():
+    labels = LABELS[SAMPLES]
+    drawn = draw_negatives(LABELS, labels, 15, seed=1, step=4)
+    negatives = drawn.pool[drawn.columns]
+    for row, label in zip(negatives, labels, strict=True):
+        assert len(row.unique()) == 15
+        assert (LABELS[row] != label).all()
+    again, other = (draw_negatives(LABELS, labels, 15, seed=1, step=step) for step in (4, 5))
+    assert torch.equal(again.pool, drawn.pool)
+    assert not torch.equal(other.pool, drawn.pool)
+
+
+def test_negatives_are_drawn_evenly():
+    # 22 or 23 samples are of other classes: in 2,000 draws of 5 each comes about 2000 · 5 / 22.5 = 444 times.
+    counts = torch.zeros(N)
+    for step in range(2000):
+        drawn = draw_negatives(LABELS, LABELS[:1], 5, seed=0, step=step)
+        counts[drawn.pool[drawn.columns][0]] += 1
+    others = counts[LABELS[0] != LABELS]
+    assert counts[LABELS[0] == LABELS].sum() == 0
+    assert (others - 2000 * 5 / len(others)).abs().max() < 5 * math.sqrt(444)
+
+
+def test_negatives_repeat_where_there_are_too_few():
+    drawn = draw_negatives(torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1]), 4, seed=0, step=0)
+    assert sorted(drawn.pool[drawn.columns[0]].tolist()) == [3, 3, 4, 4]
+    assert set(drawn.pool[drawn.columns[1]].tolist()) == {0, 1, 2}
+
+
+def network(seed: int, width: int) -> Signals:
+    generator = torch.Generator().manual_seed(seed)
+    embedding = torch.randn(N, width, generator=generator)
+    head = LinearHead(torch.randn(CLASSES, width, generator=generator), torch.zeros(CLASSES))
+    return Signals(head(embedding), embedding, head=head)
+
+
+TEACHER, STUDENT = network(1, 9), network(2, 6)
+
+
+def bank(signal: str, samples: torch.Tensor, view: int) -> torch.Tensor:
+    assert view == 2
+    found = TEACHER.logits if signal == "logits" else TEACHER.embedding
+    assert found is not None
+    return found[samples]
+
+
+def build(**options: object) -> Objective:
+    torch.manual_seed(0)
+    context = Context(N, CLASSES, LABELS, bank=bank)
+    student, teacher = (SignalShapes(CLASSES, s.embedding.shape[1], linear=False) for s in (STUDENT, TEACHER))
+    return build_objective("crcd", {"negatives": 8, **options}, student, teacher, context)
+
+
+def step(objective: Objective, number: int = 0) -> dict[str, torch.Tensor]:
+    def rows(signals: Signals) -> Signals:
+        assert signals.embedding is not None
+        return Signals(signals.logits[SAMPLES], signals.embedding[SAMPLES], head=signals.head)
+
+    batch = Batch(LABELS[SAMPLES], SAMPLES, torch.full_like(SAMPLES, 2), number)
+    return objective(rows(STUDENT), rows(TEACHER), batch, 0.5)
+
+
+def test_the_cache_is_the_teachers_bank():
+    # By hand: the cache's embeddings through the objective's own layer, as a full bank of every sample.
+    objective = build(gradient_weight=0.0)
+    got = step(objective)["feature"]
+    fresh = build(gradient_weight=0.0)
+    element = fresh.feature
+    embedded = [
+        F.normalize(layer(signals.embedding), dim=1).detach()
+        for layer, signals in ((element.student, STUDENT), (element.teacher, TEACHER))
+    ]
+    drawn = draw_negatives(LABELS, LABELS[SAMPLES], 8, 0, 0)
+    candidates = torch.cat((SAMPLES[:, None], drawn.pool[drawn.columns]), dim=1)
+    own, other = (
+        relation_loss(features[SAMPLES], rows, SAMPLES, candidates, 0.05)
+        for features, rows in ((embedded[0], embedded[1]), (embedded[1], element.student_bank.rows))
+    )
+    torch.testing.assert_close(got, own + other)
+    torch.testing.assert_close(
+        objective.feature.student_bank.rows[SAMPLES],
+        F.normalize(0.5 * element.student_bank.rows[SAMPLES] + 0.5 * embedded[0][SAMPLES], dim=1),
+    )
+
+
+def test_the_first_batch_fixes_the_normalisers():
+    objective = build()
+    step(objective)
+    first = objective.feature.normalisers.clone()
+    step(objective, 1)
+    assert torch.equal(objective.feature.normalisers, first)
+    other = build()
+    other.load_state_dict(objective.state_dict())
+    for one, two in zip(step(objective, 2).values(), step(other, 2).values(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_momentum_banks_read_no_cache():
+    context = Context(N, CLASSES, LABELS)
+    shapes = SignalShapes(CLASSES, 9, linear=False)
+    objective = build_objective("crcd", {"bank": "momentum", "negatives": 4}, shapes, shapes, context)
+    batch = Batch(LABELS[SAMPLES], SAMPLES, torch.zeros_like(SAMPLES))
+    signals = Signals(TEACHER.logits[SAMPLES], TEACHER.embedding[SAMPLES], head=TEACHER.head)
+    assert set(objective(signals, signals, batch, 0.0)) == {"feature", "gradient"}
+    assert objective.feature.teacher_bank is not None
+
+
+def test_refusals():
+    good = SignalShapes(CLASSES, 9, linear=False)
+
+    def refused(match: str, student: SignalShapes = good, teacher: SignalShapes = good, labels: object = LABELS):
+        with pytest.raises(ConfigError, match=match):
+            build_objective("crcd", {}, student, teacher, Context(N, CLASSES, labels))
+
+    refused("student's embedding", student=SignalShapes(CLASSES))
+    refused("teacher's embedding, which the cache does not hold", teacher=SignalShapes(CLASSES, linear=True))
+    refused("gradient_weight: 0", student=SignalShapes(CLASSES, 9))
+    refused("'head'", teacher=SignalShapes(CLASSES, 9))
+    refused("all samples have one label", labels=torch.zeros(N, dtype=torch.long))
+    refused("label for every sample", labels=torch.tensor([0, 1, -1]))

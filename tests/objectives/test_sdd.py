@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from golden import golden
+from objectives.local import CLASSES, cells, network
+
+from pipeline.errors import ConfigError
+from pipeline.objectives import Batch, Context, build_objective, kl_divergence
+from pipeline.objectives.sdd import region_weights
+from pipeline.signals import Signals, SignalShapes
+
+LABELS = torch.tensor([0, 4, 2, 2, 1, 3])
+
+
+def batch() -> Batch:
+    rows = torch.arange(len(LABELS))
+    return Batch(LABELS, rows, torch.zeros_like(rows))
+
+
+def sdd(student: Signals, teacher: Signals, **options: object):
+    return build_objective("sdd", options, student.shapes(), teacher.shapes(), Context(6, CLASSES, LABELS))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+@pytest.mark.parametrize("scales", [(1, 2, 4), (1, 4), (2,)])
+def test_equals_the_equation_in_float64_over_full_maps(scales: tuple[int, ...]):
+    # The oracle sees the teacher's full map, the objective its 4 x 4 means: low-passing changes nothing.
+    student, full, cached = network(1, 3, 8), network(2, 7, 16), network(2, 7, 16, grid=4)
+    temperature, complementary = 3.0, 2.5
+    z, t = (np.concatenate([cells(s, r) for r in scales], axis=1) for s in (student, full))
+    whole, total = full.logits.numpy(), 0.0
+    for b, y in enumerate(LABELS.tolist()):
+        for cell in range(z.shape[1]):
+            right, right_whole = t[b, cell].argmax() == y, whole[b].argmax() == y
+            p, q = softmax(t[b, cell] / temperature), softmax(z[b, cell] / temperature)
+            total += (1.0 if right == right_whole else complementary) * (p * np.log(p / q)).sum()
+    expected = temperature**2 * total / z.shape[0] / z.shape[1]
+    objective = sdd(student, cached, scales=scales, temperature=temperature, complementary_weight=complementary)
+    assert objective(student, cached, batch(), 0.0)["kd"].item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_weights_by_hand():
+    # Two cells and three samples: wholly right, one cell wrong; wholly wrong, one cell right; all wrong.
+    one, other = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+    teacher = torch.tensor([[one, other], [one, other], [other, other]])
+    whole = torch.tensor([one, one, other])
+    weights = region_weights(teacher, whole, torch.tensor([0, 1, 2]), 2.0)
+    assert weights.tolist() == [[1, 2], [1, 2], [1, 1]]
+
+
+def test_the_whole_alone_is_kd():
+    student, teacher = network(1, 3, 8), network(2, 7, 8, grid=4)
+    value = sdd(student, teacher, scales=[1], temperature=2.0)(student, teacher, batch(), 0.0)["kd"]
+    torch.testing.assert_close(value, kl_divergence(student.logits, teacher.logits, 2.0).mean())
+
+
+@pytest.mark.parametrize("base", ["dkd", "nkd"])
+def test_of_the_whole_alone_the_base_is_the_base(base: str):
+    student, teacher = network(1, 3, 8), network(2, 7, 8, grid=4)
+    options = {"dkd": {"alpha": 0.5, "beta": 2.0}, "nkd": {"gamma": 3.0}}[base] | {"temperature": 2.0}
+    value = sdd(student, teacher, scales=[1], base=base, **options)(student, teacher, batch(), 0.0)[base]
+    shapes = SignalShapes(logits=CLASSES)
+    alone = build_objective(base, options, shapes, shapes, Context(6, CLASSES, LABELS))
+    terms = alone(Signals(student.logits), Signals(teacher.logits), batch(), 0.0)
+    torch.testing.assert_close(value, torch.stack(list(terms.values())).sum())
+
+
+@pytest.mark.parametrize("base", ["kd", "dkd"])
+def test_golden_values_of_the_reference(base: str):
+    for case in golden(f"sdd_{base}"):
+        case.check_objective("sdd", {"base": base, **case.options})
+
+
+@pytest.mark.parametrize("base", ["kd", "dkd", "nkd"])
+def test_gradient(base: str):
+    student, teacher = network(1, 2, 4, batch=6), network(2, 3, 4, batch=6)
+    objective = sdd(student, teacher, scales=[1, 2], base=base)
+
+    def value(maps: torch.Tensor) -> torch.Tensor:
+        return objective(Signals(student.logits, None, {"block1": maps}, student.head), teacher, batch(), 0.0)[base]
+
+    assert torch.autograd.gradcheck(value, (student.features["block1"].requires_grad_(),))
+
+
+def test_what_cannot_have_local_logits_is_refused_with_the_reason():
+    labels = Context(6, CLASSES, LABELS)
+    good = SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=True)
+
+    def refused(match: str, student: SignalShapes = good, teacher: SignalShapes = good, **options: object) -> None:
+        with pytest.raises(ConfigError, match=match):
+            build_objective("sdd", options, student, teacher, labels)
+
+    refused("student's head is not linear", student=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False))
+    refused("teacher's head is not linear", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=None))
+    refused("student's last map has 2 x 2", student=SignalShapes(CLASSES, 8, {"block1": (8, 2, 2)}, linear=True))
+    refused("teacher's last map has 2 x 2", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 2, 2)}, linear=True))
+    gaussian = SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=True, filter="gaussian")
+    refused("low-passed by 'gaussian'", teacher=gaussian)
+    refused("must divide the finest", scales=[3, 4])
+    refused("not a multiple of the finest", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 6, 6)}, linear=True))
+    refused("does not read beta", beta=3.0)
+    refused("does not read gamma", base="dkd", gamma=3.0)
