@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,65 +12,123 @@ from torch.utils.checkpoint import checkpoint
 OFFSET = 1e-6
 """Added to every difference, as the reference does: its directions are never 0/0."""
 
-CHUNK = 2**22
+EPSILON = 1e-7
+"""The reference's, in denominators."""
+
+CHUNK = 2**23
 """Scores that are in memory at once; beyond that they are computed again for the gradient."""
 
 
 class Relations:
-    """The scores of all pairs and candidates, a chunk of anchors at a time.
+    """The noise-contrastive loss of all pairs of sample and anchor; the last axis is 1 + m candidates.
 
-    <r, norm(c - a)> = (<r, c> - <r, a>) / |c - a|: differences of candidates and anchors, [B, B, 1 + m, D], are never
-    formed. Where c = a, rounding would leave anything: those scores are set to what the reference makes of them.
+    <r, norm(c - a)> = (<r, c> - <r, a>) / |c - a|: differences of candidates and anchors, [B, A, 1 + m, D], are never
+    formed. Where c = a, rounding would leave anything: `mask` leaves those out, and pairs of a sample with itself.
+
+    features: [B, D], unit vectors. bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are
+    rows.
     """
 
     def __init__(
-        self, features: Tensor, bank: Tensor, samples: Tensor, candidates: Tensor, temperature: float, mask: bool
+        self,
+        features: Tensor,
+        bank: Tensor,
+        samples: Tensor,
+        anchors: Tensor,
+        candidates: Tensor,
+        temperature: float,
+        mask: bool,
     ) -> None:
-        bank = bank.detach().to(features.dtype)
-        self.features, self.samples, self.candidates = features, samples, candidates
+        self.features, self.bank = features, bank.detach().to(features.dtype)
+        self.samples, self.anchors, self.candidates = samples, anchors, candidates
         self.temperature, self.mask = temperature, mask
-        self.anchors, self.rows = bank[samples], bank[candidates]
-        used, self.place = torch.unique(candidates, return_inverse=True)
-        self.used = bank[used]
-        self.pairs = int((samples[:, None] != samples).sum()) if mask else len(samples) ** 2
+        self.rows = F.pad(self.bank[candidates], (0, 1), value=1.0)
+        self.used, self.place = torch.unique(candidates, return_inverse=True)
+        self.pairs = int((samples[:, None] != anchors).sum()) if mask else samples.numel() * anchors.numel()
 
     def normaliser(self, population: int) -> Tensor:
-        """N times the mean of exp(score) over all that is kept."""
+        """N times the mean of exp(score), over all that is not left out."""
         with torch.no_grad():
-            total = self.reduce(lambda scores, kept: (scores.exp() * kept).sum())
-            count = self.reduce(lambda scores, kept: kept.sum())
-        return population * total / count.clamp(min=1)
+            sums = [self._sums(chunk) for chunk in self._chunks()]
+        return population * torch.stack([total for total, _ in sums]).sum() / sum(count for _, count in sums)
 
-    def reduce(self, function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-        """The sum of a function of scores and what is kept of them, both [B, A, 1 + m], over chunks of anchors."""
-        size = max(1, CHUNK // self.candidates.numel())
-        chunks = range(0, len(self.samples), size)
+    def loss(self, normaliser: Tensor, population: int) -> Tensor:
+        """The mean over pairs, in nats; 0 without pairs."""
+        if not self.pairs:
+            return self.features.sum() * 0
+        noise, chunks = (self.candidates.shape[1] - 1) / population, self._chunks()
         if len(chunks) == 1 or not torch.is_grad_enabled():
-            parts = [function(*self._scores(slice(start, start + size))) for start in chunks]
+            parts = [self._losses(chunk, normaliser, noise) for chunk in chunks]
         else:
-            parts = [
-                checkpoint(lambda at: function(*self._scores(at)), slice(start, start + size), use_reentrant=False)
-                for start in chunks
-            ]
-        return torch.stack(parts).sum()
+            parts = [checkpoint(self._losses, chunk, normaliser, noise, use_reentrant=False) for chunk in chunks]
+        return torch.stack(parts).sum() / self.pairs
 
-    def _scores(self, at: slice) -> tuple[Tensor, Tensor]:
-        with torch.autocast(self.features.device.type, enabled=False):
-            anchors, width = self.anchors[at], self.features.shape[1]
-            relation = F.normalize(self.features[:, None] - anchors + OFFSET, dim=2)
-            along = relation @ self.rows.transpose(1, 2) - (relation * (anchors - OFFSET)).sum(2, keepdim=True)
-            distance = self._distances(anchors)
-            same = self.candidates[:, None] == self.samples[at][:, None]
-            constant = relation.sum(2, keepdim=True) / width**0.5
-            scores = torch.where(same, constant, along / distance) / self.temperature
+    def _chunks(self) -> list[Tensor]:
+        size = max(1, CHUNK // self.candidates.numel())
+        return [self.anchors[start : start + size] for start in range(0, len(self.anchors), size)]
+
+    def _sums(self, anchors: Tensor) -> tuple[Tensor, int]:
+        along, scale, left_out = self._scores(anchors)
+        q = (along * scale).exp()
+        if self.mask:
+            kept = ~left_out & (self.samples[:, None] != anchors)[:, :, None]
+            return q[kept].sum(), int(kept.sum())
+        return q.sum(), q.numel()
+
+    def _losses(self, anchors: Tensor, normaliser: Tensor, noise: float) -> Tensor:
+        """The sum over [B, A] of Σ_k log(q_k + n + ε) - log q_0 - m log n."""
+        along, scale, left_out = self._scores(anchors)
+        logs: Tensor = _LogNoise.apply(along, scale, normaliser, noise + EPSILON)
+        positive = along[..., 0] * scale[..., 0] - normaliser.log()
+        negatives = along.shape[2] - 1
         if not self.mask:
-            return scores, torch.ones_like(scores)
-        own = self.samples[:, None] == self.samples[at]
-        return scores, (~same & ~own[..., None]).to(scores.dtype)
+            return torch.sum(logs - positive - negatives * _log(noise, along))
+        # A candidate that is left out has the score 0, by its scale, and so a known part of the sum.
+        missing = left_out.sum(2)
+        nothing = (1 / normaliser + noise + EPSILON).log()
+        losses = logs - missing * nothing - positive - (negatives - missing) * _log(noise, along)
+        return torch.sum(losses[self.samples[:, None] != anchors])
 
-    def _distances(self, anchors: Tensor) -> Tensor:
-        """|c - a + offset| of every candidate and anchor, [B, A, 1 + m]; 1 where it is next to nothing."""
-        used, sums = self.used, self.used.sum(1)[:, None] - anchors.sum(1)
-        squares = used.square().sum(1)[:, None] + anchors.square().sum(1) - 2 * used @ anchors.T
-        squares = squares + 2 * OFFSET * sums + used.shape[1] * OFFSET**2
-        return squares.clamp(min=1e-12).sqrt()[self.place].transpose(1, 2)
+    def _scores(self, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Factors of the scores <r, r>/τ = along · scale, and whether candidate is anchor: [B, A, 1 + m] each."""
+        with torch.autocast(self.features.device.type, enabled=False):
+            ends = self.bank[anchors]
+            relation = F.normalize(self.features[:, None] - ends + OFFSET, dim=2)
+            to_anchor = -(relation * (ends - OFFSET)).sum(2, keepdim=True)
+            along = torch.cat((relation, to_anchor), dim=2) @ self.rows.transpose(1, 2)
+        same = self.used == anchors[:, None]
+        size = (*along.shape[:2], len(self.used))
+        at = self.place[:, None].expand(-1, len(anchors), -1)
+        scale = (self._inverse_distances(ends) / self.temperature).masked_fill(same, 0.0).expand(size).gather(2, at)
+        left_out = same.expand(size).gather(2, at)
+        if not self.mask:
+            constant = relation.sum(2, keepdim=True) / (relation.shape[2] ** 0.5 * self.temperature)
+            along, scale = torch.where(left_out, constant, along), scale.masked_fill(left_out, 1.0)
+        return along, scale, left_out
+
+    def _inverse_distances(self, ends: Tensor) -> Tensor:
+        """1 / |c - a + offset| of anchors and the candidates that there are, [A, U]."""
+        used = self.bank[self.used]
+        squares = ends.square().sum(1)[:, None] + used.square().sum(1) - 2 * ends @ used.T
+        squares = squares + 2 * OFFSET * (used.sum(1) - ends.sum(1)[:, None]) + used.shape[1] * OFFSET**2
+        return squares.clamp(min=1e-12).rsqrt()
+
+
+def _log(noise: float, like: Tensor) -> Tensor:
+    return like.new_tensor(noise).log()
+
+
+class _LogNoise(torch.autograd.Function):
+    """Σ_k log(exp(along · scale) / Z + c), over the last axis, keeping one array instead of five."""
+
+    @staticmethod
+    def forward(ctx: Any, along: Tensor, scale: Tensor, normaliser: Tensor, constant: float) -> Tensor:
+        p = (along * scale).exp_().div_(normaliser).add_(constant)
+        ctx.save_for_backward(p, scale)
+        ctx.constant = constant
+        return p.log().sum(2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        p, scale = ctx.saved_tensors
+        return (1 - ctx.constant / p).mul_(scale).mul_(gradients[0][..., None]), None, None, None

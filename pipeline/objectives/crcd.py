@@ -18,10 +18,11 @@ momentum and no warm-up. `bank: momentum` is the reference's instead. The studen
 
 Deviations. A pair of a sample with itself as anchor has no relation, and a candidate that is the anchor has none: the
 reference gives them constant directions, norm(10⁻⁶); here they are left out, unless `mask_degenerate` is False.
-Negatives are drawn from a pool that the batch shares. The reference multiplies the gradient term by the KD loss,
-which looks like a slip; here it has a weight. The paper is said to learn the relation by a small network; the public
-code does not. Recipe of the code: beside hard labels and 0.9 KD; weight 1 until the last 10 of 250 epochs, then 0
-(`schedule: {off_after: 0.96}`).
+Negatives are drawn from a pool that the batch shares. The first 64 samples of a batch are anchors, all of the
+reference's batch of 64: cost grows with samples times anchors. The reference multiplies the gradient term by the KD
+loss, which looks like a slip; here it has a weight. The paper is said to learn the relation by a small network; the
+public code does not. Recipe of the code: beside hard labels and 0.9 KD; weight 1 until the last 10 of 250 epochs,
+then 0 (`schedule: {off_after: 0.96}`).
 """
 
 from __future__ import annotations
@@ -42,18 +43,17 @@ from pipeline.objectives._relations import Relations
 from pipeline.objectives._requirements import embedding_widths, several_classes
 from pipeline.signals import Signals, SignalShapes
 
-EPSILON = 1e-7
-"""The reference's, in denominators."""
-
 
 class Options(Section):
-    """embedding_width: D. negatives: m of each sample. temperature: τ > 0. bank: the teacher's.
+    """embedding_width: D. negatives: m of each sample. anchors: how many of a batch at most. temperature: τ > 0.
 
-    momentum: of momentum banks, the share of the old row. gradient_weight: of the gradient term, 0 to leave it out.
+    bank: the teacher's. momentum: of momentum banks, the share of the old row. gradient_weight: of the gradient term, 0
+    to leave it out.
     """
 
     embedding_width: int = Field(128, gt=0)
     negatives: int = Field(500, gt=0)
+    anchors: int = Field(64, gt=0)
     temperature: float = Field(0.05, gt=0)
     bank: Literal["cache", "momentum"] = "cache"
     momentum: float = Field(0.5, ge=0, lt=1)
@@ -79,24 +79,13 @@ def relation_loss(
     normaliser: Z; from this batch if None. population: N, if the bank has only the rows that are asked for. 0 for a
     batch of one sample, which has no relations.
     """
-    relations = Relations(precise(features), bank, sample_index, candidate_index, temperature, mask_degenerate)
-    if not relations.pairs:
-        return relations.features.sum() * 0
+    relations = Relations(
+        precise(features), bank, sample_index, sample_index, candidate_index, temperature, mask_degenerate
+    )
     population = population or len(bank)
-    return relation_mean(relations, relations.normaliser(population) if normaliser is None else normaliser, population)
-
-
-def relation_mean(relations: Relations, normaliser: Tensor, population: int) -> Tensor:
-    """The noise-contrastive loss of scores, a mean over pairs of sample and anchor."""
-    noise = (relations.candidates.shape[1] - 1) / population
-
-    def losses(scores: Tensor, kept: Tensor) -> Tensor:
-        q = scores.exp() / normaliser
-        positive = (q[..., 0] / (q[..., 0] + noise + EPSILON)).log() * kept[..., 0]
-        negative = (noise / (q[..., 1:] + noise + EPSILON)).log() * kept[..., 1:]
-        return -positive.sum() - negative.sum()
-
-    return relations.reduce(losses) / relations.pairs
+    if normaliser is None and relations.pairs:
+        normaliser = relations.normaliser(population)
+    return relations.loss(torch.ones(()) if normaliser is None else normaliser, population)
 
 
 class Element(nn.Module):
@@ -122,19 +111,16 @@ class Element(nn.Module):
         ids, places = torch.unique(candidates, return_inverse=True)
         with torch.no_grad():
             rows = self.teacher_bank.rows[ids] if self.teacher_bank else self._embedded(self.teacher, remembered)
+        samples, mask = places[:, 0], self.options.mask_degenerate
+        anchors = samples[: self.options.anchors]
         relations = [
-            Relations(features, bank, places[:, 0], places, self.options.temperature, self.options.mask_degenerate)
+            Relations(features, bank, samples, anchors, places, self.options.temperature, mask)
             for features, bank in ((s, rows), (t, self.student_bank.rows[ids]))
         ]
-        if not relations[0].pairs:
-            return (s.sum() + t.sum()) * 0
-        if not self._fixed and not bool(self.normalisers.isfinite().all()):
+        if not self._fixed and relations[0].pairs and not bool(self.normalisers.isfinite().all()):
             self.normalisers.copy_(torch.stack([each.normaliser(self.samples) for each in relations]))
-        self._fixed = True
-        losses = [
-            relation_mean(each, normaliser, self.samples)
-            for each, normaliser in zip(relations, self.normalisers, strict=True)
-        ]
+        self._fixed = self._fixed or relations[0].pairs > 0
+        losses = [each.loss(z, self.samples) for each, z in zip(relations, self.normalisers, strict=True)]
         self.student_bank.update(candidates[:, 0], s)
         if self.teacher_bank:
             self.teacher_bank.update(candidates[:, 0], t)

@@ -254,3 +254,10 @@ def test_refusals():
     refused("'head'", teacher=SignalShapes(CLASSES, 9))
     refused("all samples have one label", labels=torch.zeros(N, dtype=torch.long))
     refused("label for every sample", labels=torch.tensor([0, 1, -1]))
+
+
+def test_anchors_are_the_first_of_the_batch():
+    few, all_of_them = build(anchors=2, gradient_weight=0.0), build(gradient_weight=0.0)
+    assert step(few)["feature"] != step(all_of_them)["feature"]
+    enough = build(anchors=B, gradient_weight=0.0)
+    assert torch.equal(step(enough)["feature"], step(build(gradient_weight=0.0))["feature"])
