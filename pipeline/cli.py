@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from pipeline.commands.caches import inspect, verify
+from pipeline.commands.methods import methods
 from pipeline.commands.options import artifact_options, config_options
 from pipeline.errors import PipelineError
 
@@ -72,7 +73,8 @@ def main(show_traceback: bool) -> None:
       pipeline report         one page with tables and plots
 
     \b
-    And at any time, of teacher caches:
+    And at any time:
+      pipeline methods        the distillation methods: what each reads of the teacher, and its options
       pipeline inspect        what a cache is; how far one is that is being made; its views as a picture
       pipeline verify         whether it is still what was written, and what the teacher says today
 
@@ -87,6 +89,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 main.add_command(inspect)
 main.add_command(verify)
+main.add_command(methods)
 
 
 @main.command()

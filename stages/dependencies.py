@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
 
 COMMON = (
     "pipeline/__init__.py",
@@ -50,3 +55,21 @@ def written_in(raw: Any, key: str) -> bool:
             return False
         raw = raw[part]
     return True
+
+
+def objective_files(names: Iterable[str]) -> set[str]:
+    """The files of some objectives, and those of their room that they import, beyond what every stage has."""
+    found: set[str] = set()
+    waiting = [f"pipeline/objectives/{name.replace('-', '_')}.py" for name in names]
+    while waiting:
+        file = waiting.pop()
+        if file not in found and file not in OBJECTIVES:
+            found.add(file)
+            waiting += _imported(file)
+    return found
+
+
+def _imported(file: str) -> list[str]:
+    tree = ast.parse((ROOT / file).read_text())
+    modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
+    return [f"{module.replace('.', '/')}.py" for module in modules if module.startswith("pipeline.objectives.")]

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.config import read_config, to_yaml
 from pipeline.errors import ConfigError, Problem
 from pipeline.files import write_atomic
-from stages.dependencies import CODE, COMMON, written_in
+from stages.dependencies import CODE, COMMON, objective_files, written_in
 from stages.experiment import Experiment
 from stages.inputs import Source
 from stages.pointers import stamps, tracked
@@ -67,7 +67,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
             [data.path, *stamps([*caches["training"], *caches.get("holdout", ())], made)],
             [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
-            files={f"pipeline/objectives/{entry.name.replace('-', '_')}.py" for entry in entries},
+            files=objective_files(entry.name for entry in entries),
             params=[*shared, "students.${item.student}", f"objectives.{name}"],
         )
     students = runs.folders(experiment.students, experiment.objectives)

@@ -1,4 +1,4 @@
-"""Cross-entropy with the labels: the student's own task.
+"""Hard labels: cross-entropy with them, the student's own task.
 
     L = -(1/B) Σ_b log softmax(z_b)[y_b]
 

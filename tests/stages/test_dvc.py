@@ -15,7 +15,7 @@ from experiment import begin
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import ConfigError
 from stages import dvc_file
-from stages.dependencies import CODE, COMMON
+from stages.dependencies import CODE, COMMON, objective_files
 from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
 
@@ -31,7 +31,7 @@ COMMANDS = {
     "evaluate": "evaluate",
     "report": "report",
 }
-OBJECTIVES = {"hard": ["hard_label"], "kd": ["hard_label", "kd"], "lfcc": ["hard_label", "lfcc"]}
+OBJECTIVES = {"hard": ["hard-label"], "kd": ["hard-label", "kd"], "lfcc": ["hard-label", "lfcc"]}
 
 # Every command in a process of its own. They are forked from one that has imported what is not ours: the import of
 # torch and timm takes longer than all stages.
@@ -76,7 +76,7 @@ def covers(dependency: str, file: str) -> bool:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_stage_imports_what_it_depends_on_and_nothing_else(imported: dict[str, set[str]], name: str):
     stage = COMMANDS[name].split()[0]
-    files = [f"pipeline/objectives/{file}.py" for file in OBJECTIVES.get(name, ())]
+    files = objective_files(OBJECTIVES.get(name, ()))
     dependencies = [*COMMON, *CODE[stage], *files]
     assert len(set(dependencies)) == len(dependencies)
     assert "stages/dependencies.py" not in imported[name]
@@ -228,3 +228,10 @@ def test_an_experiment_without_holdout_has_neither_its_cache_nor_its_curve(empty
     content = written(empty)
     assert content["stages"]["cache-evaluation"]["outs"] == ["artifacts/caches/tiny.evaluation.zarr"]
     assert [plot["y"] for entry in content["plots"] for plot in entry.values()] == [["loss"]] * 6
+
+
+def test_a_method_brings_the_files_that_it_is_made_of():
+    found = objective_files(["sdd"])
+    assert {f"pipeline/objectives/{name}.py" for name in ("sdd", "dkd", "nkd", "_local", "_target")} <= found
+    assert not found & set(COMMON)
+    assert "pipeline/objectives/_base.py" not in found

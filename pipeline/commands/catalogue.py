@@ -1,0 +1,61 @@
+"""What there is to know of a method before it is used, read from its file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from pydantic_core import PydanticUndefined
+
+from pipeline import plugins
+from pipeline.objectives import Context, Needs, build_objective
+from pipeline.signals import SignalShapes
+
+PACKAGE = "pipeline.objectives"
+
+_CLASSES = 4
+_MAPS = {"block1": (8, 4, 4), "block2": (8, 4, 4)}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One method. summary: the first line of its documentation, all of which is `text`.
+
+    needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`, `head`,
+    `features`, names of extra signals; and `labels`. options: their defaults by name.
+    """
+
+    name: str
+    summary: str
+    text: str
+    needs: tuple[str, ...]
+    options: dict[str, Any]
+
+
+def methods() -> list[Method]:
+    """Every method that there is, by name."""
+    return [method(name) for name in plugins.names(PACKAGE)]
+
+
+def method(name: str) -> Method:
+    """Raises ConfigError, with the nearest known name, if there is none of that name."""
+    module = plugins.load(PACKAGE, name, "method")
+    text = (module.__doc__ or "").strip()
+    return Method(name, text.partition("\n")[0], text, _needs(name), _options(module))
+
+
+def _needs(name: str) -> tuple[str, ...]:
+    """Of the objective, built for two networks that have everything."""
+    shapes = SignalShapes(_CLASSES, 8, _MAPS, linear=True)
+    labels = torch.arange(2 * _CLASSES) % _CLASSES
+    with torch.random.fork_rng(devices=[]):
+        needs: Needs = build_objective(name, {}, shapes, shapes, Context(len(labels), _CLASSES, labels)).needs
+    kinds = {signal.partition("/")[0] for signal in needs.teacher}
+    return (*sorted(kinds), *(("labels",) if needs.labels else ()))
+
+
+def _options(module: ModuleType) -> dict[str, Any]:
+    fields = module.Options.model_fields
+    return {name: None if field.default is PydanticUndefined else field.default for name, field in fields.items()}

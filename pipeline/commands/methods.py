@@ -1,0 +1,53 @@
+"""The command that tells which distillation methods there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from pipeline.commands.catalogue import Method
+
+
+@click.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def methods(name: str | None, as_json: bool) -> None:
+    """List the distillation methods: what each is, what it reads of the teacher, its options; or NAME in full.
+
+    \b
+    Examples:
+      pipeline methods
+      pipeline methods crcd
+      pipeline methods --json
+    """
+    import dataclasses
+    import json
+
+    from pipeline.commands.catalogue import method
+    from pipeline.commands.catalogue import methods as every
+
+    found = [method(name)] if name else every()
+    if as_json:
+        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+    elif name:
+        click.echo(f"{found[0].text}\n\n{_facts(found[0])}")
+    else:
+        click.echo("\n\n".join(f"{each.summary}\n{_facts(each)}" for each in found))
+
+
+def _facts(each: Method) -> str:
+    options = ", ".join(f"{option}: {_plain(default)}" for option, default in each.options.items())
+    lines = [
+        f"  name     {each.name}",
+        f"  needs    {', '.join(each.needs) or 'nothing of the teacher'}",
+        f"  options  {options or 'none'}",
+    ]
+    return "\n".join(lines)
+
+
+def _plain(default: object) -> str:
+    if isinstance(default, tuple):
+        return f"[{', '.join(map(str, default))}]"
+    return "null" if default is None else str(default).lower() if isinstance(default, bool) else str(default)

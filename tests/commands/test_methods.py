@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline import plugins
+from pipeline.cli import main
+from pipeline.commands.catalogue import method, methods
+from pipeline.errors import ConfigError
+
+
+def test_every_file_is_a_method_that_says_what_it_is():
+    found = methods()
+    assert [each.name for each in found] == list(plugins.names("pipeline.objectives"))
+    for each in found:
+        assert ": " in each.summary, f"{each.name}: the first line is `NAME: what it compares`"
+        assert len(each.summary) < 118
+        assert each.summary.endswith("."), each.name
+
+
+def test_what_is_said_of_one():
+    found = method("dkd")
+    assert found.needs == ("logits", "labels")
+    assert found.options == {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}
+    assert "arXiv 2203.08679" in found.text
+    assert method("icd").needs == ("features", "head")
+
+
+def test_the_command_lists_all_and_shows_one():
+    listed = CliRunner().invoke(main, ["methods"])
+    assert listed.exit_code == 0
+    for name in plugins.names("pipeline.objectives"):
+        assert f"  name     {name}\n" in listed.output
+    one = CliRunner().invoke(main, ["methods", "sdd"])
+    assert "arXiv 2403.13512" in one.output
+    assert "  options  base: kd, scales: [1, 2, 4], complementary_weight: 2.0" in one.output
+    as_json = json.loads(CliRunner().invoke(main, ["methods", "--json"]).output)
+    assert {each["name"] for each in as_json} == set(plugins.names("pipeline.objectives"))
+
+
+def test_a_name_that_there_is_not():
+    with pytest.raises(ConfigError, match="did you mean 'dkd'"):
+        method("dkdd")
+
+
+def test_help_does_not_import_torch():
+    code = "import sys; from pipeline.cli import main; main(['methods', '--help'], standalone_mode=False); "
+    result = subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()

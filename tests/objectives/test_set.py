@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.objectives import Schedule
+
+
+def factors(**keys: object) -> list[float]:
+    return [Schedule.model_validate(keys).factor(step / 8) for step in range(9)]
+
+
+def test_without_a_schedule_the_weight_is_constant():
+    assert factors() == [1.0] * 9
+
+
+def test_warmup_is_linear():
+    assert factors(warmup=0.5) == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1, 1]
+
+
+def test_off_in_the_last_epochs():
+    assert factors(off_after=0.75) == [1, 1, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_cosine_falls_to_zero_at_the_end():
+    half = (1 + math.sqrt(0.5)) / 2
+    assert factors(decay="cosine")[::2] == pytest.approx([1, half, 0.5, 1 - half, 0], abs=1e-12)
+
+
+def test_cosine_starts_where_the_warmup_ends_and_ends_where_it_is_off():
+    wanted = [0, 0.5, 1, (1 + math.cos(math.pi / 4)) / 2, 0.5, (1 - math.cos(math.pi / 4)) / 2, 0, 0, 0]
+    assert factors(warmup=0.25, off_after=0.75, decay="cosine") == pytest.approx(wanted, abs=1e-12)
+
+
+def test_a_weight_that_never_gets_there_is_refused():
+    with pytest.raises(ValidationError, match="never be reached"):
+        Schedule(warmup=0.9, off_after=0.5)
