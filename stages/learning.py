@@ -42,11 +42,11 @@ def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainC
 
 
 def shapes_of(network: Network) -> SignalShapes:
-    """The shapes of what a network says, for objectives."""
-    maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block")}
+    """The shapes of what a network can be asked for, for objectives."""
+    maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block") or tap == "final"}
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
     (embedding,) = network.taps["embedding"]
-    return SignalShapes(network.num_classes, embedding, features, network.linear)
+    return SignalShapes(network.num_classes, embedding, features, network.linear, local=network.local)
 
 
 def objective_set(

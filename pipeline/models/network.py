@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.errors import ModelError
-from pipeline.models.taps import Anatomy, examine, final_map, prefix_tokens
+from pipeline.models.taps import Anatomy, examine, final_map, one_place, prefix_tokens
 from pipeline.models.weights import digest_of, save_weights
 from pipeline.signals import LinearHead, Signals
 
@@ -24,7 +24,8 @@ class Network(nn.Module):
 
     `taps` maps the name of every tap to its shape for one sample: `block1` to `blockS` (after activation, shallow
     to deep), `final` (what pooling reads; absent where that is no map), `embedding`, `logits`. `linear` is that
-    of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it.
+    of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it. `local` says
+    that `place_logits` exist: the logits are a function of the mean of `final`.
     """
 
     _scale: Tensor
@@ -53,7 +54,7 @@ class Network(nn.Module):
         images = torch.randint(0, 256, (2, 3, input_size, input_size), generator=generator, dtype=torch.uint8)
         self._anatomy: Anatomy = examine(model, self._normalised(images))
         self.taps: Mapping[str, tuple[int, ...]] = self._anatomy.shapes
-        self.linear = self._anatomy.linear
+        self.linear, self.local = self._anatomy.linear, self._anatomy.local
         self._maps = tuple(tap for tap in self.taps if tap not in ("embedding", "logits"))
         self.keep([tap for tap in self._maps if tap != "final"])
 
@@ -91,16 +92,30 @@ class Network(nn.Module):
         layout = self._anatomy.layout
         if "final" in self._kept and layout is not None:
             features["final"] = final_map(final, layout, self.taps["final"], prefix_tokens(self.model))
-        embedding = self.model.forward_head(final, pre_logits=True)
         if not self._anatomy.head:
+            embedding = self.model.forward_head(final, pre_logits=True)
             return Signals(self.model.forward_head(final), embedding, features)
+        embedding, logits = self._classify(final)
         classifier: nn.Linear = self.model.get_classifier()
         weight, bias = classifier.weight, classifier.bias
-        with torch.autocast(x.device.type, enabled=False):
-            embedding = embedding.to(weight.dtype)
-            logits = classifier(embedding)
         head = LinearHead(weight, weight.new_zeros(len(weight)) if bias is None else bias, self.linear)
-        return Signals(logits, embedding, features, head)
+        return Signals(logits, embedding, features, head, local=self.place_logits if self.local else None)
+
+    def place_logits(self, vectors: Tensor) -> Tensor:
+        """What the network says of single places of `final`, or of means of several: [M, C] to logits [M, K].
+
+        Of the mean of all places they are the network's logits. Only where `local`.
+        """
+        assert self._anatomy.layout is not None
+        return self._classify(one_place(vectors, self._anatomy.layout, prefix_tokens(self.model)))[1]
+
+    def _classify(self, final: Tensor) -> tuple[Tensor, Tensor]:
+        """Embedding and logits."""
+        embedding = self.model.forward_head(final, pre_logits=True)
+        classifier: nn.Linear = self.model.get_classifier()
+        with torch.autocast(final.device.type, enabled=False):
+            embedding = embedding.to(classifier.weight.dtype)
+            return embedding, classifier(embedding)
 
     def _normalised(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:

@@ -20,7 +20,8 @@ class Anatomy:
     `blocks` are the indices of the blocks among the model's intermediates, `shapes` of every tap for one sample.
     `layout` is how the tensor that pooling reads lies in memory, "NCHW", "NHWC" or "NLC" (tokens), None where it
     is no map. `head` says that head(embedding) = logits holds with the model's linear classifier, `linear` that
-    besides the embedding is the mean of the deepest block's map.
+    besides the embedding is the mean of the deepest block's map. `local` says that the logits are a function of the
+    mean of `final`: so the network has something to say of every place of it.
     """
 
     blocks: tuple[int, ...]
@@ -28,6 +29,7 @@ class Anatomy:
     layout: str | None
     head: bool
     linear: bool
+    local: bool
 
 
 def choose_blocks(reductions: Sequence[int]) -> tuple[int, ...]:
@@ -51,6 +53,15 @@ def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -
     if layout == "NLC":
         return final[:, prefix:].transpose(1, 2).reshape(len(final), *shape)
     return final
+
+
+def one_place(vectors: Tensor, layout: str, prefix: int) -> Tensor:
+    """Maps of a single place, as pooling reads them, of vectors [M, C]; `prefix` tokens before it are zeros."""
+    if layout == "NHWC":
+        return vectors[:, None, None, :]
+    if layout == "NLC":
+        return torch.nn.functional.pad(vectors[:, None, :], (0, 0, prefix, 0))
+    return vectors[:, :, None, None]
 
 
 def prefix_tokens(model: Any) -> int:
@@ -83,7 +94,18 @@ def examine(model: Any, images: Tensor) -> Anatomy:
         shapes["final"] = (channels, *size)
     shapes |= {"embedding": tuple(embedding.shape[1:]), "logits": tuple(logits.shape[1:])}
     linear = head and _equal(deepest.mean((2, 3)), embedding)
-    return Anatomy(blocks, shapes, layout, head, linear)
+    return Anatomy(blocks, shapes, layout, head, linear, head and _is_local(model, final, layout, shapes, logits))
+
+
+def _is_local(
+    model: Any, final: Tensor, layout: str | None, shapes: dict[str, tuple[int, ...]], logits: Tensor
+) -> bool:
+    if layout is None:
+        return False
+    prefix = prefix_tokens(model)
+    mean = final_map(final, layout, shapes["final"], prefix).mean((2, 3))
+    with torch.no_grad(), _evaluating(model), _disturbed(model):
+        return _equal(model.forward_head(one_place(mean, layout, prefix)), logits)
 
 
 def _layout(model: Any, final: Any, deepest: Tensor) -> str | None:

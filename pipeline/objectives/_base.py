@@ -109,7 +109,7 @@ def pair_blocks(
     unknown = [name for name in blocks or () if name not in cached]
     if unknown:
         raise ConfigError([plugins.unknown(f"{key}.blocks", name, cached) for name in unknown])
-    own = sorted(student.features, key=_depth)
+    own = sorted((name for name in student.features if name.startswith("block")), key=_depth)
     pairs = [
         BlockPair(s, t, student.features[s], teacher.features[t])
         for s, t in zip(reversed(own), reversed(cached), strict=False)

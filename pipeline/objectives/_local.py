@@ -2,13 +2,16 @@
 
 Where a network ends in a mean over its last map and a linear head, the head of a cell's mean is that cell's logits, and
 coarser cells are exact means of finer ones. So the teacher's low-passed last map and its head are all that methods on
-local logits need (SDD, arXiv 2403.13512, equation 6; `docs/concepts.md`).
+local logits need (SDD, arXiv 2403.13512, equation 6; `docs/concepts.md`). A student may also have a norm before its
+head (a ViT, a ConvNeXt): its logits of a cell are what its own end makes of the cell's mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem
@@ -17,35 +20,42 @@ from pipeline.objectives._requirements import same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 
-def local_logits(signals: Signals, block: str, scales: Sequence[int]) -> list[Tensor]:
-    """For each scale r the logits of the r x r cells of a block's map, row by row: [B, r², K] each.
+def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tensor]:
+    """For each scale r the logits of the r x r cells of a map, row by row: [B, r², K] each.
 
-    Cells are means; `scales` divide the largest of them, so that each is pooled from that one. Raises AttributeError
-    without a head: ask `last_maps` first.
+    Cells are means; `scales` divide the largest of them, so that each is pooled from that one. tap: as `last_maps`
+    names it.
     """
-    assert signals.head is not None
-    finest = lowpass(signals.features[block], max(scales))
+    finest = lowpass(signals.features[tap], max(scales))
     cells = [lowpass(finest, scale).flatten(2).transpose(1, 2) for scale in scales]
-    return [signals.head(each) for each in cells]
+    if tap != "final":
+        assert signals.head is not None
+        return [signals.head(each) for each in cells]
+    assert signals.local is not None
+    every = torch.cat(cells, dim=1)
+    logits = signals.local(every.flatten(0, 1)).reshape(*every.shape[:2], -1)
+    return list(torch.split(logits, [each.shape[1] for each in cells], dim=1))
 
 
 def last_maps(student: SignalShapes, teacher: SignalShapes, scales: Sequence[int], key: str) -> BlockPair:
-    """The deepest blocks of both networks, if local logits can be had of them at these scales.
+    """The maps of both networks that local logits are read from: the deepest blocks, or a student's `final`.
 
-    Raises ConfigError with every reason why they cannot: a head that is not linear on the mean of the last map, maps
-    that are too coarse, scales that do not divide each other, another filter than `mean`, different classes.
+    Raises ConfigError with every reason why they cannot be had at these scales: a teacher's head that is not linear on
+    the mean of the last map, a student that does not pool by a mean, maps that are too coarse, scales that do not
+    divide each other, another filter than `mean`, different classes.
     """
     same_classes(student, teacher, key)
     pair = pair_blocks(student, teacher, None, key)[-1]
-    problems = [
-        Problem(
-            key,
-            f"needs local logits, and the {who}'s head is not linear on the mean of its last map",
-            fix="use an objective on embeddings or features for this pair",
-        )
-        for who, shapes in (("student", student), ("teacher", teacher))
-        if not shapes.linear
-    ]
+    if not student.linear and student.local and "final" in student.features:
+        pair = replace(pair, student="final", student_shape=student.features["final"])
+    fix = "use an objective on embeddings or features for this pair"
+    problems = []
+    if not teacher.linear:
+        what = "needs local logits, and the teacher's head is not linear on the mean of its last map"
+        problems.append(Problem(key, what, fix=fix))
+    if not student.linear and pair.student != "final":
+        what = "needs local logits, and the student's are no function of the mean of a map (a class token?)"
+        problems.append(Problem(key, what, fix=fix))
     if problems:
         raise ConfigError(problems)
     finest = max(scales)

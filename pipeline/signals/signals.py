@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -37,7 +37,8 @@ class SignalShapes:
     """The shapes of signals for one sample: what an objective is built from, before any signal exists.
 
     `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` is the
-    head's flag, None without a head. `filter` is the low-pass filter that maps were reduced by.
+    head's flag, None without a head; `local` says that there are `Signals.local` logits. `filter` is the low-pass
+    filter that maps were reduced by.
     """
 
     logits: int
@@ -45,6 +46,7 @@ class SignalShapes:
     features: Mapping[str, Map] = field(default_factory=dict)
     linear: bool | None = None
     filter: str = "mean"
+    local: bool = False
     extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -54,7 +56,8 @@ class Signals:
 
     `logits` [B, K]; `embedding` [B, D], the vector that enters the head; `features` [B, C, H, W] by tap, from
     shallow to deep: at full resolution from a network, at most g x g from a cache; `extras` [B, ...] by
-    "<signal>/<tap>".
+    "<signal>/<tap>". `local` gives the logits [M, K] of places of `final`, [M, C]: what a network says of a place
+    alone, whatever lies between pooling and its head; None from a cache.
     """
 
     logits: Tensor
@@ -62,6 +65,7 @@ class Signals:
     features: Mapping[str, Tensor] = field(default_factory=dict)
     head: LinearHead | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    local: Callable[[Tensor], Tensor] | None = None
 
     def shapes(self, filter: str = "mean") -> SignalShapes:  # noqa: A002 - the word of the configuration
         """The shapes for one sample. `filter` is recorded: tensors do not tell what they were reduced by."""
@@ -75,5 +79,6 @@ class Signals:
             features=features,
             linear=None if self.head is None else self.head.linear,
             filter=filter,
+            local=self.local is not None,
             extras={name: tuple(tensor.shape[1:]) for name, tensor in self.extras.items()},
         )

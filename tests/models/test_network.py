@@ -17,6 +17,7 @@ class Case(NamedTuple):
     options: dict[str, Any]
     head: bool
     linear: bool
+    local: bool
     deepest: tuple[str, tuple[int, ...]]
     final: tuple[int, ...]
 
@@ -31,19 +32,27 @@ TINY_SWIN = {
     "num_heads": [1, 2, 4, 8],
 }
 CASES = [
-    Case("cifar_resnet8", {}, True, True, ("block3", (64, 8, 8)), (64, 8, 8)),
-    Case("resnet18", {}, True, True, ("block4", (512, 1, 1)), (512, 1, 1)),
+    Case("cifar_resnet8", {}, True, True, True, ("block3", (64, 8, 8)), (64, 8, 8)),
+    Case("resnet18", {}, True, True, True, ("block4", (512, 1, 1)), (512, 1, 1)),
     # A norm behind the mean, or a class token in its place.
-    Case("vit_tiny_patch16_224", TINY_VIT | {"global_pool": "avg"}, True, False, ("block4", (192, 8, 8)), (192, 8, 8)),
-    Case("vit_tiny_patch16_224", TINY_VIT, True, False, ("block4", (192, 8, 8)), (192, 8, 8)),
+    Case(
+        "vit_tiny_patch16_224",
+        TINY_VIT | {"global_pool": "avg"},
+        True,
+        False,
+        True,
+        ("block4", (192, 8, 8)),
+        (192, 8, 8),
+    ),
+    Case("vit_tiny_patch16_224", TINY_VIT, True, False, False, ("block4", (192, 8, 8)), (192, 8, 8)),
     # A norm between the last block and the mean.
-    Case("gmlp_ti16_224", {"img_size": 32}, True, False, ("block4", (128, 2, 2)), (128, 2, 2)),
-    Case("swin_tiny_patch4_window7_224", TINY_SWIN, True, False, ("block4", (192, 2, 2)), (192, 2, 2)),
-    Case("test_convnext", {}, True, False, ("block4", (64, 1, 1)), (64, 1, 1)),
+    Case("gmlp_ti16_224", {"img_size": 32}, True, False, True, ("block4", (128, 2, 2)), (128, 2, 2)),
+    Case("swin_tiny_patch4_window7_224", TINY_SWIN, True, False, True, ("block4", (192, 2, 2)), (192, 2, 2)),
+    Case("test_convnext", {}, True, False, True, ("block4", (64, 1, 1)), (64, 1, 1)),
     # A convolution between the last block and the mean.
-    Case("tf_efficientnet_lite0", {}, True, False, ("block4", (320, 1, 1)), (1280, 1, 1)),
+    Case("tf_efficientnet_lite0", {}, True, False, True, ("block4", (320, 1, 1)), (1280, 1, 1)),
     # A classifier that is a convolution.
-    Case("dla46x_c", {}, False, False, ("block4", (256, 1, 1)), (256, 1, 1)),
+    Case("dla46x_c", {}, False, False, False, ("block4", (256, 1, 1)), (256, 1, 1)),
 ]
 
 
@@ -65,7 +74,7 @@ def test_taps_head_and_shapes(built: tuple[Case, Network]) -> None:
     assert list(network.taps) == [*blocks, "final", "embedding", "logits"]
     assert (blocks[-1], network.taps[blocks[-1]]) == case.deepest
     assert network.taps["final"] == case.final
-    assert network.linear == case.linear
+    assert (network.linear, network.local) == (case.linear, case.local)
     network.keep([*blocks, "final"])
     signals = network.eval()(pixels(2, 3, 32, 32))
     assert list(signals.features) == [*blocks, "final"]
@@ -78,6 +87,9 @@ def test_taps_head_and_shapes(built: tuple[Case, Network]) -> None:
         torch.testing.assert_close(signals.head(signals.embedding), signals.logits)
     if case.linear:
         torch.testing.assert_close(signals.features[case.deepest[0]].mean((2, 3)), signals.embedding)
+    assert shapes.local == case.local
+    if signals.local is not None:
+        torch.testing.assert_close(signals.local(signals.features["final"].mean((2, 3))), signals.logits)
 
 
 def test_logits_are_those_of_timm(built: tuple[Case, Network]) -> None:

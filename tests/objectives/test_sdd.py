@@ -7,7 +7,9 @@ from golden import golden
 from objectives.local import CLASSES, cells, network
 
 from pipeline.errors import ConfigError
+from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
+from pipeline.objectives._local import local_logits
 from pipeline.objectives.sdd import region_weights
 from pipeline.signals import Signals, SignalShapes
 
@@ -88,6 +90,27 @@ def test_gradient(base: str):
     assert torch.autograd.gradcheck(value, (student.features["block1"].requires_grad_(),))
 
 
+def test_a_student_whose_end_is_not_linear_says_what_it_makes_of_every_cell():
+    # A ViT with a norm behind its mean, against the same operations written out.
+    options = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2, "global_pool": "avg"}
+    vit = build_network("vit_tiny_patch16_224", CLASSES, input_size=16, options=options, seed=0).eval().double()
+    vit.keep(["final"])
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    signals, teacher = vit(images), network(2, 7, 8, grid=4)
+    tokens = signals.features["final"]
+    for scale in (1, 2, 4):
+        pooled = tokens.unfold(2, 4 // scale, 4 // scale).unfold(3, 4 // scale, 4 // scale).mean((4, 5))
+        vectors = pooled.flatten(2).transpose(1, 2)
+        expected = vit.model.head(vit.model.fc_norm(vectors))
+        torch.testing.assert_close(local_logits(signals, "final", [scale])[0], expected)
+    torch.testing.assert_close(local_logits(signals, "final", [1])[0][:, 0], signals.logits)
+    shapes = SignalShapes(CLASSES, 12, {"block1": (12, 4, 4), "final": (12, 4, 4)}, linear=False, local=True)
+    objective = build_objective("sdd", {}, shapes, teacher.shapes(), Context(6, CLASSES, LABELS))
+    assert objective.needs.student == {"features/final"}
+    objective(signals, teacher, batch(), 0.0)["kd"].backward()
+    assert vit.model.fc_norm.weight.grad.abs().sum() > 0
+
+
 def test_what_cannot_have_local_logits_is_refused_with_the_reason():
     labels = Context(6, CLASSES, LABELS)
     good = SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=True)
@@ -96,7 +119,9 @@ def test_what_cannot_have_local_logits_is_refused_with_the_reason():
         with pytest.raises(ConfigError, match=match):
             build_objective("sdd", options, student, teacher, labels)
 
-    refused("student's head is not linear", student=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False))
+    refused(
+        "student's are no function of the mean", student=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False)
+    )
     refused("teacher's head is not linear", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=None))
     refused("student's last map has 2 x 2", student=SignalShapes(CLASSES, 8, {"block1": (8, 2, 2)}, linear=True))
     refused("teacher's last map has 2 x 2", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 2, 2)}, linear=True))
