@@ -32,6 +32,19 @@ class MomentumBank(nn.Module):
         self.rows[samples] = F.normalize(new, dim=1)
 
 
+def draw_pool(labels: Tensor, count: int, seed: int, step: int) -> Tensor:
+    """Different samples, uniform among all: [P], on the CPU. Depends on (seed, step) alone.
+
+    As many as leave `count` of other classes to a sample of the most frequent class, on average; all if too few.
+
+    labels: [N], of the training set, none of them -1.
+    """
+    share = float(torch.bincount(labels).max()) / len(labels)
+    size = min(len(labels), math.ceil(count / max(1 - share, 1e-9)))
+    generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, step]))
+    return torch.from_numpy(generator.choice(len(labels), size, replace=False))
+
+
 @dataclass(frozen=True)
 class Negatives:
     """Samples of other classes. `pool` [P]: different samples; `columns` [B, M]: which of them are each row's."""
