@@ -4,6 +4,7 @@ from pipeline.signals.config import EmbeddingConfig, EncodingChoice, FeaturesCon
 from pipeline.signals.ensemble import Mean, combine
 from pipeline.signals.lowpass import lowpass, preserves_mean
 from pipeline.signals.signals import LinearHead, Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 __all__ = [
     "EmbeddingConfig",
@@ -18,4 +19,5 @@ __all__ = [
     "combine",
     "lowpass",
     "preserves_mean",
+    "unit",
 ]

@@ -1,0 +1,16 @@
+"""Directions of vectors."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def unit(x: Tensor, dim: int) -> Tensor:
+    """Vectors along an axis divided by their length; a vector of zeros stays one.
+
+    Nothing is 0/0, and the gradient at a vector of zeros is as large as what flows in, not 10¹² times that, as with a
+    small constant in the denominator.
+    """
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    return x / torch.where(length > 0, length, 1)
