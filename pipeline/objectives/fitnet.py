@@ -1,7 +1,7 @@
 """FitNet: the student's intermediate map, projected, is the teacher's.
 
 Romero, Ballas, Kahou, Chassang, Gatta and Bengio, "FitNets: Hints for Thin Deep Nets", ICLR 2015, arXiv 1412.6550,
-equation 3, with the mean over elements of RepDistiller and mdistiller:
+with the mean over elements of RepDistiller and mdistiller:
 
     L = mean over b, c, i of ( r(F_s)(b, c, i) - F_t(b, c, i) )²
 
