@@ -34,7 +34,7 @@ from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._embedding import embeddings
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import embedding_widths, several_classes
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, unit
 
 EPSILON = 1e-7
 """The reference's, in denominators."""
@@ -136,7 +136,7 @@ class CRD(Objective):
 
 
 def _embedded(layer: nn.Linear, vectors: Tensor) -> Tensor:
-    return F.normalize(precise(layer(vectors)), dim=1)
+    return unit(precise(layer(vectors)), dim=1)
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
