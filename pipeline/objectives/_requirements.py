@@ -23,10 +23,23 @@ def embedding_widths(student: SignalShapes, teacher: SignalShapes, key: str) -> 
     """D of the student and of the teacher. Raises ConfigError at `key` if one of them has no embedding."""
     if student.embedding is None:
         raise ConfigError([Problem(key, "needs the student's embedding, and it has none")])
+    return student.embedding, teacher_embedding(teacher, key)
+
+
+def teacher_embedding(teacher: SignalShapes, key: str) -> int:
+    """D of the teacher. Raises ConfigError at `key` if its embedding is not cached."""
     if teacher.embedding is None:
         what = "needs the teacher's embedding, which the cache does not hold"
         raise ConfigError([Problem(key, what, fix="add `embedding: {}` to `signals` and cache the teacher again")])
-    return student.embedding, teacher.embedding
+    return teacher.embedding
+
+
+def deepest_map(student: SignalShapes, key: str) -> tuple[str, tuple[int, int, int]]:
+    """The student's deepest block and its shape (C, H, W). Raises ConfigError at `key` if it has no maps."""
+    blocks = [name for name in student.features if name.startswith("block")]
+    if not blocks:
+        raise ConfigError([Problem(key, "needs the student's last map, and it has none")])
+    return blocks[-1], student.features[blocks[-1]]
 
 
 def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
