@@ -109,7 +109,8 @@ class Relations:
     def _inverse_distances(self, ends: Tensor) -> Tensor:
         """1 / |c - a + offset| of anchors and the candidates that there are, [A, U]."""
         used = self.bank[self.used]
-        squares = ends.square().sum(1)[:, None] + used.square().sum(1) - 2 * ends @ used.T
+        with torch.autocast(used.device.type, enabled=False):
+            squares = ends.square().sum(1)[:, None] + used.square().sum(1) - 2 * ends @ used.T
         squares = squares + 2 * OFFSET * (used.sum(1) - ends.sum(1)[:, None]) + used.shape[1] * OFFSET**2
         return squares.clamp(min=1e-12).rsqrt()
 

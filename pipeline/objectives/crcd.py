@@ -41,7 +41,7 @@ from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._precision import precise
 from pipeline.objectives._relations import Relations
 from pipeline.objectives._requirements import embedding_widths, several_classes
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, unit
 
 
 class Options(Section):
@@ -128,7 +128,7 @@ class Element(nn.Module):
 
     def _embedded(self, layer: nn.Linear, vectors: Tensor | None) -> Tensor:
         assert vectors is not None
-        return F.normalize(precise(layer(vectors)), dim=1)
+        return unit(precise(layer(vectors)), 1)
 
 
 def gradients(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
@@ -138,7 +138,8 @@ def gradients(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     """
     error = precise(logits).softmax(1)
     error = error - F.one_hot(labels, error.shape[1]).to(error.dtype)
-    return error @ weight.to(error.dtype)
+    with torch.autocast(error.device.type, enabled=False):
+        return error @ weight.to(error.dtype)
 
 
 class CRCD(Objective):

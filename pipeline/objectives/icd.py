@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field, field_validator
 from torch import Tensor
 
@@ -31,7 +30,7 @@ from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objectiv
 from pipeline.objectives._divergence import kl_divergence
 from pipeline.objectives._local import last_maps, local_logits
 from pipeline.objectives._precision import precise
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, unit
 
 
 class Options(Section):
@@ -65,9 +64,9 @@ def cluster_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor
 
 
 def _gram(cells: Tensor) -> Tensor:
-    unit = F.normalize(cells, dim=2)
+    vectors = unit(cells, 2)
     with torch.autocast(cells.device.type, enabled=False):
-        return unit @ unit.transpose(1, 2)
+        return vectors @ vectors.transpose(1, 2)
 
 
 class ICD(Objective):

@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -31,7 +30,7 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective, pair_blocks
 from pipeline.objectives._precision import precise
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
 
 class Options(Section):
@@ -54,9 +53,7 @@ def contrast(
 
     student, teacher: S matrices each, [B, E_s]. same: [B, B] bool, pairs of different rows that are no negatives.
     """
-    cosines = [
-        F.normalize(precise(u), dim=1) @ F.normalize(precise(v), dim=1).T for u, v in zip(student, teacher, strict=True)
-    ]
+    cosines = [unit(precise(u), 1) @ unit(precise(v), 1).T for u, v in zip(student, teacher, strict=True)]
     scores = (precise(torch.stack(cosines)) / temperature).masked_fill(same, float("-inf"))
     own = scores.diagonal(dim1=1, dim2=2).mean()
     loss = scores.logsumexp(2).mean() - own

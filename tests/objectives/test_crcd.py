@@ -111,6 +111,13 @@ def test_chunks_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch):
         torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-14)
 
 
+def test_autocast_changes_nothing_in_the_core():
+    features, bank = unit(B, D, seed=1).float(), unit(N, D, seed=2).float()
+    plain = relation_loss(features, bank, SAMPLES, CANDIDATES, 0.05)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(relation_loss(features, bank, SAMPLES, CANDIDATES, 0.05), plain)
+
+
 def test_gradient():
     bank = unit(N, D, seed=2)
     given = torch.tensor(1e3, dtype=torch.float64)
