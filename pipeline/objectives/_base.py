@@ -45,7 +45,8 @@ class Context:
     bank(signal, samples, view) returns what the teacher said of any samples [M] of the training set, float32
     [M, ...] on the samples' device, from the cache: everyone's exact memory bank. class_means() returns the
     teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
-    an objective is only checked: ask for them in `forward`.
+    an objective is only checked: ask for them in `forward`. views_per_step: how many views of each sample a batch
+    has, in adjacent rows (`train.views_per_step`).
     """
 
     num_samples: int
@@ -54,18 +55,20 @@ class Context:
     seed: int = 0
     bank: Callable[[str, Tensor, int], Tensor] | None = None
     class_means: Callable[[], Tensor] | None = None
+    views_per_step: int = 1
 
 
 @dataclass(frozen=True)
 class Needs:
     """The signals that an objective reads, by name: `logits`, `embedding`, `head`, `features/block3`.
 
-    labels: it needs a label for every sample.
+    labels: it needs a label for every sample. views: how many views of each sample, or more, in adjacent rows.
     """
 
     teacher: frozenset[str] = frozenset()
     student: frozenset[str] = frozenset({"logits"})
     labels: bool = False
+    views: int = 1
 
 
 class Objective(nn.Module, ABC):
@@ -164,7 +167,7 @@ def build_objective(
 
 
 def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: str) -> list[Problem]:
-    """What an objective needs and the teacher's signals, or the labels, do not provide."""
+    """What an objective needs and the teacher's signals, the labels or the batches do not provide."""
     held = {"logits", *(f"features/{block}" for block in teacher.features), *teacher.extras}
     if teacher.embedding is not None:
         held.add("embedding")
@@ -183,6 +186,10 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
     unlabeled = context.labels is None or bool((torch.as_tensor(context.labels) < 0).any())
     if needs.labels and unlabeled:
         problems.append(Problem(key, "needs a label for every sample, and some have none"))
+    if needs.views > context.views_per_step:
+        what = f"needs {needs.views} views of every sample in a batch"
+        fix = f"set `train.views_per_step: {needs.views}`"
+        problems.append(Problem(key, what, str(needs.views), str(context.views_per_step), fix))
     return problems
 
 

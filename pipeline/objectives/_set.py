@@ -148,6 +148,7 @@ class ObjectiveSet(nn.Module):
             teacher=frozenset().union(*(needs.teacher for needs in every)),
             student=frozenset().union(*(needs.student for needs in every)),
             labels=any(needs.labels for needs in every),
+            views=max((needs.views for needs in every), default=1),
         )
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> Terms:

@@ -43,6 +43,7 @@ CONTEXT = Context(
     labels=torch.arange(SAMPLES) % CLASSES,
     bank=remembered,
     class_means=lambda: torch.randn(CLASSES, WIDTH["teacher"], generator=torch.Generator().manual_seed(7)),
+    views_per_step=2,  # as many as any objective needs; the batches below have those that each one needs
 )
 
 
@@ -69,9 +70,11 @@ def signals(who: str, size: int, seed: int, *, scale: float = 1.0, grad: bool = 
     )
 
 
-def batch(size: int) -> Batch:
-    rows = torch.arange(size)
-    return Batch(labels=rows % CLASSES, sample=rows, view=torch.zeros_like(rows), step=3)
+def batch(rows: int, views: int = 1) -> Batch:
+    """Adjacent rows are views of one sample."""
+    row = torch.arange(rows)
+    sample = row // views
+    return Batch(labels=sample % CLASSES, sample=sample, view=row % views, step=3)
 
 
 def leaves(s: Signals) -> list[torch.Tensor]:
@@ -95,7 +98,7 @@ def test_there_are_some():
 def test_finite_values_and_gradients(name: str, autocast: bool, scale: float):
     objective, student = build(name), signals("student", 6, 1, scale=scale, grad=True)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        value = total(objective(student, signals("teacher", 6, 2, scale=scale), batch(6), 0.5))
+        value = total(objective(student, signals("teacher", 6, 2, scale=scale), batch(6, objective.needs.views), 0.5))
     assert value.dtype == torch.float32
     assert torch.isfinite(value)
     value.backward()
@@ -105,9 +108,10 @@ def test_finite_values_and_gradients(name: str, autocast: bool, scale: float):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_order_of_the_batch_does_not_matter(name: str):
-    n = 8
-    student, teacher, b = signals("student", n, 1), signals("teacher", n, 2), batch(n)
-    shuffle = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    n, views = 8, build(name).needs.views
+    student, teacher, b = signals("student", n, 1), signals("teacher", n, 2), batch(n, views)
+    samples = torch.randperm(n // views, generator=torch.Generator().manual_seed(0))
+    shuffle = (samples[:, None] * views + torch.arange(views)).flatten()
 
     def permuted(s: Signals) -> Signals:
         features = {tap: values[shuffle] for tap, values in s.features.items()}
@@ -124,7 +128,7 @@ def test_order_of_the_batch_does_not_matter(name: str):
 def test_nothing_flows_into_the_teacher_and_something_into_every_own_parameter(name: str):
     objective = build(name)
     student, teacher = signals("student", 6, 1, grad=True), signals("teacher", 6, 2)
-    total(objective(student, teacher, batch(6), 0.5)).backward()
+    total(objective(student, teacher, batch(6, objective.needs.views), 0.5)).backward()
     assert all(leaf.grad is None for leaf in leaves(teacher))
     assert any(leaf.grad is not None and leaf.grad.abs().sum() > 0 for leaf in leaves(student))
     for parameter_name, parameter in objective.named_parameters():
@@ -135,18 +139,32 @@ def test_nothing_flows_into_the_teacher_and_something_into_every_own_parameter(n
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_small_batches(name: str, size: int):
-    value = total(build(name)(signals("student", size, 1), signals("teacher", size, 2), batch(size), 0.0))
+    objective = build(name)
+    views = objective.needs.views
+    rows = size * views
+    value = total(objective(signals("student", rows, 1), signals("teacher", rows, 2), batch(rows, views), 0.0))
     assert torch.isfinite(value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_batches_with_two_views_of_each_sample(name: str):
+    objective, student = build(name), signals("student", 8, 1, grad=True)
+    value = total(objective(student, signals("teacher", 8, 2), batch(8, 2), 0.5))
+    assert torch.isfinite(value)
+    value.backward()
+    for leaf in leaves(student):
+        assert leaf.grad is None or torch.isfinite(leaf.grad).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_state_is_all_there_is(name: str):
     objective = build(name)
     student, teacher = signals("student", 6, 1), signals("teacher", 6, 2)
-    objective(student, teacher, batch(6), 0.1)
+    views = objective.needs.views
+    objective(student, teacher, batch(6, views), 0.1)
     other = build_objective(name, {}, shapes("student"), shapes("teacher"), CONTEXT)
     other.load_state_dict(copy.deepcopy(objective.state_dict()))
-    first, second = (o(student, teacher, batch(6), 0.2) for o in (objective, other))
+    first, second = (o(student, teacher, batch(6, views), 0.2) for o in (objective, other))
     for term in first:
         assert torch.equal(first[term], second[term])
 
@@ -165,7 +183,7 @@ def test_twenty_steps_lower_it(name: str):
         head = LinearHead(weight, torch.zeros(CLASSES))
         embedding = free["block2"].mean((2, 3))
         student = Signals(head(embedding), embedding, free, head)
-        value = total(objective(student, teacher, batch(16), 0.5))
+        value = total(objective(student, teacher, batch(16, objective.needs.views), 0.5))
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
