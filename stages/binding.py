@@ -9,17 +9,13 @@ from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
 from pipeline.models import Network
-from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
 from pipeline.store import encodings_identity, expected_plan
-from pipeline.training import TrainConfig, build_optimizer, build_scheduler
+from stages.bound_students import bind_networks, bind_objectives, bind_training, optimise
 from stages.draft import Draft, collected
 from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
-from stages.learning import objective_set, shapes_of, training_of
 from stages.parts import Data, build, evaluated_split, one_view, views_of
-
-NO_SHAPES = SignalShapes(0)
 
 SOME_CLASSES = 10
 """Stands for their number as long as there is no packed data set."""
@@ -43,11 +39,13 @@ def bind_experiment(source: Source) -> Bound:
     data = _data(draft, problems)
     teacher, shapes = _teacher(draft, data, problems)
     students: dict[str, Network] = {}
+    per_step: dict[str, int] = {}
     with collected(problems):
-        students = _students(draft, data, problems)
+        students = bind_networks(draft, data.classes if data else SOME_CLASSES, problems)
+        per_step = bind_training(draft, students, problems)
     with collected(problems):
         if data and shapes:
-            _objectives(draft, data, students, shapes, problems)
+            bind_objectives(draft, data, students, per_step, shapes, problems)
     if problems or teacher is None:
         raise ConfigError(in_order(problems, raw), source.file)
     return Bound(draft, data, teacher, students)
@@ -83,38 +81,7 @@ def _teacher(draft: Draft, data: Data | None, problems: list[Problem]) -> tuple[
     if network is not None:
         with collected(problems):
             if training := draft.teacher_training:
-                _optimise(network, training, "teacher_training")
+                optimise(network, training, "teacher_training")
         with collected(problems):
             shapes = expected_plan(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
     return network, shapes
-
-
-def _students(draft: Draft, data: Data | None, problems: list[Problem]) -> dict[str, Network]:
-    """The students that can be built."""
-    networks = {}
-    for name, config in draft.students.items():
-        with collected(problems, f"students.{name}"):
-            plain = config.model_copy(update={"weights": None})
-            networks[name] = build(plain, data.classes if data else SOME_CLASSES)
-        with collected(problems):
-            training = training_of(draft.train, config, name)
-            with collected(problems, note=f" (student {name})"):
-                if name in networks:
-                    _optimise(networks[name], training, "train")
-    return networks
-
-
-def _optimise(network: Network, training: TrainConfig, key: str) -> None:
-    """Build optimiser and scheduler, to see that they can be."""
-    nothing = ObjectiveSet("none", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
-    build_scheduler(build_optimizer(network.model, nothing, training, key), training, 1, key)
-
-
-def _objectives(
-    draft: Draft, data: Data, students: dict[str, Network], teacher: SignalShapes, problems: list[Problem]
-) -> None:
-    """Bind every student to every objective set."""
-    for name, network in students.items():
-        for objectives, entries in draft.objectives.items():
-            with collected(problems, note=f" (student {name})"):
-                objective_set(objectives, entries, shapes_of(network), teacher, data, 0)

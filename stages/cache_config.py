@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, Pos
 from pipeline.config import Section
 from pipeline.signals import Mean
 from pipeline.store import StoreConfig, StorePath
+from pipeline.views import ViewsConfig
 from stages.caches import cache_paths
 
 
@@ -57,6 +58,14 @@ Caches = Annotated[tuple[CacheConfig, ...], Field(min_length=1), AfterValidator(
 def mean_of(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
     """How the teachers of an ensemble are combined; None if there is one teacher."""
     return next((cache.role for cache in caches or () if cache.role != "teacher"), None)
+
+
+def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
+    """How many views students learn from; None if only the caches know."""
+    if caches is None:
+        return views.count
+    own = [entry.views for entry in caches if entry.role == "teacher"]
+    return None if None in own else sum(len(numbers) for numbers in own if numbers)
 
 
 def judges(store: StoreConfig, caches: Caches | None) -> list[StorePath]:

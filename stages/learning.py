@@ -57,6 +57,7 @@ def objective_set(
     data: Data,
     seed: int,
     memory: Memory | None = None,
+    views_per_step: int = 1,
 ) -> ObjectiveSet:
     """The objectives; their initial weights are a function of the seed. memory: None before there is a cache."""
     labels = None if data.training.labels is None else torch.from_numpy(data.training.labels)
@@ -64,8 +65,8 @@ def objective_set(
         what = f"hard-label needs labels, and split {data.training.split.name!r} has none"
         fix = "leave it out, and learn from the teacher alone, with kd or lfcc"
         raise ConfigError([Problem(f"objectives.{name}.{i}", what, fix=fix) for i in idle])
-    remembered = (memory.bank, memory.class_means) if memory else (None, None)
-    context = Context(data.training.count, data.classes, labels, seed, *remembered)
+    bank, means = (memory.bank, memory.class_means) if memory else (None, None)
+    context = Context(data.training.count, data.classes, labels, seed, bank, means, views_per_step)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return ObjectiveSet(name, entries, student, teacher, context)

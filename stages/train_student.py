@@ -69,7 +69,9 @@ def run(
     taught = open_teachers(inputs.store, inputs.caches, inputs.teacher, inputs.signals, data, exact=exact)
     network = build(config, taught.shapes.logits, seed=seed)
     memory = Memory(taught, data.training.labels, data.classes)
-    chosen = objective_set(objectives, entries, shapes_of(network), taught.shapes, data, seed, memory)
+    chosen = objective_set(
+        objectives, entries, shapes_of(network), taught.shapes, data, seed, memory, training.views_per_step
+    )
     needs = chosen.needs
     network.keep([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
     taught = taught.reading(needs.teacher - {"head"})

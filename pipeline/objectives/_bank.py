@@ -26,9 +26,15 @@ class MomentumBank(nn.Module):
 
     @torch.no_grad()
     def update(self, samples: Tensor, values: Tensor) -> None:
-        """rows[i] = norm(momentum · rows[i] + (1 - momentum) · value), for samples [B] and unit values [B, D]."""
+        """rows[i] = norm(momentum · rows[i] + (1 - momentum) · value), for samples [B] and unit values [B, D].
+
+        Of several views of a sample the last one counts.
+        """
+        samples, place = torch.unique(samples, return_inverse=True)
+        position = torch.arange(len(place), device=place.device)
+        last = torch.zeros_like(samples).scatter_reduce(0, place, position, "amax", include_self=False)
         old = self.rows[samples]
-        new = self.momentum * old + (1 - self.momentum) * values.to(old.dtype)
+        new = self.momentum * old + (1 - self.momentum) * values[last].to(old.dtype)
         self.rows[samples] = F.normalize(new, dim=1)
 
 

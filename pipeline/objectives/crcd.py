@@ -13,8 +13,8 @@ banks of their own: for embeddings (term `feature`) and for the gradient of the 
 (`gradient`), which with a linear head is (softmax(z) - onehot(y)) W: no second backward pass, and the teacher's
 follows from cached logits, labels and head. The gradient is a sample's, without the 1/B of a mean.
 
-The teacher's bank is the cache: every sample's exact vector at the batch's view, through today's embedding, with no
-momentum and no warm-up. `bank: momentum` is the reference's instead. The student's is a momentum bank in any case.
+The teacher's bank is the cache: every sample's exact vector at the batch's first view, through today's embedding, with
+no momentum and no warm-up. `bank: momentum` is the reference's instead. The student's is a momentum bank in any case.
 
 Deviations. A pair of a sample with itself as anchor has no relation, and a candidate that is the anchor has none: the
 reference gives them constant directions, norm(10⁻⁶); here they are left out, unless `mask_degenerate` is False.

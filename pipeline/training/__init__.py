@@ -1,7 +1,7 @@
 """Training: batches of replayed views, optimisation, checkpoints and the one loop for teachers and students."""
 
 from pipeline.training.answers import AnswerSource, FromCache, FromCaches
-from pipeline.training.batches import Drawn, Step, Steps, loader
+from pipeline.training.batches import Drawn, Step, Steps, loader, too_many_views
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
 from pipeline.training.history import History
@@ -27,5 +27,6 @@ __all__ = [
     "build_scheduler",
     "check_views",
     "loader",
+    "too_many_views",
     "train",
 ]

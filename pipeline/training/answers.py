@@ -52,6 +52,25 @@ Upcoming = Sequence[tuple[int, NDArray[np.int64]]]
 """Views, by their numbers, with the samples of each that are asked for; in this order."""
 
 
+def adjacent(answers: Sequence[Answers]) -> Answers:
+    """What was said of several views of the same samples: the views of a sample in adjacent rows.
+
+    answers: at least one, of one source, hence stored in the same form.
+    """
+    first = answers[0]
+    if len(answers) == 1:
+        return first
+    if isinstance(first, EncodedEnsemble):
+        teachers = zip(*(said.members for said in answers if isinstance(said, EncodedEnsemble)), strict=True)
+        return replace(first, members=tuple(_adjacent(said) for said in teachers))
+    return _adjacent([said for said in answers if isinstance(said, EncodedSignals)])
+
+
+def _adjacent(answers: Sequence[EncodedSignals]) -> EncodedSignals:
+    parts = {name: torch.stack([said.arrays[name] for said in answers], 1) for name in answers[0].arrays}
+    return EncodedSignals(answers[0].specs, {name: part.flatten(0, 1) for name, part in parts.items()})
+
+
 class AnswerSource(Protocol):
     """Where a step's view parameters and the teacher's answers come from."""
 

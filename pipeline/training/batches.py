@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
-from pipeline.training.answers import Answers, AnswerSource, Upcoming
+from pipeline.errors import ConfigError, Problem
+from pipeline.training.answers import Answers, AnswerSource, Upcoming, adjacent
 from pipeline.training.config import TrainConfig
 from pipeline.views import Views, sizes_of
 
@@ -48,7 +49,10 @@ class Drawn:
 
 @dataclass
 class Step:
-    """One batch. images: uint8 [B, C, H, W]; labels, sample, view: int64 [B]; answers: the teacher's, or None."""
+    """One batch. images: uint8 [B, C, H, W]; labels, sample, view: int64 [B]; answers: the teacher's, or None.
+
+    With several views per step the views of a sample are in adjacent rows.
+    """
 
     index: int
     images: Tensor
@@ -78,10 +82,13 @@ class Step:
 
 
 class Asked(NamedTuple):
-    """A step that a worker renders without asking the source: the process that trains has asked for its parameters."""
+    """A step that a worker renders without asking the source: the process that trains has asked for its parameters.
+
+    parameters: of every view of the step.
+    """
 
     step: int
-    parameters: NDArray[np.int32]
+    parameters: list[NDArray[np.int32]]
 
 
 def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.int64]:
@@ -110,7 +117,8 @@ def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDAr
 class Steps(Dataset[Step]):
     """Every step of a run by its number: epoch = step // steps_per_epoch. Nothing depends on earlier steps.
 
-    numbers: the view numbers that epochs go through. rows_per_block: the store's, for the order of reads.
+    numbers: the view numbers that epochs go through. rows_per_block: the store's, for the order of reads. Raises
+    ConfigError if there are fewer views than a step is to have of each sample.
     """
 
     def __init__(
@@ -125,7 +133,9 @@ class Steps(Dataset[Step]):
     ) -> None:
         self.samples, self.views, self.source, self.numbers = samples, views, source, numbers
         self.config, self.seed, self.rows_per_block = config, seed, rows_per_block
-        self.steps_per_epoch = -(-samples.count // config.batch_size)
+        too_many_views(config, len(numbers))
+        self.steps_per_epoch = -(-samples.count // (config.batch_size // config.views_per_step))
+        self.rows_per_epoch = samples.count * config.views_per_step
         self.resident = samples.resident(int(config.resident_gigabytes * 2**30))
         labels = samples.labels
         self.labels = np.full(samples.count, -1, np.int64) if labels is None else labels
@@ -135,43 +145,53 @@ class Steps(Dataset[Step]):
     def __len__(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
-    def view_of(self, epoch: int) -> int:
-        """The view number of an epoch."""
-        return self.numbers[(epoch + self.config.view_offset) % len(self.numbers)]
+    def views_of(self, epoch: int) -> list[int]:
+        """The view numbers of an epoch: as many different ones as a step has of each sample."""
+        first = epoch * self.config.views_per_step + self.config.view_offset
+        return [self.numbers[(first + i) % len(self.numbers)] for i in range(self.config.views_per_step)]
 
     def __getitem__(self, asked: int | Asked) -> Step:
         index = asked.step if isinstance(asked, Asked) else asked
-        view, rows = self._read_by(index)
+        numbers, rows = self._read_by(index)
+        images, answers = self._images(rows), None
         if isinstance(asked, Asked):
-            images, answers = self.views.apply(self._images(rows), asked.parameters), None
+            rendered = [self.views.apply(images, parameters) for parameters in asked.parameters]
         else:
             self.expect(index)
-            images = self.render(view, rows)
-            answers = self.source.answers(view, rows, images)
+            rendered = [self._rendered(view, rows, images) for view in numbers]
+            answers = self._answers(numbers, rows, rendered)
         return Step(
             index,
-            images,
-            torch.from_numpy(self.labels[rows]),
-            torch.from_numpy(rows),
-            torch.full((len(rows),), view),
+            rendered[0] if len(rendered) == 1 else torch.stack(rendered, 1).flatten(0, 1),
+            torch.from_numpy(self.labels[rows].repeat(len(numbers))),
+            torch.from_numpy(rows.repeat(len(numbers))),
+            torch.tensor(numbers).repeat(len(rows)),
             answers,
         )
 
     def render(self, view: int, rows: NDArray[np.int64]) -> Tensor:
         """The pixels of a view of samples, uint8 [B, C, H, W]."""
-        images = self._images(rows)
+        return self._rendered(view, rows, self._images(rows))
+
+    def _rendered(self, view: int, rows: NDArray[np.int64], images: Images) -> Tensor:
         return self.views.apply(images, self.source.parameters(view, rows, images))
+
+    def _answers(self, numbers: list[int], rows: NDArray[np.int64], rendered: Sequence[Tensor]) -> Answers | None:
+        """Of every view of a step; None where there is no teacher."""
+        said = [self.source.answers(view, rows, images) for view, images in zip(numbers, rendered, strict=True)]
+        answers = [each for each in said if each is not None]
+        return adjacent(answers) if answers else None
 
     def ask(self, index: int) -> Asked:
         """A step for a worker to render, where the source is remote."""
-        view, rows = self._read_by(index)
-        return Asked(index, self.source.parameters(view, rows, torch.empty(0)))
+        numbers, rows = self._read_by(index)
+        return Asked(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
 
     def answered(self, step: Step, pin_memory: bool) -> Step:
         """A step that a worker has rendered, with its answers."""
         self.expect(step.index)
-        view, rows = self._read_by(step.index)
-        answers = self.source.answers(view, rows, step.images)
+        numbers, rows = self._read_by(step.index)
+        answers = self._answers(numbers, rows, [step.images[i :: len(numbers)] for i in range(len(numbers))])
         step.answers = answers.pin_memory() if answers and pin_memory else answers
         return step
 
@@ -185,18 +205,18 @@ class Steps(Dataset[Step]):
         if (epoch, number) == self._expected:
             return
         self._expected = epoch, number
-        view, parts = self.view_of(epoch), np.split(shuffled, ends[:-1])
-        upcoming = [(view, part) for part in parts[number : number + 2]]
-        if len(upcoming) < 2 and epoch + 1 < self.config.epochs:
+        parts = np.split(shuffled, ends[:-1])[number : number + 2]
+        upcoming = [(view, part) for part in parts for view in self.views_of(epoch)]
+        if len(parts) < 2 and epoch + 1 < self.config.epochs:
             shuffled, ends = self._order(epoch + 1)
-            upcoming.append((self.view_of(epoch + 1), shuffled[: ends[0]]))
+            upcoming += [(view, shuffled[: ends[0]]) for view in self.views_of(epoch + 1)]
         self.source.expect(upcoming)
 
-    def _read_by(self, index: int) -> tuple[int, NDArray[np.int64]]:
-        """The view and the samples of a step."""
+    def _read_by(self, index: int) -> tuple[list[int], NDArray[np.int64]]:
+        """The views and the samples of a step."""
         epoch, within = divmod(index, self.steps_per_epoch)
         shuffled, _ = self._order(epoch)
-        return self.view_of(epoch), shuffled[self._start(within) : self._start(within + 1)]
+        return self.views_of(epoch), shuffled[self._start(within) : self._start(within + 1)]
 
     def _start(self, within: int) -> int:
         """Where a batch begins in its epoch's order: the first ones are larger by one."""
@@ -214,6 +234,15 @@ class Steps(Dataset[Step]):
 
     def _images(self, rows: NDArray[np.int64]) -> Images:
         return self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
+
+
+def too_many_views(config: TrainConfig, count: int) -> None:
+    """Raises ConfigError if a step is to have more views of a sample than there are."""
+    if config.views_per_step > count:
+        fix = "raise `views.count` and run `pipeline cache-teacher` again, or lower it"
+        what = "the views of a sample in a batch are different ones"
+        problem = Problem("train.views_per_step", what, f"at most {count}", str(config.views_per_step), fix)
+        raise ConfigError([problem])
 
 
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:

@@ -119,7 +119,7 @@ def train(
     as one that was not: order, views and random numbers are functions of (seed, step).
     """
     trainer = Trainer(network, objectives, steps, seed, head)
-    config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.samples.count
+    config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
     history, done, seconds = History(), 0, 0.0
     if folder is not None and (found := Checkpoint.load(folder)):
         try:
@@ -181,7 +181,7 @@ def train(
 def _not_finite(value: Terms, step: Step, steps: Steps) -> TrainingError:
     wrong = [term for term, amount in value.terms.items() if not torch.isfinite(amount)] or ["the weighted sum"]
     positions = steps.samples.positions[step.sample.cpu().numpy()]
-    ids = [steps.samples.split.ids[int(position)] for position in positions]
+    ids = list(dict.fromkeys(steps.samples.split.ids[int(position)] for position in positions))
     return TrainingError(
         f"the loss is not finite at step {step.index}; the weights before it are in the last checkpoint",
         where=f"term {', '.join(wrong)}",

@@ -41,7 +41,8 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
     if verify == "bytes":
         return "the images' bytes and the drawn parameters are the teacher's; pixels were not compared"
     count = steps.samples.count
-    numbers = sorted({steps.view_of(epoch) for epoch in range(min(steps.config.epochs, len(steps.numbers)))})
+    epochs = range(min(steps.config.epochs, len(steps.numbers)))
+    numbers = sorted({view for epoch in epochs for view in steps.views_of(epoch)})
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
     for view in numbers:
         _same_pixels(steps, source.caches(view), view)

@@ -98,6 +98,16 @@ def test_golden_banks_of_the_reference(who: str):
     np.testing.assert_allclose(bank.rows, arrays[f"{who}_bank_after"], rtol=1e-9, atol=1e-12)
 
 
+def test_of_several_views_of_a_sample_the_last_one_is_remembered():
+    torch.manual_seed(0)
+    bank = MomentumBank(5, 3, 0.25)
+    before, values = bank.rows.clone(), unit(6, 3, seed=1).float()
+    bank.update(torch.tensor([4, 4, 0, 0, 2, 4]), values)
+    for sample, last in ((4, 5), (0, 3), (2, 4)):
+        torch.testing.assert_close(bank.rows[sample], F.normalize(0.25 * before[sample] + 0.75 * values[last], dim=0))
+    assert torch.equal(bank.rows[[1, 3]], before[[1, 3]])
+
+
 @pytest.mark.parametrize("masked", [True, False])
 def test_chunks_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch):
     bank = unit(N, D, seed=2)

@@ -340,6 +340,24 @@ def test_objectives_that_need_what_is_not_cached_name_the_student(here: Path):
     assert "add `features: {}` to `signals`" in str(error.value)
 
 
+def test_views_of_a_sample_that_an_objective_needs_and_those_that_there_are(here: Path):
+    pairs = "objectives.mlld=[{name: hard-label}, {name: mlld}]"
+    assert problems(pairs, "students.small.train={views_per_step: 2}") == [
+        "objectives.mlld.1: needs 2 views of every sample in a batch (student vit)"
+    ]
+    with pytest.raises(ConfigError, match=r"do: set `train\.views_per_step: 2`"):
+        check.run(source(pairs), as_json=False)
+    different = "train.views_per_step: the views of a sample in a batch are different ones (student {})"
+    assert problems(pairs, "train.views_per_step=3") == [different.format("small"), different.format("vit")]
+    listed = "caches=[{path: a.zarr, views: {count: 2}}, {path: b.zarr, views: [5]}]"
+    assert problems("train.views_per_step=4", listed) == [different.format("small"), different.format("vit")]
+    # Nothing is said of views where the settings of training are wrong.
+    assert problems(pairs, "train.views_per_step=none") == [
+        "train.views_per_step: Input should be a valid integer, unable to parse string as an integer"
+    ]
+    check.run(source(pairs, "train.views_per_step=2"), as_json=False)
+
+
 def test_a_disk_that_is_too_small(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1_000_000))
     check.run(source(), as_json=False)  # the caches are there already

@@ -176,6 +176,18 @@ def test_features_that_the_cache_lacks_are_asked_for_before_training(here: Path,
     assert "do: add `features: {}` to `signals` and cache the teacher again" in str(error.value)
 
 
+def test_several_views_of_each_sample_in_a_batch(here: Path, capsys: pytest.CaptureFixture[str]):
+    pairs = ("objectives.mlld=[{name: hard-label, weight: 0.1}, {name: mlld, weight: 0.9}]", "train.epochs=1")
+    with pytest.raises(ConfigError, match=r"objectives\.mlld\.1: needs 2 views of every sample in a batch"):
+        student("small", "mlld", *pairs)
+    with pytest.raises(ConfigError, match=r"train\.views_per_step: the views of a sample in a batch are different"):
+        student("small", "mlld", *pairs, "train.views_per_step=3")
+    folder = student("small", "mlld", *pairs, "train.views_per_step=2")
+    assert "all 2 views match the teacher's pixels" in capsys.readouterr().out
+    header = (folder / "history.csv").read_text().splitlines()[0]
+    assert "mlld/instance,mlld/batch,mlld/class" in header
+
+
 def test_embeddings_that_the_cache_lacks_are_no_matter_to_those_that_do_not_ask(here: Path):
     lean = ("store.path=lean.zarr", "signals.features=null", "signals.embedding=null", "data.holdout=null")
     cache_teacher.run(source(*lean), replace=False, wait=False)

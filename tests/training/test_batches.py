@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from training_pieces import cache, drawn, samples, steps, views
+from pydantic import ValidationError
+from training_pieces import cache, config, drawn, samples, steps, views
 
-from pipeline.training import Step, loader
+from pipeline.errors import ConfigError
+from pipeline.training import Drawn, FromCaches, Step, loader
 from pipeline.training.batches import WINDOW_BLOCKS, order
 
 
@@ -67,8 +69,8 @@ def test_epoch_e_uses_view_e_plus_offset_modulo_v(road: Path, offset: int):
     run = drawn(road, view_offset=offset, epochs=5)
     run.numbers = range(3, 6)
     for epoch in range(5):
-        assert run.view_of(epoch) == 3 + (epoch + offset) % 3
-        assert run[epoch * run.steps_per_epoch].view.unique().tolist() == [run.view_of(epoch)]
+        assert run.views_of(epoch) == [3 + (epoch + offset) % 3]
+        assert run[epoch * run.steps_per_epoch].view.unique().tolist() == run.views_of(epoch)
 
 
 def test_a_step_is_the_replayed_view_its_labels_and_the_stored_answers(road: Path):
@@ -89,6 +91,68 @@ def test_a_step_is_the_replayed_view_its_labels_and_the_stored_answers(road: Pat
     assert torch.equal(got.features["block2"], expected.features["block2"])
 
 
+@pytest.mark.parametrize("batch_size", [2, 15, 32, 1000])
+def test_several_views_of_a_sample_are_in_adjacent_rows(road: Path, batch_size: int):
+    run = steps(road, batch_size=batch_size, views_per_step=2, epochs=2)
+    per_epoch = run.steps_per_epoch
+    assert per_epoch == -(-48 // (batch_size // 2))
+    assert len(run) == 2 * per_epoch
+    assert run.rows_per_epoch == 96
+    for epoch in range(2):
+        batches = [run[epoch * per_epoch + i] for i in range(per_epoch)]
+        sizes = {len(batch.sample) for batch in batches}
+        assert max(sizes) <= batch_size
+        assert max(sizes) - min(sizes) in (0, 2)
+        for batch in batches:
+            assert torch.equal(batch.sample[::2], batch.sample[1::2])
+            assert batch.view.tolist() == run.views_of(epoch) * (len(batch.view) // 2)
+        assert sorted(torch.cat([batch.sample[::2] for batch in batches]).tolist()) == list(range(48))
+
+
+@pytest.mark.parametrize("offset", [0, 3])
+@pytest.mark.parametrize("count", [2, 3, 4, 7])
+def test_every_epoch_has_different_views_and_in_time_all_as_often(road: Path, count: int, offset: int):
+    run = drawn(road, batch_size=16, views_per_step=2, view_offset=offset, epochs=count)
+    run.numbers = range(5, 5 + count)
+    seen = [run.views_of(epoch) for epoch in range(count)]
+    assert seen[0] == [5 + offset % count, 5 + (offset + 1) % count]
+    assert all(len(set(views)) == 2 for views in seen)
+    assert sorted(view for views in seen for view in views) == sorted([*run.numbers] * 2)
+
+
+def test_a_row_of_several_views_is_what_it_would_be_alone(road: Path):
+    for source in (
+        None,
+        FromCaches([dict.fromkeys((0, 1), cache(road))] * 2, "mean-logits"),
+        Drawn(views(), samples(road)),
+    ):
+        run = steps(road, source, batch_size=32, views_per_step=2)
+        step = run[5]
+        rows = step.sample[::2].numpy()
+        for i, view in enumerate(run.views_of(1)):
+            images = run.render(view, rows)
+            assert torch.equal(step.images[i::2], images)
+            said = run.source.answers(view, rows, images)
+            assert (said is None) == (step.answers is None)
+            if said is not None and step.answers is not None:
+                alone, together = said.decode(), step.answers.decode()
+                assert torch.equal(together.logits[i::2], alone.logits)
+                assert torch.equal(together.features["block2"][i::2], alone.features["block2"])
+                assert together.embedding is not None
+                assert alone.embedding is not None
+                assert torch.equal(together.embedding[i::2], alone.embedding)
+        assert step.labels.tolist() == run.labels[rows].repeat(2).tolist()
+
+
+def test_more_views_of_a_sample_than_there_are_and_than_a_batch_holds_are_refused(road: Path):
+    assert len(steps(road, batch_size=2, views_per_step=2)) == 3 * 48
+    with pytest.raises(ConfigError, match="the views of a sample in a batch are different ones") as error:
+        steps(road, views_per_step=3)
+    assert "expected: at most 2\n  got: 3" in str(error.value)
+    with pytest.raises(ValidationError, match="batch_size must hold the 3 views"):
+        config(batch_size=2, views_per_step=3)
+
+
 def test_steps_do_not_depend_on_earlier_steps(road: Path):
     run, again = steps(road), steps(road)
     backwards = {index: run[index] for index in reversed(range(len(run)))}
@@ -107,10 +171,12 @@ def test_unlabeled_samples_have_label_minus_one(road: Path):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_loader_starts_anywhere_and_worker_processes_change_nothing(road: Path, workers: int):
-    run = steps(road, resident_gigabytes=0.0, workers=workers)
+@pytest.mark.parametrize("views_per_step", [1, 2])
+def test_the_loader_starts_anywhere_and_worker_processes_change_nothing(road: Path, workers: int, views_per_step: int):
+    together = {"views_per_step": views_per_step, "batch_size": 16 * views_per_step}
+    run = steps(road, resident_gigabytes=0.0, workers=workers, **together)
     assert run.resident is None
-    resident = steps(road)
+    resident = steps(road, **together)
     assert resident.resident is not None
     got = list(loader(run, 4, torch.device("cpu")))
     assert [step.index for step in got] == list(range(4, 9))

@@ -58,6 +58,11 @@ def stripped(history: list[dict[str, float]]) -> list[dict[str, float]]:
 CASES: dict[str, dict[str, Any]] = {
     "sgd and projectors": {"entries": (HARD, LFCC), "warmup_epochs": 1, "clip_gradient": 1.0},
     "averaged weights": {"ema": 0.7},
+    "two views of each sample": {
+        "entries": (HARD, {"name": "mlld", "temperatures": [2, 4]}),
+        "views_per_step": 2,
+        "batch_size": 32,
+    },
     # Dropped paths are random numbers that the network draws itself.
     "adamw and random numbers": {"kind": VIT, "options": {"drop_path_rate": 0.3}, "entries": (HARD,), **ADAM},
 }
@@ -233,6 +238,12 @@ def test_history_has_a_column_for_every_term_and_the_loss_is_their_weighted_sum(
     assert lines[0] == ",".join(columns)
     assert len(lines) == 4
     assert lines[2].startswith("2,")
+
+
+def test_images_per_second_are_those_that_the_network_sees(road: Path):
+    result = run(road, views_per_step=2)
+    assert result.images_per_second == pytest.approx(3 * 48 * 2 / result.seconds)
+    assert [row["epoch"] for row in result.history.rows] == [1, 2, 3]
 
 
 def test_the_mean_of_an_epoch_is_over_samples_not_batches(road: Path):

@@ -62,6 +62,15 @@ def test_only_views_that_training_uses_are_checked(road: Path):
     assert set(seen) == {1}
 
 
+def test_all_views_of_a_step_are_checked(road: Path):
+    run = steps(road, epochs=1, views_per_step=2)
+    seen: list[int] = []
+    render = run.render
+    run.render = lambda view, rows: seen.append(view) or render(view, rows)  # type: ignore[method-assign]
+    assert check(run, road) == "all 2 views match the teacher's pixels"
+    assert set(seen) == {0, 1}
+
+
 def test_a_check_that_would_take_too_long_becomes_a_sample(road: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(replay, "LONGEST_SECONDS", -1.0)
     monkeypatch.setattr(replay, "SAMPLED_ROWS", 5)

@@ -80,7 +80,7 @@ def objectives(student: Network, *entries: dict[str, Any], teacher: SignalShapes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         bound = [ObjectiveEntry.model_validate(entry) for entry in entries]
-        return ObjectiveSet("test", bound, shapes, teacher, Context(48, 4))
+        return ObjectiveSet("test", bound, shapes, teacher, Context(48, 4, views_per_step=2))
 
 
 class Interrupting(Silent):

@@ -1,0 +1,64 @@
+"""Binds the students of an experiment: their networks, how they are trained, and what they learn from."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.errors import Problem
+from pipeline.models import Network
+from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
+from pipeline.signals import SignalShapes
+from pipeline.training import TrainConfig, build_optimizer, build_scheduler, too_many_views
+from stages.cache_config import views_learnt
+from stages.draft import Draft, collected
+from stages.learning import objective_set, shapes_of, training_of
+from stages.parts import Data, build
+
+NO_SHAPES = SignalShapes(0)
+
+
+def bind_networks(draft: Draft, classes: int, problems: list[Problem]) -> dict[str, Network]:
+    """The students that can be built."""
+    networks = {}
+    for name, config in draft.students.items():
+        with collected(problems, f"students.{name}"):
+            networks[name] = build(config.model_copy(update={"weights": None}), classes)
+    return networks
+
+
+def bind_training(draft: Draft, students: dict[str, Network], problems: list[Problem]) -> dict[str, int]:
+    """How many views of a sample are in a batch, of the students whose settings of training are valid."""
+    per_step = {}
+    for name, config in draft.students.items():
+        with collected(problems):
+            training = training_of(draft.train, config, name)
+            per_step[name] = training.views_per_step
+            with collected(problems, note=f" (student {name})"):
+                if name in students:
+                    optimise(students[name], training, "train")
+            with collected(problems, note=f" (student {name})"):
+                views = views_learnt(draft.views, draft.caches)
+                too_many_views(training, sys.maxsize if views is None else views)
+    return per_step
+
+
+def bind_objectives(
+    draft: Draft,
+    data: Data,
+    students: dict[str, Network],
+    per_step: dict[str, int],
+    teacher: SignalShapes,
+    problems: list[Problem],
+) -> None:
+    """Bind every student to every objective set. per_step: no objective is refused for views where it is unknown."""
+    for name, network in students.items():
+        views = per_step.get(name, sys.maxsize)
+        for objectives, entries in draft.objectives.items():
+            with collected(problems, note=f" (student {name})"):
+                objective_set(objectives, entries, shapes_of(network), teacher, data, 0, views_per_step=views)
+
+
+def optimise(network: Network, training: TrainConfig, key: str) -> None:
+    """Build optimiser and scheduler, to see that they can be."""
+    nothing = ObjectiveSet("none", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
+    build_scheduler(build_optimizer(network.model, nothing, training, key), training, 1, key)
