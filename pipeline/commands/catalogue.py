@@ -17,6 +17,7 @@ PACKAGE = "pipeline.objectives"
 
 _CLASSES = 4
 _MAPS = {"block1": (8, 4, 4), "block2": (8, 4, 4)}
+_VIEWS = 8
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Method:
     """One method. summary: the first line of its documentation, all of which is `text`.
 
     needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`, `head`,
-    `features`, names of extra signals; and `labels`. options: their defaults by name.
+    `features`, names of extra signals; and `labels`, `2 views of each sample`. options: their defaults by name.
     """
 
     name: str
@@ -51,9 +52,11 @@ def _needs(name: str) -> tuple[str, ...]:
     shapes = SignalShapes(_CLASSES, 8, _MAPS, linear=True)
     labels = torch.arange(2 * _CLASSES) % _CLASSES
     with torch.random.fork_rng(devices=[]):
-        needs: Needs = build_objective(name, {}, shapes, shapes, Context(len(labels), _CLASSES, labels)).needs
+        context = Context(len(labels), _CLASSES, labels, views_per_step=_VIEWS)
+        needs: Needs = build_objective(name, {}, shapes, shapes, context).needs
     kinds = {signal.partition("/")[0] for signal in needs.teacher}
-    return (*sorted(kinds), *(("labels",) if needs.labels else ()))
+    views = (f"{needs.views} views of each sample",) if needs.views > 1 else ()
+    return (*sorted(kinds), *(("labels",) if needs.labels else ()), *views)
 
 
 def _options(module: ModuleType) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def test_what_is_said_of_one():
     assert found.options == {"alpha": 1.0, "beta": 8.0, "temperature": 4.0}
     assert "arXiv 2203.08679" in found.text
     assert method("icd").needs == ("features", "head")
+    assert method("mlld").needs == ("logits", "2 views of each sample")
 
 
 def test_the_command_lists_all_and_shows_one():
