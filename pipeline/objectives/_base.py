@@ -60,7 +60,8 @@ class Context:
 
 @dataclass(frozen=True)
 class Needs:
-    """The signals that an objective reads, by name: `logits`, `embedding`, `head`, `features/block3`.
+    """The signals that an objective reads, by name: `logits`, `embedding`, `head`, `features/block3`,
+    `extras/channel-gram/block3`.
 
     labels: it needs a label for every sample. views: how many views of each sample, or more, in adjacent rows.
     """
@@ -168,7 +169,11 @@ def build_objective(
 
 def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: str) -> list[Problem]:
     """What an objective needs and the teacher's signals, the labels or the batches do not provide."""
-    held = {"logits", *(f"features/{block}" for block in teacher.features), *teacher.extras}
+    held = {
+        "logits",
+        *(f"features/{block}" for block in teacher.features),
+        *(f"extras/{name}" for name in teacher.extras),
+    }
     if teacher.embedding is not None:
         held.add("embedding")
     if teacher.linear is not None:

@@ -2,6 +2,7 @@
 
 from pipeline.signals.config import EmbeddingConfig, EncodingChoice, FeaturesConfig, LogitsConfig, SignalsConfig
 from pipeline.signals.ensemble import Mean, combine
+from pipeline.signals.extra import extract, maps_read, taps_read
 from pipeline.signals.lowpass import lowpass, preserves_mean
 from pipeline.signals.signals import LinearHead, Signals, SignalShapes
 from pipeline.signals.unit import unit
@@ -17,7 +18,10 @@ __all__ = [
     "Signals",
     "SignalsConfig",
     "combine",
+    "extract",
     "lowpass",
+    "maps_read",
     "preserves_mean",
+    "taps_read",
     "unit",
 ]

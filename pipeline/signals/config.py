@@ -10,10 +10,8 @@ from pydantic_core import PydanticCustomError
 
 from pipeline import plugins
 from pipeline.config import Section
+from pipeline.signals.extra import EXTRAS
 from pipeline.signals.lowpass import FILTERS
-
-EXTRAS = "pipeline.signals.extras"
-"""The package whose files are the extra signals."""
 
 
 def _known(package: str, name: str) -> str:

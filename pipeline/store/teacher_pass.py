@@ -16,7 +16,7 @@ from torch import Tensor
 from pipeline import plugins
 from pipeline.errors import ConfigError, Problem
 from pipeline.signals import Signals, SignalsConfig, lowpass
-from pipeline.signals.config import EXTRAS
+from pipeline.signals.extra import EXTRAS
 from pipeline.views import digest, sizes_of
 
 if TYPE_CHECKING:

@@ -1,5 +1,8 @@
-"""Extra signals, one file each, named as in `signals.extras`: functions of a map.
+"""Extra signals, one file each, named as in `signals.extras`: functions of full maps, small enough to be cached.
 
-An extra signal is a module with `extract(x)`: a full-resolution map [B, C, H, W] to a tensor [B, ...]. It is
-applied to the teacher's map before caching and to the student's in training alike.
+`channel-gram/block3` is what the file `channel_gram.py` makes of the map at the tap `block3`. A file provides `MAPS`,
+the number of maps that it reads, that of the tap and, beyond it, of the next deeper blocks; and `extract(*maps)`: maps
+[B, C, H, W], in at least float32, to a tensor [B, ...], every sample by itself, differentiable, finite for maps of
+zeros. It is applied to the teacher's maps before caching, and to the student's in training alike
+(`pipeline.signals.extract`). `tests/contracts/test_extras.py` finds every file.
 """

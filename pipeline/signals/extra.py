@@ -1,0 +1,50 @@
+"""Extra signals: what is computed from full maps where a low-passed one cannot give it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from pipeline import plugins
+from pipeline.errors import ConfigError
+
+EXTRAS = "pipeline.signals.extras"
+"""The package whose files are the extra signals."""
+
+KEY = "signals.extras"
+
+
+def extract(name: str, *maps: Tensor) -> Tensor:
+    """The extra signal in the file `name` of full maps [B, C, H, W], shallow to deep: [B, ...].
+
+    Of the teacher before caching and of the student in training alike. Computed and returned in at least float32,
+    whatever autocast says. Differentiable. Raises ConfigError for an unknown name.
+    """
+    module = plugins.load(EXTRAS, name, KEY)
+    device = maps[0].device.type
+    autocast = torch.amp.is_autocast_available(device)
+    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+        result: Tensor = module.extract(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in maps))
+    return result
+
+
+def maps_read(name: str, key: str = KEY) -> int:
+    """The number of maps that the extra signal in the file `name` is computed from. Raises ConfigError at `key`."""
+    return int(plugins.load(EXTRAS, name, key).MAPS)
+
+
+def taps_read(signal: str, taps: Sequence[str], key: str = KEY) -> tuple[str, ...]:
+    """The taps that the signal "<file>/<tap>" is computed from, of a network's `taps` (shallow to deep).
+
+    Raises ConfigError at `key` for unknown names, and if there are too few blocks beyond the tap.
+    """
+    name, _, tap = signal.partition("/")
+    count = maps_read(name, key)
+    maps = [each for each in taps if each.startswith("block") or (count == 1 and each == "final")]
+    possible = maps[: len(maps) + 1 - count]
+    if tap not in possible:
+        raise ConfigError([plugins.unknown(key, signal, [f"{name}/{each}" for each in possible])])
+    return tuple(maps[maps.index(tap) :][:count])
