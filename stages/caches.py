@@ -73,4 +73,6 @@ def _signals(config: SignalsConfig) -> dict[str, Any]:
         wanted |= {"grid": config.features.grid, "filter": config.features.filter}
         blocks = config.features.blocks if isinstance(config.features.blocks, tuple) else ("*",)
         wanted["features"] = dict.fromkeys(blocks, encoding["features"])
+    if config.extras:
+        wanted["extras"] = {extra.name: encoding[f"extras/{extra.name}"] for extra in config.extras}
     return wanted

@@ -29,7 +29,7 @@ def pair_extras(
     own = {pair.teacher: pair.student for pair in pair_blocks(student, known, None, key)}
     found = {tap: tuple(own[block] for block in reads[tap]) for tap in wanted if own.keys() >= set(reads[tap])}
     if missing := [block for block in wanted if block not in found and (blocks or not found)]:
-        what = f"the student has {len(student.features)} blocks, too few for {extra}/{missing[0]}"
+        what = f"the student has too few blocks for {extra}/{missing[0]}"
         raise ConfigError([Problem(f"{key}.blocks", what, fix="name deeper blocks, or set `signal: features`")])
     return found
 

@@ -1,6 +1,13 @@
 """Signals: what is kept of what networks said, low-pass filters that make maps small, and ensembles."""
 
-from pipeline.signals.config import EmbeddingConfig, EncodingChoice, FeaturesConfig, LogitsConfig, SignalsConfig
+from pipeline.signals.config import (
+    EmbeddingConfig,
+    EncodingChoice,
+    ExtraConfig,
+    FeaturesConfig,
+    LogitsConfig,
+    SignalsConfig,
+)
 from pipeline.signals.ensemble import Mean, combine
 from pipeline.signals.extra import extract, maps_read, taps_read
 from pipeline.signals.lowpass import lowpass, preserves_mean
@@ -10,6 +17,7 @@ from pipeline.signals.unit import unit
 __all__ = [
     "EmbeddingConfig",
     "EncodingChoice",
+    "ExtraConfig",
     "FeaturesConfig",
     "LinearHead",
     "LogitsConfig",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -14,6 +15,15 @@ from pipeline.signals.extra import EXTRAS
 from pipeline.signals.lowpass import FILTERS
 
 
+def _extra(name: str) -> str:
+    """Of the form "<file>/<tap>", the file known; which taps there are is known to a network."""
+    file, _, tap = name.partition("/")
+    if not re.fullmatch(r"[A-Za-z0-9]+", tap):
+        raise ValueError("names a file and a tap, as in attention-map/block3")
+    _known(EXTRAS, file)
+    return name
+
+
 def _known(package: str, name: str) -> str:
     known = plugins.names(package)
     if name not in known:
@@ -24,6 +34,12 @@ def _known(package: str, name: str) -> str:
         }
         raise PydanticCustomError("unknown_name", "unknown name", context)
     return name
+
+
+def _once(extras: tuple[ExtraConfig, ...]) -> tuple[ExtraConfig, ...]:
+    if len({extra.name for extra in extras}) < len(extras):
+        raise ValueError("names every extra signal once")
+    return extras
 
 
 def _distinct(blocks: tuple[str, ...] | int | None) -> tuple[str, ...] | int | None:
@@ -66,10 +82,20 @@ class FeaturesConfig(Section):
     encoding: EncodingChoice = "float16"
 
 
+class ExtraConfig(Section):
+    """An extra signal, "<file>/<tap>", and how it is written; its name alone will do."""
+
+    name: Annotated[str, AfterValidator(_extra)]
+    encoding: EncodingChoice = "float16"
+
+
 class SignalsConfig(Section):
-    """What is kept of what the teacher said: logits always, embedding unless null, features if asked for."""
+    """What is kept of what the teacher said: logits always, embedding unless null, features and extras if asked for."""
 
     logits: LogitsConfig = LogitsConfig()
     embedding: EmbeddingConfig | None = EmbeddingConfig()
     features: FeaturesConfig | None = None
-    extras: tuple[Annotated[str, AfterValidator(lambda name: _known(EXTRAS, name))], ...] = ()
+    extras: Annotated[
+        tuple[Annotated[ExtraConfig, BeforeValidator(lambda x: {"name": x} if isinstance(x, str) else x)], ...],
+        AfterValidator(_once),
+    ] = ()

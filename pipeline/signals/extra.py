@@ -17,13 +17,13 @@ EXTRAS = "pipeline.signals.extras"
 KEY = "signals.extras"
 
 
-def extract(name: str, *maps: Tensor) -> Tensor:
-    """The extra signal in the file `name` of full maps [B, C, H, W], shallow to deep: [B, ...].
+def extract(signal: str, *maps: Tensor) -> Tensor:
+    """An extra signal, "<file>/<tap>" or its file alone, of full maps [B, C, H, W], shallow to deep: [B, ...].
 
     Of the teacher before caching and of the student in training alike. Computed and returned in at least float32,
     whatever autocast says. Differentiable. Raises ConfigError for an unknown name.
     """
-    module = plugins.load(EXTRAS, name, KEY)
+    module = plugins.load(EXTRAS, signal.partition("/")[0], KEY)
     device = maps[0].device.type
     autocast = torch.amp.is_autocast_available(device)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.signals import LinearHead, Signals, SignalsConfig
+from pipeline.signals import LinearHead, Signals, SignalsConfig, extract
 from pipeline.store.chunks import Compression
 from pipeline.store.identity import signals_identity
 from pipeline.store.layout import StorePlan, plan
-from pipeline.store.teacher_pass import chosen_blocks
+from pipeline.store.teacher_pass import chosen_blocks, chosen_extras
 
 if TYPE_CHECKING:
     from pipeline.models import Network
@@ -36,8 +36,12 @@ def expected_plan(
         channels, height, width = taps[tap]
         grid = config.features.grid if config.features else height
         features[tap] = _nothing(channels, min(grid, height), min(grid, width))
+    extras = {
+        name: extract(name, *(torch.empty(1, *taps[tap]) for tap in read))
+        for name, read in chosen_extras(list(taps), config).items()
+    }
     head = LinearHead(torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"]), network.linear)
-    signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head)
+    signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head, extras)
     return plan(
         signals_identity(signals, config),
         samples=samples,

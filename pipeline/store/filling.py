@@ -105,7 +105,7 @@ class Filling:
                 f"the teacher's {spec.name} exceeds {error.limit:g}, the most that {name_of(spec.encoding)} holds",
                 task,
                 error.rows,
-                fix=f"set signals.{spec.name.partition('/')[0]}.encoding: float32",
+                fix=f"set {_key_of(spec.name)}: float32",
             ) from None
 
     def _refused(self, what: str, task: Task, rows: NDArray[np.intp], fix: str) -> CacheError:
@@ -114,6 +114,12 @@ class Filling:
         more = f" and {len(rows) - NAMED_IDS} more" if len(rows) > NAMED_IDS else ""
         view = self._teacher.views.numbers[task.unit.view]
         return CacheError(what, where=f"view {view} of samples {', '.join(named)}{more}", fix=fix)
+
+
+def _key_of(signal: str) -> str:
+    """Where the configuration says how a signal is written."""
+    kind, _, name = signal.partition("/")
+    return f"the encoding of {name} in signals.extras" if kind == "extras" else f"signals.{kind}.encoding"
 
 
 def tasks_of(layout: StorePlan, units: Iterable[Unit], micro_batch: int) -> Iterator[Task]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import CacheMismatch, ConfigError, Problem
-from pipeline.signals import EmbeddingConfig, EncodingChoice, FeaturesConfig, Signals, SignalsConfig
+from pipeline.signals import EmbeddingConfig, EncodingChoice, ExtraConfig, FeaturesConfig, Signals, SignalsConfig
 from pipeline.store import encodings
 from pipeline.store.fingerprint import differences
 from pipeline.views import ViewsConfig
@@ -58,16 +59,22 @@ def teacher_identity(network: Network, *, precision: str, micro_batch: int) -> d
 
 
 def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:
-    """The encoding of every kind of signal that is kept, with all options. Raises ConfigError with every problem."""
+    """The encoding of every kind of signal that is kept, and of each `extras/<name>`, with all options.
+
+    Raises ConfigError with every problem.
+    """
     kinds = {"logits": config.logits, "embedding": config.embedding, "features": config.features}
+    sections = [(kind, kind, section) for kind, section in kinds.items() if section is not None]
+    extras = [(f"extras/{extra.name}", f"extras.{index}", extra) for index, extra in enumerate(config.extras)]
     chosen: dict[str, EncodingChoice] = {}
     problems: list[Problem] = []
-    for kind, section in kinds.items():
-        if section is not None:
-            try:
-                chosen[kind] = encodings.resolved(section.encoding, kind)
-            except ConfigError as error:
-                problems += error.problems
+    for signal, place, section in [*sections, *extras]:
+        kind = signal.partition("/")[0]
+        try:
+            chosen[signal] = encodings.resolved(section.encoding, kind)
+        except ConfigError as error:
+            key = f"signals.{kind}."
+            problems += [replace(p, key=p.key.replace(key, f"signals.{place}.")) for p in error.problems]
     if problems:
         raise ConfigError(problems)
     return chosen
@@ -93,7 +100,7 @@ def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
         "features": maps,
         "grid": features.grid if features else None,
         "filter": features.filter if features else "mean",
-        "extras": {name: entry("float32", tensor) for name, tensor in signals.extras.items()},
+        "extras": {name: entry(encoding[f"extras/{name}"], tensor) for name, tensor in signals.extras.items()},
         "head": head,
     }
 
@@ -102,11 +109,12 @@ def asked_signals(identity: Mapping[str, Any]) -> SignalsConfig:
     """What a teacher must be asked for, to say again what is in the cache of this identity."""
     signals = identity["signals"]
     taps, features = tuple(signals["features"]), None
-    if taps:
-        with _understood("signals"):
-            features = FeaturesConfig(blocks=taps, grid=signals["grid"], filter=signals["filter"])
     embedding = EmbeddingConfig() if signals["embedding"] else None
-    return SignalsConfig(embedding=embedding, features=features, extras=tuple(signals["extras"]))
+    with _understood("signals"):
+        if taps:
+            features = FeaturesConfig(blocks=taps, grid=signals["grid"], filter=signals["filter"])
+        extras = tuple(ExtraConfig(name=name) for name in signals["extras"])
+    return SignalsConfig(embedding=embedding, features=features, extras=extras)
 
 
 def views_config(identity: Mapping[str, Any]) -> ViewsConfig:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class StorePlan:
     def files(self) -> int:
         """Files of the published store: chunks, metadata of arrays and groups, ledger and fingerprint."""
         arrays = [*self.arrays, *self.static]
-        groups = {name.rpartition("/")[0] for name in arrays if "/" in name}
+        groups = {group.as_posix() for name in arrays for group in PurePosixPath(name).parents} - {"."}
         return self.views * self.blocks * len(self.arrays) + len(self.static) + len(arrays) + len(groups) + 3
 
     @property

@@ -15,8 +15,7 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.errors import ConfigError, Problem
-from pipeline.signals import Signals, SignalsConfig, lowpass
-from pipeline.signals.extra import EXTRAS
+from pipeline.signals import Signals, SignalsConfig, extract, lowpass, taps_read
 from pipeline.views import digest, sizes_of
 
 if TYPE_CHECKING:
@@ -74,8 +73,8 @@ class TeacherPass:
         self.network, self.samples, self.views, self.config = network, samples, views, config
         self.device, self.precision, self.micro_batch = device, precision, micro_batch
         self._features = chosen_blocks(list(network.taps), config)
-        self._extras = [name.partition("/")[::2] for name in config.extras]
-        self._maps = [*self._features, *(tap for _, tap in self._extras if tap not in self._features)]
+        self._extras = chosen_extras(list(network.taps), config)
+        self._maps = [*self._features, *(tap for taps in self._extras.values() for tap in taps)]
         network.keep(self._maps)
 
     @contextmanager
@@ -116,8 +115,7 @@ class TeacherPass:
         maps = {}
         if features is not None:
             maps = {t: lowpass(said.features[t], features.grid, features.filter) for t in self._features}
-        with torch.autocast(self.device.type, enabled=False):
-            extras = {f"{name}/{tap}": _extra(name, said.features[tap]).float() for name, tap in self._extras}
+        extras = {name: extract(name, *(said.features[tap] for tap in taps)) for name, taps in self._extras.items()}
         embedding = None if said.embedding is None else said.embedding.float()
         return Signals(said.logits.float(), embedding, maps, said.head, extras)
 
@@ -151,6 +149,20 @@ def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]
     return tuple(blocks[-wanted:] if wanted else blocks)
 
 
+def chosen_extras(taps: Sequence[str], config: SignalsConfig) -> dict[str, tuple[str, ...]]:
+    """The extra signals that are kept, with the taps that each is computed from, of a network's. Raises ConfigError."""
+    chosen: dict[str, tuple[str, ...]] = {}
+    problems: list[Problem] = []
+    for index, extra in enumerate(config.extras):
+        try:
+            chosen[extra.name] = taps_read(extra.name, taps, f"signals.extras.{index}.name")
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
+    return chosen
+
+
 def signal_of(signals: Signals, name: str) -> Tensor:
     """The signal of a name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`."""
     kind, _, rest = name.partition("/")
@@ -160,8 +172,3 @@ def signal_of(signals: Signals, name: str) -> Tensor:
     tensor = signals.logits if kind == "logits" else signals.embedding
     assert tensor is not None, name
     return tensor
-
-
-def _extra(name: str, x: Tensor) -> Tensor:
-    result: Tensor = plugins.load(EXTRAS, name, "signals.extras").extract(x)
-    return result

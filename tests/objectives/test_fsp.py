@@ -123,5 +123,5 @@ def test_refusals():
     refused("between two blocks or more, and there is one\n  got: block3", blocks=["block3"])
     refused(r"do: add `extras: \[fsp-matrix/block2\]` to `signals`", signal="extra")
     far = replace(teacher, extras={"fsp-matrix/block1": (4, 4), "fsp-matrix/block2": (4, 4)})
-    refused("the student has 2 blocks, too few for fsp-matrix/block1", far, signal="extra", blocks=["block1"])
+    refused("the student has too few blocks for fsp-matrix/block1", far, signal="extra", blocks=["block1"])
     assert len(build_objective("fsp", {"signal": "extra"}, student, far, CONTEXT).flows) == 1

@@ -63,7 +63,10 @@ def test_config_of_the_design() -> None:
         ({"features": {"blocks": []}}, "signals.features.blocks", "at least one"),
         ({"features": {"blocks": ["block1", "block1"]}}, "signals.features.blocks", "once"),
         ({"features": {"block": 2}}, "signals.features.block", "did you mean 'blocks'?"),
-        ({"extras": ["channel-gram/block3"]}, "signals.extras.0", "unknown name"),
+        ({"extras": ["chanel-gram/block3"]}, "signals.extras.0.name", "did you mean 'channel-gram'?"),
+        ({"extras": ["channel-gram"]}, "signals.extras.0.name", "names a file and a tap"),
+        ({"extras": [{"name": "channel-gram/block3", "encodin": "int8"}]}, "signals.extras.0", "'encoding'?"),
+        ({"extras": ["channel-gram/block3", {"name": "channel-gram/block3"}]}, "signals.extras", "once"),
         ({"logits": None}, "signals.logits", "LogitsConfig"),
     ],
 )
