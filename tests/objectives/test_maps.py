@@ -1,0 +1,140 @@
+"""What the methods on maps share: one grid for both networks, students of any kind, extra signals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from objectives.maps import CONTEXT, network, rows
+
+from pipeline import plugins
+from pipeline.models import build_network
+from pipeline.objectives import build_objective
+from pipeline.objectives._maps import CellNorm, common_grid, on_one_grid, pair_maps
+from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
+from stages.learning import shapes_of
+
+ON_MAPS = ("ab", "at", "fitnet", "fsp", "ft", "ickd", "nst", "sp", "vid")
+PACKAGE = "pipeline.objectives"
+OF_EXTRAS = [
+    name for name in plugins.names(PACKAGE) if "signal" in plugins.load(PACKAGE, name, "").Options.model_fields
+]
+STUDENTS: dict[str, tuple[str, int, dict[str, Any]]] = {
+    "cnn": ("cifar_resnet8", 32, {"widths": [8, 12, 20]}),
+    "vit": ("vit_tiny_patch16_224", 24, {"img_size": 24, "patch_size": 2, "embed_dim": 24, "depth": 4, "num_heads": 3}),
+    "mixer": ("mixer_s32_224", 256, {"img_size": 256}),
+}
+EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
+
+
+def what_a_cache_holds(teacher: Signals) -> Signals:
+    """Maps of 4 x 4, and all extra signals."""
+    taps = list(teacher.features)
+    extras = {name: extract(name, *(teacher.features[tap] for tap in taps_read(name, taps))) for name in EXTRAS}
+    low = {tap: lowpass(maps, 4) for tap, maps in teacher.features.items()}
+    return replace(teacher, features=low, extras=extras)
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Signals:
+    with torch.no_grad():
+        said = build_network("cifar_resnet8", 3, input_size=32, seed=1).eval()(pixels())
+    return what_a_cache_holds(said)
+
+
+@pytest.fixture(scope="module", params=list(STUDENTS))
+def student(request: pytest.FixtureRequest) -> tuple[SignalShapes, Signals]:
+    """What a network says in bfloat16, as students are trained, and the shapes that objectives are built from."""
+    model, size, options = STUDENTS[request.param]
+    network = build_network(model, 3, input_size=size, options=options, seed=2)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        return shapes_of(network), network(pixels())
+
+
+def pixels() -> torch.Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=generator)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [(n, {}) for n in ON_MAPS] + [(n, {"signal": "extra"}) for n in OF_EXTRAS]
+)
+def test_students_of_any_kind_learn(
+    name: str, options: dict[str, Any], student: tuple[SignalShapes, Signals], teacher: Signals
+):
+    """Other widths, other grids (12 x 12 of the ViT, 8 x 8 of the mixer at every depth), tokens."""
+    shapes, said = student
+    objective = build_objective(name, options, shapes, teacher.shapes(), CONTEXT)
+    leaves = {block: maps.clone().requires_grad_() for block, maps in said.features.items()}
+    with torch.autocast("cpu", torch.bfloat16):
+        terms = objective(replace(said, features=leaves), teacher, rows(), 0.5)
+    total = torch.stack(list(terms.values())).sum()
+    assert total.dtype == torch.float32
+    total.backward()
+    read = {signal.removeprefix("features/") for signal in objective.needs.student}
+    assert read == {block for block, leaf in leaves.items() if leaf.grad is not None}
+    for block in read:
+        gradient = leaves[block].grad
+        assert gradient is not None
+        assert gradient.isfinite().all()
+        assert gradient.any()
+
+
+def test_there_are_methods_of_extra_signals():
+    assert OF_EXTRAS == ["at", "fsp", "ickd"]
+
+
+@pytest.mark.parametrize("name", OF_EXTRAS)
+@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_extra_signals_of_any_size_are_survived(name: str, scale: float, batch: int):
+    """As the contract of objectives has it for cached maps: finite, into every own parameter, not into the teacher."""
+    blocks, own = ((4, 16), (6, 8), (7, 8)), ((3, 16), (5, 8), (8, 8))
+    full, pupil = network(1, *blocks, batch=batch), network(2, *own, batch=batch)
+    cached = what_a_cache_holds(
+        Signals(full.logits, features={b: (scale * x).float() for b, x in full.features.items()})
+    )
+    leaves = {block: (scale * x).float().requires_grad_() for block, x in pupil.features.items()}
+    objective = build_objective(name, {"signal": "extra"}, pupil.shapes(), cached.shapes(), CONTEXT)
+    with torch.autocast("cpu", torch.bfloat16):
+        ((_, value),) = objective(Signals(pupil.logits, features=leaves), cached, rows(batch), 0.5).items()
+    assert value.dtype == torch.float32
+    assert value.isfinite()
+    value.backward()
+    assert all(leaf.grad is None or leaf.grad.isfinite().all() for leaf in leaves.values())
+    if scale:
+        assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in objective.parameters())
+
+
+sizes = st.tuples(st.integers(1, 9), st.integers(1, 9))
+
+
+@given(student=sizes, teacher=sizes)
+def test_the_grid_is_known_before_there_are_maps(student: tuple[int, int], teacher: tuple[int, int]):
+    s, t = on_one_grid(torch.ones(1, 1, *student), torch.ones(1, 1, *teacher), "mean")
+    assert common_grid(student, teacher) == (tuple(s.shape[2:]) if s.shape == t.shape else None)
+
+
+def test_squares_always_have_one_grid():
+    for student in range(1, 9):
+        for teacher in range(1, 9):
+            assert common_grid((student, student), (teacher, teacher)) == (min(student, teacher),) * 2
+
+
+def test_the_deepest_pair_unless_blocks_are_named():
+    shapes = SignalShapes(3, features={"block1": (4, 8, 8), "block2": (4, 4, 4), "final": (4, 4, 4)})
+    assert [pair.teacher for pair in pair_maps(shapes, shapes, None, "x", deepest=True)] == ["block2"]
+    assert [pair.teacher for pair in pair_maps(shapes, shapes, ("block1",), "x", deepest=True)] == ["block1"]
+    assert len(pair_maps(shapes, shapes, None, "x")) == 2
+
+
+def test_norms_are_torchs_where_there_is_a_variance():
+    ours, theirs = CellNorm(4), torch.nn.BatchNorm2d(4)
+    maps = torch.randn(2, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(ours(maps), theirs(maps))
+    torch.testing.assert_close(ours.eval()(maps), theirs.eval()(maps))
+    torch.testing.assert_close(ours.train()(maps[:1, :, :1, :1]), theirs(maps[:1, :, :1, :1]))
