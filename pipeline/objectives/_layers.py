@@ -1,0 +1,27 @@
+"""Learned layers beyond a connector, for methods with more than a projection between two networks."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from pipeline.objectives._maps import CellNorm
+from pipeline.objectives._precision import precise
+
+
+class Convolution(nn.Module):
+    """A convolution that keeps the grid, and a batch normalisation in at least float32 in place of its bias."""
+
+    def __init__(self, channels: int, width: int, size: int = 1) -> None:
+        super().__init__()
+        self.linear = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
+        self.norm = CellNorm(width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[B, C, h, w] to [B, width, h, w]; the convolution is in the student's precision."""
+        result: Tensor = self.norm(precise(self.linear(maps)))
+        return result
+
+
+def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean over everything of (student - teacher)², in at least float32; not differentiated into the teacher."""
+    return (precise(student) - precise(teacher).detach()).square().mean()
