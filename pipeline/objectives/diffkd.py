@@ -18,7 +18,8 @@ teacher's channels always (`width`), where the code leaves it out for narrow tea
 as wide as there are classes, at most `logit_width`. r has no norm, as in the code.
 
 Approximate offline: the diffusion is over the cached grid, a smaller map than the teacher's own, and the student's is
-reduced to it. Heavy: ε_θ runs six times, five of them after each other; on small grids that is cheap.
+reduced to it. Heavy: ε_θ runs six times, five of them after each other; on small grids that is cheap. With 1,000
+classes the logits' part is most of it: `logits: false`, or a smaller `logit_width`, where the student is small.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives._diffusion import TIMES, RowNoise, denoised, noisy
 from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._layers import Convolution, squared_error
-from pipeline.objectives._maps import on_one_grid, pair_maps
+from pipeline.objectives._layers import Convolution, Mixture, squared_error
+from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import same_classes
 from pipeline.signals import Signals, SignalShapes
@@ -56,7 +57,7 @@ class Bottleneck(nn.Module):
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
         inner = max(1, channels // reduction)
-        first, second, third = Convolution(channels, inner), Convolution(inner, inner, 3), Convolution(inner, channels)
+        first, second, third = Connector(channels, inner), Convolution(inner, inner, 3), Connector(inner, channels)
         self.block = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), third)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -67,7 +68,7 @@ class Bottleneck(nn.Module):
 
 def _for_maps(channels: int) -> tuple[nn.Sequential, nn.Sequential]:
     """The noise predictor and what tells γ."""
-    predictor = nn.Sequential(Bottleneck(channels, 4), Bottleneck(channels, 4), Convolution(channels, channels))
+    predictor = nn.Sequential(Bottleneck(channels, 4), Bottleneck(channels, 4), Connector(channels, channels))
     return predictor, nn.Sequential(Bottleneck(channels, 8))
 
 
@@ -75,10 +76,10 @@ def _for_vectors(channels: int, most: int) -> tuple[nn.Sequential, nn.Sequential
     """The same for maps of one cell."""
     width, half = min(4 * channels, most), min(2 * channels, most)
     predictor = nn.Sequential(
-        *(Convolution(channels, width), nn.ReLU(), Convolution(width, channels)),
-        *(Convolution(channels, width), nn.ReLU(), nn.Conv2d(width, channels, 1)),
+        *(Connector(channels, width), nn.ReLU(), Connector(width, channels)),
+        *(Connector(channels, width), nn.ReLU(), Mixture(width, channels)),
     )
-    return predictor, nn.Sequential(Convolution(channels, half), nn.ReLU(), Convolution(half, channels))
+    return predictor, nn.Sequential(Connector(channels, half), nn.ReLU(), Connector(half, channels))
 
 
 class Diffusion(nn.Module):
@@ -87,7 +88,7 @@ class Diffusion(nn.Module):
     def __init__(self, inputs: int, channels: int, parts: tuple[nn.Sequential, nn.Sequential], steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.enter, self.leave = nn.Conv2d(inputs, channels, 1), Convolution(channels, channels)
+        self.enter, self.leave = Mixture(inputs, channels), Connector(channels, channels)
         self.predictor, self.level = parts
         self.time = nn.Embedding(TIMES, channels)
         self.share = nn.Linear(channels, 1)
@@ -119,7 +120,7 @@ class DiffKD(Objective):
         self.pair, self.low_pass, self.seed = pair, low_pass, seed
         own, theirs = pair.student_shape[0], pair.teacher_shape[0]
         width = options.width or max(1, theirs // 2)
-        self.encoder, self.decoder = Convolution(theirs, width), nn.Conv2d(width, theirs, 1)
+        self.encoder, self.decoder = Connector(theirs, width), Mixture(width, theirs)
         self.maps = Diffusion(own, width, _for_maps(width), options.steps)
         self.logits: Diffusion | None = None
         if options.logits:

@@ -29,8 +29,7 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._layers import Convolution
-from pipeline.objectives._maps import CellNorm
+from pipeline.objectives._maps import CellNorm, Connector
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import embedding_widths, same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
@@ -76,7 +75,7 @@ class HCD(Objective):
     def __init__(self, block: str, channels: int, width: int, classes: int, options: Options) -> None:
         super().__init__()
         self.block, self.options, self.classes = block, options, classes
-        self.projector = nn.Sequential(Convolution(channels, width), nn.ReLU())
+        self.projector = nn.Sequential(Connector(channels, width), nn.ReLU())
         self.norm = CellNorm(width, affine=False)
         self.mapper = nn.Linear(2 * width, options.parts * classes)
         self.needs = Needs(

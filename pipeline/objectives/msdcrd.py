@@ -101,7 +101,7 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     pair = pair_maps(student, teacher, None, key, deepest=True)[-1]
     grid = common_grid(pair.student_shape[1:], pair.teacher_shape[1:]) or (1, 1)
     if max(options.windows) > min(grid) or min(options.windows) < 1:
-        fix = f"use sizes from 1 to {min(grid)}, or cache a finer `signals.features.grid`"
+        fix = f"use sizes from 1 to {min(grid)}"
         what = f"windows must fit into {grid[0]} x {grid[1]} cells"
         raise ConfigError([Problem(f"{key}.windows", what, got=str(options.windows), fix=fix)])
     return MSDCRD(pair, options, teacher.filter)

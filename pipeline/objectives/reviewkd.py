@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._layers import Convolution, squared_error
-from pipeline.objectives._maps import on_one_grid, pair_maps
+from pipeline.objectives._layers import Convolution, Mixture, squared_error
+from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes, lowpass
@@ -66,8 +66,8 @@ class Fusion(nn.Module):
 
     def __init__(self, channels: int, width: int, outputs: int, deepest: bool) -> None:
         super().__init__()
-        self.inner, self.outer = Convolution(channels, width), Convolution(width, outputs, 3)
-        self.weigh = None if deepest else nn.Conv2d(2 * width, 2, 1)
+        self.inner, self.outer = Connector(channels, width), Convolution(width, outputs, 3)
+        self.weigh = None if deepest else Mixture(2 * width, 2)
 
     def forward(self, maps: Tensor, deeper: Tensor | None) -> tuple[Tensor, Tensor]:
         """The output in the teacher's channels, and the fused map for the next level."""

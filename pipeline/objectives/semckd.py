@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective, pair_blocks
-from pipeline.objectives._layers import Convolution
-from pipeline.objectives._maps import common_grid, on_one_grid
+from pipeline.objectives._layers import Convolution, Mixture
+from pipeline.objectives._maps import Connector, common_grid, on_one_grid
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
@@ -49,7 +49,7 @@ class Options(Section):
     temperature: float = Field(1.0, gt=0)
     quantiles: int = Field(32, gt=1)
     attention_width: int = Field(32, gt=0)
-    width: int = Field(256, gt=0)
+    width: int = Field(128, gt=0)
 
 
 def likeness(maps: Tensor, quantiles: int) -> Tensor:
@@ -84,8 +84,8 @@ def _embedder(inputs: int, width: int) -> nn.Sequential:
 
 def _projector(inputs: int, outputs: int, most: int) -> nn.Sequential:
     width = min(2 * outputs, most)
-    first, second = Convolution(inputs, width), Convolution(width, width, 3)
-    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), nn.Conv2d(width, outputs, 1, bias=False))
+    first, second = Connector(inputs, width), Convolution(width, width, 3)
+    return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), Mixture(width, outputs, bias=False))
 
 
 class SemCKD(Objective):

@@ -26,8 +26,8 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._layers import Convolution, squared_error
-from pipeline.objectives._maps import CellNorm, on_one_grid, pair_maps
+from pipeline.objectives._layers import Mixture, squared_error
+from pipeline.objectives._maps import CellNorm, Connector, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes
 
@@ -53,9 +53,9 @@ class UHKD(Objective):
         self.pairs, self.low_pass = pairs, low_pass
         self.alignments = nn.ModuleList(
             nn.Sequential(
-                Convolution(pair.student_shape[0], pair.teacher_shape[0]),
+                Connector(pair.student_shape[0], pair.teacher_shape[0]),
                 nn.ReLU(),
-                nn.Conv2d(pair.teacher_shape[0], pair.teacher_shape[0], 1),
+                Mixture(pair.teacher_shape[0], pair.teacher_shape[0]),
             )
             for pair in pairs
         )

@@ -64,7 +64,8 @@ def cell_means(x: Array, grid: int) -> Array:
 
 
 def convolved(x: Array, weight: Array) -> Array:
-    """A convolution that keeps the grid, by a loop over the kernel: x [B, C, H, W], weight [O, C, k, k]."""
+    """A convolution that keeps the grid, by a loop over the kernel: x [B, C, H, W], weight [O, C, k, k] or [O, C]."""
+    weight = weight.reshape(*weight.shape[:2], *(weight.shape[2:] or (1, 1)))
     size = weight.shape[2]
     padded = np.pad(x, ((0, 0), (0, 0), (size // 2, size // 2), (size // 2, size // 2)))
     height, width = x.shape[2:]
@@ -84,7 +85,7 @@ def normalised(x: Array, norm: torch.nn.Module) -> Array:
 
 
 def projected(x: Array, layer: torch.nn.Module) -> Array:
-    """A convolution and its norm, of a `Convolution`."""
+    """A convolution and its norm, of a `Convolution` or a `Connector`."""
     return normalised(convolved(x, array(layer.linear.weight)), layer.norm)
 
 

@@ -162,9 +162,9 @@ def test_students_of_tokens():
 
 
 def test_options_and_refusals():
-    assert built("diffkd").encoder.linear.out_channels == 4
-    assert built("diffkd", {"width": 3}).encoder.linear.out_channels == 3
-    assert built("diffkd", {"logit_width": 7}).logits.predictor[0].linear.out_channels == 7
+    assert built("diffkd").encoder.linear.out_features == 4
+    assert built("diffkd", {"width": 3}).encoder.linear.out_features == 3
+    assert built("diffkd", {"logit_width": 7}).logits.predictor[0].linear.out_features == 7
     other = SignalShapes(7, 8, TEACHER.features, linear=True)
     with pytest.raises(ConfigError, match="same classes"):
         built("diffkd", teacher=other)

@@ -45,7 +45,7 @@ def test_equals_the_equation_in_float64(embedding: bool):
         if deeper is not None:
             enlarged = deeper.repeat(fused.shape[2] // deeper.shape[2], 2).repeat(fused.shape[3] // deeper.shape[3], 3)
             both = np.concatenate([fused, enlarged], axis=1)
-            scores = np.einsum("oc,bchw->bohw", array(level.weigh.weight)[:, :, 0, 0], both)
+            scores = np.einsum("oc,bchw->bohw", array(level.weigh.weight), both)
             a, b = np.moveaxis(1 / (1 + np.exp(-scores - array(level.weigh.bias)[:, None, None])), 1, 0)
             fused = fused * a[:, None] + enlarged * b[:, None]
         expected += hcl(projected(fused, level.outer), t)
@@ -106,8 +106,8 @@ def test_students_of_tokens_and_of_coarser_maps():
 
 
 def test_the_width_between_is_the_embeddings_at_most_the_option():
-    assert built("reviewkd").levels[0].inner.linear.out_channels == 6
-    assert built("reviewkd", {"width": 3}).levels[1].inner.linear.out_channels == 3
+    assert built("reviewkd").levels[0].inner.linear.out_features == 6
+    assert built("reviewkd", {"width": 3}).levels[1].inner.linear.out_features == 3
 
 
 def test_refusals():

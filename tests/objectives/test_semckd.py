@@ -109,8 +109,8 @@ def test_all_blocks_meet_whatever_their_number():
     assert len(objective.projectors) == 4 * 2
     assert objective.needs.student == {f"features/block{i}" for i in range(1, 5)}
     assert objective(maps(TOKENS, 4, 1), maps(TEACHER, 4, 2), batch(4), 0.0)["calibration"].isfinite()
-    assert built("semckd", {"width": 7}).projectors[1][0].linear.out_channels == 7
-    assert built("semckd").projectors[1][0].linear.out_channels == 16
+    assert built("semckd", {"width": 7}).projectors[1][0].linear.out_features == 7
+    assert built("semckd").projectors[1][0].linear.out_features == 16
 
 
 def test_refusals():
