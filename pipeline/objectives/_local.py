@@ -37,12 +37,14 @@ def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tens
     return list(torch.split(logits, [each.shape[1] for each in cells], dim=1))
 
 
-def last_maps(student: SignalShapes, teacher: SignalShapes, scales: Sequence[int], key: str) -> BlockPair:
+def last_maps(
+    student: SignalShapes, teacher: SignalShapes, scales: Sequence[int], key: str, option: str = "scales"
+) -> BlockPair:
     """The maps of both networks that local logits are read from: the deepest blocks, or a student's `final`.
 
     Raises ConfigError with every reason why they cannot be had at these scales: a teacher's head that is not linear on
     the mean of the last map, a student that does not pool by a mean, maps that are too coarse, scales that do not
-    divide each other, another filter than `mean`, different classes.
+    divide each other, another filter than `mean`, different classes. option: what the scales are called there.
     """
     same_classes(student, teacher, key)
     pair = pair_blocks(student, teacher, None, key)[-1]
@@ -61,18 +63,18 @@ def last_maps(student: SignalShapes, teacher: SignalShapes, scales: Sequence[int
     finest = max(scales)
     if indivisible := [scale for scale in scales if finest % scale]:
         what = f"every scale must divide the finest one, {finest}, for its cells to be unions of finer cells"
-        problems.append(Problem(f"{key}.scales", what, got=str(indivisible)))
+        problems.append(Problem(f"{key}.{option}", what, got=str(indivisible)))
     if teacher.filter != "mean":
         what = f"needs means over cells, and the features were low-passed by {teacher.filter!r}"
         problems.append(Problem(key, what, fix="set `signals.features.filter: mean` and cache the teacher again"))
     for who, shape in (("student", pair.student_shape), ("teacher", pair.teacher_shape)):
         if min(shape[1:]) < finest:
             what = f"the {who}'s last map has {shape[1]} x {shape[2]} cells, too few for a scale of {finest}"
-            problems.append(Problem(f"{key}.scales", what, fix=f"use scales up to {min(shape[1:])}"))
+            problems.append(Problem(f"{key}.{option}", what, fix=f"use {option} up to {min(shape[1:])}"))
     height, width = pair.teacher_shape[1:]
     if height >= finest and (height % finest or width % finest):
         what = f"the cached grid of {height} x {width} is not a multiple of the finest scale, {finest}"
-        problems.append(Problem(f"{key}.scales", what, fix="cells of that scale are no unions of cached cells"))
+        problems.append(Problem(f"{key}.{option}", what, fix="cells of that scale are no unions of cached cells"))
     if problems:
         raise ConfigError(problems)
     return pair

@@ -7,7 +7,8 @@ of an r x r grid, A [K, r, r], perhaps each class's divided by its length over t
     A_k = Σ_c W_kc · mean over cells of F_c,   L = mean over samples, classes and cells of (A_s - A_t)²
 
 Without bias, as in the authors' code, which turns the classifier into a 1 x 1 convolution before the pooling: for a
-head that is linear on the mean of the last map this is the same network. No label is read, and no logits term is
+head that is linear on the mean of the last map this is the same network. Of a student with a norm before its head (a
+ViT), it is what its own end makes of the cell's mean, less the bias. No label is read, and no logits term is
 included. Authors' configurations for CIFAR-100, beside hard labels with weight 1: 2 x 2 cells as they are for
 networks of one family (weight 0.7 for ResNet-56 to ResNet-20, 1.8 for ResNet-110 to ResNet-32, 15 for ResNet-32x4 to
 ResNet-8x4), 4 x 4 normalised for others (600 for ResNet-32x4 to ShuffleNets). Their studies with binary maps or a part
@@ -23,7 +24,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives._layers import squared_error
-from pipeline.objectives._local import last_maps
+from pipeline.objectives._local import last_maps, local_logits
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
@@ -63,14 +64,19 @@ class CATKD(Objective):
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `attention`."""
-        assert student.head is not None
-        assert teacher.head is not None
-        r = self.options.resolution
-        s = activation_maps(student.features[self.pair.student], student.head.weight, r)
-        t = activation_maps(teacher.features[self.pair.teacher], teacher.head.weight, r)
+        s, t = self._attention(student, self.pair.student), self._attention(teacher, self.pair.teacher)
         return {"attention": attention_loss(s, t, self.options.normalize)}
+
+    def _attention(self, signals: Signals, tap: str) -> Tensor:
+        r = self.options.resolution
+        assert signals.head is not None
+        if tap != "final":
+            return activation_maps(signals.features[tap], signals.head.weight, r)
+        (cells,) = local_logits(signals, tap, (r,))
+        less = precise(cells) - precise(signals.head.bias)
+        return less.transpose(1, 2).reshape(len(less), -1, r, r)
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks without local logits, with every reason."""
-    return CATKD(last_maps(student, teacher, (options.resolution,), key), options)
+    return CATKD(last_maps(student, teacher, (options.resolution,), key, "resolution"), options)

@@ -7,6 +7,7 @@ from golden import golden
 from objectives.local import CLASSES, network
 
 from pipeline.errors import ConfigError
+from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.cat_kd import activation_maps, attention_loss
 from pipeline.signals import Signals, SignalShapes
@@ -92,6 +93,29 @@ def test_gradient(normalize: bool):
     assert torch.autograd.gradcheck(value, (student.features["block1"].requires_grad_(),))
 
 
+def test_a_student_whose_end_is_not_linear_says_what_it_makes_of_every_cell():
+    # A ViT with a norm behind its mean; of one cell, its logits without the bias.
+    options = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2, "global_pool": "avg"}
+    vit = build_network("vit_tiny_patch16_224", CLASSES, input_size=16, options=options, seed=0).eval().double()
+    vit.keep(["final"])
+    images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    signals, teacher = vit(images), network(2, 7, 8, grid=4)
+    shapes = SignalShapes(CLASSES, 12, {"block1": (12, 4, 4), "final": (12, 4, 4)}, linear=False, local=True)
+    for resolution in (1, 2):
+        objective = build_objective("cat-kd", {"resolution": resolution}, shapes, teacher.shapes(), CONTEXT)
+        assert objective.needs.student == {"features/final"}
+        step, expected = 4 // resolution, np.zeros((6, CLASSES, resolution, resolution))
+        for row in range(resolution):
+            for column in range(resolution):
+                part = signals.features["final"][
+                    :, :, row * step : (row + 1) * step, column * step : (column + 1) * step
+                ]
+                made = vit.model.head(vit.model.fc_norm(part.mean((2, 3)))) - vit.model.head.bias
+                expected[:, :, row, column] = made.detach().numpy()
+        value = objective(signals, teacher, batch(), 0.0)["attention"].item()
+        assert value == pytest.approx(((expected - attention(teacher, resolution, False)) ** 2).mean(), rel=1e-10)
+
+
 def test_nothing_to_see_has_a_finite_gradient():
     maps = torch.zeros(2, 3, 2, 2, requires_grad=True)
     attention_loss(maps, torch.randn(2, 3, 2, 2), normalize=True).backward()
@@ -105,7 +129,9 @@ def test_what_has_no_class_activation_maps_is_refused_with_the_reason():
         with pytest.raises(ConfigError, match=match):
             build_objective("cat-kd", options, student, teacher, CONTEXT)
 
-    refused("student's head is not linear", student=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False))
+    refused(
+        "student's are no function of the mean", student=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False)
+    )
     refused("same classes", teacher=SignalShapes(7, 8, {"block1": (8, 4, 4)}, linear=True))
-    refused("too few for a scale of 8", resolution=8)
+    refused(r"cat-kd\.resolution: .* too few for a scale of 8", resolution=8)
     refused("low-passed by 'dct'", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=True, filter="dct"))
