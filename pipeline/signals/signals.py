@@ -56,8 +56,9 @@ class Signals:
 
     `logits` [B, K]; `embedding` [B, D], the vector that enters the head; `features` [B, C, H, W] by tap, from
     shallow to deep: at full resolution from a network, at most g x g from a cache; `extras` [B, ...] by
-    "<signal>/<tap>", from a cache (of a student, objectives `extract` them from the maps). `local` gives the logits [M, K] of places of `final`, [M, C]: what a network says of a place
-    alone, whatever lies between pooling and its head; None from a cache.
+    "<signal>/<tap>", from a cache: a network's are computed from its maps (`extract`). `local` gives the logits [M, K]
+    of places of `final`, [M, C]: what a network says of a place alone, whatever lies between pooling and its head; None
+    from a cache.
     """
 
     logits: Tensor
