@@ -20,6 +20,7 @@ from pipeline.signals import FeaturesConfig, LinearHead, LogitsConfig, SignalsCo
 from pipeline.signals.config import EmbeddingConfig
 from pipeline.store import EncodedSignals, TeacherCache, TeacherPass
 from pipeline.training import train
+from pipeline.training.answers import Upcoming
 
 ENTRIES = (HARD, KD, LFCC)
 SIGNALS = SignalsConfig(
@@ -49,6 +50,11 @@ class Live:
             precision="float32",
             micro_batch=16,
         )
+
+    remote = False
+
+    def expect(self, upcoming: Upcoming) -> None:
+        """Nothing to do."""
 
     def parameters(self, view: int, rows: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
         """Drawn again."""

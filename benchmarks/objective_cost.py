@@ -1,6 +1,6 @@
 """What every method costs: time and memory of its terms and their gradient, beside the student's own step.
 
-    python benchmarks/objectives.py [--batch 128] [--rounds 5] [--method NAME ...] [--device cpu|cuda]
+    python benchmarks/objective_cost.py [--batch 128] [--rounds 5] [--method NAME ...] [--device cpu|cuda]
 
 Signals are random, of the sizes of a ResNet-56 and a ResNet-20 on CIFAR-100: embeddings of 64, maps of 16, 32 and 64
 channels on 32 x 32, 16 x 16 and 8 x 8 places, the teacher's low-passed to 4 x 4; with 100 classes and with 1,000.
