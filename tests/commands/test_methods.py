@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -52,3 +53,11 @@ def test_help_does_not_import_torch():
     code = "import sys; from pipeline.cli import main; main(['methods', '--help'], standalone_mode=False); "
     result = subprocess.run([sys.executable, "-c", code + "assert 'torch' not in sys.modules"], capture_output=True)
     assert result.returncode == 0, result.stderr.decode()
+
+
+def test_the_documentation_has_a_row_for_every_method():
+    page = (Path(__file__).resolve().parents[2] / "docs" / "methods.md").read_text()
+    rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in page.splitlines()) if len(cells) == 8}
+    for each in methods():
+        assert rows[each.name][4].strip() == (", ".join(each.needs) or "-")
+    assert set(rows) - {"method", "---"} == {each.name for each in methods()}
