@@ -49,7 +49,9 @@ def identity_of(samples: int) -> tuple[dict[str, Any], StorePlan]:
     layout = plan(signals, samples=samples, views=1, parameters=0, micro_batch=1, rows_per_block=rows)
     data = {"samples": samples, "pixels": "none", "ids": "none"}
     views = {"operations": [], "seed": 0, "first": 0, "count": 1, "parameters": []}
-    return cache_identity(data, views, {"model": "none", "micro_batch": 1}, signals, layout), layout
+    return cache_identity(
+        data, views, {"model": "none", "weights": "none", "precision": "float32", "micro_batch": 1}, signals, layout
+    ), layout
 
 
 def write_store(target: Path, identity: dict[str, Any], layout: StorePlan, content: dict[str, Any]) -> None:
@@ -60,7 +62,7 @@ def write_store(target: Path, identity: dict[str, Any], layout: StorePlan, conte
             chunks = {spec.file(unit): content[name] for name, spec in layout.arrays.items()}
             workspace.commit(unit.key, workspace.place.write(chunks, ""), "")
         specs = [*layout.arrays.values(), *layout.static.values()]
-        manifest = Manifest.of(identity, {}, metadata_files(specs, {}))
+        manifest = Manifest.of(identity, {"runs": []}, metadata_files(specs, {}))
         workspace.publish(metadata_files(specs, manifest.attributes()), replace=False)
 
 
