@@ -16,18 +16,21 @@ from stages.parts import Data
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be done. caches: by what they are for; runs: of students."""
+    """What would be done. caches: by what they are for; runs: of students; views_per_step: of each sample."""
 
     data: Data
     caches: dict[str, StorePlan]
     artifacts: list[Artifact]
     disks: list[Disk]
     runs: int
+    views_per_step: int = 1
 
     @property
     def remote(self) -> RemoteCost | None:
         """What the training cache costs on object storage; None if it is not there."""
-        return remote_cost(self.caches["training"]) if isinstance(self.artifacts[0].path, RemotePath) else None
+        if not isinstance(self.artifacts[0].path, RemotePath):
+            return None
+        return remote_cost(self.caches["training"], self.views_per_step)
 
     @classmethod
     def of(cls, bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
@@ -36,7 +39,7 @@ class Plan:
         caches = cache_plans(bound, data)
         artifacts = artifacts_of(bound, caches)
         runs = experiment.runs.folders(experiment.students, experiment.objectives)
-        return cls(data, caches, artifacts, _disks(artifacts, dvc), len(runs))
+        return cls(data, caches, artifacts, _disks(artifacts, dvc), len(runs), experiment.train.views_per_step)
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for programs; units, files and bytes are those of the training cache."""

@@ -32,12 +32,14 @@ def open_teachers(
     teacher: TeacherConfig,
     signals: SignalsConfig,
     data: Data,
+    per_step: int = 1,
     *,
     exact: bool,
 ) -> FromCaches:
     """The answers that a student learns from: of the experiment's own store, unless `caches` names others.
 
-    exact: read all pixels and the teacher's weights (where they are) and compare; else trust ids and names.
+    per_step: views of each sample in a step. exact: read all pixels and the teacher's weights (where they are) and
+    compare; else trust ids and names.
     Raises CacheNotFound, CacheUnfinished, CacheCorrupt, or CacheMismatch with every differing field.
     """
     opened = open_caches(store, caches, teacher, signals, data, exact=exact)
@@ -45,7 +47,7 @@ def open_teachers(
         if unchecked:
             print(f"note: not checked against {cache.path}: {', '.join(unchecked)}")
         if cache.remote:
-            held = size(cache.held_bytes(opened[0].cache.rows_per_block))
+            held = size(cache.held_bytes(per_step, opened[0].cache.rows_per_block))
             print(f"note: {cache.path} is fetched as it is read: up to {held} of it in memory")
     source = put_together(opened, caches)
     if source.mean is not None:

@@ -66,12 +66,11 @@ def run(
 
     data = Data.open(inputs.data, inputs.views)
     exact = verify in ("full", "bytes")
-    taught = open_teachers(inputs.store, inputs.caches, inputs.teacher, inputs.signals, data, exact=exact)
+    per_step = training.views_per_step
+    taught = open_teachers(inputs.store, inputs.caches, inputs.teacher, inputs.signals, data, per_step, exact=exact)
     network = build(config, taught.shapes.logits, seed=seed)
     memory = Memory(taught, data.training.labels, data.classes)
-    chosen = objective_set(
-        objectives, entries, shapes_of(network), taught.shapes, data, seed, memory, training.views_per_step
-    )
+    chosen = objective_set(objectives, entries, shapes_of(network), taught.shapes, data, seed, memory, per_step)
     needs = chosen.needs
     network.keep([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
     taught = taught.reading(needs.teacher - {"head"})

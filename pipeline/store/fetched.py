@@ -144,13 +144,14 @@ class FetchedChunks:
         return elements_of(content, spec, compression, path)
 
 
-def held_bytes(plan: StorePlan, specs: Iterable[ArraySpec], rows_per_block: int | None = None) -> int:
+def held_bytes(plan: StorePlan, specs: Iterable[ArraySpec], views: int = 1, rows_per_block: int | None = None) -> int:
     """The most of some arrays that training holds: two windows of row blocks, and what nobody expects any more.
 
-    rows_per_block: of the cache whose row blocks make the windows, if that is another; each touches several here.
+    views: of each sample in a step. rows_per_block: of the cache whose row blocks make the windows, if that is
+    another; each touches several here.
     """
     block = sum(spec.chunk_bytes for spec in specs)
     rows = rows_per_block or plan.rows
     touched = 1 if rows == plan.rows else rows // plan.rows + 2
     window = min(BLOCKS_PER_VIEW * touched, plan.blocks)
-    return min(2 * window * block + KEPT_BYTES, plan.views * plan.blocks * block)
+    return min(2 * window * block * views + KEPT_BYTES, plan.views * plan.blocks * block)

@@ -99,12 +99,13 @@ class TeacherCache:
         """Whether it lies on object storage: chunks are fetched, and held by the process that reads them."""
         return self._fetched is not None
 
-    def held_bytes(self, rows_per_block: int | None = None) -> int:
+    def held_bytes(self, views: int = 1, rows_per_block: int | None = None) -> int:
         """The most of it that is in memory while it is trained from, if it lies on object storage.
 
-        rows_per_block: of the cache that decides the order of samples, if that is another.
+        views: of each sample in a step. rows_per_block: of the cache that decides the order of samples, if that is
+        another.
         """
-        return held_bytes(self._plan, self._read_in_training(), rows_per_block)
+        return held_bytes(self._plan, self._read_in_training(), views, rows_per_block)
 
     @property
     def shapes(self) -> SignalShapes:

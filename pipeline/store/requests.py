@@ -21,13 +21,18 @@ class RemoteCost(NamedTuple):
     held: int
 
 
-def remote_cost(plan: StorePlan) -> RemoteCost:
-    """The cost of a cache on object storage. Uncompressed chunks are assumed."""
+def remote_cost(plan: StorePlan, per_step: int = 1) -> RemoteCost:
+    """The cost of a cache on object storage. Uncompressed chunks are assumed.
+
+    per_step: views of each sample that an epoch has.
+    """
     units, arrays = plan.views * plan.blocks, plan.arrays.values()
     metadata = plan.files - units * len(arrays) - len(plan.static)
     chunks = units * sum(map(_puts, arrays)) + sum(map(_puts, plan.static.values()))
     read = [spec for spec in arrays if spec.name != "view_digest"]
-    return RemoteCost(chunks + units + 1 + metadata, plan.blocks * len(read), held_bytes(plan, read))
+    return RemoteCost(
+        chunks + units + 1 + metadata, plan.blocks * len(read) * per_step, held_bytes(plan, read, per_step)
+    )
 
 
 def _puts(spec: ArraySpec) -> int:

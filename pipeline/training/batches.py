@@ -184,6 +184,8 @@ class Steps(Dataset[Step]):
 
     def ask(self, index: int) -> Asked:
         """A step for a worker to render, where the source is remote."""
+        if self._expected is None:  # the first: what is read unexpected may be let go, and fetched twice
+            self.expect(index)
         numbers, rows = self._read_by(index)
         return Asked(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
 

@@ -200,6 +200,8 @@ def test_the_cost_is_foretold(bucket: Bucket, teacher: TeacherCache) -> None:
     plan = teacher.manifest.plan
     cost = remote_cost(plan)
     assert cost.gets == BLOCKS * len(ARRAYS)
+    twice = remote_cost(plan, per_step=2)
+    assert (twice.puts, twice.gets) == (cost.puts, 2 * cost.gets)
     bucket.server.requests.clear()
     from pipeline.store import store_path
 

@@ -57,6 +57,30 @@ def test_steps_are_those_of_a_folder_and_every_chunk_is_fetched_once(
     assert {key.split("/")[2] for key in counts} == {"view_parameters", "logits", "embedding", "features"}
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_of_several_views_in_a_step_each_is_expected_and_fetched_once(
+    bucket: Bucket, road: Path, remote: TeacherCache, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    monkeypatch.setattr(fetched, "KEPT_BYTES", 0)  # what is not expected is fetched again
+    settings = {"views_per_step": 2, "epochs": 2, "resident_gigabytes": 0, "workers": workers}
+    run, here = steps(road, FromCache(remote), **settings), steps(road, **settings)
+    for step in loader(run, 0, torch.device("cpu")):
+        alike(step, here[step.index])
+    assert set(Counter(bucket.requests("GET", "/c/")).values()) == {1}
+
+
+def test_what_is_held_is_what_was_foretold(road: Path, remote: TeacherCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A window of one row block each: of two views, and of one."""
+    monkeypatch.setattr(fetched, "KEPT_BYTES", 0)
+    monkeypatch.setattr(fetched, "BLOCKS_PER_VIEW", 1)
+    assert remote._fetched is not None
+    for per_step in (1, 2):
+        remote.expect([(view, np.array([row])) for row in (0, 25) for view in range(per_step)])
+        remote.read_encoded(0, np.array([0]))
+        held = sum(spec.chunk_bytes for spec, _ in remote._fetched._held)
+        assert held == remote.held_bytes(per_step)
+
+
 class Watched(Drawn):
     """A remote source that notes what it is told to expect, and what is asked for then."""
 
