@@ -75,8 +75,11 @@ def test_what_is_held_is_what_was_foretold(road: Path, remote: TeacherCache, mon
     monkeypatch.setattr(fetched, "BLOCKS_PER_VIEW", 1)
     assert remote._fetched is not None
     for per_step in (1, 2):
-        remote.expect([(view, np.array([row])) for row in (0, 25) for view in range(per_step)])
-        remote.read_encoded(0, np.array([0]))
+        windows = [(view, np.array([row])) for row in (0, 25) for view in range(per_step)]
+        remote.expect(windows)
+        for view, rows in windows:
+            remote.read_encoded(view, rows)
+            remote.view_parameters(view, rows)
         held = sum(spec.chunk_bytes for spec, _ in remote._fetched._held)
         assert held == remote.held_bytes(per_step)
 
