@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
+from contextlib import suppress
+
+import torch
 
 from pipeline.config import Section
-from pipeline.data import DataConfig
+from pipeline.data import DataConfig, Samples
 from pipeline.errors import CacheError, ConfigError, Problem
-from pipeline.models import TeacherConfig
+from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
-from pipeline.store import (
-    Asking,
-    CacheReport,
-    Manifest,
-    StoreConfig,
-    StorePath,
-    TeacherCache,
-    ask_again,
-    check_files,
-)
-from pipeline.views import ViewsConfig
-from stages.caches import Cached, cache_paths, caches_of, required
+from pipeline.store import Asking, CacheReport, Manifest, StoreConfig, StorePath, TeacherCache, ask_again, check_files
+from pipeline.views import Views, ViewsConfig
+from stages.caches import cache_paths, caches_of, required
 from stages.inputs import Source
 from stages.parts import Data, EvaluateConfig, build
 
@@ -40,6 +34,9 @@ class Inputs(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
+Known = tuple[Samples, Views, Network | None, torch.device]  # no network where its weights are not here
+
+
 def run(target: StorePath | Source, *, role: str, asking: Asking | None, as_json: bool) -> None:
     """Verify the files of the cache at a path, or the caches of an experiment with their views and teacher.
 
@@ -51,8 +48,11 @@ def run(target: StorePath | Source, *, role: str, asking: Asking | None, as_json
         reports = [CacheReport(target, None, check_files(target, Lines()), unchecked=[note])]
     else:
         inputs = target.read(Inputs)
-        reports = [CacheReport(path, name, check_files(path, Lines())) for name, path in _there(inputs, role).items()]
-        _ask(reports, inputs, asking)
+        there = _there(inputs, role)
+        known = _known(there, inputs) if asking and inputs.data.path.exists() else {}
+        reports = [CacheReport(path, name, check_files(path, Lines())) for name, path in there.items()]
+        for report in reports:
+            _ask(report, inputs, known.get(report.role or ""), asking)
     wrong = [report for report in reports if report.problems]
     if as_json:
         print(json.dumps({"fine": not wrong, "caches": [report.to_json() for report in reports]}, indent=2))
@@ -61,12 +61,11 @@ def run(target: StorePath | Source, *, role: str, asking: Asking | None, as_json
         if not wrong:
             print("nothing wrong" + (" in what was checked" if any(each.unchecked for each in reports) else ""))
     if wrong:
-        damaged = any(report.files.damaged for report in wrong)
         raise CacheError(
             f"{len(wrong)} of {len(reports)} teacher caches cannot be trusted",
             where=", ".join(str(report.path) for report in wrong),
             fix="restore the files (`dvc checkout`), or make the cache again with `pipeline cache-teacher --replace`"
-            if damaged
+            if any(report.files.damaged for report in wrong)
             else "look for what changed since (code, versions, machine), or make the cache again",
         )
 
@@ -87,29 +86,34 @@ def _there(inputs: Inputs, role: str) -> dict[str, StorePath]:
     return there
 
 
-def _ask(reports: Sequence[CacheReport], inputs: Inputs, asking: Asking | None) -> None:
-    """Render views and ask the teacher, as far as data and weights are here. Raises CacheMismatch."""
-    here = asking is not None and inputs.data.path.exists()
-    data = Data.open(inputs.data, inputs.views) if here else None
-    for report in reports:
-        if asking is None:
-            report.unchecked.append("neither views nor teacher were looked at: --no-teacher")
-        elif data is None:
-            report.unchecked.append(f"neither views nor teacher were looked at: no data set at {inputs.data.path}")
-        elif report.problems:
-            report.unchecked.append("neither views nor teacher were looked at: files are damaged")
-        else:
-            cached = caches_of(data, inputs.signals, inputs.evaluate)[report.role or ""]
-            _ask_about(report, inputs.teacher, data.classes, cached, asking)
+def _known(there: Mapping[str, StorePath], inputs: Inputs) -> dict[str, Known]:
+    """What each cache must be, by its role. Raises CacheMismatch, ConfigError, DataError or ModelError.
+
+    Files are read after that: a mistake costs no hours, and no report of damage is lost to it.
+    """
+    data, known = Data.open(inputs.data, inputs.views), dict[str, Known]()
+    caches = caches_of(data, inputs.signals, inputs.evaluate)
+    for name, path in there.items():
+        samples, views, signals = caches[name]
+        wanted, unchecked = required(inputs.teacher, signals, data.classes, samples, views, exact=True)
+        cache = None
+        with suppress(CacheError):  # the reading of its files says more about it
+            cache = TeacherCache.open(path)
+        if cache is not None:
+            cache.require(wanted, unchecked)
+        network = None if unchecked else build(inputs.teacher, data.classes)
+        known[name] = samples, views, network, choose_device(inputs.teacher.device if network else "cpu")
+    return known
 
 
-def _ask_about(report: CacheReport, config: TeacherConfig, classes: int, cached: Cached, asking: Asking) -> None:
-    cache, (samples, views, signals) = TeacherCache.open(report.path), cached
-    wanted, unchecked = required(config, signals, classes, samples, views, exact=True)
-    cache.require(wanted, unchecked)
-    network, device = None, choose_device("cpu")
-    if unchecked:
-        report.unchecked.append(f"the teacher was not asked: no weights at {config.weights}")
-    else:
-        network, device = build(config, classes), choose_device(config.device)
+def _ask(report: CacheReport, inputs: Inputs, known: Known | None, asking: Asking | None) -> None:
+    """Render views and ask the teacher, as far as data and weights are here."""
+    if asking is None or known is None or report.problems:
+        why = "files are damaged" if known else f"no data set at {inputs.data.path}"
+        report.unchecked.append(f"neither views nor teacher were looked at: {why if asking else '--no-teacher'}")
+        return
+    samples, views, network, device = known
+    if network is None:
+        report.unchecked.append(f"the teacher was not asked: no weights at {inputs.teacher.weights}")
+    cache = TeacherCache.open(report.path)
     ask_again(report, cache, samples, views, network, asking, device=device, progress=Lines())

@@ -9,7 +9,7 @@ import pytest
 import torch
 from experiment import COUNT, HOLDOUT, TEST, content, source
 
-from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
+from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
 from pipeline.store import Asking, TeacherCache
 from stages import parts, verify
 from stages.inputs import Source
@@ -131,6 +131,26 @@ def test_a_cache_of_something_else_is_the_users_mistake(here: Path) -> None:
             run(override, role="training")
         assert error.value.exit_code == 2
     run("views.count=1", role="training")  # more than is asked for is fine
+
+
+@pytest.mark.parametrize(
+    "override", ["evaluate.operations=[{name: resize, size: 8}]", "evaluate.split=no", "teacher.weights=tiny.yaml"]
+)
+def test_a_mistake_is_found_before_files_are_read(here: Path, monkeypatch: pytest.MonkeyPatch, override: str) -> None:
+    """Else a report of hours of reading would be lost to it."""
+    monkeypatch.setattr(verify, "check_files", lambda *arguments: pytest.fail("files were read"))
+    with pytest.raises(PipelineError) as error:
+        run(override)
+    assert error.value.exit_code == 2
+
+
+def test_damage_is_reported_where_a_cache_cannot_even_be_opened(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (EVALUATED / "zarr.json").write_bytes((EVALUATED / "zarr.json").read_bytes()[:-9])
+    with pytest.raises(CacheError, match="1 of 3 teacher caches cannot be trusted"):
+        run()
+    caches = report(capsys)
+    assert "zarr.json" in caches[EVALUATED.as_posix()]["files"]["damaged"]
+    assert caches[MAIN.as_posix()]["fine"]
 
 
 def test_caches_that_are_not_there(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
