@@ -15,7 +15,7 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 from torch import Tensor
 
 from pipeline.errors import CacheMismatch
-from pipeline.signals import FeaturesConfig, Signals, SignalsConfig
+from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
 from pipeline.store import (
     Asking,
     CacheReport,
@@ -175,6 +175,42 @@ def test_one_value_of_one_view_is_enough_on_the_same_machine(store: Path, exact:
     assert "the encoding's rounding" in problem
 
 
+CODED = {
+    "topk": SignalsConfig(
+        logits=LogitsConfig(encoding={"name": "topk", "k": 2}), features=FeaturesConfig(grid=2, encoding="float32")
+    ),
+    "int8": SignalsConfig(embedding=EmbeddingConfig(encoding="int8"), features=FeaturesConfig(grid=2, encoding="int8")),
+}
+
+
+@pytest.mark.parametrize("encoding", CODED)
+def test_a_coarse_encoding_of_some_values_hides_no_error_of_others(tmp_path: Path, encoding: str) -> None:
+    """What `topk` drops is far from what it was, and so is a large channel of `int8`: others are held to their own."""
+
+    class Wrong(TinyNetwork):
+        """One channel is far larger than the others; `wrong` of the values that are stored precisely."""
+
+        wrong = 0.0
+
+        def forward(self, images: Tensor) -> Signals:
+            said = super().forward(images)
+            logits, maps = said.logits.clone(), {tap: x.clone() for tap, x in said.features.items()}
+            logits[:, 0], logits[:, 1:] = 20 + self.wrong, 0.1 * logits[:, 1:]
+            logits[:, 1] = -20
+            maps["block1"][:, 0] = torch.arange(64.0).reshape(8, 8)
+            maps["block1"][:, 1] *= 1 + self.wrong / 10
+            return Signals(logits, said.embedding, maps, said.head)
+
+    path = cache(tmp_path / "cache.zarr", network=Wrong(), signals=CODED[encoding])
+    assert asked(path, Wrong()).problems == []
+    network = Wrong()
+    network.wrong = 0.5
+    (problem,) = [
+        line for line in asked(path, network).problems if ("logits" if encoding == "topk" else "block1") in line
+    ]
+    assert "the encoding's rounding, exceeded by" in problem
+
+
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.store.verify.teacher.device_name", lambda device: "another machine")
 
@@ -256,7 +292,7 @@ def test_running_figures_are_those_of_all_views_at_once(seed: int, cuts: list[in
     deviation, start = Deviation("logits"), 0
     for count in cuts:
         piece = slice(start, start + count)
-        deviation.add(torch.from_numpy(stored[piece]), torch.from_numpy(now[piece]), 0.0)
+        deviation.add(torch.from_numpy(stored[piece]), torch.from_numpy(now[piece]), torch.zeros(count, 4))
         start += count
     a, b = stored.astype(np.float64), now.astype(np.float64)
     cosines = (a * b).sum(1) / np.sqrt((a * a).sum(1) * (b * b).sum(1))
@@ -271,7 +307,7 @@ def test_running_figures_are_those_of_all_views_at_once(seed: int, cuts: list[in
 
 def test_the_cosine_of_nothing() -> None:
     deviation = Deviation("embedding")
-    deviation.add(torch.zeros(2, 3), torch.zeros(2, 3), 0.0)
+    deviation.add(torch.zeros(2, 3), torch.zeros(2, 3), torch.zeros(2, 3))
     assert deviation.least_cosine == 1
-    deviation.add(torch.zeros(1, 3), torch.ones(1, 3), 0.0)
+    deviation.add(torch.zeros(1, 3), torch.ones(1, 3), torch.zeros(1, 3))
     assert deviation.least_cosine == 0

@@ -42,10 +42,11 @@ class Limits:
 class Deviation:
     """How far a stored signal lies from what the teacher says today, over `views` views.
 
-    largest: of the absolute differences. typical: the root mean square of the stored signal. rounding: the
-    largest error that the encoding makes of today's answer. equal: the share of values that are the same bit for
-    bit. cosine, least_cosine: between the stored and the new signal of a view, mean and least. agreement: the share
-    of views with the same top-1 class; None but for logits.
+    largest: of the absolute differences. typical: the root mean square of the stored signal. rounding: how far, at
+    most, the encoding may change any value of today's answers. beyond: by how much, at most, a difference exceeds
+    twice what the encoding may change that very value; 0 if none does. equal: the share of values that are the same
+    bit for bit. cosine, least_cosine: between the stored and the new signal of a view, mean and least. agreement: the
+    share of views with the same top-1 class; None but for logits.
     """
 
     signal: str
@@ -53,19 +54,24 @@ class Deviation:
     largest: float = 0.0
     typical: float = 0.0
     rounding: float = 0.0
+    beyond: float = 0.0
     equal: float = 0.0
     cosine: float = 0.0
     least_cosine: float = 1.0
     agreement: float | None = None
 
-    def add(self, stored: Tensor, now: Tensor, rounding: float) -> None:
-        """Take in more views [B, ...]; everything is a running mean or extreme, so that none is kept."""
+    def add(self, stored: Tensor, now: Tensor, bound: Tensor) -> None:
+        """Take in more views [B, ...]; everything is a running mean or extreme, so that none is kept.
+
+        bound: how far the encoding may change each value.
+        """
         count = len(stored)
         stored, now = stored.double().flatten(1), now.double().flatten(1)
         difference = (stored - now).abs().nan_to_num(nan=math.inf)
         cosine = _cosine(stored, now)
         self.largest = max(self.largest, difference.max().item())
-        self.rounding = max(self.rounding, rounding)
+        self.rounding = max(self.rounding, bound.max().item())
+        self.beyond = max(self.beyond, (difference - 2 * bound.double().flatten(1)).max().item())
         self.least_cosine = min(self.least_cosine, cosine.min().item())
         self.typical = math.sqrt(self._mean(self.typical**2, stored.square().mean().item(), count))
         self.equal = self._mean(self.equal, (difference == 0).double().mean().item(), count)
@@ -81,12 +87,12 @@ class Deviation:
     def problems(self, limits: Limits, alike: bool) -> list[str]:
         """What is too far away. alike: the same device and versions computed both, so that only rounding differs.
 
-        Then two answers that round differently lie at most two errors of the encoding apart: an exact encoding
-        must give the same bits.
+        Then two answers that round differently lie at most two errors of the encoding apart, value by value: an exact
+        encoding must give the same bits.
         """
         lines = []
-        if alike and not self.largest <= 2 * self.rounding:
-            allowed = f"{2 * self.rounding:.3g}, the encoding's rounding" if self.rounding else "none"
+        if alike and self.beyond > 0:
+            allowed = f"the encoding's rounding, exceeded by {self.beyond:.3g}" if self.rounding else "none"
             lines.append(f"{self.signal} differ by {self.largest:.3g}; allowed on the same device: {allowed}")
         if not self.least_cosine >= limits.cosine:
             lines.append(f"{self.signal}: least cosine of a view {self.least_cosine:.4f}, allowed {limits.cosine:g}")
@@ -145,8 +151,8 @@ def verify_teacher(
             stored = cache.read(numbers[unit.view], rows)
             values = teacher.ask(rendered, list(deviations)).arrays()
             for spec in cache.manifest.plan.signals:
-                now, rounding = _as_stored(spec, values[spec.name])
-                deviations[spec.name].add(signal_of(stored, spec.name), now, rounding)
+                now, bound = _as_stored(spec, values[spec.name])
+                deviations[spec.name].add(signal_of(stored, spec.name), now, bound)
             progress.advance(len(block))
     progress.end()
     return TeacherReport(
@@ -157,17 +163,19 @@ def verify_teacher(
     )
 
 
-def _as_stored(spec: SignalSpec, values: NDArray[np.float32]) -> tuple[Tensor, float]:
-    """What is read back of answers that are stored today, and the largest error that this makes."""
-    exact = torch.from_numpy(np.ascontiguousarray(values))
+def _as_stored(spec: SignalSpec, values: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    """What is read back of answers [B, ...] that are stored today, and how far the encoding may change each value."""
+    values = np.ascontiguousarray(values)
+    exact = torch.from_numpy(values)
+    nothing = torch.zeros(exact.shape, dtype=torch.float64)
     if not bool(exact.isfinite().all()):
-        return exact, 0.0
+        return exact, nothing
     try:
         parts = spec.codec.encode(values)
     except EncodingOverflow:
-        return exact, 0.0
+        return exact, nothing
     now = spec.codec.decode({part: part_tensor(np.ascontiguousarray(array)) for part, array in parts.items()})
-    return now, (now - exact).abs().max().item()
+    return now, torch.from_numpy(spec.codec.bound(values).copy())
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:
