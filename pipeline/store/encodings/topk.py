@@ -51,8 +51,8 @@ class TopK:
 
     @property
     def parts(self) -> Parts:
-        """Indices in 16 bits where they fit."""
-        index = np.dtype("<u2" if self.classes <= 2**16 else "<u4")
+        """Indices in 16 bits where they fit, their largest number left for what is not there."""
+        index = np.dtype("<u2" if self.classes < 2**16 else "<u4")
         return {"": (np.dtype("<f2"), (self.k,)), "indices": (index, (self.k,)), "rest": (np.dtype("<f4"), ())}
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
