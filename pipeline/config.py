@@ -66,8 +66,8 @@ class Section(BaseModel):
 def _as_custom(line: Any) -> PydanticCustomError:
     """A line error that can be raised again one level up, where pydantic cannot rebuild it from its type."""
     context = {k: str(v) for k, v in line.get("ctx", {}).items()}
-    text = line["msg"].replace("{", "(").replace("}", ")")
-    return PydanticCustomError(line["type"], text, context)
+    # As a value: pydantic would take braces in the message itself for places of values.
+    return PydanticCustomError(line["type"], "{message}", {**context, "message": line["msg"]})
 
 
 SectionT = TypeVar("SectionT", bound=Section)

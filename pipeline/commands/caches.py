@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, dir_okay=False),
     help="The picture; default: here, named after the cache.",
 )
+@click.pass_context
 def inspect(
+    context: click.Context,
     path: StorePath | None,
     config: Path,
     overrides: tuple[str, ...],
@@ -46,6 +48,8 @@ def inspect(
       pipeline inspect s3://bucket/caches/digits.zarr
       pipeline inspect artifacts/caches/digits.zarr --views 8 --samples 6 --output views.png
     """
+    if views is None and (idle := _given(context, "samples", "output")):
+        raise click.UsageError(f"{idle}: only for a picture, which --views asks for")
     from stages.inputs import Source
     from stages.inspect import Sheet, run
 
@@ -114,10 +118,11 @@ def verify(
       pipeline verify --config configs/cifar100.yaml --views 4096 --seed 1
       pipeline verify --config configs/cifar100.yaml --cache evaluation --json
     """
-    given: Any = context.get_parameter_source("config")
-    if path is not None and given is not click.core.ParameterSource.DEFAULT:
+    concerned = ("config", "overrides", "role", "views", "seed", "least_cosine", "least_agreement")
+    if path is not None and (idle := _given(context, *concerned)):
         raise click.UsageError(
-            "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment"
+            "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
+            f"only for these: {idle}"
         )
     from pipeline.store import Asking, Limits
     from stages.inputs import Source
@@ -125,3 +130,10 @@ def verify(
 
     asking = None if no_teacher else Asking(views, seed, Limits(least_cosine, least_agreement))
     run(path or Source(config, overrides), role=role, asking=asking, as_json=as_json)
+
+
+def _given(context: click.Context, *names: str) -> str:
+    """The options among these parameters that the user gave, as they are typed."""
+    default: Any = click.core.ParameterSource.DEFAULT
+    options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
+    return ", ".join(options[name] for name in names if context.get_parameter_source(name) is not default)
