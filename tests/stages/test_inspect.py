@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from experiment import COUNT, HOLDOUT, TEST, source
@@ -76,8 +77,6 @@ def test_a_picture_of_every_cache_of_the_experiment(here: Path, kind: str, capsy
 
 
 def test_a_picture_marks_views_that_are_not_what_the_teacher_saw(here: Path) -> None:
-    import h5py
-
     with h5py.File("data.h5", "r+") as file:
         file["train/images"][0] = 255 - file["train/images"][0]
     run(sheet=Sheet(views=2, samples=2, output=Path("deep/sheet.png")))
@@ -88,6 +87,13 @@ def test_a_picture_that_cannot_be_drawn(here: Path, capsys: pytest.CaptureFixtur
     sheet = Sheet(views=2, samples=3)
     with pytest.raises(DataError, match="these are not the samples of this cache"):
         run(MAIN, "data.limit=50", "data.holdout=null", sheet=sheet)
+    shutil.copy("data.h5", "other.h5")
+    with h5py.File("other.h5", "r+") as file:  # the same names of samples, other classes
+        file.attrs["class_names"] = json.dumps(["a", "b"])
+        file["train/labels"][:] = file["train/labels"][:] % 2
+        file["test/labels"][:] = file["test/labels"][:] % 2
+    with pytest.raises(DataError, match="these are not the samples of this cache"):
+        run(Path("artifacts/caches/tiny.evaluation.zarr"), "data.path=other.h5", sheet=sheet)
     Path("data.h5").unlink()
     with pytest.raises(DataError, match="a picture needs the packed data set") as error:
         run(MAIN, sheet=sheet)
