@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt
 
 from pipeline.config import Section
 from pipeline.signals import Mean
@@ -17,7 +17,7 @@ class Span(Section):
     """View numbers `first` to `first + count - 1`, as in the section `views`."""
 
     first: NonNegativeInt = 0
-    count: PositiveInt
+    count: Annotated[int, Field(ge=1, le=2**20)]  # every number is kept
 
 
 def _numbers(value: Any) -> Any:

@@ -101,11 +101,14 @@ def open_caches(
 def _compare(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) -> None:
     """Whether a cache is of the same samples as the own teacher's, and of the teacher that its role says."""
     cache.require({"data": own.manifest.identity["data"]})
-    lines = differences(own.manifest.identity["teacher"], cache.manifest.identity["teacher"])
+    teachers = own.manifest.identity["teacher"], cache.manifest.identity["teacher"]
+    lines, another = differences(*teachers), differences(*teachers, ("precision", "micro_batch"))
     if lines and entry.role == "teacher":
         what = f"this cache is of another teacher than {own.path}\n" + "\n".join(f"  - {line}" for line in lines)
-        fix = "cache the same teacher; or say how another joins, with role: mean-logits or role: mean-probabilities"
+        fix = "cache the same teacher"
+        if another:
+            fix += "; or say how another joins, with role: mean-logits or role: mean-probabilities"
         raise CacheMismatch(what, where=entry.path, fix=fix)
-    if not lines and entry.role != "teacher":
+    if not another and entry.role != "teacher":  # the same network, up to rounding
         what = f"this cache is of the same teacher as {own.path}, which would count twice"
         raise CacheMismatch(what, where=entry.path, fix="leave its `role` out if it holds more views")

@@ -199,6 +199,7 @@ REFUSED = {
     "caches: names a cache twice": f"caches=[{TINY}, {TINY}]",
     "caches.0.role: Input should be": "caches=[{path: a, role: mean}]",
     "caches.0.views.count: Input should be": "caches=[{path: a, views: {first: 1, count: 0}}]",
+    "caches.0.views.count: Input should be less": "caches=[{path: a, views: {count: 1000000000000}}]",
     "caches.0.views.last: unknown key": "caches=[{path: a, views: {first: 1, last: 3}}]",
     "caches.0.views.1: Input should be": "caches=[{path: a, views: [0, -1]}]",
     "caches: Tuple should have at least 1 item": "caches=[]",
@@ -216,6 +217,15 @@ CHANGES = {
     "views.operations": "views.operations=[{name: pad-crop, padding: 1}]",
     "data.ids: expected": "data.holdout.seed=1",
 }
+
+
+@pytest.mark.parametrize("change", ["teacher.micro_batch=8", "teacher.precision=bfloat16"])
+def test_the_own_teacher_asked_in_another_way_does_not_count_twice(among: Path, change: str):
+    cache_teacher.run(source(change, "store.path=again.zarr"), part="training", replace=False, wait=False)
+    assert "same teacher as" in refused(f"caches=[{TINY}, {{path: again.zarr, role: mean-logits}}]")
+    text = refused(f"caches=[{TINY}, {{path: again.zarr, views: [1]}}]")
+    assert "of another teacher than" in text
+    assert "role: mean" not in text
 
 
 @pytest.mark.parametrize("line", CHANGES)
