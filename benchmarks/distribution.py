@@ -22,6 +22,7 @@ import h5py
 import numpy as np
 import torch
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.models.device import choose_device
@@ -61,6 +62,7 @@ def opened(model: str, file: Path, device: str) -> dict[str, TeacherPass]:
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--device", default="auto", show_default=True)
 def main(model: str, count: int, rows: int, rounds: int, device: str) -> None:
+    keep_freed_memory()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         pack(folder / "random.h5", count)

@@ -32,12 +32,14 @@ def measure(count: int, rows: int) -> dict[str, int]:
     import h5py
     import numpy as np
 
+    from pipeline.allocator import keep_freed_memory
     from pipeline.data import PackedDataset, Samples
     from pipeline.models import build_network
     from pipeline.signals import FeaturesConfig, SignalsConfig
     from pipeline.store import TeacherCache, cache_teacher
     from pipeline.views import ViewsConfig, build_views
 
+    keep_freed_memory()
     peak, stop = 0, threading.Event()
 
     def watch() -> None:

@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
@@ -68,6 +69,7 @@ def timed(work: Callable[[], int]) -> float:
 @click.option("--teacher", default="cifar_resnet56", show_default=True)
 @click.option("--rounds", default=7, show_default=True)
 def main(student: str, teacher: str, rounds: int) -> None:
+    keep_freed_memory()
     device = choose_device()
     precision = choose_precision("auto", device)
     autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -15,6 +15,7 @@ from typing import Any
 
 import click
 
+from pipeline.allocator import keep_freed_memory
 from pipeline.commands.caches import inspect, verify
 from pipeline.commands.methods import methods
 from pipeline.commands.options import artifact_options, config_options
@@ -81,6 +82,7 @@ def main(show_traceback: bool) -> None:
     `dvc repro` runs these commands as needed.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    keep_freed_memory()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 
 from distributed import Worker, WorkerPlugin, get_worker
 
+from pipeline.allocator import keep_freed_memory
+
 
 class Closable(Protocol):
     """What a worker can hold: it is called by tasks, with their arguments, from several threads."""
@@ -45,6 +47,10 @@ class Held(WorkerPlugin):
                 if self._closed:
                     self._object.close()
             return self._object
+
+    def setup(self, worker: Worker) -> None:
+        """The command begins."""
+        keep_freed_memory()
 
     def teardown(self, worker: Worker) -> None:
         """The command is over."""

@@ -45,7 +45,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }
 """What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `commands`,
-`progress.py`) is left out: it decides what is printed, never what is written."""
+`progress.py`, `allocator.py`) is left out: it decides what is printed and how fast, never what is written."""
 
 
 def written_in(raw: Any, key: str) -> bool:

@@ -59,7 +59,8 @@ def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Cl
     dashboard = find_spec("bokeh") is not None
     of_scheduler = {"port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0", "worker_ttl": patience()}
     scheduler = {"cls": Scheduler, "options": {**common, **of_scheduler}}
-    with tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True) as folder:
+    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": cores(count)})
+    with shared, tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True) as folder:
         of_worker = {
             "nthreads": THREADS,
             "memory_limit": 0,  # a teacher takes what it takes; pausing the worker would not make it less
@@ -79,15 +80,17 @@ def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Cl
             yield client
 
 
-def environments(count: int, device: str) -> list[dict[str, str]]:
-    """The environment variables of local workers: a GPU each, as far as there are some, and a share of the cores."""
+def cores(count: int) -> dict[str, str]:
+    """The environment in which each of `count` workers starts: its share of the cores. Dask would say one thread."""
     threads = max(1, torch.get_num_threads() // count)
-    # Dask would give each worker one thread.
-    shared = {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+def environments(count: int, device: str) -> list[dict[str, str]]:
+    """The environment of each worker: its share of the cores, and one of the GPUs, as far as there are some."""
     gpus = _gpus() if device in ("auto", "cuda") else []
-    if not gpus:
-        return [shared for _ in range(count)]
-    return [{**shared, "CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(count)]
+    own = [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
+    return [{**cores(count), **gpu} for gpu in own]
 
 
 def _gpus() -> list[str]:

@@ -20,7 +20,7 @@ from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
 
 ROOT = Path(__file__).resolve().parents[2]
-PRINTED = ("pipeline/cli.py", "pipeline/commands", "pipeline/progress.py")
+PRINTED = ("pipeline/allocator.py", "pipeline/cli.py", "pipeline/commands", "pipeline/progress.py")
 """Decide what is printed, never what is written."""
 
 COMMANDS = {
