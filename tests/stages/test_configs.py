@@ -1,0 +1,36 @@
+"""The configurations that come with Decant fit together: every set of objectives with every student and the teacher."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from stages.binding import bind_experiment
+from stages.inputs import Source
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("cifar100*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two images of each of CIFAR-100's classes, in every split."""
+    file = tmp_path_factory.mktemp("packed") / "cifar100.h5"
+    with h5py.File(file, "w") as data:
+        for split in ("train", "test"):
+            group = data.create_group(split)
+            group["images"] = np.random.default_rng(0).integers(0, 256, (200, 32, 32, 3), dtype=np.uint8)
+            group["labels"] = np.arange(200) % 100
+            group["ids"] = [f"{split}-{i}" for i in range(200)]
+    return file
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_a_configuration_fits_together(config: Path, packed: Path) -> None:
+    bound = bind_experiment(Source(config, (f"data.path={packed}", "data.limit=null", "data.holdout=null")))
+    assert bound.data is not None
+    assert bound.data.classes == 100
+    assert bound.students
+    assert bound.teacher.name == "cifar_resnet56"
