@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-BASE = ["errors", "untrusted", "plugins", "files", "progress", "config", "workers"]
+BASE = ["allocator", "errors", "untrusted", "plugins", "files", "progress", "config", "workers"]
 ROOMS = ["data", "views", "signals", "models", "store", "objectives", "evaluation", "training"]
 ORDER = [*BASE, *ROOMS, "stages", "commands", "cli"]
 

@@ -24,8 +24,9 @@ class Network(nn.Module):
 
     `taps` maps the name of every tap to its shape for one sample: `block1` to `blockS` (after activation, shallow
     to deep), `final` (what pooling reads; absent where that is no map), `embedding`, `logits`. `linear` is that
-    of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it. `local` says
-    that `place_logits` exist: the logits are a function of the mean of `final`.
+    of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it; `linear_final`
+    says so of `final` instead. `local` says that `place_logits` exist: the logits are a function of the mean of
+    `final`.
     """
 
     _scale: Tensor
@@ -54,7 +55,8 @@ class Network(nn.Module):
         images = torch.randint(0, 256, (2, 3, input_size, input_size), generator=generator, dtype=torch.uint8)
         self._anatomy: Anatomy = examine(model, self._normalised(images))
         self.taps: Mapping[str, tuple[int, ...]] = self._anatomy.shapes
-        self.linear, self.local = self._anatomy.linear, self._anatomy.local
+        self.linear, self.linear_final = self._anatomy.linear, self._anatomy.linear_final
+        self.local = self._anatomy.local
         self._maps = tuple(tap for tap in self.taps if tap not in ("embedding", "logits"))
         self.keep([tap for tap in self._maps if tap != "final"])
 
@@ -98,7 +100,8 @@ class Network(nn.Module):
         embedding, logits = self._classify(final)
         classifier: nn.Linear = self.model.get_classifier()
         weight, bias = classifier.weight, classifier.bias
-        head = LinearHead(weight, weight.new_zeros(len(weight)) if bias is None else bias, self.linear)
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        head = LinearHead(weight, bias, self.linear, self.linear_final)
         return Signals(logits, embedding, features, head, local=self.place_logits if self.local else None)
 
     def place_logits(self, vectors: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ class Anatomy:
     `blocks` are the indices of the blocks among the model's intermediates, `shapes` of every tap for one sample.
     `layout` is how the tensor that pooling reads lies in memory, "NCHW", "NHWC" or "NLC" (tokens), None where it
     is no map. `head` says that head(embedding) = logits holds with the model's linear classifier, `linear` that
-    besides the embedding is the mean of the deepest block's map. `local` says that the logits are a function of the
-    mean of `final`: so the network has something to say of every place of it.
+    besides the embedding is the mean of the deepest block's map, `linear_final` that of `final` instead. `local` says
+    that the logits are a function of the mean of `final`: so the network has something to say of every place of it.
     """
 
     blocks: tuple[int, ...]
@@ -29,6 +29,7 @@ class Anatomy:
     layout: str | None
     head: bool
     linear: bool
+    linear_final: bool
     local: bool
 
 
@@ -94,18 +95,14 @@ def examine(model: Any, images: Tensor) -> Anatomy:
         shapes["final"] = (channels, *size)
     shapes |= {"embedding": tuple(embedding.shape[1:]), "logits": tuple(logits.shape[1:])}
     linear = head and _equal(deepest.mean((2, 3)), embedding)
-    return Anatomy(blocks, shapes, layout, head, linear, head and _is_local(model, final, layout, shapes, logits))
-
-
-def _is_local(
-    model: Any, final: Tensor, layout: str | None, shapes: dict[str, tuple[int, ...]], logits: Tensor
-) -> bool:
     if layout is None:
-        return False
+        return Anatomy(blocks, shapes, None, head, linear, linear_final=False, local=False)
     prefix = prefix_tokens(model)
     mean = final_map(final, layout, shapes["final"], prefix).mean((2, 3))
     with torch.no_grad(), _evaluating(model), _disturbed(model):
-        return _equal(model.forward_head(one_place(mean, layout, prefix)), logits)
+        local = head and _equal(model.forward_head(one_place(mean, layout, prefix)), logits)
+    linear_final = head and not linear and _equal(mean, embedding)
+    return Anatomy(blocks, shapes, layout, head, linear, linear_final, local)
 
 
 def _layout(model: Any, final: Any, deepest: Tensor) -> str | None:

@@ -2,8 +2,9 @@
 
 Where a network ends in a mean over its last map and a linear head, the head of a cell's mean is that cell's logits, and
 coarser cells are exact means of finer ones. So the teacher's low-passed last map and its head are all that methods on
-local logits need (SDD, arXiv 2403.13512, equation 6; `docs/concepts.md`). A student may also have a norm before its
-head (a ViT, a ConvNeXt): its logits of a cell are what its own end makes of the cell's mean.
+local logits need (SDD, arXiv 2403.13512, equation 6; `docs/concepts.md`). That map is the deepest block's or, where
+something lies behind it (the norm of a Swin, the convolution of an EfficientNet), `final`. A student may also have a
+norm between mean and head (a ViT, a ConvNeXt): its logits of a cell are what its own end makes of the cell's mean.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import BlockPair, pair_blocks
-from pipeline.objectives._requirements import same_classes
+from pipeline.objectives._requirements import deepest_map, same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 
@@ -28,7 +29,7 @@ def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tens
     """
     finest = lowpass(signals.features[tap], max(scales))
     cells = [lowpass(finest, scale).flatten(2).transpose(1, 2) for scale in scales]
-    if tap != "final":
+    if reads_head(signals, tap):
         assert signals.head is not None
         return [signals.head(each) for each in cells]
     assert signals.local is not None
@@ -37,22 +38,27 @@ def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tens
     return list(torch.split(logits, [each.shape[1] for each in cells], dim=1))
 
 
+def reads_head(signals: Signals, tap: str) -> bool:
+    """Whether the logits of a place are the head of it, so that nothing else need be asked."""
+    return tap != "final" or (signals.head is not None and signals.head.linear_final)
+
+
 def last_maps(
     student: SignalShapes, teacher: SignalShapes, scales: Sequence[int], key: str, option: str = "scales"
 ) -> BlockPair:
-    """The maps of both networks that local logits are read from: the deepest blocks, or a student's `final`.
+    """The maps of both networks that local logits are read from: the deepest blocks, or `final`.
 
     Raises ConfigError with every reason why they cannot be had at these scales: a teacher's head that is not linear on
     the mean of the last map, a student that does not pool by a mean, maps that are too coarse, scales that do not
     divide each other, another filter than `mean`, different classes. option: what the scales are called there.
     """
     same_classes(student, teacher, key)
-    pair = pair_blocks(student, teacher, None, key)[-1]
+    pair = _last_pair(student, teacher, key)
     if not student.linear and student.local and "final" in student.features:
         pair = replace(pair, student="final", student_shape=student.features["final"])
     fix = "use an objective on embeddings or features for this pair"
     problems = []
-    if not teacher.linear:
+    if not teacher.linear and not teacher.linear_final:
         what = "needs local logits, and the teacher's head is not linear on the mean of its last map"
         problems.append(Problem(key, what, fix=fix))
     if not student.linear and pair.student != "final":
@@ -78,3 +84,15 @@ def last_maps(
     if problems:
         raise ConfigError(problems)
     return pair
+
+
+def _last_pair(student: SignalShapes, teacher: SignalShapes, key: str) -> BlockPair:
+    """The student's deepest block, and the teacher's map that its head reads."""
+    if teacher.linear or not teacher.linear_final:
+        return pair_blocks(student, teacher, None, key)[-1]
+    if "final" not in teacher.features:
+        what = "needs the teacher's last map, which for this teacher is 'final', and the cache does not hold it"
+        fix = "add `final` to `signals.features.blocks` and cache the teacher again"
+        raise ConfigError([Problem(key, what, fix=fix)])
+    block, shape = deepest_map(student, key)
+    return BlockPair(block, "final", shape, teacher.features["final"])

@@ -24,7 +24,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives._layers import squared_error
-from pipeline.objectives._local import last_maps, local_logits
+from pipeline.objectives._local import last_maps, local_logits, reads_head
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
@@ -70,7 +70,7 @@ class CATKD(Objective):
     def _attention(self, signals: Signals, tap: str) -> Tensor:
         r = self.options.resolution
         assert signals.head is not None
-        if tap != "final":
+        if reads_head(signals, tap):
             return activation_maps(signals.features[tap], signals.head.weight, r)
         (cells,) = local_logits(signals, tap, (r,))
         less = precise(cells) - precise(signals.head.bias)

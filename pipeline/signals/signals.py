@@ -19,12 +19,14 @@ class LinearHead:
 
     `linear` says that the head may be read at every place of the last map: the deepest block's map is what
     pooling reads, its mean is the embedding, and the head of the embedding is the logits. Where only the last
-    of these holds (a norm behind the pooling, a class token), it is False.
+    of these holds (a norm behind the pooling, a class token), it is False. `linear_final` says that it holds of
+    `final` instead, where something lies between the deepest block and the pooling (a norm, a convolution).
     """
 
     weight: Tensor
     bias: Tensor
     linear: bool = True
+    linear_final: bool = False
 
     def __call__(self, embedding: Tensor) -> Tensor:
         """The logits [..., K] of embeddings [..., D], in the wider of both precisions."""
@@ -36,9 +38,9 @@ class LinearHead:
 class SignalShapes:
     """The shapes of signals for one sample: what an objective is built from, before any signal exists.
 
-    `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` is the
-    head's flag, None without a head; `local` says that there are `Signals.local` logits. `filter` is the low-pass
-    filter that maps were reduced by.
+    `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` and
+    `linear_final` are the head's flags, None and False without a head; `local` says that there are `Signals.local`
+    logits. `filter` is the low-pass filter that maps were reduced by.
     """
 
     logits: int
@@ -47,6 +49,7 @@ class SignalShapes:
     linear: bool | None = None
     filter: str = "mean"
     local: bool = False
+    linear_final: bool = False
     extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
 
@@ -81,5 +84,6 @@ class Signals:
             linear=None if self.head is None else self.head.linear,
             filter=filter,
             local=self.local is not None,
+            linear_final=self.head is not None and self.head.linear_final,
             extras={name: tuple(tensor.shape[1:]) for name, tensor in self.extras.items()},
         )

@@ -40,7 +40,8 @@ def expected_plan(
         name: extract(name, *(torch.empty(1, *taps[tap]) for tap in read))
         for name, read in chosen_extras(list(taps), config).items()
     }
-    head = LinearHead(torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"]), network.linear)
+    weight, bias = torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"])
+    head = LinearHead(weight, bias, network.linear, network.linear_final)
     signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head, extras)
     return plan(
         signals_identity(signals, config),

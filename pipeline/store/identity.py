@@ -94,6 +94,7 @@ def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
     head = None
     if signals.head is not None:
         head = {"shape": list(signals.head.weight.shape), "linear": signals.head.linear}
+        head |= {"linear_final": True} if signals.head.linear_final else {}
     return {
         "logits": entry(encoding["logits"], signals.logits),
         "embedding": embedding,

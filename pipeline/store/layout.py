@@ -235,6 +235,7 @@ def _read_signals(identity: Mapping[str, Any]) -> tuple[SignalShapes, tuple[Sign
         embedding=identity["embedding"]["shape"][0] if identity["embedding"] else None,
         features={tap: tuple(entry["shape"]) for tap, entry in identity["features"].items()},
         linear=identity["head"]["linear"] if identity["head"] else None,
+        linear_final=bool(identity["head"]) and identity["head"].get("linear_final", False),
         filter=identity["filter"],
         extras={name: tuple(entry["shape"]) for name, entry in identity["extras"].items()},
     )

@@ -125,7 +125,8 @@ class TeacherCache:
         weight, bias = (
             torch.from_numpy(self._chunk(self._plan.static[f"head/{name}"], None).copy()) for name in ("weight", "bias")
         )
-        return LinearHead(weight, bias, bool(self.manifest.identity["signals"]["head"]["linear"]))
+        flags = self.manifest.identity["signals"]["head"]
+        return LinearHead(weight, bias, bool(flags["linear"]), bool(flags.get("linear_final")))
 
     def expect(self, samples: Iterable[tuple[int, NDArray[np.int64]]], *, parameters: bool = True) -> None:
         """The samples of views that training reads next, in this order: their signals, and maybe parameters.

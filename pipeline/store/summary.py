@@ -211,7 +211,8 @@ def _signals(facts: Facts) -> list[str]:
     if facts["grid"] is not None:
         lines.append(f"maps on a grid of {facts['grid']} by the filter {facts['filter']}")
     if facts["head"]:
-        linear = "linear on the last block's mean" if facts["head"]["linear"] else "not linear on the last block's mean"
+        where = "the last block" if facts["head"]["linear"] else "final" if facts["head"].get("linear_final") else None
+        linear = f"linear on the mean of {where}" if where else "not linear on the mean of a map"
         lines.append(f"head {_list(facts['head']['shape'], ' x ')}, {linear}")
     return _entry("signals", *lines)
 

@@ -46,6 +46,7 @@ class _Map(_Signal):
 class _Head(_Part):
     shape: Annotated[list[Size], Field(min_length=2, max_length=2)]
     linear: bool
+    linear_final: bool = False
 
 
 class _Signals(_Part):

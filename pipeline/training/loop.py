@@ -47,7 +47,9 @@ class Trainer:
         self.precision = choose_precision(self.config.precision, self.device)
         self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objectives = objectives.to(self.device)
-        self.head = head and LinearHead(head.weight.to(self.device), head.bias.to(self.device), head.linear)
+        self.head = head and LinearHead(
+            head.weight.to(self.device), head.bias.to(self.device), head.linear, head.linear_final
+        )
         self.optimizer = build_optimizer(network.model, objectives, self.config)
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
         self.ema = ModelEmaV3(network.model, decay=self.config.ema) if self.config.ema else None

@@ -31,6 +31,7 @@ TINY_SWIN = {
     "depths": [1, 1, 1, 1],
     "num_heads": [1, 2, 4, 8],
 }
+LINEAR_FINAL = {"gmlp_ti16_224", "swin_tiny_patch4_window7_224", "tf_efficientnet_lite0"}
 CASES = [
     Case("cifar_resnet8", {}, True, True, True, ("block3", (64, 8, 8)), (64, 8, 8)),
     Case("resnet18", {}, True, True, True, ("block4", (512, 1, 1)), (512, 1, 1)),
@@ -75,6 +76,7 @@ def test_taps_head_and_shapes(built: tuple[Case, Network]) -> None:
     assert (blocks[-1], network.taps[blocks[-1]]) == case.deepest
     assert network.taps["final"] == case.final
     assert (network.linear, network.local) == (case.linear, case.local)
+    assert network.linear_final == (case.model in LINEAR_FINAL)
     network.keep([*blocks, "final"])
     signals = network.eval()(pixels(2, 3, 32, 32))
     assert list(signals.features) == [*blocks, "final"]
@@ -85,6 +87,9 @@ def test_taps_head_and_shapes(built: tuple[Case, Network]) -> None:
     assert torch.equal(signals.features["final"], network(pixels(2, 3, 32, 32)).features["final"])
     if signals.head is not None:
         torch.testing.assert_close(signals.head(signals.embedding), signals.logits)
+    assert shapes.linear_final == network.linear_final
+    if network.linear_final:
+        torch.testing.assert_close(signals.features["final"].mean((2, 3)), signals.embedding)
     if case.linear:
         torch.testing.assert_close(signals.features[case.deepest[0]].mean((2, 3)), signals.embedding)
     assert shapes.local == case.local

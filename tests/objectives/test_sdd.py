@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
 from pipeline.objectives._local import local_logits
 from pipeline.objectives.sdd import region_weights
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, lowpass
 
 LABELS = torch.tensor([0, 4, 2, 2, 1, 3])
 
@@ -109,6 +111,41 @@ def test_a_student_whose_end_is_not_linear_says_what_it_makes_of_every_cell():
     assert objective.needs.student == {"features/final"}
     objective(signals, teacher, batch(), 0.0)["kd"].backward()
     assert vit.model.fc_norm.weight.grad.abs().sum() > 0
+
+
+def test_a_teacher_whose_head_reads_final_serves_from_a_cache_of_it():
+    # A Swin has a norm between its last block and the mean; against the logits of every cell through its own end.
+    options = {
+        "img_size": 16,
+        "patch_size": 2,
+        "window_size": 4,
+        "embed_dim": 12,
+        "depths": [1, 1],
+        "num_heads": [1, 2],
+    }
+    swin = (
+        build_network("swin_tiny_patch4_window7_224", CLASSES, input_size=16, options=options, seed=0).eval().double()
+    )
+    torch.nn.init.normal_(swin.model.get_classifier().weight)
+    assert (swin.linear, swin.linear_final) == (False, True)
+    swin.keep(["block1", "block2", "final"])
+    said = swin(torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
+    cached = {name: lowpass(maps, 2) for name, maps in said.features.items()}
+    teacher = Signals(said.logits, said.embedding, cached, said.head)  # from a cache: nothing but tensors
+    student = network(1, 3, 8)
+    objective = build_objective(
+        "sdd", {"scales": [1, 2]}, student.shapes(), teacher.shapes(), Context(6, CLASSES, LABELS)
+    )
+    assert objective.needs.teacher == {"features/final", "head"}
+    rows = [said.features["final"][:, :, i : i + 2, j : j + 2] for i in (0, 2) for j in (0, 2)]
+    expected = torch.stack([swin.model.forward_head(part.permute(0, 2, 3, 1)) for part in rows], dim=1)
+    torch.testing.assert_close(local_logits(teacher, "final", [1, 2])[1], expected)
+    torch.testing.assert_close(local_logits(teacher, "final", [1, 2])[0][:, 0], said.logits)
+    without = {name: maps for name, maps in cached.items() if name != "final"}
+    with pytest.raises(ConfigError, match=r"is 'final'.*\n.*signals.features.blocks"):
+        build_objective(
+            "sdd", {}, student.shapes(), replace(teacher, features=without).shapes(), Context(6, CLASSES, LABELS)
+        )
 
 
 def test_what_cannot_have_local_logits_is_refused_with_the_reason():

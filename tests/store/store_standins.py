@@ -93,6 +93,7 @@ class TinyNetwork(nn.Module):
             "logits": (5,),
         }
         self.linear = True
+        self.linear_final = False
         self.batches: list[int] = []
         self._kept: Sequence[str] = ("block1", "block2")
 

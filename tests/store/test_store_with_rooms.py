@@ -16,7 +16,16 @@ from pipeline.data import DataConfig, Item, PackedDataset, Samples, pack, select
 from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store import TeacherCache, cache_teacher, data_identity, verify_files, views_identity
+from pipeline.store import (
+    TeacherCache,
+    cache_teacher,
+    data_identity,
+    describe,
+    expected_plan,
+    summary_text,
+    verify_files,
+    views_identity,
+)
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
 
 SIGNALS = SignalsConfig(features=FeaturesConfig(blocks=2, grid=4))
@@ -119,3 +128,32 @@ def test_bfloat16_is_another_cache_and_the_same_bytes_each_time(tmp_path: Path) 
         assert torch.equal(first.features[tap], second.features[tap])
         assert not torch.equal(first.features[tap], third.features[tap])
     torch.testing.assert_close(first.logits, third.logits, rtol=0.1, atol=0.1)
+
+
+def test_the_cache_knows_that_its_head_reads_final(tmp_path: Path) -> None:
+    samples = packed(tmp_path, differing=False)
+    views = build_views(ViewsConfig.model_validate({"count": 1, "operations": [{"name": "pad-crop"}]}), (32, 32))
+    options = {
+        "img_size": 32,
+        "patch_size": 4,
+        "window_size": 4,
+        "embed_dim": 12,
+        "depths": [1, 1],
+        "num_heads": [1, 2],
+    }
+    swin = build_network("swin_tiny_patch4_window7_224", 10, input_size=32, options=options, seed=0)
+    torch.nn.init.normal_(swin.model.get_classifier().weight, std=0.1)
+    signals = SignalsConfig.model_validate({"features": {"blocks": ["final"], "grid": 2, "encoding": "float32"}})
+    numbers = {"samples": 20, "views": 1, "parameters": len(views.parameter_names), "micro_batch": 8}
+    cache = TeacherCache.open(
+        cache_teacher(
+            swin, samples, views, signals, target=tmp_path / "c.zarr", precision="float32", micro_batch=8, device="cpu"
+        )
+    )
+    assert cache.manifest.plan == expected_plan(swin, signals, **numbers)
+    head, said = cache.head, cache.read(0, np.arange(20))
+    assert head is not None
+    assert (head.linear, head.linear_final) == (False, True)
+    assert (cache.shapes.linear, cache.shapes.linear_final) == (False, True)
+    torch.testing.assert_close(head(said.features["final"].mean((2, 3))), said.logits.float(), rtol=1e-3, atol=1e-3)
+    assert "head 10 x 24, linear on the mean of final" in summary_text(describe(cache.path)[0])
