@@ -15,8 +15,9 @@ from pipeline.errors import DataError
 from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
 from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult
 from pipeline.files import write_atomic
-from pipeline.models import NetworkConfig, TeacherConfig
+from pipeline.models import Network, Reused, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
+from pipeline.models.reused import as_trained
 from pipeline.progress import Lines
 from pipeline.store import StoreConfig
 from stages.cache_config import Caches
@@ -85,28 +86,28 @@ class Judge:
         self.shape = (channels, height, width)
         answers = (inputs.store, inputs.caches, inputs.teacher, self.classes)
         self.reference = reference("evaluation", *answers, self.samples, self.views)
-        self._rates: dict[str, float] = {}
+        self._rates: dict[tuple[str, int], float] = {}
 
-    def measured(self, name: str, config: NetworkConfig, logits: Tensor | None = None) -> dict[str, Any]:
-        """Metrics and cost of a network, or of logits that it is known to give. The rate is measured per name."""
-        network, device = build(config, self.classes), choose_device()
+    def measured(self, name: str, network: Network | Reused, logits: Tensor | None = None) -> dict[str, Any]:
+        """Metrics and cost of a network, or of logits that it is known to give. One rate for a name and its MACs."""
         cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
+        key, device = (name, cost["macs"]), choose_device()
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if logits is None:
             logits = predict(network, self.samples, self.views, device=device, batch_size=BATCH)
-        if name not in self._rates:
+        if key not in self._rates:
             precision = choose_precision("auto", device)
             rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)
-            self._rates[name] = rate.median
+            self._rates[key] = rate.median
         metrics = measure(logits, self.labels, self.reference.logits if self.reference else None)
-        return {"metrics": metrics, **cost, "images_per_second": self._rates[name]}
+        return {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
 
     def student(self, folder: Path) -> StudentResult:
         """The student in a folder."""
         run = RunMetrics.read(folder / "metrics.json")
         config = trained_network(folder, run.student).model_copy(update={"weights": folder / "student.safetensors"})
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
-        return StudentResult(**facts, **self.measured(run.student, config))
+        return StudentResult(**facts, **self.measured(run.student, as_trained(build(config, self.classes), folder)))
 
     def teacher(self) -> TeacherResult | None:
         """The teacher, by its cached answers; its cost where its weights are on this machine. Or the ensemble."""
@@ -115,5 +116,5 @@ class Judge:
             return None
         logits, name = self.reference.logits, self.reference.name
         if name == config.model and isinstance(config.weights, Path) and config.weights.exists():
-            return TeacherResult(model=name, **self.measured("the teacher", config, logits))
+            return TeacherResult(model=name, **self.measured("the teacher", build(config, self.classes), logits))
         return TeacherResult(model=name, metrics=measure(logits, self.labels, logits))

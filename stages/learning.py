@@ -17,7 +17,7 @@ from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
 from pipeline.evaluation import measure, parameters, predict
 from pipeline.files import write_atomic
-from pipeline.models import Network
+from pipeline.models import Network, Reused
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
@@ -82,17 +82,17 @@ class Scorer:
     config: TrainConfig
     teacher: Tensor | None = None
 
-    def logits(self, network: Network) -> Tensor:
+    def logits(self, network: Network | Reused) -> Tensor:
         """[N, K]."""
         device = choose_device(self.config.device)
         precision = choose_precision(self.config.precision, device)
         return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=BATCH)
 
-    def top1(self, network: Network) -> float:
+    def top1(self, network: Network | Reused) -> float:
         """Accuracy in [0, 1]."""
         return measure(self.logits(network), self.labels).top1
 
-    def everything(self, network: Network) -> dict[str, Any]:
+    def everything(self, network: Network | Reused) -> dict[str, Any]:
         """All metrics, those against the teacher included."""
         return measure(self.logits(network), self.labels, self.teacher).to_json()
 

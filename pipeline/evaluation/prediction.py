@@ -15,14 +15,14 @@ from pipeline.views import sizes_of
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
-    from pipeline.models import Network
+    from pipeline.models import Network, Reused
     from pipeline.views import Views
 
 Precision = Literal["bfloat16", "float32"]
 
 
 def predict(
-    network: Network,
+    network: Network | Reused,
     samples: Samples,
     views: Views,
     *,

@@ -104,6 +104,17 @@ class Network(nn.Module):
         head = LinearHead(weight, bias, self.linear, self.linear_final)
         return Signals(logits, embedding, features, head, local=self.place_logits if self.local else None)
 
+    def map_of(self, images: Tensor, tap: str) -> Tensor:
+        """The map [B, C, H, W] of a block alone, kept or not, of images as in `forward`; the head does not run."""
+        (found,) = self.model.forward_intermediates(
+            self._normalised(images),
+            indices=[self._anatomy.blocks[self._maps.index(tap)]],
+            output_fmt="NCHW",
+            intermediates_only=True,
+        )
+        result: Tensor = found
+        return result
+
     def place_logits(self, vectors: Tensor) -> Tensor:
         """What the network says of single places of `final`, or of means of several: [M, C] to logits [M, K].
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
@@ -61,6 +61,15 @@ def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
             got=str(error),
             fix="copy or download it again",
         ) from None
+
+
+def load_metadata(path: Path) -> dict[str, str]:
+    """The texts in the header of a safetensors file, none if it is of another kind."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError:
+        return {}
 
 
 def _load_torch(path: Path) -> Any:
@@ -145,7 +154,10 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
     return f"sha256:{hasher.hexdigest()}"
 
 
-def save_weights(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write a state dict as safetensors, atomically."""
+def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write a state dict as safetensors, atomically.
+
+    metadata: of one entry, since several would be written in any order, and the bytes with them.
+    """
     plain = {name: _plain(tensor) for name, tensor in state.items()}
-    write_atomic(path, safetensors.torch.save(plain, metadata={"format": "pt"}))
+    write_atomic(path, safetensors.torch.save(plain, metadata=dict(metadata or {"format": "pt"})))

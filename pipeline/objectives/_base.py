@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import ValidationError
@@ -15,6 +15,9 @@ from pipeline import plugins
 from pipeline.config import problems_of
 from pipeline.errors import ConfigError, Problem
 from pipeline.signals import Signals, SignalShapes
+
+if TYPE_CHECKING:
+    from pipeline.models.reused import Projector
 
 PACKAGE = "pipeline.objectives"
 CACHE_IT = "add it to `signals` in the configuration and run `pipeline cache-teacher` again"
@@ -84,6 +87,12 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Named scalar terms, each a mean over the batch; their sum is the objective's value."""
+
+    def kept(self) -> Projector | None:
+        """What the student keeps of it at inference: a projection behind which the teacher's classifier stands in for
+        the student's own. Both are scored and exported with the student, whatever else its own classifier learned.
+        """
+        return None
 
     __call__: Callable[..., dict[str, Tensor]]
 

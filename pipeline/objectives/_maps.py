@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pipeline.errors import ConfigError, Problem
+from pipeline.models.cell_norm import CellNorm as CellNorm
 from pipeline.objectives._base import BlockPair, pair_blocks
 from pipeline.objectives._precision import precise
 from pipeline.signals import SignalShapes, lowpass
@@ -65,22 +64,6 @@ def pair_maps(
     if problems:
         raise ConfigError(problems)
     return pairs
-
-
-class CellNorm(_BatchNorm):
-    """Batch normalisation over samples and cells, [B, C, ...].
-
-    A single value of a channel has no variance: it is normalised by the running statistics.
-    """
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
-        pass
-
-    def forward(self, x: Tensor) -> Tensor:
-        """In the precision of x."""
-        if x.numel() > x.shape[1]:
-            return super().forward(x)
-        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class Connector(nn.Module):

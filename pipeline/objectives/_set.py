@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -14,6 +14,9 @@ from pipeline.config import Name, Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective, Terms, build_objective, check_options
 from pipeline.signals import Signals, SignalShapes
+
+if TYPE_CHECKING:
+    from pipeline.models.reused import Projector
 
 RESERVED = ("name", "weight", "label", "schedule", "learning_rate")
 
@@ -108,7 +111,8 @@ ObjectivesConfig = dict[Name, tuple[ObjectiveEntry, ...]]
 class ObjectiveSet(nn.Module):
     """Several objectives and their weights; its value is their weighted sum.
 
-    Raises ConfigError, for all entries at once, as `build_objective` does.
+    Raises ConfigError, for all entries at once, as `build_objective` does, and if two of them would stand in for the
+    student's classifier.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class ObjectiveSet(nn.Module):
         self.entries = tuple(entries)
         self.members = nn.ModuleList()
         problems: list[Problem] = []
+        keeping: list[str] = []
         if not entries:
             problems.append(Problem(f"objectives.{name}", "is empty", fix="name at least one objective"))
         labels = [entry.label for entry in entries]
@@ -137,6 +142,10 @@ class ObjectiveSet(nn.Module):
                 problems += error.problems
             else:
                 self.members.append(member)
+                keeping += [entry.label] if member.kept() is not None else []
+        if len(keeping) > 1:
+            what = f"{' and '.join(keeping)} would each stand in for the student's classifier, and it has one"
+            problems.append(Problem(f"objectives.{name}", what, fix="leave all but one of them out"))
         if problems:
             raise ConfigError(problems)
 
@@ -150,6 +159,11 @@ class ObjectiveSet(nn.Module):
             labels=any(needs.labels for needs in every),
             views=max((needs.views for needs in every), default=1),
         )
+
+    def kept(self) -> Projector | None:
+        """What the student keeps at inference, as one of the objectives says, or None."""
+        every = (member.kept() for member in self.members if isinstance(member, Objective))
+        return next((projector for projector in every if projector is not None), None)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> Terms:
         """The weighted total, and every term by `label/term`, unweighted."""

@@ -8,7 +8,9 @@ cells, f_t the teacher's embedding, which its classifier reads:
     L = mean over b, d of (g_d(b) - f_t,d(b))²,   at inference z = W_t g + b_t
 
 The student is trained by L alone (recipe: weight 1, no hard labels, no KD), and its own classifier not at all: what is
-to be scored and exported is r with the teacher's classifier behind it, `SimKD.inference`.
+scored and exported is r with the teacher's classifier behind it (`pipeline.models.reused`, in the student's folder
+`head.safetensors`). Other objectives may be in the set: those on logits teach the student's own classifier, and by it
+the maps that r reads, but neither is it scored.
 
 Approximate: the paper's L compares maps place by place, r(F_s) with F_t; here it compares their means, which are all
 that the classifier sees. `target: map` compares maps, r(F_s) low-passed to the grid of the cached ones: fewer places
@@ -20,17 +22,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
+from pipeline.models.reused import Projector
 from pipeline.objectives._base import Batch, Context, Needs, Objective, pair_blocks
-from pipeline.objectives._maps import CellNorm, common_grid, on_one_grid
+from pipeline.objectives._maps import common_grid, on_one_grid
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import deepest_map, teacher_embedding
-from pipeline.signals import LinearHead, Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes
 
 
 class Options(Section):
@@ -42,20 +44,6 @@ class Options(Section):
     factor: int = Field(2, gt=0)
     target: Literal["embedding", "map"] = "embedding"
     rectify: bool = True
-
-
-class Layer(nn.Module):
-    """A convolution in the student's precision, batch normalisation in at least float32, and perhaps a rectifier."""
-
-    def __init__(self, channels: int, width: int, size: int, rectify: bool = True) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
-        self.norm, self.rectify = CellNorm(width), rectify
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, width, H, W]."""
-        result: Tensor = self.norm(precise(self.convolution(maps)))
-        return result.relu() if self.rectify else result
 
 
 def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
@@ -70,9 +58,7 @@ class SimKD(Objective):
         super().__init__()
         (self.block, self.target), self.low_pass = blocks, low_pass
         narrow = max(1, width // options.factor)
-        self.projector = nn.Sequential(
-            Layer(channels, narrow, 1), Layer(narrow, narrow, 3), Layer(narrow, width, 1, options.rectify)
-        )
+        self.projector = Projector(self.block, channels, narrow, width, options.rectify)
         compared = f"features/{self.target}" if self.target else "embedding"
         self.needs = Needs(teacher=frozenset({compared, "head"}), student=frozenset({f"features/{self.block}"}))
 
@@ -84,15 +70,9 @@ class SimKD(Objective):
         assert teacher.embedding is not None
         return {"feature": squared_error(projected.mean((2, 3)), teacher.embedding)}
 
-    def inference(self, student: Signals, head: LinearHead) -> Signals:
-        """What the trained student says: of its own only the maps, then the projection and the teacher's classifier.
-
-        head: the teacher's. In evaluation mode a sample's answer does not depend on its batch.
-        """
-        embedding = self.projector(student.features[self.block]).mean((2, 3))
-        with torch.autocast(embedding.device.type, enabled=False):
-            logits = head(embedding)
-        return Signals(logits, embedding, student.features, LinearHead(head.weight, head.bias, linear=False))
+    def kept(self) -> Projector:
+        """The projection."""
+        return self.projector
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

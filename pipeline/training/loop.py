@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,8 +12,9 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from pipeline.models import Network
+from pipeline.models import Network, Reused
 from pipeline.models.device import choose_device, choose_precision
+from pipeline.models.reused import Projector, ReusedHead
 from pipeline.objectives import Batch, ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
@@ -28,7 +28,7 @@ from pipeline.training.optimisation import build_optimizer, build_scheduler
 class Run:
     """A finished run. seconds: of training alone, over all sessions; images_per_second: over the same time."""
 
-    network: Network
+    network: Network | Reused
     history: History
     seconds: float
     images_per_second: float
@@ -52,7 +52,8 @@ class Trainer:
         )
         self.optimizer = build_optimizer(network.model, objectives, self.config)
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
-        self.ema = ModelEmaV3(network.model, decay=self.config.ema) if self.config.ema else None
+        self.student = self._student(self.objectives.kept())
+        self.ema = ModelEmaV3(self.student, decay=self.config.ema) if self.config.ema else None
 
     def update(self, step: Step) -> Terms:
         """One optimiser step. Raises TrainingError before it if the loss is not finite."""
@@ -76,16 +77,21 @@ class Trainer:
         self.optimizer.step()
         self.scheduler.step_update(step.index + 1)
         if self.ema is not None:
-            self.ema.update(self.network.model, step.index)
+            self.ema.update(self.student, step.index)
         return value
 
-    def result(self) -> Network:
-        """The network to score and save: with averaged weights if there are any."""
-        if self.ema is None:
+    def _student(self, kept: Projector | None) -> Network | Reused:
+        """What is scored and saved: the network, with what it keeps of its objectives."""
+        if kept is None:
             return self.network
-        averaged: Network = copy(self.network)
-        averaged._modules = {**self.network._modules, "model": self.ema.module}
-        return averaged
+        if self.head is None:
+            raise TrainingError("an objective has the student reuse the teacher's classifier, and there is none")
+        return Reused(self.network, ReusedHead(kept, self.head))
+
+    def result(self) -> Network | Reused:
+        """The student to score and save: with averaged weights if there are any."""
+        averaged: Network | Reused | None = self.ema.module if self.ema is not None else None
+        return self.student if averaged is None else averaged
 
     def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
         """The state after `epoch` epochs."""
@@ -111,7 +117,7 @@ def train(
     folder: Path | None,
     progress: Progress,
     head: LinearHead | None = None,
-    score: Callable[[Network], float] | None = None,
+    score: Callable[[Network | Reused], float] | None = None,
     name: str = "training",
 ) -> Run:
     """Minimise the objectives over all steps, from the folder's checkpoint if it holds one.

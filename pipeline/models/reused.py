@@ -1,0 +1,133 @@
+"""Students that end in their teacher's classifier: a learned projection of a map, and that classifier (SimKD)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ModelError
+from pipeline.models.cell_norm import CellNorm
+from pipeline.models.network import Network
+from pipeline.models.weights import fit_weights, load_metadata, load_weights, save_weights
+from pipeline.signals import LinearHead, Signals
+from pipeline.untrusted import parse_json
+
+BESIDE = "head.safetensors"
+"""The file of projection and classifier, beside that of the network."""
+
+
+class Layer(nn.Module):
+    """A convolution in the student's precision, batch normalisation in that of the weights, and perhaps a rectifier."""
+
+    def __init__(self, channels: int, width: int, size: int, rectify: bool = True) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
+        self.norm, self.rectify = CellNorm(width), rectify
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """[B, C, H, W] to [B, width, H, W]."""
+        result: Tensor = self.norm(self.convolution(maps).to(self.convolution.weight.dtype))
+        return result.relu() if self.rectify else result
+
+
+class Projector(nn.Sequential):
+    """Maps [B, C, h, w] of a student's `block` to [B, D, h, w]: convolutions 1 x 1 to `narrow`, 3 x 3, and 1 x 1 to D.
+
+    channels: C. width: D. rectify: whether the last of them is rectified, as the others are.
+    """
+
+    def __init__(self, block: str, channels: int, narrow: int, width: int, rectify: bool = True) -> None:
+        super().__init__(Layer(channels, narrow, 1), Layer(narrow, narrow, 3), Layer(narrow, width, 1, rectify))
+        self.block, self.channels, self.rectify = block, channels, rectify
+
+
+class ReusedHead(nn.Module):
+    """What a student keeps of its training at inference: the projection, and the teacher's classifier, W_t and b_t."""
+
+    def __init__(self, projector: Projector, head: LinearHead) -> None:
+        super().__init__()
+        self.projector = projector
+        fixed = {"weight": head.weight, "bias": head.bias}
+        self.classifier = nn.ParameterDict({k: nn.Parameter(v.detach(), False) for k, v in fixed.items()})
+
+    def forward(self, maps: Tensor) -> Signals:
+        """z = W_t g + b_t, g the mean over cells of what the maps [B, C, h, w] of the block are projected to.
+
+        The embedding is g; the classifier runs in at least float32, even under autocast.
+        """
+        embedding = self.projector(maps).mean((2, 3))
+        head = LinearHead(self.classifier["weight"], self.classifier["bias"], linear=False)
+        with torch.autocast(embedding.device.type, enabled=False):
+            logits = head(embedding)
+        return Signals(logits, embedding, {self.projector.block: maps}, head)
+
+    def save(self, path: Path) -> None:
+        """Write weights as safetensors, atomically; what they do not tell is in the file's metadata."""
+        facts = {"block": self.projector.block, "rectify": self.projector.rectify}
+        save_weights(path, self.state_dict(), {"reused": json.dumps(facts)})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """What `save` wrote. Raises ModelError for any other file."""
+        weights = load_weights(path)
+        try:
+            facts = parse_json(load_metadata(path)["reused"].encode())
+            narrow, channels = weights["projector.0.convolution.weight"].shape[:2]
+            classes, width = weights["classifier.weight"].shape
+            projector = Projector(str(facts["block"]), channels, narrow, width, facts["rectify"] is True)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                "the file does not hold what stands in for a student's head",
+                where=path,
+                got=f"{type(error).__name__}: {error}",
+                fix="train the student again with --replace",
+            ) from None
+        head = cls(projector, LinearHead(torch.zeros(classes, width), torch.zeros(classes)))
+        fit_weights(head, weights, path)
+        return head
+
+
+class Reused(nn.Module):
+    """A network whose answers are those of a `ReusedHead`: uint8 images in, `Signals` out.
+
+    Network and head are shared, not copied. The network's own classifier stays where it is, and in the network's file,
+    but has no part in any answer. Raises ModelError for the head of another network.
+    """
+
+    def __init__(self, network: Network, head: ReusedHead) -> None:
+        super().__init__()
+        block, channels = head.projector.block, head.projector.channels
+        if network.taps.get(block, ())[:1] != (channels,):
+            shapes = ", ".join(f"{tap} {list(shape)}" for tap, shape in network.taps.items() if len(shape) == 3)
+            what = f"{network.name} has no map for the projection before the teacher's classifier"
+            raise ModelError(what, expected=f"{block} with {channels} channels", got=shapes)
+        self.network, self.head = network, head
+
+    def forward(self, images: Tensor) -> Signals:
+        """What the head says of uint8 images [B, 3 or 1, H, W], prepared as the network does."""
+        said: Signals = self.head(self.network.map_of(images, self.head.projector.block))
+        return said
+
+    def named_parameters(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, nn.Parameter]]:
+        """All but those of the network's own classifier, so that what is counted is what is used."""
+        idle = {id(parameter) for parameter in self.network.model.get_classifier().parameters()}
+        every = super().named_parameters(prefix, recurse, remove_duplicate)
+        return ((name, parameter) for name, parameter in every if id(parameter) not in idle)
+
+    def save(self, path: Path) -> None:
+        """Write the network's weights to the file, as `Network.save` does, and the head's to `BESIDE` it."""
+        self.network.save(path)
+        self.head.save(path.with_name(BESIDE))
+
+
+def as_trained(network: Network, folder: Path) -> Network | Reused:
+    """The network with the head that its folder holds, or as it is."""
+    path = folder / BESIDE
+    return Reused(network, ReusedHead.load(path)) if path.exists() else network
