@@ -88,11 +88,16 @@ class Bucket:
         return f"s3://{self.name}/{key}"
 
     def sizes(self, prefix: str = "") -> dict[str, int]:
-        query = urllib.parse.urlencode({"list-type": 2, "prefix": prefix})
-        tree = ElementTree.fromstring(self.server.open("GET", f"{self.name}?{query}"))
-        assert tree.findtext("{*}IsTruncated") == "false"
-        found = {e.findtext("{*}Key"): e.findtext("{*}Size") for e in tree.iter() if e.tag.endswith("}Contents")}
-        return {str(key): int(size or 0) for key, size in found.items()}
+        """Of all objects whose keys begin so; the server lists a thousand at a time."""
+        found: dict[str, int] = {}
+        query = {"list-type": "2", "prefix": prefix}
+        while True:
+            tree = ElementTree.fromstring(self.server.open("GET", f"{self.name}?{urllib.parse.urlencode(query)}"))
+            for entry in (each for each in tree.iter() if each.tag.endswith("}Contents")):
+                found[str(entry.findtext("{*}Key"))] = int(entry.findtext("{*}Size") or 0)
+            if tree.findtext("{*}IsTruncated") == "false":
+                return found
+            query["continuation-token"] = str(tree.findtext("{*}NextContinuationToken"))
 
     def __getitem__(self, key: str) -> bytes:
         return self.server.open("GET", f"{self.name}/{urllib.parse.quote(key)}")
