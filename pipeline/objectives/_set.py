@@ -24,29 +24,37 @@ RESERVED = ("name", "weight", "label", "schedule", "learning_rate")
 class Schedule(Section):
     """How an objective's weight moves with progress, the fraction of training done.
 
-    Linear from 0 over `warmup`; then constant, or, with `decay: cosine`, half a cosine from 1 at the end of the warm-up
-    down to 0 at `off_after`; 0 from there on. Twenty of 240 epochs are a warm-up of 0.083; off in the last 10 of
-    250 is `off_after: 0.96`.
+    0 up to `on_after`; from there linear from 0 over `warmup`; then constant, or, with `decay: cosine`, half a cosine
+    from 1 at the end of the warm-up down to 0 at `off_after`; 0 from there on. Twenty of 240 epochs are a warm-up of
+    0.083; off in the last 10 of 250 is `off_after: 0.96`; on in the second half is `on_after: 0.5`.
     """
 
+    on_after: float = Field(0.0, ge=0, lt=1)
     warmup: float = Field(0.0, ge=0, le=1)
     off_after: float = Field(1.0, gt=0, le=1)
     decay: Literal["none", "cosine"] = "none"
 
     @model_validator(mode="after")
     def _warm_before_off(self) -> Self:
-        if self.warmup >= self.off_after and self.warmup > 0:
+        if self.on_after >= self.off_after:
+            raise ValueError("on_after must be before off_after: the weight would always be 0")
+        if self._full >= self.off_after and self.warmup > 0:
             raise ValueError("warmup must end before off_after: the full weight would never be reached")
         return self
 
+    @property
+    def _full(self) -> float:
+        """The progress at which the warm-up ends."""
+        return self.on_after + self.warmup
+
     def factor(self, progress: float) -> float:
         """The factor in [0, 1] at a progress in [0, 1]."""
-        if progress >= self.off_after and self.off_after < 1:
+        if progress < self.on_after or (self.off_after <= progress and self.off_after < 1):
             return 0.0
-        if progress < self.warmup:
-            return progress / self.warmup
+        if progress < self._full:
+            return (progress - self.on_after) / self.warmup
         if self.decay == "cosine":
-            return (1 + math.cos(math.pi * (progress - self.warmup) / (self.off_after - self.warmup))) / 2
+            return (1 + math.cos(math.pi * (progress - self._full) / (self.off_after - self._full))) / 2
         return 1.0
 
 

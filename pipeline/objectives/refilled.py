@@ -12,8 +12,8 @@ student has farther away than p by no more than 0.2; Be is a yes-or-no distribut
     C = (1/B) Σ_b KL( softmax_c(<f_t(b), e_c> / τ₂) ‖ softmax_c(z_s,c(b) / τ₂) ),   τ₂ = 2, no factor τ₂²
 
 L = 1000 R up to `relation_share` of the training, half of it as in the code, and 100 C from there on. Recipe: weight 1
-beside hard labels, which in the code are learned from in the second half only. The teacher's own classes do not enter:
-it may know others than the student. Widths may differ. Exact from a cache.
+beside hard labels from then on (`schedule: {on_after: 0.5}`, theirs). The teacher's own classes do not enter: it may
+know others than the student. Widths may differ. Exact from a cache.
 
 `tuples: true` is a variant of the code: divergences of softmaxes over the distances of an anchor to p and to all its n
 at once, a mean over pairs (a, p). Deviations: the code puts both outcomes of Be into rows of their own, under a mean

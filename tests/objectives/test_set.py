@@ -24,6 +24,22 @@ def test_off_in_the_last_epochs():
     assert factors(off_after=0.75) == [1, 1, 1, 1, 1, 1, 0, 0, 0]
 
 
+def test_on_in_the_last_epochs():
+    assert factors(on_after=0.5) == [0, 0, 0, 0, 1, 1, 1, 1, 1]
+    assert factors(on_after=0.25, off_after=0.75) == [0, 0, 1, 1, 1, 1, 0, 0, 0]
+
+
+def test_the_warmup_begins_where_the_weight_is_switched_on():
+    assert factors(on_after=0.25, warmup=0.5) == [0, 0, 0, 0.25, 0.5, 0.75, 1, 1, 1]
+
+
+def test_a_late_schedule_is_an_early_one_moved():
+    """After 3/8 the factors of a schedule of the rest of training, 5/8 of it."""
+    late = factors(on_after=0.375, warmup=0.125, off_after=0.875, decay="cosine")
+    early = Schedule(warmup=1 / 5, off_after=4 / 5, decay="cosine")
+    assert late == pytest.approx([0, 0, 0, *(early.factor(step / 5) for step in range(6))], abs=1e-12)
+
+
 def test_cosine_falls_to_zero_at_the_end():
     half = (1 + math.sqrt(0.5)) / 2
     assert factors(decay="cosine")[::2] == pytest.approx([1, half, 0.5, 1 - half, 0], abs=1e-12)
@@ -37,3 +53,14 @@ def test_cosine_starts_where_the_warmup_ends_and_ends_where_it_is_off():
 def test_a_weight_that_never_gets_there_is_refused():
     with pytest.raises(ValidationError, match="never be reached"):
         Schedule(warmup=0.9, off_after=0.5)
+    with pytest.raises(ValidationError, match="never be reached"):
+        Schedule(on_after=0.5, warmup=0.5)
+    Schedule(on_after=0.5, warmup=0.4)
+
+
+@pytest.mark.parametrize("on_after", [0.5, 0.75])
+def test_a_weight_that_is_always_off_is_refused(on_after: float):
+    with pytest.raises(ValidationError, match="on_after must be before off_after"):
+        Schedule(on_after=on_after, off_after=0.5)
+    with pytest.raises(ValidationError, match="on_after"):
+        Schedule(on_after=1.0)

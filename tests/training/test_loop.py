@@ -269,6 +269,17 @@ def test_an_objective_that_is_off_by_schedule_costs_nothing(road: Path):
     assert [bool(line[column]) for line in lines[1:]] == [True, True, False, False]
 
 
+def test_an_objective_that_begins_late_costs_nothing_before(road: Path):
+    """REFILLED's recipe: hard labels in the second half only."""
+    student = network()
+    chosen = objectives(student, {**HARD, "schedule": {"on_after": 0.5}}, KD)
+    result = train(student, chosen, steps(road, epochs=4), seed=0, folder=None, progress=Silent())
+    assert ["hard-label/cross-entropy" in row for row in result.history.rows] == [False, False, True, True]
+    for row in result.history.rows:
+        late = row.get("hard-label/cross-entropy", 0.0) * chosen.entries[0].weight
+        assert row["loss"] == pytest.approx(late + row["kd/kl"] * chosen.entries[1].weight, rel=1e-5)
+
+
 def test_a_term_that_is_switched_off_within_an_epoch_keeps_its_mean(road: Path):
     # The contrast is about 2.5 in every step; averaged over the steps that it was not part of, it would drop.
     entries = (HARD, {**LFCC, "schedule": {"off_after": 0.5}})
