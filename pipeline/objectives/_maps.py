@@ -58,8 +58,12 @@ def pair_maps(
             what = f"the maps of {pair.student} and the teacher's {pair.teacher} have other proportions"
             problems.append(Problem(f"{key}.blocks", what, got=got, fix=f"leave {pair.teacher} out"))
         elif grid[0] * grid[1] < cells:
-            what = f"compares {cells} places of a map or more, and {pair.teacher} has {grid[0]} x {grid[1]} here"
-            fix = "cache a finer `signals.features.grid`, or name other `blocks`"
+            height, width = sizes[0]
+            if height * width < cells:  # no finer grid of the teacher's helps
+                which, fix = f"the student's {pair.student}", "name other `blocks`"
+            else:
+                which, fix = pair.teacher, "cache a finer `signals.features.grid`, or name other `blocks`"
+            what = f"compares {cells} places of a map or more, and {which} has {grid[0]} x {grid[1]} here"
             problems.append(Problem(f"{key}.blocks", what, fix=fix))
     if problems:
         raise ConfigError(problems)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from objectives.maps import CONTEXT, network, rows
 
 from pipeline import plugins
+from pipeline.errors import ConfigError
 from pipeline.models import build_network
 from pipeline.objectives import build_objective
 from pipeline.objectives._maps import CellNorm, common_grid, on_one_grid, pair_maps
@@ -130,6 +131,20 @@ def test_the_deepest_pair_unless_blocks_are_named():
     assert [pair.teacher for pair in pair_maps(shapes, shapes, None, "x", deepest=True)] == ["block2"]
     assert [pair.teacher for pair in pair_maps(shapes, shapes, ("block1",), "x", deepest=True)] == ["block1"]
     assert len(pair_maps(shapes, shapes, None, "x")) == 2
+
+
+@pytest.mark.parametrize("teacher", [1, 4])
+@pytest.mark.parametrize("student", [1, 4])
+def test_a_finer_grid_is_advised_where_it_would_help(student: int, teacher: int):
+    own, theirs = (SignalShapes(3, features={"block1": (4, side, side)}) for side in (student, teacher))
+    if student == teacher == 4:
+        assert len(pair_maps(own, theirs, None, "x", cells=2)) == 1
+        return
+    with pytest.raises(ConfigError) as error:
+        pair_maps(own, theirs, None, "x", cells=2)
+    (problem,) = error.value.problems
+    assert ("finer" in (problem.fix or "")) == (student == 4)
+    assert ("the student's block1 has 1 x 1" in problem.what) == (student == 1)
 
 
 def test_norms_are_torchs_where_there_is_a_variance():
