@@ -11,11 +11,13 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.models import Network
 from pipeline.signals import SignalShapes
 from pipeline.store import encodings_identity, expected_plan
-from stages.bound_students import bind_networks, bind_objectives, bind_training, optimise
+from stages.bound_students import bind_networks, bind_training, optimise
 from stages.draft import Draft, collected
 from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
 from stages.parts import Data, build, evaluated_split, one_view, views_of
+from stages.requirements import MissingSignalsError, Requirements
+from stages.serving import required
 
 SOME_CLASSES = 10
 """Stands for their number as long as there is no packed data set."""
@@ -23,16 +25,23 @@ SOME_CLASSES = 10
 
 @dataclass(frozen=True)
 class Bound:
-    """An experiment that fits together. data: None if it is not packed yet."""
+    """An experiment that fits together.
+
+    data: None if it is not packed yet. requirements: of the students; None without data, students or objectives.
+    """
 
     experiment: Experiment
     data: Data | None
     teacher: Network
     students: dict[str, Network]
+    requirements: Requirements | None
 
 
 def bind_experiment(source: Source) -> Bound:
-    """Raises ConfigError with all problems: of every section, and of those that are valid with each other."""
+    """Raises ConfigError with all problems: of every section, and of those that are valid with each other.
+
+    MissingSignalsError if other signals would do.
+    """
     raw = source.raw()
     valid, problems = bind_each(raw, Experiment, SECTIONS)
     draft = Draft.of(valid)
@@ -40,15 +49,18 @@ def bind_experiment(source: Source) -> Bound:
     teacher, shapes = _teacher(draft, data, problems)
     students: dict[str, Network] = {}
     per_step: dict[str, int] = {}
+    needs: Requirements | None = None
     with collected(problems):
         students = bind_networks(draft, data.classes if data else SOME_CLASSES, problems)
         per_step = bind_training(draft, students, problems)
     with collected(problems):
-        if data and shapes:
-            bind_objectives(draft, data, students, per_step, shapes, problems)
+        if data and teacher and shapes:
+            needs = required(draft, data, teacher, students, per_step, shapes, problems)
+    if needs and needs.missing:
+        raise MissingSignalsError(in_order(problems, raw), source.file, needs)
     if problems or teacher is None:
         raise ConfigError(in_order(problems, raw), source.file)
-    return Bound(draft, data, teacher, students)
+    return Bound(draft, data, teacher, students, needs)
 
 
 def _data(draft: Draft, problems: list[Problem]) -> Data | None:

@@ -49,13 +49,19 @@ def bind_objectives(
     per_step: dict[str, int],
     teacher: SignalShapes,
     problems: list[Problem],
-) -> None:
-    """Bind every student to every objective set. per_step: no objective is refused for views where it is unknown."""
+) -> dict[tuple[str, str], frozenset[str]]:
+    """Bind every student to every objective set; the teacher's signals that are read, by both names.
+
+    per_step: no objective is refused for views where it is unknown.
+    """
+    needs = {}
     for name, network in students.items():
         views = per_step.get(name, sys.maxsize)
         for objectives, entries in draft.objectives.items():
             with collected(problems, note=f" (student {name})"):
-                objective_set(objectives, entries, shapes_of(network), teacher, data, 0, views_per_step=views)
+                bound = objective_set(objectives, entries, shapes_of(network), teacher, data, 0, views_per_step=views)
+                needs[name, objectives] = bound.needs.teacher
+    return needs
 
 
 def optimise(network: Network, training: TrainConfig, key: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
 
 from pipeline.errors import CacheError
 from pipeline.progress import size
@@ -14,7 +12,8 @@ from stages.disks import DvcCache
 from stages.experiment import Experiment
 from stages.inputs import Source
 from stages.parts import Data
-from stages.plan import Plan
+from stages.plan import Plan, table
+from stages.requirements import MissingSignalsError
 from stages.teachers import open_caches, put_together
 
 MANY_FILES = 10_000
@@ -22,7 +21,12 @@ MANY_FILES = 10_000
 
 def run(source: Source, *, as_json: bool) -> None:
     """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it."""
-    bound = bind_experiment(source)
+    try:
+        bound = bind_experiment(source)
+    except MissingSignalsError as error:
+        if as_json:
+            print(json.dumps({"packed": True, "requirements": error.requirements.facts()}, indent=2))
+        raise
     if bound.data is None and as_json:
         print(json.dumps({"packed": False}))
         return
@@ -35,7 +39,8 @@ def run(source: Source, *, as_json: bool) -> None:
     dvc = DvcCache.find()
     plan = Plan.of(bound, bound.data, dvc)
     if as_json:
-        print(json.dumps(plan.facts(), indent=2))
+        needs = bound.requirements.facts() if bound.requirements else None
+        print(json.dumps({**plan.facts(), "requirements": needs}, indent=2))
     else:
         print(f"{source.file}: the configuration is valid")
         _show(bound, plan)
@@ -43,17 +48,6 @@ def run(source: Source, *, as_json: bool) -> None:
             print(line)
         _show_disks(plan, dvc)
     _refuse_small_disks(plan)
-
-
-def _table(encodings: dict[str, Any]) -> Iterator[str]:
-    """Bytes per view: a line for every signal and a column for every encoding."""
-    columns = sorted({name for signal in encodings.values() for name in signal["bytes_per_view"]})
-    yield " " * 18 + "".join(f"{name:>11} " for name in columns)
-    for signal, entry in encodings.items():
-        chosen = entry["chosen"] if isinstance(entry["chosen"], str) else entry["chosen"]["name"]
-        amounts = {name: f"{amount:,}" for name, amount in entry["bytes_per_view"].items()}
-        cells = (f"{amounts.get(name, '-'):>11}{'*' if name == chosen else ' '}" for name in columns)
-        yield f"{signal:<18}{''.join(cells)}"
 
 
 def _given_caches(experiment: Experiment, data: Data) -> list[str]:
@@ -74,7 +68,7 @@ def _show(bound: Bound, plan: Plan) -> None:
     print(f"views     {cache.views} per sample, {cache.parameters} stored parameters each")
     print(f"teacher   {network.name}, taps {', '.join(network.taps)}")
     print(f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:")
-    for line in _table(cache.encodings):
+    for line in table(cache.encodings):
         print(f"            {line.rstrip()}")
     print(f"cache     {bound.experiment.store.path}: {size(cache.total_bytes)} in {cache.files:,} files,")
     print(f"          {cache.views * cache.blocks:,} units of work of {cache.rows:,} samples")
@@ -85,6 +79,8 @@ def _show(bound: Bound, plan: Plan) -> None:
     elif cache.files > MANY_FILES:
         print(f"warning: more than {MANY_FILES:,} files make DVC slow; raise store.rows_per_block")
     print(f"students  {plan.runs} runs: {', '.join(bound.students)}")
+    for line in bound.requirements.lines() if bound.requirements else ():
+        print(line)
 
 
 def _show_disks(plan: Plan, dvc: DvcCache | None) -> None:

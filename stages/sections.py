@@ -1,0 +1,46 @@
+"""The `signals` section with fewer signals, and what is kept by it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from pipeline.models import Network
+from pipeline.signals import SignalsConfig
+from pipeline.store import StorePlan, chosen_blocks, expected_plan
+
+Read = Mapping[tuple[str, str], frozenset[str]]
+"""The teacher's signals that are read, by student and objective set."""
+
+
+def kept_of(teacher: Network, signals: SignalsConfig) -> StorePlan:
+    """What is kept of one view of one sample."""
+    return expected_plan(teacher, signals, samples=1, views=1, parameters=0, micro_batch=1)
+
+
+def keeping(teacher: Network, signals: SignalsConfig, names: Collection[str]) -> SignalsConfig:
+    """The section without the signals that are not named; the logits stay, as always."""
+    blocks = tuple(tap for tap in chosen_blocks(list(teacher.taps), signals) if f"features/{tap}" in names)
+    features = signals.features.model_copy(update={"blocks": blocks}) if signals.features and blocks else None
+    extras = tuple(extra for extra in signals.extras if f"extras/{extra.name}" in names)
+    embedding = signals.embedding if "embedding" in names else None
+    return signals.model_copy(update={"embedding": embedding, "features": features, "extras": extras})
+
+
+def least(teacher: Network, signals: SignalsConfig, needs: Read) -> SignalsConfig:
+    """The section without what nobody reads; objectives read of it what they read before, and nothing else."""
+    held = kept_of(teacher, signals).bytes_per_view
+    return keeping(teacher, signals, with_anchors(held, frozenset().union(*needs.values())))
+
+
+def with_anchors(held: Collection[str], read: Collection[str]) -> set[str]:
+    """What is read of the signals held, and of each kind all that is deeper: blocks are paired from the deepest."""
+    wanted = [_place(signal) for signal in read]
+    places = {signal: _place(signal) for signal in held}
+    return {s for s, (kind, depth) in places.items() if any(kind == k and depth >= d for k, d in wanted)}
+
+
+def _place(signal: str) -> tuple[str, int]:
+    """Its kind and depth: ("features", 3), ("extras/attention-map", 3); of no block: ("logits", 0)."""
+    kind, _, tap = signal.rpartition("/")
+    depth = tap.removeprefix("block")
+    return (kind, int(depth)) if depth.isdigit() and depth != tap else (signal, 0)

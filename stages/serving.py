@@ -1,0 +1,98 @@
+"""Finds out what students need of the teacher; where the configured signals do not serve them, those that do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline import plugins
+from pipeline.errors import Problem
+from pipeline.models import Network
+from pipeline.objectives import ObjectiveEntry
+from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
+from pipeline.signals.extra import EXTRAS
+from pipeline.store import StorePlan, chosen_blocks
+from stages.bound_students import bind_objectives
+from stages.draft import Draft
+from stages.parts import Data
+from stages.requirements import Requirements
+from stages.sections import keeping, kept_of, least, with_anchors
+
+
+def required(
+    draft: Draft,
+    data: Data,
+    teacher: Network,
+    students: dict[str, Network],
+    per_step: dict[str, int],
+    shapes: SignalShapes,
+    problems: list[Problem],
+) -> Requirements | None:
+    """Bind every student to every objective set; what they need of the teacher, None if there are none.
+
+    shapes: of what is kept of it. problems: takes what is wrong.
+    """
+    before = len(problems)
+    needs = bind_objectives(draft, data, students, per_step, shapes, problems)
+    if len(problems) > before:
+        return _serving(draft, data, teacher, students, per_step, whole=not before)
+    return Requirements.of(teacher, draft.signals, needs, least(teacher, draft.signals, needs)) if needs else None
+
+
+def _serving(
+    draft: Draft, data: Data, teacher: Network, students: dict[str, Network], per_step: dict[str, int], *, whole: bool
+) -> Requirements:
+    """What all objectives need that some section could serve, and that section.
+
+    Every objective gets the fewest blocks, from the deepest, that it can be built with. whole: nothing else is wrong
+    with the experiment. Else, or if an objective cannot be served, the section leaves nothing out: who knows what that
+    one will need.
+    """
+    each = [(student, name, entry) for student in students for name, s in draft.objectives.items() for entry in s]
+
+    def read(student: str, name: str, entry: ObjectiveEntry, shapes: SignalShapes) -> frozenset[str] | None:
+        """What the objective reads of these signals; None if it cannot be built."""
+        problems: list[Problem] = []
+        alone = draft.model_copy(update={"objectives": {name: (entry,)}})
+        needs = bind_objectives(alone, data, {student: students[student]}, per_step, shapes, problems)
+        return None if problems else needs[student, name]
+
+    offers = _offers(teacher, draft.signals)
+    for one in each:
+        for signals, plan in offers:
+            needs = read(*one, plan.shapes)
+            if needs is not None:
+                served = offers[0][1].bytes_per_view.keys()
+                if more := with_anchors(plan.bytes_per_view, needs) - served:
+                    offers = _offers(teacher, keeping(teacher, signals, served | more))
+                break
+    signals, plan = offers[0]
+    every: dict[tuple[str, str], frozenset[str]] = {}
+    for one in each:
+        student, name, _ = one
+        needs = read(*one, plan.shapes)
+        whole = whole and needs is not None
+        every[student, name] = every.get((student, name), frozenset()) | (needs or frozenset())
+    return Requirements.of(teacher, draft.signals, every, least(teacher, signals, every) if whole else signals)
+
+
+def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StorePlan]]:
+    """The section, and with ever more beside it: the embedding, the deepest block, the next one, and so on.
+
+    With each block every extra signal that can be computed from those offered so far.
+    """
+    taps = list(teacher.taps)
+    blocks = [tap for tap in taps if tap.removeprefix("block").isdigit()]
+    known, kept = {extra.name for extra in signals.extras}, chosen_blocks(taps, signals)
+    offers = [signals]
+    for count in range(len(blocks) + 1):
+        deepest = blocks[len(blocks) - count :]
+        last = {file: max(0, count + 1 - maps_read(file)) for file in plugins.names(EXTRAS)}
+        names = [f"{file}/{tap}" for file, end in last.items() for tap in deepest[:end]]
+        maps = tuple(tap for tap in taps if tap in kept or tap in deepest)
+        more: dict[str, Any] = {
+            "embedding": signals.embedding or EmbeddingConfig(),
+            "extras": (*signals.extras, *(ExtraConfig(name=name) for name in names if name not in known)),
+            "features": (signals.features or FeaturesConfig()).model_copy(update={"blocks": maps}) if maps else None,
+        }
+        offers.append(signals.model_copy(update=more))
+    return [(offer, kept_of(teacher, offer)) for offer in offers]
