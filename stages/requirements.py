@@ -36,9 +36,10 @@ class Requirements:
         superfluous = {signal: size for signal, size in kept.items() if signal not in wanted}
         return cls(needs, section, missing, superfluous)
 
-    def readers(self, signals: Collection[str]) -> list[str]:
-        """The objective sets that read any of the signals; with the students that do, where others do not."""
-        return _names(self.needs, [pair for pair, read in self.needs.items() if read & set(signals)])
+    def readers(self, signal: str) -> str:
+        """The objective sets that read the signal; with the students that do, where others do not."""
+        names = _names(self.needs, [pair for pair, read in self.needs.items() if signal in read])
+        return ", ".join(names) or "shallower blocks are paired from it"
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for programs."""
@@ -78,7 +79,7 @@ class MissingSignalsError(ConfigError):
 
     def __init__(self, problems: Sequence[Problem], source: object, requirements: Requirements) -> None:
         self.requirements = requirements
-        lines = (f"  {signal}: {', '.join(requirements.readers([signal]))}" for signal in requirements.missing)
+        lines = (f"  {signal}: {requirements.readers(signal)}" for signal in requirements.missing)
         what = "\n".join(["lacks what objective sets read of the teacher", *lines])
         fix = f"replace it by this, and run `pipeline cache-teacher` again\n{requirements.section_text()}"
         super().__init__([*problems, Problem("signals", what, fix=fix)], source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import random
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -18,6 +19,7 @@ from pipeline.signals import SignalsConfig
 from stages import check
 from stages.binding import bind_experiment
 from stages.learning import objective_set, shapes_of
+from stages.requirements import MissingSignalsError
 from stages.sections import kept_of, with_anchors
 
 SETS = (
@@ -137,6 +139,9 @@ def test_where_signals_are_missing_the_error_has_the_section_that_serves_all(her
     assert (
         "\n".join(["- signals: lacks what objective sets read of the teacher", *("  " + x for x in lacks)]) in printed
     )
+    with pytest.raises(MissingSignalsError) as error:
+        check.run(source(*bare), as_json=False)
+    assert pickle.loads(pickle.dumps(error.value)).problems == error.value.problems
     assert "objectives.crcd.0: needs the teacher's embedding" in printed  # every problem is there as before
     again, printed = of(SETS, f"signals={json.dumps(section)}")
     assert "the configuration is valid" in printed
@@ -168,6 +173,9 @@ def test_blocks_that_others_are_paired_from_stay(here: Path):
     facts, _ = of("signals.features.blocks=null", shallow)
     assert needs(facts)["at"]["small"] == {"features/block2"}
     assert facts["superfluous"] == {"embedding": 256, "features/block1": 256}
+    facts, printed = of("signals.features=null", shallow)
+    assert set(facts["missing"]) == MAPS
+    assert "  features/block2: at\n  features/block3: shallower blocks are paired from it\n" in printed
     assert with_anchors(["logits", "features/block3", "features/final", "extras/x/block3"], ["features/block2"]) == {
         "features/block3"
     }
