@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 from pipeline import plugins
@@ -78,17 +79,19 @@ def _serving(
 def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StorePlan]]:
     """The section, and with ever more beside it: the embedding, the deepest block, the next one, and so on.
 
-    With each block every extra signal that can be computed from those offered so far.
+    With each block every extra signal that can be computed from those offered so far, and once more with `final`, if
+    the teacher's head reads that.
     """
     taps = list(teacher.taps)
     blocks = [tap for tap in taps if tap.removeprefix("block").isdigit()]
     known, kept = {extra.name for extra in signals.extras}, chosen_blocks(taps, signals)
     offers = [signals]
-    for count in range(len(blocks) + 1):
+    ends = ((), ("final",)) if teacher.linear_final else ((),)
+    for count, end in product(range(len(blocks) + 1), ends):
         deepest = blocks[len(blocks) - count :]
         last = {file: max(0, count + 1 - maps_read(file)) for file in plugins.names(EXTRAS)}
-        names = [f"{file}/{tap}" for file, end in last.items() for tap in deepest[:end]]
-        maps = tuple(tap for tap in taps if tap in kept or tap in deepest)
+        names = [f"{file}/{tap}" for file, most in last.items() for tap in deepest[:most]]
+        maps = tuple(tap for tap in taps if tap in kept or tap in deepest or tap in end)
         more: dict[str, Any] = {
             "embedding": signals.embedding or EmbeddingConfig(),
             "extras": (*signals.extras, *(ExtraConfig(name=name) for name in names if name not in known)),

@@ -156,6 +156,16 @@ def test_a_method_that_needs_several_blocks_gets_them(here: Path):
     assert facts["superfluous"] == {"embedding": 256}
 
 
+def test_a_head_that_reads_final_gets_it(here: Path):
+    options = "{img_size: 8, patch_size: 2, window_size: 2, embed_dim: 12, depths: [1, 1], num_heads: [1, 2]}"
+    swin = f"teacher={{model: swin_tiny_patch4_window7_224, input_size: 8, options: {options}}}"
+    local = "objectives={sdd: [{name: sdd, scales: [1, 2]}]}"
+    facts, printed = of(swin, local, "teacher_training={}", "signals.features={grid: 2}")
+    assert needs(facts) == {"sdd": {"small": {"features/final", "head"}, "vit": {"features/final", "head"}}}
+    assert facts["missing"].keys() == {"features/final"}
+    assert section_in(printed)["features"]["blocks"] == ["final"]
+
+
 def test_nothing_is_left_out_for_the_sake_of_an_objective_that_cannot_be_bound(here: Path):
     wrong = "objectives={lfcc: [{name: lfcc, scales: [1, 4]}], crcd: [{name: crcd}]}"
     facts, printed = of("signals.embedding=null", wrong)
