@@ -37,8 +37,10 @@ from imagenet import (
 )
 from simulation import simulate
 
+from pipeline.store.computing import UNITS_AT_ONCE
+from pipeline.store.object_storage import PART_BYTES
+
 DATA_SETS = (ONE_K, MANY_K)
-PART = 16 << 20  # bytes that a multipart upload sends at once, with two more requests for the whole
 RUN = ["hours", "GPU-hours", "failures", "lost to them", "what limits (of the time)"]
 NO_FAILURES = {"death": NEVER, "hang": NEVER, "coordinator_death": NEVER}
 MANY_FAILURES = {name: getattr(TYPICAL, name) / 10 for name in NO_FAILURES}
@@ -145,7 +147,7 @@ def blocks(seeds: int) -> None:
         cluster = replace(on(64, MANY_K), prepare=0.0)
         job = store.job
         row = [f"{requested:,}", f"{job.units:,}", f"{store.files:,}", f"{store.inodes:,}", f"{job.bytes / 1e9:.2f}"]
-        row += [f"{4 * job.bytes / 1e9:.1f}", f"{job.views / cluster.render:.1f}"]
+        row += [f"{UNITS_AT_ONCE * job.bytes / 1e9:.1f}", f"{job.views / cluster.render:.1f}"]
         rows.append([*row, *run(store, cluster, seeds)])
     head = ["rows per block", "units", "files", "inodes", "GB/unit", "GB of a worker's memory", "s/unit", *RUN]
     table("Row blocks, ImageNet-21k on 64 GPUs, digest known", head, rows)
@@ -158,7 +160,8 @@ def objects() -> None:
         for encoded, requested in ((FLOAT16, None), (SMALL, None), (SMALL, 32_768)):
             store = Store(data, encoded, requested)
             job, arrays = store.job, [size([part]) for part in store.arrays]
-            pieces = [-(-store.rows * each // PART) for each in arrays]
+            pieces = [-(-store.rows * each // PART_BYTES) for each in arrays]
+            # A multipart upload has two more requests for the whole.
             parts_sent = job.units * sum(count + 2 if count > 1 else 1 for count in pieces)
             row = [
                 f"{data.name} x {data.views}",
@@ -169,7 +172,7 @@ def objects() -> None:
             ]
             row += [f"{store.files // 1000 + 1:,}", f"{store.files // data.views:,}"]
             rows.append([*row, f"{data.samples * len(arrays):,}"])
-    head = ["cache", "encodings", "rows per block", "PUT, whole files", "PUT, parts of 16 MiB", "LIST, all"]
+    head = ["cache", "encodings", "rows per block", "PUT, whole files", "PUT, parts of 8 MiB", "LIST, all"]
     table("Requests", [*head, "GET an epoch, whole files", "GET an epoch, a row each"], rows)
 
 

@@ -8,6 +8,7 @@ import sys
 # The numbers of glibc's malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MOST = 2**31 - 1
+_MOST_OF_OLD = 1 << 25  # older ones refuse more, and would then map every block of more than 128 KiB
 _STEP = 1 << 26
 
 
@@ -15,8 +16,8 @@ def keep_freed_memory() -> None:
     """Let glibc reuse large blocks instead of giving them back to the system; for the process, once, when it starts.
 
     By default a freed tensor of more than a few MiB is unmapped, and its successor faults in every page again: a
-    float32 forward pass takes up to twice as long. Peak memory stays what it was to a few per cent, but it is kept
-    until the process ends. Does nothing where the C library is another.
+    float32 forward pass takes up to twice as long. The peak of stage one stays what it was to a few per cent, but what
+    a process once used it keeps until it ends. Does nothing where the C library is another.
     """
     if sys.platform != "linux":
         return
@@ -25,6 +26,7 @@ def keep_freed_memory() -> None:
     except (OSError, AttributeError):  # musl
         return
     mallopt(_ARENA_MAX, 1)  # arenas of threads hold at most 64 MiB, and map what is larger
-    mallopt(_MMAP_THRESHOLD, _MOST)
+    if not mallopt(_MMAP_THRESHOLD, _MOST):
+        mallopt(_MMAP_THRESHOLD, _MOST_OF_OLD)
     mallopt(_TRIM_THRESHOLD, _MOST)
     mallopt(_TOP_PAD, _STEP)

@@ -554,3 +554,10 @@ def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(here: Path
     one, other = content(folder / "seed-0"), content(Path("whole"))
     assert one["student.safetensors"] == other["student.safetensors"]
     assert one.keys() == other.keys()
+
+
+def test_a_command_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[bool] = []
+    monkeypatch.setattr("pipeline.cli.keep_freed_memory", lambda: called.append(True))
+    assert CliRunner().invoke(main, ["methods", "kd"]).exit_code == 0
+    assert called == [True]

@@ -59,7 +59,8 @@ def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Cl
     dashboard = find_spec("bokeh") is not None
     of_scheduler = {"port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0", "worker_ttl": patience()}
     scheduler = {"cls": Scheduler, "options": {**common, **of_scheduler}}
-    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": cores(count)})
+    # The allocator's setting comes too late for threads that are there already, if they have arenas of their own.
+    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": {**cores(count), "MALLOC_ARENA_MAX": "1"}})
     with shared, tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True) as folder:
         of_worker = {
             "nthreads": THREADS,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import pickle
+import platform
+import resource
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +28,7 @@ from pipeline.signals import Signals
 from pipeline.store import TeacherCache, TeacherPass, chunks, verify_files
 from pipeline.store.arrays import Unit
 from pipeline.store.artifacts import unfinished
-from pipeline.store.clusters import connected, environments
+from pipeline.store.clusters import connected, environments, local
 from pipeline.store.computing import UnitComputer
 from pipeline.store.distribution import Asked, crew
 from pipeline.store.ledger import Ledger
@@ -295,3 +297,22 @@ def test_local_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert gpus(2, "auto") == [None, None]
     assert [environment["OMP_NUM_THREADS"] for environment in environments(3, "cpu")] == ["2", "2", "2"]
+
+
+def page_faults() -> tuple[int, int]:
+    """In a worker: pages that ten tensors of 32 MB fault in after the first, and torch's threads."""
+    torch.ones(8_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        torch.ones(8_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, torch.get_num_threads()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
+def test_a_local_worker_keeps_memory_and_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    with local(1, "cpu", print) as client, crew(client, teachers):
+        faults, threads = client.submit(page_faults).result(timeout=60)
+    assert faults < 10 * 32_000_000 // 4096 // 10
+    assert threads == 2
