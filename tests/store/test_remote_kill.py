@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from faults import Faults
 from object_server import Bucket
 from store_standins import cache, content
 
@@ -93,7 +94,7 @@ def fork(bucket: Bucket, mode: str, step: int) -> str:
     return result.stdout
 
 
-def kill(bucket: Bucket, tmp_path: Path, step: int) -> int:
+def kill(bucket: Bucket, tmp_path: Path, step: int, faults: Faults) -> int:
     """How often a run was killed; after each, the rest was computed: every byte is compared."""
     from store_standins import TinySamples, TinyViews
 
@@ -102,26 +103,33 @@ def kill(bucket: Bucket, tmp_path: Path, step: int) -> int:
     objects = bucket.below("")
     made = {key.split("/")[0] for key in objects}
     assert len(made) == kills + 1
-    for name in made:
-        # Killed behind the manifest, the last object that counts, a run leaves receipts beside the finished store.
-        left = {key for key in objects if key.startswith(f"{name}/.cache.zarr.partial/")}
-        store = {
-            key.removeprefix(f"{name}/cache.zarr/"): content
-            for key, content in objects.items()
-            if key.startswith(f"{name}/") and key not in left
-        }
-        assert store.pop("zarr.json")
-        assert store == whole
+    assert store_of(objects, f"calls-{1 + kills * step}") == whole  # that was not killed
+    for number in range(kills):
+        with faults("SIGKILL at a request that changes object storage"):
+            assert store_of(objects, f"calls-{1 + number * step}") == whole
     return kills
 
 
-def test_killed_at_some_puts_it_ends_with_the_same_bytes(bucket: Bucket, tmp_path: Path) -> None:
-    assert kill(bucket, tmp_path, 13) >= 3
+def store_of(objects: dict[str, bytes], name: str) -> dict[str, bytes]:
+    """The objects of a finished store, without its manifest, which says when it was made."""
+    # Killed behind the manifest, the last object that counts, a run leaves receipts beside the finished store.
+    left = {key for key in objects if key.startswith(f"{name}/.cache.zarr.partial/")}
+    store = {
+        key.removeprefix(f"{name}/cache.zarr/"): content
+        for key, content in objects.items()
+        if key.startswith(f"{name}/") and key not in left
+    }
+    assert store.pop("zarr.json")
+    return store
+
+
+def test_killed_at_some_puts_it_ends_with_the_same_bytes(bucket: Bucket, tmp_path: Path, faults: Faults) -> None:
+    assert kill(bucket, tmp_path, 13, faults) >= 3
 
 
 @pytest.mark.long
-def test_killed_at_every_put_it_ends_with_the_same_bytes(bucket: Bucket, tmp_path: Path) -> None:
-    assert kill(bucket, tmp_path, 1) >= 45
+def test_killed_at_every_put_it_ends_with_the_same_bytes(bucket: Bucket, tmp_path: Path, faults: Faults) -> None:
+    assert kill(bucket, tmp_path, 1, faults) >= 45
 
 
 def test_of_three_processes_one_computes(bucket: Bucket) -> None:
