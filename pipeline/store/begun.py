@@ -25,6 +25,17 @@ def receipt(unit: str) -> str:
     return f"{RECEIPTS}/{unit.replace('/', '-')}.json"
 
 
+def receipt_of(name: str) -> str | None:
+    """The unit whose receipt has this name; None if it is none's."""
+    found = re.fullmatch(rf"{RECEIPTS}/(static|\d+-\d+)\.json", name)
+    return found and found[1].replace("-", "/")
+
+
+def is_ours(name: str) -> bool:
+    """Whether an object with this name is a receipt, a note, or the clock of somebody who looks at the claim."""
+    return bool(name in (IDENTITY, RUNS) or receipt_of(name) or re.fullmatch("clock-[0-9a-f]{32}", name))
+
+
 def read_note(scratch: ObjectStorage, name: str) -> bytes | None:
     """The content of an object beside the receipts; None if there is none. Raises CacheCorrupt if it is too large."""
     try:
@@ -57,8 +68,7 @@ def begun(target: RemotePath) -> Begun | None:
     if found is None:
         return None
     claim, stat = found
-    names = (re.fullmatch(rf"{RECEIPTS}/(static|\d+-\d+)\.json", name) for name in scratch.sizes())
-    units = frozenset(name[1].replace("-", "/") for name in names if name)
+    units = frozenset(filter(None, map(receipt_of, scratch.sizes())))
     renewed = stat.modified.isoformat(timespec="seconds")
     return Begun(claim, renewed, units, read_note(scratch, IDENTITY), read_note(scratch, RUNS))
 

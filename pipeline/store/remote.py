@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.errors import CacheError, CacheMismatch
-from pipeline.store.artifacts import CLAIM, FINGERPRINT, finished, published, scratch_prefix
-from pipeline.store.begun import read_note, receipt
+from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_prefix
+from pipeline.store.begun import is_ours, read_note, receipt
 from pipeline.store.chunks import CRC_BYTES, Compression, chunk_content
 from pipeline.store.layout import StorePlan
 from pipeline.store.lease import Lease, read_claim
@@ -22,6 +22,7 @@ from pipeline.store.ledger import LONGEST_LINE, decode_line, encode_line, whole
 from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.location import RemotePath
 from pipeline.store.object_storage import ObjectStorage, at_once
+from pipeline.store.replacing import replaceable
 from pipeline.store.workspace import Chunks
 from pipeline.store.zarr_files import ROOT
 
@@ -93,7 +94,10 @@ class RemoteWorkspace:
         self._release()
 
     def refuse_other(self, replace: bool) -> None:
-        """Raise CacheMismatch for what must not be replaced; what may be is deleted now, its manifest first."""
+        """Raise CacheMismatch for what must not be replaced; what may be is deleted now, its manifest first.
+
+        Of nothing but the cache there: with other objects beside its own it is refused whole.
+        """
         there = published(self._target.path)
         before = there or self._lease.claim.fingerprint
         if before is None and (names := sorted(self._target.sizes())):
@@ -112,10 +116,11 @@ class RemoteWorkspace:
                     got=f"fingerprint {str(before)[:16]}",
                     fix="pass --replace to delete it now and make this one, or name another path",
                 )
+            names = replaceable(self._target, self._scratch)
             self._notify(f"deleting another cache at {self._target.path}, to make this one in its place")
             self._lease.mark(before)  # whoever finds half of it knows what it was
-            self._target.delete([ROOT])
-            self._target.delete(sorted(self._target.sizes()))
+            for some in ([ROOT], [name for name in names if name not in (ROOT, LEDGER)], [LEDGER]):
+                self._target.delete(some)
             self._clear_scratch()
         self._lease.mark(self._fingerprint)
 
@@ -177,8 +182,8 @@ class RemoteWorkspace:
         return {units[name]: entry[1] for name, entry in pairs if entry and entry[0] == units[name]}
 
     def _clear_scratch(self) -> None:
-        """Delete receipts and notes, and leave word that no unfinished objects lie here."""
-        self._scratch.delete(sorted(set(self._scratch.sizes()) - {CLAIM}))
+        """Delete receipts, notes and clocks, and leave word that no unfinished objects lie here."""
+        self._scratch.delete([name for name in sorted(self._scratch.sizes()) if is_ours(name)])
         self.units = {}
         self._lease.mark(None)
 
