@@ -104,7 +104,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise CacheError unless the claim is ours still: while a machine sleeps, another may take it over."""
-        if _now() - self._renewed > STALE_SECONDS / 2:
+        if seconds() - self._renewed > STALE_SECONDS / 2:
             with self._lock:
                 self._put(self.claim)
 
@@ -123,7 +123,10 @@ class Lease:
         """Whether a claim is old by the server's clock, which it tells by an object that was put just now."""
         clock = f"clock-{self.claim.token}"
         self._storage.put(clock, b"")
-        now = self._storage.stat(clock).modified
+        try:
+            now = self._storage.stat(clock).modified
+        except FileNotFoundError:
+            return False  # the holder cleared up behind itself just now, so it is alive
         self._storage.delete([clock])
         return (now - stat.modified).total_seconds() > STALE_SECONDS
 
@@ -148,7 +151,7 @@ class Lease:
 
     def _write(self, claim: Claim, expected: UpdateVersion) -> None:
         """Put the claim where one of the version `expected` lies. Raises Conflict and CacheError."""
-        start = _now()
+        start = seconds()
         try:
             version = self._storage.replace(CLAIM, claim.encode(), expected)
         except Unconditional:
@@ -156,11 +159,14 @@ class Lease:
                 self._notify(f"note: {self._storage.path} has no conditional puts: let one process at a time begin")
             version = self._storage.replace(CLAIM, claim.encode(), None)
         except Conflict:
-            # Ours all the same, if the server's answer was lost and the client asked again.
+            # Ours all the same, if an answer of the server was lost: to this put, and the client asked again, or to
+            # an earlier one, whose version is thus not known.
             found = read_claim(self._storage)
-            if found is None or found[0] != claim:
+            if found is None or (found[0] != claim and found[0].token != self.claim.token):
                 raise
             version = found[1].version
+            if found[0] != claim:
+                version = self._storage.replace(CLAIM, claim.encode(), version)
         self.claim, self._version, self._renewed = claim, version, start
 
 
@@ -189,7 +195,7 @@ def _sound(claim: Claim) -> bool:
     )
 
 
-def _now() -> float:
+def seconds() -> float:
     """Seconds that pass while the machine sleeps, too."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 

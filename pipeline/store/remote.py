@@ -17,7 +17,7 @@ from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_p
 from pipeline.store.begun import is_ours, read_note, receipt
 from pipeline.store.chunks import CRC_BYTES, Compression, chunk_content
 from pipeline.store.layout import StorePlan
-from pipeline.store.lease import Lease, read_claim
+from pipeline.store.lease import Lease, read_claim, seconds
 from pipeline.store.ledger import LONGEST_LINE, decode_line, encode_line, whole
 from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.location import RemotePath
@@ -25,6 +25,9 @@ from pipeline.store.object_storage import ObjectStorage, at_once
 from pipeline.store.replacing import replaceable
 from pipeline.store.workspace import Chunks
 from pipeline.store.zarr_files import ROOT
+
+LOOK_SECONDS = 5.0
+"""No object is put unless the claim was read this recently; a unit of small objects takes one read, not one each."""
 
 
 @dataclass(frozen=True)
@@ -42,15 +45,20 @@ class RemotePlace:
 
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
         """Put the objects of a unit. Raises CacheError if the claim is another's by now."""
-        # A worker that was given up may come back when the cache is published, or another is made.
+        checksums, looked = {}, float("-inf")
+        for name, elements in chunks.items():
+            data, checksums[name] = chunk_content(elements, self.compression)
+            if seconds() - looked > LOOK_SECONDS:
+                looked = seconds()
+                self._look()
+            self.target.put(name, data, checksums[name].to_bytes(CRC_BYTES, "little"))
+        return checksums
+
+    def _look(self) -> None:
+        """Raise CacheError unless the claim is as it was: who was given up may come back when another holds it."""
         claim = read_claim(self.scratch)
         if claim is None or claim[0].token != self.token:
             raise CacheError("the cache is finished, or another process makes it", where=self.target.path)
-        checksums = {}
-        for name, elements in chunks.items():
-            data, checksums[name] = chunk_content(elements, self.compression)
-            self.target.put(name, data, checksums[name].to_bytes(CRC_BYTES, "little"))
-        return checksums
 
 
 class RemoteWorkspace:

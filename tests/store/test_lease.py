@@ -65,6 +65,24 @@ def test_who_waits_goes_on_when_the_claim_is_free(bucket: Bucket, target: Remote
     assert not [key for key in bucket.sizes() if "partial" in key]
 
 
+def test_who_waits_survives_that_the_holder_clears_up(bucket: Bucket, target: RemotePath) -> None:
+    """The holder that publishes deletes what lies beside, clocks that others put there just now too."""
+    held_by(bucket)
+    cleared = 0
+
+    def gate(method: str, path: str, environment: dict[str, Any]) -> None:
+        nonlocal cleared
+        if method == "HEAD" and "clock-" in path and not cleared:
+            cleared += 1
+            del bucket[path.split("/", 2)[2]]
+
+    bucket.server.gate = gate  # type: ignore[assignment]
+    holder = Lease(target.with_name(".cache.zarr.partial"), wait=True, notify=lambda text: None)
+    assert not holder.take(lambda: bool(cleared))
+    assert cleared
+    assert list(bucket.sizes()) == [CLAIM]
+
+
 def test_of_two_the_second_waits_and_finds_it_done(bucket: Bucket, target: RemotePath) -> None:
     said: list[list[str]] = [[], []]
     networks = TinyNetwork(), TinyNetwork()
@@ -149,18 +167,6 @@ def test_of_many_who_try_at_once_one_succeeds(bucket: Bucket, target: RemotePath
     holder.release()
 
 
-def test_who_lost_the_claim_commits_and_publishes_nothing_more(
-    bucket: Bucket, target: RemotePath, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lease, "STALE_SECONDS", 0.0)  # every commit looks
-    with pytest.raises(CacheError, match=r"another process(.|\n)*process 9|another process makes it"):
-        cache(target, progress=At(20, lambda: held_by(bucket, "process 9", fingerprint="f" * 64)))
-    found = read_claim(scratch(target))
-    assert found is not None
-    assert (found[0].token, found[0].who) == ("token", "process 9")  # and leaves the other's claim alone
-    assert f"{NAME}/zarr.json" not in bucket.sizes()
-
-
 def test_an_answer_that_was_lost_is_no_conflict(bucket: Bucket, target: RemotePath) -> None:
     """The server puts the claim and its answer is lost: asked again, it says that something lies there."""
     lost = 0
@@ -179,6 +185,40 @@ def test_an_answer_that_was_lost_is_no_conflict(bucket: Bucket, target: RemotePa
     assert holder.take(lambda: False)
     holder.mark("f" * 64)
     holder.release()
+
+
+def test_a_renewal_whose_answer_was_lost_does_not_make_the_claim_anothers(bucket: Bucket, target: RemotePath) -> None:
+    lost = 0
+
+    def gate(method: str, path: str, environment: dict[str, Any]) -> tuple[str, bytes] | None:
+        nonlocal lost
+        if method == "PUT" and path.endswith("claim.json") and holder.claim.beat and not lost:
+            lost += 1
+            bucket[CLAIM] = environment["wsgi.input"].read(int(environment["CONTENT_LENGTH"]))
+            environment["CONTENT_LENGTH"] = "0"
+            return "500 gone", b""
+        return None
+
+    holder = Lease(target.with_name(".cache.zarr.partial"), wait=False, notify=print)
+    holder._storage = ObjectStorage(holder._storage.path, {"max_retries": 0})
+    assert holder.take(lambda: False)
+    holder.mark(None)
+    bucket.server.gate = gate
+    with pytest.raises(CacheError, match="the object storage failed"):
+        holder.mark(None)  # as a renewal does
+    holder.mark("f" * 64)
+    assert lost
+    holder.mark("a" * 64)
+    found = read_claim(scratch(target))
+    assert found is not None
+    assert (found[0].fingerprint, found[0].token) == ("a" * 64, holder.claim.token)
+    bucket[CLAIM] = Claim("a" * 64, "token", 9, "process 9").encode()
+    with pytest.raises(CacheError, match="process 9"):
+        holder.mark("b" * 64)
+    holder.release()
+    found = read_claim(scratch(target))
+    assert found is not None
+    assert found[0].token == "token"
 
 
 def test_without_conditional_puts_it_says_so_and_works(
