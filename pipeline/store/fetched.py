@@ -41,7 +41,7 @@ class FetchedChunks:
         """Nothing is fetched yet."""
         self._path, self._plan = path, plan
         self._storage = ObjectStorage(path)
-        self._lock = threading.Lock()
+        self._lock, self._reading = threading.Lock(), threading.Lock()
         self._held: dict[Key, Future[NDArray[Any]]] = {}
         self._expected: dict[Key, None] = {}
         self._waiting: dict[Key, None] = {}
@@ -51,7 +51,11 @@ class FetchedChunks:
         return FetchedChunks, (self._path, self._plan)
 
     def expect(self, keys: Iterable[Key]) -> None:
-        """Chunks that are read next, in this order: fetched in the background, and kept until others are expected."""
+        """Chunks that are read next, in this order: fetched in the background, and kept until others are expected.
+
+        Raises CacheError in a process that was forked off one that had used object storage.
+        """
+        self._storage.open()  # the lock may have been held when the process was forked
         with self._lock:
             self._expected = dict.fromkeys(keys)
             self._waiting = {key: None for key in self._expected if key not in self._held}
@@ -65,8 +69,9 @@ class FetchedChunks:
         Raises CacheCorrupt, and CacheError if the server cannot be reached.
         """
         future = self._held.get(key)
-        if future is None or key not in self._expected:
+        if future is None or key not in self._expected or not future.done():
             self._storage.open()  # raises where threads did not survive a fork: who waits for them waits for ever
+        if future is None or key not in self._expected:
             with self._lock:
                 for each in (key, *soon):
                     if each not in self._held:
@@ -85,6 +90,11 @@ class FetchedChunks:
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
+
+    def _checksum(self, name: str) -> int | None:
+        """Of a chunk, as the ledger lists it."""
+        with self._reading:  # or each of the threads reads the ledger
+            return self._checksums.get(name)
 
     @cached_property
     def _checksums(self) -> dict[str, int]:
@@ -134,7 +144,7 @@ class FetchedChunks:
             raise damaged(path, expected=f"{wanted} bytes", got=error.strerror) from None
         if len(content) <= CRC_BYTES or (compression is None and len(content) != wanted):
             raise damaged(path, expected=f"{wanted} bytes", got=f"{len(content)} bytes")
-        if check_chunk(content.data, path) != self._checksums.get(name):
+        if check_chunk(content.data, path) != self._checksum(name):
             raise CacheCorrupt(
                 "an object is not the one that the teacher cache was published with",
                 where=path,

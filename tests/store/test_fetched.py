@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import pickle
 import threading
 import time
@@ -194,6 +195,58 @@ def test_it_travels_without_what_it_holds(bucket: Bucket, teacher: TeacherCache)
     copied = pickle.loads(pickle.dumps(teacher))
     assert held(copied) == []
     assert np.array_equal(copied.read(0, rows(0)).logits, teacher.read(0, rows(0)).logits)
+
+
+def test_the_ledger_is_read_once(bucket: Bucket, teacher: TeacherCache) -> None:
+    """By whichever of the threads needs it first (before Python 3.12 `cached_property` saw to that)."""
+
+    def gate(method: str, path: str, environment: dict[str, Any]) -> None:
+        if path.endswith("/ledger.jsonl"):
+            time.sleep(0.1)
+
+    bucket.server.gate = gate  # type: ignore[assignment]
+    bucket.server.requests.clear()
+    teacher.expect([(0, rows(*range(BLOCKS)))])
+    teacher.read(0, rows(*range(BLOCKS)))
+    settle(teacher)
+    assert len(bucket.requests("GET", "/ledger.jsonl$")) == 1
+
+
+@pytest.mark.parametrize("expects", [False, True])
+def test_a_process_that_is_forked_while_chunks_are_fetched_is_told_instead_of_hanging(
+    bucket: Bucket, teacher: TeacherCache, expects: bool
+) -> None:
+    going, go_on = threading.Event(), threading.Event()
+
+    def gate(method: str, path: str, environment: dict[str, Any]) -> None:
+        if "/c/" in path:
+            going.set()
+            go_on.wait(60)
+
+    def child(answers: Any) -> None:
+        try:
+            if expects:
+                teacher.expect([(1, rows(1))])
+            teacher.read(0, rows(0))
+            answers.send("it was read")
+        except CacheError as error:
+            answers.send(str(error))
+
+    bucket.server.gate = gate  # type: ignore[assignment]
+    teacher.expect([(0, rows(0))])
+    assert going.wait(60)
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(sender,))
+    process.start()
+    try:
+        assert receiver.poll(15), "the child hangs"
+        assert "forked off" in receiver.recv()
+    finally:
+        process.kill()
+        process.join()
+        go_on.set()
+    assert teacher.read(0, rows(0)).logits.shape == (8, 5)
 
 
 def test_the_cost_is_foretold(bucket: Bucket, teacher: TeacherCache) -> None:
