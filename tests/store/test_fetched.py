@@ -238,7 +238,9 @@ def test_a_process_that_is_forked_while_chunks_are_fetched_is_told_instead_of_ha
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(sender,))
-    process.start()
+    assert teacher._fetched is not None
+    with teacher._fetched._lock:  # as one of its threads may hold it
+        process.start()
     try:
         assert receiver.poll(15), "the child hangs"
         assert "forked off" in receiver.recv()

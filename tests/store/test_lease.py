@@ -202,20 +202,22 @@ def test_a_renewal_whose_answer_was_lost_does_not_make_the_claim_anothers(bucket
     holder = Lease(target.with_name(".cache.zarr.partial"), wait=False, notify=print)
     holder._storage = ObjectStorage(holder._storage.path, {"max_retries": 0})
     assert holder.take(lambda: False)
-    holder.mark(None)
-    bucket.server.gate = gate
-    with pytest.raises(CacheError, match="the object storage failed"):
-        holder.mark(None)  # as a renewal does
-    holder.mark("f" * 64)
-    assert lost
-    holder.mark("a" * 64)
-    found = read_claim(scratch(target))
-    assert found is not None
-    assert (found[0].fingerprint, found[0].token) == ("a" * 64, holder.claim.token)
-    bucket[CLAIM] = Claim("a" * 64, "token", 9, "process 9").encode()
-    with pytest.raises(CacheError, match="process 9"):
-        holder.mark("b" * 64)
-    holder.release()
+    try:
+        holder.mark(None)
+        bucket.server.gate = gate
+        with pytest.raises(CacheError, match="the object storage failed"):
+            holder.mark(None)  # as a renewal does
+        holder.mark("f" * 64)
+        assert lost
+        holder.mark("a" * 64)
+        found = read_claim(scratch(target))
+        assert found is not None
+        assert (found[0].fingerprint, found[0].token) == ("a" * 64, holder.claim.token)
+        bucket[CLAIM] = Claim("a" * 64, "token", 9, "process 9").encode()
+        with pytest.raises(CacheError, match="process 9"):
+            holder.mark("b" * 64)
+    finally:
+        holder.release()
     found = read_claim(scratch(target))
     assert found is not None
     assert found[0].token == "token"
