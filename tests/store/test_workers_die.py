@@ -29,7 +29,8 @@ from pipeline.store.distribution import crew
 SAMPLES = 100
 """39 units."""
 
-PATHS = os.pathsep.join([str(Path(__file__).parents[2]), str(Path(__file__).parent)])
+PATHS = os.pathsep.join(str(folder) for folder in list(Path(__file__).parents)[:3])
+"""What processes that are no children of this one import from: tests/store, tests and Decant itself."""
 
 
 def slowly(network: type[SlowNetwork] = SlowNetwork) -> dict[str, TeacherPass]:
