@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
-from pipeline.models.cell_norm import CellNorm
+from pipeline.models.cells import Convolution
 from pipeline.models.network import Network
 from pipeline.models.weights import fit_weights, load_metadata, load_weights, save_weights
 from pipeline.signals import LinearHead, Signals
@@ -21,17 +21,16 @@ BESIDE = "head.safetensors"
 """The file of projection and classifier, beside that of the network."""
 
 
-class Layer(nn.Module):
-    """A convolution in the student's precision, batch normalisation in that of the weights, and perhaps a rectifier."""
+class Layer(Convolution):
+    """A convolution and its normalisation, and perhaps a rectifier."""
 
     def __init__(self, channels: int, width: int, size: int, rectify: bool = True) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
-        self.norm, self.rectify = CellNorm(width), rectify
+        super().__init__(channels, width, size)
+        self.rectify = rectify
 
     def forward(self, maps: Tensor) -> Tensor:
         """[B, C, H, W] to [B, width, H, W]."""
-        result: Tensor = self.norm(self.convolution(maps).to(self.convolution.weight.dtype))
+        result = super().forward(maps)
         return result.relu() if self.rectify else result
 
 
@@ -77,7 +76,7 @@ class ReusedHead(nn.Module):
         weights = load_weights(path)
         try:
             facts = parse_json(load_metadata(path)["reused"].encode())
-            narrow, channels = weights["projector.0.convolution.weight"].shape[:2]
+            narrow, channels = weights["projector.0.linear.weight"].shape[:2]
             classes, width = weights["classifier.weight"].shape
             projector = Projector(str(facts["block"]), channels, narrow, width, facts["rectify"] is True)
         except (KeyError, TypeError, ValueError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from pipeline.objectives._maps import CellNorm
+from pipeline.models.cells import Convolution as Convolution
 from pipeline.objectives._precision import precise
 
 
@@ -17,20 +17,6 @@ class Mixture(nn.Linear):
     def forward(self, maps: Tensor) -> Tensor:
         """In the student's precision."""
         return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-
-
-class Convolution(nn.Module):
-    """A convolution that keeps the grid, and a batch normalisation in at least float32 in place of its bias."""
-
-    def __init__(self, channels: int, width: int, size: int) -> None:
-        super().__init__()
-        self.linear = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
-        self.norm = CellNorm(width)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, h, w] to [B, width, h, w]; the convolution is in the student's precision."""
-        result: Tensor = self.norm(precise(self.linear(maps)))
-        return result
 
 
 def squared_error(student: Tensor, teacher: Tensor) -> Tensor:

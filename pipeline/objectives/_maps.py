@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.models.cell_norm import CellNorm as CellNorm
+from pipeline.models.cells import CellNorm as CellNorm
 from pipeline.objectives._base import BlockPair, pair_blocks
 from pipeline.objectives._precision import precise
 from pipeline.signals import SignalShapes, lowpass

@@ -49,7 +49,7 @@ def answered(state: dict[str, Tensor], maps: Tensor, rectify: bool = True) -> Te
     x = maps.double()
     values = {name: value.double() for name, value in state.items()}
     for number, padding in enumerate((0, 1, 0)):
-        x = F.conv2d(x, values[f"projector.{number}.convolution.weight"], padding=padding)
+        x = F.conv2d(x, values[f"projector.{number}.linear.weight"], padding=padding)
         mean, variance, weight, bias = (
             values[f"projector.{number}.norm.{name}"][:, None, None]
             for name in ("running_mean", "running_var", "weight", "bias")

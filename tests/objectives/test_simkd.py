@@ -49,7 +49,7 @@ def step(objective: SimKD, s: Signals, t: Signals) -> torch.Tensor:
 def projected(objective: SimKD, maps: NDArray[np.float64], rectify: bool = True) -> NDArray[np.float64]:
     """The bottleneck, one layer, one place and one channel at a time."""
     for number, layer in enumerate(objective.projector):
-        kernel = layer.convolution.weight.detach().numpy()
+        kernel = layer.linear.weight.detach().numpy()
         reach = kernel.shape[2] // 2
         padded = np.pad(maps, ((0, 0), (0, 0), (reach, reach), (reach, reach)))
         maps = np.zeros((len(maps), len(kernel), *maps.shape[2:]))

@@ -53,7 +53,7 @@ def logits() -> tuple[torch.Tensor, torch.Tensor]:
         x = said.features["block3"]
         for number, padding in enumerate((0, 1, 0)):
             layer = f"projector.{number}"
-            x = F.conv2d(x, state[f"{layer}.convolution.weight"], padding=padding)
+            x = F.conv2d(x, state[f"{layer}.linear.weight"], padding=padding)
             statistics = (state[f"{layer}.norm.{name}"] for name in ("running_mean", "running_var", "weight", "bias"))
             x = F.batch_norm(x, *statistics).relu()
         return x.mean((2, 3)) @ state["classifier.weight"].T + state["classifier.bias"], said.logits
