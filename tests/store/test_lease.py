@@ -13,7 +13,7 @@ from store_standins import TinyNetwork, TinySamples, TinyViews, cache
 from test_faults import At, interrupt
 
 from pipeline.errors import CacheError
-from pipeline.store import RemotePath, TeacherCache, lease, object_storage, store_path, verify_files
+from pipeline.store import RemotePath, TeacherCache, lease, store_path, verify_files
 from pipeline.store.lease import Claim, Lease, read_claim
 from pipeline.store.object_storage import ObjectStorage
 
@@ -21,10 +21,7 @@ NAME, CLAIM = "some/cache.zarr", "some/.cache.zarr.partial/claim.json"
 SMALL: dict[str, Any] = {"samples": TinySamples(3), "views": TinyViews(count=1)}
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_storage, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from test_lease import NAME, SMALL, held_by, scratch
 from test_remote import at, whole
 
 from pipeline.errors import CacheError
-from pipeline.store import RemotePath, lease, object_storage, remote
+from pipeline.store import RemotePath, lease, remote
 from pipeline.store.arrays import Unit
 from pipeline.store.filling import computed
 from pipeline.store.layout import StorePlan
@@ -24,11 +24,7 @@ from pipeline.store.remote import RemotePlace
 from pipeline.store.teacher_pass import TeacherPass
 from pipeline.store.workspace import Chunks, Workspace
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_storage, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pickle
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 from test_faults import At, interrupt
 
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, CacheNotFound, CacheUnfinished
-from pipeline.store import RemotePath, TeacherCache, lease, object_storage, store_path, verify_files
+from pipeline.store import RemotePath, TeacherCache, lease, store_path, verify_files
 from pipeline.store.object_storage import PART_BYTES, ObjectStorage
 from pipeline.store.remote import RemotePlace
 
@@ -37,11 +36,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache(tmp_path_factory.mktemp("small") / "cache.zarr", **SMALL)
 
 
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(object_storage, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
-    return
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 SMALL: dict[str, Any] = {"samples": TinySamples(3), "views": TinyViews(count=1)}

@@ -12,13 +12,9 @@ from test_faults import At, interrupt
 from test_remote import NAME, SCRATCH, SMALL, at, whole
 
 from pipeline.errors import CacheError, CacheMismatch
-from pipeline.store import lease, object_storage, verify_files
+from pipeline.store import verify_files
 
-
-@pytest.fixture(autouse=True)
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(object_storage, "RETRIES", {"max_retries": 0})
-    monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+pytestmark = pytest.mark.usefixtures("impatient")
 
 
 @pytest.fixture(scope="module")
