@@ -23,6 +23,8 @@ CONNECT_SECONDS = 10
 THREADS = UNITS_AT_ONCE
 """Of a worker. More would only wait."""
 
+FOR_TLS = "name certificates and key in Dask's configuration (`distributed.comm.tls`: ca-file, client.cert, client.key)"
+
 DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Workers here end with this process, which Ctrl-C reaches too and which finishes what is in hand."""
 
@@ -37,15 +39,17 @@ def connected(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
     """A client of the scheduler at an address such as `tcp://10.0.0.1:8786`. Raises CacheError if there is none."""
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except (OSError, ValueError, TypeError, TimeoutError) as error:  # TypeError: Dask's configuration lacks something
+        fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
         raise CacheError(
             "cannot reach the Dask scheduler",
             where=address,
             got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            fix="start one with `dask scheduler`, or compute on this machine with `--workers N`",
+            fix=f"{FOR_TLS}; or {fix}" if address.startswith("tls://") else fix,
         ) from None
     with client:
-        notify(f"dashboard: {client.dashboard_link}")
+        if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
+            notify(f"dashboard: {client.dashboard_link}")
         yield client
 
 

@@ -51,9 +51,12 @@ def crew(client: Client, open_teacher: Open, notify: Callable[[str], None] = say
     open_teacher: called once in every worker process, when it computes its first unit.
     """
     held = f"decant-{uuid4().hex[:8]}"
+    if client.scheduler is None:
+        raise CacheError("lost the Dask scheduler", fix="start one, then run the same command again")
+    address = str(client.scheduler.address)  # once: a client that loses its scheduler forgets it
     _register(client, workers.Held(pickle.dumps(UnitComputer(open_teacher))), held)
     try:
-        yield lambda cache: Distributed(client, held, cache, notify)
+        yield lambda cache: Distributed(client, address, held, cache, notify)
     finally:
         # Workers stop after the micro-batch in hand. One that hangs is not waited for.
         with suppress(Exception):
@@ -71,9 +74,10 @@ def _register(client: Client, held: workers.Held, name: str) -> None:
 
 @dataclass(frozen=True)
 class Distributed:
-    """The runner of one cache. held: under which name workers hold what computes units."""
+    """The runner of one cache. address: of the scheduler. held: under which name workers hold what computes units."""
 
     client: Client
+    address: str
     held: str
     cache: str
     notify: Callable[[str], None]
@@ -88,7 +92,6 @@ class Distributed:
         run: dict[str, Any],
     ) -> None:
         """Have units computed, and commit them. Raises CacheError, and whatever stops a worker."""
-        address = self.client.scheduler_info()["address"]
         asked = Asked(self.client, self.held, Assignment(self.cache, layout, workspace.place, seen_by(teacher)))
         todo, roster, watch = set(units), Roster(run, self.notify), Watch(self.client, self.notify)
 
@@ -97,7 +100,7 @@ class Distributed:
                 if unit not in todo:  # another attempt was first
                     continue
                 if not isinstance(receipt, Receipt):
-                    raise _explained(receipt, unit, address, workspace)
+                    raise _explained(receipt, unit, self.address, workspace)
                 _commit(workspace, receipt)
                 todo.remove(unit)
                 roster.note(receipt)
@@ -108,7 +111,7 @@ class Distributed:
         try:
             while todo:
                 if self.client.status != "running":
-                    raise _lost(address, workspace)
+                    raise _lost(self.address, workspace)
                 if more := list(islice(waiting, max(0, IN_FLIGHT - len(asked)))):
                     asked.ask(more)
                 commit_receipts()

@@ -274,11 +274,40 @@ def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: py
         assert list(watch.hanging(Asking(), set())) == []  # handed in by another meanwhile
 
 
-@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x"])
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "tls://127.0.0.1:9"])
 def test_without_a_scheduler_it_says_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.store.clusters.CONNECT_SECONDS", 0.5)
-    with pytest.raises(CacheError, match=rf"(?s)cannot reach the Dask scheduler.*{address}.*dask scheduler"):
+    with pytest.raises(CacheError, match=rf"(?s)cannot reach the Dask scheduler.*{address}.*dask scheduler") as caught:
         connected(address, print).__enter__()
+    assert ("distributed.comm.tls" in str(caught.value)) == address.startswith("tls")
+
+
+@pytest.mark.parametrize("dashboard", [True, False])
+def test_a_dashboard_is_named_where_there_is_one(client: Client, cluster: LocalCluster, dashboard: bool) -> None:
+    services = dict(cluster.scheduler.services)
+    if not dashboard:
+        cluster.scheduler.services.clear()
+    said: list[str] = []
+    try:
+        with connected(cluster.scheduler_address, said.append):
+            pass
+    finally:
+        cluster.scheduler.services.update(services)
+    assert len(said) == dashboard
+    assert all(text.startswith("dashboard: http") for text in said)
+
+
+def test_a_scheduler_that_is_lost_before_a_cache_begins_is_said_to_be(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 60, "protocol": "tcp://"}
+    with LocalCluster(n_workers=0, processes=False, **options) as cluster:
+        address = cluster.scheduler_address
+        with connected(address, lambda text: None) as client, crew(client, teachers) as runners:
+            cluster.close()
+            deadline = time.monotonic() + 20
+            while client.status == "running" and time.monotonic() < deadline:
+                time.sleep(0.02)
+            with pytest.raises(CacheError, match=rf"(?s)lost the Dask scheduler.*{address}.*after the 1 units"):
+                cache(tmp_path / "a", runner=runners("tiny"))
 
 
 def test_local_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
