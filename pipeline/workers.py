@@ -13,13 +13,14 @@ from typing import Any, Protocol
 from distributed import Worker, WorkerPlugin, get_worker
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.errors import PipelineError
 
 
 class Closable(Protocol):
     """What a worker can hold: it is called by tasks, with their arguments, from several threads."""
 
-    def __call__(self, *arguments: Any) -> Any:
-        """Do a task's work."""
+    def __call__(self, *arguments: Any, worker: str) -> Any:
+        """Do a task's work. worker: the address of this one."""
 
     def close(self) -> None:
         """Give up what is being done, and let go of everything; called in the event loop, so it must not wait."""
@@ -59,8 +60,29 @@ class Held(WorkerPlugin):
             self._object.close()
 
 
+class Failed(Exception):  # noqa: N818 - it says what happened to a worker
+    """A worker came upon an error that Decant does not know. worker: its address. what: the error."""
+
+    def __init__(self, worker: str, what: str) -> None:
+        super().__init__(worker, what)
+        self.worker, self.what = worker, what
+
+
+def address() -> str:
+    """Of the worker that this is called in; empty if it is none."""
+    try:
+        return str(get_worker().address)
+    except ValueError:
+        return ""
+
+
 def call(name: str, *arguments: Any) -> Any:
-    """The task: call what this worker holds under a name."""
-    held = get_worker().plugins[name]
-    assert isinstance(held, Held)
-    return held.get()(*arguments)
+    """The task: call what this worker holds under a name. Raises Failed for all but Decant's errors and OSError."""
+    try:
+        held = get_worker().plugins[name]
+        assert isinstance(held, Held)
+        return held.get()(*arguments, worker=address())
+    except (PipelineError, OSError):
+        raise
+    except Exception as error:
+        raise Failed(address(), f"{type(error).__name__}: {error}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -19,6 +19,9 @@ from pipeline.errors import CacheError
 from pipeline.store.computing import UNITS_AT_ONCE
 
 CONNECT_SECONDS = 10
+
+RESTART_SECONDS = 30
+"""What processes are given to end; Dask kills them after four."""
 
 THREADS = UNITS_AT_ONCE
 """Of a worker. More would only wait."""
@@ -104,6 +107,16 @@ def _gpus() -> list[str]:
     count = torch.cuda.device_count()
     names = visible.split(",") if visible is not None else [str(number) for number in range(count)]
     return [name.strip() for name in names][:count]
+
+
+def restart(client: Client, addresses: Collection[str]) -> set[str]:
+    """Start those of some workers anew that this process owns; says which. Raises OSError or TimeoutError."""
+    nannies = getattr(getattr(client, "cluster", None), "workers", {}).values()
+    ours = {nanny.worker_address for nanny in nannies if isinstance(nanny, Nanny)} & set(addresses)
+    if ours:
+        how = {"timeout": RESTART_SECONDS, "wait_for_workers": False, "on_error": "return", "stimulus_id": "hangs"}
+        ask(client, "restart_workers", RESTART_SECONDS, workers=sorted(ours), **how)
+    return ours
 
 
 def ask(client: Client, operation: str, seconds: float, **arguments: Any) -> Any:

@@ -67,13 +67,17 @@ class Hand:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker hands in for a unit that it has written. files: CRC-32C. seconds: computing and writing."""
+    """What a worker hands in for a unit that it has written. files: CRC-32C. seconds: computing and writing.
+
+    worker: its address in the cluster.
+    """
 
     unit: Unit
     attempt: str
     files: Mapping[str, int]
     seconds: float
     hand: Hand
+    worker: str = ""
 
 
 def seen_by(teacher: TeacherPass) -> dict[str, Any]:
@@ -114,10 +118,10 @@ class UnitComputer:
         """Pickles as what opens the teacher."""
         return UnitComputer, (self._open,)
 
-    def __call__(self, assigned: bytes, view: int, block: int) -> Receipt:
+    def __call__(self, assigned: bytes, view: int, block: int, worker: str = "") -> Receipt:
         """Compute a unit and write it under a name that nothing else has or will have.
 
-        assigned: a pickled `Assignment`, which schedulers thus need not understand.
+        assigned: a pickled `Assignment`, which schedulers thus need not understand. worker: the address of this one.
         """
         assignment: Assignment = pickle.loads(assigned)
         unit, attempt = Unit(view, block), uuid4().hex
@@ -127,7 +131,7 @@ class UnitComputer:
             start, turn = time.perf_counter(), _Turn(teacher, self._looking)
             ((_, chunks),) = computed(teacher, assignment.layout, [unit], _Until(self._closed), turn)
             files = assignment.place.write(chunks, attempt)
-        return Receipt(unit, attempt, files, time.perf_counter() - start - turn.waited, hand)
+        return Receipt(unit, attempt, files, time.perf_counter() - start - turn.waited, hand, worker)
 
     def close(self) -> None:
         """Give up after the micro-batch in hand."""

@@ -27,7 +27,7 @@ from pipeline.progress import Progress
 from pipeline.store.arrays import Unit
 from pipeline.store.caching import Runner
 from pipeline.store.clusters import ask
-from pipeline.store.computing import ALIKE, Assignment, Open, Receipt, UnitComputer, seen_by
+from pipeline.store.computing import ALIKE, UNITS_AT_ONCE, Assignment, Open, Receipt, UnitComputer, seen_by
 from pipeline.store.layout import StorePlan
 from pipeline.store.scratch import say
 from pipeline.store.teacher_pass import TeacherPass
@@ -36,6 +36,9 @@ from pipeline.store.workspace import Workspace
 
 IN_FLIGHT = 1000
 """Units that are asked for and not handed in: enough for any cluster, and soon cancelled."""
+
+AHEAD = UNITS_AT_ONCE + 1
+"""The same for each worker, where some hang and this process chooses who is asked."""
 
 POLL_SECONDS = 0.02
 """How often receipts are looked for."""
@@ -55,8 +58,9 @@ def crew(client: Client, open_teacher: Open, notify: Callable[[str], None] = say
         raise CacheError("lost the Dask scheduler", fix="start one, then run the same command again")
     address = str(client.scheduler.address)  # once: a client that loses its scheduler forgets it
     _register(client, workers.Held(pickle.dumps(UnitComputer(open_teacher))), held)
+    watch = Watch(client, notify)
     try:
-        yield lambda cache: Distributed(client, address, held, cache, notify)
+        yield lambda cache: Distributed(client, address, held, cache, watch, notify)
     finally:
         # Workers stop after the micro-batch in hand. One that hangs is not waited for.
         with suppress(Exception):
@@ -80,6 +84,7 @@ class Distributed:
     address: str
     held: str
     cache: str
+    watch: Watch
     notify: Callable[[str], None]
 
     def __call__(
@@ -93,11 +98,15 @@ class Distributed:
     ) -> None:
         """Have units computed, and commit them. Raises CacheError, and whatever stops a worker."""
         asked = Asked(self.client, self.held, Assignment(self.cache, layout, workspace.place, seen_by(teacher)))
-        todo, roster, watch = set(units), Roster(run, self.notify), Watch(self.client, self.notify)
+        todo, roster, watch = set(units), Roster(run, self.notify), self.watch
+        watch.begin()
 
         def commit_receipts() -> None:
             for unit, receipt in asked.handed_in():
                 if unit not in todo:  # another attempt was first
+                    continue
+                if isinstance(receipt, workers.Failed) and (others := watch.failed(unit, receipt)):
+                    asked.ask([unit], others)
                     continue
                 if not isinstance(receipt, Receipt):
                     raise _explained(receipt, unit, self.address, workspace)
@@ -112,8 +121,11 @@ class Distributed:
             while todo:
                 if self.client.status != "running":
                     raise _lost(self.address, workspace)
-                if more := list(islice(waiting, max(0, IN_FLIGHT - len(asked)))):
-                    asked.ask(more)
+                willing = watch.willing()
+                # Those who join are asked too: for units that are not asked for yet.
+                room = IN_FLIGHT if willing is None else min(IN_FLIGHT, AHEAD * len(willing))
+                if more := list(islice(waiting, max(0, room - len(asked)))):
+                    asked.ask(more, willing)
                 commit_receipts()
                 for unit, elsewhere in watch.hanging(asked, todo):
                     asked.ask([unit], elsewhere)
@@ -134,26 +146,29 @@ class Asked:
         self._client = client
         self._task = partial(workers.call, held, pickle.dumps(assignment))
         self._group = f"cache-{assignment.name}-{uuid4().hex[:8]}"  # what the dashboard shows, but for the digits
-        self._units: dict[Future[Any], Unit] = {}
+        self._units: dict[Future[Any], tuple[Unit, int]] = {}  # and which attempt it is
+        self._open: set[Unit] = set()
         self._times = 0
         self._completed = as_completed(loop=client.loop, with_results=True)
         self._ready: deque[tuple[Future[Any], Any]] = deque()
 
     def __len__(self) -> int:
-        return len(self._units)
+        """Units that nobody has handed in."""
+        return len(self._open)
 
     def ask(self, units: Sequence[Unit], elsewhere: Collection[str] | None = None) -> None:
-        """Ask for units. elsewhere: of these workers alone."""
+        """Ask for units. elsewhere: of these workers alone, as long as one of them is there."""
         self._times += 1
+        self._open.update(units)
         futures = self._client.map(
             self._task,
             *zip(*units, strict=True),
             key=[(self._group, *unit, self._times) for unit in units],
             pure=False,
             workers=None if elsewhere is None else list(elsewhere),
-            allow_other_workers=False,
+            allow_other_workers=elsewhere is not None,
         )
-        self._units.update(zip(futures, units, strict=True))
+        self._units.update((future, (unit, self._times)) for future, unit in zip(futures, units, strict=True))
         self._completed.update(futures)
 
     def handed_in(self) -> Iterator[tuple[Unit, Receipt | BaseException]]:
@@ -161,8 +176,25 @@ class Asked:
         self._ready.extend(self._completed.next_batch(block=False))
         while self._ready:
             future, result = self._ready.popleft()
+            if future not in self._units:  # cancelled
+                continue
+            unit, attempt = self._units.pop(future)
+            if isinstance(result, Receipt):
+                self._handed_in(unit, attempt)
             # Dask says what went wrong as type, error and traceback.
-            yield self._units.pop(future), result[1] if isinstance(result, tuple) else result
+            yield unit, result[1] if isinstance(result, tuple) else result
+
+    def _handed_in(self, unit: Unit, first: int) -> None:
+        """Cancel later attempts. Earlier ones may hang; as long as they do, Dask knows that their worker is busy."""
+        if unit not in self._open:
+            return
+        self._open.remove(unit)
+        later = [other for other, (its, attempt) in self._units.items() if its == unit and attempt > first]
+        if later:
+            for other in later:
+                del self._units[other]
+            with suppress(Exception):  # a client that lost its scheduler
+                self._client.cancel(later)
 
     def unit_of(self, key: Any) -> Unit | None:
         """The unit that a task is about; None if the task is not ours."""
@@ -173,6 +205,7 @@ class Asked:
         with suppress(Exception):  # a client that lost its scheduler
             self._client.cancel(list(self._units))
         self._units.clear()
+        self._open.clear()
 
 
 def _commit(workspace: Workspace, receipt: Receipt) -> None:
@@ -197,12 +230,13 @@ def _explained(error: BaseException, unit: Unit, address: str, workspace: Worksp
     again = f"then run the same command again: {_goes_on(workspace)}"
     if isinstance(error, KilledWorker):
         return CacheError(
-            f"unit {unit.key} was given to {error.allowed_failures + 1} workers, and all of them died",
+            f"unit {unit.key} was given to {error.allowed_failures + 1} workers, and all of them died or hung",
             where=error.last_worker.address,
             fix=f"look at the logs of the workers: often memory runs out; {again}",
         )
     fix = f"look at the logs of the workers; {again}"
-    found = CacheError(f"a worker failed at unit {unit.key}", got=f"{type(error).__name__}: {error}", fix=fix)
+    got = error.what if isinstance(error, workers.Failed) else f"{type(error).__name__}: {error}"
+    found = CacheError(f"a worker failed at unit {unit.key}", got=got, fix=fix)
     found.__cause__ = error
     return found
 

@@ -180,10 +180,23 @@ def test_a_worker_that_hangs_for_ever_is_not_waited_for(tmp_path: Path, whole: d
         opened = partial(stuck, file)
         path = distributed(client, tmp_path / "store" / "a", 10**9, list, notify=said.append, opened=opened)
         assert not file.exists()
-    assert any("takes long" in text and "others are asked too" in text for text in said)
+    assert any("started anew" in text for text in said)
     assert content(path) == whole
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
     assert children() <= before
+
+
+@pytest.mark.long
+def test_the_only_local_worker_that_hangs_is_started_anew(tmp_path: Path, whole: dict[str, bytes]) -> None:
+    said: list[str] = []
+    file = tmp_path / "hang"
+    file.touch()
+    with dask.config.set({"decant.patience": "2s"}), local(1, "cpu", said.append) as client:
+        opened = partial(stuck, file)
+        path = distributed(client, tmp_path / "a", 10**9, list, notify=said.append, opened=opened)
+        assert not file.exists()
+    assert any("started anew" in text for text in said)
+    assert content(path) == whole
 
 
 @pytest.mark.long
