@@ -14,6 +14,7 @@ import dask
 import torch
 from dask.utils import parse_timedelta
 from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.security import Security
 
 from pipeline.errors import CacheError
 from pipeline.store.computing import UNITS_AT_ONCE
@@ -40,20 +41,22 @@ def patience() -> float:
 @contextmanager
 def connected(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
     """A client of the scheduler at an address such as `tcp://10.0.0.1:8786`. Raises CacheError if there is none."""
+    fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
+    # Before there is a client: one that fails at this moment leaves its thread behind.
+    if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
+        raise _unreached(address, "a scheduler that asks for certificates, and none to show", f"{FOR_TLS}; or {fix}")
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TypeError, TimeoutError) as error:  # TypeError: Dask's configuration lacks something
-        fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
-        raise CacheError(
-            "cannot reach the Dask scheduler",
-            where=address,
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
-            fix=f"{FOR_TLS}; or {fix}" if address.startswith("tls://") else fix,
-        ) from None
+    except (OSError, ValueError, TimeoutError) as error:
+        raise _unreached(address, str(error).splitlines()[0] if str(error) else type(error).__name__, fix) from None
     with client:
         if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
             notify(f"dashboard: {client.dashboard_link}")
         yield client
+
+
+def _unreached(address: str, got: str, fix: str) -> CacheError:
+    return CacheError("cannot reach the Dask scheduler", where=address, got=got, fix=fix)
 
 
 @contextmanager

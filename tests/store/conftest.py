@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from distributed import Client, LocalCluster
 
 from pipeline.store import lease, object_storage
 
@@ -20,3 +23,18 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is asked of object storage twice, and who waits for a cache looks often."""
     monkeypatch.setattr(object_storage, "RETRIES", {"max_retries": 0})
     monkeypatch.setattr(lease, "POLL_SECONDS", 0.05)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """Two workers of two threads."""
+    options: dict[str, Any] = {"memory_limit": 0, "dashboard_address": "127.0.0.1:0", "silence_logs": 60}
+    with LocalCluster(n_workers=2, threads_per_worker=2, processes=False, **options) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def client(cluster: LocalCluster) -> Iterator[Client]:
+    """Of that cluster."""
+    with Client(cluster, set_as_default=False) as client:
+        yield client
