@@ -1,6 +1,6 @@
 """Faults survived / tried, per kind: what the tests do to a cache, counted.
 
-    python benchmarks/faults.py [--quick]
+    python benchmarks/faults.py [--quick] [FILE ...]
 
 Runs the tests that break something on purpose (those with the fixture `faults`), the long ones too, and prints a
 table. A fault is survived if the command that met it ended with an error that names the file, or went on; if nothing
@@ -9,7 +9,7 @@ what is finished is survived if `verify` names it and no reader takes it for the
 first fault that it does not survive, and this command with exit code 1.
 
 It needs the packages of the extra `dev`, and took 26 minutes on two busy cores; --quick, which leaves the
-long tests out, three.
+long tests out, three. FILE: tests to run instead of all, such as `tests/store/test_workers_die.py`.
 """
 
 from __future__ import annotations
@@ -49,11 +49,12 @@ class Counting:
 
 @click.command()
 @click.option("--quick", is_flag=True, help="Without the tests that take minutes.")
-def main(quick: bool) -> None:
+@click.argument("files", nargs=-1, type=click.Path(exists=True))
+def main(quick: bool, files: tuple[str, ...]) -> None:
     counting = Counting()
     chosen = "not long" if quick else ""
-    files = [str(ROOT / name) for name in FILES]
-    arguments = ["-q", "-m", chosen, "--timeout=3600", f"--rootdir={ROOT}", *files]
+    chosen_files = files or [str(ROOT / name) for name in FILES]
+    arguments = ["-q", "-m", chosen, "--timeout=3600", f"--rootdir={ROOT}", *chosen_files]
     code = pytest.main(arguments, plugins=[counting])
     print(f"\n{counting.table()}")
     sys.exit(int(code))

@@ -16,6 +16,7 @@ import dask
 import psutil
 import pytest
 from distributed import Client, LocalCluster
+from faults import Faults
 from store_standins import SlowNetwork, TinySamples, cache, content, teachers
 from test_faults import At
 
@@ -69,20 +70,20 @@ def children() -> set[int]:
 
 
 def test_a_worker_that_is_killed_is_replaced(
-    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:
     monkeypatch.setattr("pipeline.store.watch.LOOK_SECONDS", 0.1)
     monkeypatch.setattr("pipeline.store.distribution.IN_FLIGHT", 6)  # so that there is something left to lose
     before, said = children(), []
-    with local(2, "cpu", said.append) as client:
+    with faults("a worker of a cluster is killed"), local(2, "cpu", said.append) as client:
 
         def kill() -> None:
             os.kill(client.cluster.workers[0].pid, signal.SIGKILL)
 
         path = distributed(client, tmp_path / "a", 60, kill, notify=said.append)
-    assert content(path) == whole
-    verify_files(path)
-    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+        assert content(path) == whole
+        verify_files(path)
+        assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert any("1 lost" in text for text in said)
     assert children() <= before
 
@@ -130,10 +131,11 @@ def scheduler(
 
 @pytest.mark.long
 def test_a_worker_that_is_stopped_and_goes_on_too_late_changes_nothing(
-    tmp_path: Path, whole: dict[str, bytes], processes: Callable[..., subprocess.Popen[bytes]]
+    tmp_path: Path, whole: dict[str, bytes], processes: Callable[..., subprocess.Popen[bytes]], faults: Faults
 ) -> None:
     options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 60, "host": "127.0.0.1"}
     with (
+        faults("a worker of a cluster is stopped or hangs"),
         LocalCluster(n_workers=0, scheduler_kwargs={"worker_ttl": "10s"}, **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -146,8 +148,8 @@ def test_a_worker_that_is_stopped_and_goes_on_too_late_changes_nothing(
         assert psutil.Process(stopped.pid).status() == psutil.STATUS_STOPPED
         stopped.send_signal(signal.SIGCONT)
         stopped.wait(60)  # the scheduler has given it up
-    assert content(path) == whole
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
+        assert content(path) == whole
+        assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
 
 
 class Stuck(SlowNetwork):
@@ -171,32 +173,38 @@ def stuck(file: Path) -> dict[str, TeacherPass]:
 
 
 @pytest.mark.long
-def test_a_worker_that_hangs_for_ever_is_not_waited_for(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_a_worker_that_hangs_for_ever_is_not_waited_for(
+    tmp_path: Path, whole: dict[str, bytes], faults: Faults
+) -> None:
     before, said = children(), []
     file = tmp_path / "hang"
     file.touch()
     (tmp_path / "store").mkdir()
-    with dask.config.set({"decant.patience": "2s"}), local(2, "cpu", said.append) as client:
+    hangs = faults("a worker of a cluster is stopped or hangs")
+    with hangs, dask.config.set({"decant.patience": "2s"}), local(2, "cpu", said.append) as client:
         opened = partial(stuck, file)
         path = distributed(client, tmp_path / "store" / "a", 10**9, list, notify=said.append, opened=opened)
         assert not file.exists()
+        assert content(path) == whole
     assert any("started anew" in text for text in said)
-    assert content(path) == whole
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
     assert children() <= before
 
 
 @pytest.mark.long
-def test_the_only_local_worker_that_hangs_is_started_anew(tmp_path: Path, whole: dict[str, bytes]) -> None:
+def test_the_only_local_worker_that_hangs_is_started_anew(
+    tmp_path: Path, whole: dict[str, bytes], faults: Faults
+) -> None:
     said: list[str] = []
     file = tmp_path / "hang"
     file.touch()
-    with dask.config.set({"decant.patience": "2s"}), local(1, "cpu", said.append) as client:
+    hangs = faults("a worker of a cluster is stopped or hangs")
+    with hangs, dask.config.set({"decant.patience": "2s"}), local(1, "cpu", said.append) as client:
         opened = partial(stuck, file)
         path = distributed(client, tmp_path / "a", 10**9, list, notify=said.append, opened=opened)
         assert not file.exists()
+        assert content(path) == whole
     assert any("started anew" in text for text in said)
-    assert content(path) == whole
 
 
 @pytest.mark.long
@@ -205,6 +213,7 @@ def test_workers_that_come_and_go_all_the_time(
     whole: dict[str, bytes],
     processes: Callable[..., subprocess.Popen[bytes]],
     monkeypatch: pytest.MonkeyPatch,
+    faults: Faults,
 ) -> None:
     """It begins without any. Twice another joins, and the one before is killed in the middle of its units."""
     monkeypatch.setattr("pipeline.store.distribution.IN_FLIGHT", 4)  # or the first would do it all meanwhile
@@ -231,16 +240,17 @@ def test_workers_that_come_and_go_all_the_time(
                     client.wait_for_workers(2, timeout=120)
                     there.pop(0).kill()
 
-        path = distributed(client, tmp_path / "store" / "a", 0, list, notify=notify, progress=Replacing())
+        with faults("a worker of a cluster is killed"), faults("a worker of a cluster is killed"):
+            path = distributed(client, tmp_path / "store" / "a", 0, list, notify=notify, progress=Replacing())
+            assert content(path) == whole
+            assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
         assert not Replacing.marks
     assert said[0] == "waiting for workers: there are none yet"
-    assert content(path) == whole
-    assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
 
 
 @pytest.mark.long
 def test_after_the_scheduler_is_lost_another_goes_on(
-    tmp_path: Path, whole: dict[str, bytes], processes: Callable[..., subprocess.Popen[bytes]]
+    tmp_path: Path, whole: dict[str, bytes], processes: Callable[..., subprocess.Popen[bytes]], faults: Faults
 ) -> None:
     def cluster(name: str) -> tuple[subprocess.Popen[bytes], str]:
         process, address = scheduler(processes, tmp_path / f"{name}.json")
@@ -252,16 +262,17 @@ def test_after_the_scheduler_is_lost_another_goes_on(
 
     first, address = cluster("first")
     target = tmp_path / "store" / "a"
-    with (
-        pytest.raises(CacheError, match=rf"(?s)lost the Dask scheduler.*{address}.*goes on after the \d+ units"),
-        connected(address, lambda text: None) as client,
-    ):
-        distributed(client, target, 60, first.kill)
-    _, address = cluster("second")
-    with connected(address, lambda text: None) as client:
-        path = distributed(client, target, 10**9, lambda: None, wait=False)
-    assert content(path) == whole
-    assert [path.name for path in target.parent.iterdir()] == ["a"]
+    with faults("the scheduler of a cluster is killed"):
+        with (
+            pytest.raises(CacheError, match=rf"(?s)lost the Dask scheduler.*{address}.*goes on after the \d+ units"),
+            connected(address, lambda text: None) as client,
+        ):
+            distributed(client, target, 60, first.kill)
+        _, address = cluster("second")
+        with connected(address, lambda text: None) as client:
+            path = distributed(client, target, 10**9, lambda: None, wait=False)
+        assert content(path) == whole
+        assert [path.name for path in target.parent.iterdir()] == ["a"]
 
 
 @pytest.mark.long
