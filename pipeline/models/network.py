@@ -164,6 +164,12 @@ class Network(nn.Module):
         """Write the timm model's weights as safetensors, atomically; timm and `build_network` load them."""
         save_weights(path, self.model.state_dict())
 
+    @property
+    def places(self) -> int:
+        """Of the deepest block's map, height times width: the tokens of a ViT, those in a window of a Swin."""
+        height, width = self.taps[f"block{len(self._anatomy.blocks)}"][1:]
+        return height * width
+
     def parameter_count(self) -> int:
         """The number of trainable values of the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())

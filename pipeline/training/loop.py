@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.models import Network, Reused
+from pipeline.models.attention import attention
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.models.reused import Projector, ReusedHead
 from pipeline.objectives import Batch, ObjectiveSet, Terms
@@ -62,7 +63,8 @@ class Trainer:
         torch.manual_seed((self.seed << 32) + step.index)
         self.network.train()
         self.objectives.train()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16"):
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with autocast, attention(self.network, self.device, self.precision):
             student = self.network(step.images)
             teacher = step.answers.decode(self.head) if step.answers else Signals(logits=student.logits.detach())
             batch = Batch(step.labels, step.sample, step.view, step.index)

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from pipeline.models import Network, build_network
+from pipeline.models.attention import FEW, attention
+from pipeline.models.device import Precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("tokens", "precision", "fused"), [(16, "bfloat16", False), (16, "float32", True)])
+def test_few_tokens_are_multiplied_plainly_in_bfloat16_on_a_cpu(tokens: int, precision: Precision, fused: bool) -> None:
+    """Of the operators that ran, those of torch's fused attention: none forward, and none backward."""
+    network = vit(tokens)
+    images = torch.randint(0, 256, (2, 3, network.input_size, network.input_size), dtype=torch.uint8)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        with (
+            attention(network, CPU, precision),
+            torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
+        ):
+            value = network(images).logits.square().sum()
+        value.backward()
+    ran = {event.name for event in seen.events()}
+    assert "aten::scaled_dot_product_attention" in ran
+    assert any("flash" in name for name in ran) == fused
+
+
+def test_both_ways_say_the_same() -> None:
+    network = vit(16).eval()
+    images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        with attention(network, CPU, "bfloat16"):
+            plain = network(images).logits
+        fused = network(images).logits
+    assert not torch.equal(plain, torch.zeros_like(plain))
+    torch.testing.assert_close(plain, fused, rtol=0.05, atol=0.02)
+
+
+def test_many_tokens_and_other_devices_are_left_to_torch() -> None:
+    many = vit(FEW + 60)
+    assert many.places > FEW
+    before = backends()
+    for network, device in ((many, CPU), (vit(16), torch.device("cuda"))):
+        with attention(network, device, "bfloat16"):
+            assert backends() == before
+    with attention(vit(16), CPU, "bfloat16"):
+        assert backends() != before
+    assert backends() == before
+
+
+def backends() -> tuple[bool, bool]:
+    return torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.math_sdp_enabled()
+
+
+def vit(tokens: int) -> Network:
+    side = round(tokens**0.5)
+    options = {"img_size": 4 * side, "patch_size": 4, "embed_dim": 48, "depth": 4, "num_heads": 3, "global_pool": "avg"}
+    return build_network("vit_tiny_patch16_224", 10, input_size=4 * side, options=options, seed=0)
