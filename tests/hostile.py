@@ -41,6 +41,8 @@ def deep(levels: int) -> Raw:
 
 
 HOSTILE: list[Any] = [
+    {"name": "float16"},
+    {"name": "topk", "k": 3},
     None,
     True,
     False,

@@ -11,13 +11,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheCorrupt
 from pipeline.store.arrays import ArraySpec, Unit
-from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of, most_bytes
+from pipeline.store.chunks import CRC_BYTES, damaged, most_bytes
+from pipeline.store.first_read import check_size, first_read
 from pipeline.store.layout import BLOCKS_PER_VIEW, StorePlan
 from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
 from pipeline.store.ledger import NAME as LEDGER
-from pipeline.store.ledger import decode
+from pipeline.store.ledger import checksums, decode
 from pipeline.store.location import RemotePath
 from pipeline.store.object_storage import ObjectStorage
 
@@ -104,7 +104,7 @@ class FetchedChunks:
             units, _ = decode(self._storage.read(LEDGER, MOST_OF_LEDGER), path)
         except OSError as error:
             raise damaged(path, expected="the ledger", got=error.strerror) from None
-        return {name: checksum for files in units.values() for name, checksum in files.items()}
+        return checksums(units)
 
     def _begin(self) -> bool:
         """Have the next of those that wait fetched; False if there is none. The lock is held."""
@@ -142,16 +142,8 @@ class FetchedChunks:
             content, _ = self._storage.fetch(name, wanted if compression is None else most_bytes(spec))
         except OSError as error:
             raise damaged(path, expected=f"{wanted} bytes", got=error.strerror) from None
-        if len(content) <= CRC_BYTES or (compression is None and len(content) != wanted):
-            raise damaged(path, expected=f"{wanted} bytes", got=f"{len(content)} bytes")
-        if check_chunk(content.data, path) != self._checksum(name):
-            raise CacheCorrupt(
-                "an object is not the one that the teacher cache was published with",
-                where=path,
-                fix="if the cache was replaced meanwhile, start again; else make it again with "
-                "`pipeline cache-teacher --replace`",
-            )
-        return elements_of(content, spec, compression, path)
+        check_size(self._plan, spec, len(content), path)
+        return first_read(self._plan, spec, unit, content, path, self._checksum(name))
 
 
 def held_bytes(plan: StorePlan, specs: Iterable[ArraySpec], views: int = 1, rows_per_block: int | None = None) -> int:

@@ -63,7 +63,7 @@ class StorePlan:
     @cached_property
     def arrays(self) -> dict[str, ArraySpec]:
         """The arrays [V, N, ...] that every unit has a chunk of."""
-        shapes = {array: signal.codec.parts[part] for signal in self.signals for part, array in signal.arrays.items()}
+        shapes = {array: signal.codec.parts[part] for array, (signal, part) in self.parts.items()}
         axes = {array: names for signal in self.signals for array, names in signal.axes.items()}
         if self.parameters:
             shapes["view_parameters"] = (np.dtype("<i4"), (self.parameters,))
@@ -79,6 +79,11 @@ class StorePlan:
             )
             for name, (dtype, shape) in shapes.items()
         }
+
+    @cached_property
+    def parts(self) -> dict[str, tuple[SignalSpec, str]]:
+        """The signal, and the part of its encoding, that an array holds, by the name of the array."""
+        return {array: (signal, part) for signal in self.signals for part, array in signal.arrays.items()}
 
     @cached_property
     def static(self) -> dict[str, ArraySpec]:

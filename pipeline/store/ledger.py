@@ -67,6 +67,11 @@ def decode(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], in
     return units, end
 
 
+def checksums(units: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
+    """The CRC-32C of every file, by path in the store."""
+    return {name: checksum for files in units.values() for name, checksum in files.items()}
+
+
 class Ledger:
     """The finished units of the store in `folder`, as read when opened and as appended since."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from pipeline import plugins
 from pipeline.errors import CacheMismatch
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of, inside
+from pipeline.store.chunks import damaged, elements_of, inside
 from pipeline.store.encoded import EncodedSignals, part_tensor
 from pipeline.store.fetched import FETCHES, FetchedChunks, held_bytes
+from pipeline.store.first_read import check_size, first_read
 from pipeline.store.identity import unmet
+from pipeline.store.ledger import Ledger, checksums
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import Manifest
 
@@ -76,7 +79,8 @@ class TeacherCache:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mapped files, and what was found out about them."""
-        return {**self.__dict__, "_maps": {}, "_checked": set()}
+        kept = {name: value for name, value in self.__dict__.items() if name != "_listed"}
+        return {**kept, "_maps": {}, "_checked": set()}
 
     @property
     def count(self) -> int:
@@ -239,18 +243,27 @@ class TeacherCache:
 
     def _load(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
         assert isinstance(self.path, Path)
-        path, compression = inside(self.path, spec.file(key[1])), self._plan.compression
+        name = spec.file(key[1])
+        path = inside(self.path, name)
         size = path.stat().st_size if path.is_file() else 0
-        wanted = spec.chunk_bytes + CRC_BYTES
-        if size <= CRC_BYTES or (compression is None and size != wanted):
-            raise damaged(path, expected=f"{wanted} bytes", got=f"{size} bytes")
+        check_size(self._plan, spec, size, path)
         # torch maps privately and, unlike Python's mmap, keeps no file descriptor: 512 would be half of what
         # a process may have.
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-        if key not in self._checked:
-            check_chunk(content.data, path)
-            self._checked.add(key)
-        return elements_of(content, spec, compression, path)
+        if key in self._checked:
+            return elements_of(content, spec, self._plan.compression, path)
+        elements = first_read(self._plan, spec, key[1], content, path, self._listed.get(name))
+        self._checked.add(key)
+        return elements
+
+    @cached_property
+    def _listed(self) -> dict[str, int]:
+        """The checksums of all files, as the ledger lists them."""
+        assert isinstance(self.path, Path)
+        ledger = Ledger(self.path)
+        if not ledger.units:
+            raise damaged(ledger.path, expected="the ledger", got="nothing")
+        return checksums(ledger.units)
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

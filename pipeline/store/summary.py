@@ -10,9 +10,11 @@ from typing import Any
 
 from pipeline.errors import CacheCorrupt, CacheNotFound, printable
 from pipeline.progress import duration, size
+from pipeline.signals import EncodingChoice
 from pipeline.store.arrays import STATIC
 from pipeline.store.artifacts import is_scratch_folder, scratch_prefix, unfinished
 from pipeline.store.begun import begun
+from pipeline.store.encodings import name_of
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
 from pipeline.store.lease import STALE_SECONDS
@@ -203,7 +205,10 @@ def _data(facts: Facts) -> list[str]:
 
 
 def _signals(facts: Facts) -> list[str]:
-    rows = [(s["name"], _list(s["shape"], " x "), s["encoding"], f"{s['bytes_per_view']:,}") for s in facts["signals"]]
+    rows = [
+        (s["name"], _list(s["shape"], " x "), _encoding(s["encoding"]), f"{s['bytes_per_view']:,}")
+        for s in facts["signals"]
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     lines = [
         f"{a:<{widths[0]}}  {b:<{widths[1]}}  {c:<{widths[2]}}  {d:>{widths[3]}} bytes a view" for a, b, c, d in rows
@@ -215,6 +220,11 @@ def _signals(facts: Facts) -> list[str]:
         linear = f"linear on the mean of {where}" if where else "not linear on the mean of a map"
         lines.append(f"head {_list(facts['head']['shape'], ' x ')}, {linear}")
     return _entry("signals", *lines)
+
+
+def _encoding(choice: EncodingChoice) -> str:
+    options = {} if isinstance(choice, str) else {key: choice[key] for key in choice if key != "name"}
+    return f"{name_of(choice)} {_options(options)}".rstrip()
 
 
 def _made(provenance: Mapping[str, Any]) -> list[str]:

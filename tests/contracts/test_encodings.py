@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
-from pipeline.store.arrays import SignalSpec
+from pipeline.store.arrays import ArraySpec, SignalSpec
 from pipeline.store.encoded import EncodedSignals
 from pipeline.store.encodings import ENCODINGS, Encoding, EncodingOverflow, able, load, resolved
 
@@ -110,6 +110,28 @@ def test_parts_are_as_declared(case: tuple[Encoding, tuple[int, ...]]) -> None:
     for dtype, part_shape in encoding.parts.values():
         assert dtype.str[0] in "<|"
         assert prod(part_shape) > 0
+
+
+@settings(deadline=None)
+@given(drawn=st.one_of(signals_of(common), signals_of(everything)))
+def test_what_is_written_is_never_said_to_be_damaged(drawn: tuple[Any, NDArray[np.float32]]) -> None:
+    (signal, shape), values = drawn
+    for name in able(signal.partition("/")[0]):
+        encoding = load(name, signal, shape)
+        if not refused(encoding, values):
+            for part, rows in encoding.encode(values).items():
+                found = encoding.never(part, rows)
+                assert found.shape == (len(values),)
+                assert not found.any()
+
+
+def test_rows_that_nobody_wrote_are_told(case: tuple[Encoding, tuple[int, ...]]) -> None:
+    """Of every part: where a chunk holds its fill value, wholly or in the last place of a row alone."""
+    encoding, shape = case
+    for part, written in encoding.encode(np.ones((3, *shape), np.float32)).items():
+        rows = written.reshape(3, -1).copy()
+        rows[0] = rows[1, -1] = ArraySpec(part, rows.dtype, rows.shape, rows.shape, ()).fill
+        assert encoding.never(part, rows.reshape(written.shape)).tolist() == [True, True, False], part
 
 
 def test_a_batch_may_be_empty(case: tuple[Encoding, tuple[int, ...]]) -> None:

@@ -16,7 +16,15 @@ from store_standins import FLOAT32, TinyNetwork, TinySamples, TinyViews, cache
 from pipeline import plugins
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
-from pipeline.store import TeacherCache, TeacherPass, signals_identity, verify_files, verify_teacher
+from pipeline.store import (
+    TeacherCache,
+    TeacherPass,
+    describe,
+    signals_identity,
+    summary_text,
+    verify_files,
+    verify_teacher,
+)
 from pipeline.store.encodings import ENCODINGS, able
 from pipeline.store.teacher_pass import signal_of
 from pipeline.store.verify.sample import sampled
@@ -105,6 +113,15 @@ def test_bytes_per_view_are_those_of_the_arrays(store: Path) -> None:
         taken = sum(array.nbytes for array in arrays) / (3 * 23)
         assert spec.alternatives[next(iter(names(spec.encoding)))] == spec.bytes_per_view == taken
         assert set(spec.alternatives) == set(able(spec.name.partition("/")[0]))
+
+
+def test_inspect_says_how_signals_are_written(store: Path) -> None:
+    plan = TeacherCache.open(store).manifest.plan
+    text = summary_text(describe(store)[0])
+    for spec in plan.signals:
+        (line,) = (line for line in text.splitlines() if f" {spec.name} " in f" {line} ")
+        options = {"name": spec.encoding} if isinstance(spec.encoding, str) else spec.encoding
+        assert all(str(value) in line.split() for value in options.values()), line
 
 
 def names(encoding: Any) -> list[str]:

@@ -49,3 +49,6 @@ class Encoding(Protocol):
 
     def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """How far, at most, each decoded value may lie from its own of `values` [R, ...], if encoding accepts them."""
+
+    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which rows [R, ...] of a part cannot come from `encode`, the fill value of an array among them: [R]."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions, Parts
 from pipeline.store.encodings._half import half_bound, halves
+from pipeline.store.encodings._rows import not_finite
 
 SIGNALS = EVERY_SIGNAL
 
@@ -38,6 +39,10 @@ class Float16:
     def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Half a unit in the last place."""
         return half_bound(values)
+
+    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Those with values that are not finite."""
+        return not_finite(rows)
 
 
 def build(shape: tuple[int, ...], options: NoOptions) -> Encoding:

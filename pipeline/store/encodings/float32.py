@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions, Parts
+from pipeline.store.encodings._rows import not_finite
 
 SIGNALS = EVERY_SIGNAL
 
@@ -37,6 +38,10 @@ class Float32:
     def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Nothing."""
         return np.zeros(values.shape)
+
+    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Those with values that are not finite."""
+        return not_finite(rows)
 
 
 def build(shape: tuple[int, ...], options: NoOptions) -> Encoding:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions, Parts
+from pipeline.store.encodings._rows import anywhere
 
 SIGNALS = EVERY_SIGNAL
 STEPS = 127
@@ -60,6 +61,12 @@ class Int8:
         """Half a step, the rounding of float32, and all of what is too small for a scale."""
         half = _beside(self._largest(values), values.ndim).double().numpy() / (2 * STEPS)
         return np.broadcast_to(half * (1 + 2.0**-14) + 2.0**-119, values.shape)
+
+    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+        """Those with steps beyond 127, or with scales that are no sizes."""
+        if part == "scale":
+            return anywhere(~((rows >= 0) & (rows <= LARGEST_SCALE)))
+        return anywhere(rows < -STEPS)
 
     def _largest(self, values: NDArray[np.float32]) -> Tensor:
         """The largest magnitude under each scale: the shape of `scale`."""

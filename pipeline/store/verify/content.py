@@ -10,9 +10,12 @@ from numpy.typing import NDArray
 
 from pipeline.store.arrays import ArraySpec, Unit
 from pipeline.store.chunks import elements_of
+from pipeline.store.encodings import name_of
 from pipeline.store.layout import StorePlan
 from pipeline.store.manifest import Manifest
 from pipeline.untrusted import parse_json
+
+NOT_FINITE = "have values that are not finite"
 
 
 def manifest_problem(manifest: Manifest) -> str | None:
@@ -49,31 +52,30 @@ def _metadata_difference(spec: ArraySpec, value: Any) -> str | None:
 def chunk_problem(plan: StorePlan, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
     """What in a chunk file, whole in itself, cannot be what was computed; None if nothing.
 
-    Signals and the head are finite, labels are classes or -1, digests are there, and where there are no samples
-    there is the fill value.
+    Signals are what their encoding writes, the head is finite, labels are classes or -1, digests are there, and where
+    there are no samples there is the fill value.
     """
     elements = elements_of(np.frombuffer(content, np.uint8), spec, plan.compression, Path(spec.file(unit)))
     if unit is None:
         if spec.name == "labels":
             wrong = int(np.sum((elements < -1) | (elements >= plan.shapes.logits)))
             return f"{wrong} labels are not -1 to {plan.shapes.logits - 1}" if wrong else None
-        return _absent(spec, elements)
+        return _rows(~np.isfinite(elements).reshape(len(elements), -1).all(axis=1), NOT_FINITE)
     rows = len(plan.block_of(unit))
     if not _is_fill(spec, elements[0, rows:]).all():
         return "rows beyond the last sample do not hold the fill value"
-    return _absent(spec, elements[0, :rows]) if spec.dtype.kind == "f" or spec.name == "view_digest" else None
+    there = elements[0, :rows]
+    if spec.name in plan.parts:
+        signal, part = plan.parts[spec.name]
+        never = signal.codec.never(part, there)
+        finite = np.isfinite(there[never]).all()
+        return _rows(never, f"hold what {name_of(signal.encoding)} never writes" if finite else NOT_FINITE)
+    # Drawn parameters may have the fill value for a value: it is the bits of -0.0.
+    return _rows(_is_fill(spec, there), "were never written") if spec.name == "view_digest" else None
 
 
-def _absent(spec: ArraySpec, rows: NDArray[Any]) -> str | None:
-    """Integers but digests may have the fill value for a value: it is the bits of -0.0, for one.
-
-    Parts of an encoding may be infinite: the log-sum-exp of nothing is.
-    """
-    part = "." in spec.name.rpartition("/")[2]
-    bad = _is_fill(spec, rows) if part or spec.dtype.kind != "f" else ~np.isfinite(rows)
-    wrong = int(bad.reshape(len(rows), -1).any(axis=1).sum())
-    what = "have values that are not finite" if spec.dtype.kind == "f" else "were never written"
-    return f"{wrong} of {len(rows)} rows {what}" if wrong else None
+def _rows(wrong: NDArray[np.bool_], what: str) -> str | None:
+    return f"{wrong.sum()} of {len(wrong)} rows {what}" if wrong.any() else None
 
 
 def _is_fill(spec: ArraySpec, elements: NDArray[Any]) -> NDArray[np.bool_]:
