@@ -1,0 +1,104 @@
+"""What students were measured to know, kept in `docs/measured/`, and the tables that the documentation makes of it.
+
+    python benchmarks/measured.py add EVALUATION ...   # evaluation.json of `pipeline evaluate`, or files made of it
+    python benchmarks/measured.py tables               # write the tables again
+
+`add` files students under the name of their experiment, in place of those of the same student, objectives and seed
+that are there; what was measured of speed is left out, for it is the machine's. A table stands in `docs/*.md` between
+`<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first; in `docs/methods.md` the last column is what
+was measured in the experiment `cifar100-methods`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from pipeline.evaluation.results import Evaluation, Row, StudentResult, read_evaluation, summarise
+from pipeline.evaluation.tables import stat
+from pipeline.files import write_atomic
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+METHODS = "cifar100-methods"
+SETS = {"hard-label": "hard"}
+"""The objective set that stands for a method; of the others, the one of its name."""
+COLUMNS = ("objectives", "seeds", "top-1 (%)", "agreement (%)", "KL (nats)", "ECE (%)")
+BLOCK = re.compile(r"(<!-- measured: (\S+)(?: (\S+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+METHOD = re.compile(r"^(\| `([\w-]+)` (?:\|[^|]*){5}\|)[^|]*\|$", re.MULTILINE)
+"""A row of seven cells."""
+
+
+@click.group()
+def main() -> None:
+    """Keep what was measured, and make tables of it."""
+
+
+@main.command()
+@click.argument("evaluations", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+def add(evaluations: Sequence[Path]) -> None:
+    """File the students of EVALUATIONS."""
+    for path in evaluations:
+        new = read_evaluation(path)
+        kept = DOCS / "measured" / f"{new.experiment}.json"
+        write_atomic(kept, merged(read_evaluation(kept) if kept.exists() else None, new).to_text())
+        print(f"{kept.name}: {len(new.students)} students of {path}")
+
+
+@main.command()
+def tables() -> None:
+    """Write the tables of every page again."""
+    for page in sorted(DOCS.glob("*.md")):
+        page.write_text(with_tables(page.read_text(), page.name))
+
+
+def merged(old: Evaluation | None, new: Evaluation) -> Evaluation:
+    """Both, the new in place of the old, ordered by student, objectives and seed."""
+
+    def key(student: StudentResult) -> tuple[str, str, int]:
+        return student.student, student.objectives, student.seed
+
+    if old and old.split != new.split:
+        raise click.ClickException(f"{new.experiment} was measured on {old.split!r}, and now on {new.split!r}")
+    silent = {"images_per_second": None, "train_seconds": None}
+    students = {key(each): each for each in old.students} if old else {}
+    students |= {key(each): each.model_copy(update=silent) for each in new.students}
+    teacher = new.teacher and new.teacher.model_copy(update={"images_per_second": None})
+    ordered = tuple(students[name] for name in sorted(students))
+    return new.model_copy(update={"students": ordered, "teacher": teacher or (old and old.teacher)})
+
+
+def with_tables(text: str, page: str) -> str:
+    """The page with its tables as they are by what was measured."""
+    text = BLOCK.sub(lambda found: found[1] + table(rows_of(found[2]), found[3]) + found[5], text)
+    if page == "methods.md":
+        known = {row.objectives: row for row in rows_of(METHODS)}
+        text = METHOD.sub(lambda found: f"{found[1]} {top1(known.get(SETS.get(found[2], found[2])))} |", text)
+    return text
+
+
+def rows_of(experiment: str) -> list[Row]:
+    """A row for every student and objective set of the experiment; none if nothing was measured."""
+    kept = DOCS / "measured" / f"{experiment}.json"
+    return summarise(read_evaluation(kept)) if kept.exists() else []
+
+
+def table(rows: Sequence[Row], student: str | None) -> str:
+    """The rows of one student, or of all, the most accurate first, in Markdown."""
+    chosen = sorted((row for row in rows if student in (None, row.student)), key=lambda row: -row.top1.mean)
+    lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
+    for row in chosen:
+        scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
+        lines.append("| " + " | ".join([row.objectives, str(row.seeds), *scores]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def top1(row: Row | None) -> str:
+    """In percent, or a dash for what was not measured."""
+    return stat(row.top1, 100) if row else "-"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The tables of the documentation are those of what was measured, and what was measured is kept as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from pipeline.evaluation.metrics import Metrics
+from pipeline.evaluation.results import Evaluation, StudentResult, TeacherResult, read_evaluation
+
+measured = pytest.importorskip("measured")
+
+
+@pytest.mark.parametrize("page", sorted(measured.DOCS.glob("*.md")), ids=lambda page: page.name)
+def test_tables_are_those_of_what_was_measured(page: Path) -> None:
+    """If this fails: `python benchmarks/measured.py tables`."""
+    text = page.read_text()
+    assert measured.with_tables(text, page.name) == text
+
+
+@pytest.mark.parametrize("kept", sorted((measured.DOCS / "measured").glob("*.json")), ids=lambda kept: kept.name)
+def test_what_was_measured_is_of_a_configuration(kept: Path) -> None:
+    evaluation = read_evaluation(kept)
+    assert evaluation.experiment == kept.stem
+    assert (measured.DOCS.parent / "configs" / f"{kept.stem}.yaml").exists()
+    assert {student.metrics.count for student in evaluation.students} == {10_000}
+    assert all(student.images_per_second is None and student.train_seconds is None for student in evaluation.students)
+
+
+def test_students_are_added_and_take_the_place_of_their_like(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "DOCS", tmp_path)
+    (tmp_path / "measured").mkdir()
+    add(tmp_path, student("kd", 0, 0.5), student("hard", 0, 0.25))
+    add(tmp_path, student("kd", 1, 0.6), student("hard", 0, 0.3))
+    kept = read_evaluation(tmp_path / "measured/tiny.json")
+    assert [(s.objectives, s.seed, s.metrics.top1) for s in kept.students] == [
+        ("hard", 0, 0.3),
+        ("kd", 0, 0.5),
+        ("kd", 1, 0.6),
+    ]
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- measured: tiny small -->\nold\n<!-- end -->\nafter\n")
+    assert CliRunner().invoke(measured.main, ["tables"]).exit_code == 0
+    lines = page.read_text().splitlines()
+    assert lines[0] == "before"
+    assert lines[-1] == "after"
+    assert [line for line in lines if line.startswith("| ")][2:] == [
+        "| kd | 2 | 55.00 ± 7.07 | 50.00 ± 0.00 | 1.000 ± 0.000 | 10.00 ± 0.00 |",
+        "| hard | 1 | 30.00 | 50.00 | 1.000 | 10.00 |",
+    ]
+
+
+def test_the_last_column_of_methods_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "DOCS", tmp_path)
+    (tmp_path / "measured").mkdir()
+    add(tmp_path, student("kd", 0, 0.5), student("hard", 0, 0.25), experiment=measured.METHODS)
+    rows = ("| `hard-label` | a | b | c | d | e |", "| `kd` | a | b | c | d | e |", "| `dkd` | a | b | c | d | e |")
+    other = "| `kd` | 4 ms | 1.5 |\n| plain | a | b | c | d | e | 4 |\n"
+    page = "".join(f"{row} 1 ± 2 |\n" for row in rows) + other
+    filled = "".join(f"{row} {top1} |\n" for row, top1 in zip(rows, ("25.00", "50.00", "-"), strict=True)) + other
+    assert measured.with_tables(page, "methods.md") == filled
+    assert measured.with_tables(page, "other.md") == page
+
+
+def student(objectives: str, seed: int, top1: float) -> StudentResult:
+    metrics = Metrics(top1, 0.9, 1.0, 0.1, 0.5, 1.0, 100)
+    return StudentResult(
+        student="small",
+        objectives=objectives,
+        seed=seed,
+        model="m",
+        metrics=metrics,
+        parameters=1,
+        macs=1,
+        images_per_second=7.0,
+        train_seconds=8.0,
+    )
+
+
+def add(folder: Path, *students: StudentResult, experiment: str = "tiny") -> None:
+    teacher = TeacherResult(model="t", metrics=students[0].metrics)
+    evaluation = Evaluation(experiment=experiment, split="test", teacher=teacher, students=students)
+    (folder / "evaluation.json").write_text(evaluation.to_text())
+    result = CliRunner().invoke(measured.main, ["add", str(folder / "evaluation.json")])
+    assert result.exit_code == 0, result.output
