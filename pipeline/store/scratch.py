@@ -15,8 +15,8 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -194,15 +194,31 @@ class Scratch:
 
         Every file in it must be durable already. What it replaces is deleted only afterwards.
         """
-        self.refuse_other(replace)
-        write_atomic(self.folder / FINGERPRINT, self.fingerprint + "\n")
-        (self.folder / HOLDER).unlink(missing_ok=True)
-        sync_directory(self.folder)
-        aside = self.target.with_name(f".{self.target.name}.replaced.partial")
-        shutil.rmtree(aside, ignore_errors=True)
-        if published(self.target) is not None:
-            self.target.rename(aside)
-        self.folder.rename(self.target)
-        self._published = True
-        sync_directory(self.target.parent)
-        shutil.rmtree(aside, ignore_errors=True)
+        with _alone_in(self.target.parent):
+            self.refuse_other(replace)
+            write_atomic(self.folder / FINGERPRINT, self.fingerprint + "\n")
+            (self.folder / HOLDER).unlink(missing_ok=True)
+            sync_directory(self.folder)
+            aside = self.target.with_name(f".{self.target.name}.replaced.partial")
+            shutil.rmtree(aside, ignore_errors=True)
+            if published(self.target) is not None:
+                self.target.rename(aside)
+            self.folder.rename(self.target)
+            self._published = True
+            sync_directory(self.target.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """No other artifact is published in the folder meanwhile: whoever makes another for the same target waits.
+
+    The scratch folders of two settings do not exclude each other, so both may find the target free.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import CacheError, CacheMismatch
+from pipeline.files import sync_directory
 from pipeline.store import Scratch, finished
 from pipeline.store.artifacts import FINGERPRINT, unfinished
 
@@ -137,6 +138,37 @@ def test_another_artifact_needs_replace(tmp_path: Path) -> None:
     assert finished(target, PRINT)
     assert not (target / "old").exists()
     assert names(tmp_path) == ["a"]
+
+
+def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both found the target free: the second, which comes while the first is about to publish, must look again."""
+    target, about = tmp_path / "cache.zarr", threading.Event()
+
+    def second() -> None:
+        with Scratch(target, OTHER, notify=quiet) as scratch:
+            (scratch.folder / "work").write_text("second")
+            about.set()
+            with pytest.raises(CacheMismatch, match="--replace"):
+                scratch.publish()
+
+    thread = threading.Thread(target=second)
+
+    def about_to_rename(folder: Path) -> None:
+        if not thread.ident:
+            thread.start()
+            assert about.wait(30)
+            thread.join(0.3)  # it waits, or it has published by now
+        sync_directory(folder)
+
+    monkeypatch.setattr("pipeline.store.scratch.sync_directory", about_to_rename)
+    with Scratch(target, PRINT, notify=quiet) as scratch:
+        (scratch.folder / "work").write_text("first")
+        scratch.publish()
+    thread.join(30)
+    assert not thread.is_alive()
+    assert finished(target, PRINT)
+    assert (target / "work").read_text() == "first"
+    assert names(tmp_path) == sorted(["cache.zarr", f".cache.zarr.{OTHER[:16]}.partial"])
 
 
 @pytest.mark.parametrize("replace", [False, True])
