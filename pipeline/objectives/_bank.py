@@ -47,8 +47,19 @@ def draw_pool(labels: Tensor, count: int, seed: int, step: int) -> Tensor:
     """
     share = float(torch.bincount(labels).max()) / len(labels)
     size = min(len(labels), math.ceil(count / max(1 - share, 1e-9)))
-    generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, step]))
-    return torch.from_numpy(generator.choice(len(labels), size, replace=False))
+    return torch.from_numpy(_random(seed, step).choice(len(labels), size, replace=False))
+
+
+def draw_some(samples: Tensor, count: int, seed: int, step: int) -> Tensor:
+    """At most `count` different ones of samples [B], ascending: [A]. Their order in the batch does not matter.
+
+    Depends on (seed, step) and on which samples there are.
+    """
+    different: Tensor = torch.unique(samples)
+    if len(different) <= count:
+        return different
+    chosen = np.sort(_random(seed, step).choice(len(different), count, replace=False))
+    return different[torch.from_numpy(chosen).to(different.device)]
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,13 @@ def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, 
     """
     share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
     size = min(len(labels), math.ceil((count + 4 * math.sqrt(count)) / max(1 - share, 1e-9)))
-    generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, step]))
-    pool = torch.from_numpy(generator.choice(len(labels), size, replace=False)).to(batch_labels.device)
+    pool = torch.from_numpy(_random(seed, step).choice(len(labels), size, replace=False)).to(batch_labels.device)
     other = labels.to(pool.device)[pool] != batch_labels[:, None]
     first = other.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
     position = torch.arange(count, device=pool.device) % other.sum(1, keepdim=True).clamp(min=1)
     return Negatives(pool, first.gather(1, position))
+
+
+def _random(seed: int, step: int) -> np.random.Generator:
+    """A generator of this step's choices."""
+    return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, step], dtype=np.uint64)))

@@ -23,7 +23,8 @@ class Relations:
     """The noise-contrastive loss of all pairs of sample and anchor; the last axis is 1 + m candidates.
 
     <r, norm(c - a)> = (<r, c> - <r, a>) / |c - a|: differences of candidates and anchors, [B, A, 1 + m, D], are never
-    formed. Where c = a, rounding would leave anything: `mask` leaves those out, and pairs of a sample with itself.
+    formed. Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose
+    positive is one of them.
 
     features: [B, D], unit vectors. bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are
     rows.
@@ -107,12 +108,15 @@ class Relations:
         return along, scale, left_out
 
     def _inverse_distances(self, ends: Tensor) -> Tensor:
-        """1 / |c - a + offset| of anchors and the candidates that there are, [A, U]."""
-        used = self.bank[self.used]
-        with torch.autocast(used.device.type, enabled=False):
-            squares = ends.square().sum(1)[:, None] + used.square().sum(1) - 2 * ends @ used.T
-        squares = squares + 2 * OFFSET * (used.sum(1) - ends.sum(1)[:, None]) + used.shape[1] * OFFSET**2
-        return squares.clamp(min=1e-12).rsqrt()
+        """1 / |c - a + offset| of anchors and the candidates that there are, [A, U].
+
+        From differences, not from inner products: where the teacher is sure, gradients vanish and their embeddings all
+        but coincide. Rounding would then leave less than nothing of a distance, and the score would have no bound.
+        """
+        others = self.bank[self.used] + OFFSET
+        with torch.autocast(others.device.type, enabled=False):
+            distances = torch.cdist(ends, others, compute_mode="donot_use_mm_for_euclid_dist")
+        return 1 / distances.clamp(min=1e-6)
 
 
 def _log(noise: float, like: Tensor) -> Tensor:

@@ -13,16 +13,17 @@ banks of their own: for embeddings (term `feature`) and for the gradient of the 
 (`gradient`), which with a linear head is (softmax(z) - onehot(y)) W: no second backward pass, and the teacher's
 follows from cached logits, labels and head. The gradient is a sample's, without the 1/B of a mean.
 
-The teacher's bank is the cache: every sample's exact vector at the batch's first view, through today's embedding, with
-no momentum and no warm-up. `bank: momentum` is the reference's instead. The student's is a momentum bank in any case.
+The teacher's bank is the cache: every sample's exact vector at the lowest view of the batch, through today's embedding,
+with no momentum and no warm-up. `bank: momentum` is the reference's instead. The student's is always a momentum bank.
 
-Deviations. A pair of a sample with itself as anchor has no relation, and a candidate that is the anchor has none: the
-reference gives them constant directions, norm(10⁻⁶); here they are left out, unless `mask_degenerate` is False.
-Negatives are drawn from a pool that the batch shares. The first 64 samples of a batch are anchors, all of the
-reference's batch of 64: cost grows with samples times anchors. The reference multiplies the gradient term by the KD
-loss, which looks like a slip; here it has a weight. The paper is said to learn the relation by a small network; the
-public code does not. Recipe of the code: beside hard labels and 0.9 KD; weight 1 until the last 10 of 250 epochs,
-then 0 (`schedule: {off_after: 0.96}`).
+Deviations. A sample and itself as the anchor have no positive, and a negative that is the anchor has no direction: the
+reference takes norm(10⁻⁶), a constant, for it. Here such pairs, whose negatives alone would contrast with nothing, and
+such negatives are left out, unless `mask_degenerate` is False. Negatives are drawn from a pool that the batch shares.
+Of a larger batch 64 samples are anchors, drawn anew every step, all of the reference's batch of 64: cost grows with
+samples times anchors. The reference multiplies the gradient term by the KD loss, which looks like a slip; here it has a
+weight. The paper is said to learn the relation by a small network; the public code does not. Recipe of the code: beside
+hard labels, and 0.9 KD, both KD and this with weight 1 until the last 10 of 250 epochs, then 0 (`schedule: {off_after:
+0.96}` for both).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives._bank import MomentumBank, draw_negatives
+from pipeline.objectives._bank import MomentumBank, draw_negatives, draw_some
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._precision import precise
 from pipeline.objectives._relations import Relations
@@ -45,16 +46,16 @@ from pipeline.signals import Signals, SignalShapes, unit
 
 
 class Options(Section):
-    """embedding_width: D. negatives: m of each sample. anchors: how many of a batch at most. temperature: τ > 0.
+    """embedding_width: D. negatives: m of each sample. anchors: how many of a batch at most.
 
-    bank: the teacher's. momentum: of momentum banks, the share of the old row. gradient_weight: of the gradient term, 0
-    to leave it out.
+    temperature: τ; N exp(1/τ) has to fit float32. bank: the teacher's. momentum: of momentum banks, the share of the
+    old row. gradient_weight: of the gradient term, 0 to leave it out.
     """
 
     embedding_width: int = Field(128, gt=0)
     negatives: int = Field(500, gt=0)
     anchors: int = Field(64, gt=0)
-    temperature: float = Field(0.05, gt=0)
+    temperature: float = Field(0.05, ge=0.02)
     bank: Literal["cache", "momentum"] = "cache"
     momentum: float = Field(0.5, ge=0, lt=1)
     gradient_weight: float = Field(1.0, ge=0)
@@ -69,23 +70,20 @@ def relation_loss(
     temperature: float,
     mask_degenerate: bool = True,
     *,
-    normaliser: Tensor | None = None,
-    population: int | None = None,
+    normaliser: Tensor | float | None = None,
 ) -> Tensor:
     """L of one direction, in nats: a mean over pairs of sample and anchor. Not differentiated into the bank.
 
     features: [B, D], embedded, of length one, of one network. bank: [N, D], the other network's. sample_index: [B], the
     samples' rows in the bank; they are the anchors, too. candidate_index: [B, 1 + m], candidate 0 the sample itself.
-    normaliser: Z; from this batch if None. population: N, if the bank has only the rows that are asked for. 0 for a
-    batch of one sample, which has no relations.
+    normaliser: Z; from this batch if None. 0 for a batch of one sample, which has no relations.
     """
     relations = Relations(
         precise(features), bank, sample_index, sample_index, candidate_index, temperature, mask_degenerate
     )
-    population = population or len(bank)
-    if normaliser is None and relations.pairs:
-        normaliser = relations.normaliser(population)
-    return relations.loss(torch.ones(()) if normaliser is None else normaliser, population)
+    if normaliser is None:
+        normaliser = relations.normaliser(len(bank)) if relations.pairs else 1.0
+    return relations.loss(torch.as_tensor(normaliser, dtype=relations.bank.dtype), len(bank))
 
 
 class Element(nn.Module):
@@ -102,8 +100,10 @@ class Element(nn.Module):
         self.teacher_bank = MomentumBank(samples, width, momentum) if options.bank == "momentum" else None
         self.register_buffer("normalisers", torch.full((2,), float("nan")))
 
-    def forward(self, student: Tensor, teacher: Tensor, candidates: Tensor, remembered: Tensor | None) -> Tensor:
-        """Both directions. student [B, D_s], teacher [B, D_t]; candidates [B, 1 + m], samples.
+    def forward(
+        self, student: Tensor, teacher: Tensor, candidates: Tensor, anchors: Tensor, remembered: Tensor | None
+    ) -> Tensor:
+        """Both directions. student [B, D_s], teacher [B, D_t]; candidates [B, 1 + m] and anchors [A], samples.
 
         remembered: the teacher's vectors of all different `candidates`, ascending; None with a momentum bank.
         """
@@ -111,10 +111,9 @@ class Element(nn.Module):
         ids, places = torch.unique(candidates, return_inverse=True)
         with torch.no_grad():
             rows = self.teacher_bank.rows[ids] if self.teacher_bank else self._embedded(self.teacher, remembered)
-        samples, mask = places[:, 0], self.options.mask_degenerate
-        anchors = samples[: self.options.anchors]
+        ends, mask = torch.searchsorted(ids, anchors), self.options.mask_degenerate
         relations = [
-            Relations(features, bank, samples, anchors, places, self.options.temperature, mask)
+            Relations(features, bank, places[:, 0], ends, places, self.options.temperature, mask)
             for features, bank in ((s, rows), (t, self.student_bank.rows[ids]))
         ]
         if not self._fixed and relations[0].pairs and not bool(self.normalisers.isfinite().all()):
@@ -160,12 +159,10 @@ class CRCD(Objective):
         assert self.context.labels is not None
         drawn = draw_negatives(self.context.labels, batch.labels, self.options.negatives, self.context.seed, batch.step)
         candidates = torch.cat((batch.sample[:, None], drawn.pool[drawn.columns]), dim=1)
-        ids, view = torch.unique(candidates), int(batch.view[0])
-        terms = {
-            "feature": self.feature(
-                student.embedding, teacher.embedding, candidates, self._remembered("embedding", ids, view)
-            )
-        }
+        ids, view = torch.unique(candidates), int(batch.view.min())
+        anchors = draw_some(batch.sample, self.options.anchors, self.context.seed, batch.step)
+        bank = self._remembered("embedding", ids, view)
+        terms = {"feature": self.feature(student.embedding, teacher.embedding, candidates, anchors, bank)}
         if self.gradient is not None:
             assert student.head is not None
             assert teacher.head is not None
@@ -175,7 +172,7 @@ class CRCD(Objective):
                 bank = gradients(logits, self.context.labels.to(ids.device)[ids], teacher.head.weight)
             s = gradients(student.logits, batch.labels, student.head.weight)
             t = gradients(teacher.logits, batch.labels, teacher.head.weight)
-            terms["gradient"] = self.options.gradient_weight * self.gradient(s, t, candidates, bank)
+            terms["gradient"] = self.options.gradient_weight * self.gradient(s, t, candidates, anchors, bank)
         return terms
 
     def _remembered(self, signal: str, samples: Tensor, view: int) -> Tensor | None:

@@ -131,7 +131,7 @@ class CRD(Objective):
         if self.teacher_bank:
             return self.teacher_bank.rows[batch.sample], self.teacher_bank.rows[pool]
         assert self.context.bank is not None
-        remembered = self.context.bank("embedding", pool, int(batch.view[0]))
+        remembered = self.context.bank("embedding", pool, int(batch.view.min()))
         return embedded.detach(), _embedded(self.teacher, remembered.to(embedded.dtype))
 
 

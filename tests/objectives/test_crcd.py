@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from shared import shared_file
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
 from pipeline.objectives import _relations as relations
-from pipeline.objectives._bank import MomentumBank, draw_negatives
+from pipeline.objectives._bank import MomentumBank, draw_negatives, draw_some
 from pipeline.objectives.crcd import gradients, relation_loss
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
@@ -83,7 +86,7 @@ def test_golden_values_of_the_reference(who: str):
     assert loss.item() == pytest.approx(wanted[f"{who}_loss"], rel=1e-9)
     (gradient,) = torch.autograd.grad(loss, features)
     np.testing.assert_allclose(gradient, arrays[f"grad_{who}"], rtol=1e-9, atol=1e-9)
-    given = torch.tensor(wanted[f"normaliser_{who}"], dtype=torch.float64)
+    given = wanted[f"normaliser_{who}"]
     same = relation_loss(features, bank, *indices, wanted["temperature"], mask_degenerate=False, normaliser=given)
     assert same.item() == pytest.approx(wanted[f"{who}_loss"], rel=1e-9)
 
@@ -273,8 +276,65 @@ def test_refusals():
     refused("label for every sample", labels=torch.tensor([0, 1, -1]))
 
 
-def test_anchors_are_the_first_of_the_batch():
+def test_anchors_are_drawn_from_the_batch_in_whatever_order():
     few, all_of_them = build(anchors=2, gradient_weight=0.0), build(gradient_weight=0.0)
     assert step(few)["feature"] != step(all_of_them)["feature"]
     enough = build(anchors=B, gradient_weight=0.0)
     assert torch.equal(step(enough)["feature"], step(build(gradient_weight=0.0))["feature"])
+    samples = torch.tensor([7, 3, 3, 21, 14, 7])
+    drawn = {tuple(draw_some(samples, 3, 0, number).tolist()) for number in range(60)}
+    assert len(drawn) == 4  # of 4 different samples there are 4 sets of 3
+    assert all(list(each) == sorted(set(each)) for each in drawn)
+    assert {sample for each in drawn for sample in each} == {3, 7, 14, 21}
+    for order in ([5, 4, 3, 2, 1, 0], [2, 0, 1, 5, 3, 4]):
+        assert torch.equal(draw_some(samples[order], 3, 0, 1), draw_some(samples, 3, 0, 1))
+    assert draw_some(samples, 9, 0, 1).tolist() == [3, 7, 14, 21]
+
+
+@pytest.mark.parametrize("apart", [1e-2, 1e-4, 1e-6, 0.0])
+def test_rows_that_all_but_coincide_stay_exact_in_float32(apart: float):
+    """As a sure teacher's gradients do: scores are at most 1/τ, whatever rounding leaves of a distance."""
+    bank = F.normalize(unit(1, D, seed=3) + apart * unit(N, D, seed=2), dim=1)
+    features = F.normalize(bank[SAMPLES] + 0.1 * unit(B, D, seed=1), dim=1)
+    exact = relation_loss(features, bank, SAMPLES, CANDIDATES, 0.05)
+    rounded = features.float().requires_grad_()
+    loss = relation_loss(rounded, bank.float(), SAMPLES, CANDIDATES, 0.05)
+    (gradient,) = torch.autograd.grad(loss, rounded)
+    assert gradient.isfinite().all()
+    # Rows that differ by less than float32 resolves have other directions there, but the loss keeps its size.
+    assert loss.item() == pytest.approx(exact.item(), rel=1e-3 if apart > 1e-5 else 0.5)
+
+
+def test_gradients_of_the_cross_entropy_can_be_differentiated():
+    generator = torch.Generator().manual_seed(0)
+    embedding = torch.randn(B, D, generator=generator, dtype=torch.float64).requires_grad_()
+    weight = torch.randn(CLASSES, D, generator=generator, dtype=torch.float64).requires_grad_()
+    labels = torch.tensor([0, 1, 2, 3, 0])
+    assert torch.autograd.gradcheck(lambda e, w: gradients(e @ w.T, labels, w), (embedding, weight))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process's peak anew")
+def test_the_references_batch_takes_less_than_500_megabytes():
+    code = """
+import torch
+from pathlib import Path
+from pipeline.objectives.crcd import relation_loss
+torch.set_num_threads(1)
+
+def run(batch, negatives):
+    features = bank[:batch].clone().requires_grad_()
+    candidates = torch.cat((torch.arange(batch)[:, None], torch.randint(64, 50_000, (batch, negatives))), 1)
+    relation_loss(features, bank, torch.arange(batch), candidates, 0.05).backward()
+
+def kilobytes(what):
+    return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(what))
+
+bank = torch.nn.functional.normalize(torch.randn(50_000, 128), dim=1)
+run(2, 3)
+Path("/proc/self/clear_refs").write_text("5")
+before = kilobytes("VmRSS")
+run(64, 500)
+print((kilobytes("VmHWM") - before) / 1000)
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert 10 < float(said) < 500  # the scores alone are 64 · 64 · 501 floats, 8 MB
