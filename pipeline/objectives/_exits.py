@@ -3,23 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.models.cells import CellNorm
 from pipeline.objectives._precision import precise
-from pipeline.signals import SignalShapes
-
-
-class Norm(nn.BatchNorm2d):
-    """A batch normalisation that uses its running statistics where a channel has one value alone, and no variance."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to the same."""
-        if self.training and x.numel() == x.shape[1]:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(x)
 
 
 class Depthwise(nn.Conv2d):
@@ -48,22 +38,24 @@ class TokenExit(nn.Module):
         return logits
 
 
-def exits(student: SignalShapes, blocks: tuple[str, ...], width: int) -> nn.ModuleDict:
+def exits(own: Mapping[str, tuple[int, int, int]], blocks: tuple[str, ...], width: int, classes: int) -> nn.ModuleDict:
     """An exit for each of `blocks`, maps [B, C, H, W] to logits [B, K].
+
+    own: the shapes of all blocks of the network, from shallow to deep.
 
     Blocks that are all of one shape are those of a token network (ViT, mixer). Others are halved as many times as
     there are blocks after them, by two separable convolutions each, and end with `width` channels, a mean, and a
     linear map; the last block is not halved but mapped to the width.
     """
-    names = list(student.features)
-    tokens = len(names) > 1 and len(set(student.features.values())) == 1
+    names = list(own)
+    tokens = len(names) > 1 and len(set(own.values())) == 1
     built: dict[str, nn.Module] = {}
     for block in blocks:
-        channels = student.features[block][0]
+        channels = own[block][0]
         if tokens:
-            built[block] = TokenExit(channels, student.logits)
+            built[block] = TokenExit(channels, classes)
         else:
-            built[block] = _convolutional(channels, len(names) - 1 - names.index(block), width, student.logits)
+            built[block] = _convolutional(channels, len(names) - 1 - names.index(block), width, classes)
     return nn.ModuleDict(built).apply(_initialise)
 
 
@@ -76,7 +68,7 @@ def _convolutional(channels: int, halvings: int, width: int, classes: int) -> nn
 
 
 def _separable(channels: int, out: int, stride: int) -> list[nn.Module]:
-    return [Depthwise(channels, stride), nn.Conv2d(channels, out, 1, bias=False), Norm(out), nn.ReLU()]
+    return [Depthwise(channels, stride), nn.Conv2d(channels, out, 1, bias=False), CellNorm(out), nn.ReLU()]
 
 
 def _initialise(module: nn.Module) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -54,13 +54,13 @@ def enhanced(student: Tensor, teacher: Tensor, labels: Tensor, epsilon: float, t
 class OFA(Objective):
     """The loss of the student's logits and those of its exits."""
 
-    def __init__(self, student: SignalShapes, blocks: tuple[str, ...], width: int, options: Options) -> None:
+    def __init__(self, exits: nn.ModuleDict, options: Options) -> None:
         super().__init__()
         self.epsilon, self.temperature = options.epsilon, options.temperature
-        self.exits = exits(student, blocks, width)
+        self.exits = exits
         self.needs = Needs(
             teacher=frozenset({"logits"}),
-            student=frozenset({"logits", *(f"features/{block}" for block in blocks)}),
+            student=frozenset({"logits", *(f"features/{block}" for block in exits)}),
             labels=options.epsilon != 1,
         )
 
@@ -80,9 +80,10 @@ class OFA(Objective):
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes, and blocks that the student does not have."""
     same_classes(student, teacher, key)
-    blocks = tuple(student.features) if options.blocks is None else options.blocks
-    if unknown := [name for name in blocks if name not in student.features]:
-        raise ConfigError([plugins.unknown(f"{key}.blocks", name, student.features) for name in unknown])
-    deepest = list(student.features.values())[-1:]
+    own = {name: shape for name, shape in student.features.items() if name.startswith("block")}
+    blocks = tuple(own) if options.blocks is None else options.blocks
+    if unknown := [name for name in blocks if name not in own]:
+        raise ConfigError([plugins.unknown(f"{key}.blocks", name, own) for name in unknown])
+    deepest = list(own.values())[-1:]
     widths = [student.embedding or 0, teacher.embedding or 0, *(channels for channels, _, _ in deepest)]
-    return OFA(student, blocks, max(widths), options)
+    return OFA(exits(own, blocks, max(widths), student.logits), options)

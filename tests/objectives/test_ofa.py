@@ -9,14 +9,17 @@ from golden import golden
 from torch import nn
 
 from pipeline.errors import ConfigError
+from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, Objective, build_objective, kl_divergence
 from pipeline.objectives._exits import TokenExit
 from pipeline.objectives.ofa import enhanced
 from pipeline.signals import Signals, SignalShapes
+from stages.learning import shapes_of
 
 TEACHER = SignalShapes(logits=5, embedding=24)
 CNN = SignalShapes(5, 16, {"block1": (4, 8, 8), "block2": (8, 4, 4), "block3": (16, 2, 2)})
 VIT = SignalShapes(5, 12, {f"block{k}": (12, 4, 4) for k in (1, 2, 3, 4)})
+VIT_OPTIONS = {"img_size": 16, "patch_size": 4, "embed_dim": 48, "depth": 4, "num_heads": 3, "global_pool": "avg"}
 LABELS = torch.tensor([0, 4, 2, 2, 1, 3])
 
 
@@ -37,6 +40,20 @@ def ofa(student: SignalShapes = CNN, labels: torch.Tensor | None = LABELS, **opt
 def said(shapes: SignalShapes, size: int = 6, seed: int = 0) -> Signals:
     maps = {tap: random(size, *shape, seed=seed + i).float() for i, (tap, shape) in enumerate(shapes.features.items())}
     return Signals(random(size, 5, seed=seed).float(), None, maps)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "blocks"), [("cifar_resnet8", {}, 3), ("vit_tiny_patch16_224", VIT_OPTIONS, 4)]
+)
+def test_exits_are_those_of_the_blocks_of_a_real_network(model: str, options: dict[str, object], blocks: int):
+    """`final`, which the shapes of a network have, too, is none; and the last block is not halved."""
+    shapes = shapes_of(build_network(model, 5, input_size=16, options=options))
+    assert "final" in shapes.features
+    built = ofa(shapes)
+    assert list(built.exits) == [f"block{k + 1}" for k in range(blocks)]
+    if model == "cifar_resnet8":
+        halvings = [sum(getattr(m, "stride", None) == (2, 2) for m in each.modules()) for each in built.exits.values()]
+        assert halvings == [2, 1, 0]
 
 
 def test_two_classes_by_hand():
