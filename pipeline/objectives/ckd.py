@@ -15,7 +15,6 @@ deviation.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from pipeline.config import Section
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import same_classes
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, unit
 
 
 class Options(Section):
@@ -34,7 +33,7 @@ class Options(Section):
 
 def sample_contrast(student: Tensor, teacher: Tensor, sample: Tensor, temperature: float) -> Tensor:
     """The contrast of every teacher's row, in nats. Logits [B, K] each, sample [B]; returns [B], at least 0."""
-    s, t = F.normalize(precise(student), dim=1), F.normalize(precise(teacher), dim=1)
+    s, t = unit(precise(student), 1), unit(precise(teacher), 1)
     with torch.autocast(s.device.type, enabled=False):
         scores = t @ s.T / temperature
     other_view = sample[:, None] == sample

@@ -37,9 +37,14 @@ class Options(Section):
 
 def correlation(x: Tensor, y: Tensor, dim: int) -> Tensor:
     """Pearson's correlation along `dim`, in [-1, 1]; 0 where one of both is constant. Shapes [..., n, ...] alike."""
+    sizes = [torch.linalg.vector_norm(each, dim=dim) for each in (x, y)]
     x, y = (each - each.mean(dim, keepdim=True) for each in (x, y))
-    lengths: Tensor = torch.linalg.vector_norm(x, dim=dim) * torch.linalg.vector_norm(y, dim=dim)
-    return (x * y).sum(dim) / (lengths + EPSILON)
+    lengths = [torch.linalg.vector_norm(each, dim=dim) for each in (x, y)]
+    # What rounding leaves of a constant is no variation: divided by its length it would have a gradient without bound,
+    # as where a student's classifier begins at zero.
+    rounding = 8 * torch.finfo(x.dtype).eps
+    varies = (lengths[0] > rounding * sizes[0]) & (lengths[1] > rounding * sizes[1])
+    return (x * y).sum(dim) / torch.where(varies, lengths[0] * lengths[1] + EPSILON, 1)
 
 
 def relations(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:

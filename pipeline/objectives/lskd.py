@@ -12,6 +12,7 @@ logs, T from 2 to 4 and weights from 6 to 18. No other deviation.
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -37,7 +38,10 @@ def standardised(logits: Tensor) -> Tensor:
     """Logits of mean 0 and standard deviation 1 over the classes; 0 where all are alike. [..., K], K at least 2."""
     logits = precise(logits)
     centred = logits - logits.mean(-1, keepdim=True)
-    return centred / (centred.std(-1, keepdim=True) + EPSILON)
+    deviation = centred.std(-1, keepdim=True)
+    # A student whose classifier begins at zero says the same of all classes: no deviation to blow a gradient up with.
+    result: Tensor = centred / torch.where(deviation > 0, deviation + EPSILON, 1)
+    return result
 
 
 class LSKD(Objective):

@@ -68,6 +68,14 @@ def test_views_of_one_sample_alone_have_nothing_to_be_told_from():
     assert sample_contrast(z, t, torch.zeros(3), 1.0).tolist() == pytest.approx([0, 0, 0], abs=1e-12)
 
 
+def test_logits_of_zeros_have_a_small_gradient():
+    """As of a student whose classifier begins at zero: a small constant in the denominator makes it 10¹² as large."""
+    z = torch.zeros(4, 5, requires_grad=True)
+    sample_contrast(z, random(4, 5).float(), torch.arange(4), 1.0).mean().backward()
+    assert z.grad is not None
+    assert 0 < z.grad.abs().max() < 10
+
+
 def test_gradient():
     z, t = random(2, 4, 5)
     sample = torch.tensor([0, 0, 1, 2])

@@ -54,13 +54,15 @@ def test_it_is_zero_for_equal_logits_and_for_any_line_through_the_teachers_proba
     assert relations(random(8, 5, seed=1), t, 1.0)[0] > 0.1
 
 
-def test_what_does_not_vary_correlates_with_nothing_and_has_a_finite_gradient():
-    x = torch.zeros(3, 4, requires_grad=True)
-    value = correlation(x, torch.randn(3, 4, generator=torch.Generator().manual_seed(0)), 1)
-    assert value.tolist() == [0, 0, 0]
+@pytest.mark.parametrize("constant", [0.0, 0.1, 0.01, 123.456])
+def test_what_does_not_vary_correlates_with_nothing_and_has_a_small_gradient(constant: float):
+    """Whatever rounding leaves of it when its mean is taken away; a classifier that begins at zero says such things."""
+    x = torch.full((3, 100), constant, requires_grad=True)
+    value = correlation(x, torch.randn(3, 100, generator=torch.Generator().manual_seed(0)), 1)
+    assert value.tolist() == pytest.approx([0, 0, 0], abs=1e-2)
     value.sum().backward()
     assert x.grad is not None
-    assert x.grad.isfinite().all()
+    assert 0 < x.grad.abs().max() < 10
     zeros = torch.zeros(2, 4, requires_grad=True)
     sum(relations(zeros, zeros.detach(), 1.0)).backward()
     assert zeros.grad is not None
