@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 
-def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0) -> Tensor:
+def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of every sample, in nats.
 
     Both [..., K]; returns [...]. Computed from log-softmaxes in at least float32 (half types are promoted,
     float64 is kept), so that logits of ±1e4 stay finite. T² keeps the gradient's size independent of the
-    temperature (Hinton, Vinyals and Dean, arXiv 1503.02531, section 2).
+    temperature (Hinton, Vinyals and Dean, arXiv 1503.02531, section 2). A tensor for T is differentiated, too.
     """
     dtype = torch.promote_types(torch.promote_types(student_logits.dtype, teacher_logits.dtype), torch.float32)
     log_student = torch.log_softmax(student_logits.to(dtype) / temperature, dim=-1)

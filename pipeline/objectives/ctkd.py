@@ -27,7 +27,6 @@ from torch import Tensor, nn
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import same_classes
 from pipeline.signals import Signals, SignalShapes
 
@@ -51,12 +50,6 @@ def reversed_gradient(x: Tensor, factor: float) -> Tensor:
     return still - factor * (x - still)
 
 
-def softened(student: Tensor, teacher: Tensor, temperature: Tensor) -> Tensor:
-    """T² KL of every sample, in nats, differentiable by T. Logits [..., K] and a scalar; returns [...]."""
-    s, t = precise(student) / temperature, precise(teacher) / temperature
-    return kl_divergence(s, t) * temperature**2
-
-
 class CTKD(Objective):
     """KD at a learned temperature. `theta` is its one parameter."""
 
@@ -74,7 +67,7 @@ class CTKD(Objective):
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `kl`."""
         temperature = reversed_gradient(self.temperature(), strength(progress, self.options.ramp))
-        return {"kl": softened(student.logits, teacher.logits, temperature).mean()}
+        return {"kl": kl_divergence(student.logits, teacher.logits, temperature).mean()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

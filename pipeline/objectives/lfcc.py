@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
+from pipeline.models.cells import CellNorm
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective, pair_blocks
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
@@ -66,7 +67,7 @@ class Projector(nn.Module):
     def __init__(self, channels: int, width: int) -> None:
         super().__init__()
         self.linear = nn.Linear(channels, width, bias=False)
-        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.norm = CellNorm(width, affine=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         """One matrix product over all samples and cells."""

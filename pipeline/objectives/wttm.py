@@ -30,7 +30,7 @@ class Options(Section):
 
 
 def doubt(teacher: Tensor, power: float) -> Tensor:
-    """U = Σ p^γ of logits [..., K]; returns [...], from 1 to K^(1 - γ)."""
+    """U = Σ p^γ of logits [..., K]; returns [...], between 1 and K^(1 - γ)."""
     return (precise(teacher).log_softmax(-1) * power).exp().sum(-1)
 
 

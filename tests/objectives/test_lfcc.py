@@ -166,3 +166,12 @@ def test_only_blocks_are_paired():
     with_final = SignalShapes(logits=3, features={"block3": (16, 4, 4), "final": (16, 4, 4)})
     objective = build_objective("lfcc", {}, STUDENT, with_final, CONTEXT)
     assert [(pair.student, pair.teacher) for pair in objective.pairs] == [("block3", "block3")]
+
+
+def test_a_batch_of_one_with_maps_of_one_cell_is_taken():
+    """One value of a channel has no variance to be normalised by."""
+    shapes = SignalShapes(5, None, {"block1": (3, 1, 1)})
+    objective = build_objective("lfcc", {"scales": [1], "width": 4}, shapes, shapes, Context(1, 5))
+    said = Signals(torch.zeros(1, 5), None, {"block1": torch.ones(1, 3, 1, 1)})
+    zero = torch.zeros(1, dtype=torch.long)
+    assert objective(said, said, Batch(zero, zero, zero), 0.0)["contrast"].isfinite()
