@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives._base import BlockPair, pair_blocks
+from pipeline.objectives._base import NO_HEAD, BlockPair, pair_blocks
 from pipeline.objectives._requirements import deepest_map, same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass
 
@@ -36,6 +36,13 @@ def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tens
     every = torch.cat(cells, dim=1)
     logits = signals.local(every.flatten(0, 1)).reshape(*every.shape[:2], -1)
     return list(torch.split(logits, [each.shape[1] for each in cells], dim=1))
+
+
+def different_grids(scales: tuple[int, ...]) -> tuple[int, ...]:
+    """The scales, for options. Raises ValueError unless they are different grids of 1 or more."""
+    if min(scales, default=0) < 1 or len(set(scales)) != len(scales):
+        raise ValueError("different grids of 1 or more")
+    return scales
 
 
 def reads_head(signals: Signals, tap: str) -> bool:
@@ -58,7 +65,9 @@ def last_maps(
         pair = replace(pair, student="final", student_shape=student.features["final"])
     fix = "use an objective on embeddings or features for this pair"
     problems = []
-    if not teacher.linear and not teacher.linear_final:
+    if teacher.linear is None:
+        problems.append(Problem(key, "needs the teacher's head for local logits", fix=NO_HEAD))
+    elif not teacher.linear and not teacher.linear_final:
         what = "needs local logits, and the teacher's head is not linear on the mean of its last map"
         problems.append(Problem(key, what, fix=fix))
     if not student.linear and pair.student != "final":

@@ -11,8 +11,10 @@ beside others: the paper's are hard labels and SD-KD, SD-DKD or SD-NKD (`sdd`).
 After the authors' code, which gives what the abstract leaves open. It sums over the rows of a Gram matrix and takes
 the mean over the batch alone, so the 4 x 4 grid weighs four times as much as the 2 x 2 grid before ω. There is no
 factor τ², and no warm-up. The 1 x 1 grid contributes nothing, as the softmax of one number is 1 whatever it is:
-scales {1, 2, 4} weigh in effect 0, 1/3 and 1/2, and {1} alone is refused. The code knows {1, 2}, {1, 4} and {1, 2,
-4}; any nested set has a weight here by the same rule. γ is 2 in the code's defaults and 8 in the names of its CIFAR
+scales {1, 2, 4} weigh in effect 0, 1/3 and 1/2, and {1} alone is refused. The code has weights for {1, 2}, {1, 4} and
+{1, 2, 4}, though its pooling refuses {1, 4}; any nested set has a weight here by the same rule. Cells are exact means
+(`signals/filters/mean.py`); where 4 does not divide the map, 7 x 7 for one, the code's adaptive pooling has cells that
+overlap. γ is 2 in the code's defaults and 8 in the names of its CIFAR
 runs: which gave the published tables is not known. Cosines over τ = 2 are at most 1 apart, hence small gradients: γ
 is to be chosen with the scales. Exact from a cache of the last map, low-passed by `mean`, and the head.
 """
@@ -28,7 +30,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._local import last_maps, local_logits
+from pipeline.objectives._local import different_grids, last_maps, local_logits
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, unit
 
@@ -43,9 +45,9 @@ class Options(Section):
     @field_validator("scales")
     @classmethod
     def _say_something(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
-        if min(scales, default=0) < 1 or len(set(scales)) != len(scales) or max(scales) == 1:
+        if scales == (1,):
             raise ValueError("different grids of 1 or more, and not 1 alone: one cell is like itself in every network")
-        return scales
+        return different_grids(scales)
 
 
 def scale_weights(scales: tuple[int, ...]) -> list[float]:

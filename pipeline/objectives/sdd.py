@@ -12,22 +12,23 @@ Scales: {1, 2} for networks of one family and {1, 2, 4} for others, says the pap
 After the authors' code where it differs from the paper: a mean over the P cells, not a sum over scales and cells;
 right or wrong is judged by the label. Unlike the code, whatever is not finite is not replaced by zero, and the base
 `nkd` takes the target out of the others (the code's mask does not). Authors' recipe: weight 1 with a linear warm-up
-over the first 20 of 240 epochs for the bases `dkd` and `nkd`, 0.9 without warm-up for `kd`. Exact from a cache of the
-last map, low-passed by `mean`, and the head.
+over the first 20 of 240 epochs for the bases `dkd` and `nkd`, 0.9 without warm-up for `kd`; the paper speaks of 30
+epochs, for every base. Cells are exact means; where 4 does not divide the map, 7 x 7 for one, the code's adaptive
+pooling has cells that overlap. Exact from a cache of the last map, low-passed by `mean`, and the head.
 """
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._local import last_maps, local_logits
+from pipeline.objectives._local import different_grids, last_maps, local_logits
 from pipeline.objectives._requirements import refuse_idle
 from pipeline.objectives.dkd import decoupled
 from pipeline.objectives.nkd import normalised
@@ -45,7 +46,7 @@ class Options(Section):
     """
 
     base: Literal["kd", "dkd", "nkd"] = "kd"
-    scales: tuple[int, ...] = Field((1, 2, 4), min_length=1)
+    scales: Annotated[tuple[int, ...], AfterValidator(different_grids)] = (1, 2, 4)
     complementary_weight: float = Field(2.0, ge=0)
     temperature: float = Field(4.0, gt=0)
     alpha: float = Field(1.0, ge=0)

@@ -29,9 +29,10 @@ class LinearHead:
     linear_final: bool = False
 
     def __call__(self, embedding: Tensor) -> Tensor:
-        """The logits [..., K] of embeddings [..., D], in the wider of both precisions."""
+        """The logits [..., K] of embeddings [..., D], in the wider of both precisions, whatever autocast says."""
         dtype = torch.promote_types(embedding.dtype, self.weight.dtype)
-        return F.linear(embedding.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
+        with torch.autocast(embedding.device.type, enabled=False):
+            return F.linear(embedding.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
 
 
 @dataclass(frozen=True)

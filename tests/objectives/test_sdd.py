@@ -49,6 +49,35 @@ def test_equals_the_equation_in_float64_over_full_maps(scales: tuple[int, ...]):
     assert objective(student, cached, batch(), 0.0)["kd"].item() == pytest.approx(expected, rel=1e-10)
 
 
+def test_autocast_leaves_local_logits_as_they_are():
+    """bfloat16 has 8 bits: the teacher would change its mind about 2 % of the cells."""
+    signals = network(2, 7, 16, grid=4)
+    assert signals.head is not None
+    single = replace(
+        signals,
+        features={tap: each.float() for tap, each in signals.features.items()},
+        head=replace(signals.head, weight=signals.head.weight.float(), bias=signals.head.bias.float()),
+    )
+    tap = list(single.features)[-1]
+    plain = local_logits(single, tap, (1, 2, 4))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = local_logits(single, tap, (1, 2, 4))
+    for one, other in zip(found, plain, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("scales", [[], [0, 2], [-2, 2], [2, 2]])
+def test_scales_are_different_grids(scales: list[int]):
+    with pytest.raises(ConfigError, match=r"scales(.|\n)*different grids of 1 or more"):
+        sdd(network(1, 3, 8), network(2, 7, 16, grid=4), scales=scales)
+
+
+def test_an_ensemble_has_no_head_to_read_local_logits_with():
+    teacher = replace(network(2, 7, 16, grid=4), head=None)
+    with pytest.raises(ConfigError, match=r"needs the teacher's head(.|\n)*as every ensemble"):
+        sdd(network(1, 3, 8), teacher)
+
+
 def test_weights_by_hand():
     # Two cells and three samples: wholly right, one cell wrong; wholly wrong, one cell right; all wrong.
     one, other = [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
@@ -159,7 +188,7 @@ def test_what_cannot_have_local_logits_is_refused_with_the_reason():
     refused(
         "student's are no function of the mean", student=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False)
     )
-    refused("teacher's head is not linear", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=None))
+    refused("teacher's head is not linear", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=False))
     refused("student's last map has 2 x 2", student=SignalShapes(CLASSES, 8, {"block1": (8, 2, 2)}, linear=True))
     refused("teacher's last map has 2 x 2", teacher=SignalShapes(CLASSES, 8, {"block1": (8, 2, 2)}, linear=True))
     gaussian = SignalShapes(CLASSES, 8, {"block1": (8, 4, 4)}, linear=True, filter="gaussian")
