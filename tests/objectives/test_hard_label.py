@@ -50,3 +50,11 @@ def test_half_precision_logits_are_promoted():
     value = term(logits, batch([1]))
     assert value.dtype == torch.float32
     assert value.item() == pytest.approx(2e4, rel=1e-2)
+
+
+def test_gradient():
+    logits = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    for smoothing in (0.0, 0.1):
+        assert torch.autograd.gradcheck(
+            lambda z, smoothing=smoothing: term(z, batch([0, 2, -1, 1]), label_smoothing=smoothing), (logits,)
+        )
