@@ -53,7 +53,8 @@ def measure(count: int, rows: int) -> dict[str, int]:
             group = file.create_group("train")
             images = group.create_dataset("images", (count, 32, 32, 3), np.uint8)
             for start in range(0, count, 1000):
-                images[start : start + 1000] = random.integers(0, 256, (1000, 32, 32, 3), dtype=np.uint8)
+                rest = min(1000, count - start)
+                images[start : start + rest] = random.integers(0, 256, (rest, 32, 32, 3), dtype=np.uint8)
             group["labels"] = np.arange(count) % 100
             group["ids"] = [f"{i}" for i in range(count)]
         samples = Samples(PackedDataset.open(folder / "random.h5").split("train"))

@@ -6,11 +6,12 @@ One view of random signals of about 25 kB a sample (logits [1000], embedding [51
 in 16 row blocks. Every round:
 
 - writes the store as stage one does (checksums, fsync, ledger), and the same number of files of the same sizes with
-  plain writes and fsync: the disk's own rate;
+  plain writes and fsync: the disk's own rate. Each is the first in every other round;
+- reads the store once, in order, after the page cache was dropped (`posix_fadvise`), and the plain files likewise.
+  That comes before anything maps a file, as mapped pages are not dropped; pages that are still there end the run.
 - reads every sample once, in batches of 256 in random order, by `TeacherCache`; by zarr-python, tensorstore and
   h5py from the same arrays: sample by sample, and by tensorstore and h5py also a batch at a time; and all bytes of
   the files in order by plain reads. Page caches are warm: this is about what a reader costs beside the disk.
-- reads the store once, in order, after the page cache was dropped (`posix_fadvise`), and the plain files likewise.
 
 Printed: median [lowest, highest] over rounds. Slow readers read fewer samples. tensorstore and h5py are measured
 where they are installed.
@@ -18,6 +19,8 @@ where they are installed.
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import statistics
 import tempfile
@@ -39,6 +42,9 @@ from pipeline.store.zarr_files import metadata_files
 
 BATCH, BLOCKS, FEW = 256, 16, 4
 NAMES = ("logits", "embedding", "features/block3")
+IN_ORDER = "TeacherCache, in order, cold, checksums verified"
+MOST_RESIDENT = 0.02
+"""The share of a store's pages that may stay in memory where it is called cold."""
 
 
 def identity_of(samples: int) -> tuple[dict[str, Any], StorePlan]:
@@ -75,20 +81,37 @@ def write_plain(folder: Path, sizes: list[int], content: memoryview) -> None:
             os.fsync(file.fileno())
 
 
-def forget(folder: Path) -> list[Path]:
-    """Drop the pages of all files from the page cache."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    for path in files:
+def files_of(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def resident(path: Path) -> tuple[int, int]:
+    """Of a file, which must not be empty: the pages that are in memory, and all (`mincore`)."""
+    mapped = np.memmap(path, mode="r")
+    pages = (ctypes.c_ubyte * -(-len(mapped) // mmap.PAGESIZE))()
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.mincore(ctypes.c_void_p(mapped.ctypes.data), ctypes.c_size_t(len(mapped)), pages):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(path))
+    return sum(page & 1 for page in pages), len(pages)
+
+
+def forget(folder: Path) -> None:
+    """Drop the pages of all files from the page cache. Raises ClickException if they are still there."""
+    for path in files_of(folder):
         descriptor = os.open(path, os.O_RDONLY)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-    return files
+    there, pages = np.sum([resident(path) for path in files_of(folder)], axis=0)
+    if there > MOST_RESIDENT * pages:
+        raise click.ClickException(
+            f"{there / pages:.1%} of the pages below {folder} stay in memory though they were dropped, so nothing can "
+            "be read cold: a process maps the files, or their file system has no disk (choose another --folder)"
+        )
 
 
-def read_plain(folder: Path, cold: bool = False) -> None:
-    files = forget(folder) if cold else [path for path in folder.rglob("*") if path.is_file()]
+def read_plain(folder: Path) -> None:
     buffer = bytearray(4 << 20)
-    for path in files:
+    for path in files_of(folder):
         with path.open("rb", buffering=0) as file:
             while file.readinto(buffer):
                 pass
@@ -105,6 +128,13 @@ def batches(order: np.ndarray[Any, Any]) -> Iterator[np.ndarray[Any, Any]]:
         yield order[start : start + BATCH]
 
 
+def read_store(path: Path, samples: int) -> None:
+    """By `TeacherCache`, in order. What it maps is let go when it returns."""
+    store = TeacherCache.open(path)
+    for batch in batches(np.arange(samples)):
+        store.read_encoded(0, batch)
+
+
 def readers(path: Path, copy: Path, samples: int, random: np.random.Generator) -> dict[str, tuple[int, Any]]:
     """By name: the number of samples that are read, and what reads them."""
     order = random.permutation(samples)
@@ -119,18 +149,8 @@ def readers(path: Path, copy: Path, samples: int, random: np.random.Generator) -
         for batch in batches(order):
             store.read_encoded(0, batch)
 
-    def in_order(reader: TeacherCache) -> None:
-        for batch in batches(np.arange(samples)):
-            reader.read_encoded(0, batch)
-
-    def cold() -> float:
-        forget(path)
-        reader = TeacherCache.open(path)
-        return seconds(lambda: in_order(reader))
-
     found: dict[str, tuple[int, Any]] = {
         "TeacherCache, random batches": (samples, ours),
-        "TeacherCache, in order, cold, checksums verified": (samples, cold),
         "zarr-python, sample by sample": (len(few), lambda: [a[0, int(i)] for i in few for a in arrays]),
         "h5py, sample by sample": (len(some), lambda: [d[int(i)] for i in some for d in datasets]),
         "h5py, batches, sorted": (
@@ -155,12 +175,8 @@ def readers(path: Path, copy: Path, samples: int, random: np.random.Generator) -
     return found
 
 
-@click.command()
-@click.option("--samples", default=32_768, show_default=True)
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--folder", type=click.Path(path_type=Path), help="Where to write; default: a temporary folder.")
-def main(samples: int, rounds: int, folder: Path | None) -> None:
-    random = np.random.default_rng(0)
+def one_round(folder: Path, samples: int, stage_one_first: bool, random: np.random.Generator) -> dict[str, float]:
+    """Rates, in GB or views per second; what was written is gone afterwards."""
     identity, layout = identity_of(samples)
     content = {
         name: random.integers(0, 1 << 14, spec.chunk[1:], dtype=np.uint16).view(np.float16)
@@ -170,37 +186,43 @@ def main(samples: int, rounds: int, folder: Path | None) -> None:
     }
     sizes = [size for _, files in layout.chunk_files() for size in files.values() if size]
     largest = memoryview(random.bytes(max(sizes)))
-    results: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(dir=folder) as name:
-        for number in range(rounds):
-            store, plain, copy = (Path(name) / f"{number}.{kind}" for kind in ("zarr", "plain", "h5"))
-            amount = sum(sizes) / 1e9
-            results.setdefault("written by stage one's writer, GB/s", []).append(
-                amount / seconds(lambda: write_store(store, identity, layout, content))  # noqa: B023
-            )
-            results.setdefault("written plainly with fsync, GB/s", []).append(
-                amount / seconds(lambda: write_plain(plain, sizes, largest))  # noqa: B023
-            )
-            with h5py.File(copy, "w") as file:
-                group: Any = zarr.open_group(store, mode="r")
-                for array in NAMES:
-                    file[array] = group[array][0]
-            rate = amount / seconds(lambda: read_plain(plain))  # noqa: B023
-            results.setdefault("read plainly, warm, GB/s", []).append(rate)
-            rate = amount / seconds(lambda: read_plain(plain, cold=True))  # noqa: B023
-            results.setdefault("read plainly, cold, GB/s", []).append(rate)
-            for what, (count, work) in readers(store, copy, samples, random).items():
-                if count == samples and "cold" not in what:
-                    work()  # files are checked, or taken into the reader's own cache, at first touch
-                start = time.perf_counter()
-                took = work()
-                took = took if isinstance(took, float) else time.perf_counter() - start
-                results.setdefault(f"{what}, views/s", []).append(count / took)
-            for path in (store, plain):
-                for child in sorted(path.rglob("*"), reverse=True):
-                    child.rmdir() if child.is_dir() else child.unlink()
-            copy.unlink()
-    print(f"{samples:,} samples of {sum(layout.bytes_per_view.values()):,} bytes, {len(sizes)} files")
+    store, plain, copy = folder / "cache.zarr", folder / "plain", folder / "cache.h5"
+    amount, rates = sum(sizes) / 1e9, dict[str, float]()
+    writers: dict[str, Callable[[], None]] = {
+        "written by stage one's writer, GB/s": lambda: write_store(store, identity, layout, content),
+        "written plainly with fsync, GB/s": lambda: write_plain(plain, sizes, largest),
+    }
+    for what in writers if stage_one_first else reversed(writers):
+        rates[what] = amount / seconds(writers[what])
+    forget(plain)
+    rates["read plainly, cold, GB/s"] = amount / seconds(lambda: read_plain(plain))
+    forget(store)
+    rates[f"{IN_ORDER}, views/s"] = samples / seconds(lambda: read_store(store, samples))
+    rates["read plainly, warm, GB/s"] = amount / seconds(lambda: read_plain(plain))
+    with h5py.File(copy, "w") as file:
+        group: Any = zarr.open_group(store, mode="r")
+        for array in NAMES:
+            file[array] = group[array][0]
+    for what, (count, work) in readers(store, copy, samples, random).items():
+        if count == samples:
+            work()  # files are checked, or taken into the reader's own cache, at first touch
+        rates[f"{what}, views/s"] = count / seconds(work)
+    return rates
+
+
+@click.command()
+@click.option("--samples", default=32_768, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--folder", type=click.Path(path_type=Path), help="Where to write; default: a temporary folder.")
+def main(samples: int, rounds: int, folder: Path | None) -> None:
+    random, results = np.random.default_rng(0), dict[str, list[float]]()
+    for number in range(rounds):
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            for what, rate in one_round(Path(name), samples, number % 2 == 0, random).items():
+                results.setdefault(what, []).append(rate)
+    _, layout = identity_of(samples)
+    files = sum(bool(size) for _, sizes in layout.chunk_files() for size in sizes.values())
+    print(f"{samples:,} samples of {sum(layout.bytes_per_view.values()):,} bytes, {files} files")
     for what, values in results.items():
         print(f"{what:>62}  {statistics.median(values):10,.4g} [{min(values):,.4g}, {max(values):,.4g}]")
 

@@ -386,6 +386,22 @@ def test_a_cache_with_a_flipped_byte(here: Path):
     assert not Path("artifacts/tiny/students/small/kd/seed-0").exists()
 
 
+@pytest.mark.parametrize("command", ["verify", "inspect", "verify nowhere.zarr", "inspect nowhere.zarr"])
+def test_without_a_cache_scripts_get_the_exit_code_and_no_json(here: Path, command: str):
+    nowhere = () if "nowhere" in command else ("--config", "tiny.yaml", "--set", "store.path=nowhere.zarr")
+    result = pipeline(*command.split(), *nowhere, "--json")
+    refused(result, 2, "there is no teacher cache", "nowhere.zarr")
+    assert result.stdout == ""
+
+
+def test_a_picture_that_cannot_be_drawn_leaves_the_json(here: Path):
+    result = pipeline(
+        "inspect", str(CACHE), "--set", "data.path=nowhere.h5", "--config", "tiny.yaml", "--views", "1", "--json"
+    )
+    refused(result, 2, "a picture needs the packed data set")
+    assert [each["state"] for each in json.loads(result.stdout)] == ["finished"]
+
+
 def test_verify_and_inspect_need_nothing_but_the_cache(here: Path):
     for name in ("tiny.yaml", "data.h5", "artifacts/teacher/teacher.safetensors"):
         Path(name).unlink()

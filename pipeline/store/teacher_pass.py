@@ -15,7 +15,7 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.errors import ConfigError, Problem
-from pipeline.signals import Signals, SignalsConfig, extract, lowpass, taps_read
+from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, lowpass, taps_read
 from pipeline.views import digest, sizes_of
 
 if TYPE_CHECKING:
@@ -39,9 +39,10 @@ class Rendered(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """What the teacher said of B views, perhaps still on its way from the device."""
+    """What the teacher said of B views, perhaps still on its way from the device. head: as it is on the device."""
 
     values: dict[str, Tensor]
+    head: LinearHead | None
     arrived: torch.cuda.Event | None
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
@@ -125,10 +126,10 @@ class TeacherPass:
         # On an accelerator the copies land in page-locked memory while the next micro-batch is computed.
         values = {name: signal_of(signals, name)[:count].to("cpu", non_blocking=True) for name in names}
         if self.device.type != "cuda":
-            return Answer(values, None)
+            return Answer(values, signals.head, None)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
-        return Answer(values, arrived)
+        return Answer(values, signals.head, arrived)
 
 
 def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]:

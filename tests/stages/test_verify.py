@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
 import pytest
 import torch
-from experiment import COUNT, HOLDOUT, TEST, content, source
+from experiment import CLASSES, COUNT, HOLDOUT, TEST, content, source
 
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
 from pipeline.store import Asking, TeacherCache
@@ -43,6 +44,7 @@ def test_caches_that_nobody_touched_are_fine(here: Path, capsys: pytest.CaptureF
         assert each["files"]["damaged"] == {}
         assert each["teacher"]["alike"]
         assert {one["equal"] for one in each["teacher"]["deviations"]} == {1.0}
+        assert each["teacher"]["head"]["different"] == each["labels"]["different"] == 0
         assert each["unchecked"] == []
     signals = [one["signal"] for one in caches[MAIN.as_posix()]["teacher"]["deviations"]]
     assert signals == ["logits", "embedding", "features/block2", "features/block3"]
@@ -61,6 +63,7 @@ def test_the_report_for_people(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert f"asked again about {2 * COUNT} views on" in printed
     logits = next(line.split() for line in printed.splitlines() if line.strip().startswith("logits"))
     assert logits[1] == "0"
+    assert "its head is the stored one, bit for bit" in printed
     assert printed.endswith("nothing wrong\n")
     assert logits[-4:] == ["100", "%", "100", "%"]
 
@@ -95,8 +98,28 @@ def test_a_teacher_that_says_something_else_fails(
     with pytest.raises(CacheError, match="look for what changed since"):
         run(role="evaluation")
     (only,) = report(capsys).values()
-    (problem,) = only["problems"]
-    assert problem.startswith("logits differ by 0.00")
+    logits, head = only["problems"]
+    assert logits.startswith("logits differ by 0.00")
+    values = only["teacher"]["head"]["values"]
+    assert head == f"1 of {values} values of the stored head are not those of the teacher's"
+
+
+def test_labels_that_were_corrected_are_told_about_and_no_failure(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with h5py.File("data.h5", "r+") as file:
+        labels = file["test/labels"]
+        before, ids = labels[:], file["test/ids"].asstr()[:]
+        labels[4] = after = (int(before[4]) + 1) % CLASSES
+    run(role="evaluation")
+    (only,) = report(capsys).values()
+    first = f"sample 4 ({ids[4]}): {before[4]} in the cache, {after} in the data set"
+    assert only["labels"] == {"samples": TEST, "different": 1, "first": first}
+    assert (only["fine"], only["unchecked"]) == (True, [])
+    verify.run(source(), role="evaluation", asking=Asking(), as_json=False)
+    printed = capsys.readouterr().out
+    assert f"  note     1 of {TEST} labels are not those of the data set today, first {first}" in printed
+    assert printed.endswith("nothing wrong\n")
 
 
 def test_a_path_needs_no_configuration(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

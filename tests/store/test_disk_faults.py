@@ -78,7 +78,7 @@ def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults
             small(folder / "a", **changes)
         except CacheError as caught:
             error = caught
-    if fault.failed is None:
+    if fault.hit is None:
         return False
     with faults(f"{CODES[fault.code]}, {'from a call on' if fault.lasting else 'at a call'}"):
         assert threading.active_count() <= threads
@@ -93,15 +93,15 @@ def fail_and_go_on(folder: Path, whole: dict[str, bytes], fault: Failing, faults
 
 def explained(folder: Path, whole: dict[str, bytes], fault: Failing, error: CacheError | None) -> None:
     """The error says what failed, where, and what to do; what is published is whole."""
-    assert fault.failed is not None
+    assert fault.hit is not None
     if error is None:  # a failure to tidy up may be passed over: the cache must be whole then
-        there = fault.failed.kind == "mkdir" and not fault.failed.new
-        assert there or fault.failed.kind in ("unlink", "rmdir", "fsync", "open"), fault.failed
+        there = fault.hit.kind == "mkdir" and not fault.hit.new
+        assert there or fault.hit.kind in ("unlink", "rmdir", "fsync", "open"), fault.hit
         assert (folder / "a").is_dir()
     else:
         text = str(error)
         assert all(each in text for each in SAID[fault.code]), text
-        assert (str(folder) if fault.lasting else fault.failed.path) in text
+        assert (str(folder) if fault.lasting else fault.hit.path) in text
         assert not (folder / "a").exists() or content(folder / "a") == whole
 
 

@@ -193,12 +193,12 @@ def _one_view() -> Any:
 
 
 FORK = """
-import os, random, shutil, signal, sys, time
+import os, pytest, random, shutil, signal, sys, time
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 from pathlib import Path
 import torch
 from store_standins import TinySamples, cache, content
-from pipeline.store import chunks
+from watched_disk import KINDS, Killing, watch
 torch.set_num_threads(1)
 os.fsync = lambda descriptor: None
 
@@ -213,23 +213,17 @@ def run(target, before):
 
 def at_call(number):
     '''The process kills itself at this one of its calls that change the disk.'''
-    left = [number]
-    def wrap(module, name):
-        real = getattr(module, name)
-        def call(*arguments, **options):
-            left[0] -= 1
-            if left[0] == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return real(*arguments, **options)
-        setattr(module, name, call)
-    for name in ("fsync", "rename", "replace", "mkdir", "unlink", "open"):
-        wrap(os, name)
+    watch(pytest.MonkeyPatch(), folder, Killing(number))
 
 def killed(child):
     return os.WIFSIGNALED(os.waitpid(child, 0)[1])
 
 folder, mode, step = Path(sys.argv[3]), sys.argv[4], int(sys.argv[5])
-whole = content(cache(folder / "whole"))
+with pytest.MonkeyPatch.context() as patch:
+    seen = Killing(0)  # never
+    watch(patch, folder, seen)
+    whole = content(cache(folder / "whole"))
+assert {call.kind for call in seen.calls} >= set(KINDS)
 kills = survived = 0
 if mode == "two":
     # Both begin to wait for a folder, and go when it is there.
@@ -342,7 +336,7 @@ def test_killed_at_some_system_calls_it_ends_with_the_same_bytes(tmp_path: Path,
 
 @pytest.mark.long
 def test_killed_at_every_system_call_it_ends_with_the_same_bytes(tmp_path: Path, faults: Faults) -> None:
-    assert kill(tmp_path, "calls", 1, faults) >= 300
+    assert kill(tmp_path, "calls", 1, faults) >= 700
 
 
 @pytest.mark.long

@@ -23,6 +23,8 @@ from watched_disk import Call, watch
 from pipeline.store import verify_files
 
 ROOT = "zarr.json"
+State = frozenset[tuple[str, bytes | None]]
+"""A tree that can be compared with others."""
 LUCK: list[Callable[[int], Choice]] = [
     lambda seed: Choice(),
     lambda seed: Everything(),
@@ -56,6 +58,12 @@ def recorded(folder: Path, deaf: Callable[[Call], bool] = lambda call: False, **
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Recorder:
     return recorded(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def found() -> set[State]:
+    """The states from which a run went on, in any test."""
+    return set()
 
 
 def lines_of(ledger: bytes) -> Iterator[dict[str, Any]]:
@@ -108,10 +116,21 @@ def check(tree: Tree, whole: dict[str, bytes], old: dict[str, bytes] | None = No
 
 
 def states(recorder: Recorder, seeds: int) -> Iterator[tuple[int, Tree]]:
-    """Disks that may be found: after every step with every kind of luck, and by chance so many times."""
+    """Disks that may be found, each once: after every step with every kind of luck, and by chance so many times."""
+    found: set[State] = set()
     for step, disk in enumerate(recorder.disks()):
         for choice in (Choice(), Everything(), NamesOnly(), *(Chance(step * 1000 + seed) for seed in range(seeds))):
-            yield step, disk.found(choice)
+            if new(tree := disk.found(choice), found):
+                yield step, tree
+
+
+def new(tree: Tree, found: set[State]) -> bool:
+    """Whether a state is none of those that were found; then it is one of them."""
+    state = frozenset(tree.items())
+    if state in found:
+        return False
+    found.add(state)
+    return True
 
 
 def check_all(recorder: Recorder, whole: dict[str, bytes], seeds: int) -> set[int]:
@@ -132,14 +151,21 @@ def test_what_was_said_to_be_done_lasts(run: Recorder, whole: dict[str, bytes]) 
     assert files == whole
 
 
-def go_on(recorder: Recorder, folder: Path, whole: dict[str, bytes], faults: Faults, every: int, seed: int = 0) -> None:
-    """Lay out every so-manyth state and run again."""
-    found: set[frozenset[tuple[str, bytes | None]]] = set()
+def go_on(
+    recorder: Recorder,
+    folder: Path,
+    whole: dict[str, bytes],
+    faults: Faults,
+    found: set[State],
+    *,
+    every: int,
+    seed: int = 0,
+) -> None:
+    """Lay out every so-manyth state that was not found before, and run again."""
     for step, disk in itertools.islice(enumerate(recorder.disks()), 0, None, every):
         tree = disk.found(LUCK[step // every % len(LUCK)](seed + step))
-        if (state := frozenset(tree.items())) in found:
+        if not new(tree, found):
             continue
-        found.add(state)
         place = folder / f"{step}-{seed}"
         lay_out(tree, place)
         with faults("power cut: the next run goes on (model of a disk)"):
@@ -150,21 +176,21 @@ def go_on(recorder: Recorder, folder: Path, whole: dict[str, bytes], faults: Fau
 
 
 def test_a_run_goes_on_from_what_the_power_left(
-    run: Recorder, whole: dict[str, bytes], tmp_path: Path, faults: Faults
+    run: Recorder, whole: dict[str, bytes], tmp_path: Path, faults: Faults, found: set[State]
 ) -> None:
-    go_on(run, tmp_path, whole, faults, every=len(run.steps) // 10)
+    go_on(run, tmp_path, whole, faults, found, every=len(run.steps) // 10)
     assert sum(tried for tried, _ in faults.counts.values()) >= 8
 
 
 @pytest.mark.long
 def test_a_run_goes_on_from_all_that_the_power_may_leave(
-    run: Recorder, whole: dict[str, bytes], tmp_path: Path, faults: Faults
+    run: Recorder, whole: dict[str, bytes], tmp_path: Path, faults: Faults, found: set[State]
 ) -> None:
     for _, tree in states(run, 50):
         with faults("power cut: what is listed is whole (model of a disk)"):
             check(tree, whole)
     for seed in range(2):
-        go_on(run, tmp_path, whole, faults, every=1, seed=seed)
+        go_on(run, tmp_path, whole, faults, found, every=1, seed=seed)
 
 
 def test_a_second_power_cut_during_the_way_back(run: Recorder, whole: dict[str, bytes], tmp_path: Path) -> None:

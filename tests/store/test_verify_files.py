@@ -22,7 +22,7 @@ from pipeline.store.manifest import Manifest
 from pipeline.store.zarr_files import laid_out
 from pipeline.untrusted import read_file
 
-TRIALS = 250
+TRIALS, CHUNK_TRIALS = 250, 160
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +48,25 @@ def test_a_whole_cache_is_whole(store: Path) -> None:
     assert report.bytes == sum((store / name).stat().st_size for name in files(store))
 
 
-def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(copied: Path, faults: Faults) -> None:
+@pytest.fixture(scope="module")
+def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with zstd."""
+    target = tmp_path_factory.mktemp("store") / "cache.zarr"
+    return cache(target, samples=TinySamples(5), views=TinyViews(2), rows_per_block=4, compression="zstd")
+
+
+@pytest.mark.parametrize("compression", [None, "zstd"])
+def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(
+    store: Path, compressed: Path, tmp_path: Path, faults: Faults, compression: str | None
+) -> None:
     """Every file, at random places; in the small files that say what the others are, many more."""
     generator, trials = random.Random(0), 0
+    copied = Path(shutil.copytree(compressed if compression else store, tmp_path / "cache.zarr"))
+    assert TeacherCache.open(copied).manifest.plan.compression == compression
     for name in files(copied):
         whole = (copied / name).read_bytes()
-        often = 40 if name in ("zarr.json", "ledger.jsonl", ".fingerprint") else 4
+        # They are read in the same way whether chunks are compressed or not.
+        often = 40 if name in ("zarr.json", "ledger.jsonl", ".fingerprint") and not compression else 4
         for place in generator.choices(range(len(whole)), k=often):
             damaged = bytearray(whole)
             damaged[place] ^= generator.randrange(1, 256)
@@ -62,7 +75,7 @@ def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(copied:
                 assert list(check_files(copied).damaged) == [name], f"byte {place} of {name}"
             trials += 1
         (copied / name).write_bytes(whole)
-    assert trials >= TRIALS
+    assert trials >= (CHUNK_TRIALS if compression else TRIALS)
     assert check_files(copied).damaged == {}
 
 

@@ -11,6 +11,7 @@ import builtins
 import errno
 import io
 import os
+import signal
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,27 @@ class Observer:
     def after(self, call: Call) -> None:
         """The change was made."""
 
+    def failed(self, call: Call) -> None:
+        """It was not, because `before` raised: of a `write`, half was written."""
+
+
+@dataclass
+class Killing(Observer):
+    """Kills the process (SIGKILL) at the `number`-th call, counted from 1: before it, or when half is written."""
+
+    number: int
+    calls: list[Call] = field(default_factory=list)
+
+    def before(self, call: Call) -> None:
+        self.calls.append(call)
+        if len(self.calls) == self.number:
+            if call.kind == "write":
+                raise InterruptedError
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def failed(self, call: Call) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
 
 @dataclass
 class Failing(Observer):
@@ -54,15 +76,15 @@ class Failing(Observer):
     code: int
     lasting: bool
     calls: list[Call] = field(default_factory=list)
-    failed: Call | None = None
+    hit: Call | None = None
 
     def before(self, call: Call) -> None:
-        if self.failed is None and call.kind in self.kinds:
+        if self.hit is None and call.kind in self.kinds:
             self.calls.append(call)
             if len(self.calls) == self.number:
-                self.failed = call
+                self.hit = call
                 self._fail(call)
-        elif self.failed is not None and self.lasting and (self.code != errno.ENOSPC or call.kind in NEED_ROOM):
+        elif self.hit is not None and self.lasting and (self.code != errno.ENOSPC or call.kind in NEED_ROOM):
             self._fail(call)
 
     def _fail(self, call: Call) -> None:
@@ -122,6 +144,7 @@ def watch(patch: pytest.MonkeyPatch, folder: Path, observer: Observer) -> None:
                 observer.before(call)
             except OSError:
                 failing()
+                observer.failed(call)
                 raise
             result = change()
             observer.after(call)

@@ -15,6 +15,7 @@ from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass
 from pipeline.store.verify.files import FilesReport
 from pipeline.store.verify.sample import sampled
+from pipeline.store.verify.static import LabelsReport, verify_labels
 from pipeline.store.verify.teacher import Deviation, Limits, TeacherReport, verify_teacher
 from pipeline.store.verify.views import ViewsReport, verify_views
 
@@ -40,13 +41,14 @@ HEADS = ("signal", "largest", "typical", "cosine", "least", "top-1", "same bits"
 class CacheReport:
     """What was found out about the cache at `path`. role: what it is for in an experiment.
 
-    views, teacher: None if they were not asked. unchecked: what was not checked, and why.
+    views, labels, teacher: None if they were not looked at. unchecked: what was not checked, and why.
     """
 
     path: StorePath
     role: str | None
     files: FilesReport
     views: ViewsReport | None = None
+    labels: LabelsReport | None = None
     teacher: TeacherReport | None = None
     unchecked: list[str] = field(default_factory=list)
 
@@ -72,6 +74,7 @@ class CacheReport:
             "problems": self.problems,
             "files": files,
             "views": self.views and asdict(self.views),
+            "labels": self.labels and asdict(self.labels),
             "teacher": teacher,
             "unchecked": self.unchecked,
         }
@@ -85,7 +88,7 @@ class CacheReport:
             lines += [f"           WRONG  {line}" for line in self.views.problems]
         if self.teacher:
             lines += self._teacher(self.teacher)
-        lines += [f"  note     {line}" for line in self.unchecked]
+        lines += [f"  note     {line}" for line in [*(self.labels.notes if self.labels else []), *self.unchecked]]
         return "\n".join(lines)
 
     def _files(self) -> list[str]:
@@ -111,6 +114,8 @@ class CacheReport:
         for name, *cells in table:
             right = "  ".join(cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True))
             lines.append(f"             {name.ljust(widths[0])}  {right}".rstrip())
+        if report.head and not report.head.different:
+            lines.append("           its head is the stored one, bit for bit")
         return lines + [f"           WRONG  {line}" for line in report.problems]
 
 
@@ -125,12 +130,14 @@ def ask_again(
     device: torch.device,
     progress: Progress | None = None,
 ) -> None:
-    """Render some of a cache's views again and ask the teacher about them; adds to the report what comes out.
+    """Render some of a cache's views again and ask the teacher about them, and compare labels and head; adds to the
+    report what comes out.
 
     network: None if the teacher is not here. The cache must be one of these samples, views and network.
     """
     of_teacher = cache.manifest.identity["teacher"]
     sample = sampled(cache.manifest.plan, of_teacher["micro_batch"], asking.views, asking.seed)
+    report.labels = verify_labels(cache, samples)
     report.views = verify_views(cache, samples, views, sample, progress)
     if network is None:
         return

@@ -21,6 +21,7 @@ from pipeline.store.provenance import device_name, versions
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass, signal_of
 from pipeline.store.verify.sample import MicroBatch
+from pipeline.store.verify.static import HeadReport, compare_heads
 
 COMPUTING = ("torch", "timm", "torchvision")
 """The packages whose version may change the last bits of an answer."""
@@ -105,10 +106,12 @@ class Deviation:
 class TeacherReport:
     """How far the signals of a sample of a cache lie from what the teacher says today.
 
-    made_on, asked_on: devices and versions. alike: they are the same, and so should be the bits.
+    head: None if neither the cache nor the network has one. made_on, asked_on: devices and versions. alike: they are
+    the same, and so should be the bits.
     """
 
     deviations: tuple[Deviation, ...]
+    head: HeadReport | None
     made_on: tuple[str, ...]
     asked_on: str
     limits: Limits = field(default_factory=Limits)
@@ -121,7 +124,8 @@ class TeacherReport:
     @property
     def problems(self) -> list[str]:
         """What deviates too much, for people."""
-        return [line for each in self.deviations for line in each.problems(self.limits, self.alike)]
+        lines = [line for each in self.deviations for line in each.problems(self.limits, self.alike)]
+        return lines + (self.head.problems if self.head else [])
 
 
 def verify_teacher(
@@ -131,7 +135,7 @@ def verify_teacher(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> TeacherReport:
-    """Ask the teacher again about the micro-batches of a sample, one at a time, and compare.
+    """Ask the teacher again about the micro-batches of a sample, one at a time, and compare; its head, once.
 
     Raises CacheMismatch if the rendered views are not those that the teacher saw.
     """
@@ -149,7 +153,8 @@ def verify_teacher(
                     fix="the data set or the view operations changed since: restore them, or make the cache again",
                 )
             stored = cache.read(numbers[unit.view], rows)
-            values = teacher.ask(rendered, list(deviations)).arrays()
+            answer = teacher.ask(rendered, list(deviations))
+            values = answer.arrays()
             for spec in cache.manifest.plan.signals:
                 now, bound = _as_stored(spec, values[spec.name])
                 deviations[spec.name].add(signal_of(stored, spec.name), now, bound)
@@ -157,6 +162,7 @@ def verify_teacher(
     progress.end()
     return TeacherReport(
         tuple(deviations.values()),
+        head=compare_heads(cache.head, answer.head),
         made_on=tuple(dict.fromkeys(_computed_by(run) for run in cache.manifest.provenance.get("runs", []))),
         asked_on=_computed_by({"device": device_name(teacher.device), "versions": versions()}),
         limits=limits or Limits(),

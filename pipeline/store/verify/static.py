@@ -1,0 +1,79 @@
+"""What a cache holds once, whatever the view: its head against the network's, its labels against the data set's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.signals import LinearHead
+from pipeline.store.reader import TeacherCache
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+
+
+@dataclass(frozen=True)
+class HeadReport:
+    """Of `values` values of the head, weight and bias, how many are not bit for bit the network's."""
+
+    values: int
+    different: int
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, for people."""
+        what = f"{self.different:,} of {self.values:,} values of the stored head are not those of the teacher's"
+        return [what] if self.different else []
+
+
+def compare_heads(stored: LinearHead | None, now: LinearHead | None) -> HeadReport | None:
+    """The stored head against the network's; None if neither has one. If one has none, or another shape, all differ.
+
+    A head is read from the weights, not computed, so no device and no version may change a bit of it.
+    """
+    one, other = _bits(stored), _bits(now)
+    if stored is None or now is None or stored.weight.shape != now.weight.shape:
+        values = max(one.size, other.size)
+        return HeadReport(values, values) if values else None
+    return HeadReport(one.size, int(np.sum(one != other)))
+
+
+def _bits(head: LinearHead | None) -> NDArray[np.uint32]:
+    """Weight and bias in a row, as they are stored."""
+    if head is None:
+        return np.empty(0, np.uint32)
+    parts = (part.detach().float().cpu().contiguous().numpy().ravel() for part in (head.weight, head.bias))
+    return np.concatenate(list(parts)).view(np.uint32)
+
+
+@dataclass(frozen=True)
+class LabelsReport:
+    """Of the labels of `samples` samples, how many are not those of the data set today.
+
+    first: where the first of them is, for people.
+    """
+
+    samples: int
+    different: int
+    first: str | None
+
+    @property
+    def notes(self) -> list[str]:
+        """What there is to know, for people: no problem, as labels may be corrected and students learn the new ones."""
+        what = f"{self.different:,} of {self.samples:,} labels are not those of the data set today, first {self.first}"
+        return [f"{what}; students learn the data set's"] if self.different else []
+
+
+def verify_labels(cache: TeacherCache, samples: Samples) -> LabelsReport:
+    """Compare all stored labels with those of the samples; -1 stands for none in both."""
+    stored = cache.labels
+    now = np.full_like(stored, -1) if samples.labels is None else samples.labels
+    wrong, first = np.flatnonzero(stored != now), None
+    if len(wrong):
+        row = int(wrong[0])
+        name = samples.split.ids[int(samples.positions[row])]
+        first = f"sample {row} ({name}): {stored[row]} in the cache, {now[row]} in the data set"
+    return LabelsReport(len(stored), len(wrong), first)

@@ -1,0 +1,79 @@
+"""The code on `docs/cache-format.md` draws the views of a cache and computes its digests, without the library."""
+
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import xxhash
+import zarr
+from PIL import Image
+from test_encoded_caches import DOCUMENTATION, documented
+from test_store_with_rooms import SIGNALS, packed
+
+from pipeline import plugins
+from pipeline.models import build_network
+from pipeline.store import cache_teacher
+from pipeline.views import ViewsConfig, build_views
+
+FLIP = {"name": "horizontal-flip"}
+PARTS = {"name": "resized-crop", "size": [17, 29], "scale": [0.01, 0.6]}
+OPERATIONS: dict[str, list[dict[str, Any]]] = {
+    "none": [],
+    "twice": [{"name": "pad-crop", "padding": 3, "fill": 9}, FLIP, {"name": "pad-crop", "padding": 1}],
+    "larger": [{"name": "resize", "size": [45, 37]}, {"name": "center-crop", "size": [32, 30]}, FLIP],
+    "smaller": [{"name": "resize", "size": 23}, {"name": "center-crop", "size": 20}],
+    "square": [{"name": "resized-crop", "size": 32}, FLIP],
+    "oblong": [PARTS],
+}
+
+
+@pytest.mark.parametrize(
+    ("operations", "differing"),
+    [*((name, False) for name in OPERATIONS), *((name, True) for name in ("larger", "smaller", "square"))],
+)
+def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str, differing: bool) -> None:
+    samples = packed(tmp_path, differing)
+    config = ViewsConfig.model_validate({"count": 2, "first": 3, "operations": OPERATIONS[operations]})
+    network = build_network("cifar_resnet8", 10, seed=0, input_size=32)
+    options: Any = {"precision": "float32", "micro_batch": 8, "device": "cpu", "notify": print}
+    views = build_views(config, None if differing else (32, 32))
+    path = cache_teacher(network, samples, views, SIGNALS, target=tmp_path / "cache.zarr", **options)
+
+    group: Any = zarr.open_group(path, mode="r")
+    identity = group.attrs["identity"]
+    with h5py.File(tmp_path / "noise.h5", "r", locking=False) as file:
+        ids, images = (file[f"train/{name}"][samples.positions] for name in ("ids", "images"))
+    content = [bytes(image) for image in images] if differing else images
+    assert documented("ids_digest")([name.decode() for name in ids]) == identity["data"]["ids"]
+    assert documented("pixels_digest")(content) == identity["data"]["pixels"]
+    state = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
+    assert documented("weights_digest")(state) == identity["teacher"]["weights"]
+
+    render = documented("render")
+    for view in range(2):
+        for number, image in enumerate(content):
+            pixels = np.array(Image.open(io.BytesIO(image)).convert("RGB")) if differing else image
+            drawn = group["view_parameters"][view, number] if identity["views"]["parameters"] else np.empty(0, int)
+            shown = np.ascontiguousarray(render(pixels, identity["views"]["operations"], drawn).transpose(2, 0, 1))
+            C, H, W = shown.shape
+            seed = (C << 48) | (H << 24) | W
+            assert xxhash.xxh3_64_intdigest(shown.tobytes(), seed) == int(group["view_digest"][view, number])
+
+
+def test_every_column_of_every_operation_is_in_the_table() -> None:
+    table = DOCUMENTATION.read_text().partition("### Drawing a view")[2].partition("\n#")[0]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    used = [options for each in OPERATIONS.values() for options in each]
+    assert {options["name"] for options in used} == set(plugins.names("pipeline.views"))
+    names = {
+        column
+        for options in used
+        for column in build_views(ViewsConfig.model_validate({"operations": [options]})).parameter_names
+    }
+    assert {name for row in rows for name in re.findall(r"`(\S+)`", row)} == names
