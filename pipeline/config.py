@@ -121,12 +121,17 @@ def to_yaml(value: Any) -> str:
 def override(raw: Raw, overrides: Sequence[str]) -> Raw:
     """A copy of `raw` in which every `a.b.c=value` is set, with the value read as YAML."""
     result: Raw = _copied(raw)
-    problems = []
+    problems: list[Problem] = []
     for text in overrides:
         key, equals, value_text = text.partition("=")
         parts = key.split(".")
         if not equals or not all(parts):
             problems.append(Problem("--set", "is not section.key=value", got=text))
+            continue
+        try:
+            value = parse_yaml(value_text, f"--set {text}")
+        except ConfigError as error:
+            problems += error.problems
             continue
         place: Any = result
         for part in parts[:-1]:
@@ -140,7 +145,6 @@ def override(raw: Raw, overrides: Sequence[str]) -> Raw:
                 place = None
                 break
         last = parts[-1]
-        value = parse_yaml(value_text, f"--set {text}")
         if isinstance(place, dict):
             place[last] = value
         elif isinstance(place, list) and last.isdigit() and int(last) < len(place):

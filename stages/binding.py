@@ -12,6 +12,7 @@ from pipeline.models import Network
 from pipeline.signals import SignalShapes
 from pipeline.store import encodings_identity, expected_plan
 from stages.bound_students import bind_networks, bind_training, optimise
+from stages.caches import is_there
 from stages.draft import Draft, collected
 from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
@@ -76,7 +77,8 @@ def _data(draft: Draft, problems: list[Problem]) -> Data | None:
     with collected(problems):
         one_view(Samples(evaluated_split(data.dataset, draft.evaluate)), draft.evaluate.operations)
     with collected(problems):
-        one_view(data.holdout or data.training, draft.evaluate.operations)
+        if data.holdout is not None:
+            one_view(data.holdout, draft.evaluate.operations)
     return data
 
 
@@ -90,6 +92,8 @@ def _teacher(draft: Draft, data: Data | None, problems: list[Problem]) -> tuple[
         here = data is not None and isinstance(config.weights, Path) and config.weights.exists()
         config = config if here else config.model_copy(update={"weights": None})
         network = build(config, data.classes if data else SOME_CLASSES)
+    with collected(problems):
+        _weights_will_be_there(draft)
     if network is not None:
         with collected(problems):
             if training := draft.teacher_training:
@@ -97,3 +101,14 @@ def _teacher(draft: Draft, data: Data | None, problems: list[Problem]) -> tuple[
         with collected(problems):
             shapes = expected_plan(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
     return network, shapes
+
+
+def _weights_will_be_there(draft: Draft) -> None:
+    """Raises ConfigError if the teacher's weights are nowhere, nothing makes them, and its cache is not there."""
+    weights = draft.teacher.weights
+    if weights == "pretrained" or (weights is not None and (weights.exists() or draft.teacher_training)):
+        return
+    if draft.caches is None and not is_there(draft.store.path):
+        what = "a teacher needs weights" if weights is None else "there is no such file, and nothing that makes it"
+        fix = "name its file, or add `teacher_training: {}` with a file for `pipeline train-teacher` to write"
+        raise ConfigError([Problem("teacher.weights", what, got=str(weights) if weights else None, fix=fix)])

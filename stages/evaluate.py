@@ -47,12 +47,12 @@ def run(source: Source) -> None:
     data = PackedDataset.of(inputs.data)
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
-    for folder in folders:
-        if folder not in trained:
-            print(f"note: {folder} is not trained yet and left out", file=sys.stderr)
     if not trained:
         where = inputs.runs.path / "students"
         raise DataError("no student is trained yet", where=where, fix="run `pipeline train-student`")
+    for folder in folders:
+        if folder not in trained:
+            print(f"note: {folder} is not trained yet and left out", file=sys.stderr)
     judge, progress = Judge(inputs, data), Lines()
     progress.begin("evaluating", len(trained), "students")
     students = []

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, field_validator
 
 from pipeline import plugins
-from pipeline.config import Raw, Section, bind, read_config
-from pipeline.errors import ConfigError
+from pipeline.config import Raw, Section, bind, in_order, read_config
+from pipeline.errors import ConfigError, Problem
 
 SECTIONS = (
     "data",
@@ -84,15 +84,28 @@ class Source:
         """The sections that a stage declares. Raises ConfigError with every problem."""
         return bind(raw if raw is not None else self.raw(), inputs, SECTIONS, self.file)
 
+    def read_only(self, inputs: type[InputsT], names: Mapping[str, str]) -> InputsT:
+        """As `read`, with one entry of some sections of named things: the others are neither imported nor depended on.
 
-def only(raw: Raw, section: str, name: str) -> None:
-    """Keep one entry of a section of named things, so that the others are neither imported nor depended on.
+        names: of the entries, by section. Raises ConfigError with every problem, names that there are not among them.
+        """
+        raw = self.raw()
+        problems = [problem for section, name in names.items() for problem in _only(raw, section, name)]
+        try:
+            result = self.read(inputs, raw)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(in_order(problems, raw), self.file)
+        return result
 
-    Raises ConfigError, with the nearest known name, if there is no such entry.
-    """
+
+def _only(raw: Raw, section: str, name: str) -> list[Problem]:
+    """Keep one entry of a section; a problem, with the nearest known name, if there is no such entry."""
     entries: Any = raw.get(section)
     if not isinstance(entries, Mapping):
-        return  # reported by validation
+        return []  # reported by validation
     if name not in entries:
-        raise ConfigError([plugins.unknown(f"{section}.{name}", name, [str(entry) for entry in entries])])
+        return [plugins.unknown(f"{section}.{name}", name, [str(entry) for entry in entries])]
     raw[section] = {name: entries[name]}
+    return []

@@ -14,10 +14,10 @@ from pipeline.objectives import ObjectivesConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store import Scratch, StoreConfig, fingerprint
-from pipeline.training import Memory, Steps, TrainConfig, Verify, check_views, train
+from pipeline.training import Memory, Steps, TrainConfig, Verify, build_optimizer, build_scheduler, check_views, train
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches
-from stages.inputs import RunsConfig, Source, only
+from stages.inputs import RunsConfig, Source
 from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, objective_set, shapes_of, training_of, write_run
 from stages.parts import Data, EvaluateConfig, StudentConfig, build, one_view
 from stages.reference import reference
@@ -52,10 +52,7 @@ def run(
     wait: bool,
 ) -> None:
     """Train `students.<student>` with `objectives.<objectives>` and publish its folder."""
-    raw = source.raw()
-    only(raw, "students", student)
-    only(raw, "objectives", objectives)
-    inputs = source.read(Inputs, raw)
+    inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
     config = inputs.students[student].preprocessed_as(inputs.teacher)
     entries = inputs.objectives[objectives]
     training = training_of(inputs.train, config, student)
@@ -76,6 +73,7 @@ def run(
     taught = taught.reading(needs.teacher - {"head"})
     rows = taught.primary.rows_per_block
     steps = Steps(data.training, data.views, taught, taught.views, training, seed, rows)
+    build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if they are unknown
     scorer = None
     if data.holdout is not None and data.holdout.labels is not None:
         labels = torch.from_numpy(data.holdout.labels)

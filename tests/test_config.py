@@ -131,8 +131,8 @@ def test_overrides():
 
 def test_bad_overrides_are_all_named():
     with pytest.raises(ConfigError) as error:
-        override({"train": {"epochs": 3}}, ["train", "train.epochs.more=1", "=2"])
-    assert len(error.value.problems) == 3
+        override({"train": {"epochs": 3}}, ["train", "train.epochs.more=1", "=2", "train.epochs=[1"])
+    assert len(error.value.problems) == 4
 
 
 @pytest.mark.parametrize(

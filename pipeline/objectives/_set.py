@@ -92,6 +92,13 @@ class ObjectiveEntry(Section):
         return {**entry, "learning_rate": self.learning_rate, **self.options}
 
 
+class _Quoted(str):
+    """A value as it is to be shown, in quotation marks where it is a text: not to be quoted again."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 def _nested(problems: Sequence[Problem]) -> ValidationError:
     details = [
         InitErrorDetails(
@@ -101,11 +108,11 @@ def _nested(problems: Sequence[Problem]) -> ValidationError:
                 {
                     "what": problem.what,
                     "known": (problem.expected or "").removeprefix("one of "),
-                    "hint": problem.fix,
+                    "hint": problem.fix or "",
                 },
             ),
             loc=tuple(part for part in problem.key.split(".") if part),
-            input=problem.got,
+            input=_Quoted(problem.got or ""),
         )
         for problem in problems
     ]

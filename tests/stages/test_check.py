@@ -8,8 +8,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 from experiment import CLASSES, COUNT, HOLDOUT, TEST, begin, source, student
+from PIL import Image
 
 from pipeline.errors import CacheError, ConfigError
 from pipeline.store import TeacherCache
@@ -387,6 +390,40 @@ def test_before_there_is_a_teacher(here: Path, capsys: pytest.CaptureFixture[str
     shutil.rmtree("artifacts")
     check.run(source(), as_json=False)
     assert "the configuration is valid" in capsys.readouterr().out
+
+
+def test_a_teacher_that_nothing_makes(here: Path, capsys: pytest.CaptureFixture[str]):
+    absent = "teacher.weights: there is no such file, and nothing that makes it"
+    overrides = ("teacher.weights=mising.safetensors", "teacher_training=null")
+    assert problems(*overrides, "store.path=new/place.zarr", "train.schedule=cosinus")[0] == absent
+    assert problems("teacher.weights=null", "store.path=new/place.zarr") == ["teacher.weights: a teacher needs weights"]
+    check.run(source(*overrides), as_json=False)  # its cache is there: a machine that only trains students
+    assert "the configuration is valid" in capsys.readouterr().out
+
+
+def test_options_of_objectives_are_told_about_as_others_are(here: Path):
+    with pytest.raises(ConfigError) as error:
+        check.run(source("objectives.kd=[{name: kd, temperature: hot}]"), as_json=False)
+    assert "got: 'hot'" in str(error.value)
+    assert "do: None" not in str(error.value)
+
+
+def test_images_of_differing_sizes_need_one_size_only_where_they_are_evaluated(here: Path):
+    """Training images that views give one size, and test images that have one."""
+    with h5py.File("data.h5", "r+") as file:
+        images = file["train/images"][...]
+        del file["train/images"]
+        kind = h5py.vlen_dtype(np.uint8)
+        encoded = file["train"].create_dataset("images", (len(images),), dtype=kind)
+        for i, image in enumerate(images):
+            stream = io.BytesIO()
+            Image.fromarray(np.pad(image[..., 0], ((0, i % 2), (0, 0)))).save(stream, "PNG")
+            encoded[i] = np.frombuffer(stream.getvalue(), np.uint8)
+    size = "views.operations=[{name: resize, size: [8, 8]}]"
+    found = (size, "data.holdout=null", "store.path=new/place.zarr")
+    check.run(source(*found), as_json=False)
+    (problem,) = problems(size, "store.path=new/place.zarr")
+    assert problem.startswith("evaluate.operations: the images of split 'train' differ in size")
 
 
 def test_a_file_that_is_no_data_set(here: Path):

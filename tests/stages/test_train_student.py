@@ -167,6 +167,26 @@ def test_unknown_students_and_sets_are_refused_with_the_nearest_name(here: Path)
     assert "expected: one of hard, kd, lfcc" in str(error.value)
 
 
+def test_wrong_names_and_wrong_sections_are_told_of_together(here: Path):
+    with pytest.raises(ConfigError) as error:
+        student("smal", "kdd", "train.epochs=none", "views.count=0")
+    assert {problem.key for problem in error.value.problems} == {
+        "students.smal",
+        "objectives.kdd",
+        "train.epochs",
+        "views.count",
+    }
+
+
+@pytest.mark.parametrize("override", ["train.optimizer=sdg", "train.schedule=cosinus"])
+def test_what_timm_does_not_know_is_refused_before_views_are_rendered(
+    here: Path, override: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(stages.train_student, "check_views", None)  # a call would end in another error
+    with pytest.raises(ConfigError, match=override.partition("=")[0]):
+        student("small", "kd", override)
+
+
 def test_features_that_the_cache_lacks_are_asked_for_before_training(here: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(stages.train_student, "train", None)
     lean = ("store.path=lean.zarr", "signals.features=null", "data.holdout=null")
