@@ -5,6 +5,7 @@ Exit codes: 0 done, 2 the user's input is wrong, 1 anything else, 130 interrupte
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import traceback
@@ -45,6 +46,9 @@ class ErrorsForPeople(click.Group):
             if isinstance(error, PipelineError):
                 click.echo(f"error: {error}", err=True)
                 sys.exit(error.exit_code)
+            if isinstance(error, BrokenPipeError):  # whoever read the output has enough of it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit
+                sys.exit(1)
             if isinstance(error, OSError):
                 where = f"\n  where: {error.filename}" if error.filename else ""
                 click.echo(f"error: {error.strerror or error}{where}", err=True)

@@ -234,7 +234,12 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         2,
         ["there is no teacher cache", "nowhere.zarr", "do: make it with `pipeline cache-teacher`"],
     ),
-    "another artifact in place": ("cache-teacher", ["views.seed=3"], 2, ["another artifact is published", "--replace"]),
+    "another artifact in place": (
+        "cache-teacher",
+        ["views.seed=3"],
+        2,
+        ["another teacher cache is published", "views.seed: expected 3, got 0", "--replace"],
+    ),
     "no cache to verify": ("verify", ["store.path=nowhere.zarr"], 2, ["there is no teacher cache", "nowhere.zarr"]),
     "a cache to verify that is of something else": (
         "verify",
@@ -577,3 +582,11 @@ def test_a_command_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.cli.keep_freed_memory", lambda: called.append(True))
     assert CliRunner().invoke(main, ["methods", "kd"]).exit_code == 0
     assert called == [True]
+
+
+def test_whoever_reads_the_output_may_stop():
+    """`pipeline methods | head -1`: no message, and nothing from Python at exit."""
+    command = f"{sys.executable} -m pipeline.cli methods | head -1"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert len(result.stdout.splitlines()) == 1
+    assert result.stderr == ""

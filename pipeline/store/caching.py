@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheCorrupt
+from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.progress import Progress, Silent
 from pipeline.signals import Signals, SignalsConfig
 from pipeline.store.arrays import STATIC, Unit
 from pipeline.store.artifacts import finished
 from pipeline.store.chunks import Compression
 from pipeline.store.filling import computed
-from pipeline.store.fingerprint import canonical, fingerprint
+from pipeline.store.fingerprint import canonical, differences, fingerprint
 from pipeline.store.identity import (
     IDENTITY,
     cache_identity,
@@ -30,6 +30,7 @@ from pipeline.store.local import LocalWorkspace
 from pipeline.store.location import RemotePath, StorePath
 from pipeline.store.manifest import Manifest
 from pipeline.store.provenance import Runs
+from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import RemoteWorkspace
 from pipeline.store.scratch import say
 from pipeline.store.teacher_pass import Precision, TeacherPass
@@ -105,7 +106,7 @@ def cache_teacher(
             return target
         with workspace_at(target, name, layout, wait=wait, notify=notify) as workspace:
             if not workspace.done:
-                workspace.refuse_other(replace)
+                _refuse_other(workspace, target, identity, replace)
                 workspace.keep_note(IDENTITY, canonical(identity))
                 runs = Runs(workspace)
                 todo = _unfinished(workspace, layout, notify)
@@ -116,6 +117,24 @@ def cache_teacher(
                     run["views"] = _run(runner, teacher, workspace, layout, todo, progress or Silent(), run)
                 _publish(workspace, layout, identity, runs, replace)
     return target
+
+
+def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, Any], replace: bool) -> None:
+    """As the workspace does; of another teacher cache at the target every field in which it differs is named."""
+    try:
+        workspace.refuse_other(replace)
+    except CacheMismatch:
+        try:
+            there = TeacherCache.open(target).manifest.identity
+        except PipelineError:
+            there = None
+        if there is None:
+            raise
+        lines = "\n".join(f"  - {line}" for line in differences(identity, there))
+        fix = "pass --replace to replace it, or name another `store.path`"
+        raise CacheMismatch(
+            f"another teacher cache is published at the target\n{lines}", where=target, fix=fix
+        ) from None
 
 
 def workspace_at(
