@@ -86,7 +86,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Named scalar terms, each a mean over the batch; their sum is the objective's value."""
+        """Named scalar terms, each a mean over the batch; their sum is the objective's value.
+
+        No gradient flows through the teacher's signals: a call has them as constants.
+        """
 
     def kept(self) -> Projector | None:
         """What the student keeps of it at inference: a projection behind which the teacher's classifier stands in for
@@ -94,7 +97,10 @@ class Objective(nn.Module, ABC):
         """
         return None
 
-    __call__: Callable[..., dict[str, Tensor]]
+    def __call__(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """`forward` with the teacher's signals as constants: no objective sends a gradient into a teacher."""
+        terms: dict[str, Tensor] = super().__call__(student, teacher.detached(), batch, progress)
+        return terms
 
 
 @dataclass(frozen=True)

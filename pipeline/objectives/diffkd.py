@@ -143,7 +143,7 @@ class DiffKD(Objective):
             "reconstruction": squared_error(self.decoder(encoded), t),
         }
         if self.logits is not None:
-            z, known = student.logits[..., None, None], precise(teacher.logits).detach()
+            z, known = student.logits[..., None, None], precise(teacher.logits)
             cleaned = self.logits.clean(z, random)[..., 0, 0]
             terms["logits"] = kl_divergence(cleaned, known).mean()
             terms["logit-noise"] = self.logits.noise_loss(known[..., None, None], random)

@@ -84,7 +84,7 @@ class MSDCRD(Objective):
         """Terms `sample` and, unless its weight is 0, `feature` times its weight."""
         options = self.options
         s, t = on_one_grid(student.features[self.pair.student], teacher.features[self.pair.teacher], self.low_pass)
-        s, t = self.of_student(s), self.of_teacher(t).detach()
+        s, t = self.of_student(s), self.of_teacher(t)
         local = [local_samples(s, t, window, options.keep) for window in options.windows]
         of_student, of_teacher = ([each[who] for each in local] for who in (0, 1))
         same = batch.sample[:, None] == batch.sample

@@ -48,7 +48,7 @@ class Options(Section):
 
 def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
     """L of projected and teacher's embeddings [B, D], or maps [B, D, g, g]: a mean over everything."""
-    return (precise(student) - precise(teacher.detach())).square().mean()
+    return (precise(student) - precise(teacher)).square().mean()
 
 
 class SimKD(Objective):

@@ -38,13 +38,13 @@ class Options(Section):
 def regression_losses(pooled: Tensor, embedding: Tensor, logits: Tensor, head: LinearHead) -> tuple[Tensor, Tensor]:
     """Mean squared errors of what was projected and pooled [B, D], and of what the teacher's head makes of it.
 
-    embedding, logits, head: the teacher's, [B, D], [B, K]; not differentiated.
+    embedding, logits, head: the teacher's, [B, D], [B, K].
     """
-    s, fixed = precise(pooled), LinearHead(precise(head.weight.detach()), precise(head.bias.detach()))
+    s, fixed = precise(pooled), LinearHead(precise(head.weight), precise(head.bias))
     with torch.autocast(s.device.type, enabled=False):
         judged = fixed(s)
-    feature = (s - precise(embedding.detach())).square().mean()
-    return feature, (judged - precise(logits.detach())).square().mean()
+    feature = (s - precise(embedding)).square().mean()
+    return feature, (judged - precise(logits)).square().mean()
 
 
 class SRRL(Objective):

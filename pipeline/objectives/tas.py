@@ -47,7 +47,7 @@ def smoothed_contrast(student: Tensor, teacher: Tensor, same: Tensor, temperatur
 
     same: [B, B] bool, pairs of different rows that are no negatives.
     """
-    return contrast([student.flatten(1)], [teacher.detach().flatten(1)], same, temperature, symmetric=False)
+    return contrast([student.flatten(1)], [teacher.flatten(1)], same, temperature, symmetric=False)
 
 
 class TAS(Objective):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +70,19 @@ class Signals:
     head: LinearHead | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     local: Callable[[Tensor], Tensor] | None = None
+
+    def detached(self) -> Signals:
+        """The same signals as constants: no gradient flows through them into the network that said them."""
+        head = self.head
+        return replace(
+            self,
+            logits=self.logits.detach(),
+            embedding=None if self.embedding is None else self.embedding.detach(),
+            features={tap: maps.detach() for tap, maps in self.features.items()},
+            head=None if head is None else replace(head, weight=head.weight.detach(), bias=head.bias.detach()),
+            extras={name: tensor.detach() for name, tensor in self.extras.items()},
+            local=None if self.local is None else torch.no_grad()(self.local),
+        )
 
     def shapes(self, filter: str = "mean") -> SignalShapes:  # noqa: A002 - the word of the configuration
         """The shapes for one sample. `filter` is recorded: tensors do not tell what they were reduced by."""
