@@ -18,7 +18,9 @@ its inputs, after the student's activation, would never be negative.
 Approximate offline: signs do not commute with low-passing. A mean of values that are not negative is positive where
 one of them is, so what is learnt is whether a neuron is active anywhere in a cell of the cached grid, hence with
 `mean` alone. Exact if the cached grid is as large as the map (`signals.features.grid`). The sum has as many elements as
-the grid: a weight for full maps is to be multiplied by H W / g².
+the grid: on g x g cells of a map of H x W the term is g² / (H W) of that of full maps, and a weight for those is to be
+multiplied by H W / g². That is another number for every block, 4 for 8 x 8 cached as 4 x 4 and 64 for 32 x 32, so
+shallow blocks weigh less, beside the deepest, than their 2^(k - K) of full maps says.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ via Attention Transfer", ICLR 2017, arXiv 1612.03928, with activations and expon
 
 k are pairs of blocks. As in RepDistiller, it is the mean over places of the squared difference (the paper's is its
 length), with weight 1000 beside hard labels. Widths do not matter; the larger map is low-passed to the smaller one's
-size before it is squared.
+size before it is squared. Q has length one on every grid and the mean divides by its places, so a 4 x 4 grid has about
+four times the pull of 8 x 8: a weight for full maps is to be multiplied by g² / (H W) where they are low-passed.
 
 Approximate offline by default: with `signal: features` both maps are low-passed first, and as squares do not commute,
 what is compared is the attention of low-passed maps, another objective. With `signal: extra` it is exact: the cache
