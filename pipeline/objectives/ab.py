@@ -29,10 +29,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
+from pipeline.objectives._requirements import active_places
 from pipeline.signals import Signals, SignalShapes
 
 SCALE = 3 / 1000
@@ -75,8 +75,5 @@ class AB(Objective):
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Pairs the blocks; refuses other filters than `mean`, which do not keep signs."""
     pairs = pair_maps(student, teacher, options.blocks, key)
-    if teacher.filter != "mean":
-        what = f"reads where neurons are active, which maps low-passed by {teacher.filter!r} do not tell"
-        fix = "set `signals.features.filter: mean` and cache the teacher again"
-        raise ConfigError([Problem(key, what, fix=fix)])
+    active_places(teacher, key)
     return AB(pairs, options.margin)
