@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pipeline.signals.blocks import deepest_block
+
 Map = tuple[int, int, int]
 """Channels, height and width of one sample's map."""
 
@@ -40,7 +42,8 @@ class SignalShapes:
 
     `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` and
     `linear_final` are the head's flags, None and False without a head; `local` says that there are `Signals.local`
-    logits. `filter` is the low-pass filter that maps were reduced by.
+    logits. `filter` is the low-pass filter that maps were reduced by. `blocks` is how many blocks there are, where the
+    last is not held; None says that the deepest that is held is the last.
     """
 
     logits: int
@@ -51,6 +54,12 @@ class SignalShapes:
     local: bool = False
     linear_final: bool = False
     extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    blocks: int | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many blocks the network has, which is the number of its last; 0 if no block is known."""
+        return max(self.blocks or 0, deepest_block(self.features, self.extras))
 
 
 @dataclass(frozen=True)
