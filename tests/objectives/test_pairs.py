@@ -72,7 +72,9 @@ def test_blocks_without_a_partner_are_refused_if_there_is_no_other():
 
 def test_what_reads_the_last_map_is_not_given_another():
     student, teacher = network(1, 2, 3), network(1, 2, of=3)
-    with pytest.raises(ConfigError, match=r"last block(.|\n)*got: block1, block2(.|\n)*add block3 to `signals.features"):
+    with pytest.raises(
+        ConfigError, match=r"last block(.|\n)*got: block1, block2(.|\n)*add block3 to `signals.features"
+    ):
         pair_last_blocks(student, teacher, "x")
     with pytest.raises(ConfigError, match="last block"):
         build_objective("simkd", {"target": "map"}, student, teacher, CONTEXT)
