@@ -25,12 +25,13 @@ shallow blocks weigh less, beside the deepest, than their 2^(k - K) of full maps
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import active_places
 from pipeline.signals import Signals, SignalShapes
@@ -58,10 +59,7 @@ class AB(Objective):
         super().__init__()
         self.pairs, self.margin = pairs, margin
         self.connectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `boundary`."""
@@ -69,7 +67,7 @@ class AB(Objective):
         for depth, (pair, connector) in enumerate(zip(self.pairs, self.connectors, strict=True), 1):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], "mean")
             losses.append(2.0 ** (depth - len(self.pairs)) * SCALE * boundary_loss(connector(s), t, self.margin))
-        return {"boundary": sum(losses[1:], losses[0])}
+        return {"boundary": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -20,14 +20,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._extras import pair_extras
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import common_grid, on_one_grid, pair_maps
-from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, extract, lowpass
 
 EXTRA = "attention-map"
@@ -38,11 +39,6 @@ class Options(Section):
 
     signal: Literal["features", "extra"] = "features"
     blocks: tuple[str, ...] | None = None
-
-
-def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference of attention maps [B, H, W], of length one each (`extract`)."""
-    return (precise(student) - precise(teacher)).square().mean()
 
 
 class AT(Objective):
@@ -64,11 +60,11 @@ class AT(Objective):
             maps = student.features[own]
             if self.signal == "features":
                 s, t = on_one_grid(maps, teacher.features[theirs], self.low_pass)
-                losses.append(attention_loss(extract(EXTRA, s), extract(EXTRA, t)))
+                losses.append(squared_error(extract(EXTRA, s), extract(EXTRA, t)))
             else:
                 target = teacher.extras[f"{EXTRA}/{theirs}"]
-                losses.append(attention_loss(extract(EXTRA, lowpass(maps, max(target.shape[1:]))), target))
-        return {"attention": sum(losses[1:], losses[0])}
+                losses.append(squared_error(extract(EXTRA, lowpass(maps, max(target.shape[1:]))), target))
+        return {"attention": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -32,8 +32,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import CellNorm, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._layers import squared_error
+from pipeline.objectives._maps import CellNorm, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, unit
 
@@ -78,7 +79,7 @@ class Transfer(nn.Module):
 
     def reconstruction(self, teacher: Tensor) -> Tensor:
         """The paraphraser's mean squared error."""
-        return (precise(self.decoder(self.encoder(teacher))) - teacher).square().mean()
+        return squared_error(self.decoder(self.encoder(teacher)), teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of the transfer, of maps on one grid."""
@@ -96,10 +97,7 @@ class FT(Objective):
         self.transfers = nn.ModuleList(
             Transfer(pair.student_shape[0], pair.teacher_shape[0], options.rate) for pair in pairs
         )
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term: first `reconstruction`, times its weight, then `transfer`."""
@@ -109,7 +107,7 @@ class FT(Objective):
             assert isinstance(transfer, Transfer)
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
             losses.append(transfer.reconstruction(t) if first else transfer(s, t))
-        total = sum(losses[1:], losses[0])
+        total = torch.stack(losses).sum()
         return {"reconstruction": self.options.reconstruction_weight * total} if first else {"transfer": total}
 
 

@@ -32,8 +32,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import active_places
 from pipeline.signals import Signals, SignalShapes
@@ -68,10 +68,7 @@ class OFD(Objective):
         super().__init__()
         self.pairs, self.margin, self.low_pass = pairs, margin, low_pass
         self.connectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `overhaul`."""

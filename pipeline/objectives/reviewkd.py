@@ -31,9 +31,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
 from pipeline.objectives._layers import Convolution, Mixture, squared_error
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes, lowpass
@@ -90,9 +90,7 @@ class ReviewKD(Objective):
         sizes = [widths, *sizes] if widths else sizes
         width = min(width, sizes[0][0])
         self.levels = nn.ModuleList(Fusion(s, width, t, index == 0) for index, (s, t) in enumerate(sizes))
-        read = [f"features/{pair.teacher}" for pair in pairs], [f"features/{pair.student}" for pair in pairs]
-        extra = {"embedding"} if widths else set()
-        self.needs = Needs(teacher=frozenset(read[0]) | extra, student=frozenset(read[1]) | extra)
+        self.needs = needs_of(pairs, *(("embedding",) if widths else ()))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `review`."""

@@ -29,8 +29,8 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.reused import Projector
 from pipeline.objectives._base import Batch, Context, Needs, Objective, pair_last_blocks
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import common_grid, on_one_grid
-from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import deepest_map, teacher_embedding
 from pipeline.signals import Signals, SignalShapes
 
@@ -44,11 +44,6 @@ class Options(Section):
     factor: int = Field(2, gt=0)
     target: Literal["embedding", "map"] = "embedding"
     rectify: bool = True
-
-
-def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """L of projected and teacher's embeddings [B, D], or maps [B, D, g, g]: a mean over everything."""
-    return (precise(student) - precise(teacher)).square().mean()
 
 
 class SimKD(Objective):

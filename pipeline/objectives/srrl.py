@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, Context, Needs, Objective
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import Connector
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import deepest_map, teacher_embedding
@@ -43,8 +44,7 @@ def regression_losses(pooled: Tensor, embedding: Tensor, logits: Tensor, head: L
     s, fixed = precise(pooled), LinearHead(precise(head.weight), precise(head.bias))
     with torch.autocast(s.device.type, enabled=False):
         judged = fixed(s)
-    feature = (s - precise(embedding)).square().mean()
-    return feature, (judged - precise(logits)).square().mean()
+    return squared_error(s, embedding), squared_error(judged, logits)
 
 
 class SRRL(Objective):

@@ -9,7 +9,8 @@ from objectives.maps import CONTEXT, Array, built, cell_means, gradients_agree, 
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.fsp import FSP, flow_loss
+from pipeline.objectives._layers import squared_error
+from pipeline.objectives.fsp import FSP
 from pipeline.signals import Signals, SignalShapes, extract, lowpass
 
 STUDENT, TEACHER = ((3, 16), (5, 8), (6, 8)), ((4, 32), (5, 16), (7, 8))
@@ -56,7 +57,7 @@ def test_two_places_by_hand():
         return torch.tensor(values).reshape(1, 1, 1, 2)
 
     student, teacher = (one(1, 3), one(2, 4)), (one(1, 1), one(1, 1))
-    assert flow_loss(extract("fsp-matrix", *student), extract("fsp-matrix", *teacher)).item() == pytest.approx(36)
+    assert squared_error(extract("fsp-matrix", *student), extract("fsp-matrix", *teacher)).item() == pytest.approx(36)
 
 
 def test_equals_the_equation_in_float64_on_means():
