@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 from golden import golden
-from objectives.maps import CONTEXT, Array, built, cell_means, gradients_agree, network, value
+from objectives.layers import Array, cell_means
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from objectives.maps import CONTEXT, built, cell_means, connected, gradients_agree, network, value
+from objectives.layers import cell_means, projected
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
@@ -21,7 +22,7 @@ def test_equals_the_equation_in_float64():
     student, teacher = network(1, *STUDENT), network(2, *TEACHER, grid=4)
     objective = built("fitnet", student, teacher)
     expected = 0.0
-    regressed = connected(objective.regressors[0], cell_means(student.features["block2"], 4))
+    regressed = projected(cell_means(student.features["block2"], 4), objective.regressors[0])
     target = teacher.features["block2"].numpy()
     for index in range(target.size):
         expected += (regressed.flat[index] - target.flat[index]) ** 2 / target.size

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from objectives.maps import CONTEXT, Array, built, cell_means, gradients_agree, network, value
+from objectives.layers import Array, cell_means
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
@@ -27,7 +28,7 @@ def remembered(full: Signals, *blocks: str) -> Signals:
 def flow(shallow: Array, deep: Array) -> Array:
     """G of maps [B, C, h, w] by loops over channels; the larger map is brought to the smaller one's size by means."""
     size = min(shallow.shape[2], deep.shape[2])
-    shallow, deep = (cell_means(torch.from_numpy(x), size) for x in (shallow, deep))
+    shallow, deep = (cell_means(x, size) for x in (shallow, deep))
     found = np.empty((len(shallow), shallow.shape[1], deep.shape[1]))
     for b, c, d in np.ndindex(found.shape):
         found[b, c, d] = (shallow[b, c] * deep[b, d]).mean()

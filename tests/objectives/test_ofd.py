@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps
-from objectives.maps import connected, gradients_agree
+from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
+from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.ofd import partial_distance, responses
@@ -64,7 +64,7 @@ def test_equals_the_equation_in_float64(factor: float):
     assert (teacher.features["block1"] == 0).any()
     teacher.features["block2"].sub_(0.3)  # a block before activation
     values = [
-        oracle(connected(connector, cell_means(array(student.features[b]), 4)), array(teacher.features[b]), factor)
+        oracle(projected(cell_means(array(student.features[b]), 4), connector), array(teacher.features[b]), factor)
         for b, connector in zip(("block1", "block2"), objective.connectors, strict=True)
     ]
     got = objective(student, teacher, batch(5), 0.0)["overhaul"]
