@@ -2,110 +2,185 @@
 
     python benchmarks/objective_cost.py [--batch 128] [--rounds 5] [--method NAME ...] [--device cpu|cuda]
 
-Signals are random, of the sizes of a ResNet-56 and a ResNet-20 on CIFAR-100: embeddings of 64, maps of 16, 32 and 64
-channels on 32 x 32, 16 x 16 and 8 x 8 places, the teacher's low-passed to 4 x 4; with 100 classes and with 1,000.
-Methods have their default options, and two views of a sample where they need them. Each runs in a process of its own:
-the median of the rounds, and by how much the process grew. Last, the step of a ResNet-20 in bfloat16 autocast,
-forward, cross-entropy and backward, in the same run: the share is of that. One thread.
+Signals are random: the student's of the shapes that a ResNet-20 has on CIFAR-100, maps as it hands them over in
+training (bfloat16, channels last), logits and embedding in float32; the teacher's those of a ResNet-56 from a cache,
+two blocks low-passed to 4 x 4. With 100 classes and with 1,000. Methods have their default options, and two views of a
+sample where they need them.
+
+Each runs in a process of its own, on one thread: the median of the rounds, and in MiB what a step needs at its peak
+beyond signals and the teacher's bank, together with what the method keeps (parameters, buffers). First in the table is
+the step of the ResNet-20 itself in bfloat16 autocast, forward, cross-entropy and backward, in the same run: shares are
+of that.
 """
 
 from __future__ import annotations
 
+import ctypes
+import functools
+import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import click
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.models import build_network
-from pipeline.objectives import Batch, Context, Objective, build_objective
+from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.hard_label import cross_entropy
-from pipeline.signals import LinearHead, Signals, SignalShapes, lowpass
+from pipeline.signals import LinearHead, Signals, SignalShapes
+from stages.learning import shapes_of
 
 PACKAGE = "pipeline.objectives"
-CHANNELS, SIZES, WIDTH, SAMPLES = (16, 32, 64), (32, 16, 8), 64, 50_000
+SAMPLES, WIDTH, GRID = 50_000, 64, 4
+MAPS = {"block2": (32, GRID, GRID), "block3": (WIDTH, GRID, GRID)}
+"""What is cached of the teacher's maps."""
+
 STUDENT = "resnet20's step"
+WARM_UP = 8
+"""Rows of the batch by which everything is built that is built once."""
 
 
-def signals(batch: int, classes: int, seed: int, grid: int | None, device: str) -> Signals:
-    generator = torch.Generator().manual_seed(seed)
-    maps = {
-        f"block{i + 1}": torch.rand(batch, c, size, size, generator=generator)
-        for i, (c, size) in enumerate(zip(CHANNELS, SIZES, strict=True))
-    }
-    if grid is not None:
-        maps = {name: lowpass(each, grid) for name, each in list(maps.items())[1:]}
-    maps = {name: each.to(device).requires_grad_(grid is None) for name, each in maps.items()}
-    weight = (torch.randn(classes, WIDTH, generator=generator) / 8).to(device)
-    head = LinearHead(weight, torch.zeros(classes, device=device))
-    embedding = maps["block3"].mean((2, 3))
-    return Signals(head(embedding), embedding, maps, head)
+@dataclass(frozen=True)
+class Case:
+    """Something that is timed. given: the inputs of a step of that many rows. keeps: what stays between steps."""
+
+    given: Callable[[int], Any]
+    step: Callable[[Any], None]
+    keeps: nn.Module
 
 
-def objective_of(name: str, classes: int, student: SignalShapes, teacher: SignalShapes, device: str) -> Objective:
+def student_signals(shapes: SignalShapes, rows: int, device: str) -> Signals:
+    """Leaves that want gradients, as a network in training says them."""
     generator = torch.Generator().manual_seed(0)
-    bank = {
-        "embedding": torch.rand(SAMPLES, WIDTH, generator=generator).to(device),
-        "logits": torch.randn(SAMPLES, classes, generator=generator).to(device),
-    }
+
+    def leaf(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator)
+
+    def handed_over(maps: Tensor) -> Tensor:
+        return maps.to(device, torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
+
+    assert shapes.embedding is not None
+    features = {tap: handed_over(leaf(rows, *shape)) for tap, shape in shapes.features.items()}
+    vectors = [(rows, shapes.logits), (rows, shapes.embedding), (shapes.logits, shapes.embedding), (shapes.logits,)]
+    logits, embedding, weight, bias = (leaf(*shape).to(device).requires_grad_() for shape in vectors)
+    return Signals(logits, embedding, features, LinearHead(weight, bias, linear=bool(shapes.linear)))
+
+
+def teacher_signals(classes: int, rows: int, device: str) -> Signals:
+    """As they are decoded from a cache."""
+    generator = torch.Generator().manual_seed(1)
+    features = {tap: torch.rand(rows, *shape, generator=generator).to(device) for tap, shape in MAPS.items()}
+    head = LinearHead(torch.randn(classes, WIDTH, generator=generator).to(device) / 8, torch.zeros(classes).to(device))
+    embedding = features["block3"].mean((2, 3))
+    return Signals(head(embedding), embedding, features, head)
+
+
+@functools.cache  # made when a method asks for it
+def bank(signal: str, width: int, device: str) -> Tensor:
+    """What the teacher said of all samples: in training it lies in the cache's files."""
+    return torch.rand(SAMPLES, width, generator=torch.Generator().manual_seed(2)).to(device)
+
+
+def method_case(name: str, classes: int, device: str) -> Case:
+    """A method's terms and their gradient, in autocast."""
+    shapes = shapes_of(build_network("cifar_resnet20", classes, input_size=32, seed=0))
+    widths = {"logits": classes, "embedding": WIDTH}
     context = Context(
         SAMPLES,
         classes,
         torch.arange(SAMPLES) % classes,
-        bank=lambda signal, samples, view: bank[signal][samples],
-        class_means=lambda: torch.rand(classes, WIDTH, generator=torch.Generator().manual_seed(1)),
+        bank=lambda signal, samples, view: bank(signal, widths[signal], device)[samples],
+        class_means=lambda: torch.rand(classes, WIDTH, generator=torch.Generator().manual_seed(3)),
         views_per_step=2,
     )
-    return build_objective(name, {}, student, teacher, context).to(device)
+    objective = build_objective(name, {}, shapes, teacher_signals(classes, 1, device).shapes(), context).to(device)
 
+    def given(rows: int) -> tuple[Signals, Signals, Batch]:
+        row = torch.arange(rows, device=device)
+        sample = row // objective.needs.views
+        said = student_signals(shapes, rows, device), teacher_signals(classes, rows, device)
+        return *said, Batch(sample % classes, sample, row % objective.needs.views)
 
-def seconds(rounds: int, step: object, device: str) -> float:
-    assert callable(step)
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        step()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
-def term(name: str, classes: int, batch: int, rounds: int, device: str) -> float:
-    student = signals(batch, classes, 0, None, device)
-    teacher = signals(batch, classes, 1, 4, device)
-    objective = objective_of(name, classes, student.shapes(), teacher.shapes(), device)
-    views = objective.needs.views
-    sample = (torch.arange(batch) // views).to(device)
-    rows = Batch(sample % classes, sample, torch.arange(batch, device=device) % views)
-
-    def step() -> None:
+    def step(inputs: tuple[Signals, Signals, Batch]) -> None:
+        student, teacher, batch = inputs
+        assert student.embedding is not None
+        assert student.head is not None
         with torch.autocast(device, torch.bfloat16):
-            terms = objective(student, teacher, rows, 0.5)
-        torch.stack(list(terms.values())).sum().backward(inputs=[*wanted, *objective.parameters()], retain_graph=True)
+            terms = objective(student, teacher, batch, 0.5)
+        torch.stack(list(terms.values())).sum().backward()
+        vectors = student.logits, student.embedding, student.head.weight, student.head.bias
+        for leaf in (*student.features.values(), *vectors, *objective.parameters()):
+            leaf.grad = None
 
-    wanted: list[Tensor] = list(student.features.values())
-    return seconds(rounds, step, device)
+    return Case(given, step, objective)
 
 
-def student_step(classes: int, batch: int, rounds: int, device: str) -> float:
+def student_case(classes: int, device: str) -> Case:
+    """The step of a ResNet-20 with hard labels."""
     network = build_network("cifar_resnet20", classes, input_size=32, seed=0).to(device)
     network = network.to(memory_format=torch.channels_last).train()
-    images = torch.randint(0, 256, (batch, 3, 32, 32), dtype=torch.uint8, device=device)
-    labels = torch.arange(batch, device=device) % classes
 
-    def step() -> None:
+    def given(rows: int) -> tuple[Tensor, Tensor]:
+        images = torch.randint(0, 256, (rows, 3, 32, 32), dtype=torch.uint8, device=device)
+        return images, torch.arange(rows, device=device) % classes
+
+    def step(inputs: tuple[Tensor, Tensor]) -> None:
+        images, labels = inputs
         with torch.autocast(device, torch.bfloat16):
             loss = cross_entropy(network(images).logits, labels).mean()
         loss.backward()
+        network.zero_grad()
 
-    return seconds(rounds, step, device)
+    return Case(given, step, network)
+
+
+class Peak:
+    """The most memory that is in use from now on, beyond what is in use now."""
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        gc.collect()
+        if device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+            self.before = torch.cuda.memory_allocated()
+        else:
+            ctypes.CDLL(None).malloc_trim(0)  # what was freed is not to be taken for what is free
+            Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins anew
+            self.before = _status("VmRSS")
+
+    def bytes(self) -> int:
+        """Since it was made."""
+        most = torch.cuda.max_memory_allocated() if self.device == "cuda" else _status("VmHWM")
+        return most - self.before
+
+
+def _status(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{field}:"))
+
+
+def measured(case: Case, batch: int, rounds: int, device: str) -> dict[str, float]:
+    """`ms` of a step, the median of the rounds, and `mib` at its peak."""
+    case.step(case.given(WARM_UP))
+    inputs = case.given(batch)
+    peak, times = Peak(device), []
+    for _ in range(rounds + 1):
+        start = time.perf_counter()
+        case.step(inputs)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    kept = sum(x.numel() * x.element_size() for x in (*case.keeps.parameters(), *case.keeps.buffers()))
+    return {"ms": 1000 * statistics.median(times[1:]), "mib": (peak.bytes() + kept) / 2**20}
 
 
 @click.command()
@@ -118,24 +193,17 @@ def main(batch: int, rounds: int, chosen: tuple[str, ...], device: str, one: str
     torch.set_num_threads(1)
     if one:
         name, number = one.rsplit(",", 1)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        run = student_step if name == STUDENT else lambda *a: term(name, *a)
-        took = run(int(number), batch, rounds, device)
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-        memory = torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else grown
-        print(json.dumps({"ms": 1000 * took, "mib": memory}))
+        case = student_case(int(number), device) if name == STUDENT else method_case(name, int(number), device)
+        print(json.dumps(measured(case, batch, rounds, device)))
         return
-    print(f"| method | ms, K = 100 | of {STUDENT} | MiB | ms, K = 1000 | of {STUDENT} | MiB |")
-    print("| --- | --- | --- | --- | --- | --- | --- |")
-    names = [STUDENT, *(chosen or plugins.names(PACKAGE))]
-    base: dict[int, float] = {}
-    for name in names:
-        cells = []
-        for classes in (100, 1000):
-            found = _in_its_own_process(name, classes, batch, rounds, device)
-            base.setdefault(classes, found["ms"])
-            cells += [f"{found['ms']:.1f}", f"{found['ms'] / base[classes]:.2f}", f"{found['mib']:.0f}"]
-        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print(f"| method | ms, K = 100 | of {STUDENT} | ms, K = 1000 | MiB, K = 100 | MiB, K = 1000 |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    base = None
+    for name in [STUDENT, *(chosen or plugins.names(PACKAGE))]:
+        few, many = (_in_its_own_process(name, classes, batch, rounds, device) for classes in (100, 1000))
+        base = base or few["ms"]
+        times = f"{few['ms']:.1f} | {few['ms'] / base:.1%} | {many['ms']:.1f}"
+        print(f"| {name} | {times} | {few['mib']:.0f} | {many['mib']:.0f} |", flush=True)
 
 
 def _in_its_own_process(name: str, classes: int, batch: int, rounds: int, device: str) -> dict[str, float]:

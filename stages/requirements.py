@@ -38,8 +38,7 @@ class Requirements:
 
     def readers(self, signal: str) -> str:
         """The objective sets that read the signal; with the students that do, where others do not."""
-        names = _names(self.needs, [pair for pair, read in self.needs.items() if signal in read])
-        return ", ".join(names) or "shallower blocks are paired from it"
+        return ", ".join(_names(self.needs, [pair for pair, read in self.needs.items() if signal in read]))
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for programs."""

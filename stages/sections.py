@@ -28,19 +28,4 @@ def keeping(teacher: Network, signals: SignalsConfig, names: Collection[str]) ->
 
 def least(teacher: Network, signals: SignalsConfig, needs: Read) -> SignalsConfig:
     """The section without what nobody reads; objectives read of it what they read before, and nothing else."""
-    held = kept_of(teacher, signals).bytes_per_view
-    return keeping(teacher, signals, with_anchors(held, frozenset().union(*needs.values())))
-
-
-def with_anchors(held: Collection[str], read: Collection[str]) -> set[str]:
-    """What is read of the signals held, and of each kind all that is deeper: blocks are paired from the deepest."""
-    wanted = [_place(signal) for signal in read]
-    places = {signal: _place(signal) for signal in held}
-    return {s for s, (kind, depth) in places.items() if any(kind == k and depth >= d for k, d in wanted)}
-
-
-def _place(signal: str) -> tuple[str, int]:
-    """Its kind and depth: ("features", 3), ("extras/attention-map", 3); of no block: ("logits", 0)."""
-    kind, _, tap = signal.rpartition("/")
-    depth = tap.removeprefix("block")
-    return (kind, int(depth)) if depth.isdigit() and depth != tap else (signal, 0)
+    return keeping(teacher, signals, frozenset().union(*needs.values()))

@@ -16,7 +16,7 @@ from stages.bound_students import bind_objectives
 from stages.draft import Draft
 from stages.parts import Data
 from stages.requirements import Requirements
-from stages.sections import keeping, kept_of, least, with_anchors
+from stages.sections import keeping, kept_of, least
 
 
 def required(
@@ -63,7 +63,7 @@ def _serving(
             needs = read(*one, plan.shapes)
             if needs is not None:
                 served = offers[0][1].bytes_per_view.keys()
-                if more := with_anchors(plan.bytes_per_view, needs) - served:
+                if more := (needs & plan.bytes_per_view.keys()) - served:
                     offers = _offers(teacher, keeping(teacher, signals, served | more))
                 break
     signals, plan = offers[0]

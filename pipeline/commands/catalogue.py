@@ -25,7 +25,7 @@ class Method:
     """One method. summary: the first line of its documentation, all of which is `text`.
 
     needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`, `head`,
-    `features`, names of extra signals; and `labels`, `2 views of each sample`. options: their defaults by name.
+    `features`, `extras`; and `labels`, `2 views of each sample`. options: their defaults by name.
     """
 
     name: str

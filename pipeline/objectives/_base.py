@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pipeline import plugins
 from pipeline.config import problems_of
 from pipeline.errors import ConfigError, Problem
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, block_number
 
 if TYPE_CHECKING:
     from pipeline.models.reused import Projector
@@ -86,7 +86,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Named scalar terms, each a mean over the batch; their sum is the objective's value."""
+        """Named scalar terms, each a mean over the batch; their sum is the objective's value.
+
+        No gradient flows through the teacher's signals: a call has them as constants.
+        """
 
     def kept(self) -> Projector | None:
         """What the student keeps of it at inference: a projection behind which the teacher's classifier stands in for
@@ -94,7 +97,10 @@ class Objective(nn.Module, ABC):
         """
         return None
 
-    __call__: Callable[..., dict[str, Tensor]]
+    def __call__(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """`forward` with the teacher's signals as constants: no objective sends a gradient into a teacher."""
+        terms: dict[str, Tensor] = super().__call__(student, teacher.detached(), batch, progress)
+        return terms
 
 
 @dataclass(frozen=True)
@@ -110,33 +116,50 @@ class BlockPair:
 def pair_blocks(
     student: SignalShapes, teacher: SignalShapes, blocks: tuple[str, ...] | None, key: str
 ) -> list[BlockPair]:
-    """Pairs the blocks of two networks from the deepest backwards.
+    """Pairs the blocks of two networks from the deepest backwards: the last of both, those before them, and so on.
 
-    `blocks` are the teacher's blocks to use, None for all that are cached. The deepest cached block is paired
-    with the student's deepest. Raises ConfigError at `key` if a block is not cached or has no partner.
+    `blocks` are the teacher's blocks to use, None for all that are cached and have a partner. A block that is not
+    cached counts none the less. Raises ConfigError at `key` if a block is not cached or has no partner.
     """
-    if not any(name.startswith("block") for name in teacher.features):
+    cached = sorted(filter(block_number, teacher.features), key=block_number)
+    if not cached:
         fix = "add `features: {}` to `signals` and cache the teacher again"
         raise ConfigError([Problem(key, "needs cached features of the teacher, and there are none", fix=fix)])
-    cached = sorted((name for name in teacher.features if name.startswith("block")), key=_depth)
     unknown = [name for name in blocks or () if name not in cached]
     if unknown:
         raise ConfigError([plugins.unknown(f"{key}.blocks", name, cached) for name in unknown])
-    own = sorted((name for name in student.features if name.startswith("block")), key=_depth)
-    pairs = [
-        BlockPair(s, t, student.features[s], teacher.features[t])
-        for s, t in zip(reversed(own), reversed(cached), strict=False)
-        if blocks is None or t in blocks
-    ]
-    missing = set(blocks or ()) - {pair.teacher for pair in pairs}
-    if missing:
-        what = f"the student has {len(own)} blocks, too few for the teacher's {', '.join(sorted(missing))}"
-        raise ConfigError([Problem(f"{key}.blocks", what, fix="leave the shallow blocks out")])
-    return pairs[::-1]
+    wanted = [name for name in cached if blocks is None or name in blocks]
+    own = partners(student, teacher, wanted)
+    pairs = [BlockPair(s, t, student.features[s], teacher.features[t]) for t, s in own.items()]
+    alone = [name for name in wanted if name not in own]
+    if alone and (blocks is not None or not pairs):
+        what = f"the student has {student.depth} blocks, too few for the teacher's {', '.join(alone)}"
+        fix = "leave the shallow blocks out" if pairs else "cache deeper ones: `signals.features.blocks`"
+        raise ConfigError([Problem(f"{key}.blocks", what, got=f"{teacher.depth} of the teacher's", fix=fix)])
+    return pairs
 
 
-def _depth(block: str) -> int:
-    return int("".join(c for c in block if c.isdigit()) or 0)
+def partners(student: SignalShapes, teacher: SignalShapes, blocks: Iterable[str]) -> dict[str, str]:
+    """The student's block for each of the teacher's `blocks`, as deep as it, counted from the last of both networks.
+
+    Without those of which the student has none.
+    """
+    shallower = student.depth - teacher.depth
+    found = {block: f"block{block_number(block) + shallower}" for block in blocks}
+    return {block: own for block, own in found.items() if own in student.features}
+
+
+def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> BlockPair:
+    """The last blocks of both networks, of whose map a linear head reads the mean.
+
+    Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks are.
+    """
+    last = f"block{teacher.depth}"
+    if teacher.depth and last not in teacher.features:
+        fix = f"add {last} to `signals.features.blocks` and cache the teacher again"
+        got = ", ".join(teacher.features) or "no features"
+        raise ConfigError([Problem(key, "needs the map of the teacher's last block", expected=last, got=got, fix=fix)])
+    return pair_blocks(student, teacher, None, key)[-1]
 
 
 def check_options(name: str, options: Mapping[str, Any], key: str) -> Any:

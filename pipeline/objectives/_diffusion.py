@@ -50,7 +50,9 @@ class RowNoise:
         by_view = batch.view.argsort(stable=True)
         order = by_view[batch.sample[by_view].argsort(stable=True)]
         self.rank = order.argsort()
-        self.generator = np.random.Generator(np.random.Philox(key=[seed % 2**64, batch.step]))
+        # A list would become float64 for seeds beyond 2⁶³, as negative ones are here, and lose their last digits.
+        key = np.array([seed % 2**64, batch.step], dtype=np.uint64)
+        self.generator = np.random.Generator(np.random.Philox(key=key))
 
     def normal(self, like: Tensor) -> Tensor:
         """Standard normal numbers of the shape, type and device of [B, ...], independent of those before."""

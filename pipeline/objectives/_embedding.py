@@ -14,10 +14,10 @@ EMBEDDINGS = Needs(teacher=frozenset({"embedding"}), student=frozenset({"embeddi
 
 
 def embeddings(student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
-    """The student's [B, D_s] and the teacher's [B, D_t], which has no gradient, in at least float32."""
+    """The student's [B, D_s] and the teacher's [B, D_t], in at least float32."""
     assert student.embedding is not None
     assert teacher.embedding is not None
-    return precise(student.embedding), precise(teacher.embedding.detach())
+    return precise(student.embedding), precise(teacher.embedding)
 
 
 def gram(x: Tensor) -> Tensor:

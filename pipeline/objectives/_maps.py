@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.cells import CellNorm as CellNorm
-from pipeline.objectives._base import BlockPair, pair_blocks
+from pipeline.objectives._base import BlockPair, Needs, pair_blocks
 from pipeline.objectives._precision import precise
 from pipeline.signals import SignalShapes, lowpass
 
@@ -68,6 +70,15 @@ def pair_maps(
     if problems:
         raise ConfigError(problems)
     return pairs
+
+
+def needs_of(pairs: Iterable[BlockPair], *both: str) -> Needs:
+    """The maps of pairs of blocks, and other signals that are read of `both` networks."""
+    pairs = list(pairs)
+    return Needs(
+        teacher=frozenset({*both, *(f"features/{pair.teacher}" for pair in pairs)}),
+        student=frozenset({*both, *(f"features/{pair.student}" for pair in pairs)}),
+    )
 
 
 class Connector(nn.Module):

@@ -42,6 +42,18 @@ def deepest_map(student: SignalShapes, key: str) -> tuple[str, tuple[int, int, i
     return blocks[-1], student.features[blocks[-1]]
 
 
+def active_places(teacher: SignalShapes, key: str) -> None:
+    """Raises ConfigError at `key` if the teacher's maps do not tell where its neurons are active.
+
+    A mean of values that are not negative is 0 where all of them are, and positive elsewhere. Other filters ring, or
+    reach into neighbouring cells: with them next to no value is 0.
+    """
+    if teacher.filter != "mean":
+        what = f"reads where neurons are active, which maps low-passed by {teacher.filter!r} do not tell"
+        fix = "set `signals.features.filter: mean` and cache the teacher again"
+        raise ConfigError([Problem(key, what, fix=fix)])
+
+
 def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
     """Raises ValueError if an option differs from its default that is not read by what was `chosen`."""
     fields = type(options).model_fields

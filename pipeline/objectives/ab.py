@@ -18,19 +18,22 @@ its inputs, after the student's activation, would never be negative.
 Approximate offline: signs do not commute with low-passing. A mean of values that are not negative is positive where
 one of them is, so what is learnt is whether a neuron is active anywhere in a cell of the cached grid, hence with
 `mean` alone. Exact if the cached grid is as large as the map (`signals.features.grid`). The sum has as many elements as
-the grid: a weight for full maps is to be multiplied by H W / g².
+the grid: on g x g cells of a map of H x W the term is g² / (H W) of that of full maps, and a weight for those is to be
+multiplied by H W / g². That is another number for every block, 4 for 8 x 8 cached as 4 x 4 and 64 for 32 x 32, so
+shallow blocks weigh less, beside the deepest, than their 2^(k - K) of full maps says.
 """
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.errors import ConfigError, Problem
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
+from pipeline.objectives._requirements import active_places
 from pipeline.signals import Signals, SignalShapes
 
 SCALE = 3 / 1000
@@ -56,10 +59,7 @@ class AB(Objective):
         super().__init__()
         self.pairs, self.margin = pairs, margin
         self.connectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `boundary`."""
@@ -67,14 +67,11 @@ class AB(Objective):
         for depth, (pair, connector) in enumerate(zip(self.pairs, self.connectors, strict=True), 1):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], "mean")
             losses.append(2.0 ** (depth - len(self.pairs)) * SCALE * boundary_loss(connector(s), t, self.margin))
-        return {"boundary": sum(losses[1:], losses[0])}
+        return {"boundary": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Pairs the blocks; refuses other filters than `mean`, which do not keep signs."""
     pairs = pair_maps(student, teacher, options.blocks, key)
-    if teacher.filter != "mean":
-        what = f"reads where neurons are active, which maps low-passed by {teacher.filter!r} do not tell"
-        fix = "set `signals.features.filter: mean` and cache the teacher again"
-        raise ConfigError([Problem(key, what, fix=fix)])
+    active_places(teacher, key)
     return AB(pairs, options.margin)

@@ -7,7 +7,8 @@ via Attention Transfer", ICLR 2017, arXiv 1612.03928, with activations and expon
 
 k are pairs of blocks. As in RepDistiller, it is the mean over places of the squared difference (the paper's is its
 length), with weight 1000 beside hard labels. Widths do not matter; the larger map is low-passed to the smaller one's
-size before it is squared.
+size before it is squared. Q has length one on every grid and the mean divides by its places, so a 4 x 4 grid has about
+four times the pull of 8 x 8: a weight for full maps is to be multiplied by g² / (H W) where they are low-passed.
 
 Approximate offline by default: with `signal: features` both maps are low-passed first, and as squares do not commute,
 what is compared is the attention of low-passed maps, another objective. With `signal: extra` it is exact: the cache
@@ -19,14 +20,15 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._extras import pair_extras
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import common_grid, on_one_grid, pair_maps
-from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, extract, lowpass
 
 EXTRA = "attention-map"
@@ -37,11 +39,6 @@ class Options(Section):
 
     signal: Literal["features", "extra"] = "features"
     blocks: tuple[str, ...] | None = None
-
-
-def attention_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference of attention maps [B, H, W], of length one each (`extract`)."""
-    return (precise(student) - precise(teacher)).square().mean()
 
 
 class AT(Objective):
@@ -63,11 +60,11 @@ class AT(Objective):
             maps = student.features[own]
             if self.signal == "features":
                 s, t = on_one_grid(maps, teacher.features[theirs], self.low_pass)
-                losses.append(attention_loss(extract(EXTRA, s), extract(EXTRA, t)))
+                losses.append(squared_error(extract(EXTRA, s), extract(EXTRA, t)))
             else:
                 target = teacher.extras[f"{EXTRA}/{theirs}"]
-                losses.append(attention_loss(extract(EXTRA, lowpass(maps, max(target.shape[1:]))), target))
-        return {"attention": sum(losses[1:], losses[0])}
+                losses.append(squared_error(extract(EXTRA, lowpass(maps, max(target.shape[1:]))), target))
+        return {"attention": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -24,16 +24,15 @@ classes the logits' part is most of it: `logits: false`, or a smaller `logit_wid
 
 from __future__ import annotations
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
 from pipeline.objectives._diffusion import TIMES, RowNoise, denoised, noisy
 from pipeline.objectives._divergence import kl_divergence
 from pipeline.objectives._layers import Convolution, Mixture, squared_error
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import same_classes
 from pipeline.signals import Signals, SignalShapes
@@ -93,23 +92,24 @@ class Diffusion(nn.Module):
         self.time = nn.Embedding(TIMES, channels)
         self.share = nn.Linear(channels, 1)
 
-    def predict(self, x: Tensor, times: Tensor) -> Tensor:
-        """The noise that ε_θ sees in x [B, C, h, w] at times [B] or [1]."""
-        return precise(self.predictor(x + self.time(times)[..., None, None]))
+    def predict(self, x: Tensor, time: Tensor) -> Tensor:
+        """The noise that ε_θ sees in x [B, C, h, w] at times whose embeddings are [B, C] or [1, C]."""
+        return precise(self.predictor(x + time[..., None, None]))
 
     def clean(self, student: Tensor, random: RowNoise) -> Tensor:
         """p(x̂) of the student's maps."""
         entered = precise(self.enter(student))
         share = precise(self.share(self.level(entered).mean((2, 3)))).sigmoid()[..., None, None]
         x = share * entered + (1 - share) * random.normal(entered)
-        x = denoised(x, lambda y, time: self.predict(y, torch.tensor([time], device=y.device)), self.steps)
+        every = self.time.weight  # of which a slice needs no index on the device
+        x = denoised(x, lambda y, time: self.predict(y, every[time : time + 1]), self.steps)
         cleaned: Tensor = self.leave(x)
         return cleaned
 
     def noise_loss(self, teacher: Tensor, random: RowNoise) -> Tensor:
         """The mean squared error of the noise seen in the teacher's maps."""
         times, noise = random.times(), random.normal(teacher)
-        return squared_error(self.predict(noisy(teacher, noise, times), times), noise)
+        return squared_error(self.predict(noisy(teacher, noise, times), self.time(times)), noise)
 
 
 class DiffKD(Objective):
@@ -125,11 +125,7 @@ class DiffKD(Objective):
         self.logits: Diffusion | None = None
         if options.logits:
             self.logits = Diffusion(classes, classes, _for_vectors(classes, options.logit_width), options.steps)
-        read = {"logits"} if options.logits else set()
-        self.needs = Needs(
-            teacher=frozenset({f"features/{pair.teacher}"} | read),
-            student=frozenset({f"features/{pair.student}"} | read),
-        )
+        self.needs = needs_of([pair], *(("logits",) if options.logits else ()))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `feature`, `noise`, `reconstruction` and, unless left out, `logits` and `logit-noise`."""
@@ -143,7 +139,7 @@ class DiffKD(Objective):
             "reconstruction": squared_error(self.decoder(encoded), t),
         }
         if self.logits is not None:
-            z, known = student.logits[..., None, None], precise(teacher.logits).detach()
+            z, known = student.logits[..., None, None], precise(teacher.logits)
             cleaned = self.logits.clean(z, random)[..., 0, 0]
             terms["logits"] = kl_divergence(cleaned, known).mean()
             terms["logit-noise"] = self.logits.noise_loss(known[..., None, None], random)

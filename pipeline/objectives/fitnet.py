@@ -19,13 +19,14 @@ Approximate offline: the squared error of low-passed maps is that of the low fre
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
-from pipeline.objectives._precision import precise
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._layers import squared_error
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -35,11 +36,6 @@ class Options(Section):
     blocks: tuple[str, ...] = Field(("block2",), min_length=1)
 
 
-def hint_loss(regressed: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference of maps [B, C, h, w]."""
-    return (precise(regressed) - precise(teacher)).square().mean()
-
-
 class FitNet(Objective):
     """The hints' losses, summed over pairs of blocks."""
 
@@ -47,18 +43,15 @@ class FitNet(Objective):
         super().__init__()
         self.pairs, self.low_pass = pairs, low_pass
         self.regressors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `hint`."""
         losses = []
         for pair, regressor in zip(self.pairs, self.regressors, strict=True):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
-            losses.append(hint_loss(regressor(s), t))
-        return {"hint": sum(losses[1:], losses[0])}
+            losses.append(squared_error(regressor(s), t))
+        return {"hint": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

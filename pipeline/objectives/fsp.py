@@ -31,8 +31,8 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives._base import Batch, Context, Needs, Objective
 from pipeline.objectives._extras import pair_extras
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import on_one_grid, pair_maps
-from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, extract
 
 EXTRA = "fsp-matrix"
@@ -48,11 +48,6 @@ class Options(Section):
 
     signal: Literal["features", "extra"] = "features"
     blocks: tuple[str, ...] | None = None
-
-
-def flow_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean squared difference of FSP matrices [B, C, C'] (`extract`)."""
-    return (precise(student) - precise(teacher)).square().mean()
 
 
 class FSP(Objective):
@@ -83,8 +78,8 @@ class FSP(Objective):
                 target = extract(EXTRA, *cached)
             else:
                 target = teacher.extras[f"{EXTRA}/{theirs[0]}"]
-            losses.append(flow_loss(self._adapted(extract(EXTRA, *maps), *own), target))
-        return {"flow": sum(losses[1:], losses[0])}
+            losses.append(squared_error(self._adapted(extract(EXTRA, *maps), *own), target))
+        return {"flow": torch.stack(losses).sum()}
 
     def _adapted(self, matrix: Tensor, shallow: str, deep: str) -> Tensor:
         """An FSP matrix of the student in the teacher's widths."""

@@ -9,12 +9,14 @@ Kim, Park and Kwak, "Paraphrasing Complex Network: Network Compression via Facto
 
 Each encoder is three 3 x 3 convolutions with leaky ReLUs of slope 0.1 (the translator's with batch normalisation
 before them), the decoder three more. The paraphraser comes first: in the first part of training, `paraphrase_first`,
-it learns, and nothing is transferred; from then on it is kept as it is. Recipe of RepDistiller: weight 200 beside hard
-labels, after 30 epochs for the paraphraser alone before the 240 of the student (which here learns from the other
-objectives meanwhile). So that the paraphraser learns at weight 1, `reconstruction_weight` is 1/200.
+it learns, and nothing is transferred; from then on it is kept as it is. In RepDistiller it learns alone for 30 epochs,
+before the 240 of the student, 0.111 of all; here for 0.1 of them, while the student learns from the other objectives.
 
-RepDistiller reduces factors to one number for each cell (the mean square over channels) before it compares them. Here
-they are compared in full, as in the paper.
+RepDistiller's weight is 200, beside hard labels, and so that the paraphraser learns at weight 1 with that,
+`reconstruction_weight` is 1/200. But it reduces factors to one number for each cell (the mean square over channels)
+before it compares them. Here they are compared in full, as in the paper: a vector of length one with C times as many
+elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size of theirs takes a
+weight of about 200 √C: 1100 for the 32 channels of a ResNet-56's factor.
 
 Approximate offline: the paraphraser reads, and the student is compared with, low-passed maps. Convolutions see cells
 for pixels, so factors are those of the low frequencies. Exact if the cached grid is as large as the map
@@ -30,8 +32,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import CellNorm, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._layers import squared_error
+from pipeline.objectives._maps import CellNorm, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, unit
 
@@ -76,7 +79,7 @@ class Transfer(nn.Module):
 
     def reconstruction(self, teacher: Tensor) -> Tensor:
         """The paraphraser's mean squared error."""
-        return (precise(self.decoder(self.encoder(teacher))) - teacher).square().mean()
+        return squared_error(self.decoder(self.encoder(teacher)), teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """The loss of the transfer, of maps on one grid."""
@@ -94,10 +97,7 @@ class FT(Objective):
         self.transfers = nn.ModuleList(
             Transfer(pair.student_shape[0], pair.teacher_shape[0], options.rate) for pair in pairs
         )
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term: first `reconstruction`, times its weight, then `transfer`."""
@@ -107,7 +107,7 @@ class FT(Objective):
             assert isinstance(transfer, Transfer)
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
             losses.append(transfer.reconstruction(t) if first else transfer(s, t))
-        total = sum(losses[1:], losses[0])
+        total = torch.stack(losses).sum()
         return {"reconstruction": self.options.reconstruction_weight * total} if first else {"transfer": total}
 
 

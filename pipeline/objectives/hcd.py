@@ -50,7 +50,7 @@ class Options(Section):
 
 def rectified(parts: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
     """The mean cross-entropy of sub-logits [B, n, K] added to the teacher's logits [B, K], in nats."""
-    fused = precise(parts) + precise(teacher).detach()[:, None]
+    fused = precise(parts) + precise(teacher)[:, None]
     return F.cross_entropy(fused.flatten(0, 1), labels.repeat_interleave(parts.shape[1]))
 
 
@@ -86,7 +86,7 @@ class HCD(Objective):
         """Terms `rectified`, `distilled` and, of several parts and unless its weight is 0, `orthogonality`."""
         assert teacher.embedding is not None
         seen = self.projector(lowpass(student.features[self.block], self.options.grid)).mean((2, 3))
-        known = self.norm(precise(teacher.embedding)).detach()
+        known = self.norm(precise(teacher.embedding))
         parts = precise(self.mapper(torch.cat((seen, known), dim=1))).reshape(len(seen), -1, self.classes)
         terms = {
             "rectified": rectified(parts, teacher.logits, batch.labels),

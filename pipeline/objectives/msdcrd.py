@@ -28,8 +28,8 @@ from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import CellNorm, Connector, common_grid, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import CellNorm, Connector, common_grid, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives.lfcc import contrast
 from pipeline.signals import Signals, SignalShapes
@@ -76,15 +76,13 @@ class MSDCRD(Objective):
         own, theirs = pair.student_shape[0], pair.teacher_shape[0]
         self.of_student = CellNorm(own, affine=False) if own == theirs else Connector(own, theirs)
         self.of_teacher = CellNorm(theirs, affine=False)
-        self.needs = Needs(
-            teacher=frozenset({f"features/{pair.teacher}"}), student=frozenset({f"features/{pair.student}"})
-        )
+        self.needs = needs_of([pair])
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `sample` and, unless its weight is 0, `feature` times its weight."""
         options = self.options
         s, t = on_one_grid(student.features[self.pair.student], teacher.features[self.pair.teacher], self.low_pass)
-        s, t = self.of_student(s), self.of_teacher(t).detach()
+        s, t = self.of_student(s), self.of_teacher(t)
         local = [local_samples(s, t, window, options.keep) for window in options.windows]
         of_student, of_teacher = ([each[who] for each in local] for who in (0, 1))
         same = batch.sample[:, None] == batch.sample

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, unit
 
@@ -55,10 +55,7 @@ class NST(Objective):
     def __init__(self, pairs: list[BlockPair], low_pass: str) -> None:
         super().__init__()
         self.pairs, self.low_pass = pairs, low_pass
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `selectivity`."""
@@ -68,7 +65,7 @@ class NST(Objective):
             )
             for pair in self.pairs
         ]
-        return {"selectivity": sum(losses[1:], losses[0])}
+        return {"selectivity": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

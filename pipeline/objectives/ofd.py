@@ -10,13 +10,15 @@ the margin m < 0, a channel's mean of negative responses:
 Approximate offline, and what reading after activation changes. The cache holds maps after activation: a response is
 exact where it is positive, and every other one is 0, of which only the sign is known. The margin is what the paper
 puts in place of negative responses that do not matter, and here it stands for all of them: t = 0 counts as m. Lost is
-only what lies between m and 0. Maps with negative values (of tokens, or before activation) are read as they are.
+only what lies between m and 0. Maps with negative values (of tokens, or before activation) are read as they are. The
+student's map is after activation, too, where the reference reads it before: s is negative by its convolution alone.
+Only with the filter `mean` is a cell 0 where nothing responds: others are refused.
 
 m is a constant in the reference, from the teacher's batch normalisation before the activation; a cache has none. It is
 estimated from the batch: `margin` times a channel's mean over samples and cells of max(t, 0). For responses that are
-symmetric about 0, as those of a batch normalisation without shift, E[t | t < 0] = -2 E[max(t, 0)] exactly: -2 is the
-default, and means survive low-passing. The share of zeros would give the shift, too, but does not survive it: a cell is
-0 only where all of its pixels are. So a cell with one firing pixel of many counts as a small response to be matched.
+symmetric about 0, E[t | t < 0] = -2 E[max(t, 0)] exactly: -2 is the default, and means survive low-passing. The share
+of zeros would tell how far from symmetric they are, but does not survive it: a cell is 0 only where all of its pixels
+are. So a cell with one firing pixel of many counts as a small response to be matched.
 `margin: 0` takes 0 for 0: the student's negative values are then free.
 
 The sum is over cells: a 4 x 4 grid has a quarter of the cells of 8 x 8. Authors' weight: 0.001, beside hard labels with
@@ -30,9 +32,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
+from pipeline.objectives._requirements import active_places
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -65,10 +68,7 @@ class OFD(Objective):
         super().__init__()
         self.pairs, self.margin, self.low_pass = pairs, margin, low_pass
         self.connectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `overhaul`."""
@@ -81,5 +81,7 @@ class OFD(Objective):
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
-    """Pairs the blocks; refuses maps of other proportions."""
-    return OFD(pair_maps(student, teacher, options.blocks, key), options.margin, teacher.filter)
+    """Pairs the blocks; refuses maps of other proportions, and filters other than `mean`, which leave no cell at 0."""
+    pairs = pair_maps(student, teacher, options.blocks, key)
+    active_places(teacher, key)
+    return OFD(pairs, options.margin, teacher.filter)

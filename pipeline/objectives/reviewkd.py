@@ -13,10 +13,11 @@ networks as a 1 x 1 map (`embedding: false` leaves it out), which has nothing de
 Approximate offline, in three ways. The reference reads the teacher's maps before activation, the cache holds those
 after it: what would be negative is 0, so the student is not told how far from firing the teacher was. It is the same
 loss of other targets, not a meaningless one; the outputs have no activation and may be negative where the targets
-are not. Student's maps are reduced to the cached grid first and fused there, not at their own size. And HCL's whole
-grid is the cached one: with 4 x 4 cells of an 8 x 8 map the finest level is missing, which has half the weight; the
-levels 4, 2 and 1 are exact, with weights 1, 1/2, 1/4. Levels are reduced by the cache's filter (`mean` is the
-reference's wherever sizes divide). Widths between are the student's embedding's, at most `width`.
+are not. The student's maps are read after activation, too, where the reference has them before. They are reduced to
+the cached grid first and fused there, not at their own size. And HCL's whole grid is the cached one: with 4 x 4 cells
+of an 8 x 8 map the finest level is missing, which has half the weight; the levels 4, 2 and 1 are exact, with weights 1,
+1/2, 1/4. Levels are reduced by the cache's filter (`mean` is the reference's wherever sizes divide). Widths between are
+the student's embedding's, at most `width`.
 
 Authors' recipe: beside hard labels with weight 1, with a linear warm-up over the first 20 of 240 epochs
 (`schedule: {warmup: 0.083}`); the weight differs by pair, 5 for ResNet-32x4 to ResNet-8x4.
@@ -30,9 +31,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
 from pipeline.objectives._layers import Convolution, Mixture, squared_error
-from pipeline.objectives._maps import Connector, on_one_grid, pair_maps
+from pipeline.objectives._maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes, lowpass
@@ -89,9 +90,7 @@ class ReviewKD(Objective):
         sizes = [widths, *sizes] if widths else sizes
         width = min(width, sizes[0][0])
         self.levels = nn.ModuleList(Fusion(s, width, t, index == 0) for index, (s, t) in enumerate(sizes))
-        read = [f"features/{pair.teacher}" for pair in pairs], [f"features/{pair.student}" for pair in pairs]
-        extra = {"embedding"} if widths else set()
-        self.needs = Needs(teacher=frozenset(read[0]) | extra, student=frozenset(read[1]) | extra)
+        self.needs = needs_of(pairs, *(("embedding",) if widths else ()))
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `review`."""

@@ -28,9 +28,9 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.reused import Projector
-from pipeline.objectives._base import Batch, Context, Needs, Objective, pair_blocks
+from pipeline.objectives._base import Batch, Context, Needs, Objective, pair_last_blocks
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import common_grid, on_one_grid
-from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import deepest_map, teacher_embedding
 from pipeline.signals import Signals, SignalShapes
 
@@ -44,11 +44,6 @@ class Options(Section):
     factor: int = Field(2, gt=0)
     target: Literal["embedding", "map"] = "embedding"
     rectify: bool = True
-
-
-def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """L of projected and teacher's embeddings [B, D], or maps [B, D, g, g]: a mean over everything."""
-    return (precise(student) - precise(teacher.detach())).square().mean()
 
 
 class SimKD(Objective):
@@ -80,7 +75,7 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     block, (channels, _, _) = deepest_map(student, key)
     if options.target == "embedding":
         return SimKD((block, None), channels, teacher_embedding(teacher, key), options, teacher.filter)
-    pair = pair_blocks(student, teacher, None, key)[-1]
+    pair = pair_last_blocks(student, teacher, key)
     problems = []
     if not teacher.linear:
         what = "needs the teacher's head to read the mean of its last map, and it does not"

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.objectives._base import Batch, Context, Needs, Objective
+from pipeline.objectives._layers import squared_error
 from pipeline.objectives._maps import Connector
 from pipeline.objectives._precision import precise
 from pipeline.objectives._requirements import deepest_map, teacher_embedding
@@ -38,13 +39,12 @@ class Options(Section):
 def regression_losses(pooled: Tensor, embedding: Tensor, logits: Tensor, head: LinearHead) -> tuple[Tensor, Tensor]:
     """Mean squared errors of what was projected and pooled [B, D], and of what the teacher's head makes of it.
 
-    embedding, logits, head: the teacher's, [B, D], [B, K]; not differentiated.
+    embedding, logits, head: the teacher's, [B, D], [B, K].
     """
-    s, fixed = precise(pooled), LinearHead(precise(head.weight.detach()), precise(head.bias.detach()))
+    s, fixed = precise(pooled), LinearHead(precise(head.weight), precise(head.bias))
     with torch.autocast(s.device.type, enabled=False):
         judged = fixed(s)
-    feature = (s - precise(embedding.detach())).square().mean()
-    return feature, (judged - precise(logits.detach())).square().mean()
+    return squared_error(s, embedding), squared_error(judged, logits)
 
 
 class SRRL(Objective):

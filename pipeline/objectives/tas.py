@@ -27,8 +27,8 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective, pair_blocks
-from pipeline.objectives._maps import CellNorm, Connector
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective, pair_blocks
+from pipeline.objectives._maps import CellNorm, Connector, needs_of
 from pipeline.objectives._precision import precise
 from pipeline.objectives.lfcc import contrast
 from pipeline.signals import Signals, SignalShapes, lowpass
@@ -47,7 +47,7 @@ def smoothed_contrast(student: Tensor, teacher: Tensor, same: Tensor, temperatur
 
     same: [B, B] bool, pairs of different rows that are no negatives.
     """
-    return contrast([student.flatten(1)], [teacher.detach().flatten(1)], same, temperature, symmetric=False)
+    return contrast([student.flatten(1)], [teacher.flatten(1)], same, temperature, symmetric=False)
 
 
 class TAS(Objective):
@@ -58,10 +58,7 @@ class TAS(Objective):
         self.pairs, self.grid, self.temperature, self.low_pass = pairs, options.grid, options.temperature, low_pass
         self.projectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
         self.norms = nn.ModuleList(CellNorm(pair.teacher_shape[0], affine=False) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `smoothed`."""

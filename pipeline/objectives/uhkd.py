@@ -25,9 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
 from pipeline.objectives._layers import Mixture, squared_error
-from pipeline.objectives._maps import CellNorm, Connector, on_one_grid, pair_maps
+from pipeline.objectives._maps import CellNorm, Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes
 
@@ -60,10 +60,7 @@ class UHKD(Objective):
             for pair in pairs
         )
         self.norms = nn.ModuleList(CellNorm(pair.teacher_shape[0], affine=False) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `frequencies`."""

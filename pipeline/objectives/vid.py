@@ -24,8 +24,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.config import Section
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives._maps import on_one_grid, pair_maps
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective
+from pipeline.objectives._maps import needs_of, on_one_grid, pair_maps
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes
 
@@ -75,10 +75,7 @@ class VID(Objective):
         super().__init__()
         self.pairs, self.low_pass = pairs, low_pass
         self.predictors = nn.ModuleList(Predictor(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `information`: the bound's negative, up to a constant."""
@@ -86,7 +83,7 @@ class VID(Objective):
             predictor(*on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass))
             for pair, predictor in zip(self.pairs, self.predictors, strict=True)
         ]
-        return {"information": sum(losses[1:], losses[0])}
+        return {"information": torch.stack(losses).sum()}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

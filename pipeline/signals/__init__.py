@@ -1,5 +1,6 @@
 """Signals: what is kept of what networks said, low-pass filters that make maps small, and ensembles."""
 
+from pipeline.signals.blocks import block_number, deepest_block
 from pipeline.signals.config import (
     EmbeddingConfig,
     EncodingChoice,
@@ -25,7 +26,9 @@ __all__ = [
     "SignalShapes",
     "Signals",
     "SignalsConfig",
+    "block_number",
     "combine",
+    "deepest_block",
     "extract",
     "lowpass",
     "maps_read",

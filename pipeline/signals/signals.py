@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from pipeline.signals.blocks import deepest_block
 
 Map = tuple[int, int, int]
 """Channels, height and width of one sample's map."""
@@ -41,7 +43,8 @@ class SignalShapes:
 
     `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` and
     `linear_final` are the head's flags, None and False without a head; `local` says that there are `Signals.local`
-    logits. `filter` is the low-pass filter that maps were reduced by.
+    logits. `filter` is the low-pass filter that maps were reduced by. `blocks` is how many blocks there are, where the
+    last is not held; None says that the deepest that is held is the last.
     """
 
     logits: int
@@ -52,6 +55,12 @@ class SignalShapes:
     local: bool = False
     linear_final: bool = False
     extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    blocks: int | None = None
+
+    @property
+    def depth(self) -> int:
+        """How many blocks the network has, which is the number of its last; 0 if no block is known."""
+        return max(self.blocks or 0, deepest_block(self.features, self.extras))
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,19 @@ class Signals:
     head: LinearHead | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     local: Callable[[Tensor], Tensor] | None = None
+
+    def detached(self) -> Signals:
+        """The same signals as constants: no gradient flows through them into the network that said them."""
+        head = self.head
+        return replace(
+            self,
+            logits=self.logits.detach(),
+            embedding=None if self.embedding is None else self.embedding.detach(),
+            features={tap: maps.detach() for tap, maps in self.features.items()},
+            head=None if head is None else replace(head, weight=head.weight.detach(), bias=head.bias.detach()),
+            extras={name: tensor.detach() for name, tensor in self.extras.items()},
+            local=None if self.local is None else torch.no_grad()(self.local),
+        )
 
     def shapes(self, filter: str = "mean") -> SignalShapes:  # noqa: A002 - the word of the configuration
         """The shapes for one sample. `filter` is recorded: tensors do not tell what they were reduced by."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.progress import Progress, Silent
-from pipeline.signals import Signals, SignalsConfig
+from pipeline.signals import Signals, SignalsConfig, deepest_block
 from pipeline.store.arrays import STATIC, Unit
 from pipeline.store.artifacts import finished
 from pipeline.store.chunks import Compression
@@ -155,7 +155,7 @@ def _describe(
     teacher: TeacherPass, probe: Signals, rows_per_block: int | None, compression: Compression
 ) -> tuple[dict[str, Any], StorePlan]:
     """The identity and the layout of the cache that a teacher fills. probe: its signals of any view."""
-    signals = signals_identity(probe, teacher.config)
+    signals = signals_identity(probe, teacher.config, deepest_block(teacher.network.taps))
     layout = plan(
         signals,
         samples=teacher.samples.count,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.signals import LinearHead, Signals, SignalsConfig, extract
+from pipeline.signals import LinearHead, Signals, SignalsConfig, deepest_block, extract
 from pipeline.store.chunks import Compression
 from pipeline.store.identity import signals_identity
 from pipeline.store.layout import StorePlan, plan
@@ -44,7 +44,7 @@ def expected_plan(
     head = LinearHead(weight, bias, network.linear, network.linear_final)
     signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head, extras)
     return plan(
-        signals_identity(signals, config),
+        signals_identity(signals, config, deepest_block(taps)),
         samples=samples,
         views=views,
         parameters=parameters,

@@ -11,7 +11,15 @@ from pydantic import ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import CacheMismatch, ConfigError, Problem
-from pipeline.signals import EmbeddingConfig, EncodingChoice, ExtraConfig, FeaturesConfig, Signals, SignalsConfig
+from pipeline.signals import (
+    EmbeddingConfig,
+    EncodingChoice,
+    ExtraConfig,
+    FeaturesConfig,
+    Signals,
+    SignalsConfig,
+    deepest_block,
+)
 from pipeline.store import encodings
 from pipeline.store.fingerprint import differences
 from pipeline.views import ViewsConfig
@@ -80,8 +88,12 @@ def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:
     return chosen
 
 
-def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
-    """The signals that are kept, and how they are written. signals: of any batch, already low-passed."""
+def signals_identity(signals: Signals, config: SignalsConfig, blocks: int = 0) -> dict[str, Any]:
+    """The signals that are kept, and how they are written. signals: of any batch, already low-passed.
+
+    blocks: how many the network has. It is written only where some are kept and the deepest is not: elsewhere the
+    deepest that is kept tells it.
+    """
     features, encoding = config.features, encodings_identity(config)
 
     def entry(encoding: EncodingChoice, tensor: Any) -> dict[str, Any]:
@@ -95,6 +107,7 @@ def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
     if signals.head is not None:
         head = {"shape": list(signals.head.weight.shape), "linear": signals.head.linear}
         head |= {"linear_final": True} if signals.head.linear_final else {}
+    depth = {"blocks": blocks} if 0 < deepest_block(maps, signals.extras) < blocks else {}
     return {
         "logits": entry(encoding["logits"], signals.logits),
         "embedding": embedding,
@@ -103,6 +116,7 @@ def signals_identity(signals: Signals, config: SignalsConfig) -> dict[str, Any]:
         "filter": features.filter if features else "mean",
         "extras": {name: entry(encoding[f"extras/{name}"], tensor) for name, tensor in signals.extras.items()},
         "head": head,
+        **depth,
     }
 
 

@@ -243,5 +243,6 @@ def _read_signals(identity: Mapping[str, Any]) -> tuple[SignalShapes, tuple[Sign
         linear_final=bool(identity["head"]) and identity["head"].get("linear_final", False),
         filter=identity["filter"],
         extras={name: tuple(entry["shape"]) for name, entry in identity["extras"].items()},
+        blocks=identity.get("blocks"),
     )
     return shapes, specs

@@ -57,6 +57,7 @@ class _Signals(_Part):
     filter: Word
     extras: Annotated[dict[Words, _Signal], Field(max_length=100)]
     head: _Head | None
+    blocks: Size | None = None
 
 
 class _Data(_Part):

@@ -57,8 +57,9 @@ def array(tensor: torch.Tensor) -> Array:
     return tensor.detach().numpy()
 
 
-def cell_means(x: Array, grid: int) -> Array:
+def cell_means(x: Array | torch.Tensor, grid: int) -> Array:
     """Means over the cells of a grid that divides the map: [B, C, H, W] to [B, C, grid, grid]."""
+    x = array(x) if isinstance(x, torch.Tensor) else x
     b, c, h, w = x.shape
     return x.reshape(b, c, grid, h // grid, grid, w // grid).mean((3, 5))
 

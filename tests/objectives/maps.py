@@ -1,20 +1,16 @@
-"""Random maps of networks with several blocks, and the arithmetic of oracles: for the methods on maps."""
+"""Random maps of networks with several blocks, of any sizes, and their values: for the methods on maps."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from pipeline.objectives import Batch, Context, Objective, build_objective
-from pipeline.objectives._maps import Connector
 from pipeline.signals import Signals, lowpass
 
 SIZE = 5
 CONTEXT = Context(SIZE, 3)
-Array = NDArray[np.float64]
 
 
 def network(seed: int, *blocks: tuple[int, int], grid: int | None = None, batch: int = SIZE) -> Signals:
@@ -41,26 +37,6 @@ def value(objective: Objective, student: Signals, teacher: Signals, progress: fl
     """The sum of an objective's terms."""
     terms = objective(student, teacher, rows(len(student.logits)), progress)
     return torch.stack(list(terms.values())).sum()
-
-
-def cell_means(maps: torch.Tensor, grid: int) -> Array:
-    """Means over the cells of a grid that divides the map, without the library."""
-    x = maps.detach().numpy()
-    b, c, h, w = x.shape
-    means: Array = x.reshape(b, c, grid, h // grid, grid, w // grid).mean((3, 5))
-    return means
-
-
-def connected(connector: Connector, maps: Array) -> Array:
-    """What a connector makes of maps, by loops over channels."""
-    weight, norm = connector.linear.weight.detach().numpy(), connector.norm
-    found = np.empty((maps.shape[0], len(weight), *maps.shape[2:]))
-    for channel, row in enumerate(weight):
-        mixed = sum(row[c] * maps[:, c] for c in range(maps.shape[1]))
-        found[:, channel] = (mixed - mixed.mean()) / np.sqrt(mixed.var() + norm.eps)
-    scale, shift = (x.detach().numpy()[:, None, None] for x in (norm.weight, norm.bias))
-    shifted: Array = found * scale + shift
-    return shifted
 
 
 def gradients_agree(objective: Objective, student: Signals, teacher: Signals, *blocks: str, **options: Any) -> bool:

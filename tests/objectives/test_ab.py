@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from objectives.maps import CONTEXT, built, cell_means, connected, gradients_agree, network, value
+from objectives.layers import cell_means, projected
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
@@ -33,7 +34,7 @@ def test_equals_the_equation_in_float64_on_cells_that_have_an_active_neuron(marg
     objective = built("ab", student, cached, margin=margin)
     expected = 0.0
     for k, (connector, block) in enumerate(zip(objective.connectors, ("block1", "block2"), strict=True), 1):
-        outputs = connected(connector, cell_means(student.features[block], 4))
+        outputs = projected(cell_means(student.features[block], 4), connector)
         teacher = full.features[block].numpy()
         for b, c, i, j in np.ndindex(outputs.shape):
             s, active = outputs[b, c, i, j], (teacher[b, c, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4] > 0).any()

@@ -5,8 +5,20 @@ import math
 import numpy as np
 import pytest
 import torch
-from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, convolved, maps, normalised
-from objectives.maps import connected, gradients_agree
+from objectives.layers import (
+    STUDENT,
+    TEACHER,
+    TOKENS,
+    array,
+    batch,
+    built,
+    cell_means,
+    convolved,
+    maps,
+    normalised,
+    projected,
+)
+from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.attnfd import Refinement, plainly_refined, refined_loss
@@ -56,7 +68,7 @@ def test_equals_the_equation_in_float64():
     student, teacher = maps(STUDENT, size, 1), maps(TEACHER, size, 2)
     for index, block in enumerate(("block1", "block2")):
         s = oracle_learned(cell_means(array(student.features[block]), 4), objective.refinements[index])
-        s, t = connected(objective.connectors[index], s), oracle_plain(array(teacher.features[block]))
+        s, t = projected(s, objective.connectors[index]), oracle_plain(array(teacher.features[block]))
         expected += ((s / np.sqrt((s**2).sum()) - t / np.sqrt((t**2).sum())) ** 2).sum() / size
     got = objective(student, teacher, batch(size), 0.0)["refined"]
     assert got.item() == pytest.approx(expected, rel=1e-10)

@@ -63,6 +63,8 @@ def test_noise_is_keyed_by_seed_and_step_and_follows_the_sample():
     torch.testing.assert_close(draws(4), draws(4), rtol=0, atol=0)
     assert not torch.equal(draws(4), draws(4, step=1))
     assert not torch.equal(draws(4), draws(4, seed=1))
+    assert not torch.equal(draws(4, seed=-1), draws(4, seed=-2))
+    assert not torch.equal(draws(4, seed=2**63), draws(4, seed=2**63 + 1))
     mixed = draws(4, sample=[9, 2, 7, 4])
     assert torch.equal(mixed[[1, 3, 2, 0]], draws(4, sample=[2, 4, 7, 9]))
     views = Batch(torch.zeros(4).long(), torch.tensor([5, 3, 5, 3]), torch.tensor([1, 0, 0, 1]))

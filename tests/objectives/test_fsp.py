@@ -5,11 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from objectives.maps import CONTEXT, Array, built, cell_means, gradients_agree, network, value
+from objectives.layers import Array, cell_means
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.fsp import FSP, flow_loss
+from pipeline.objectives._layers import squared_error
+from pipeline.objectives.fsp import FSP
 from pipeline.signals import Signals, SignalShapes, extract, lowpass
 
 STUDENT, TEACHER = ((3, 16), (5, 8), (6, 8)), ((4, 32), (5, 16), (7, 8))
@@ -26,7 +28,7 @@ def remembered(full: Signals, *blocks: str) -> Signals:
 def flow(shallow: Array, deep: Array) -> Array:
     """G of maps [B, C, h, w] by loops over channels; the larger map is brought to the smaller one's size by means."""
     size = min(shallow.shape[2], deep.shape[2])
-    shallow, deep = (cell_means(torch.from_numpy(x), size) for x in (shallow, deep))
+    shallow, deep = (cell_means(x, size) for x in (shallow, deep))
     found = np.empty((len(shallow), shallow.shape[1], deep.shape[1]))
     for b, c, d in np.ndindex(found.shape):
         found[b, c, d] = (shallow[b, c] * deep[b, d]).mean()
@@ -56,7 +58,7 @@ def test_two_places_by_hand():
         return torch.tensor(values).reshape(1, 1, 1, 2)
 
     student, teacher = (one(1, 3), one(2, 4)), (one(1, 1), one(1, 1))
-    assert flow_loss(extract("fsp-matrix", *student), extract("fsp-matrix", *teacher)).item() == pytest.approx(36)
+    assert squared_error(extract("fsp-matrix", *student), extract("fsp-matrix", *teacher)).item() == pytest.approx(36)
 
 
 def test_equals_the_equation_in_float64_on_means():

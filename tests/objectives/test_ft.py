@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from objectives.maps import CONTEXT, Array, built, cell_means, gradients_agree, network, rows, value
+from objectives.layers import Array, cell_means
+from objectives.maps import CONTEXT, built, gradients_agree, network, rows, value
 from torch import nn
 
 from pipeline.errors import ConfigError

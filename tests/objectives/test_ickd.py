@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from objectives.maps import CONTEXT, Array, built, cell_means, connected, gradients_agree, network, value
+from objectives.layers import Array, cell_means, projected
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
@@ -46,7 +47,7 @@ def test_equals_the_equation_in_float64_on_means(blocks: tuple[str, ...] | None)
     objective, expected = built("ickd", student, cached, blocks=blocks), 0.0
     assert isinstance(objective, ICKD)
     for connector, block in zip(objective.connectors, blocks or ("block2",), strict=True):
-        s = connected(connector, cell_means(student.features[block], 4))
+        s = projected(cell_means(student.features[block], 4), connector)
         expected += distance(s, cell_means(full.features[block], 4))
     assert value(objective, student, cached).item() == pytest.approx(expected, rel=1e-10)
 
@@ -58,7 +59,7 @@ def test_with_the_extra_signal_it_is_exact(blocks: tuple[str, ...] | None):
     cached = remembered(full, "block1", "block2")
     objective, exact = built("ickd", student, cached, signal="extra", blocks=blocks), 0.0
     for connector, block in zip(objective.connectors, blocks or ("block2",), strict=True):
-        exact += distance(connected(connector, student.features[block].numpy()), full.features[block].numpy())
+        exact += distance(projected(student.features[block].numpy(), connector), full.features[block].numpy())
     assert value(objective, student, cached).item() == pytest.approx(exact, rel=1e-10)
     low = network(2, *TEACHER, grid=4)
     assert value(built("ickd", student, low, blocks=blocks), student, low).item() > 1.1 * exact

@@ -19,11 +19,21 @@ from pipeline.objectives._maps import CellNorm, common_grid, on_one_grid, pair_m
 from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
 from stages.learning import shapes_of
 
-ON_MAPS = ("ab", "at", "fitnet", "fsp", "ft", "ickd", "nst", "sp", "vid")
 PACKAGE = "pipeline.objectives"
 OF_EXTRAS = [
     name for name in plugins.names(PACKAGE) if "signal" in plugins.load(PACKAGE, name, "").Options.model_fields
 ]
+LABELED = replace(CONTEXT, labels=torch.arange(5) % 3, views_per_step=2)
+
+
+def reads_maps_alone(name: str) -> bool:
+    """Whether a method compares maps of both networks, and asks for nothing else."""
+    shapes = SignalShapes(3, 8, {f"block{i}": (8, 4, 4) for i in (1, 2, 3)}, linear=True)
+    needs = build_objective(name, {}, shapes, shapes, LABELED).needs
+    return all(signal.startswith("features/") for signal in needs.teacher | needs.student) and bool(needs.teacher)
+
+
+ON_MAPS = [name for name in plugins.names(PACKAGE) if reads_maps_alone(name)]
 STUDENTS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "cnn": ("cifar_resnet8", 32, {"widths": [8, 12, 20]}),
     "vit": ("vit_tiny_patch16_224", 24, {"img_size": 24, "patch_size": 2, "embed_dim": 24, "depth": 4, "num_heads": 3}),
@@ -85,7 +95,8 @@ def test_students_of_any_kind_learn(
         assert gradient.any()
 
 
-def test_there_are_methods_of_extra_signals():
+def test_there_are_methods_on_maps_and_of_extra_signals():
+    assert {"ab", "at", "fitnet", "fsp", "ft", "ickd", "lfcc", "nst", "ofd", "sp", "uhkd", "vid"} <= set(ON_MAPS)
     assert OF_EXTRAS == ["at", "fsp", "ickd"]
 
 

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps
-from objectives.maps import connected, gradients_agree
+from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
+from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.msdcrd import feature_contrast, local_samples, sample_contrast
@@ -52,7 +52,7 @@ def test_equals_the_equation_in_float64(shapes: SignalShapes):
     def standard(x: np.ndarray) -> np.ndarray:
         return (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + 1e-5)
 
-    s, t = (connected(objective.of_student, s) if shapes is STUDENT else standard(s)), standard(t)
+    s, t = (projected(s, objective.of_student) if shapes is STUDENT else standard(s)), standard(t)
     rivals = [[j for j in range(size) if j == b or sample[j] != sample[b]] for b in range(size)]
     by_sample, by_feature = [], []
     for window in (1, 2, 4):

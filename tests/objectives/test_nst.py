@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 from golden import golden
-from objectives.maps import CONTEXT, SIZE, Array, built, cell_means, gradients_agree, network, value
+from objectives.layers import Array, cell_means
+from objectives.maps import CONTEXT, SIZE, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective

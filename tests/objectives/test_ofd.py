@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps
-from objectives.maps import connected, gradients_agree
+from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
+from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.ofd import partial_distance, responses
-from pipeline.signals import Signals, SignalShapes
+from pipeline.signals import Signals, SignalShapes, lowpass
 
 M = torch.tensor(-1.0)
 
@@ -63,7 +64,7 @@ def test_equals_the_equation_in_float64(factor: float):
     assert (teacher.features["block1"] == 0).any()
     teacher.features["block2"].sub_(0.3)  # a block before activation
     values = [
-        oracle(connected(connector, cell_means(array(student.features[b]), 4)), array(teacher.features[b]), factor)
+        oracle(projected(cell_means(array(student.features[b]), 4), connector), array(teacher.features[b]), factor)
         for b, connector in zip(("block1", "block2"), objective.connectors, strict=True)
     ]
     got = objective(student, teacher, batch(5), 0.0)["overhaul"]
@@ -90,6 +91,15 @@ def test_gradient():
     assert gradients_agree(objective, student, teacher, "block1", "block2")
 
 
+def test_only_means_leave_silence_at_zero():
+    # One pixel that fires in an otherwise silent map: only in its cell do means differ from 0.
+    full = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+    full[0, 0, 1, 2] = 1
+    silent = {name: int((lowpass(full, 4, name) == 0).sum()) for name in ("mean", "dct", "gaussian")}
+    assert silent["mean"] == 15
+    assert silent["dct"] == silent["gaussian"] == 0
+
+
 def test_a_silent_teacher_has_finite_gradients():
     objective = built("ofd").float()
     features = {tap: torch.zeros_like(x).float().requires_grad_() for tap, x in maps(STUDENT, 3, 1).features.items()}
@@ -113,3 +123,6 @@ def test_refusals():
         built("ofd", teacher=SignalShapes(5, 8))
     with pytest.raises(ConfigError, match="other proportions"):
         built("ofd", teacher=SignalShapes(5, 8, {"block1": (8, 2, 4)}))
+    for name in ("dct", "gaussian"):
+        with pytest.raises(ConfigError, match=r"where neurons are active(.|\n)*set `signals.features.filter: mean`"):
+            built("ofd", teacher=replace(TEACHER, filter=name))

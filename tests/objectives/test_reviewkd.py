@@ -60,10 +60,15 @@ def test_a_deep_block_reaches_the_teachers_shallow_ones_and_not_the_reverse():
     deep, shallow = objective.levels
     deep_map, shallow_map = (student.features[b].requires_grad_() for b in ("block2", "block1"))
     output, fused = deep(cells(deep_map), None)
-    assert torch.autograd.grad(output.sum(), deep_map, retain_graph=True)[0].shape == deep_map.shape
-    output, _ = shallow(cells(shallow_map), fused)
-    assert torch.autograd.grad(output.square().sum(), deep_map)[0].abs().sum() > 0
-    assert objective(student, teacher, batch(4), 0.0)["review"] > 0
+    of_shallower, _ = shallow(cells(shallow_map), fused)
+    assert torch.autograd.grad(of_shallower.square().sum(), deep_map, retain_graph=True)[0].abs().sum() > 0
+    # And the teacher's deep block is met by the student's deep one alone.
+    met = hierarchical_context(output, teacher.features["block2"])
+    of_deep, of_shallow = torch.autograd.grad(met, [deep_map, shallow_map], retain_graph=True, allow_unused=True)
+    assert of_deep.abs().sum() > 0
+    assert of_shallow is None
+    expected = met + hierarchical_context(of_shallower, teacher.features["block1"])
+    torch.testing.assert_close(objective(student, teacher, batch(4), 0.0)["review"], expected)
 
 
 def cells(x: torch.Tensor) -> torch.Tensor:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 from golden import golden
-from objectives.maps import CONTEXT, SIZE, built, cell_means, gradients_agree, network, value
+from objectives.layers import cell_means
+from objectives.maps import CONTEXT, SIZE, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps
-from objectives.maps import connected, gradients_agree
+from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
+from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.tas import smoothed_contrast
@@ -31,7 +31,7 @@ def test_equals_the_equation_in_float64(grid: int):
     objective = built("tas", {"grid": grid, "temperature": tau})
     student, teacher = maps(STUDENT, size, 1), maps(TEACHER, size, 2)
     for block, projector in zip(("block1", "block2"), objective.projectors, strict=True):
-        s = connected(projector, cell_means(array(student.features[block]), grid))
+        s = projected(cell_means(array(student.features[block]), grid), projector)
         t = cell_means(array(teacher.features[block]), grid)
         t = (t - t.mean((0, 2, 3), keepdims=True)) / np.sqrt(t.var((0, 2, 3), keepdims=True) + 1e-5)
         u, v = ([x.ravel() / np.sqrt((x**2).sum()) for x in each] for each in (s, t))

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 import torch
-from objectives.maps import CONTEXT, built, cell_means, gradients_agree, network, value
+from objectives.layers import cell_means
+from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective

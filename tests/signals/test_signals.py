@@ -37,6 +37,33 @@ def test_head_is_the_affine_map() -> None:
     assert head(torch.zeros(2, 2, dtype=torch.bfloat16)).dtype == torch.float32
 
 
+def test_detached_signals_are_the_same_and_want_no_gradient() -> None:
+    def leaf(*shape: int) -> torch.Tensor:
+        return torch.rand(shape, requires_grad=True)
+
+    head = LinearHead(leaf(4, 3), leaf(4), linear=False, linear_final=True)
+    said = Signals(
+        leaf(2, 4), leaf(2, 3), {"block1": leaf(2, 3, 5, 5)}, head, {"channel-gram/block1": leaf(2, 3, 3)}, head
+    )
+    constant = said.detached()
+    assert constant.shapes() == said.shapes()
+    assert constant.head is not None
+    assert constant.local is not None
+    pairs = [
+        (constant.logits, said.logits),
+        (constant.embedding, said.embedding),
+        (constant.features["block1"], said.features["block1"]),
+        (constant.head.weight, head.weight),
+        (constant.head.bias, head.bias),
+        (constant.extras["channel-gram/block1"], said.extras["channel-gram/block1"]),
+        (constant.local(torch.ones(7, 3)), head(torch.ones(7, 3))),
+    ]
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs)
+        assert not ours.requires_grad
+    assert Signals(torch.zeros(2, 5)).detached().shapes() == SignalShapes(logits=5)
+
+
 class Root(Section):
     signals: SignalsConfig = SignalsConfig()
 

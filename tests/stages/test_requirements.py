@@ -20,7 +20,7 @@ from stages import check
 from stages.binding import bind_experiment
 from stages.learning import objective_set, shapes_of
 from stages.requirements import MissingSignalsError
-from stages.sections import kept_of, with_anchors
+from stages.sections import kept_of
 
 SETS = (
     "objectives={hard: [{name: hard-label}], kd: [{name: hard-label}, {name: kd}], crcd: [{name: crcd}],"
@@ -111,7 +111,7 @@ def test_nothing_more_is_said_where_all_is_needed(here: Path):
 
 def test_students_with_other_needs_are_named(here: Path):
     facts, printed = of("signals.features.blocks=null", "objectives={at: [{name: at}]}")
-    # The ViT has two blocks, and blocks are paired from the deepest.
+    # The ViT has two blocks, and blocks are paired from the last.
     assert needs(facts) == {"at": {"small": MAPS | {"features/block1"}, "vit": MAPS}}
     assert "needs     features/block1, features/block2, features/block3: at (small)" in printed
     assert "          features/block2, features/block3: at (vit)" in printed
@@ -178,17 +178,14 @@ def test_nothing_is_left_out_for_the_sake_of_an_objective_that_cannot_be_bound(h
     assert "signals:" not in str(error.value)
 
 
-def test_blocks_that_others_are_paired_from_stay(here: Path):
-    shallow = "objectives={at: [{name: fitnet, blocks: [block2]}]}"
-    facts, _ = of("signals.features.blocks=null", shallow)
+def test_a_block_in_the_middle_is_kept_alone(here: Path):
+    middle = "objectives={at: [{name: fitnet, blocks: [block2]}]}"
+    facts, _ = of("signals.features.blocks=null", middle)
     assert needs(facts)["at"]["small"] == {"features/block2"}
-    assert facts["superfluous"] == {"embedding": 256, "features/block1": 256}
-    facts, printed = of("signals.features=null", shallow)
-    assert set(facts["missing"]) == MAPS
-    assert "  features/block2: at\n  features/block3: shallower blocks are paired from it\n" in printed
-    assert with_anchors(["logits", "features/block3", "features/final", "extras/x/block3"], ["features/block2"]) == {
-        "features/block3"
-    }
+    assert facts["superfluous"] == {"embedding": 256, "features/block1": 256, "features/block3": 1024}
+    facts, printed = of("signals.features=null", middle)
+    assert set(facts["missing"]) == {"features/block2"}
+    assert "lacks what objective sets read of the teacher\n  features/block2: at\n" in printed
 
 
 ENTRIES = (
@@ -239,6 +236,7 @@ def test_students_learn_from_the_same_blocks_of_their_own(here: Path):
         }
 
     section = bound.requirements.section
-    assert set(bound.requirements.superfluous) == {"embedding", "features/block1", "extras/attention-map/block1"}
+    others = {f"{kind}/block{number}" for kind in ("features", "extras/attention-map") for number in (1, 3)}
+    assert set(bound.requirements.superfluous) == {"embedding", *others}
     assert own(section) == own(bound.experiment.signals)
     assert own(section)["small", "a"] == {"features/block2"}

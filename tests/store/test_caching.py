@@ -14,7 +14,7 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store import TeacherCache, finished, verify_files
+from pipeline.store import TeacherCache, expected_plan, finished, verify_files
 from pipeline.views import digest
 
 
@@ -225,3 +225,26 @@ def test_provenance_is_recorded_and_not_hashed(store: Path) -> None:
     assert manifest.provenance["views_per_second"] > 0
     assert run["versions"]["torch"] == torch.__version__
     assert not re.search(r"second|version", json.dumps(manifest.identity))
+
+
+@pytest.mark.parametrize(
+    ("kept", "written"),
+    [
+        ({"features": {"blocks": ["block1"]}}, True),
+        ({"features": {"blocks": ["final"]}}, False),  # of no block
+        ({"features": {"blocks": ["block2"]}}, False),
+        ({"extras": ["attention-map/block1"]}, True),
+        ({"extras": ["fsp-matrix/block1"]}, False),  # of the last block, too
+        ({}, False),
+    ],
+)
+def test_how_many_blocks_the_teacher_has_is_written_where_those_kept_do_not_tell(
+    tmp_path: Path, kept: dict[str, Any], written: bool
+) -> None:
+    signals = SignalsConfig.model_validate(kept)
+    opened = TeacherCache.open(cache(tmp_path / "cache.zarr", signals=signals))
+    said = opened.manifest.identity["signals"]
+    assert ("blocks" in said) == written  # else the identity is what it was in earlier versions
+    assert opened.shapes.depth == (0 if not kept or "final" in str(kept) else 2)
+    numbers = {"samples": 23, "views": 3, "parameters": 1, "micro_batch": 4, "rows_per_block": 8}
+    assert opened.shapes == expected_plan(TinyNetwork(), signals, **numbers).shapes

@@ -1,0 +1,25 @@
+"""Blocks by their numbers: `block1` is the shallowest."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from pipeline import plugins
+from pipeline.signals.extra import EXTRAS, maps_read
+
+
+def block_number(tap: str) -> int:
+    """3 of `block3`; 0 of a tap that is no block."""
+    found = re.fullmatch(r"block(\d+)", tap)
+    return int(found[1]) if found else 0
+
+
+def deepest_block(taps: Iterable[str], extras: Iterable[str] = ()) -> int:
+    """The number of the deepest block among `taps` and those that extra signals are computed from; 0 without any."""
+    numbers = [block_number(tap) for tap in taps]
+    for signal in extras:
+        file, _, tap = signal.partition("/")
+        beyond = maps_read(file) - 1 if file in plugins.names(EXTRAS) else 0  # a later version may know more of them
+        numbers += [block_number(tap) + beyond] if block_number(tap) else []
+    return max(numbers, default=0)
