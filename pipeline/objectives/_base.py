@@ -155,9 +155,8 @@ def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> 
     Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks are.
     """
     last = f"block{teacher.depth}"
-    if teacher.depth and last not in teacher.features:
-        fix = f"add {last} to `signals.features.blocks` and cache the teacher again"
-        got = ", ".join(teacher.features) or "no features"
+    if teacher.features and last not in teacher.features:
+        fix, got = f"add {last} to `signals.features.blocks` and cache the teacher again", ", ".join(teacher.features)
         raise ConfigError([Problem(key, "needs the map of the teacher's last block", expected=last, got=got, fix=fix)])
     return pair_blocks(student, teacher, None, key)[-1]
 

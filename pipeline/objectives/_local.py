@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives._base import NO_HEAD, BlockPair, pair_blocks
+from pipeline.objectives._base import NO_HEAD, BlockPair, pair_last_blocks
 from pipeline.objectives._requirements import deepest_map, same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass
 
@@ -98,7 +98,7 @@ def last_maps(
 def _last_pair(student: SignalShapes, teacher: SignalShapes, key: str) -> BlockPair:
     """The student's deepest block, and the teacher's map that its head reads."""
     if teacher.linear or not teacher.linear_final:
-        return pair_blocks(student, teacher, None, key)[-1]
+        return pair_last_blocks(student, teacher, key)
     if "final" not in teacher.features:
         what = "needs the teacher's last map, which for this teacher is 'final', and the cache does not hold it"
         fix = "add `final` to `signals.features.blocks` and cache the teacher again"

@@ -29,7 +29,8 @@ from torch import Tensor, nn
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.cells import CellNorm
-from pipeline.objectives._base import Batch, BlockPair, Context, Needs, Objective, pair_blocks
+from pipeline.objectives._base import Batch, BlockPair, Context, Objective, pair_blocks
+from pipeline.objectives._maps import needs_of
 from pipeline.objectives._precision import precise
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
@@ -86,10 +87,7 @@ class LFCC(Objective):
         self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
         self.student_projectors = nn.ModuleList(Projector(p.student_shape[0], options.width) for p in pairs)
         self.teacher_projectors = nn.ModuleList(Projector(p.teacher_shape[0], options.width) for p in pairs)
-        self.needs = Needs(
-            teacher=frozenset(f"features/{pair.teacher}" for pair in pairs),
-            student=frozenset(f"features/{pair.student}" for pair in pairs),
-        )
+        self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `contrast`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 from objectives.maps import CONTEXT
 
 from pipeline.errors import ConfigError
@@ -82,3 +83,13 @@ def test_what_reads_the_last_map_is_not_given_another():
         pair_last_blocks(student, network(), "x")
     last = pair_last_blocks(student, replace(teacher, blocks=None), "x")
     assert (last.student, last.teacher) == ("block3", "block2")
+
+
+@pytest.mark.parametrize("name", ["sdd", "icd", "cat-kd"])
+def test_local_logits_are_of_the_last_block_and_no_other(name: str):
+    """A block of the head's width that is not the last would be taken without a word."""
+    student = network(1, 2, 3)
+    labels = replace(CONTEXT, classes=3, labels=torch.arange(CONTEXT.num_samples) % 3)
+    with pytest.raises(ConfigError, match=r"needs the map of the teacher's last block(.|\n)*add block3 to"):
+        build_objective(name, {}, student, network(2, of=3), labels)
+    assert build_objective(name, {}, student, network(2, 3), labels)
