@@ -16,7 +16,8 @@ RepDistiller's weight is 200, beside hard labels, and so that the paraphraser le
 `reconstruction_weight` is 1/200. But it reduces factors to one number for each cell (the mean square over channels)
 before it compares them. Here they are compared in full, as in the paper: a vector of length one with C times as many
 elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size of theirs takes a
-weight of about 200 √C: 1100 for the 32 channels of a ResNet-56's factor.
+weight of about 200 √C for maps of one size: 1100 for the 32 channels of a ResNet-56's factor, 570 if these have 4 x 4
+cells and theirs 8 x 8.
 
 Approximate offline: the paraphraser reads, and the student is compared with, low-passed maps. Convolutions see cells
 for pixels, so factors are those of the low frequencies. Exact if the cached grid is as large as the map
