@@ -128,7 +128,7 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, A
             there = TeacherCache.open(target).manifest.identity
         except PipelineError:
             there = None
-        if there is None:
+        if replace or there is None:
             raise
         lines = "\n".join(f"  - {line}" for line in differences(identity, there))
         fix = "pass --replace to replace it, or name another `store.path`"

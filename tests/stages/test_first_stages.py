@@ -208,7 +208,7 @@ def test_caches_that_are_there_are_kept_and_others_refused(here: Path, capfd: py
     cache_teacher.run(source(), replace=False, wait=False)
     assert capfd.readouterr().err.count("is there already") == 3
     assert content(Path("artifacts/caches")) == before
-    with pytest.raises(CacheMismatch, match="another artifact is published"):
+    with pytest.raises(CacheMismatch, match="another teacher cache is published"):
         cache_teacher.run(source("views.seed=1"), replace=False, wait=False)
     cache_teacher.run(source("views.seed=1"), replace=True, wait=False)
     changed = {name for name, value in content(Path("artifacts/caches")).items() if before[name] != value}
