@@ -126,7 +126,7 @@ def override(raw: Raw, overrides: Sequence[str]) -> Raw:
         key, equals, value_text = text.partition("=")
         parts = key.split(".")
         if not equals or not all(parts):
-            problems.append(Problem("--set", "is not section.key=value", got=text))
+            problems.append(Problem("--set", "is not section.key=value", "such as train.epochs=5", got=text))
             continue
         try:
             value = parse_yaml(value_text, f"--set {text}")

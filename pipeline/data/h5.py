@@ -33,7 +33,8 @@ def open_h5(path: Path) -> h5py.File:
     except OSError as error:
         raise DataError("the data set cannot be read", where=path, got=error.strerror) from None
     if not h5py.is_hdf5(path):
-        raise DataError("not an HDF5 file", where=path, expected="a packed data set (HDF5)")
+        fix = "pack the images with `pipeline prepare-data`, and name the file that it writes"
+        raise DataError("not an HDF5 file", where=path, expected="a packed data set (HDF5)", fix=fix)
     try:
         return h5py.File(path, "r", locking=False, rdcc_nbytes=_CHUNK_CACHE_BYTES)
     except OSError as error:

@@ -198,7 +198,9 @@ def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple
         examples = ", ".join(f"{labels[i]} of {ids[i]!r}" for i in wrong[:5])
         expected = f"0..{classes - 1} ({classes} classes), or {NO_LABEL} for a sample without a label"
         what = f"{len(wrong)} of {len(labels)} labels are out of range"
-        raise DataError(what, where=where, expected=expected, got=examples + (", ..." if len(wrong) > 5 else ""))
+        got = examples + (", ..." if len(wrong) > 5 else "")
+        fix = "correct the labels, or the attribute class_names of the file"
+        raise DataError(what, where=where, expected=expected, got=got, fix=fix)
 
 
 def check_ids(ids: list[str], where: str) -> None:

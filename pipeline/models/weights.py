@@ -32,7 +32,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
         with path.open("rb") as file:
             start = file.read(2)
     except OSError as error:
-        raise ModelError("the weights cannot be read", where=path, got=error.strerror) from None
+        fix = "name a file of weights that is there; `pipeline train-teacher` makes a teacher's"
+        raise ModelError("the weights cannot be read", where=path, got=error.strerror, fix=fix) from None
     # A zip archive, or the pickle of old torch versions; a safetensors file starts with the size of its header.
     loaded = _load_torch(path) if start == b"PK" or start[:1] == b"\x80" else _load_safetensors(path)
     for _ in _WRAPPERS:  # so many at most: a pickle can hold a mapping that holds itself

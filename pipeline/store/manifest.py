@@ -80,7 +80,8 @@ class Manifest(BaseModel):
                 )
             raise CacheNotFound("there is no teacher cache", where=path, fix="make it with `pipeline cache-teacher`")
         if not files.has(ROOT):
-            raise CacheNotFound("this is no teacher cache: it has no zarr.json", where=path)
+            fix = "name a folder that `pipeline cache-teacher` made, or make one at another path"
+            raise CacheNotFound("this is no teacher cache: it has no zarr.json", where=path, fix=fix)
         try:
             attributes = parse_json(files.read(ROOT, MOST_BYTES))["attributes"]
             kind, schema = attributes.get("format"), attributes.get("schema")

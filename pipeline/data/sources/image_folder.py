@@ -43,7 +43,8 @@ class ImageFolder:
     def __init__(self, root: Path) -> None:
         if not root.is_dir():
             got = "a file" if root.exists() else "nothing there"
-            raise DataError("there is no image folder", where=root, expected="a folder", got=got)
+            fix = "correct `data.source.path`"
+            raise DataError("there is no image folder", where=root, expected="a folder", got=got, fix=fix)
         self._root = root
         folders = _folders(root)
         names = [name for name in (*_LABELED, _UNLABELED) if name in folders]
