@@ -7,15 +7,16 @@ sections beside the code that they configure, and a stage composes those that it
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar, get_origin
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     ModelWrapValidatorHandler,
-    StringConstraints,
     ValidationError,
     create_model,
     model_validator,
@@ -28,7 +29,14 @@ from pipeline import plugins
 from pipeline.errors import ConfigError, Problem
 from pipeline.untrusted import check_plain
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", text):
+        raise ValueError("a name begins with a letter or digit, and has letters, digits, '_', '.' and '-' alone")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
 """What people call students and objective sets: it becomes part of paths and of DVC's stage names."""
 
 MOST_BYTES, MOST_VALUES = 1 << 18, 100_000

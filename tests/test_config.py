@@ -7,7 +7,7 @@ import pytest
 from hostile import bounded, corpus
 from pydantic import Field
 
-from pipeline.config import Section, bind, bind_each, in_order, override, parse_yaml, read_config, to_yaml
+from pipeline.config import Name, Section, bind, bind_each, in_order, override, parse_yaml, read_config, to_yaml
 from pipeline.errors import ConfigError, Problem
 
 
@@ -186,3 +186,14 @@ def test_aliases_are_values_of_their_own():
 def test_overrides_are_plain_values(text: str):
     with pytest.raises(ConfigError):
         override({}, [text])
+
+
+class Named(Section):
+    things: dict[Name, int]
+
+
+@pytest.mark.parametrize("name", ["a b", "", "../x", "-a", ".a", "a/b", "ä", "a\n"])
+def test_names_are_refused_in_words(name: str):
+    with pytest.raises(ConfigError, match="a name begins with a letter or digit, and has"):
+        bind({"things": {name: 1}}, Named, ["things"])
+    assert bind({"things": {"resnet20_x4.b-1": 1}}, Named, ["things"]).things
