@@ -101,6 +101,8 @@ def disk(*paths: Path) -> float:
 def main(
     gigabytes: float, files: int, students: int, tracked: str, folder: Path | None, whole: bool, push: bool
 ) -> None:
+    if folder:
+        folder.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix="dvc-store-", dir=folder))
     environment = {**os.environ, "DVC_NO_ANALYTICS": "1", "DVC_SITE_CACHE_DIR": str(work / "site")}
     project = work / "project"

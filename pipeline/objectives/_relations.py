@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 OFFSET = 1e-6
 """Added to every difference, as the reference does: its directions are never 0/0."""
@@ -15,19 +15,32 @@ OFFSET = 1e-6
 EPSILON = 1e-7
 """The reference's, in denominators."""
 
-CHUNK = 2**23
-"""Scores that are in memory at once; beyond that they are computed again for the gradient."""
+CHUNK = {"cpu": 2**17}
+"""Scores that are in memory at once, by kind of device: as many as stay in the cache of a CPU."""
+
+ELSEWHERE = 2**23
+"""The same where the cost of launching a kernel counts for more."""
+
+UNSEEN = -1e30
+"""In place of an inner product: a score as low as there is one."""
+
+LOWEST = -60.0
+"""Of scores: exp(-60) is nothing beside what it is added to, and exp(-100) takes thirty times as long."""
 
 
 class Relations:
-    """The noise-contrastive loss of all pairs of sample and anchor; the last axis is 1 + m candidates.
+    """The noise-contrastive loss of all pairs of sample and anchor, over 1 + m candidates, and its gradient.
 
-    <r, norm(c - a)> = (<r, c> - <r, a>) / |c - a|: differences of candidates and anchors, [B, A, 1 + m, D], are never
-    formed. Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose
-    positive is one of them.
+    <f - a, c - a> = <f, c> - <a, c> - <f, a> + <a, a>: small products of matrices and a sum of B · A · m numbers, where
+    the differences themselves are D times as many. The gradient is taken along with the value, so that scores are not
+    kept. All vectors are taken from a point among the anchors, which leaves rounding little to do, and lengths are
+    those of differences: what is near is told apart as well as float32 tells it.
+
+    Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose positive is one
+    of them. Without it their direction is that of the offset.
 
     features: [B, D], unit vectors. bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are
-    rows.
+    rows; candidate 0 is the sample itself.
     """
 
     def __init__(
@@ -40,100 +53,146 @@ class Relations:
         temperature: float,
         mask: bool,
     ) -> None:
-        self.features, self.bank = features, bank.detach().to(features.dtype)
-        self.samples, self.anchors, self.candidates = samples, anchors, candidates
-        self.temperature, self.mask = temperature, mask
-        self.rows = F.pad(self.bank[candidates], (0, 1), value=1.0)
-        self.used, self.place = torch.unique(candidates, return_inverse=True)
-        self.pairs = int((samples[:, None] != anchors).sum()) if mask else samples.numel() * anchors.numel()
+        self.features, self.mask, self.temperature = features, mask, temperature
+        self.negatives = candidates.shape[1] - 1
+        self.itself = samples[:, None] == anchors
+        self.kept = ~self.itself if mask else torch.ones_like(self.itself)
+        self.pairs = int(self.kept.sum())
+        with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
+            self._tables(features.detach(), bank.detach().to(features.dtype), samples, anchors, candidates[:, 1:])
 
     def normaliser(self, population: int) -> Tensor:
         """N times the mean of exp(score), over all that is not left out."""
-        with torch.no_grad():
-            sums = [self._sums(chunk) for chunk in self._chunks()]
-        return population * torch.stack([total for total, _ in sums]).sum() / sum(count for _, count in sums)
+        with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
+            sums = [scores.exp_().sum(2) for _, scores, _ in self._chunks()]
+            total = torch.cat(sums, dim=1) - self.missing - self.hidden + self.positive.exp()
+            count = 1 + self.negatives - self.missing
+            return population * total[self.kept].sum() / count[self.kept].sum()
 
     def loss(self, normaliser: Tensor, population: int) -> Tensor:
         """The mean over pairs, in nats; 0 without pairs."""
         if not self.pairs:
             return self.features.sum() * 0
-        noise, chunks = (self.candidates.shape[1] - 1) / population, self._chunks()
-        if len(chunks) == 1 or not torch.is_grad_enabled():
-            parts = [self._losses(chunk, normaliser, noise) for chunk in chunks]
-        else:
-            parts = [checkpoint(self._losses, chunk, normaliser, noise, use_reentrant=False) for chunk in chunks]
-        return torch.stack(parts).sum() / self.pairs
+        with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
+            value, gradient = self._value_and_gradient(normaliser, self.negatives / population)
+        loss: Tensor = _Known.apply(self.features, value, gradient)
+        return loss
 
-    def _chunks(self) -> list[Tensor]:
-        size = max(1, CHUNK // self.candidates.numel())
-        return [self.anchors[start : start + size] for start in range(0, len(self.anchors), size)]
+    def _tables(self, features: Tensor, bank: Tensor, samples: Tensor, anchors: Tensor, negatives: Tensor) -> None:
+        """What is the same for all scores of a row, a column or a place: at most [B, U], [A, U] and [B, A]."""
+        used, place = torch.unique(negatives, return_inverse=True)
+        ends = bank[anchors]
+        origin = ends.median(dim=0).values
+        self.x, self.rows, self.own = features - origin, bank[used] - origin, bank[samples] - origin
+        self.ends = ends - origin - OFFSET
+        self.near = _inverse_distances(self.x, self.ends)
+        self.same = used == anchors[:, None]
+        self.far = (_inverse_distances(self.ends, self.rows) / self.temperature).masked_fill_(self.same, 0.0)
+        self.own_far = (_inverse_distances(self.own, self.ends) / self.temperature).masked_fill_(self.itself, 0.0)
 
-    def _sums(self, anchors: Tensor) -> tuple[Tensor, int]:
-        along, scale, left_out = self._scores(anchors)
-        q = (along * scale).exp()
-        if self.mask:
-            kept = ~left_out & (self.samples[:, None] != anchors)[:, :, None]
-            return q[kept].sum(), int(kept.sum())
-        return q.sum(), q.numel()
-
-    def _losses(self, anchors: Tensor, normaliser: Tensor, noise: float) -> Tensor:
-        """The sum over [B, A] of Σ_k log(q_k + n + ε) - log q_0 - m log n."""
-        along, scale, left_out = self._scores(anchors)
-        logs: Tensor = _LogNoise.apply(along, scale, normaliser, noise + EPSILON)
-        positive = along[..., 0] * scale[..., 0] - normaliser.log()
-        negatives = along.shape[2] - 1
+        self.across, self.along = self.ends @ self.rows.T, self.x @ self.rows.T
+        self.rest = self.ends.square().sum(1) - self.x @ self.ends.T
+        # <norm(x), (1, ..., 1) / √D> / τ, where a candidate is the anchor.
+        self.unit = self.near / (features.shape[1] ** 0.5 * self.temperature)
+        self.constant = self.unit * (self.x.sum(1, keepdim=True) - self.ends.sum(1))
+        positive = (self.x * self.own).sum(1, keepdim=True) - self.own @ self.ends.T + self.rest
+        self.positive = self._bounded(positive.mul_(self.near).mul_(self.own_far))
         if not self.mask:
-            return torch.sum(logs - positive - negatives * _log(noise, along))
-        # A candidate that is left out has the score 0, by its scale, and so a known part of the sum.
-        missing = left_out.sum(2)
-        nothing = (1 / normaliser + noise + EPSILON).log()
-        losses = logs - missing * nothing - positive - (negatives - missing) * _log(noise, along)
-        return torch.sum(losses[self.samples[:, None] != anchors])
+            self.positive = torch.where(self.itself, self.constant, self.positive)
 
-    def _scores(self, anchors: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Factors of the scores <r, r>/τ = along · scale, and whether candidate is anchor: [B, A, 1 + m] each."""
-        with torch.autocast(self.features.device.type, enabled=False):
-            ends = self.bank[anchors]
-            relation = F.normalize(self.features[:, None] - ends + OFFSET, dim=2)
-            to_anchor = -(relation * (ends - OFFSET)).sum(2, keepdim=True)
-            along = torch.cat((relation, to_anchor), dim=2) @ self.rows.transpose(1, 2)
-        same = self.used == anchors[:, None]
-        size = (*along.shape[:2], len(self.used))
-        at = self.place[:, None].expand(-1, len(anchors), -1)
-        scale = (self._inverse_distances(ends) / self.temperature).masked_fill(same, 0.0).expand(size).gather(2, at)
-        left_out = same.expand(size).gather(2, at)
+        # Rows that share most of their negatives look at all of them, and see nothing of those that are not theirs;
+        # others each select their own.
+        counts = torch.zeros_like(self.along).scatter_add_(1, place, torch.ones_like(place, dtype=bank.dtype))
+        shared = len(used) <= 2 * self.negatives and bool(counts.max() == 1)
+        self.place = None if shared else place
+        self.along = self.along.masked_fill_(counts == 0, UNSEEN) if shared else self.along.gather(1, place)
+        # How often a negative is the anchor, and one that is not a sample's own is: there `far` makes scores 0.
+        same = self.same.to(bank.dtype)
+        found = counts @ same.T
+        self.missing = found if self.mask else torch.zeros_like(found)
+        self.hidden = same.sum(1) - found if shared else torch.zeros_like(found)
+
+    def _value_and_gradient(self, normaliser: Tensor, noise: float) -> tuple[Tensor, Tensor]:
+        """The mean over pairs of Σ_k log(q_k + n + ε) - log q_0 - m log n, and what it is per feature, [B, D]."""
+        level = (noise + EPSILON) * normaliser
+        near = self.near * self.kept
+        logs, turns, pulls, towards = [], [], [], torch.zeros_like(self.along)
+        upwards = torch.zeros_like(near)
+        for chunk, scores, far in self._chunks():
+            share = scores.exp().div_(level)
+            sums = share + 1
+            share.div_(sums)
+            logs.append(sums.log_().sum(2))  # log1p takes eight times as long
+            if not self.mask:
+                upwards[:, chunk] = torch.where(self._anchors_seen(chunk), share, 0).sum(2)
+            turns.append(scores.mul_(share).sum(2))
+            share.mul_(far).mul_(near[:, chunk, None])
+            pulls.append(share.sum(2))
+            towards += share.sum(1)
+        ratio, epsilon = self.positive.exp().div_(level), math.log1p(EPSILON / noise)
+        losses = torch.cat(logs, dim=1) - (self.missing + self.hidden) * (1 / level).log1p() + ratio.log1p()
+        losses += (self.negatives - self.missing) * epsilon + level.log() - self.positive
+
+        # Of q_0's share, less the one from - log q_0.
+        drive = torch.where(self.kept, -1 / (ratio + 1), 0)
+        turn = (torch.cat(turns, dim=1) * self.kept + drive * self.positive) * self.near.square()
+        attract = drive * self.near * self.own_far
+        back = torch.cat(pulls, dim=1) + attract - turn
+        gradient = self._spread(towards) @ self.rows + attract.sum(1, keepdim=True) * self.own
+        gradient -= back @ self.ends + turn.sum(1, keepdim=True) * self.x
         if not self.mask:
-            constant = relation.sum(2, keepdim=True) / (relation.shape[2] ** 0.5 * self.temperature)
-            along, scale = torch.where(left_out, constant, along), scale.masked_fill(left_out, 1.0)
-        return along, scale, left_out
+            gradient += ((upwards + drive * self.itself) * self.unit).sum(1, keepdim=True)
+        return losses[self.kept].sum() / self.pairs, gradient / self.pairs
 
-    def _inverse_distances(self, ends: Tensor) -> Tensor:
-        """1 / |c - a + offset| of anchors and the candidates that there are, [A, U].
+    def _chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Anchors, the scores <r, r>/τ of all samples with them and their negatives, [B, a, k], and 1 / (τ |c - a|)."""
+        size = max(1, CHUNK.get(self.x.device.type, ELSEWHERE) // self.along.numel())
+        for start in range(0, len(self.ends), size):
+            chunk = slice(start, start + size)
+            far = self._select(self.far, chunk)
+            scores = self.along[:, None] - self._select(self.across, chunk)
+            scores.add_(self.rest[:, chunk, None]).mul_(far).mul_(self.near[:, chunk, None])
+            if not self.mask:
+                scores = torch.where(self._anchors_seen(chunk), self.constant[:, chunk, None], scores)
+            yield chunk, self._bounded(scores), far
 
-        From differences, not from inner products: where the teacher is sure, gradients vanish and their embeddings all
-        but coincide. Rounding would then leave less than nothing of a distance, and the score would have no bound.
-        """
-        others = self.bank[self.used] + OFFSET
-        with torch.autocast(others.device.type, enabled=False):
-            distances = torch.cdist(ends, others, compute_mode="donot_use_mm_for_euclid_dist")
-        return 1 / distances.clamp(min=1e-6)
+    def _anchors_seen(self, chunk: slice) -> Tensor:
+        """Where a sample's negative is the anchor, [B, a, k]."""
+        return self._select(self.same, chunk) & (self.along > UNSEEN)[:, None]
+
+    def _select(self, table: Tensor, chunk: slice) -> Tensor:
+        """Of a table [A, U] the columns that each sample looks at: [B or 1, a, k]."""
+        return table[None, chunk] if self.place is None else table[chunk][:, self.place].transpose(0, 1)
+
+    def _spread(self, values: Tensor) -> Tensor:
+        """Back from what each sample looks at to all that is used: [B, U]."""
+        if self.place is None:
+            return values
+        return values.new_zeros(len(values), len(self.rows)).scatter_add_(1, self.place, values)
+
+    def _bounded(self, scores: Tensor) -> Tensor:
+        """Rounding does not lead beyond what a cosine can be."""
+        return scores.clamp_(LOWEST, 1 / self.temperature)
 
 
-def _log(noise: float, like: Tensor) -> Tensor:
-    return like.new_tensor(noise).log()
+def _inverse_distances(ones: Tensor, others: Tensor) -> Tensor:
+    """1 / |x - y| of all pairs, [X, Y].
+
+    From differences, not from inner products: where the teacher is sure, gradients vanish and their embeddings all but
+    coincide. Rounding would then leave less than nothing of a distance, and the score would have no bound.
+    """
+    return 1 / torch.cdist(ones, others, compute_mode="donot_use_mm_for_euclid_dist").clamp_(min=1e-6)
 
 
-class _LogNoise(torch.autograd.Function):
-    """Σ_k log(exp(along · scale) / Z + c), over the last axis, keeping one array instead of five."""
+class _Known(torch.autograd.Function):
+    """A value whose gradient with respect to `features` is known already."""
 
     @staticmethod
-    def forward(ctx: Any, along: Tensor, scale: Tensor, normaliser: Tensor, constant: float) -> Tensor:
-        p = (along * scale).exp_().div_(normaliser).add_(constant)
-        ctx.save_for_backward(p, scale)
-        ctx.constant = constant
-        return p.log().sum(2)
+    def forward(ctx: Any, features: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+        ctx.save_for_backward(gradient)
+        return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        p, scale = ctx.saved_tensors
-        return (1 - ctx.constant / p).mul_(scale).mul_(gradients[0][..., None]), None, None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradients[0] * gradient, None, None

@@ -78,12 +78,11 @@ def relation_loss(
     samples' rows in the bank; they are the anchors, too. candidate_index: [B, 1 + m], candidate 0 the sample itself.
     normaliser: Z; from this batch if None. 0 for a batch of one sample, which has no relations.
     """
-    relations = Relations(
-        precise(features), bank, sample_index, sample_index, candidate_index, temperature, mask_degenerate
-    )
+    features = precise(features)
+    relations = Relations(features, bank, sample_index, sample_index, candidate_index, temperature, mask_degenerate)
     if normaliser is None:
         normaliser = relations.normaliser(len(bank)) if relations.pairs else 1.0
-    return relations.loss(torch.as_tensor(normaliser, dtype=relations.bank.dtype), len(bank))
+    return relations.loss(torch.as_tensor(normaliser, dtype=features.dtype), len(bank))
 
 
 class Element(nn.Module):

@@ -31,7 +31,15 @@ SAMPLES = torch.tensor([3, 11, 0, 29, 17])
 CANDIDATES = torch.cat((SAMPLES[:, None], torch.arange(B * M).reshape(B, M) % N), dim=1)
 
 
-def oracle(features: torch.Tensor, bank: torch.Tensor, temperature: float, masked: bool, population: int = N) -> float:
+# Of ten samples, among which are two anchors, every row leaves out three: rows share them and do not see all.
+POOL = torch.tensor([3, 5, 7, 8, 10, 12, 17, 20, 21, 28])
+FEW = torch.stack([torch.cat((SAMPLES[i : i + 1], POOL[torch.arange(M) + i - 3 * (i > 3)])) for i in range(B)])
+REPEATED = torch.cat((SAMPLES[:, None], POOL[torch.arange(B * M).reshape(B, M) % 4]), dim=1)
+
+
+def oracle(
+    features: torch.Tensor, bank: torch.Tensor, temperature: float, masked: bool, drawn: torch.Tensor = CANDIDATES
+) -> float:
     """The equation, one pair of sample and anchor and one candidate at a time."""
     h, m = features.numpy(), bank.numpy()
 
@@ -42,13 +50,13 @@ def oracle(features: torch.Tensor, bank: torch.Tensor, temperature: float, maske
     for i in range(B):
         for a in range(B):
             for k in range(M + 1):
-                anchor, candidate = SAMPLES[a], CANDIDATES[i, k]
+                anchor, candidate = SAMPLES[a], drawn[i, k]
                 if masked and (i == a or candidate == anchor):
                     continue
                 one, other = direction(h[i] - m[anchor]), direction(m[candidate] - m[anchor])
                 scores[i, a, k] = one @ other / temperature
-    normaliser = population * np.mean(np.exp(list(scores.values())))
-    noise, total = M / population, 0.0
+    normaliser = N * np.mean(np.exp(list(scores.values())))
+    noise, total = M / N, 0.0
     for (_, _, k), score in scores.items():
         q = math.exp(score) / normaliser
         total -= math.log((q if k == 0 else noise) / (q + noise + 1e-7))
@@ -57,10 +65,11 @@ def oracle(features: torch.Tensor, bank: torch.Tensor, temperature: float, maske
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("temperature", [0.05, 0.5])
-def test_equals_the_equation_in_float64(masked: bool, temperature: float):
+@pytest.mark.parametrize("drawn", [CANDIDATES, FEW, REPEATED], ids=["each its own", "shared", "repeated"])
+def test_equals_the_equation_in_float64(masked: bool, temperature: float, drawn: torch.Tensor):
     features, bank = unit(B, D, seed=1), unit(N, D, seed=2)
-    got = relation_loss(features, bank, SAMPLES, CANDIDATES, temperature, masked)
-    assert got.item() == pytest.approx(oracle(features, bank, temperature, masked), rel=1e-9)
+    got = relation_loss(features, bank, SAMPLES, drawn, temperature, masked)
+    assert got.item() == pytest.approx(oracle(features, bank, temperature, masked, drawn), rel=1e-9)
 
 
 def test_two_samples_on_a_line_by_hand():
@@ -112,13 +121,14 @@ def test_of_several_views_of_a_sample_the_last_one_is_remembered():
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_chunks_change_nothing(masked: bool, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("drawn", [CANDIDATES, FEW], ids=["each its own", "shared"])
+def test_chunks_change_nothing(masked: bool, drawn: torch.Tensor, monkeypatch: pytest.MonkeyPatch):
     bank = unit(N, D, seed=2)
     found = []
     for chunk in (10**9, 2 * B * (M + 1), 1):
-        monkeypatch.setattr(relations, "CHUNK", chunk)
+        monkeypatch.setitem(relations.CHUNK, "cpu", chunk)
         features = unit(B, D, seed=1).requires_grad_()
-        loss = relation_loss(features, bank, SAMPLES, CANDIDATES, 0.1, masked)
+        loss = relation_loss(features, bank, SAMPLES, drawn, 0.1, masked)
         found.append((loss.detach(), torch.autograd.grad(loss, features)[0]))
     for other in found[1:]:
         torch.testing.assert_close(other, found[0], rtol=1e-12, atol=1e-14)
@@ -131,12 +141,14 @@ def test_autocast_changes_nothing_in_the_core():
         assert torch.equal(relation_loss(features, bank, SAMPLES, CANDIDATES, 0.05), plain)
 
 
-def test_gradient():
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("drawn", [CANDIDATES, FEW, REPEATED], ids=["each its own", "shared", "repeated"])
+def test_gradient(masked: bool, drawn: torch.Tensor):
     bank = unit(N, D, seed=2)
     given = torch.tensor(1e3, dtype=torch.float64)
 
     def loss(x: torch.Tensor) -> torch.Tensor:
-        return relation_loss(F.normalize(x, dim=1), bank, SAMPLES, CANDIDATES, 0.3, normaliser=given)
+        return relation_loss(F.normalize(x, dim=1), bank, SAMPLES, drawn, 0.3, masked, normaliser=given)
 
     assert torch.autograd.gradcheck(loss, (unit(B, D, seed=1).requires_grad_(),))
 
@@ -303,6 +315,22 @@ def test_rows_that_all_but_coincide_stay_exact_in_float32(apart: float):
     assert gradient.isfinite().all()
     # Rows that differ by less than float32 resolves have other directions there, but the loss keeps its size.
     assert loss.item() == pytest.approx(exact.item(), rel=1e-3 if apart > 1e-5 else 0.5)
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("drawn", [CANDIDATES, FEW], ids=["each its own", "shared"])
+def test_float32_is_as_exact_for_rows_near_each_other_as_for_others(masked: bool, drawn: torch.Tensor):
+    """Most rows, and their samples, lie within 10⁻³ of each other, and some far away: of a teacher sure of most."""
+    near = unit(1, D, seed=3) + 1e-3 * unit(N, D, seed=2)
+    bank = F.normalize(torch.where((torch.arange(N) % 5 == 4)[:, None], unit(N, D, seed=4), near), dim=1)
+    features = F.normalize(bank[SAMPLES] + 1e-3 * unit(B, D, seed=1), dim=1)
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        leaf = features.float().to(dtype).requires_grad_()
+        loss = relation_loss(leaf, bank.float().to(dtype), SAMPLES, drawn, 0.05, masked)
+        found.append((loss.item(), torch.autograd.grad(loss, leaf)[0].double()))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-3)
+    assert (found[1][1] - found[0][1]).norm() < 1e-2 * found[0][1].norm()
 
 
 def test_gradients_of_the_cross_entropy_can_be_differentiated():
