@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -572,9 +573,16 @@ def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(here: Path
     assert "small/kd/seed-0: going on from" in resumed.stderr
     whole = pipeline(*arguments, "--output", "whole")
     assert whole.exit_code == 0, whole.stderr
+    assert losses(folder / "seed-0") == losses(Path("whole"))  # says in which epoch they part
     one, other = content(folder / "seed-0"), content(Path("whole"))
     assert one["student.safetensors"] == other["student.safetensors"]
     assert one.keys() == other.keys()
+
+
+def losses(folder: Path) -> list[tuple[str, ...]]:
+    """Of every epoch of a run what is not time."""
+    with (folder / "history.csv").open() as file:
+        return [(row["epoch"], row["learning_rate"], row["loss"]) for row in csv.DictReader(file)]
 
 
 def test_a_command_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from data_files import ListSource, image_bytes, noise, write_packed
+from experiment import one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -141,16 +142,21 @@ def test_it_survives_pickling_also_after_reading(stored):
     assert pickle.loads(pickle.dumps(data)).splits == ("train",)
 
 
+@pytest.fixture
+def one_torch_thread():
+    with one_thread():
+        yield
+
+
 def _digest_in_child(split, queue):
     queue.put(hwc(split.read(np.arange(50))).tobytes())
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking with threads is what is tested
-def test_it_survives_forking_with_the_file_open(stored):
+def test_it_survives_forking_with_the_file_open(stored, one_torch_thread):
     data, pixels = stored
     split = data.split("train")
     split.read(np.array([1]))
-    torch.set_num_threads(1)
     context = multiprocessing.get_context("fork")
     queue = context.Queue()
     children = [context.Process(target=_digest_in_child, args=(split, queue)) for _ in range(2)]
