@@ -1,23 +1,27 @@
 """What students were measured to know, kept in `docs/measured/`, and the tables that the documentation makes of it.
 
     python benchmarks/measured.py add EVALUATION ...   # evaluation.json of `pipeline evaluate`, or files made of it
+    python benchmarks/measured.py chosen RUNS          # of the students in the folder `runs.path`, their holdout
     python benchmarks/measured.py tables               # write the tables again
 
 `add` files students under the name of their experiment, in place of those of the same student, objectives and seed
 that are there; what was measured of speed is left out, for it is the machine's. A table stands in `docs/*.md` between
 `<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first; in `docs/methods.md` the last column is what
-was measured in the experiment `cifar100-methods`.
+was measured in the experiment `cifar100-methods`. `chosen` files what runs say of their holdout, in place of all that
+is there; its table stands after `<!-- chosen: EXPERIMENT -->`, with a row for every method, whose sets are named
+METHOD-CONSTANT.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
-from pipeline.evaluation.results import Evaluation, Row, StudentResult, read_evaluation, summarise
+from pipeline.evaluation.results import Evaluation, Row, RunMetrics, StudentResult, read_evaluation, summarise
 from pipeline.evaluation.tables import stat
 from pipeline.files import write_atomic
 
@@ -27,6 +31,8 @@ SETS = {"hard-label": "hard"}
 """The objective set that stands for a method; of the others, the one of its name."""
 COLUMNS = ("objectives", "seeds", "top-1 (%)", "agreement (%)", "KL (nats)", "ECE (%)")
 BLOCK = re.compile(r"(<!-- measured: (\S+)(?: (\S+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+HOLDOUT = ("student", "objectives", "seed", "top1")
+CHOSEN = re.compile(r"(<!-- chosen: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 METHOD = re.compile(r"^(\| `([\w-]+)` (?:\|[^|]*){5}\|)[^|]*\|$", re.MULTILINE)
 """A row of seven cells."""
 
@@ -45,6 +51,17 @@ def add(evaluations: Sequence[Path]) -> None:
         kept = DOCS / "measured" / f"{new.experiment}.json"
         write_atomic(kept, merged(read_evaluation(kept) if kept.exists() else None, new).to_text())
         print(f"{kept.name}: {len(new.students)} students of {path}")
+
+
+@main.command()
+@click.argument("runs", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def chosen(runs: Path) -> None:
+    """File the top-1 that the runs in RUNS had on their holdout at the end."""
+    found = [RunMetrics.read(path) for path in sorted(runs.glob("students/*/*/seed-*/metrics.json"))]
+    rows = [(run.student, run.objectives, str(run.seed), f"{run.holdout.top1}") for run in found if run.holdout]
+    text = "\n".join(",".join(row) for row in [HOLDOUT, *rows]) + "\n"
+    write_atomic(DOCS / "measured" / f"{runs.name}.csv", text)
+    print(f"{runs.name}.csv: {len(rows)} students")
 
 
 @main.command()
@@ -73,6 +90,7 @@ def merged(old: Evaluation | None, new: Evaluation) -> Evaluation:
 def with_tables(text: str, page: str) -> str:
     """The page with its tables as they are by what was measured."""
     text = BLOCK.sub(lambda found: found[1] + table(rows_of(found[2]), found[3]) + found[5], text)
+    text = CHOSEN.sub(lambda found: found[1] + table_of_constants(found[2]) + found[4], text)
     if page == "methods.md":
         known = {row.objectives: row for row in rows_of(METHODS)}
         text = METHOD.sub(lambda found: f"{found[1]} {top1(known.get(SETS.get(found[2], found[2])))} |", text)
@@ -92,6 +110,21 @@ def table(rows: Sequence[Row], student: str | None) -> str:
     for row in chosen:
         scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
         lines.append("| " + " | ".join([row.objectives, str(row.seeds), *scores]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def table_of_constants(experiment: str) -> str:
+    """Of every method its constants, ascending, with the top-1 on the holdout in percent; the best one bold."""
+    kept = DOCS / "measured" / f"{experiment}.csv"
+    found: dict[str, dict[float, float]] = {}
+    for row in csv.DictReader(kept.read_text().splitlines()) if kept.exists() else ():
+        method, _, constant = row["objectives"].rpartition("-")
+        found.setdefault(method, {})[float(constant)] = float(row["top1"])
+    lines = ["| method | constant: top-1 on the holdout (%) |", "| --- | --- |"]
+    for method, of in found.items():
+        cells = {constant: f"{constant:g}: {100 * share:.2f}" for constant, share in sorted(of.items())}
+        best = max(of, key=lambda constant: of[constant])
+        lines.append(f"| {method} | " + ", ".join(f"**{c}**" if k == best else c for k, c in cells.items()) + " |")
     return "\n".join(lines) + "\n"
 
 

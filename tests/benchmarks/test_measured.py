@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.evaluation.metrics import Metrics
-from pipeline.evaluation.results import Evaluation, StudentResult, TeacherResult, read_evaluation
+from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult, read_evaluation
 
 measured = pytest.importorskip("measured")
 
@@ -62,6 +62,30 @@ def test_the_last_column_of_methods_is_filled(tmp_path: Path, monkeypatch: pytes
     filled = "".join(f"{row} {top1} |\n" for row, top1 in zip(rows, ("25.00", "50.00", "-"), strict=True)) + other
     assert measured.with_tables(page, "methods.md") == filled
     assert measured.with_tables(page, "other.md") == page
+
+
+def test_constants_are_compared_by_the_holdout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "DOCS", tmp_path)
+    (tmp_path / "measured").mkdir()
+    for name, top1 in {"tas-0.3": 0.25, "tas-1": 0.3, "cat-kd-10": 0.5}.items():
+        folder = tmp_path / "runs/students/small" / name / "seed-0"
+        folder.mkdir(parents=True)
+        run = RunMetrics(
+            student="small",
+            objectives=name,
+            seed=0,
+            model="m",
+            parameters=1,
+            epochs=2,
+            train_seconds=3.0,
+            images_per_second=4.0,
+            holdout=Metrics(top1, 0.9, 1.0, 0.1, 0.5, 1.0, 100),
+            final_loss=0.5,
+        )
+        (folder / "metrics.json").write_text(run.to_text())
+    assert CliRunner().invoke(measured.main, ["chosen", str(tmp_path / "runs")]).exit_code == 0
+    page = measured.with_tables("<!-- chosen: runs -->\n<!-- end -->\n", "page.md")
+    assert page.splitlines()[3:-1] == ["| cat-kd | **10: 50.00** |", "| tas | 0.3: 25.00, **1: 30.00** |"]
 
 
 def student(objectives: str, seed: int, top1: float) -> StudentResult:
