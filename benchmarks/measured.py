@@ -3,13 +3,15 @@
     python benchmarks/measured.py add EVALUATION ...   # evaluation.json of `pipeline evaluate`, or files made of it
     python benchmarks/measured.py chosen RUNS          # of the students in the folder `runs.path`, their holdout
     python benchmarks/measured.py tables               # write the tables again
+    python benchmarks/measured.py order [SOURCE ...]   # how the order of methods agrees with the published one
 
 `add` files students under the name of their experiment, in place of those of the same student, objectives and seed
 that are there; what was measured of speed is left out, for it is the machine's. A table stands in `docs/*.md` between
 `<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first; in `docs/methods.md` the last column is what
 was measured in the experiment `cifar100-methods`. `chosen` files what runs say of their holdout, in place of all that
 is there; its table stands after `<!-- chosen: EXPERIMENT -->`, with a row for every method, whose sets are named
-METHOD-CONSTANT.
+METHOD-CONSTANT. `order` compares the last two columns of `docs/methods.md` by ranks (Spearman's rho): of all published
+figures that are of one pair and one length of training, or only of those from some sources, by their letters.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+import numpy as np
 
 from pipeline.evaluation.results import Evaluation, Row, RunMetrics, StudentResult, read_evaluation, summarise
 from pipeline.evaluation.tables import stat
@@ -35,6 +38,8 @@ HOLDOUT = ("student", "objectives", "seed", "top1")
 CHOSEN = re.compile(r"(<!-- chosen: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 METHOD = re.compile(r"^(\| `([\w-]+)` (?:\|[^|]*){5}\|)[^|]*\|$", re.MULTILINE)
 """A row of seven cells."""
+BOTH = re.compile(r"^\| `([\w-]+)` (?:\|[^|]*){4}\| (\d+\.\d+) (\w) \| (\d+\.\d+)[^|]*\|$", re.MULTILINE)
+"""A row with a published figure, without conditions, its source and a measured one."""
 
 
 @click.group()
@@ -69,6 +74,25 @@ def tables() -> None:
     """Write the tables of every page again."""
     for page in sorted(DOCS.glob("*.md")):
         page.write_text(with_tables(page.read_text(), page.name))
+
+
+@main.command()
+@click.argument("sources", nargs=-1)
+def order(sources: Sequence[str]) -> None:
+    """Compare the order of methods with the published one."""
+    rows = [row for row in BOTH.findall((DOCS / "methods.md").read_text()) if not sources or row[2] in sources]
+    published, here = ([float(row[at]) for row in rows] for at in (1, 3))
+    ours = ranks(here)
+    for place, rank, (name, figure, source, top1) in sorted(zip(ranks(published), ours, rows, strict=True)):
+        print(f"{place:5.1f} {rank:5.1f}  {name:<12} {figure} {source}  {top1}")
+    print(f"Spearman's rho of {len(rows)} methods: {np.corrcoef(ranks(published), ours)[0, 1]:.2f}")
+
+
+def ranks(values: Sequence[float]) -> list[float]:
+    """Of every value its place, the largest first; equal ones share the mean of theirs."""
+    return [
+        (sum(other > value for other in values) + sum(other >= value for other in values) + 1) / 2 for value in values
+    ]
 
 
 def merged(old: Evaluation | None, new: Evaluation) -> Evaluation:

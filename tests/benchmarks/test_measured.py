@@ -88,6 +88,27 @@ def test_constants_are_compared_by_the_holdout(tmp_path: Path, monkeypatch: pyte
     assert page.splitlines()[3:-1] == ["| cat-kd | **10: 50.00** |", "| tas | 0.3: 25.00, **1: 30.00** |"]
 
 
+def test_the_order_of_methods_is_compared_by_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "DOCS", tmp_path)
+    cells = {
+        "kd": "70.66 a | 20.0",
+        "dkd": "71.97 b | 30.0 ± 1.0",
+        "at": "70.55 a | 25.0",
+        "mlld": "72.19 c, 480 epochs | 1",
+    }
+    rows = [f"| `{name}` | a | b | c | d | {rest} |\n" for name, rest in {**cells, "ab": "- | 9.0"}.items()]
+    (tmp_path / "methods.md").write_text("".join(rows))
+    said = CliRunner().invoke(measured.main, ["order"]).output.splitlines()
+    assert [line.split()[:3] for line in said[:-1]] == [
+        ["1.0", "1.0", "dkd"],
+        ["2.0", "3.0", "kd"],
+        ["3.0", "2.0", "at"],
+    ]
+    assert said[-1] == "Spearman's rho of 3 methods: 0.50"  # 1 - 6 (0 + 1 + 1) / (3 · 8)
+    assert measured.ranks([5.0, 7.0, 5.0]) == [2.5, 1.0, 2.5]
+    assert CliRunner().invoke(measured.main, ["order", "a"]).output.endswith("of 2 methods: -1.00\n")
+
+
 def student(objectives: str, seed: int, top1: float) -> StudentResult:
     metrics = Metrics(top1, 0.9, 1.0, 0.1, 0.5, 1.0, 100)
     return StudentResult(
