@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 OFFSET = 1e-6
 """Added to every difference, as the reference does: its directions are never 0/0."""
@@ -21,20 +23,26 @@ CHUNK = {"cpu": 2**17}
 ELSEWHERE = 2**23
 """The same where the cost of launching a kernel counts for more."""
 
-UNSEEN = -1e30
-"""In place of an inner product: a score as low as there is one."""
+SHORTEST = 1e-6
+"""Of distances, where they divide."""
+
+UNSEEN = 1e30
+"""In place of a distance's square: the score is as low as there is one."""
 
 LOWEST = -60.0
-"""Of scores: exp(-60) is nothing beside what it is added to, and exp(-100) takes thirty times as long."""
+"""Of negatives' scores: exp(-60) is nothing beside what it is added to, and exp(-100) takes thirty times as long."""
+
+HIGHEST = 80.0
+"""Of negatives' scores, beyond the noise: float32 ends at exp(88)."""
 
 
 class Relations:
     """The noise-contrastive loss of all pairs of sample and anchor, over 1 + m candidates, and its gradient.
 
-    <f - a, c - a> = <f, c> - <a, c> - <f, a> + <a, a>: small products of matrices and a sum of B · A · m numbers, where
-    the differences themselves are D times as many. The gradient is taken along with the value, so that scores are not
-    kept. All vectors are taken from a point among the anchors, which leaves rounding little to do, and lengths are
-    those of differences: what is near is told apart as well as float32 tells it.
+    <f - a, c - a> = (|f - a|² + |c - a|² - |f - c|²) / 2: B · A · m sums from small tables of distances, where
+    differences are D times as many. Distances are those of differences and not of inner products, of which rounding
+    would leave nothing where rows all but coincide, as a sure teacher's gradients do. The gradient is taken along
+    with the value, so that scores are not kept.
 
     Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose positive is one
     of them. Without it their direction is that of the offset.
@@ -64,9 +72,13 @@ class Relations:
     def normaliser(self, population: int) -> Tensor:
         """N times the mean of exp(score), over all that is not left out."""
         with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
-            sums = [scores.exp_().sum(2) for _, scores, _ in self._chunks()]
-            total = torch.cat(sums, dim=1) - self.missing - self.hidden + self.positive.exp()
-            count = 1 + self.negatives - self.missing
+            sums = []
+            for chunk, scores, _ in self._chunks(1 / self.temperature):
+                left_out = self._select(self.same, chunk)
+                if not self.mask:
+                    left_out = left_out & ~self._anchors_seen(chunk)
+                sums.append(scores.exp_().masked_fill_(left_out, 0.0).sum(2))
+            total, count = torch.cat(sums, dim=1) + self.positive.exp(), 1 + self.negatives - self.missing
             return population * total[self.kept].sum() / count[self.kept].sum()
 
     def loss(self, normaliser: Tensor, population: int) -> Tensor:
@@ -82,21 +94,23 @@ class Relations:
         """What is the same for all scores of a row, a column or a place: at most [B, U], [A, U] and [B, A]."""
         used, place = torch.unique(negatives, return_inverse=True)
         ends = bank[anchors]
-        origin = ends.median(dim=0).values
+        origin = ends.median(dim=0).values  # amid the anchors: sums of what lies on both sides of it round less
         self.x, self.rows, self.own = features - origin, bank[used] - origin, bank[samples] - origin
         self.ends = ends - origin - OFFSET
-        self.near = _inverse_distances(self.x, self.ends)
         self.same = used == anchors[:, None]
-        self.far = (_inverse_distances(self.ends, self.rows) / self.temperature).masked_fill_(self.same, 0.0)
-        self.own_far = (_inverse_distances(self.own, self.ends) / self.temperature).masked_fill_(self.itself, 0.0)
+        to_anchors, of_own = _distances(self.x, self.ends), _distances(self.own, self.ends)
+        of_rows = _distances(self.ends, self.rows)
+        self.near = 1 / to_anchors.clamp(min=SHORTEST)
+        self.far = (1 / (of_rows.clamp(min=SHORTEST) * self.temperature)).masked_fill_(self.same, 0.0)
+        self.own_far = (1 / (of_own.clamp(min=SHORTEST) * self.temperature)).masked_fill_(self.itself, 0.0)
 
-        self.across, self.along = self.ends @ self.rows.T, self.x @ self.rows.T
-        self.rest = self.ends.square().sum(1) - self.x @ self.ends.T
+        self.rest, self.across, own = (each.square() / 2 for each in (to_anchors, of_rows, of_own))
+        self.along = _distances(self.x, self.rows).square_().div_(2)
         # <norm(x), (1, ..., 1) / √D> / τ, where a candidate is the anchor.
         self.unit = self.near / (features.shape[1] ** 0.5 * self.temperature)
         self.constant = self.unit * (self.x.sum(1, keepdim=True) - self.ends.sum(1))
-        positive = (self.x * self.own).sum(1, keepdim=True) - self.own @ self.ends.T + self.rest
-        self.positive = self._bounded(positive.mul_(self.near).mul_(self.own_far))
+        positive = own + self.rest - (self.x - self.own).square().sum(1, keepdim=True) / 2
+        self.positive = (positive * self.near * self.own_far).clamp_(-1 / self.temperature, 1 / self.temperature)
         if not self.mask:
             self.positive = torch.where(self.itself, self.constant, self.positive)
 
@@ -115,10 +129,11 @@ class Relations:
     def _value_and_gradient(self, normaliser: Tensor, noise: float) -> tuple[Tensor, Tensor]:
         """The mean over pairs of Σ_k log(q_k + n + ε) - log q_0 - m log n, and what it is per feature, [B, D]."""
         level = (noise + EPSILON) * normaliser
+        most = min(1 / self.temperature, float(level.log()) + HIGHEST)
         near = self.near * self.kept
         logs, turns, pulls, towards = [], [], [], torch.zeros_like(self.along)
         upwards = torch.zeros_like(near)
-        for chunk, scores, far in self._chunks():
+        for chunk, scores, far in self._chunks(most):
             share = scores.exp().div_(level)
             sums = share + 1
             share.div_(sums)
@@ -129,12 +144,11 @@ class Relations:
             share.mul_(far).mul_(near[:, chunk, None])
             pulls.append(share.sum(2))
             towards += share.sum(1)
-        ratio, epsilon = self.positive.exp().div_(level), math.log1p(EPSILON / noise)
-        losses = torch.cat(logs, dim=1) - (self.missing + self.hidden) * (1 / level).log1p() + ratio.log1p()
-        losses += (self.negatives - self.missing) * epsilon + level.log() - self.positive
+        below = level.log() - self.positive
+        losses = torch.cat(logs, dim=1) - (self.missing + self.hidden) * (1 / level).log1p()
+        losses += (self.negatives - self.missing) * math.log1p(EPSILON / noise) + F.softplus(below)
 
-        # Of q_0's share, less the one from - log q_0.
-        drive = torch.where(self.kept, -1 / (ratio + 1), 0)
+        drive = -below.sigmoid() * self.kept
         turn = (torch.cat(turns, dim=1) * self.kept + drive * self.positive) * self.near.square()
         attract = drive * self.near * self.own_far
         back = torch.cat(pulls, dim=1) + attract - turn
@@ -144,21 +158,24 @@ class Relations:
             gradient += ((upwards + drive * self.itself) * self.unit).sum(1, keepdim=True)
         return losses[self.kept].sum() / self.pairs, gradient / self.pairs
 
-    def _chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Anchors, the scores <r, r>/τ of all samples with them and their negatives, [B, a, k], and 1 / (τ |c - a|)."""
+    def _chunks(self, most: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Anchors, the scores <r, r>/τ of all samples with them and their negatives, [B, a, k], and 1 / (τ |c - a|).
+
+        Rounding does not lead beyond `most`, what a cosine can be.
+        """
         size = max(1, CHUNK.get(self.x.device.type, ELSEWHERE) // self.along.numel())
         for start in range(0, len(self.ends), size):
             chunk = slice(start, start + size)
             far = self._select(self.far, chunk)
-            scores = self.along[:, None] - self._select(self.across, chunk)
+            scores = self._select(self.across, chunk) - self.along[:, None]
             scores.add_(self.rest[:, chunk, None]).mul_(far).mul_(self.near[:, chunk, None])
             if not self.mask:
                 scores = torch.where(self._anchors_seen(chunk), self.constant[:, chunk, None], scores)
-            yield chunk, self._bounded(scores), far
+            yield chunk, scores.clamp_(LOWEST, most), far
 
     def _anchors_seen(self, chunk: slice) -> Tensor:
         """Where a sample's negative is the anchor, [B, a, k]."""
-        return self._select(self.same, chunk) & (self.along > UNSEEN)[:, None]
+        return self._select(self.same, chunk) & (self.along < UNSEEN)[:, None]
 
     def _select(self, table: Tensor, chunk: slice) -> Tensor:
         """Of a table [A, U] the columns that each sample looks at: [B or 1, a, k]."""
@@ -170,18 +187,10 @@ class Relations:
             return values
         return values.new_zeros(len(values), len(self.rows)).scatter_add_(1, self.place, values)
 
-    def _bounded(self, scores: Tensor) -> Tensor:
-        """Rounding does not lead beyond what a cosine can be."""
-        return scores.clamp_(LOWEST, 1 / self.temperature)
 
-
-def _inverse_distances(ones: Tensor, others: Tensor) -> Tensor:
-    """1 / |x - y| of all pairs, [X, Y].
-
-    From differences, not from inner products: where the teacher is sure, gradients vanish and their embeddings all but
-    coincide. Rounding would then leave less than nothing of a distance, and the score would have no bound.
-    """
-    return 1 / torch.cdist(ones, others, compute_mode="donot_use_mm_for_euclid_dist").clamp_(min=1e-6)
+def _distances(ones: Tensor, others: Tensor) -> Tensor:
+    """|x - y| of all pairs, [X, Y]."""
+    return torch.cdist(ones, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 class _Known(torch.autograd.Function):
@@ -193,6 +202,7 @@ class _Known(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (gradient,) = ctx.saved_tensors
         return gradients[0] * gradient, None, None
