@@ -2,7 +2,7 @@
 # make test   the tests
 # make cifar100  CIFAR-100 with the literature's ResNets: hours on a GPU, days without
 # make cifar100-methods  every method beside every other, 12 epochs of 10,000 images each: hours on two cores
-# make cifar100-constants  three weights for every method whose authors say none, on images held out
+# make cifar100-constants  weights of methods whose authors say none, on images held out
 # make cifar100-pairs    the one that needs two views of a sample in a step, MLLD
 # make cifar100-vit      a ViT student of a ResNet teacher
 # make cifar100-240      the literature's 240 epochs, for a GPU
