@@ -14,7 +14,9 @@ For every pair of blocks k (from the deepest backwards) and every scale r:
 
 φ, ψ are learned linear maps of channels followed by batch normalisation over samples and cells (without
 learned scale): a linear map commutes with every filter, so all scales come from one projection of the cached grid.
-With `mean` and `dct` that is exact; a coarser scale of `gaussian` is that of the grid, not of the map.
+With `mean` and `dct` that is exact; a coarser scale of `gaussian` is that of the grid, not of the map. With
+`project_teacher: false` ψ is the normalisation alone, and φ a map to the teacher's channels: the student meets all that
+the teacher says, and not what a compact space keeps of it.
 N(b) holds b and every row of another sample: two views of one sample are not each other's negatives.
 """
 
@@ -38,7 +40,8 @@ from pipeline.signals import Signals, SignalShapes, lowpass, unit
 class Options(Section):
     """width: channels of the compact space. scales: grids, each at most the cached grid. temperature: τ > 0.
 
-    blocks: the teacher's blocks, default all that are cached. symmetric: contrast in both directions.
+    blocks: the teacher's blocks, default all that are cached. symmetric: contrast in both directions. project_teacher:
+    whether ψ is learned; without, `width` is the teacher's.
     """
 
     width: int = Field(128, gt=0)
@@ -46,6 +49,7 @@ class Options(Section):
     temperature: float = Field(0.1, gt=0)
     blocks: tuple[str, ...] | None = None
     symmetric: bool = True
+    project_teacher: bool = True
 
 
 def contrast(
@@ -63,11 +67,11 @@ def contrast(
 
 
 class Projector(nn.Module):
-    """A linear map of channels and a batch normalisation: [B, C, g, g] to [B, width, g, g]."""
+    """A linear map of channels, if `learned`, and a batch normalisation: [B, C, g, g] to [B, width, g, g]."""
 
-    def __init__(self, channels: int, width: int) -> None:
+    def __init__(self, channels: int, width: int, learned: bool = True) -> None:
         super().__init__()
-        self.linear = nn.Linear(channels, width, bias=False)
+        self.linear = nn.Linear(channels, width, bias=False) if learned else nn.Identity()
         self.norm = CellNorm(width, affine=False)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -85,8 +89,13 @@ class LFCC(Objective):
         super().__init__()
         self.pairs, self.low_pass = pairs, low_pass
         self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
-        self.student_projectors = nn.ModuleList(Projector(p.student_shape[0], options.width) for p in pairs)
-        self.teacher_projectors = nn.ModuleList(Projector(p.teacher_shape[0], options.width) for p in pairs)
+        learned = options.project_teacher
+        channels = [(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs]
+        widths = [options.width if learned else theirs for _, theirs in channels]
+        self.student_projectors = nn.ModuleList(Projector(c[0], w) for c, w in zip(channels, widths, strict=True))
+        self.teacher_projectors = nn.ModuleList(
+            Projector(c[1], w, learned) for c, w in zip(channels, widths, strict=True)
+        )
         self.needs = needs_of(pairs)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:

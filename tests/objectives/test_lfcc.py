@@ -74,10 +74,12 @@ def gaussian_means(x: np.ndarray, grid: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("name", "low"), [("mean", cell_means), ("dct", low_frequencies), ("gaussian", gaussian_means)]
 )
-def test_equals_the_equation_in_float64(name: str, low: Callable[[np.ndarray, int], np.ndarray]):
+@pytest.mark.parametrize("learned", [True, False])
+def test_equals_the_equation_in_float64(name: str, low: Callable[[np.ndarray, int], np.ndarray], learned: bool):
     size, tau = 5, 0.3
     cached = replace(TEACHER, filter=name)
-    objective = build_objective("lfcc", {"width": 7, "temperature": tau}, STUDENT, cached, CONTEXT).double()
+    options = {"width": 7, "temperature": tau, "project_teacher": learned}
+    objective = build_objective("lfcc", options, STUDENT, cached, CONTEXT).double()
     student, teacher = maps(STUDENT, size, 1), maps(TEACHER, size, 2)
     got = objective(student, teacher, batch(size), 0.0)["contrast"]
 
@@ -88,10 +90,10 @@ def test_equals_the_equation_in_float64(name: str, low: Callable[[np.ndarray, in
 
     values = []
     for index, (own, theirs) in enumerate([("block2", "block2"), ("block3", "block3")]):
-        weights = [
-            projectors[index].linear.weight.detach().numpy()
-            for projectors in (objective.student_projectors, objective.teacher_projectors)
-        ]
+        weights = [each.detach().numpy() for each in objective.student_projectors[index].parameters()]
+        fixed = np.eye(teacher.features[theirs].shape[1])
+        weights += [each.detach().numpy() for each in objective.teacher_projectors[index].parameters()] or [fixed]
+        assert [len(weight) for weight in weights] == [7, 7] if learned else [len(fixed)] * 2
         s = project(low(student.features[own].numpy(), 4), weights[0])
         t = project(teacher.features[theirs].numpy(), weights[1])
         for grid in (1, 2, 4):
