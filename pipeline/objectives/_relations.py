@@ -40,8 +40,8 @@ class Relations:
     """The noise-contrastive loss of all pairs of sample and anchor, over 1 + m candidates, and its gradient.
 
     <f - a, c - a> = (|f - a|² + |c - a|² - |f - c|²) / 2: B · A · m sums from small tables of distances, where
-    differences are D times as many. Distances are those of differences and not of inner products, of which rounding
-    would leave nothing where rows all but coincide, as a sure teacher's gradients do. The gradient is taken along
+    differences are D times as many. Distances are as exact as those of differences: inner products in float32 would
+    leave nothing of them where rows all but coincide, as a sure teacher's gradients do. The gradient is taken along
     with the value, so that scores are not kept.
 
     Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose positive is one
@@ -189,8 +189,12 @@ class Relations:
 
 
 def _distances(ones: Tensor, others: Tensor) -> Tensor:
-    """|x - y| of all pairs, [X, Y]."""
-    return torch.cdist(ones, others, compute_mode="donot_use_mm_for_euclid_dist")
+    """|x - y| of all pairs, [X, Y]. For float32 from inner products in float64: as exact as differences, and faster."""
+    if ones.dtype == torch.float64:
+        return torch.cdist(ones, others, compute_mode="donot_use_mm_for_euclid_dist")
+    x, y = ones.double(), others.double()
+    squares = (x.square().sum(1, keepdim=True) + y.square().sum(1)).addmm_(x, y.T, alpha=-2)
+    return squares.clamp_(min=0).sqrt_().to(ones.dtype)
 
 
 class _Known(torch.autograd.Function):
