@@ -3,15 +3,15 @@
     python benchmarks/measured.py add EVALUATION ...   # evaluation.json of `pipeline evaluate`, or files made of it
     python benchmarks/measured.py chosen RUNS          # of the students in the folder `runs.path`, their holdout
     python benchmarks/measured.py tables               # write the tables again
-    python benchmarks/measured.py order [SOURCE ...]   # how the order of methods agrees with the published one
+    python benchmarks/measured.py order                # how the order of methods agrees with the published one
 
 `add` files students under the name of their experiment, in place of those of the same student, objectives and seed
 that are there; what was measured of speed is left out, for it is the machine's. A table stands in `docs/*.md` between
 `<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first; in `docs/methods.md` the last column is what
 was measured in the experiment `cifar100-methods`. `chosen` files what runs say of their holdout, in place of all that
 is there; its table stands after `<!-- chosen: EXPERIMENT -->`, with a row for every method, whose sets are named
-METHOD-CONSTANT. `order` compares the last two columns of `docs/methods.md` by ranks (Spearman's rho): of all published
-figures that are of one pair and one length of training, or only of those from some sources, by their letters.
+METHOD-CONSTANT. `order` compares the last two columns of `docs/methods.md` by ranks (Spearman's rho): all published
+figures that are of one pair and one length of training, those of each section, and those of each source.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import csv
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 import numpy as np
@@ -38,8 +39,10 @@ HOLDOUT = ("student", "objectives", "seed", "top1")
 CHOSEN = re.compile(r"(<!-- chosen: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 METHOD = re.compile(r"^(\| `([\w-]+)` (?:\|[^|]*){5}\|)[^|]*\|$", re.MULTILINE)
 """A row of seven cells."""
-BOTH = re.compile(r"^\| `([\w-]+)` (?:\|[^|]*){4}\| (\d+\.\d+) (\w) \| (\d+\.\d+)[^|]*\|$", re.MULTILINE)
+BOTH = re.compile(r"^\| `([\w-]+)` (?:\|[^|]*){4}\| (\d+\.\d+) (\w) \| (\d+\.\d+)[^|]*\|$")
 """A row with a published figure, without conditions, its source and a measured one."""
+FEW = 5
+"""Methods of which an order says nothing."""
 
 
 @click.group()
@@ -77,15 +80,42 @@ def tables() -> None:
 
 
 @main.command()
-@click.argument("sources", nargs=-1)
-def order(sources: Sequence[str]) -> None:
+def order() -> None:
     """Compare the order of methods with the published one."""
-    rows = [row for row in BOTH.findall((DOCS / "methods.md").read_text()) if not sources or row[2] in sources]
-    published, here = ([float(row[at]) for row in rows] for at in (1, 3))
-    ours = ranks(here)
-    for place, rank, (name, figure, source, top1) in sorted(zip(ranks(published), ours, rows, strict=True)):
-        print(f"{place:5.1f} {rank:5.1f}  {name:<12} {figure} {source}  {top1}")
-    print(f"Spearman's rho of {len(rows)} methods: {np.corrcoef(ranks(published), ours)[0, 1]:.2f}")
+    rows = compared((DOCS / "methods.md").read_text())
+    places = zip(ranks([row.published for row in rows]), ranks([row.measured for row in rows]), rows, strict=True)
+    for published, measured, row in sorted(places):
+        print(
+            f"{published:5.1f} {measured:5.1f}  {row.method:<12} {row.published:.2f} {row.source}  {row.measured:.2f}"
+        )
+    groups = {"all": rows}
+    for row in rows:
+        groups.setdefault(row.section, []).append(row)
+        groups.setdefault(f"source {row.source}", []).append(row)
+    for name, group in groups.items():
+        if name == "all" or len(group) >= FEW:
+            agree = np.corrcoef(ranks([row.published for row in group]), ranks([row.measured for row in group]))[0, 1]
+            print(f"{name}: Spearman's rho of {len(group)} methods {agree:.2f}")
+
+
+class Compared(NamedTuple):
+    """A method's published and measured top-1, in percent."""
+
+    method: str
+    published: float
+    source: str
+    measured: float
+    section: str
+
+
+def compared(text: str) -> list[Compared]:
+    """The rows of `docs/methods.md` that have both."""
+    rows, section = [], ""
+    for line in text.splitlines():
+        section = line.removeprefix("## ") if line.startswith("## ") else section
+        if found := BOTH.match(line):
+            rows.append(Compared(found[1], float(found[2]), found[3], float(found[4]), section))
+    return rows
 
 
 def ranks(values: Sequence[float]) -> list[float]:

@@ -90,23 +90,26 @@ def test_constants_are_compared_by_the_holdout(tmp_path: Path, monkeypatch: pyte
 
 def test_the_order_of_methods_is_compared_by_ranks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "DOCS", tmp_path)
-    cells = {
-        "kd": "70.66 a | 20.0",
-        "dkd": "71.97 b | 30.0 ± 1.0",
-        "at": "70.55 a | 25.0",
-        "mlld": "72.19 c, 480 epochs | 1",
-    }
-    rows = [f"| `{name}` | a | b | c | d | {rest} |\n" for name, rest in {**cells, "ab": "- | 9.0"}.items()]
-    (tmp_path / "methods.md").write_text("".join(rows))
+
+    def row(name: str, published: str, here: str) -> str:
+        return f"| `{name}` | a | b | c | d | {published} | {here} |\n"
+
+    logits = [row("kd", "70.66 a", "20.0"), row("dkd", "71.97 b", "30.0 ± 1.0"), row("at", "70.55 a", "25.0")]
+    logits += [row("mlld", "72.19 c, 480 epochs", "1"), row("ab", "-", "9.0")]
+    (tmp_path / "methods.md").write_text("".join(["## Logits\n", *logits]))
     said = CliRunner().invoke(measured.main, ["order"]).output.splitlines()
-    assert [line.split()[:3] for line in said[:-1]] == [
+    assert [line.split()[:3] for line in said[:3]] == [
         ["1.0", "1.0", "dkd"],
         ["2.0", "3.0", "kd"],
         ["3.0", "2.0", "at"],
     ]
-    assert said[-1] == "Spearman's rho of 3 methods: 0.50"  # 1 - 6 (0 + 1 + 1) / (3 · 8)
+    assert said[3:] == ["all: Spearman's rho of 3 methods 0.50"]  # 1 - 6 (0 + 1 + 1) / (3 · 8)
+    maps = [row(name, f"6{k}.0 a", f"{k * k}.0") for k, name in enumerate(("ft", "sp", "nst", "vid", "ofd"))]
+    (tmp_path / "methods.md").write_text("".join(["## Logits\n", *logits, "## Maps\n", *maps]))
+    said = CliRunner().invoke(measured.main, ["order"]).output.splitlines()
+    assert [line.split(":")[0] for line in said[8:]] == ["all", "source a", "Maps"]
+    assert said[10] == "Maps: Spearman's rho of 5 methods 1.00"
     assert measured.ranks([5.0, 7.0, 5.0]) == [2.5, 1.0, 2.5]
-    assert CliRunner().invoke(measured.main, ["order", "a"]).output.endswith("of 2 methods: -1.00\n")
 
 
 def student(objectives: str, seed: int, top1: float) -> StudentResult:
