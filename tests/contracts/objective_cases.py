@@ -15,6 +15,12 @@ NAMES = plugins.names("pipeline.objectives")
 CLASSES, WIDTH = 5, {"student": 12, "teacher": 16}
 SIZE = {"student": (8, 8), "teacher": (4, 4)}
 SAMPLES = 96
+OF_EXTRAS = [name for name in NAMES if "signal" in plugins.load("pipeline.objectives", name, "").Options.model_fields]
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in NAMES),
+    *((name, {"signal": "extra"}) for name in OF_EXTRAS),
+]
+"""Every method with its defaults, and those that can read an extra signal also with that."""
 EXTRAS = {
     "attention-map/block1": ("block1",),
     "attention-map/block2": ("block2",),
@@ -93,7 +99,7 @@ def as_leaves(given: Signals) -> tuple[Signals, dict[str, torch.Tensor]]:
     head = replace(given.head, weight=leaf(given.head.weight), bias=leaf(given.head.bias))
     features = {tap: leaf(maps) for tap, maps in given.features.items()}
     extras = {name: leaf(x) for name, x in given.extras.items()}
-    made = Signals(leaf(given.logits), leaf(given.embedding), features, head, extras)
+    made = Signals(leaf(given.logits), leaf(given.embedding), features, head, extras, given.local)
     assert made.embedding is not None
     vectors = {"logits": made.logits, "embedding": made.embedding, "weight": head.weight, "bias": head.bias}
     return made, {**vectors, **features, **extras}

@@ -11,6 +11,7 @@ from contracts.objective_cases import CONTEXT, NAMES, as_leaves, batch, shapes, 
 
 from pipeline.objectives import Objective, build_objective
 from pipeline.objectives._maps import Connector
+from pipeline.objectives.cc import CC
 from pipeline.signals import Signals
 
 ELSEWHERE = {
@@ -22,10 +23,10 @@ ELSEWHERE = {
 }
 """Methods that learn nothing of their own, and are not least at the teacher."""
 
-TRANSPARENT = ("ctkd", "fitnet", "fsp", "ickd", "ofd")
+TRANSPARENT = ("cc", "ctkd", "fitnet", "fsp", "ickd", "ofd", "srrl")
 """Methods that learn something of their own between both networks, where it can be made to change nothing.
 
-Of all others that do, an equal student is not the least: what they learn would have to undo itself.
+Of the others that do it cannot be, or a student equal to the teacher is not the least: their own tests say what is.
 """
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -40,6 +41,8 @@ def build(name: str) -> Objective:
     torch.manual_seed(0)
     both = shapes("teacher")
     objective = build_objective(name, OPTIONS.get(name, {}), both, both, CONTEXT).double()
+    if isinstance(objective, CC):
+        objective.teacher.load_state_dict(objective.student.state_dict())
     for module in objective.modules():
         if isinstance(module, Connector):
             module.eval()  # the running mean is 0, the running variance 1

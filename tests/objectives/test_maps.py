@@ -1,9 +1,8 @@
-"""What the methods on maps share: one grid for both networks, students of any kind, extra signals."""
+"""What the methods on maps share: one grid for both networks, extra signals."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -13,32 +12,14 @@ from objectives.maps import CONTEXT, network, rows
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
-from pipeline.models import build_network
 from pipeline.objectives import build_objective
 from pipeline.objectives._maps import CellNorm, common_grid, on_one_grid, pair_maps
 from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
-from stages.learning import shapes_of
 
 PACKAGE = "pipeline.objectives"
 OF_EXTRAS = [
     name for name in plugins.names(PACKAGE) if "signal" in plugins.load(PACKAGE, name, "").Options.model_fields
 ]
-LABELED = replace(CONTEXT, labels=torch.arange(5) % 3, views_per_step=2)
-
-
-def reads_maps_alone(name: str) -> bool:
-    """Whether a method compares maps of both networks, and asks for nothing else."""
-    shapes = SignalShapes(3, 8, {f"block{i}": (8, 4, 4) for i in (1, 2, 3)}, linear=True)
-    needs = build_objective(name, {}, shapes, shapes, LABELED).needs
-    return all(signal.startswith("features/") for signal in needs.teacher | needs.student) and bool(needs.teacher)
-
-
-ON_MAPS = [name for name in plugins.names(PACKAGE) if reads_maps_alone(name)]
-STUDENTS: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "cnn": ("cifar_resnet8", 32, {"widths": [8, 12, 20]}),
-    "vit": ("vit_tiny_patch16_224", 24, {"img_size": 24, "patch_size": 2, "embed_dim": 24, "depth": 4, "num_heads": 3}),
-    "mixer": ("mixer_s32_224", 256, {"img_size": 256}),
-}
 EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
 
 
@@ -48,56 +29,6 @@ def what_a_cache_holds(teacher: Signals) -> Signals:
     extras = {name: extract(name, *(teacher.features[tap] for tap in taps_read(name, taps))) for name in EXTRAS}
     low = {tap: lowpass(maps, 4) for tap, maps in teacher.features.items()}
     return replace(teacher, features=low, extras=extras)
-
-
-@pytest.fixture(scope="module")
-def teacher() -> Signals:
-    with torch.no_grad():
-        said = build_network("cifar_resnet8", 3, input_size=32, seed=1).eval()(pixels())
-    return what_a_cache_holds(said)
-
-
-@pytest.fixture(scope="module", params=list(STUDENTS))
-def student(request: pytest.FixtureRequest) -> tuple[SignalShapes, Signals]:
-    """What a network says in bfloat16, as students are trained, and the shapes that objectives are built from."""
-    model, size, options = STUDENTS[request.param]
-    network = build_network(model, 3, input_size=size, options=options, seed=2)
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        return shapes_of(network), network(pixels())
-
-
-def pixels() -> torch.Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8, generator=generator)
-
-
-@pytest.mark.parametrize(
-    ("name", "options"), [(n, {}) for n in ON_MAPS] + [(n, {"signal": "extra"}) for n in OF_EXTRAS]
-)
-def test_students_of_any_kind_learn(
-    name: str, options: dict[str, Any], student: tuple[SignalShapes, Signals], teacher: Signals
-):
-    """Other widths, other grids (12 x 12 of the ViT, 8 x 8 of the mixer at every depth), tokens."""
-    shapes, said = student
-    objective = build_objective(name, options, shapes, teacher.shapes(), CONTEXT)
-    leaves = {block: maps.clone().requires_grad_() for block, maps in said.features.items()}
-    with torch.autocast("cpu", torch.bfloat16):
-        terms = objective(replace(said, features=leaves), teacher, rows(), 0.5)
-    total = torch.stack(list(terms.values())).sum()
-    assert total.dtype == torch.float32
-    total.backward()
-    read = {signal.removeprefix("features/") for signal in objective.needs.student}
-    assert read == {block for block, leaf in leaves.items() if leaf.grad is not None}
-    for block in read:
-        gradient = leaves[block].grad
-        assert gradient is not None
-        assert gradient.isfinite().all()
-        assert gradient.any()
-
-
-def test_there_are_methods_on_maps_and_of_extra_signals():
-    assert {"ab", "at", "fitnet", "fsp", "ft", "ickd", "lfcc", "nst", "ofd", "sp", "uhkd", "vid"} <= set(ON_MAPS)
-    assert OF_EXTRAS == ["at", "fsp", "ickd"]
 
 
 @pytest.mark.parametrize("name", OF_EXTRAS)

@@ -49,6 +49,30 @@ def test_equals_the_equation_in_float64_over_full_maps(scales: tuple[int, ...]):
     assert objective(student, cached, batch(), 0.0)["kd"].item() == pytest.approx(expected, rel=1e-10)
 
 
+@pytest.mark.parametrize("base", ["dkd", "nkd"])
+def test_every_cell_has_the_loss_of_the_base_in_float64(base: str):
+    """Written out cell by cell, with the target taken out of the others, as the authors' mask for NKD does not."""
+    student, teacher, temperature, complementary = network(1, 3, 8), network(2, 7, 8, grid=4), 3.0, 2.5
+    z, t = (np.concatenate([cells(s, r) for r in (1, 2)], axis=1) for s in (student, teacher))
+    whole, values = teacher.logits.numpy(), []
+    for b, y in enumerate(LABELS.tolist()):
+        for own, theirs in zip(z[b], t[b], strict=True):
+            weight = 1.0 if (theirs.argmax() == y) == (whole[b].argmax() == y) else complementary
+            p, q = (softmax(np.delete(x, y) / temperature) for x in (theirs, own))
+            if base == "nkd":
+                entropy = -(temperature**2) * (p * np.log(q)).sum()
+                values.append(weight * (1.5 * entropy - softmax(theirs)[y] * np.log(softmax(own)[y])))
+            else:
+                at, own_at = softmax(theirs / temperature)[y], softmax(own / temperature)[y]
+                binary = at * np.log(at / own_at) + (1 - at) * np.log((1 - at) / (1 - own_at))
+                others = (p * np.log(p / q)).sum()
+                values.append(weight * temperature**2 * (0.5 * binary + 1.5 * others))
+    given = {"nkd": {"gamma": 1.5}, "dkd": {"alpha": 0.5, "beta": 1.5}}[base]
+    options = {"scales": (1, 2), "temperature": temperature, "complementary_weight": complementary, **given}
+    objective = sdd(student, teacher, base=base, **options)
+    assert objective(student, teacher, batch(), 0.0)[base].item() == pytest.approx(np.mean(values), rel=1e-10)
+
+
 def test_autocast_leaves_local_logits_as_they_are():
     """bfloat16 has 8 bits: the teacher would change its mind about 2 % of the cells."""
     signals = network(2, 7, 16, grid=4)

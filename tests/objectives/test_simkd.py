@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.models.reused import ReusedHead
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives._layers import squared_error
 from pipeline.objectives.simkd import SimKD
 from pipeline.signals import LinearHead, Signals, SignalShapes, lowpass
 
@@ -83,12 +82,33 @@ def test_maps_are_compared_on_the_cached_grid(grid: int):
 
 
 def test_by_hand():
-    assert squared_error(torch.tensor([[1.0, 2.0]]), torch.tensor([[4.0, 1.0]])) == 5.0
+    """One channel of two cells, 1 and -3; every layer multiplies by a number and rectifies."""
+    head = LinearHead(torch.ones(2, 1), torch.zeros(2))
+    one = Signals(torch.zeros(1, 2), torch.tensor([[5.0]]), {"block1": torch.tensor([[[[1.0, -3.0]]]])}, head)
+    objective = build_objective("simkd", {"factor": 1}, one.shapes(), one.shapes(), Context(1, 2)).eval()
+    assert isinstance(objective, SimKD)
+    with torch.no_grad():
+        for layer, factor in zip(objective.projector, (2.0, -1.0, -1.0), strict=True):
+            weight = layer.linear.weight
+            centre = weight.shape[2] // 2
+            weight.zero_()[:, :, centre, centre] = factor
+    # 1, -3 -> rectified 2, 0 -> rectified 0, 0: nothing passes; the loss is what the embedding is worth.
+    assert step(objective, one, one).item() == pytest.approx(25.0)
+    with torch.no_grad():
+        objective.projector[1].linear.weight.neg_()
+        objective.projector[2].linear.weight.neg_()
+    # 2, 0 throughout, of which the mean is 1.
+    assert step(objective, one, one).item() == pytest.approx(16.0, rel=1e-4)
 
 
-def test_gradient():
-    t = random(B, WIDTH, seed=5)
-    assert torch.autograd.gradcheck(lambda s: squared_error(s, t), (random(B, WIDTH, seed=6).requires_grad_(),))
+@pytest.mark.parametrize("target", ["embedding", "map"])
+def test_gradient(target: str):
+    objective, t = build(teacher(), target=target), teacher()
+
+    def value(maps: torch.Tensor) -> torch.Tensor:
+        return step(objective, Signals(torch.zeros(B, 9), None, {"block2": maps}), t)
+
+    assert torch.autograd.gradcheck(value, (student().features["block2"].requires_grad_(),), fast_mode=True)
 
 
 def test_a_student_that_reaches_the_embedding_says_what_the_teacher_says():
