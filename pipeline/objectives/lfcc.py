@@ -12,11 +12,12 @@ For every pair of blocks k (from the deepest backwards) and every scale r:
     L_{k,r} = -(1/B) Σ_b log( exp(u_s(b)·u_t(b)/τ) / Σ_{j ∈ N(b)} exp(u_s(b)·u_t(j)/τ) )
     L = mean over k, r (and over both directions if symmetric)
 
-φ, ψ are learned linear maps of channels followed by batch normalisation over samples and cells (without
-learned scale): a linear map commutes with every filter, so all scales come from one projection of the cached grid.
-With `mean` and `dct` that is exact; a coarser scale of `gaussian` is that of the grid, not of the map. With
-`project_teacher: false` ψ is the normalisation alone, and φ a map to the teacher's channels: the student meets all that
-the teacher says, and not what a compact space keeps of it.
+φ is a learned linear map to the teacher's channels, followed by batch normalisation over samples and cells (without
+learned scale), and ψ that normalisation alone: the student meets all that the teacher says. With a `width` both are
+learned maps to a compact space of that width, as the abstract has it; what is hard for the student to say may be lost
+there from the teacher, too (`docs/lfcc.md` has how much less that taught). A linear map commutes with every filter, so
+all scales come from one projection of the cached grid. That is exact with `dct`, and with `mean` where r divides the
+cached grid; a coarser scale of `gaussian` is that of the grid, not of the map.
 N(b) holds b and every row of another sample: two views of one sample are not each other's negatives.
 """
 
@@ -38,18 +39,17 @@ from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
 
 class Options(Section):
-    """width: channels of the compact space. scales: grids, each at most the cached grid. temperature: τ > 0.
+    """width: channels of a compact space that the maps of both are projected to; default none, the teacher's are kept.
 
-    blocks: the teacher's blocks, default all that are cached. symmetric: contrast in both directions. project_teacher:
-    whether ψ is learned; without, `width` is the teacher's.
+    scales: grids, each at most the cached grid. temperature: τ > 0. blocks: the teacher's blocks, default all that are
+    cached. symmetric: contrast in both directions.
     """
 
-    width: int = Field(128, gt=0)
+    width: int | None = Field(None, gt=0)
     scales: tuple[int, ...] = Field((1, 2, 4), min_length=1)
     temperature: float = Field(0.1, gt=0)
     blocks: tuple[str, ...] | None = None
     symmetric: bool = True
-    project_teacher: bool = True
 
 
 def contrast(
@@ -89,12 +89,13 @@ class LFCC(Objective):
         super().__init__()
         self.pairs, self.low_pass = pairs, low_pass
         self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
-        learned = options.project_teacher
-        channels = [(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs]
-        widths = [options.width if learned else theirs for _, theirs in channels]
-        self.student_projectors = nn.ModuleList(Projector(c[0], w) for c, w in zip(channels, widths, strict=True))
+        width = options.width
+        self.student_projectors = nn.ModuleList(
+            Projector(pair.student_shape[0], width or pair.teacher_shape[0]) for pair in pairs
+        )
         self.teacher_projectors = nn.ModuleList(
-            Projector(c[1], w, learned) for c, w in zip(channels, widths, strict=True)
+            Projector(pair.teacher_shape[0], width or pair.teacher_shape[0], learned=width is not None)
+            for pair in pairs
         )
         self.needs = needs_of(pairs)
 
