@@ -1,4 +1,8 @@
-"""What there is to know of a method before it is used, read from its file."""
+"""What there is to know of a method before it is used, read from its file.
+
+What a method needs follows from how it is built, so it is built here, which takes torch, and some seconds; a list kept
+beside the code could become false.
+"""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ are our choices (`docs/lfcc.md` lists what was tried); published numbers of LFCC
 
 For every pair of blocks k (from the deepest backwards) and every scale r:
 
-    u_s(b) = norm(vec(low_r(φ_k F_s(b)))),   u_t(b) = norm(vec(low_r(ψ_k F_t(b))))     in R^{width · r²}
+    u_s(b) = norm(vec(low_r(φ_k F_s(b)))),   u_t(b) = norm(vec(low_r(ψ_k F_t(b))))     in R^{D · r²}
     L_{k,r} = -(1/B) Σ_b log( exp(u_s(b)·u_t(b)/τ) / Σ_{j ∈ N(b)} exp(u_s(b)·u_t(j)/τ) )
     L = mean over k, r (and over both directions if symmetric)
 
-φ is a learned linear map to the teacher's channels, followed by batch normalisation over samples and cells (without
+φ is a learned linear map to the teacher's D channels, followed by batch normalisation over samples and cells (without
 learned scale), and ψ that normalisation alone: the student meets all that the teacher says. With a `width` both are
-learned maps to a compact space of that width, as the abstract has it; what is hard for the student to say may be lost
+learned maps to a compact space of D = `width`, as the abstract has it; what is hard for the student to say may be lost
 there from the teacher, too (`docs/lfcc.md` has how much less that taught). A linear map commutes with every filter, so
 all scales come from one projection of the cached grid. That is exact with `dct`, and with `mean` where r divides the
 cached grid; a coarser scale of `gaussian` is that of the grid, not of the map.
