@@ -14,8 +14,8 @@ For every pair of blocks k (from the deepest backwards), with means over r x r c
 
 φ is a learned projection of channels and a batch normalisation, ψ the same normalisation without anything learned:
 means of maps after activation all point alike, and cosines of them would tell samples hardly apart. N(b) holds b and
-every row of another sample: two views of one sample are not each other's negatives. Beside LFCC (`lfcc`), which has
-several scales, learns a projection of the teacher's side, too, and contrasts in both directions. Exact from a cache
+every row of another sample: two views of one sample are not each other's negatives. LFCC (`lfcc`) is the same
+with several scales and in both directions, and with a `width` also projects the teacher's maps. Exact from a cache
 low-passed by `mean`, where r divides the cached grid, and by `dct`, with low frequencies in place of means.
 """
 

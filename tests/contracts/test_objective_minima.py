@@ -26,7 +26,8 @@ ELSEWHERE = {
 TRANSPARENT = ("cc", "ctkd", "fitnet", "fsp", "ickd", "ofd", "srrl")
 """Methods that learn something of their own between both networks, where it can be made to change nothing.
 
-Of the others that do it cannot be, or a student equal to the teacher is not the least: their own tests say what is.
+With the others either this cannot be done, or a student equal to the teacher is still not the least; what is, their own
+tests say.
 """
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -116,13 +116,14 @@ def test_small_batches(name: str, size: int, progress: float, autocast: bool):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_last_batch_of_an_epoch_is_smaller(name: str):
-    """And the next epoch's first is as large as before: nothing is kept by the size of a batch."""
+@pytest.mark.parametrize("progress", [0.0, 0.5])
+def test_the_last_batch_of_an_epoch_is_smaller(name: str, progress: float):
+    """And the next epoch's first is as large as before."""
     objective = build(name)
     views = objective.needs.views
     for size in (8, 3, 1, 8):
         student = signals("student", size * views, size, grad=True)
-        value = total(objective(student, signals("teacher", size * views, 2), batch(size * views, views), 0.5))
+        value = total(objective(student, signals("teacher", size * views, 2), batch(size * views, views), progress))
         assert torch.isfinite(value)
         value.backward()
         assert_finite_gradients(objective, student)

@@ -126,8 +126,9 @@ def test_floor_is_near_zero_for_equal_maps_and_log_batch_for_empty_ones():
     assert nothing.item() == pytest.approx(math.log(16), rel=1e-6)
 
 
-def test_gradient():
-    objective = build_objective("lfcc", {"width": 3, "scales": [1, 2]}, STUDENT, TEACHER, CONTEXT).double().eval()
+@pytest.mark.parametrize("width", [3, None])
+def test_gradient(width: int | None):
+    objective = build_objective("lfcc", {"width": width, "scales": [1, 2]}, STUDENT, TEACHER, CONTEXT).double().eval()
     teacher = maps(TEACHER, 3, 0)
 
     def value(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
