@@ -12,8 +12,9 @@ before them), the decoder three more. The paraphraser comes first: in the first 
 it learns, and nothing is transferred; from then on it is kept as it is. In RepDistiller it learns alone for 30 epochs,
 before the 240 of the student, 0.111 of all; here for 0.1 of them, while the student learns from the other objectives.
 
-RepDistiller's weight is 200, beside hard labels, and so that the paraphraser learns at weight 1 with that,
-`reconstruction_weight` is 1/200. But it reduces factors to one number for each cell (the mean square over channels)
+RepDistiller's weight is 200, beside hard labels, and the paraphraser of a ResNet learns at a learning rate of 0.01, a
+fifth of the student's; at larger ones it may diverge. So that it has that fifth with the weight of 200, as SGD sees it,
+`reconstruction_weight` is 1/1000. But RepDistiller reduces factors to one number for each cell (the mean square over channels)
 before it compares them. Here they are compared in full, as in the paper: a vector of length one with C times as many
 elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size of theirs takes a
 weight of about 200 √C for maps of one size: 1100 for the 32 channels of a ResNet-56's factor, 570 if these have 4 x 4
@@ -48,7 +49,7 @@ class Options(Section):
 
     rate: float = Field(0.5, gt=0)
     paraphrase_first: float = Field(0.1, gt=0, lt=1)
-    reconstruction_weight: float = Field(1 / 200, gt=0)
+    reconstruction_weight: float = Field(1 / 1000, gt=0)
     blocks: tuple[str, ...] | None = None
 
 
