@@ -13,12 +13,12 @@ it learns, and nothing is transferred; from then on it is kept as it is. In RepD
 before the 240 of the student, 0.111 of all; here for 0.1 of them, while the student learns from the other objectives.
 
 RepDistiller's weight is 200, beside hard labels, and the paraphraser of a ResNet learns at a learning rate of 0.01, a
-fifth of the student's; at larger ones it may diverge. So that it has that fifth with the weight of 200, as SGD sees it,
-`reconstruction_weight` is 1/1000. But RepDistiller reduces factors to one number for each cell (the mean square over
-channels) before it compares them. Here they are compared in full, as in the paper: a vector of length one with C times as
-many elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size of theirs takes
-a weight of about 200 √C for maps of one size: 1100 for the 32 channels of a ResNet-56's factor, 570 if these have 4 x 4
-cells and theirs 8 x 8. (In the short trainings of `docs/results.md` a tenth of that was better.)
+fifth of the student's; at larger ones it may diverge. So that it has that fifth with the weight of 200, as SGD sees
+it, `reconstruction_weight` is 1/1000. But RepDistiller reduces factors to one number for each cell (the mean square
+over channels) before it compares them. Here they are compared in full, as in the paper: a vector of length one with C
+times as many elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size
+of theirs takes a weight of about 200 √C for maps of one size: 1100 for the 32 channels of a ResNet-56's factor, 570
+if these have 4 x 4 cells and theirs 8 x 8. (In the short trainings of `docs/results.md` a tenth of that was better.)
 
 Approximate offline: the paraphraser reads, and the student is compared with, low-passed maps. Convolutions see cells
 for pixels, so factors are those of the low frequencies. Exact if the cached grid is as large as the map
