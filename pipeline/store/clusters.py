@@ -71,7 +71,8 @@ def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Cl
     scheduler = {"cls": Scheduler, "options": {**common, **of_scheduler}}
     # The allocator's setting comes too late for threads that are there already, if they have arenas of their own.
     shared = dask.config.set({"distributed.nanny.pre-spawn-environ": {**cores(count), "MALLOC_ARENA_MAX": "1"}})
-    with shared, tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True) as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True)
+    with shared, kept_environment(), temporary as folder:
         of_worker = {
             "nthreads": THREADS,
             "memory_limit": 0,  # a teacher takes what it takes; pausing the worker would not make it less
@@ -89,6 +90,22 @@ def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Cl
             if dashboard:
                 notify(f"dashboard: {client.dashboard_link}")
             yield client
+
+
+@contextmanager
+def kept_environment() -> Iterator[None]:
+    """Leave no trace in `os.environ`.
+
+    Dask sets there what workers are to find: a process started later would compute with their number of threads, and
+    end with other last digits than this one.
+    """
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def cores(count: int) -> dict[str, str]:

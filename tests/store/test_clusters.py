@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import resource
 
@@ -74,3 +75,12 @@ def test_a_local_worker_keeps_memory_and_has_its_share_of_the_cores(monkeypatch:
         faults, threads = client.submit(page_faults).result(timeout=60)
     assert faults < 10 * 64_000_000 // 4096 // 2
     assert threads == 2
+
+
+def test_the_environment_of_workers_is_not_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MKL_NUM_THREADS", "7")
+    monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    before = dict(os.environ)
+    with local(1, "cpu", print) as client, crew(client, teachers):
+        assert client.submit(os.getenv, "MKL_NUM_THREADS").result(timeout=60) == str(torch.get_num_threads())
+    assert dict(os.environ) == before
