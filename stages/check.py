@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from pipeline.data import described
 from pipeline.errors import CacheError
 from pipeline.progress import size
 from stages.binding import Bound, bind_experiment
@@ -65,6 +66,8 @@ def _show(bound: Bound, plan: Plan) -> None:
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
     print(f"data      {cache.samples:,} samples, {held:,} held out, {plan.data.classes} classes")
+    for line in described(plan.data.dataset, bound.experiment.data):
+        print(f"          {line}")
     print(f"views     {cache.views} per sample, {cache.parameters} stored parameters each")
     print(f"teacher   {network.name}, taps {', '.join(network.taps)}")
     print(f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:")

@@ -91,7 +91,7 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
 
 def _candidates(dataset: PackedDataset, config: DataConfig) -> Iterator[Samples]:
     """What caches of this configuration may hold; those of any split, if it is of another."""
-    training, holdout = select(dataset.split(config.split), config)
+    training, holdout = select(dataset, config)
     yield from (training, holdout) if holdout is not None else (training,)
     yield from (Samples(dataset.split(name)) for name in dataset.splits)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline.config import Section, problems_of, resolved, to_yaml
-from pipeline.data import Samples
+from pipeline.data import HELD_OUT, Samples
 from pipeline.errors import ConfigError, Problem
 from pipeline.evaluation import measure, parameters, predict
 from pipeline.files import write_atomic
@@ -37,8 +37,7 @@ def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainC
         return TrainConfig.model_validate({**train.model_dump(), **student.train})
     except ValidationError as error:
         key = f"students.{name}.train"
-        found = [Problem(f"{key}.{p.key}", p.what, p.expected, p.got, p.fix) for p in problems_of(error)]
-        raise ConfigError(found) from None
+        raise ConfigError([replace(p, key=f"{key}.{p.key}") for p in problems_of(error)]) from None
 
 
 def shapes_of(network: Network) -> SignalShapes:
@@ -100,10 +99,12 @@ class Scorer:
 def write_run(
     folder: Path, weights: str, run: Run, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
 ) -> None:
-    """Write weights, resolved configuration, metrics and history; the checkpoint is no longer needed."""
+    """Write weights, resolved configuration, metrics, history and held-out ids; the checkpoint is no longer needed."""
     run.network.save(folder / weights)
     write_atomic(folder / "config.yaml", to_yaml(resolved(inputs)))
     write_atomic(folder / "history.csv", run.history.csv())
+    if scorer:
+        write_atomic(folder / HELD_OUT, scorer.samples.listing())
     metrics = {
         **facts,
         "parameters": parameters(run.network),

@@ -58,10 +58,9 @@ class Data:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
         dataset = PackedDataset.of(config)
         if not dataset.class_names:
-            fix = "give the file the attribute class_names (a JSON list), or pack a labeled split with it"
+            fix = "say how many classes the teacher knows: data.classes: N, or the file of their names"
             raise DataError("the packed data set has neither labels nor class names", where=config.path, fix=fix)
-        split = dataset.split(config.split)
-        training, holdout = select(split, config)
+        training, holdout = select(dataset, config)
         drawn = build_views(ViewsConfig()) if views is None else views_of(training, views, "views")
         return cls(dataset, training, holdout, drawn)
 

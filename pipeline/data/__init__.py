@@ -1,18 +1,21 @@
 """Packed data sets (HDF5), the sources they are packed from, and the samples of them that a run uses."""
 
-from pipeline.data.config import DataConfig, HoldoutConfig
+from pipeline.data.config import DataConfig, HoldoutConfig, LimitConfig
 from pipeline.data.origin import Origin
 from pipeline.data.pack import PackReport, pack
 from pipeline.data.packed import PackedDataset
-from pipeline.data.samples import Samples, select
+from pipeline.data.samples import Samples
+from pipeline.data.selection import HELD_OUT, described, select
 from pipeline.data.source import Item, Source, SourceOptions, Unreadable, open_source
 from pipeline.data.split import Images, Split
 
 __all__ = [
+    "HELD_OUT",
     "DataConfig",
     "HoldoutConfig",
     "Images",
     "Item",
+    "LimitConfig",
     "Origin",
     "PackReport",
     "PackedDataset",
@@ -21,6 +24,7 @@ __all__ = [
     "SourceOptions",
     "Split",
     "Unreadable",
+    "described",
     "open_source",
     "pack",
     "select",

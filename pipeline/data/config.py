@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -15,10 +15,32 @@ from pipeline.data.source import PACKAGE, SourceOptions
 
 
 class HoldoutConfig(Section):
-    """`count` samples, balanced over the classes, that are kept out of training and caching."""
+    """What is kept out of training and caching, to choose by: one of these.
+
+    count: so many samples of the split that is learnt from, balanced over the classes, drawn by `seed`.
+    split: all labeled samples of a split of one's own, such as `val`.
+    """
+
+    count: int | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    split: str | None = None
+
+    @model_validator(mode="after")
+    def _one_of_two(self) -> Self:
+        if (self.count is None) == (self.split is None):
+            raise ValueError("needs a count, or else the name of a split: {count: 500} or {split: val}")
+        return self
+
+
+class LimitConfig(Section):
+    """A part of a split. A plain number N stands for {count: N}.
+
+    count: how many samples. seed: of a draw that is balanced over the classes; null takes the first ones, if they
+    are a fair part of every class, and else draws with seed 0.
+    """
 
     count: int = Field(gt=0)
-    seed: int = Field(default=0, ge=0, lt=2**63)
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
 
 
 class DataConfig(Section):
@@ -27,7 +49,10 @@ class DataConfig(Section):
     path: the packed data set (HDF5); `prepare-data` writes it.
     source: what it is packed from; null if the file is there already.
     split: the split that teacher and students learn from.
-    limit: use only the first `limit` samples of the split; null for all.
+    holdout: what is kept out of training: a number of its samples, or another split.
+    limit: use only so many samples of the split, of all classes alike: N, or {count: N, seed: 0}; null for all.
+    classes: how many classes there are, N, or the file of their names (one in each line, or a JSON list); needed only
+        where the data set has neither labels nor class names.
     unreadable: what packing does about images that cannot be read: refuse all, or skip and list them.
     """
 
@@ -35,7 +60,8 @@ class DataConfig(Section):
     source: SerializeAsAny[SourceOptions] | None = None
     split: str = "train"
     holdout: HoldoutConfig | None = None
-    limit: int | None = Field(default=None, gt=0)
+    limit: LimitConfig | None = None
+    classes: Annotated[int, Field(gt=0, le=1 << 20)] | Path | None = None
     unreadable: Literal["refuse", "skip"] = "refuse"
 
     @field_validator("source", mode="before")
@@ -50,6 +76,17 @@ class DataConfig(Section):
             raise ValidationError.from_exception_data("source", [_unknown_name(value, known)])
         options: Any = plugins.load(PACKAGE, str(name), "data.source.name").Options
         return options.model_validate(dict(value))
+
+    @field_validator("limit", mode="before")
+    @classmethod
+    def _number_is_a_count(cls, value: object) -> object:
+        return {"count": value} if isinstance(value, int | float | str) else value
+
+    @model_validator(mode="after")
+    def _holdout_is_not_learnt_from(self) -> Self:
+        if self.holdout is not None and self.holdout.split == self.split:
+            raise ValueError("holdout.split is the split that is learnt from: name another, or holdout: {count: N}")
+        return self
 
     @model_validator(mode="after")
     def _source_is_not_target(self) -> Self:

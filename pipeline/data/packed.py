@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import plugins
+from pipeline.data.class_names import declared_names
 from pipeline.data.config import DataConfig
 from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
@@ -33,8 +34,9 @@ LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encode
 class PackedDataset:
     """A packed data set, checked when it is opened. Survives pickling and forking.
 
-    path: the file. class_names: K names, in the order of the labels. source: what it was packed from, for
-    people; empty if the file does not say. origin: the same in full; None if the file does not say.
+    path: the file. class_names: K names, in the order of the labels. named: whether the file has them, or they are
+    but numbers. source: what it was packed from, for people; empty if the file does not say. origin: the same in
+    full; None if the file does not say.
     """
 
     def __init__(
@@ -44,9 +46,12 @@ class PackedDataset:
         source: str,
         splits: Mapping[str, Split],
         origin: Origin | None = None,
+        *,
+        named: bool = True,
     ) -> None:
         self.path = path
         self.class_names = class_names
+        self.named = named
         self.source = source
         self.origin = origin
         self._splits = dict(splits)
@@ -73,20 +78,26 @@ class PackedDataset:
             class_names = stored_class_names(file, path)
             source = attribute(file, "source") or ""
             origin = Origin.read(attribute(file, ATTRIBUTE) or "")
+        named = bool(class_names)
         if class_names is None:
             class_names = numbered_classes([split.labels for split in splits.values()], path)
         for split in splits.values():
             if split.labels is not None:
                 check_labels(split.labels, len(class_names), f"{path}, split {split.name!r}", split.ids)
-        return cls(path, class_names, source, splits, origin)
+        return cls(path, class_names, source, splits, origin, named=named)
 
     @classmethod
     def of(cls, config: DataConfig) -> PackedDataset:
-        """The file that a configuration names. Raises DataError as `open` does, and for another `data.source`.
+        """The file that a configuration names, with the classes of `data.classes` where it has no names of its own.
 
-        A file that does not say what it was packed from is taken for what the configuration says it is.
+        A file that does not say what it was packed from is taken for what the configuration says it is. Raises
+        DataError as `open` does, for another `data.source`, and for other classes than the file has.
         """
         dataset = cls.open(config.path)
+        if config.classes is not None:
+            stored = dataset.class_names if dataset.named else ()
+            largest = -1 if dataset.named else len(dataset.class_names) - 1
+            dataset.class_names = declared_names(config.classes, stored, largest, config.path)
         if config.source is None or dataset.origin is None:
             return dataset
         if lines := dataset.origin.differences(config.source, config.unreadable):

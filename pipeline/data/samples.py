@@ -1,8 +1,10 @@
-"""The samples of a split that a run uses, and which ones it holds out."""
+"""The samples of a split that a run uses: read, hashed, and listed."""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,13 +13,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data.config import DataConfig, HoldoutConfig
 from pipeline.data.split import Images, Split
-from pipeline.errors import DataError
 
 _BLOCK_BYTES = 2**24
 _BLOCK_FILES = 256
-_HOLDOUT_STREAM = 0x686F6C646F7574  # "holdout": keeps these random words apart from those of views
 
 
 class Samples:
@@ -74,6 +73,16 @@ class Samples:
             self._resident = images
         return self._resident
 
+    def listing(self) -> str:
+        """CSV for people, with a header: split, id and label (-1 for none) of every sample."""
+        text = io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(("split", "id", "label"))
+        labels = [-1] * self.count if self.labels is None else self.labels.tolist()
+        ids = self.split.ids
+        table.writerows((self.split.name, ids[p], k) for p, k in zip(self.positions.tolist(), labels, strict=True))
+        return text.getvalue()
+
     def pixel_digest(self) -> str:
         """`sha256:...` of the images: independent of labels, ids, compression and the rest of the split.
 
@@ -115,48 +124,3 @@ class Samples:
         rows = _BLOCK_FILES if shape is None else max(1, _BLOCK_BYTES // int(np.prod(shape)))
         for start in range(0, self.count, rows):
             yield start, self.split.stored(self.positions[start : start + rows])
-
-
-def select(split: Split, config: DataConfig) -> tuple[Samples, Samples | None]:
-    """The samples to learn from and those held out (None if `config.holdout` is).
-
-    Of the first `config.limit` samples of the split, `holdout.count` are held out: equally many of every
-    class, as far as that leaves a class at least half of its samples; which ones depends on seed, positions
-    and labels alone. Samples without a label are never held out: nothing could be scored on them. Raises
-    DataError if that leaves nothing labeled to learn from, or if there are no labels.
-    """
-    count = split.count if config.limit is None else min(config.limit, split.count)
-    if count == 0:
-        raise DataError(f"split {split.name!r} is empty")
-    if config.holdout is None:
-        return Samples(split, np.arange(count)), None
-    labeled = np.flatnonzero(split.labels[:count] >= 0) if split.labels is not None else np.empty(0, np.int64)
-    if split.labels is None or not len(labeled):
-        fix = "set data.holdout: null, or use a split with labels"
-        raise DataError(f"split {split.name!r} has no labels to balance a holdout by", fix=fix)
-    if config.holdout.count >= len(labeled):
-        raise DataError(
-            "the holdout leaves nothing to learn from",
-            where="data.holdout.count",
-            expected=f"fewer than the {len(labeled)} labeled samples of split {split.name!r}",
-            got=config.holdout.count,
-        )
-    held = np.zeros(count, np.bool_)
-    held[labeled] = _held_out(split.labels[labeled], config.holdout)
-    return Samples(split, np.flatnonzero(~held)), Samples(split, np.flatnonzero(held))
-
-
-def _held_out(labels: NDArray[np.int64], holdout: HoldoutConfig) -> NDArray[np.bool_]:
-    """bool [N]: every class in a random order of its own, then class by class in turn until it is enough."""
-    # Raw words of a counter-based generator: NumPy promises them, not what its distributions make of them.
-    words = np.random.Philox(key=np.array([holdout.seed, _HOLDOUT_STREAM], np.uint64)).random_raw(len(labels))
-    order = np.lexsort((words, labels))
-    classes, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    place = np.empty(len(labels), np.int64)  # of a sample in the random order of its class
-    place[order] = np.arange(len(labels)) - np.repeat(first, sizes)
-    size = sizes[np.searchsorted(classes, labels)]
-    scarce = place >= size - (size + 1) // 2  # the half of its class that is held out last
-    turn = np.lexsort((words, place, scarce))
-    held = np.zeros(len(labels), np.bool_)
-    held[turn[: holdout.count]] = True
-    return held

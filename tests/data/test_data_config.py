@@ -76,7 +76,7 @@ def test_an_unknown_source_option_names_the_nearest():
 def test_every_problem_is_reported_at_once():
     message = refused("{path: x.h5, source: {name: hdf5}, holdout: {count: 0, seed: -1}, limit: 0, unreadable: maybe}")
     assert "5 problems" in message
-    for key in ("source.path", "holdout.count", "holdout.seed", "limit", "unreadable"):
+    for key in ("source.path", "holdout.count", "holdout.seed", "limit.count", "unreadable"):
         assert f"data.{key}:" in message
 
 

@@ -29,7 +29,7 @@ def test_fashion_mnist_packs_digests_and_splits(tmp_path):
         assert ours.pixel_digest() == theirs.pixel_digest()
         assert ours.ids_digest() == theirs.ids_digest()
         assert ours.labels_digest() == theirs.labels_digest()
-    samples, holdout = select(copy.split("train"), config)
+    samples, holdout = select(copy, config)
     assert np.bincount(holdout.labels).tolist() == [500] * 10
     assert samples.count == 55000
 

@@ -1,35 +1,20 @@
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import pickle
 import struct
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
 import pytest
 import torch
 from data_files import ListSource, image_bytes, noise, write_packed
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from pipeline.data import DataConfig, HoldoutConfig, Item, PackedDataset, Samples, pack, select
-from pipeline.errors import DataError
+from pipeline.data import Item, PackedDataset, Samples, pack
 from pipeline.progress import Silent
-
-
-class Labels:
-    """As much of a split as selecting needs."""
-
-    name, image_shape = "train", (1, 1, 1)
-
-    def __init__(self, labels):
-        self.labels = None if labels is None else np.asarray(labels, np.int64)
-        self.count = 100 if labels is None else len(labels)
-
-
-def config(count=None, seed=0, limit=None) -> DataConfig:
-    holdout = None if count is None else HoldoutConfig(count=count, seed=seed)
-    return DataConfig(path="x.h5", holdout=holdout, limit=limit)
 
 
 def digest(*parts: bytes) -> str:
@@ -132,121 +117,15 @@ def test_resident_images_do_not_travel(split):
     assert torch.equal(again.read(np.arange(10)), samples.read(np.arange(10)))
 
 
-def test_without_holdout_all_samples_are_used():
-    samples, holdout = select(Labels([0, 1, 0]), config())
-    assert samples.positions.tolist() == [0, 1, 2]
-    assert holdout is None
-
-
-@given(
-    labels=st.lists(st.integers(0, 4), min_size=2, max_size=120),
-    share=st.floats(0.01, 0.99),
-    seed=st.integers(0, 2**63 - 1),
-)
-@settings(max_examples=80, deadline=None)
-def test_the_holdout_is_a_balanced_part(labels, share, seed):
-    labels = np.array(labels)
-    count = max(1, int(share * (len(labels) - 1)))
-    samples, holdout = select(Labels(labels), config(count, seed))
-    assert holdout.count == count
-    assert sorted([*samples.positions, *holdout.positions]) == list(range(len(labels)))
-    sizes, held = np.bincount(labels, minlength=5), np.bincount(holdout.labels, minlength=5)
-    halves = sizes // 2
-    if count <= halves.sum():
-        # Equally many of every class, one more or less, but for classes that gave half of what they have.
-        assert np.all(held <= halves)
-        free = held[(held < halves)]
-        assert len(free) == 0 or held.max() - free.min() <= 1
-    else:
-        assert np.all(held >= halves)
-
-
-def test_a_balanced_set_gives_a_balanced_holdout():
-    labels = np.tile(np.arange(10), 30)
-    samples, holdout = select(Labels(labels), config(50))
-    assert np.bincount(holdout.labels).tolist() == [5] * 10
-    assert np.bincount(samples.labels).tolist() == [25] * 10
-
-
-def by_hand(labels, count, seed) -> list[int]:
-    """The rule, sample by sample: every class lines up by random words; the classes give in turn."""
-    words = np.random.Philox(key=np.array([seed, int.from_bytes(b"holdout")], np.uint64)).random_raw(len(labels))
-    lines = [sorted(np.flatnonzero(labels == k), key=lambda i: words[i]) for k in np.unique(labels)]
-    turns = []
-    for scarce in (False, True):
-        for place in range(len(labels)):
-            turn = [line[place] for line in lines if place < len(line) and (place >= len(line) // 2) == scarce]
-            turns += sorted(turn, key=lambda i: words[i])
-    return sorted(int(i) for i in turns[:count])
-
-
-@pytest.mark.parametrize("count", [1, 7, 20, 33, 38])
-def test_the_holdout_follows_its_rule(count):
-    labels = np.random.default_rng(5).choice(5, 40, p=[0.5, 0.3, 0.1, 0.05, 0.05])
-    assert select(Labels(labels), config(count, 9))[1].positions.tolist() == by_hand(labels, count, 9)
-
-
-def test_the_holdout_is_a_function_of_the_seed_and_stays_as_it_was():
-    labels = np.tile(np.arange(4), 25)
-
-    def chosen(seed):
-        return select(Labels(labels), config(8, seed))[1].positions.tolist()
-
-    assert chosen(0) == chosen(0)
-    assert chosen(0) != chosen(1)
-    # Written down once: another NumPy or another machine must hold out the same samples.
-    assert chosen(0) == [1, 23, 36, 38, 56, 57, 67, 70]
-    assert chosen(2**63 - 1) == by_hand(labels, 8, 2**63 - 1)
-
-
-def test_any_two_samples_are_equally_likely_to_be_held_out():
-    labels = np.zeros(20, np.int64)
-    times = np.zeros(20)
-    for seed in range(400):
-        times[select(Labels(labels), config(5, seed))[1].positions] += 1
-    # Binomial(400, 1/4): mean 100, standard deviation 8.7.
-    assert np.all(np.abs(times - 100) < 4.5 * 8.7)
-
-
-def test_the_limit_comes_before_the_holdout():
-    labels = np.arange(100) % 2
-    samples, holdout = select(Labels(labels), config(4, limit=10))
-    assert samples.count == 6
-    assert max(samples.positions.max(), holdout.positions.max()) == 9
-    assert np.bincount(holdout.labels).tolist() == [2, 2]
-    assert select(Labels(labels), config(limit=1000))[0].count == 100
-
-
-def test_a_holdout_that_leaves_nothing_is_refused():
-    with pytest.raises(DataError, match=r"data.holdout.count\n  expected: fewer than the 10 (.|\n)*got: 10"):
-        select(Labels(np.arange(100) % 2), config(10, limit=10))
-
-
-def test_a_holdout_without_labels_is_refused():
-    with pytest.raises(DataError, match="no labels to balance"):
-        select(Labels(None), config(5))
-
-
-def test_samples_without_a_label_are_never_held_out():
-    labels = np.where(np.arange(100) % 3 == 0, -1, np.arange(100) % 2)
-    labeled = np.flatnonzero(labels >= 0)
-    samples, holdout = select(Labels(labels), config(12, 5))
-    assert np.bincount(holdout.labels).tolist() == [6, 6]
-    assert holdout.positions.tolist() == [int(labeled[i]) for i in by_hand(labels[labeled], 12, 5)]
-    assert sorted([*samples.positions, *holdout.positions]) == list(range(100))
-    with pytest.raises(DataError, match="fewer than the 66 labeled samples"):
-        select(Labels(labels), config(66))
-    with pytest.raises(DataError, match="no labels to balance"):
-        select(Labels([-1, -1, 0]), config(1, limit=2))
-
-
 def test_samples_of_which_none_has_a_label_have_no_labels():
-    split = Labels([-1, 0, -1, -1])
+    split = SimpleNamespace(count=4, labels=np.array([-1, 0, -1, -1]))
     assert Samples(split, np.array([0, 1])).labels.tolist() == [-1, 0]
     assert Samples(split, np.array([2, 3])).labels is None
     assert Samples(split, np.array([2, 3])).labels_digest() is None
 
 
-def test_an_empty_split_is_refused():
-    with pytest.raises(DataError, match="is empty"):
-        select(Labels([]), config())
+def test_a_listing_has_a_row_for_every_sample(tmp_path):
+    path = write_packed(tmp_path / "x.h5", ids=("a", 'b,"c"', "d\ne"), labels=[1, -1, 0])
+    samples = Samples(PackedDataset.open(path).split("train"))
+    rows = list(csv.reader(io.StringIO(samples.listing())))
+    assert rows == [["split", "id", "label"], ["train", "a", "1"], ["train", 'b,"c"', "-1"], ["train", "d\ne", "0"]]

@@ -148,7 +148,7 @@ def test_reports_progress() -> None:
 def test_the_real_rooms_fit_together(tmp_path: Path) -> None:
     config = DataConfig(path=tmp_path / "digits.h5", source={"name": "digits"}, split="test", limit=40)  # type: ignore[arg-type]
     pack(open_source(config.source), config.path, Silent())
-    samples, _ = select(PackedDataset.open(config.path).split("test"), config)
+    samples, _ = select(PackedDataset.open(config.path), config)
     views = build_views(ViewsConfig.model_validate({"operations": [{"name": "resize", "size": 12}]}), (8, 8))
     network = build_network("cifar_resnet8", 10, input_size=12, seed=0)
     logits = predict(network, samples, views, batch_size=16)

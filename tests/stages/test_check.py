@@ -43,6 +43,8 @@ def test_the_plan_has_bytes_per_view_work_and_disk(here: Path, capsys: pytest.Ca
         assert row.split() in lines
     assert "signals   1,808 bytes per view" in printed
     assert f"data      {COUNT} samples, {HOLDOUT} held out, 4 classes" in printed
+    assert "limit: the first 60 of the 72 samples of split train\n" in printed
+    assert "held out: 12 of them, evenly from the classes with seed 0; the ids: holdout.csv in the folder" in printed
     assert "views     2 per sample, 3 stored parameters each" in printed
     assert "6 units of work of 20 samples" in printed
     assert "students  6 runs: small, vit" in printed

@@ -139,7 +139,7 @@ def test_unreadable_images_that_are_skipped_are_listed_once(
 
 def test_the_teacher_is_published_with_what_it_was_made_of(road: Path):
     folder = road / "artifacts/teacher"
-    files = {".fingerprint", "config.yaml", "history.csv", "metrics.json", "teacher.safetensors"}
+    files = {".fingerprint", "config.yaml", "history.csv", "holdout.csv", "metrics.json", "teacher.safetensors"}
     assert {path.name for path in folder.iterdir()} == files
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["epochs"] == 2

@@ -35,7 +35,7 @@ def times(folder: Path) -> dict[str, int]:
 @pytest.mark.parametrize(("name", "objectives"), RUNS)
 def test_a_run_leaves_weights_configuration_metrics_and_history(travelled: Path, name: str, objectives: str):
     folder = travelled / f"artifacts/tiny/students/{name}/{objectives}/seed-0"
-    files = {".fingerprint", "config.yaml", "history.csv", "metrics.json", "student.safetensors"}
+    files = {".fingerprint", "config.yaml", "history.csv", "holdout.csv", "metrics.json", "student.safetensors"}
     assert {path.name for path in folder.iterdir()} == files
 
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -57,6 +57,10 @@ def test_a_run_leaves_weights_configuration_metrics_and_history(travelled: Path,
     assert len(lines[0].split(",")) == 6 + terms
     assert len(lines) == 3
     assert float(lines[-1].split(",")[2]) == pytest.approx(metrics["final_loss"], rel=1e-5)
+
+    rows = (folder / "holdout.csv").read_text().splitlines()
+    assert rows[0] == "split,id,label"
+    assert len(rows) == 1 + HOLDOUT
 
     used = parse_yaml((folder / "config.yaml").read_text(), "config.yaml")
     assert used["train"]["optimizer"] == ("adamw" if name == "vit" else "sgd")  # the student's own keys are in
@@ -288,7 +292,7 @@ def test_fewer_views_and_signals_than_the_cache_has_are_fine(here: Path):
 def changed_pixel() -> str:
     """Change a pixel of a sample that is learnt from; the sample's id."""
     inputs = source().read(stages.train_student.Inputs)
-    training, _ = select(PackedDataset.open(inputs.data.path).split("train"), inputs.data)
+    training, _ = select(PackedDataset.open(inputs.data.path), inputs.data)
     assert training.count == COUNT
     position = int(training.positions[9])
     with h5py.File("data.h5", "r+") as file:

@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from experiment import LIMIT, images, source, student
+from experiment import CLASSES, LIMIT, images, source, student
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.evaluation import read_evaluation
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
@@ -81,13 +81,23 @@ def test_an_unlabeled_split_cannot_be_evaluated(free: Path):
         evaluate.run(source(*UNLABELED, "evaluate.split=unlabeled"))
 
 
-def test_a_data_set_without_labels_must_name_its_classes(here: Path):
+def test_unlabeled_images_alone_are_distilled_from_where_the_number_of_classes_is_said(here: Path):
     with h5py.File("data.h5", "w") as file:
         file["unlabeled/images"], _ = images(FREE, 7)
         file["unlabeled/ids"] = [f"free/{i}" for i in range(FREE)]
+    alone = (*UNLABELED, "evaluate.split=unlabeled")
     with pytest.raises(DataError, match="has neither labels nor class names") as error:
-        cache_teacher.run(source(*UNLABELED), replace=False, wait=False)
-    assert "class_names" in str(error.value)
+        cache_teacher.run(source(*alone), replace=False, wait=False)
+    assert "data.classes: N" in str(error.value)
+    alone = (*alone, f"data.classes={CLASSES}")
+    check.run(source(*alone), as_json=False)
+    cache_teacher.run(source(*alone), replace=False, wait=False)
+    assert TeacherCache.open(Path("free.zarr")).shapes.logits == CLASSES
+    metrics = json.loads((student("small", "kd", *alone) / "metrics.json").read_text())
+    assert metrics["final_loss"] > 0
+    wrong = "data={path: data.h5, split: unlabeled, classes: 5}"
+    with pytest.raises(ModelError):
+        cache_teacher.run(source(*alone[1:3], wrong, "evaluate.split=unlabeled"), replace=True, wait=False)
 
 
 @pytest.fixture

@@ -60,7 +60,7 @@ def packed(folder: Path, differing: bool) -> Samples:
     path = folder / "noise.h5"
     pack(Noise(differing), path, Silent())
     config = DataConfig.model_validate({"path": path, "holdout": {"count": 10}})
-    return select(PackedDataset.open(path).split("train"), config)[0]
+    return select(PackedDataset.open(path), config)[0]
 
 
 @pytest.mark.parametrize("differing", [False, True])

@@ -33,7 +33,7 @@ def samples(folder: Path, **changes: Any) -> Samples:
     """The samples that `road` learns from."""
     values = {"path": folder / "data.h5", "limit": LIMIT, "holdout": {"count": HOLDOUT}} | changes
     config = DataConfig.model_validate(values)
-    return select(PackedDataset.open(config.path).split(config.split), config)[0]
+    return select(PackedDataset.open(config.path), config)[0]
 
 
 def views(count: int = 2) -> Views:
