@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +20,11 @@ class SourceOptions(Section):
     """The base of every source's `Options`, which narrow `name` to the name of their file.
 
     fetching: the options that say how the files are had, not which images they are.
+    later: the options that version 0.1 did not have: where they have their defaults, the images are those of then.
     """
 
     fetching: ClassVar[frozenset[str]] = frozenset()
+    later: ClassVar[frozenset[str]] = frozenset()
 
     name: str
 
@@ -32,9 +34,16 @@ class SourceOptions(Section):
         path = getattr(self, "path", None)
         return path if isinstance(path, Path) else None
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file and folder of this machine that is read: `local`, and lists of labels and names."""
+        return () if self.local is None else (self.local,)
+
     def identity(self) -> dict[str, Any]:
         """Which images these are, as plain JSON values; paths as they were written."""
-        return self.model_dump(mode="json", exclude=set(self.fetching))
+        fields = type(self).model_fields
+        unused = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude=unused | self.fetching)
 
 
 class Unreadable(NamedTuple):
@@ -54,6 +63,16 @@ class Item(NamedTuple):
     image: NDArray[np.uint8] | bytes | Unreadable
     label: int | None
     id: str
+
+
+class Reading(NamedTuple):
+    """What a source of files did not take in, and what a person should know of how it was understood.
+
+    left_out: how many files, by their suffix in small letters ("" for none). notes: a line for each fact.
+    """
+
+    left_out: Mapping[str, int]
+    notes: tuple[str, ...]
 
 
 class Source(Protocol):
@@ -76,6 +95,15 @@ class Source(Protocol):
 
     def items(self, split: str) -> Iterator[Item]:
         """The samples of a split in a fixed order. Can be called again, and then yields the same."""
+
+
+@runtime_checkable
+class FromFiles(Protocol):
+    """A source that also says what it left out."""
+
+    @property
+    def reading(self) -> Reading:
+        """What was left out, and notes."""
 
 
 def open_source(options: SourceOptions) -> Source:
