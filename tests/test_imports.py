@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 BASE = ["allocator", "errors", "untrusted", "plugins", "files", "progress", "config", "workers"]
@@ -63,3 +64,23 @@ def test_help_never_imports_torch():
         "assert not heavy, heavy\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_packing_a_folder_of_images_never_imports_torch(tmp_path: Path):
+    for name in ("cat", "dog"):
+        (tmp_path / "photos" / "train" / name).mkdir(parents=True)
+        for size in (4, 5):  # sizes differ: files are stored, and decoded to know that they can be
+            Image.new("RGB", (size, 4), "red").save(tmp_path / "photos" / "train" / name / f"{size}.jpg")
+    source = "{name: image-folder, path: " + str(tmp_path / "photos") + "}"
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from pipeline.cli import main\n"
+        "args = ['prepare-data', '--config', 'configs/digits.yaml', '--set', 'data.source=' + sys.argv[1]]\n"
+        "for round in 'packs it', 'finds it there':\n"
+        "    result = CliRunner().invoke(main, [*args, '--set', 'data.path=' + sys.argv[2]])\n"
+        "    assert result.exit_code == 0, result.output\n"
+        "assert 'already there' in result.output\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code, source, str(tmp_path / "x.h5")], check=True, cwd=ROOT)

@@ -6,14 +6,15 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.data.split import Images, Split
+
+if TYPE_CHECKING:
+    from torch import Tensor  # takes seconds: only who reads images waits for it, not who packs them
 
 _BLOCK_BYTES = 2**24
 _BLOCK_FILES = 256
@@ -54,6 +55,8 @@ class Samples:
         if samples.size and samples.min() < 0:
             raise IndexError(f"samples are 0..{self.count - 1}")
         if self._resident is not None:
+            import torch
+
             return self._resident[torch.from_numpy(samples)]
         return self.split.read(self.positions[samples])
 
@@ -66,6 +69,8 @@ class Samples:
         if shape is None or self.count * int(np.prod(shape)) > max_bytes:
             return None
         if self._resident is None:
+            import torch
+
             height, width, channels = shape
             images = torch.empty((self.count, channels, height, width), dtype=torch.uint8)
             for start, block in self._stored_blocks():

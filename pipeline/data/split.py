@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.data.h5 import LazyFile
 from pipeline.data.images import UndecodableError, as_rgb, decode
 from pipeline.errors import DataError
 
-Images = Tensor | list[Tensor]
+if TYPE_CHECKING:
+    from torch import Tensor  # takes seconds: only who reads images waits for it, not who packs them
+
+Images: TypeAlias = "Tensor | list[Tensor]"
 """uint8 [B, C, H, W], or, where sizes differ, B tensors uint8 [3, H, W]."""
 
 
@@ -71,6 +72,8 @@ class Split:
         uint8 [3, H, W] (grey ones repeated). Decodes with as many threads as torch uses: one in the workers
         of a DataLoader. Raises IndexError and DataError as `stored`, and DataError for a damaged image.
         """
+        import torch
+
         stored = self.stored(positions)
         if isinstance(stored, np.ndarray):
             return torch.from_numpy(stored).permute(0, 3, 1, 2).contiguous()
@@ -81,6 +84,8 @@ class Split:
             return list(pool.map(self._decoded, positions, stored))
 
     def _decoded(self, position: np.int64, encoded: NDArray[np.uint8]) -> Tensor:
+        import torch
+
         try:
             image = as_rgb(decode(encoded).pixels)
         except UndecodableError as error:
