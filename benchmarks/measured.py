@@ -31,7 +31,7 @@ from pipeline.files import write_atomic
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 METHODS = "cifar100-methods"
-SETS = {"hard-label": "hard"}
+SETS = {"hard-label": "hard-cached"}
 """The objective set that stands for a method; of the others, the one of its name."""
 COLUMNS = ("objectives", "seeds", "top-1 (%)", "agreement (%)", "KL (nats)", "ECE (%)")
 BLOCK = re.compile(r"(<!-- measured: (\S+)(?: (\S+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)

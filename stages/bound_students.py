@@ -11,7 +11,8 @@ from pipeline.signals import SignalShapes
 from pipeline.training import TrainConfig, build_optimizer, build_scheduler, too_many_views
 from stages.cache_config import views_learnt
 from stages.draft import Draft, collected
-from stages.learning import objective_set, shapes_of, training_of
+from stages.learning import shapes_of, training_of
+from stages.objective_set import objective_set
 from stages.parts import Data, build
 
 NO_SHAPES = SignalShapes(0)
@@ -37,6 +38,8 @@ def bind_training(draft: Draft, students: dict[str, Network], problems: list[Pro
                 if name in students:
                     optimise(students[name], training, "train")
             with collected(problems, note=f" (student {name})"):
+                if draft.objectives and all(config.fresh for config in draft.objectives.values()):
+                    continue  # there are as many views as anybody asks for
                 views = views_learnt(draft.views, draft.caches)
                 too_many_views(training, sys.maxsize if views is None else views)
     return per_step
@@ -57,9 +60,9 @@ def bind_objectives(
     needs = {}
     for name, network in students.items():
         views = per_step.get(name, sys.maxsize)
-        for objectives, entries in draft.objectives.items():
+        for objectives, config in draft.objectives.items():
             with collected(problems, note=f" (student {name})"):
-                bound = objective_set(objectives, entries, shapes_of(network), teacher, data, 0, views_per_step=views)
+                bound = objective_set(objectives, config, shapes_of(network), teacher, data, 0, views_per_step=views)
                 needs[name, objectives] = bound.needs.teacher
     return needs
 

@@ -33,14 +33,14 @@ MEASURING = (
     "pipeline/evaluation/metrics.py",
     "pipeline/evaluation/prediction.py",
 )
-LEARNING = (*PARTS, *MEASURING, "pipeline/training", "stages/learning.py")
+LEARNING = (*PARTS, *MEASURING, "pipeline/training", "stages/learning.py", "stages/objective_set.py")
 CACHES = ("stages/caches.py", "stages/pointers.py")
 ANSWERS = (*CACHES, "stages/cache_config.py", "stages/reference.py")
 CODE: dict[str, tuple[str, ...]] = {
     "prepare-data": ("pipeline/data", "stages/prepare_data.py"),
     "train-teacher": (*LEARNING, "pipeline/objectives/hard_label.py", "stages/train_teacher.py"),
     "cache-teacher": (*PARTS, *CACHES, "stages/cache_teacher.py"),
-    "train-student": (*LEARNING, *ANSWERS, "stages/teachers.py", "stages/train_student.py"),
+    "train-student": (*LEARNING, *ANSWERS, "stages/learnt.py", "stages/teachers.py", "stages/train_student.py"),
     "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }

@@ -58,17 +58,20 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
     # A stage of its own: another split to report must not cost the main cache.
     sections, beside = ["data", "teacher", "store", "evaluate"], list(written.values())
     stage("cache-evaluation", "cache-teacher", " --part evaluation", inputs, beside, params=sections)
-    shared = ["data", "train", "views", "caches", "evaluate.operations", "runs.path"]
-    for name, entries in experiment.objectives.items():
+    answers, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ["views", "caches"]
+    # A student of fresh views has from the teacher how images are normalised, and nothing else.
+    drawn = ["views.operations", "views.seed", "teacher.mean", "teacher.std"]
+    scored = ["evaluate.operations", "runs.path", "students.${item.student}"]
+    for name, learnt in experiment.objectives.items():
         stage(
             f"train-student-{name}",
             "train-student",
             f" --student ${{item.student}} --objectives {name} --seed ${{item.seed}}",
-            [data.path, *stamps([*caches["training"], *caches.get("holdout", ())], made)],
+            [data.path, *([] if learnt.fresh else answers)],
             [runs.student("${item.student}", name, "${item.seed}")],
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
-            files=objective_files(entry.name for entry in entries),
-            params=[*shared, "students.${item.student}", f"objectives.{name}"],
+            files=objective_files(entry.name for entry in learnt.objectives),
+            params=["data", "train", *(drawn if learnt.fresh else seen), *scored, f"objectives.{name}"],
         )
     students = runs.folders(experiment.students, experiment.objectives)
     evaluated = [data.path, *weights, *stamps(caches["evaluation"], made), *students]

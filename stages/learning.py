@@ -1,29 +1,27 @@
-"""A training run as stages see it: objectives built, the holdout scored along the way, the files that it leaves."""
+"""A training run as stages see it: the holdout scored along the way, and the files that it leaves."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 from torch import Tensor
 
 from pipeline.config import Section, problems_of, resolved, to_yaml
 from pipeline.data import HELD_OUT, Samples
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError
 from pipeline.evaluation import measure, parameters, predict
 from pipeline.files import write_atomic
 from pipeline.models import Network, Reused
 from pipeline.models.device import choose_device, choose_precision
-from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
-from pipeline.training import Checkpoint, Memory, Run, TrainConfig
+from pipeline.training import Checkpoint, Run, TrainConfig
 from pipeline.views import Views
-from stages.parts import Data, StudentConfig
+from stages.parts import StudentConfig
 
 BATCH = 500
 
@@ -46,29 +44,6 @@ def shapes_of(network: Network) -> SignalShapes:
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
     (embedding,) = network.taps["embedding"]
     return SignalShapes(network.num_classes, embedding, features, network.linear, local=network.local)
-
-
-def objective_set(
-    name: str,
-    entries: Sequence[ObjectiveEntry],
-    student: SignalShapes,
-    teacher: SignalShapes,
-    data: Data,
-    seed: int,
-    memory: Memory | None = None,
-    views_per_step: int = 1,
-) -> ObjectiveSet:
-    """The objectives; their initial weights are a function of the seed. memory: None before there is a cache."""
-    labels = None if data.training.labels is None else torch.from_numpy(data.training.labels)
-    if labels is None and (idle := [i for i, entry in enumerate(entries) if entry.name == "hard-label"]):
-        what = f"hard-label needs labels, and split {data.training.split.name!r} has none"
-        fix = "leave it out, and learn from the teacher alone, with kd or lfcc"
-        raise ConfigError([Problem(f"objectives.{name}.{i}", what, fix=fix) for i in idle])
-    bank, means = (memory.bank, memory.class_means) if memory else (None, None)
-    context = Context(data.training.count, data.classes, labels, seed, bank, means, views_per_step)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return ObjectiveSet(name, entries, student, teacher, context)
 
 
 @dataclass(frozen=True)

@@ -20,21 +20,25 @@ class Requirements:
     """What students need of the teacher, with every objective set.
 
     section: the least of `signals` that serves them all. missing, superfluous: what it keeps beyond the section of the
-    configuration, and what it leaves out of that, in bytes per view.
+    configuration, and what it leaves out of that, in bytes per view. fresh: the objective sets whose views are drawn
+    anew in every epoch: they need no cache at all.
     """
 
     needs: Read
     section: SignalsConfig
     missing: dict[str, int]
     superfluous: dict[str, int]
+    fresh: frozenset[str]
 
     @classmethod
-    def of(cls, teacher: Network, configured: SignalsConfig, needs: Read, section: SignalsConfig) -> Requirements:
+    def of(
+        cls, teacher: Network, configured: SignalsConfig, needs: Read, section: SignalsConfig, fresh: frozenset[str]
+    ) -> Requirements:
         """The section against the configured one."""
         kept, wanted = (kept_of(teacher, each).bytes_per_view for each in (configured, section))
         missing = {signal: size for signal, size in wanted.items() if signal not in kept}
         superfluous = {signal: size for signal, size in kept.items() if signal not in wanted}
-        return cls(needs, section, missing, superfluous)
+        return cls(needs, section, missing, superfluous, fresh)
 
     def readers(self, signal: str) -> str:
         """The objective sets that read the signal; with the students that do, where others do not."""
@@ -44,7 +48,12 @@ class Requirements:
         """As plain values, for programs."""
         return {
             "needs": [
-                {"student": student, "objectives": objectives, "signals": sorted(read)}
+                {
+                    "student": student,
+                    "objectives": objectives,
+                    "views": "fresh" if objectives in self.fresh else "cached",
+                    "signals": sorted(read),
+                }
                 for (student, objectives), read in self.needs.items()
             ],
             "signals": _plain(self.section),
@@ -58,12 +67,13 @@ class Requirements:
 
     def lines(self) -> Iterator[str]:
         """Who needs what, then what nobody needs and the section without it."""
-        groups: dict[tuple[str, ...], list[tuple[str, str]]] = {}
-        for pair, read in self.needs.items():
-            groups.setdefault(tuple(sorted(read)), []).append(pair)
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for pair, read in sorted(self.needs.items(), key=lambda item: sorted(item[1])):
+            nothing = "nothing (fresh views)" if pair[1] in self.fresh else "nothing"
+            groups.setdefault(", ".join(sorted(read)) or nothing, []).append(pair)
         head = "needs"
-        for signals, pairs in sorted(groups.items()):
-            text = f"{', '.join(signals) or 'nothing'}: {', '.join(_names(self.needs, pairs))}"
+        for signals, pairs in groups.items():
+            text = f"{signals}: {', '.join(_names(self.needs, pairs))}"
             yield from wrap(text, 110, initial_indent=f"{head:<10}", subsequent_indent=" " * 12, break_on_hyphens=False)
             head = ""
         for signal, size in self.superfluous.items():

@@ -36,7 +36,8 @@ def required(
     needs = bind_objectives(draft, data, students, per_step, shapes, problems)
     if len(problems) > before:
         return _serving(draft, data, teacher, students, per_step, whole=not before)
-    return Requirements.of(teacher, draft.signals, needs, least(teacher, draft.signals, needs)) if needs else None
+    section = least(teacher, draft.signals, needs)
+    return Requirements.of(teacher, draft.signals, needs, section, _fresh(draft)) if needs else None
 
 
 def _serving(
@@ -48,12 +49,14 @@ def _serving(
     with the experiment. Else, or if an objective cannot be served, the section leaves nothing out: who knows what that
     one will need.
     """
-    each = [(student, name, entry) for student in students for name, s in draft.objectives.items() for entry in s]
+    sets = [(name, entry) for name, config in draft.objectives.items() for entry in config.objectives]
+    each = [(student, *one) for student in students for one in sets]
 
     def read(student: str, name: str, entry: ObjectiveEntry, shapes: SignalShapes) -> frozenset[str] | None:
         """What the objective reads of these signals; None if it cannot be built."""
         problems: list[Problem] = []
-        alone = draft.model_copy(update={"objectives": {name: (entry,)}})
+        only = draft.objectives[name].model_copy(update={"objectives": (entry,)})
+        alone = draft.model_copy(update={"objectives": {name: only}})
         needs = bind_objectives(alone, data, {student: students[student]}, per_step, shapes, problems)
         return None if problems else needs[student, name]
 
@@ -73,7 +76,12 @@ def _serving(
         needs = read(*one, plan.shapes)
         whole = whole and needs is not None
         every[student, name] = every.get((student, name), frozenset()) | (needs or frozenset())
-    return Requirements.of(teacher, draft.signals, every, least(teacher, signals, every) if whole else signals)
+    section = least(teacher, signals, every) if whole else signals
+    return Requirements.of(teacher, draft.signals, every, section, _fresh(draft))
+
+
+def _fresh(draft: Draft) -> frozenset[str]:
+    return frozenset(name for name, config in draft.objectives.items() if config.fresh)
 
 
 def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StorePlan]]:

@@ -14,11 +14,12 @@ from pipeline.objectives import ObjectivesConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store import Scratch, StoreConfig, fingerprint
-from pipeline.training import Memory, Steps, TrainConfig, Verify, build_optimizer, build_scheduler, check_views, train
+from pipeline.training import TrainConfig, Verify, build_optimizer, build_scheduler, train
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
-from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, objective_set, shapes_of, training_of, write_run
+from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, training_of, write_run
+from stages.learnt import Learnt
 from stages.parts import Data, EvaluateConfig, StudentConfig, build, one_view
 from stages.reference import reference
 from stages.teachers import open_teachers
@@ -54,7 +55,7 @@ def run(
     """Train `students.<student>` with `objectives.<objectives>` and publish its folder."""
     inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
     config = inputs.students[student].preprocessed_as(inputs.teacher)
-    entries = inputs.objectives[objectives]
+    chosen = inputs.objectives[objectives]
     training = training_of(inputs.train, config, student)
     device = choose_device(training.device)
     # Resolved now: a run that goes on elsewhere goes on in the same precision.
@@ -63,34 +64,33 @@ def run(
 
     data = Data.open(inputs.data, inputs.views)
     exact = verify in ("full", "bytes")
-    per_step = training.views_per_step
-    taught = open_teachers(inputs.store, inputs.caches, inputs.teacher, inputs.signals, data, per_step, exact=exact)
-    network = build(config, taught.shapes.logits, seed=seed)
-    memory = Memory(taught, data.training.labels, data.classes)
-    chosen = objective_set(objectives, entries, shapes_of(network), taught.shapes, data, seed, memory, per_step)
-    needs = chosen.needs
-    network.keep([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
-    taught = taught.reading(needs.teacher - {"head"})
-    rows = taught.primary.rows_per_block
-    steps = Steps(data.training, data.views, taught, taught.views, training, seed, rows)
-    build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if they are unknown
+    taught = None
+    if not chosen.fresh:
+        sections = (inputs.store, inputs.caches, inputs.teacher, inputs.signals)
+        taught = open_teachers(*sections, data, training.views_per_step, exact=exact)
+    network = build(config, taught.shapes.logits if taught else data.classes, seed=seed)
+    learnt = Learnt.of(taught, network, objectives, chosen, data, training, seed)
+    # Refused now, if they are unknown.
+    build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)
     scorer = None
     if data.holdout is not None and data.holdout.labels is not None:
         labels = torch.from_numpy(data.holdout.labels)
         views = one_view(data.holdout, inputs.evaluate.operations)
-        answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
-        teacher = reference("holdout", *answers, data.holdout, views, exact=exact)
+        teacher = None
+        if not chosen.fresh:  # whose run must be the same on a machine with caches and without
+            answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
+            teacher = reference("holdout", *answers, data.holdout, views, exact=exact)
         scorer = Scorer(data.holdout, labels, views, training, teacher.logits if teacher else None)
 
     identity = {
         "artifact": "student",
-        "answers": taught.identity(),
+        "answers": learnt.identity(),
         "labels": data.training.labels_digest(),
         "student": config.model_dump(mode="json", exclude={"train", "weights"}),
         "start": network.weights_digest(),
         "train": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
         "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],
-        "objectives": [entry.model_dump(mode="json") for entry in entries],
+        "objectives": [entry.model_dump(mode="json") for entry in chosen.objectives],
         "seed": seed,
     }
     with Scratch(folder, fingerprint(identity), wait=wait) as scratch:
@@ -98,15 +98,15 @@ def run(
             print(f"{folder}: already there")
             return
         scratch.refuse_other(replace)
-        print(check_views(steps, taught, verify, Lines()))
+        print(learnt.checked(verify, Lines()))
         result = train(
             network,
-            chosen,
-            steps,
+            learnt.chosen,
+            learnt.steps,
             seed=seed,
             folder=scratch.folder,
             progress=Lines(),
-            head=taught.primary.head if "head" in needs.teacher else None,
+            head=learnt.head,
             score=scorer.top1 if scorer else None,
             name=f"{student}/{objectives}/seed-{seed}",
         )

@@ -10,18 +10,16 @@ from pipeline.config import Section
 from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.models import TeacherConfig
-from pipeline.objectives import ObjectiveEntry
+from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalShapes
 from pipeline.store import Scratch, fingerprint
-from pipeline.training import Drawn, Steps, TrainConfig, train
+from pipeline.training import Steps, TrainConfig, train
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
-from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, objective_set, write_run
+from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, write_run
+from stages.objective_set import objective_set
 from stages.parts import Data, EvaluateConfig, build, one_view
-
-ENDLESS = range(2**31)
-"""View numbers: without a cache, every epoch draws views of its own."""
 
 
 class Inputs(Section):
@@ -65,9 +63,9 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
         network = build(plain, data.classes, seed=seed)
         network.keep(())
         shapes = SignalShapes(data.classes)
-        objectives = objective_set("teacher", [ObjectiveEntry(name="hard-label")], shapes, shapes, data, seed)
-        drawn = Drawn(data.views, data.training)
-        steps = Steps(data.training, data.views, drawn, ENDLESS, training, seed, data.training.count)
+        labels_alone = ObjectiveSetConfig(views="fresh", objectives=(ObjectiveEntry(name="hard-label"),))
+        objectives = objective_set("teacher", labels_alone, shapes, shapes, data, seed)
+        steps = Steps.fresh(data.training, data.views, training, seed)
         scorer = None
         if data.holdout is not None and data.holdout.labels is not None:
             labels = torch.from_numpy(data.holdout.labels)

@@ -2,7 +2,7 @@
 
 from pipeline.objectives._base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._set import ObjectiveEntry, ObjectivesConfig, ObjectiveSet, Schedule
+from pipeline.objectives._set import ObjectiveEntry, ObjectivesConfig, ObjectiveSet, ObjectiveSetConfig, Schedule
 
 __all__ = [
     "Batch",
@@ -11,6 +11,7 @@ __all__ = [
     "Objective",
     "ObjectiveEntry",
     "ObjectiveSet",
+    "ObjectiveSetConfig",
     "ObjectivesConfig",
     "Schedule",
     "Terms",

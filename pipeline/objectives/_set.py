@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from torch import Tensor, nn
 
@@ -119,7 +119,41 @@ def _nested(problems: Sequence[Problem]) -> ValidationError:
     return ValidationError.from_exception_data("ObjectiveEntry", details)
 
 
-ObjectivesConfig = dict[Name, tuple[ObjectiveEntry, ...]]
+class ObjectiveSetConfig(Section):
+    """An objective set: a list of objectives, or `{views: fresh, objectives: [...]}`.
+
+    views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations and
+    the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label` alone: no
+    cache is needed.
+    """
+
+    views: Literal["cached", "fresh"] = "cached"
+    objectives: tuple[ObjectiveEntry, ...]
+
+    @property
+    def fresh(self) -> bool:
+        """Whether views are drawn anew in every epoch."""
+        return self.views == "fresh"
+
+    def place(self, name: str) -> str:
+        """Where the list of a set of this name is, below `objectives`: `kd`, or `hard.objectives`."""
+        return f"{name}.objectives" if "views" in self.model_fields_set else name
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        """With cached views the list, as it always was."""
+        entries = [entry.model_dump() for entry in self.objectives]
+        return {"views": "fresh", "objectives": entries} if self.fresh else entries
+
+
+def _from_list(value: Any) -> Any:
+    """Of a list the set; what is wrong in it keeps its place."""
+    if not isinstance(value, list | tuple):
+        return value
+    return ObjectiveSetConfig(objectives=TypeAdapter(tuple[ObjectiveEntry, ...]).validate_python(value))
+
+
+ObjectivesConfig = dict[Name, Annotated[ObjectiveSetConfig, BeforeValidator(_from_list)]]
 """The `objectives` section: objective sets by name."""
 
 

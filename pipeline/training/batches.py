@@ -23,6 +23,10 @@ WINDOW_BLOCKS = 16
 """Row blocks shuffled together: larger stores are read window by window, so that reads stay local."""
 
 
+ENDLESS = range(2**31)
+"""View numbers without a cache: every epoch has views of its own."""
+
+
 class Drawn:
     """Fresh parameters and no answers: training on labels alone, a new view every epoch."""
 
@@ -141,6 +145,11 @@ class Steps(Dataset[Step]):
         self.labels = np.full(samples.count, -1, np.int64) if labels is None else labels
         self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._expected: tuple[int, int] | None = None
+
+    @classmethod
+    def fresh(cls, samples: Samples, views: Views, config: TrainConfig, seed: int) -> Steps:
+        """Steps on labels alone: views are drawn anew for every epoch, and there is no teacher."""
+        return cls(samples, views, Drawn(views, samples), ENDLESS, config, seed, samples.count)
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.config.epochs

@@ -55,7 +55,7 @@ def test_students_are_added_and_take_the_place_of_their_like(tmp_path: Path, mon
 def test_the_last_column_of_methods_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "DOCS", tmp_path)
     (tmp_path / "measured").mkdir()
-    add(tmp_path, student("kd", 0, 0.5), student("hard", 0, 0.25), experiment=measured.METHODS)
+    add(tmp_path, student("kd", 0, 0.5), student("hard-cached", 0, 0.25), experiment=measured.METHODS)
     rows = ("| `hard-label` | a | b | c | d | e |", "| `kd` | a | b | c | d | e |", "| `dkd` | a | b | c | d | e |")
     other = "| `kd` | 4 ms | 1.5 |\n| plain | a | b | c | d | e | 4 |\n"
     page = "".join(f"{row} 1 ± 2 |\n" for row in rows) + other

@@ -18,7 +18,8 @@ from pipeline.errors import ConfigError
 from pipeline.signals import SignalsConfig
 from stages import check
 from stages.binding import bind_experiment
-from stages.learning import objective_set, shapes_of
+from stages.learning import shapes_of
+from stages.objective_set import objective_set
 from stages.requirements import MissingSignalsError
 from stages.sections import kept_of
 
