@@ -118,8 +118,9 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @main.command("prepare-data")
 @config_options
 @click.option("--replace", is_flag=True, help="Replace a data set that is already there.")
-def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool) -> None:
-    """Pack a data set into one HDF5 file.
+@click.option("--json", "as_json", is_flag=True, help="Print what was packed and left out as JSON.")
+def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_json: bool) -> None:
+    """Pack a data set into one HDF5 file, and print a table of its splits and what was left out.
 
     \b
     Examples:
@@ -129,7 +130,7 @@ def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool) -> Non
     from stages.inputs import Source
     from stages.prepare_data import run
 
-    run(Source(config, overrides), replace=replace)
+    run(Source(config, overrides), replace=replace, as_json=as_json)
 
 
 @main.command("train-teacher")

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 from pipeline.config import Section
-from pipeline.data import DataConfig, PackedDataset, SourceOptions, open_source, pack
-from pipeline.errors import DataError
+from pipeline.data import DataConfig, FromFiles, PackedDataset, PackReport, SourceOptions, open_source, pack
+from pipeline.data import Source as Opened
+from pipeline.data.same_pixels import repeated_images
+from pipeline.data.summary import facts, left_out, notes, summarise, table
+from pipeline.errors import DataError, printable
 from pipeline.progress import Lines
 from stages.inputs import Source
 
@@ -15,7 +20,7 @@ class Inputs(Section):
     data: DataConfig
 
 
-def run(source: Source, *, replace: bool) -> None:
+def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
     """Pack `data.source` to `data.path`. A file that is there already, packed from the same, is kept.
 
     replace: pack again, whatever is there.
@@ -23,29 +28,27 @@ def run(source: Source, *, replace: bool) -> None:
     data = source.read(Inputs).data
     if data.path.exists() and not replace:
         dataset = PackedDataset.of(data)
-        if data.source is not None:
-            refuse_changed(dataset, data.source)
-        describe(dataset)
+        now = refuse_changed(dataset, data.source) if data.source is not None else None
         unknown = dataset.origin is None and data.source is not None
         kept = ", and kept: the file does not say what it was packed from" if unknown else ""
-        print(f"  already there{kept}; --replace packs it again")
+        _print(dataset, now, None, as_json, f"already there{kept}; --replace packs it again")
         return
     if data.source is None:
         fix = "name a source with --set data.source='{name: ...}', or the path of a packed file"
         raise DataError("there is nothing to pack a data set from", where=data.path, fix=fix)
-    report = pack(open_source(data.source), data.path, Lines(), data.unreadable, data.source)
-    describe(PackedDataset.open(data.path))
-    for line in report.unreadable:
-        print(f"  skipped {line}")
+    opened = open_source(data.source)
+    report = pack(opened, data.path, Lines(), data.unreadable, data.source)
+    dataset = PackedDataset.open(data.path)
+    _print(dataset, opened, report, as_json)
 
 
-def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> None:
+def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> Opened | None:
     """Raise DataError if a file or folder of this machine holds more or fewer images than when it was packed.
 
     Numbers alone: to look into the images would take as long as to pack them.
     """
     if dataset.origin is None or options.local is None or not options.local.expanduser().exists():
-        return
+        return None
     source = open_source(options)
     now = {split: source.count(split) for split in source.splits}
     then = {split: dataset.split(split).count + dataset.origin.skipped.get(split, 0) for split in dataset.splits}
@@ -60,15 +63,26 @@ def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> None:
             where=options.local,
             fix="pack it again with --replace, or set data.source: null to go on with the packed file",
         )
+    return source
 
 
-def describe(dataset: PackedDataset) -> None:
-    """Print what a packed data set holds."""
-    print(f"{dataset.path}: {len(dataset.class_names)} classes from {dataset.source or 'an unnamed source'}")
-    for name in dataset.splits:
-        split = dataset.split(name)
-        size = "x".join(map(str, split.image_shape)) if split.image_shape else "encoded, of differing sizes"
-        labels = split.labels
-        missing = split.count if labels is None else int((labels < 0).sum())
-        note = f", {missing:,} of them unlabeled" if 0 < missing < split.count else ", unlabeled" if missing else ""
-        print(f"  {name}: {split.count:,} images {size}{note}")
+def _print(
+    dataset: PackedDataset, source: Opened | None, report: PackReport | None, as_json: bool, remark: str = ""
+) -> None:
+    """Print what a packed data set holds, what was left out of it, and what may surprise."""
+    reading = source.reading if isinstance(source, FromFiles) else None
+    repeated = repeated_images(dataset, report.hashes) if report else None
+    skipped = report.unreadable if report else ()
+    if as_json:
+        print(json.dumps({**facts(dataset, reading, repeated), "skipped": skipped, "remark": remark}, indent=2))
+        return
+    origin = printable(dataset.source) or "an unnamed source"
+    print(f"{dataset.path}: {len(dataset.class_names)} classes from {origin}")
+    summaries = summarise(dataset)
+    lines = [*table(summaries)]
+    if reading is not None:
+        out = left_out(reading)
+        lines += [*([f"left out: {out}"] if out else []), *reading.notes]
+    lines += [*notes(summaries, repeated or ()), *(f"skipped {line}" for line in skipped)]
+    for line in [*lines, *([remark] if remark else [])]:
+        print(f"  {printable(line)}")

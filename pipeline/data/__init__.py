@@ -6,12 +6,13 @@ from pipeline.data.pack import PackReport, pack
 from pipeline.data.packed import PackedDataset
 from pipeline.data.samples import Samples
 from pipeline.data.selection import HELD_OUT, described, select
-from pipeline.data.source import Item, Source, SourceOptions, Unreadable, open_source
+from pipeline.data.source import FromFiles, Item, Reading, Source, SourceOptions, Unreadable, open_source
 from pipeline.data.split import Images, Split
 
 __all__ = [
     "HELD_OUT",
     "DataConfig",
+    "FromFiles",
     "HoldoutConfig",
     "Images",
     "Item",
@@ -19,6 +20,7 @@ __all__ = [
     "Origin",
     "PackReport",
     "PackedDataset",
+    "Reading",
     "Samples",
     "Source",
     "SourceOptions",

@@ -15,6 +15,13 @@ KEPT_FORMATS = ("JPEG", "PNG")
 READ_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """The formats that are read at all. Pillow knows more, some of which run other programs (EPS)."""
 
+
+def readable_suffixes() -> frozenset[str]:
+    """The suffixes of files in the formats that are read, in small letters, as Pillow knows them."""
+    known = Image.registered_extensions()
+    return frozenset(suffix for suffix, kind in known.items() if kind in READ_FORMATS)
+
+
 MOST_PIXELS = 1 << 26
 """Of one image: a file of some kilobytes can claim to be gigabytes of them."""
 

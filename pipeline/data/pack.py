@@ -28,7 +28,7 @@ class PackReport:
 
     path: the file. counts: samples per split. class_names: in the order of the labels. image_shape: (H, W, C),
     or None where sizes differ. source: the source's description. unreadable: `split/id: reason` of every
-    image that was skipped.
+    image that was skipped. hashes: of every split, 16 bytes for each sample, the same where the pixels are.
     """
 
     path: Path
@@ -37,6 +37,7 @@ class PackReport:
     image_shape: Shape | None
     source: str
     unreadable: tuple[str, ...]
+    hashes: Mapping[str, bytes]
 
 
 def pack(
@@ -117,7 +118,8 @@ def _write(
                 continue
             problems = tuple(f"{split}/{name}: {reason}" for split, name, reason in writer.unreadable)
             shape = writer.layout.shape
-            return PackReport(path, counts, tuple(source.class_names), shape, source.description, problems)
+            names, how = tuple(source.class_names), source.description
+            return PackReport(path, counts, names, shape, how, problems, writer.hashes)
 
 
 def _check(source: Source, counts: Mapping[str, int], writer: SplitWriter, *, skip: bool) -> None:

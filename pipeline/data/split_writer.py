@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.images import KEPT_FORMATS, UndecodableError, as_rgb, decode, encode_png
 from pipeline.data.packed import NO_LABEL, check_ids, check_labels
+from pipeline.data.same_pixels import hash_pixels
 from pipeline.data.source import Item, Source, Unreadable
 from pipeline.errors import DataError
 from pipeline.progress import Progress
@@ -52,6 +53,7 @@ class _Image(NamedTuple):
     item: Item
     shape: Shape
     content: NDArray[np.uint8] | bytes  # pixels, or the file to store
+    hash: bytes  # of the pixels
 
 
 class SplitWriter:
@@ -59,6 +61,7 @@ class SplitWriter:
 
     layout: the one it was given, or, if that was not known, the one of the first image.
     unreadable: (split, id, reason) of every image that could not be read so far.
+    hashes: of every split, 16 bytes for each sample: the same where the pixels are.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class SplitWriter:
     ) -> None:
         self.layout = layout
         self.unreadable: list[tuple[str, str, str]] = []
+        self.hashes: dict[str, bytes] = {}
         self._file = file
         self._source = source
         self._pool = pool
@@ -78,6 +82,7 @@ class SplitWriter:
         images: h5py.Dataset | None = None
         ids: list[str] = []
         labels: list[int | None] = []
+        hashes = bytearray()
         seen = 0
         self._progress.begin(f"packing {split}", count, "images")
         for items in self._blocks(self._source.items(split)):
@@ -92,6 +97,7 @@ class SplitWriter:
                 _write_rows(images, len(ids), rows)
                 ids += [image.item.id for image in good]
                 labels += [image.item.label for image in good]
+                hashes += b"".join(image.hash for image in good)
             self._progress.advance(len(items))
         self._progress.end()
         if seen != count:
@@ -99,6 +105,7 @@ class SplitWriter:
         if images is not None and images.maxshape[0] is None:
             images.resize(len(ids), axis=0)
         self._write_names(group, split, ids, labels)
+        self.hashes[split] = bytes(hashes)
         return len(ids)
 
     def _blocks(self, items: Iterator[Item]) -> Iterator[list[Item]]:
@@ -199,14 +206,14 @@ def _examine(item: Item, as_files: bool) -> _Image | Unreadable:
         except UndecodableError as error:
             return Unreadable(str(error))
         if as_files and kind in KEPT_FORMATS:
-            return _Image(item, _shape(pixels), image)
+            return _Image(item, _shape(pixels), image, hash_pixels(pixels))
     else:
         pixels = image
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
             expected = "uint8 [H, W, 1 or 3]"
             got = f"{pixels.dtype} {list(pixels.shape)}"
             raise DataError("an image has the wrong form", where=repr(item.id), expected=expected, got=got)
-    return _Image(item, _shape(pixels), encode_png(pixels) if as_files else pixels)
+    return _Image(item, _shape(pixels), encode_png(pixels) if as_files else pixels, hash_pixels(pixels))
 
 
 def _shape(pixels: NDArray[np.uint8]) -> Shape:

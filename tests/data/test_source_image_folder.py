@@ -51,12 +51,12 @@ def test_class_folders_alone_are_the_training_split_and_it_says_so(tmp_path):
 
 def test_other_files_are_left_out(tmp_path):
     root = tmp_path / "pets"
-    fill(root, "train/cat/a.png", "train/cat/.hidden.png", "train/.cache/b.png", "valid/cat/c.png")
+    fill(root, "train/cat/a.png", "train/cat/.hidden.png", "train/.cache/b.png", "originals/cat/c.png")
     (root / "train" / "cat" / "notes.txt").write_text("no image")
     (root / "train" / "readme.md").write_text("no class")
     source, report = packed(root)
     assert PackedDataset.open(report.path).split("train").ids == ("train/cat/a.png",)
-    assert source.description == "image folder pets (not a split, left out: valid)"
+    assert source.description == "image folder pets (not a split, left out: originals)"
 
 
 def test_files_of_differing_sizes_are_stored_as_they_are(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,10 @@ def test_packing_says_what_was_packed_and_keeps_it(
     prepare_data.run(source(), replace=False)
     printed = capsys.readouterr().out
     assert printed.startswith("data.h5: 4 classes from ")
-    assert "  train: 72 images 8x8x1\n" in printed
-    assert "  test: 24 images 8x8x1\n" in printed
+    titles, train, test = [line.split() for line in printed.splitlines()[1:4]]
+    assert titles[:3] == ["split", "images", "classes"]
+    assert train == ["train", "72", "4", "18", "(0)", "18", "(0)", "0", "8x8x1"]
+    assert test == ["test", "24", "4", "6", "(0)", "6", "(0)", "0", "8x8x1"]
     before = Path("data.h5").stat().st_mtime_ns
     prepare_data.run(source(), replace=False)
     assert "already there; --replace packs it again" in capsys.readouterr().out
@@ -135,6 +138,36 @@ def test_unreadable_images_that_are_skipped_are_listed_once(
         prepare_data.run(source(*pack), replace=False)
     prepare_data.run(source(*pack, "data.unreadable=skip"), replace=False)
     assert capsys.readouterr().out.count("broken.png") == 1
+
+
+def test_what_was_left_out_and_what_is_there_twice_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(begin(tmp_path))
+    photos(Path("photos"), lambda index: (8, 8))
+    for name in ("a.docx", "b.docx", "notes", "c.TXT"):
+        Path("photos/train/class0", name).touch()
+    twin = Path("photos/test/class1/twin.bmp")
+    with Image.open("photos/train/class0/0.png") as image:
+        image.save(twin)  # other bytes, the same pixels
+    shutil.rmtree("photos/test/class3")
+    pack = source("data.source={name: image-folder, path: photos}", "data.path=photos.h5")
+    prepare_data.run(pack, replace=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert "  left out: 4 files (.docx 2, no suffix 1, .txt 1)" in lines
+    assert "  no image in test of 1 classes: class3" in lines
+    assert "  the same pixels in train and test: 1 images (train/class0/0.png = test/class1/twin.bmp)" in lines
+    assert "  the same pixels with different labels: 1 images (train/class0/0.png = test/class1/twin.bmp)" in lines
+    prepare_data.run(pack, replace=False)
+    assert "  left out: 4 files (.docx 2, no suffix 1, .txt 1)" in capsys.readouterr().out.splitlines()
+    prepare_data.run(pack, replace=True, as_json=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["left_out"] == {".docx": 2, ".txt": 1, "": 1}
+    assert [split["split"] for split in facts["splits"]] == ["train", "test"]
+    assert facts["splits"][1]["missing"] == ["class3"]
+    assert facts["same_pixels"] == [
+        {"samples": [["train", "train/class0/0.png"], ["test", "test/class1/twin.bmp"]], "labels": [0, 1]}
+    ]
 
 
 def test_the_teacher_is_published_with_what_it_was_made_of(road: Path):

@@ -1,117 +1,173 @@
-"""A folder of image files: `root/<split>/<class>/...`, or `root/<class>/...`, which is the split `train`.
+"""A folder of image files: `root/<split>/<class>/...`, `root/<class>/<split>/...`, or `root/<class>/...`.
 
-Splits are `train`, `test`, `val` (folders of class folders) and `unlabeled` (any files below it).
+Splits are `train`, `test`, `val` (folders of class folders) and `unlabeled` (any files below it), under any of their
+usual names: `training`, `testing`, `valid`, `validation`, `dev`, in capitals or small letters. Without them, all is
+`train`.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
+
+from pydantic import field_validator
 
 from pipeline import plugins
-from pipeline.data.source import Item, SourceOptions, Unreadable
+from pipeline.data.class_names import read_class_names
+from pipeline.data.source import Reading, SourceOptions
+from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, Files, escaped, is_text, some
+from pipeline.data.sources._layout import Classes, Layout, classes_of, understand
+from pipeline.data.sources._tree import Folder, read_tree
 from pipeline.errors import DataError
-from pipeline.untrusted import read_file
-
-_LABELED = ("train", "test", "val")
-_UNLABELED = "unlabeled"
-LARGEST_FILE = 1 << 30
-_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"))
 
 
 class Options(SourceOptions):
-    """`path`: the folder."""
+    """Which folder, and how it is understood where that is not plain.
+
+    path: the folder. classes: where class folders lie in folders: `top` takes the folders in a split for the classes,
+    `leaf` the innermost ones. splits: the folder of each split, such as `{train: images/a, test: held}`; null for the
+    usual names. class_names: a file with the names of the classes in the order of the labels (one in each line, or a
+    JSON list), such as that of the teacher; null for the folders of train, sorted.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset(("classes", "splits", "class_names"))
 
     name: Literal["image-folder"] = "image-folder"
     path: Path
+    classes: Classes | None = None
+    splits: Mapping[str, str] | None = None
+    class_names: Path | None = None
+
+    @field_validator("splits")
+    @classmethod
+    def _some_splits(cls, splits: Mapping[str, str] | None) -> Mapping[str, str] | None:
+        if splits is not None and (not splits or set(splits) - set(SPLITS) or len({*splits.values()}) < len(splits)):
+            known = ", ".join(SPLITS)
+            raise ValueError(f"names a folder of its own for some of {known}, such as {{train: images/a, test: held}}")
+        return splits
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The folder, and the file of names."""
+        return (self.path,) if self.class_names is None else (self.path, self.class_names)
 
 
-def open_source(options: Options) -> ImageFolder:
-    """The folder's files. Raises DataError if there is no folder, no image, or a class that train lacks."""
-    return ImageFolder(options.path.expanduser())
+def open_source(options: Options) -> Files:
+    """The folder's files, in the order of their paths, which, relative to the root, are the ids.
 
+    Files without the suffix of an image format are left out, and counted; hidden ones are not counted. The classes are
+    the folders of `train`, sorted (without `train`, those of all splits), or those of `class_names`.
 
-class ImageFolder:
-    """Files in the order of their paths, which, relative to the root, are the ids.
-
-    Files without the suffix of an image format, and hidden ones, are left out. The classes are the folders of
-    `train`, sorted (without `train`, those of all splits).
+    Raises DataError if there is no folder, no image, or a class that train lacks, and where two readings are possible.
     """
+    root = options.path.expanduser()
+    tree = read_tree(root)
+    layout = understand(tree, root, options.splits)
+    classes_of(layout, root, options.classes)
+    names = _class_names(layout, root, options.class_names)
+    entries: dict[str, list[Entry]] = {}
+    numbers = {name: label for label, name in enumerate(names)}
+    for split, classes in layout.labeled.items():
+        entries[split] = [
+            Entry(image, numbers[name])
+            for name, folders in classes.items()
+            for folder in folders
+            for image in folder.all_images()
+        ]
+    if layout.unlabeled is not None:
+        entries[UNLABELED] = [Entry(image, None) for image in layout.unlabeled.all_images()]
+    entries = {split: entries[split] for split in SPLITS if split in entries}
+    loose = _loose(tree, layout, entries)
+    _check_not_empty(entries, loose, root)
+    return Files(root, names, entries, _description(root, layout), reading_of(tree, _notes(layout, tree, names, loose)))
 
-    def __init__(self, root: Path) -> None:
-        if not root.is_dir():
-            got = "a file" if root.exists() else "nothing there"
-            fix = "correct `data.source.path`"
-            raise DataError("there is no image folder", where=root, expected="a folder", got=got, fix=fix)
-        self._root = root
-        folders = _folders(root)
-        names = [name for name in (*_LABELED, _UNLABELED) if name in folders]
-        self._classes = {name: _folders(root / name) for name in names if name != _UNLABELED}
-        self.description = f"image folder {root.resolve().name}"
-        self._places = {name: root / name for name in names}
-        others = [name for name in folders if name not in names]
-        if names and others:
-            self.description += f" (not a split, left out: {', '.join(others)})"
-        elif not names:
-            self._classes, self._places = {"train": folders}, {"train": root}
-            self.description += " (its folders taken as the classes of split train)"
-        self.splits: Sequence[str] = tuple(self._places)
-        self.class_names: Sequence[str] = tuple(
-            self._classes.get("train") or sorted({name for some in self._classes.values() for name in some})
+
+def _class_names(layout: Layout, root: Path, path: Path | None) -> tuple[str, ...]:
+    """The names of the classes. Raises DataError for folders with images that are none of them."""
+    everything = sorted({name for classes in layout.labeled.values() for name in classes})
+    if odd := [name for name in everything if not is_text(name)]:
+        raise DataError("names of class folders are not UTF-8 text", where=root, got=some(odd), fix="rename them")
+    names = read_class_names(path) if path else tuple(sorted(layout.labeled.get("train") or everything))
+    for split, classes in layout.labeled.items():
+        strange = [name for name in classes if name not in names and any(f.holds_images() for f in classes[name])]
+        if strange:
+            close = plugins.nearest(strange[0], names)
+            what = f"split {split!r} has classes that {path.name if path else 'train'} lacks"
+            raise DataError(
+                what,
+                where=root if len(layout.places[split]) > 1 else root / layout.places[split][0].path,
+                expected="class folders with the names " + (f"in {path}" if path else "of those in train"),
+                got=some(strange, 20),
+                fix=f"did you mean {close!r}?" if close else None,
+            )
+        layout.labeled[split] = {name: folders for name, folders in classes.items() if name in names}
+    return names
+
+
+def _loose(tree: Folder, layout: Layout, entries: Mapping[str, list[Entry]]) -> list[str]:
+    """The images that are in no class folder, nor in a folder that was left out as a whole."""
+    taken = {entry.name for some in entries.values() for entry in some}
+    taken.update(image for folder in layout.aside for image in folder.all_images())
+    return [image for image in tree.all_images() if image not in taken]
+
+
+def _check_not_empty(entries: Mapping[str, list[Entry]], loose: list[str], root: Path) -> None:
+    empty = [split for split in entries if not entries[split]]
+    if not empty:
+        return
+    got = fix = None
+    if loose:
+        got = f"{len(loose):,} images in no class folder: {some(loose, 2)}"
+        fix = (
+            "put each into a folder of its class, or all into a folder unlabeled, or name a source of labels: "
+            "csv-labels, split-files, file-names"
         )
-        self._check_classes()
-        self._files = {split: self._find(split) for split in self.splits}
-        empty = [split for split, files in self._files.items() if not files]
-        if empty:
-            expected = "<class>/<file> or, in unlabeled, files, with one of " + " ".join(sorted(_SUFFIXES))
-            what = f"split {', '.join(empty)} has no image files"
-            raise DataError(what, where=root, expected=expected)
-
-    def count(self, split: str) -> int:
-        """The number of image files."""
-        return len(self._files[split])
-
-    def items(self, split: str) -> Iterator[Item]:
-        """The files' bytes."""
-        for name, label in self._files[split]:
-            try:
-                image: bytes | Unreadable = read_file(self._root / name, LARGEST_FILE, follow=True)
-            except OSError as error:
-                image = Unreadable(error.strerror or str(error))
-            yield Item(image, label, name)
-
-    def _check_classes(self) -> None:
-        for split, classes in self._classes.items():
-            strange = [name for name in classes if name not in self.class_names]
-            if strange:
-                close = plugins.nearest(strange[0], self.class_names)
-                raise DataError(
-                    f"split {split!r} has classes that train lacks",
-                    where=self._root / split,
-                    expected="class folders with the names of those in train",
-                    got=", ".join(strange),
-                    fix=f"did you mean {close!r}?" if close else None,
-                )
-
-    def _find(self, split: str) -> list[tuple[str, int | None]]:
-        """(path relative to the root, label) of every image file of a split."""
-        place = self._places[split]
-        if split == _UNLABELED:
-            return [(name, None) for name in self._image_files(place)]
-        labels = {name: label for label, name in enumerate(self.class_names)}
-        return [(file, labels[name]) for name in self._classes[split] for file in self._image_files(place / name)]
-
-    def _image_files(self, folder: Path) -> list[str]:
-        found = []
-        for parent, folders, files in os.walk(folder):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            for file in files:
-                if not file.startswith(".") and Path(file).suffix.lower() in _SUFFIXES:
-                    found.append((Path(parent) / file).relative_to(self._root).as_posix())
-        return sorted(found)
+    expected = "<class>/<file> or, in unlabeled, files, with a suffix of images"
+    what = f"split {', '.join(empty)} has no image files"
+    raise DataError(what, where=root, expected=expected, got=got, fix=fix)
 
 
-def _folders(place: Path) -> list[str]:
-    return sorted(child.name for child in place.iterdir() if child.is_dir() and not child.name.startswith("."))
+def _description(root: Path, layout: Layout) -> str:
+    """One line: how the folder was understood."""
+    text = f"image folder {root.resolve().name}"
+    if layout.aside:
+        text += f" (not a split, left out: {', '.join(escaped(folder.name) for folder in layout.aside)})"
+    if [folder.path for folder in layout.places.get("train", ())] == [""] and len(layout.places) == 1:
+        text += " (its folders taken as the classes of split train)"
+    other = [
+        f"{', '.join(sorted({_called(folder, layout) for folder in folders}))} as {split}"
+        for split, folders in layout.places.items()
+        if any(folder.path not in ("", split) for folder in folders)
+    ]
+    return text + (f" (read {'; '.join(other)})" if other else "")
+
+
+def _called(folder: Folder, layout: Layout) -> str:
+    return escaped(f"*/{folder.name}" if layout.classes_first else folder.path)
+
+
+def _notes(layout: Layout, tree: Folder, names: tuple[str, ...], loose: list[str]) -> list[str]:
+    """What a person should know of how the folder was understood."""
+    notes = []
+    for folder in layout.aside:
+        if images := folder.all_images():
+            notes.append(f"not a split, left out: {escaped(folder.name)}, with {len(images):,} images")
+    if loose:
+        notes.append(f"in no class folder, left out: {len(loose):,} images ({some(loose, 3)})")
+    links = [link for folder in tree.walk() for link in folder.links]
+    if links:
+        notes.append(f"links to folders, not followed: {some(links)}")
+    small = Counter(name.casefold() for name in names)
+    if alike := [name for name in names if small[name.casefold()] > 1]:
+        notes.append(f"classes that differ in capitals alone: {some(alike)}")
+    return notes
+
+
+def reading_of(tree: Folder, notes: list[str]) -> Reading:
+    """What was left out of a tree by suffix, with some notes."""
+    left_out: Counter[str] = Counter()
+    for folder in tree.walk():
+        left_out += folder.others
+    return Reading(dict(left_out), tuple(notes))

@@ -1,0 +1,95 @@
+"""Image files with labels, split by split, as a source: what every source of files ends in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.data.source import Item, Reading, Unreadable
+from pipeline.errors import printable
+from pipeline.untrusted import read_file
+
+LARGEST_FILE = 1 << 30
+
+SPLITS = ("train", "test", "val", "unlabeled")
+"""The splits of files, in the order in which they are packed."""
+
+UNLABELED = "unlabeled"
+
+_MEANINGS = {
+    "train": ("train", "training"),
+    "test": ("test", "testing"),
+    "val": ("val", "valid", "validation", "dev"),
+    UNLABELED: ("unlabeled", "unlabelled"),
+}
+
+
+def meaning(name: str) -> str | None:
+    """The split that people call so, in capitals or small letters; None if it is none."""
+    small = name.casefold()
+    return next((split for split, names in _MEANINGS.items() if small in names), None)
+
+
+class Entry(NamedTuple):
+    """One image file. name: its path relative to the root, which is the id. problem: why it cannot be used."""
+
+    name: str
+    label: int | None
+    problem: str | None = None
+
+
+class Files:
+    """The entries of every split, in order. reading: what was left out, and notes."""
+
+    def __init__(
+        self,
+        root: Path,
+        class_names: Sequence[str],
+        entries: Mapping[str, Sequence[Entry]],
+        description: str,
+        reading: Reading,
+    ) -> None:
+        self.class_names: Sequence[str] = tuple(class_names)
+        self.splits: Sequence[str] = tuple(entries)
+        self.description = description
+        self.reading = reading
+        self._root = root
+        self._entries = entries
+
+    def count(self, split: str) -> int:
+        """The number of image files, those that cannot be used included."""
+        return len(self._entries[split])
+
+    def items(self, split: str) -> Iterator[Item]:
+        """The files' bytes, as they are."""
+        for name, label, problem in self._entries[split]:
+            if is_text(name):
+                yield Item(Unreadable(problem) if problem else self._read(name), label, name)
+            else:
+                yield Item(Unreadable(problem or "its name is not UTF-8 text"), label, escaped(name))
+
+    def _read(self, name: str) -> bytes | Unreadable:
+        try:
+            return read_file(self._root / name, LARGEST_FILE, follow=True)
+        except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, out of a list
+            return Unreadable(getattr(error, "strerror", None) or str(error))
+
+
+def is_text(name: str) -> bool:
+    """Whether a file's name is UTF-8; other bytes are half surrogates in Python."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
+
+
+def escaped(name: str) -> str:
+    """A name for people, with bytes that are not UTF-8 as `\\xff`."""
+    return printable(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few of some names, for people."""
+    return ", ".join(map(escaped, names[:most])) + (", ..." if len(names) > most else "")
