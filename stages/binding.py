@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
@@ -16,7 +15,8 @@ from stages.caches import is_there
 from stages.draft import Draft, collected
 from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
-from stages.parts import Data, build, evaluated_split, one_view, views_of
+from stages.networks import build
+from stages.parts import Data, evaluated_split, one_view, views_of
 from stages.requirements import MissingSignalsError, Requirements
 from stages.serving import required
 
@@ -89,9 +89,9 @@ def _teacher(draft: Draft, data: Data | None, problems: list[Problem]) -> tuple[
         encodings_identity(draft.signals)
     with collected(problems, "teacher"):
         config = draft.teacher
-        here = data is not None and isinstance(config.weights, Path) and config.weights.exists()
+        here = data is not None and (config.weights == "pretrained" or (config.weights and config.weights.exists()))
         config = config if here else config.model_copy(update={"weights": None})
-        network = build(config, data.classes if data else SOME_CLASSES)
+        network = build(config, data.classes if data else SOME_CLASSES, offline=True)
     with collected(problems):
         _weights_will_be_there(draft)
     if network is not None:

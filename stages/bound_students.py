@@ -12,8 +12,9 @@ from pipeline.training import TrainConfig, build_optimizer, build_scheduler, too
 from stages.cache_config import views_learnt
 from stages.draft import Draft, collected
 from stages.learning import shapes_of, training_of
+from stages.networks import build
 from stages.objective_set import objective_set
-from stages.parts import Data, build
+from stages.parts import Data
 
 NO_SHAPES = SignalShapes(0)
 
@@ -23,7 +24,7 @@ def bind_networks(draft: Draft, classes: int, problems: list[Problem]) -> dict[s
     networks = {}
     for name, config in draft.students.items():
         with collected(problems, f"students.{name}"):
-            networks[name] = build(config.model_copy(update={"weights": None}), classes)
+            networks[name] = build(config, classes, seed=0, offline=True)
     return networks
 
 

@@ -19,7 +19,8 @@ from pipeline.store import Runner, StoreConfig, TeacherCache, TeacherPass, cache
 from pipeline.views import ViewsConfig
 from stages.caches import Cached, cache_paths, caches_of
 from stages.inputs import Source
-from stages.parts import Data, EvaluateConfig, build
+from stages.networks import build
+from stages.parts import Data, EvaluateConfig
 from stages.pointers import write_pointer
 
 Part = Literal["all", "training", "evaluation"]

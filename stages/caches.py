@@ -9,7 +9,8 @@ from pipeline.models import TeacherConfig
 from pipeline.signals import LogitsConfig, SignalsConfig
 from pipeline.store import StorePath, data_identity, encodings_identity, teacher_identity, views_identity
 from pipeline.views import Views
-from stages.parts import Data, EvaluateConfig, build, evaluated_split, one_view
+from stages.networks import build
+from stages.parts import Data, EvaluateConfig, evaluated_split, one_view
 
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
 """What evaluation caches hold: exact logits, for agreement and KL."""
@@ -62,7 +63,7 @@ def _teacher(config: TeacherConfig, classes: int, exact: bool) -> tuple[dict[str
     if exact and here:
         network = build(config, classes)
         return teacher_identity(network, precision=config.precision, micro_batch=config.micro_batch), []
-    said = config.model_dump(mode="json", exclude={"device", "weights"}, exclude_none=True)
+    said = {key: value for key, value in config.said("device", "weights").items() if value is not None}
     return said, ["teacher.weights"]
 
 

@@ -19,7 +19,10 @@ COMMON = (
     "stages/__init__.py",
     "stages/inputs.py",
 )
-PARTS = ("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/store", "stages/parts.py")
+PARTS = (
+    *("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/store"),
+    *("stages/networks.py", "stages/parts.py"),
+)
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",
     "pipeline/objectives/_base.py",

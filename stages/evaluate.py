@@ -17,12 +17,12 @@ from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, T
 from pipeline.files import write_atomic
 from pipeline.models import Network, Reused, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
-from pipeline.models.reused import as_trained
 from pipeline.progress import Lines
 from pipeline.store import StoreConfig
 from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
-from stages.parts import EvaluateConfig, StudentConfig, build, evaluated_split, one_view, trained_network
+from stages.networks import StudentConfig, build, trained_network
+from stages.parts import EvaluateConfig, evaluated_split, one_view
 from stages.reference import reference
 
 BATCH = 500
@@ -105,9 +105,9 @@ class Judge:
     def student(self, folder: Path) -> StudentResult:
         """The student in a folder."""
         run = RunMetrics.read(folder / "metrics.json")
-        config = trained_network(folder, run.student).model_copy(update={"weights": folder / "student.safetensors"})
+        network = trained_network(folder, run.student, self.classes)
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
-        return StudentResult(**facts, **self.measured(run.student, as_trained(build(config, self.classes), folder)))
+        return StudentResult(**facts, **self.measured(run.student, network))
 
     def teacher(self) -> TeacherResult | None:
         """The teacher, by its cached answers; its cost where its weights are on this machine. Or the ensemble."""

@@ -17,7 +17,8 @@ from pipeline.views import ViewsConfig
 from stages.cache_config import Caches, caches_read
 from stages.caches import cache_paths
 from stages.inputs import RunsConfig
-from stages.parts import EvaluateConfig, StudentConfig
+from stages.networks import StudentConfig
+from stages.parts import EvaluateConfig
 
 T = TypeVar("T")
 

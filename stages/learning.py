@@ -21,7 +21,7 @@ from pipeline.models.device import choose_device, choose_precision
 from pipeline.signals import SignalShapes
 from pipeline.training import Checkpoint, Run, TrainConfig
 from pipeline.views import Views
-from stages.parts import StudentConfig
+from stages.networks import StudentConfig
 
 BATCH = 500
 

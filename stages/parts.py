@@ -1,30 +1,15 @@
-"""The pieces that stages share: a packed data set opened, a network built."""
+"""The pieces that stages share: a packed data set opened, and its views."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
-from pydantic import Field
 
 from pipeline import plugins
-from pipeline.config import Section, parse_yaml
+from pipeline.config import Section
 from pipeline.data import DataConfig, PackedDataset, Samples, Split, select
 from pipeline.errors import ConfigError, DataError, Problem
-from pipeline.models import Network, NetworkConfig, build_network
 from pipeline.views import Operations, Views, ViewsConfig, build_views
-
-
-class StudentConfig(NetworkConfig):
-    """A student: a network, and the keys of `train` that differ for it."""
-
-    train: Mapping[str, Any] = Field(default_factory=dict)
-
-    def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
-        """The same, normalised as the teacher where it does not say how."""
-        return self.model_copy(update={"mean": self.mean or teacher.mean, "std": self.std or teacher.std})
 
 
 class EvaluateConfig(Section):
@@ -65,21 +50,6 @@ class Data:
         return cls(dataset, training, holdout, drawn)
 
 
-def trained_network(folder: Path, student: str) -> StudentConfig:
-    """The network in a student's folder, as it was trained, whatever the configuration says by now.
-
-    Raises DataError if the folder's own configuration cannot be read.
-    """
-    path = folder / "config.yaml"
-    try:
-        raw = parse_yaml(path.read_text(encoding="utf-8"), str(path))
-        teacher = NetworkConfig(model="teacher", mean=raw["teacher"]["mean"], std=raw["teacher"]["std"])
-        return StudentConfig.model_validate(raw["students"][student]).preprocessed_as(teacher)
-    except (OSError, KeyError, TypeError, ValueError, ConfigError) as error:
-        fix = "train the student again with --replace"
-        raise DataError("cannot read how a student was trained", where=path, got=error, fix=fix) from None
-
-
 def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
     """The split that is reported. Raises ConfigError, naming the nearest, if there is none of that name."""
     if evaluate.split not in dataset.splits:
@@ -102,17 +72,3 @@ def views_of(samples: Samples, config: ViewsConfig, key: str) -> Views:
         fix = "add {name: resize, size: [224, 224]} or {name: resized-crop, size: 224} to the operations"
         raise ConfigError([Problem(f"{key}.operations", what, fix=fix)])
     return views
-
-
-def build(config: NetworkConfig, classes: int, *, seed: int | None = None) -> Network:
-    """The network of a section, with its weights; without any, random ones from the seed."""
-    return build_network(
-        config.model,
-        classes,
-        weights=config.weights,
-        input_size=config.input_size,
-        mean=config.mean,
-        std=config.std,
-        options=config.options,
-        seed=seed,
-    )

@@ -20,7 +20,8 @@ from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
 from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, training_of, write_run
 from stages.learnt import Learnt
-from stages.parts import Data, EvaluateConfig, StudentConfig, build, one_view
+from stages.networks import StudentConfig, build
+from stages.parts import Data, EvaluateConfig, one_view
 from stages.reference import reference
 from stages.teachers import open_teachers
 
@@ -69,6 +70,8 @@ def run(
         sections = (inputs.store, inputs.caches, inputs.teacher, inputs.signals)
         taught = open_teachers(*sections, data, training.views_per_step, exact=exact)
     network = build(config, taught.shapes.logits if taught else data.classes, seed=seed)
+    if network.kept is not None:
+        print(f"starts with {config.start}: {network.kept}")
     learnt = Learnt.of(taught, network, objectives, chosen, data, training, seed)
     # Refused now, if they are unknown.
     build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)
@@ -86,7 +89,7 @@ def run(
         "artifact": "student",
         "answers": learnt.identity(),
         "labels": data.training.labels_digest(),
-        "student": config.model_dump(mode="json", exclude={"train", "weights"}),
+        "student": config.said("train", "weights"),
         "start": network.weights_digest(),
         "train": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
         "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],

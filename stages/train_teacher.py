@@ -18,8 +18,9 @@ from pipeline.training import Steps, TrainConfig, train
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
 from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, write_run
+from stages.networks import build
 from stages.objective_set import objective_set
-from stages.parts import Data, EvaluateConfig, build, one_view
+from stages.parts import Data, EvaluateConfig, one_view
 
 
 class Inputs(Section):
@@ -49,7 +50,7 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
     identity = {
         "artifact": "teacher",
         "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
-        "network": plain.model_dump(mode="json", exclude={"device", "micro_batch", "precision"}),
+        "network": plain.said("device", "micro_batch", "precision"),
         "classes": data.classes,
         "training": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
         "views": data.views.identity(),

@@ -20,7 +20,8 @@ from pipeline.store import Asking, CacheReport, Manifest, StoreConfig, StorePath
 from pipeline.views import Views, ViewsConfig
 from stages.caches import cache_paths, caches_of, required
 from stages.inputs import Source
-from stages.parts import Data, EvaluateConfig, build
+from stages.networks import build
+from stages.parts import Data, EvaluateConfig
 
 
 class Inputs(Section):

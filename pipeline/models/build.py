@@ -11,11 +11,13 @@ import timm
 import torch
 from torch import nn
 
-import pipeline.models.cifar_resnet  # noqa: F401 - registers the CIFAR models with timm
-from pipeline import plugins
 from pipeline.errors import ModelError
+from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
 from pipeline.models.network import Network, Triple
-from pipeline.models.weights import fit_weights, load_weights
+from pipeline.models.pretrained import facts, refuse_absent
+from pipeline.models.weights import keeps_order, load_weights
+
+Weights = Path | Literal["pretrained"]
 
 NEUTRAL_MEAN: Triple = (0.5, 0.5, 0.5)
 NEUTRAL_STD: Triple = (0.25, 0.25, 0.25)
@@ -27,29 +29,47 @@ _FOREIGN = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_ov
 def build_network(
     model: str,
     num_classes: int,
-    weights: Path | Literal["pretrained"] | None = None,
+    weights: Weights | None = None,
     input_size: int | None = None,
     mean: Triple | None = None,
     std: Triple | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int | None = None,
+    *,
+    start: Weights | None = None,
+    match: Match = "names",
+    offline: bool = False,
 ) -> Network:
     """The timm model `model` with `num_classes` logits as a network, on the CPU, in training mode.
 
-    `weights`: a safetensors file or torch checkpoint; "pretrained", timm's own, by network where they are not on
-    disk; or None, random. `input_size` in pixels, by default `options.img_size` or the size that the model was
-    made for. `mean` and `std`, in units of the full range, default to those of timm's weights with "pretrained",
-    else to 0.5 and 0.25. `options` are arguments of the timm model. With a `seed`, the initialisation depends on
-    nothing else, and the global random generator is left as it was. Raises ModelError.
+    `model` may be `hf-hub:owner/name` or `local-dir:folder`: nothing of theirs is executed. `weights`: a safetensors
+    file or torch checkpoint of all of them; "pretrained", timm's own, by network where they are not on disk; or
+    None, random. `start`: the same, but the classifier is new, drawn from the seed, where theirs does not fit;
+    `Network.kept` says what was kept. `match`: "order" maps weights with other names by their order. `offline`:
+    random weights stand for timm's own, and all else is as it would be. `input_size` in pixels, by default
+    `options.img_size` or the size that the model was made for. `mean` and `std`, in units of the full range, default
+    to those of timm's weights with "pretrained", else to 0.5 and 0.25. `options` are arguments of the timm model.
+    With a `seed`, the initialisation depends on nothing else, and the global random generator is left as it was.
+    Raises ModelError.
     """
     options = dict(options or {})
+    if weights is not None and start is not None:
+        raise ModelError("a network has `weights` or a `start`, not both", where=model, fix="leave one of them out")
+    own = "pretrained" in (weights, start)
+    if own:
+        _refuse_without_weights(model, num_classes, weights == "pretrained", offline)
     with _seeded(seed):
-        built = _create(model, num_classes, weights == "pretrained", options)
-    if weights is not None and weights != "pretrained":
-        path = Path(weights)
-        fit_weights(built, load_weights(path), path)
+        built = _create(model, num_classes, weights == "pretrained" and not offline, options)
+    kept = None
+    if start == "pretrained":
+        with _seeded(0):  # its weights are replaced, but drawing them must not move the global generator
+            source = _create(model, None, not offline, options)
+        kept = fit_weights(built, source.state_dict(), f"timm's weights of {model}", new_classifier=True)
+    elif isinstance(path := weights or start, Path):
+        loaded = load_weights(path)
+        kept = fit_weights(built, loaded, path, match, new_classifier=weights is None, ordered=keeps_order(path))
     cfg = getattr(built, "pretrained_cfg", None) or {}
-    defaults = cfg if weights == "pretrained" else {}
+    defaults = cfg if own else {}
     try:
         return Network(
             built,
@@ -59,6 +79,7 @@ def build_network(
             input_size or _own_size(options, cfg),
             mean or defaults.get("mean", NEUTRAL_MEAN),
             std or defaults.get("std", NEUTRAL_STD),
+            kept,
         )
     except Exception as error:  # whatever a model raises on images that it was not made for
         raise ModelError(
@@ -78,15 +99,25 @@ def _seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def _create(name: str, num_classes: int, pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    if not timm.is_model(name):
-        close = plugins.nearest(name, timm.list_models())
+def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: bool) -> None:
+    """Raise ModelError if timm has no weights for the model, or none for these classes, or cannot have them."""
+    cfg = facts(model)
+    if not cfg:
+        raise ModelError(f"timm has no weights of {model}", fix="name a weights file in place of `pretrained`")
+    if whole and cfg["num_classes"] != num_classes:  # timm would draw a classifier, without a word
         raise ModelError(
-            f"unknown model {name!r}",
-            expected="a model of timm, or one of ours: " + ", ".join(timm.list_models("cifar_resnet*")),
-            got=repr(name),
-            fix=f"did you mean {close!r}?" if close else "timm.list_models() names them",
+            f"the classifier of timm's weights of {model} is not for the classes of the data",
+            expected=f"{num_classes} classes",
+            got=f"{cfg['num_classes']}",
+            fix=NEW_CLASSIFIER,
         )
+    if not offline:
+        refuse_absent(model)
+
+
+def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    """num_classes: None for those of timm's weights."""
+    facts(name)  # refuses a name that is none
     refused = [key for key in options if key in _OURS + _FOREIGN]
     if refused:
         raise ModelError(
@@ -102,7 +133,7 @@ def _create(name: str, num_classes: int, pretrained: bool, options: dict[str, An
             f"{name} cannot be built" + (" with timm's weights" if pretrained else ""),
             where="options: " + ", ".join(f"{k}={v!r}" for k, v in options.items()) if options else None,
             got=f"{type(error).__name__}: {error}",
-            fix="name a weights file: timm's own need a network or its cache" if pretrained else None,
+            fix="name a weights file in place of `pretrained`" if pretrained else None,
         ) from error
     if not hasattr(built, "forward_intermediates"):
         raise ModelError(f"{name} gives no intermediate maps", fix="choose a model with `forward_intermediates`")

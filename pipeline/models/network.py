@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.errors import ModelError
+from pipeline.models.fit import Kept
 from pipeline.models.taps import Anatomy, examine, final_map, one_place, prefix_tokens
 from pipeline.models.weights import digest_of, save_weights
 from pipeline.signals import LinearHead, Signals
@@ -26,7 +27,7 @@ class Network(nn.Module):
     to deep), `final` (what pooling reads; absent where that is no map), `embedding`, `logits`. `linear` is that
     of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it; `linear_final`
     says so of `final` instead. `local` says that `place_logits` exist: the logits are a function of the mean of
-    `final`.
+    `final`. `kept` says what the network has of the weights that it was built from, None of random ones or of timm's.
     """
 
     _scale: Tensor
@@ -41,11 +42,12 @@ class Network(nn.Module):
         input_size: int,
         mean: Triple,
         std: Triple,
+        kept: Kept | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.name, self.options, self.num_classes, self.input_size = name, dict(options), num_classes, input_size
-        self.mean, self.std = mean, std
+        self.mean, self.std, self.kept = tuple(mean), tuple(std), kept
         # (x / 255 - mean) / std as one product and one sum; the network's own, not weights of the model.
         scale = [1 / (255 * s) for s in std]
         shift = [-m / s for m, s in zip(mean, std, strict=True)]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError
 from pipeline.models.cells import Convolution
+from pipeline.models.fit import fit_weights
 from pipeline.models.network import Network
-from pipeline.models.weights import fit_weights, load_metadata, load_weights, save_weights
+from pipeline.models.weights import load_metadata, load_weights, save_weights
 from pipeline.signals import LinearHead, Signals
 from pipeline.untrusted import parse_json
 

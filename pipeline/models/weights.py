@@ -13,20 +13,22 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import ModelError
 from pipeline.files import write_atomic
 
-_WRAPPERS = ("state_dict", "model", "model_state")
+_WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
+_PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
+"""What torch.compile, data parallel training and Lightning put before all names."""
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """The tensors by name in a safetensors file or a torch checkpoint, on the CPU.
 
-    A checkpoint may wrap them as `state_dict`, `model` or `model_state`, and prefix all names by `module.`. What
-    the file is, is seen from its content. Raises ModelError for a file that is missing, damaged, or that holds
-    more than tensors and plain values.
+    A checkpoint may wrap them as `state_dict`, `model`, `model_state` or `model_state_dict`, and prefix all names by
+    `module.`, `_orig_mod.` or `model.`. What the file is, is seen from its content. Raises ModelError for a file that
+    is missing, damaged, or that holds more than tensors and plain values.
     """
     try:
         with path.open("rb") as file:
@@ -34,21 +36,34 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     except OSError as error:
         fix = "name a file of weights that is there; `pipeline train-teacher` makes a teacher's"
         raise ModelError("the weights cannot be read", where=path, got=error.strerror, fix=fix) from None
-    # A zip archive, or the pickle of old torch versions; a safetensors file starts with the size of its header.
-    loaded = _load_torch(path) if start == b"PK" or start[:1] == b"\x80" else _load_safetensors(path)
+    loaded = _load_torch(path) if _is_torch(start) else _load_safetensors(path)
     for _ in _WRAPPERS:  # so many at most: a pickle can hold a mapping that holds itself
         inner = next((loaded[k] for k in _WRAPPERS if k in loaded), None) if isinstance(loaded, Mapping) else None
         if isinstance(inner, Mapping):
             loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded or not all(map(_is_weight, loaded.items())):
+    if not holds_weights(loaded):
         raise ModelError(
             "the file holds no weights",
             where=path,
             expected="tensors by name, or these under " + ", ".join(_WRAPPERS),
             got=_kinds(loaded),
         )
-    prefixed = all(name.startswith("module.") for name in loaded)
-    return {name.removeprefix("module.") if prefixed else name: value for name, value in loaded.items()}
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in loaded):
+            loaded = {name.removeprefix(prefix): value for name, value in loaded.items()}
+    return dict(loaded)
+
+
+def keeps_order(path: Path) -> bool:
+    """Whether a file of weights holds them in the order in which they were made: safetensors sorts them by name."""
+    with path.open("rb") as file:
+        start = file.read(2)
+    return _is_torch(start)
+
+
+def _is_torch(start: bytes) -> bool:
+    """A zip archive, or the pickle of old torch versions; a safetensors file starts with the size of its header."""
+    return start == b"PK" or start[:1] == b"\x80"
 
 
 def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
@@ -96,6 +111,11 @@ def _load_torch(path: Path) -> Any:
         ) from None
 
 
+def holds_weights(loaded: object) -> bool:
+    """Whether a value is plain tensors by name, one at least."""
+    return isinstance(loaded, Mapping) and bool(loaded) and all(map(_is_weight, loaded.items()))
+
+
 def _is_weight(item: tuple[Any, Any]) -> bool:
     """Whether a name and a value are those of a plain tensor: not sparse, nor smaller in memory than it claims."""
     name, value = item
@@ -110,33 +130,6 @@ def _kinds(loaded: Any) -> str:
     odd = [item for item in loaded.items() if not _is_weight(item)]
     kinds = (f"{k}: {'not a plain tensor' if isinstance(v, Tensor) else type(v).__name__}" for k, v in odd[:5])
     return ", ".join(kinds) or "nothing"
-
-
-def fit_weights(model: nn.Module, weights: Mapping[str, Tensor], where: Path) -> None:
-    """Load `weights` into `model`. Raises ModelError with the names that are missing, unexpected or mismatched."""
-    own = model.state_dict()
-    # Counters of batch norms, which old checkpoints lack, do not change what the model computes.
-    missing = [name for name in own if name not in weights and not name.endswith("num_batches_tracked")]
-    unexpected = [name for name in weights if name not in own]
-    mismatched = [
-        f"{name}: model {list(own[name].shape)}, file {list(weights[name].shape)}"
-        for name in own
-        if name in weights and own[name].shape != weights[name].shape
-    ]
-    found = {"missing": missing, "unexpected": unexpected, "mismatched": mismatched}
-    if any(found.values()):
-        raise ModelError(
-            "the weights do not fit the model",
-            where=where,
-            got="; ".join(f"{kind} {_some(names)}" for kind, names in found.items() if names),
-            fix="check `model`, its `options` and the number of classes",
-        )
-    model.load_state_dict(dict(weights), strict=False)
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    shown = ", ".join(names[:limit])
-    return f"{len(names)} ({shown}{', ...' if len(names) > limit else ''})"
 
 
 def _plain(tensor: Tensor) -> Tensor:

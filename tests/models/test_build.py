@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import timm
 import torch
 
 from pipeline.config import Section, bind
@@ -46,30 +45,27 @@ def test_identity_is_plain_and_rebuilds_the_network() -> None:
     assert network.training
 
 
-def test_timms_own_weights_bring_their_normalisation(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = timm.create_model
-
-    def create_offline(name: str, pretrained: bool, **options: Any) -> Any:
-        assert pretrained
-        return create(name, pretrained=False, **options)
-
-    monkeypatch.setattr(timm, "create_model", create_offline)
-    network = build_network("test_resnet", 10, weights="pretrained")
+def test_timms_own_weights_bring_their_normalisation() -> None:
+    network = build_network("test_resnet", 1000, weights="pretrained", offline=True)
     cfg = network.model.pretrained_cfg
     assert (network.mean, network.std, network.input_size) == (cfg["mean"], cfg["std"], cfg["input_size"][-1])
-    assert build_network("test_resnet", 10, weights="pretrained", std=(1.0, 1.0, 1.0)).mean == cfg["mean"]
+    changed = build_network("test_resnet", 1000, weights="pretrained", std=(1.0, 1.0, 1.0), offline=True)
+    assert (changed.mean, changed.std) == (cfg["mean"], (1.0, 1.0, 1.0))
+    assert build_network("test_resnet", 7, start="pretrained", offline=True).mean == cfg["mean"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ({"model": "cifar_resnet18"}, "did you mean 'cifar_resnet"),
-        ({"model": "hf-hub:someone/model"}, "unknown model"),
+        ({"model": "hub:someone/model"}, "unknown model"),
+        ({"model": "local-dir:nowhere"}, "config.json"),
         ({"model": "resnet18.no_such_tag"}, "resnet18.no_such_tag cannot be built"),
         ({"model": "cifar_resnet8", "options": {"dept": 3}}, "dept"),
         ({"model": "cifar_resnet8", "options": {"num_classes": 3}}, "options.num_classes"),
         ({"model": "cifar_resnet8", "options": {"checkpoint_path": "x.pth"}}, "options.checkpoint_path"),
         ({"model": "cifar_resnet8", "weights": "pretrained"}, "name a weights file"),
+        ({"model": "resnet18", "weights": "pretrained"}, "expected: 10 classes\n  got: 1000"),
         ({"model": "vit_tiny_patch16_224", "input_size": 32, "options": {"depth": 1}}, "img_size"),
     ],
 )

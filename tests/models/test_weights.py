@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 from pipeline.errors import ModelError
 from pipeline.models import Network, build_network, load_weights
-from pipeline.models.weights import digest_of, fit_weights
+from pipeline.models.fit import fit_weights
+from pipeline.models.weights import digest_of
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,110 @@
+"""What timm knows of a model by its name, `hf-hub:` and `local-dir:` included, and whether its weights can be had."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import timm
+from huggingface_hub import constants
+from huggingface_hub.utils._http import get_session
+from timm.models import get_pretrained_cfg
+from timm.models._hub import get_cache_dir, load_model_config_from_hf, load_model_config_from_path
+
+import pipeline.models.cifar_resnet  # noqa: F401 - registers the CIFAR models with timm
+from pipeline import plugins
+from pipeline.errors import ModelError
+
+SOURCES = ("hf-hub", "local-dir")
+"""What may stand before a model's name: where timm shall read its architecture and its weights."""
+
+SECONDS = 8.0
+"""How long the hub may take to answer at all."""
+
+_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def facts(name: str) -> Mapping[str, Any]:
+    """timm's `pretrained_cfg` of a model: its classes, what images it expects, where its weights are.
+
+    Empty where timm has no weights of it. Raises ModelError, with the nearest name, if there is no such model, or if
+    the hub that shall describe it cannot be reached.
+    """
+    source, _, place = name.partition(":")
+    if source in SOURCES and place:
+        if source == "hf-hub":
+            refuse_unreachable(name, place, ("config.json",))
+        try:
+            load = load_model_config_from_hf if source == "hf-hub" else load_model_config_from_path
+            cfg, _, _ = load(place)
+        except Exception as error:  # a folder that is none, a file that is no JSON, a hub's refusal
+            raise ModelError(
+                f"{name} cannot be read",
+                expected="config.json and a file of weights, as timm writes them",
+                got=f"{type(error).__name__}: {error}",
+            ) from None
+        return dict(cfg)
+    if not timm.is_model(name):
+        close = plugins.nearest(name, timm.list_models())
+        raise ModelError(
+            f"unknown model {name!r}",
+            expected="a model of timm, or one of ours: " + ", ".join(timm.list_models("cifar_resnet*")),
+            got=repr(name),
+            fix=f"did you mean {close!r}?" if close else "timm.list_models() names them",
+        )
+    try:
+        known = get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise ModelError(f"{name} cannot be built", got=str(error)) from None
+    return asdict(known) if known is not None and known.has_weights else {}
+
+
+def refuse_absent(name: str) -> None:
+    """Raise ModelError within seconds if a model's own weights are neither on this machine nor to be had."""
+    source, _, place = name.partition(":")
+    if source == "local-dir":
+        return
+    cfg = facts(name)
+    repository = place if source == "hf-hub" else cfg.get("hf_hub_id")
+    if repository:
+        refuse_unreachable(name, repository, (cfg.get("hf_hub_filename"), *_FILES))
+    elif (url := cfg.get("url")) and not (Path(get_cache_dir()) / url.rpartition("/")[2]).exists():
+        _refuse_silent(name, url, url)
+
+
+def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]) -> None:
+    """Raise ModelError if none of some files of the hub is in its cache here, and the hub does not answer."""
+    repository, _, revision = repository.partition("@")
+    for file in files:
+        if file and isinstance(
+            huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None), str
+        ):
+            return
+    _refuse_silent(name, repository, constants.ENDPOINT)
+
+
+def _refuse_silent(name: str, what: str, url: str) -> None:
+    """Ask a server for anything. In a thread, since looking up its name may hang beyond every timeout."""
+    said: list[Exception] = []
+
+    def ask() -> None:
+        try:
+            get_session().head(url, timeout=SECONDS)
+        except Exception as error:  # whatever the client of the day raises
+            said.append(error)
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    if said or asking.is_alive():
+        raise ModelError(
+            f"the weights of {name} are not on this machine, and cannot be downloaded",
+            where=what,
+            expected=f"an answer from {url}",
+            got=f"{type(said[0]).__name__}: {said[0]}" if said else f"none within {SECONDS:.0f} s",
+            fix="download them elsewhere, and name a weights file in place of `pretrained`",
+        )
