@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar, get_origin
+from typing import Annotated, Any, ClassVar, Self, TypeVar, get_origin
 
 from pydantic import (
     AfterValidator,
@@ -47,9 +47,23 @@ Raw = dict[str, Any]
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration. Unknown keys are refused, with the nearest known one."""
+    """A frozen part of the configuration. Unknown keys are refused, with the nearest known one.
+
+    later: the keys that version 0.1 did not have. With their defaults, all is as it was then.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    def said(self, *left_out: str) -> Raw:
+        """What a section says, as plain values for an identity: without some keys, and `later` ones only where set.
+
+        So an artifact of a configuration that does not use a new key keeps its fingerprint.
+        """
+        fields = type(self).model_fields
+        unused = {name for name in self.later if getattr(self, name) == fields[name].default}
+        return self.model_dump(mode="json", exclude={*left_out, *unused})
 
     @model_validator(mode="wrap")
     @classmethod

@@ -25,9 +25,6 @@ from stages.networks import StudentConfig
 
 BATCH = 500
 
-NOT_IN_THE_WEIGHTS = {"device", "workers", "checkpoint_epochs", "resident_gigabytes"}
-"""Keys of `train` that change how a run goes, never what comes out."""
-
 
 def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainConfig:
     """The section `train` with the student's own keys. Raises ConfigError at `students.<name>.train`."""
@@ -84,6 +81,7 @@ def write_run(
         **facts,
         "parameters": parameters(run.network),
         "epochs": len(run.history.rows),
+        **({"best_epoch": run.best} if run.best is not None else {}),
         "train_seconds": round(run.seconds, 3),
         "images_per_second": round(run.images_per_second, 1),
         "device": run.device,

@@ -18,7 +18,7 @@ from pipeline.training import TrainConfig, Verify, build_optimizer, build_schedu
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
-from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, training_of, write_run
+from stages.learning import Scorer, training_of, write_run
 from stages.learnt import Learnt
 from stages.networks import StudentConfig, build
 from stages.parts import Data, EvaluateConfig, one_view
@@ -84,6 +84,7 @@ def run(
             answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
             teacher = reference("holdout", *answers, data.holdout, views, exact=exact)
         scorer = Scorer(data.holdout, labels, views, training, teacher.logits if teacher else None)
+    training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
 
     identity = {
         "artifact": "student",
@@ -91,7 +92,7 @@ def run(
         "labels": data.training.labels_digest(),
         "student": config.said("train", "weights"),
         "start": network.weights_digest(),
-        "train": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
+        "train": training.identity(),
         "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],
         "objectives": [entry.model_dump(mode="json") for entry in chosen.objectives],
         "seed": seed,

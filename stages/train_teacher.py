@@ -17,7 +17,7 @@ from pipeline.store import Scratch, fingerprint
 from pipeline.training import Steps, TrainConfig, train
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
-from stages.learning import NOT_IN_THE_WEIGHTS, Scorer, write_run
+from stages.learning import Scorer, write_run
 from stages.networks import build
 from stages.objective_set import objective_set
 from stages.parts import Data, EvaluateConfig, one_view
@@ -52,7 +52,7 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
         "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
         "network": plain.said("device", "micro_batch", "precision"),
         "classes": data.classes,
-        "training": training.model_dump(mode="json", exclude=NOT_IN_THE_WEIGHTS),
+        "training": training.identity(),
         "views": data.views.identity(),
         "seed": seed,
     }

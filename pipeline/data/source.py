@@ -20,11 +20,9 @@ class SourceOptions(Section):
     """The base of every source's `Options`, which narrow `name` to the name of their file.
 
     fetching: the options that say how the files are had, not which images they are.
-    later: the options that version 0.1 did not have: where they have their defaults, the images are those of then.
     """
 
     fetching: ClassVar[frozenset[str]] = frozenset()
-    later: ClassVar[frozenset[str]] = frozenset()
 
     name: str
 
@@ -41,9 +39,7 @@ class SourceOptions(Section):
 
     def identity(self) -> dict[str, Any]:
         """Which images these are, as plain JSON values; paths as they were written."""
-        fields = type(self).model_fields
-        unused = {name for name in self.later if getattr(self, name) == fields[name].default}
-        return self.model_dump(mode="json", exclude=unused | self.fetching)
+        return self.said(*self.fetching)
 
 
 class Unreadable(NamedTuple):

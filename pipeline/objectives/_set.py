@@ -79,7 +79,7 @@ class ObjectiveEntry(Section):
             return value
         given = {key: item for key, item in value.items() if key not in RESERVED}
         try:
-            options = check_options(value["name"], given, "").model_dump(mode="json")
+            options = check_options(value["name"], given, "").said()
         except ConfigError as error:
             raise _nested(error.problems) from None
         fields = {key: item for key, item in value.items() if key in RESERVED and item is not None}

@@ -71,6 +71,17 @@ def _adjacent(answers: Sequence[EncodedSignals]) -> EncodedSignals:
     return EncodedSignals(answers[0].specs, {name: part.flatten(0, 1) for name, part in parts.items()})
 
 
+def rows_of(answers: Answers, rows: slice) -> Answers:
+    """What was said of some rows of a batch."""
+    if isinstance(answers, EncodedEnsemble):
+        return replace(answers, members=tuple(_rows_of(said, rows) for said in answers.members))
+    return _rows_of(answers, rows)
+
+
+def _rows_of(answers: EncodedSignals, rows: slice) -> EncodedSignals:
+    return EncodedSignals(answers.specs, {name: part[rows] for name, part in answers.arrays.items()})
+
+
 class AnswerSource(Protocol):
     """Where a step's view parameters and the teacher's answers come from."""
 

@@ -15,13 +15,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
 from pipeline.errors import ConfigError, Problem
-from pipeline.training.answers import Answers, AnswerSource, Upcoming, adjacent
+from pipeline.training.answers import Answers, AnswerSource, Upcoming, adjacent, rows_of
 from pipeline.training.config import TrainConfig
+from pipeline.training.order import balanced, windows
 from pipeline.views import Views, sizes_of
-
-WINDOW_BLOCKS = 16
-"""Row blocks shuffled together: larger stores are read window by window, so that reads stay local."""
-
 
 ENDLESS = range(2**31)
 """View numbers without a cache: every epoch has views of its own."""
@@ -78,6 +75,21 @@ class Step:
             self.answers.to(device) if self.answers else None,
         )
 
+    def parts(self, count: int, views: int) -> list[Step]:
+        """The step as `count` batches, or as many as it has samples; they differ by one sample at most.
+
+        views: of each sample, in adjacent rows, which stay together.
+        """
+        if count == 1:
+            return [self]
+        samples = len(self.sample) // views
+        ends = [int(part[-1] + 1) * views for part in np.array_split(np.arange(samples), min(count, samples))]
+        return [self._rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _rows(self, rows: slice) -> Step:
+        answers = rows_of(self.answers, rows) if self.answers else None
+        return Step(self.index, self.images[rows], self.labels[rows], self.sample[rows], self.view[rows], answers)
+
     def pin_memory(self) -> Step:
         """Called by DataLoader before batches cross to an accelerator."""
         self.images = self.images.pin_memory()
@@ -95,34 +107,11 @@ class Asked(NamedTuple):
     parameters: list[NDArray[np.int32]]
 
 
-def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.int64]:
-    """The order of an epoch's samples: a permutation of 0..count-1, a function of its arguments alone.
-
-    Row blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less
-    is shuffled completely.
-    """
-    return np.concatenate(windows(seed, epoch, count, rows_per_block))
-
-
-def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDArray[np.int64]]:
-    """The windows of `order`, one after the other."""
-    random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
-    blocks = -(-count // rows_per_block)
-    if blocks <= WINDOW_BLOCKS:
-        return [random.permutation(count)]
-    shuffled = random.permutation(blocks)
-    parts = []
-    for window in (shuffled[i : i + WINDOW_BLOCKS] for i in range(0, blocks, WINDOW_BLOCKS)):
-        rows = np.concatenate([np.arange(b * rows_per_block, min((b + 1) * rows_per_block, count)) for b in window])
-        parts.append(random.permutation(rows))
-    return parts
-
-
 class Steps(Dataset[Step]):
     """Every step of a run by its number: epoch = step // steps_per_epoch. Nothing depends on earlier steps.
 
     numbers: the view numbers that epochs go through. rows_per_block: the store's, for the order of reads. Raises
-    ConfigError if there are fewer views than a step is to have of each sample.
+    ConfigError if there are fewer views than a step is to have of each sample, or no labels to balance classes by.
     """
 
     def __init__(
@@ -138,7 +127,8 @@ class Steps(Dataset[Step]):
         self.samples, self.views, self.source, self.numbers = samples, views, source, numbers
         self.config, self.seed, self.rows_per_block = config, seed, rows_per_block
         too_many_views(config, len(numbers))
-        self.steps_per_epoch = -(-samples.count // (config.batch_size // config.views_per_step))
+        config.refuse_without("train", labels=samples.labels is not None, holdout=True)
+        self.steps_per_epoch = -(-samples.count // config.samples_per_step)
         self.rows_per_epoch = samples.count * config.views_per_step
         self.resident = samples.resident(int(config.resident_gigabytes * 2**30))
         labels = samples.labels
@@ -240,6 +230,8 @@ class Steps(Dataset[Step]):
             for old in list(self._orders)[: -1 if self.source.remote else None]:
                 del self._orders[old]
             parts = windows(self.seed, epoch, self.samples.count, self.rows_per_block)
+            if self.config.sampling == "balanced":
+                parts = balanced(parts, self.labels, self.seed, epoch)
             self._orders[epoch] = np.concatenate(parts), np.cumsum([len(part) for part in parts])
         return self._orders[epoch]
 
@@ -256,11 +248,16 @@ def too_many_views(config: TrainConfig, count: int) -> None:
         raise ConfigError([problem])
 
 
+def worker_count(config: TrainConfig, resident: bool) -> int:
+    """How many processes read and render images: none where those are in memory, unless the section says otherwise."""
+    if config.workers is not None:
+        return config.workers
+    return 0 if resident else max(1, (os.cpu_count() or 2) - 1)
+
+
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     """The steps from `start` on: rendered in process where images are resident, else by worker processes."""
-    workers = steps.config.workers
-    if workers is None:
-        workers = 0 if steps.resident is not None else max(1, (os.cpu_count() or 2) - 1)
+    workers = worker_count(steps.config, steps.resident is not None)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
     apart = workers > 0 and steps.source.remote
     batches: DataLoader[Step] = DataLoader(

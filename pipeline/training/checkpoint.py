@@ -17,7 +17,10 @@ NAME = "checkpoint.pt"
 
 @dataclass
 class Checkpoint:
-    """The state after `epoch` epochs. Random numbers are keyed by the step and need no state."""
+    """The state after `epoch` epochs. Random numbers are keyed by the step and need no state.
+
+    best: what is scored and saved, as it was after the best epoch, where that is what is kept.
+    """
 
     epoch: int
     model: dict[str, Any]
@@ -26,6 +29,7 @@ class Checkpoint:
     ema: dict[str, Any] | None
     history: list[dict[str, float]]
     seconds: float
+    best: dict[str, Any] | None = None
 
     def save(self, folder: Path) -> None:
         """Replace the folder's checkpoint, durably and atomically."""
@@ -56,7 +60,8 @@ class Checkpoint:
 
     def _check(self) -> None:
         """Raise ValueError for a field that is not what `save` writes; what is in the states is for their owners."""
-        states = [self.model, self.objectives, self.optimizer, {} if self.ema is None else self.ema]
+        states = [self.model, self.objectives, self.optimizer]
+        states += [state for state in (self.ema, self.best) if state is not None]
         if not all(isinstance(state, dict) for state in states):
             raise ValueError("a state is no mapping")
         epoch, seconds, rows = self.epoch, self.seconds, self.history

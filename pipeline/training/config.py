@@ -2,33 +2,51 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from pipeline.config import Section
+from pipeline.errors import ConfigError, Problem
+
+NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident_gigabytes"})
+"""Keys that change how a run goes, never what comes out."""
 
 
 class TrainConfig(Section):
     """How a network is trained.
 
     batch_size: the largest batch, counted in views; the batches of an epoch differ by one sample at most.
+    accumulate: batches whose gradients are added up before the optimiser makes one step, as of one batch that many
+    times as large: for batches that the device has no memory for. Only batch normalisation, and objectives that
+    compare samples with each other, still see one batch at a time.
     views_per_step: m different views of a sample are in adjacent rows of a batch, and each epoch has m of each.
+    sampling: `balanced` draws every class equally often, however many samples it has: those of small classes
+    several times in an epoch, of large ones a part; an epoch is as long as with `shuffled`.
     optimizer, schedule: names of timm's factories (`sgd` is SGD with Nesterov momentum; `cosine`, `multistep`).
-    learning_rate: the peak. warmup_epochs: linear from a hundredth of it. milestones: the epochs after which
+    learning_rate: the peak. layer_decay: for weights that are good already: the rate of each layer, from the
+    classifier to the first, is this times that of the layer after it; null is one rate for all.
+    warmup_epochs: linear from a hundredth of it. milestones: the epochs after which
     `multistep` divides it by ten. clip_gradient: largest norm of the gradient. precision: `auto` is bfloat16
     where the device computes it in hardware. device: `auto`, `cpu`, `cuda`, `cuda:1`. ema: decay of an
-    exponential moving average of the weights, which is then what is scored and saved. view_offset: epoch e uses
+    exponential moving average of the weights, which is then what is scored and saved. patience: stop after so many
+    epochs in which the accuracy on the holdout was no better than before; the weights of the best epoch are kept,
+    whether it stopped or not (null: those of the last epoch, after all of them). view_offset: epoch e uses
     view (e + view_offset) mod V, or, with m views per step, the m views from (m e + view_offset) mod V on.
     workers: processes that decode large data sets; null chooses.
     resident_gigabytes: data sets up to this size stay in memory. checkpoint_epochs: epochs between checkpoints.
     """
 
+    later: ClassVar[frozenset[str]] = frozenset({"accumulate", "sampling", "layer_decay", "patience"})
+
     epochs: int = Field(60, gt=0)
     batch_size: int = Field(128, gt=0)
+    accumulate: int = Field(1, gt=0)
     views_per_step: int = Field(1, gt=0)
+    sampling: Literal["shuffled", "balanced"] = "shuffled"
     optimizer: str = "sgd"
     learning_rate: float = Field(0.05, gt=0)
+    layer_decay: float | None = Field(None, gt=0, le=1)
     weight_decay: float = Field(5e-4, ge=0)
     momentum: float = Field(0.9, ge=0, lt=1)
     schedule: str = "cosine"
@@ -38,6 +56,7 @@ class TrainConfig(Section):
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     device: str = "auto"
     ema: float | None = Field(None, gt=0, lt=1)
+    patience: int | None = Field(None, gt=0)
     view_offset: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=0)
     resident_gigabytes: float = Field(4.0, ge=0)
@@ -48,3 +67,28 @@ class TrainConfig(Section):
         if self.batch_size < self.views_per_step:
             raise ValueError(f"batch_size must hold the {self.views_per_step} views of a sample (views_per_step)")
         return self
+
+    @property
+    def samples_per_step(self) -> int:
+        """The most samples that an optimiser step sees."""
+        return self.batch_size // self.views_per_step * self.accumulate
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the weights that come out, as plain JSON values."""
+        return self.said(*NOT_IN_THE_WEIGHTS)
+
+    def refuse_without(self, key: str, *, labels: bool, holdout: bool) -> None:
+        """Raise ConfigError at the section `key` for settings that need what there is not.
+
+        labels: of the samples to learn from. holdout: samples with labels that are held out.
+        """
+        problems = []
+        if self.patience is not None and not holdout:
+            fix = "add `holdout: {count: 500}` to `data`, or leave `patience` out"
+            what = "stops by the accuracy on the holdout, and there is none"
+            problems.append(Problem(f"{key}.patience", what, got=str(self.patience), fix=fix))
+        if self.sampling == "balanced" and not labels:
+            fix = "use `sampling: shuffled`"
+            problems.append(Problem(f"{key}.sampling", "balances classes, and there are no labels", fix=fix))
+        if problems:
+            raise ConfigError(problems)

@@ -27,7 +27,10 @@ from pipeline.training.optimisation import build_optimizer, build_scheduler
 
 @dataclass
 class Run:
-    """A finished run. seconds: of training alone, over all sessions; images_per_second: over the same time."""
+    """A finished run. seconds: of training alone, over all sessions; images_per_second: over the same time.
+
+    best: the epoch whose weights these are, where `patience` keeps the best; else None.
+    """
 
     network: Network | Reused
     history: History
@@ -35,6 +38,7 @@ class Run:
     images_per_second: float
     device: str
     precision: str
+    best: int | None = None
 
 
 class Trainer:
@@ -55,14 +59,32 @@ class Trainer:
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
         self.student = self._student(self.objectives.kept())
         self.ema = ModelEmaV3(self.student, decay=self.config.ema) if self.config.ema else None
+        self.best: dict[str, Tensor] | None = None
 
     def update(self, step: Step) -> Terms:
-        """One optimiser step. Raises TrainingError before it if the loss is not finite."""
+        """One optimiser step, by the mean gradient of its batches. Raises TrainingError before it if the loss is not
+        finite.
+        """
         # Whatever a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
         # run draws the same.
         torch.manual_seed((self.seed << 32) + step.index)
         self.network.train()
         self.objectives.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        values: list[tuple[Terms, float]] = []
+        for part in step.parts(self.config.accumulate, self.config.views_per_step):
+            values.append(self._backward(part, len(part.sample) / len(step.sample)))
+        if self.config.clip_gradient is not None:
+            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
+        self.optimizer.step()
+        self.scheduler.step_update(step.index + 1)
+        if self.ema is not None:
+            self.ema.update(self.student, step.index)
+        return _mean(values)
+
+    def _backward(self, step: Step, share: float) -> tuple[Terms, float]:
+        """Add the gradient of a batch, which is this share of its step."""
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with autocast, attention(self.network, self.device, self.precision):
             student = self.network(step.images)
@@ -71,16 +93,14 @@ class Trainer:
             value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps))
         if not torch.isfinite(value.total):
             raise _not_finite(value, step, self.steps)
-        self.optimizer.zero_grad(set_to_none=True)
-        value.total.backward()  # type: ignore[no-untyped-call]
-        if self.config.clip_gradient is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
-        self.optimizer.step()
-        self.scheduler.step_update(step.index + 1)
-        if self.ema is not None:
-            self.ema.update(self.student, step.index)
-        return value
+        (value.total * share).backward()  # type: ignore[no-untyped-call]
+        return Terms(value.total.detach(), value.terms), share
+
+    @property
+    def learning_rate(self) -> float:
+        """That of the next step; with `layer_decay`, of the classifier."""
+        group = self.optimizer.param_groups[0]
+        return float(group["lr"] / group.get("lr_scale", 1.0))
 
     def _student(self, kept: Projector | None) -> Network | Reused:
         """What is scored and saved: the network, with what it keeps of its objectives."""
@@ -95,11 +115,21 @@ class Trainer:
         averaged: Network | Reused | None = self.ema.module if self.ema is not None else None
         return self.student if averaged is None else averaged
 
+    def keep(self) -> None:
+        """Remember the student as the best so far."""
+        self.best = {name: value.detach().cpu().clone() for name, value in self.result().state_dict().items()}
+
+    def finish(self) -> Network | Reused:
+        """The best student that was kept, or the last."""
+        if self.best is not None:
+            self.result().load_state_dict(self.best)
+        return self.result()
+
     def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
         """The state after `epoch` epochs."""
         ema = self.ema.module.state_dict() if self.ema is not None else None
         states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
-        return Checkpoint(epoch, *states, ema, history.rows, seconds)
+        return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint. Raises whatever the states' owners do if it is of another run."""
@@ -108,6 +138,7 @@ class Trainer:
         self.optimizer.load_state_dict(checkpoint.optimizer)
         if self.ema is not None:
             self.ema.module.load_state_dict(checkpoint.ema or {})
+        self.best = checkpoint.best
 
 
 def train(
@@ -125,8 +156,8 @@ def train(
     """Minimise the objectives over all steps, from the folder's checkpoint if it holds one.
 
     folder: where checkpoints go; None keeps none. head: the teacher's, for objectives that read it. score:
-    top-1 on the holdout, asked after every epoch. A run that was killed and resumed ends with the same weights
-    as one that was not: order, views and random numbers are functions of (seed, step).
+    top-1 on the holdout, asked after every epoch; `patience` goes by it. A run that was killed and resumed ends
+    with the same weights as one that was not: order, views and random numbers are functions of (seed, step).
     """
     trainer = Trainer(network, objectives, steps, seed, head)
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
@@ -154,13 +185,15 @@ def train(
     with torch.random.fork_rng(devices=devices), reproducible:
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):
+            if history.stale(config.patience):
+                break
             start = time.perf_counter()
             sums: dict[str, Tensor] = {}
             seen: dict[str, int] = {}
             for _ in range(per_epoch):
                 step = next(batches).to(trainer.device)
                 value = trainer.update(step)
-                for term, amount in {"loss": value.total.detach(), **value.terms}.items():
+                for term, amount in {"loss": value.total, **value.terms}.items():
                     sums[term] = sums.get(term, torch.zeros_like(amount)) + amount * len(step.sample)
                     seen[term] = seen.get(term, 0) + len(step.sample)  # schedules switch within epochs
                 progress.advance(1)
@@ -170,7 +203,7 @@ def train(
             rate = {"images_per_second": count / passed, "seconds": seconds}
             row = {
                 "epoch": epoch + 1,
-                "learning_rate": trainer.optimizer.param_groups[0]["lr"],
+                "learning_rate": trainer.learning_rate,
                 **means,
                 **rate,
             }
@@ -179,13 +212,25 @@ def train(
                 row[HOLDOUT] = score(trainer.result())
                 note += f" holdout {row[HOLDOUT]:.2%}"
             history.add(row)
-            progress.advance(0, note)
-            last = epoch + 1 == config.epochs
+            if config.patience is not None and history.best() == epoch + 1:
+                trainer.keep()
+            last = epoch + 1 == config.epochs or history.stale(config.patience)
+            progress.advance(0, note + (f", the best was epoch {history.best()}" if config.patience else ""))
             if folder is not None and (last or (epoch + 1) % config.checkpoint_epochs == 0):
                 trainer.checkpoint(epoch + 1, history, seconds).save(folder)
     progress.end()
-    rate_of_all = count * config.epochs / seconds if seconds else 0.0
-    return Run(trainer.result(), history, seconds, rate_of_all, trainer.device.type, trainer.precision)
+    rate_of_all = count * len(history.rows) / seconds if seconds else 0.0
+    best = history.best() if config.patience is not None else None
+    return Run(trainer.finish(), history, seconds, rate_of_all, trainer.device.type, trainer.precision, best)
+
+
+def _mean(values: list[tuple[Terms, float]]) -> Terms:
+    """The values of a step, of those of its batches and their shares."""
+    if len(values) == 1:
+        return values[0][0]
+    names = values[0][0].terms
+    total = torch.stack([value.total * share for value, share in values]).sum()
+    return Terms(total, {name: torch.stack([v.terms[name] * s for v, s in values]).sum() for name in names})
 
 
 def _not_finite(value: Terms, step: Step, steps: Steps) -> TrainingError:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from timm.optim import create_optimizer_v2, list_optimizers, param_groups_weight_decay  # type: ignore[attr-defined]
+from timm.optim import (  # type: ignore[attr-defined]
+    create_optimizer_v2,
+    list_optimizers,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2  # type: ignore[attr-defined]
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
@@ -17,12 +22,16 @@ from pipeline.training.config import TrainConfig
 def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
     """The optimiser of the model's and the objectives' parameters.
 
-    As timm does, vectors (biases, normalisation) have no weight decay. Raises ConfigError for unknown names.
+    As timm does, vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by its model's own
+    layers. Raises ConfigError for unknown names.
     """
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
         raise ConfigError([plugins.unknown(f"{key}.optimizer", config.optimizer, known)])
-    groups = param_groups_weight_decay(model, config.weight_decay)
+    if config.layer_decay is None:
+        groups = param_groups_weight_decay(model, config.weight_decay)
+    else:
+        groups = param_groups_layer_decay(model, config.weight_decay, layer_decay=config.layer_decay)
     for group in objectives.parameter_groups(config.learning_rate):
         groups.append({**group, "weight_decay": config.weight_decay})
     try:

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from pipeline.objectives import Batch, Context, build_objective
+from pipeline.errors import ConfigError
+from pipeline.objectives import Batch, Context, ObjectiveEntry, build_objective
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=3)
@@ -58,3 +59,64 @@ def test_gradient():
         assert torch.autograd.gradcheck(
             lambda z, smoothing=smoothing: term(z, batch([0, 2, -1, 1]), label_smoothing=smoothing), (logits,)
         )
+
+
+def weighted(chosen: object, labels: list[int], logits: torch.Tensor, of: list[int], **options: object) -> float:
+    """The term of a batch, where the training samples have these labels."""
+    context = Context(num_samples=len(labels), classes=3, labels=torch.tensor(labels))
+    objective = build_objective("hard-label", {"class_weights": chosen, **options}, SHAPES, SHAPES, context)
+    return float(objective(Signals(logits), Signals(logits), batch(of), 0.0)["cross-entropy"])
+
+
+LOGITS = torch.log(torch.tensor([[2.0, 1.0, 1.0], [2.0, 1.0, 1.0]]))
+TWO, FOUR = math.log(2), math.log(4)
+"""Cross-entropies of label 0 and of any other."""
+
+
+def test_balanced_weights_by_hand():
+    # Six labels, of classes 0, 0, 0, 0, 1, 2: a class of a third counts 6 / (3 n) = 1/2, 2, 2; unlabeled ones nothing.
+    labels = [0, 0, -1, 0, 0, 1, 2]
+    assert weighted("balanced", labels, LOGITS, [0, 1]) == pytest.approx((TWO / 2 + 2 * FOUR) / 2, rel=1e-6)
+    assert weighted("balanced", labels, LOGITS, [0, -1]) == pytest.approx(TWO / 2, rel=1e-6)
+
+
+def test_balanced_weights_of_a_balanced_set_are_none():
+    assert weighted("balanced", [0, 1, 2], LOGITS, [0, 2]) == pytest.approx((TWO + FOUR) / 2, rel=1e-6)
+
+
+def test_given_weights_are_scaled_to_a_mean_of_one():
+    # 3, 1 and 1 for labels 0, 0, 1, 2 have the mean 2.
+    for weights in ([3, 1, 1], [30, 10, 10]):
+        assert weighted(weights, [0, 0, 1, 2], LOGITS, [0, 1]) == pytest.approx((1.5 * TWO + 0.5 * FOUR) / 2, rel=1e-6)
+
+
+def test_smoothing_keeps_its_closed_form_under_class_weights():
+    # (1 - ε) CE + ε times the mean over classes, and the weight of the label before both.
+    smooth = 0.9 * TWO + 0.1 * (TWO + 2 * FOUR) / 3
+    value = weighted("balanced", [0, 0, 0, 0, 1, 2], LOGITS[:1], [0], label_smoothing=0.1)
+    assert value == pytest.approx(smooth / 2, rel=1e-6)
+
+
+def test_a_batch_is_worth_the_mean_of_its_halves_under_class_weights():
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(6, 3, generator=generator), [0, 0, 0, 0, 1, 2]
+    context = Context(num_samples=6, classes=3, labels=torch.tensor(labels))
+    objective = build_objective("hard-label", {"class_weights": "balanced"}, SHAPES, SHAPES, context)
+    values = [
+        float(objective(Signals(logits[s]), Signals(logits[s]), batch(labels[s]), 0.0)["cross-entropy"])
+        for s in (slice(0, 6), slice(0, 3), slice(3, 6))
+    ]
+    assert values[0] == pytest.approx((values[1] + values[2]) / 2, rel=1e-6)
+
+
+def test_weights_of_another_number_of_classes_are_refused():
+    with pytest.raises(ConfigError, match=r"class_weights: does not fit the classes") as error:
+        weighted([1, 2], [0, 1, 2], LOGITS, [0, 1])
+    assert "expected: a weight of each of 3 classes" in str(error.value)
+
+
+def test_an_entry_without_class_weights_says_what_it_said_before_there_were_any():
+    entry = ObjectiveEntry.model_validate({"name": "hard-label", "label_smoothing": 0.1})
+    assert "class_weights" not in entry.model_dump()
+    other = ObjectiveEntry.model_validate({"name": "hard-label", "class_weights": "balanced"})
+    assert other.model_dump()["class_weights"] == "balanced"

@@ -6,49 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from training_pieces import cache, config, drawn, samples, steps, views
 
 from pipeline.errors import ConfigError
 from pipeline.training import Drawn, FromCaches, Step, loader
-from pipeline.training.batches import WINDOW_BLOCKS, order
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**31 - 1), st.integers(0, 10**6), st.integers(1, 700), st.integers(1, 64))
-def test_order_is_a_permutation_and_a_function_of_its_arguments(seed: int, epoch: int, count: int, rows: int):
-    first = order(seed, epoch, count, rows)
-    assert sorted(first) == list(range(count))
-    np.random.seed(0)  # noqa: NPY002 - the global generator plays no part
-    assert np.array_equal(first, order(seed, epoch, count, rows))
-
-
-def test_another_epoch_and_another_seed_are_other_orders():
-    orders = {tuple(order(seed, epoch, 50, 7)) for seed in range(3) for epoch in range(3)}
-    assert len(orders) == 9
-
-
-def test_a_small_store_is_shuffled_completely():
-    # Uniform over the samples: the first of 8 * 16 samples comes from every block about equally often.
-    firsts = [order(0, epoch, 8 * WINDOW_BLOCKS, 8)[0] // 8 for epoch in range(400)]
-    assert min(np.bincount(firsts, minlength=WINDOW_BLOCKS)) >= 8
-
-
-def test_a_large_store_is_read_window_by_window():
-    rows, blocks = 10, 5 * WINDOW_BLOCKS + 3
-    shuffled = order(1, 2, rows * blocks, rows)
-    window = rows * WINDOW_BLOCKS
-    seen: list[int] = []
-    for start in range(0, len(shuffled), window):
-        part = shuffled[start : start + window]
-        touched = np.unique(part // rows)
-        assert len(touched) == len(part) // rows  # whole blocks
-        assert (np.diff(part) != 1).mean() > 0.8  # in no order of their own
-        seen += touched.tolist()
-    assert sorted(seen) == list(range(blocks))
-    assert seen[:WINDOW_BLOCKS] != list(range(WINDOW_BLOCKS))
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 47, 48, 1000])

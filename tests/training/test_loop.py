@@ -63,6 +63,9 @@ CASES: dict[str, dict[str, Any]] = {
         "views_per_step": 2,
         "batch_size": 32,
     },
+    "batches added up": {"accumulate": 2, "batch_size": 8, "clip_gradient": 1.0},
+    "the best epoch's weights": {"patience": 3},
+    "the best of averaged weights": {"patience": 3, "ema": 0.7},
     # Dropped paths are random numbers that the network draws itself.
     "adamw and random numbers": {"kind": VIT, "options": {"drop_path_rate": 0.3}, "entries": (HARD,), **ADAM},
 }
@@ -357,3 +360,81 @@ def test_the_trainer_reads_the_configuration_of_its_steps(road: Path):
     trainer = Trainer(student, chosen, run_steps, 0, None)
     assert trainer.config == config(learning_rate=0.125)
     assert trainer.optimizer.param_groups[0]["lr"] == 0.125
+
+
+PLAIN = {"optimizer": "momentum", "kind": VIT, "entries": (HARD, KD), "learning_rate": 0.1}
+"""Without batch normalisation, and by an optimiser that does not divide by the size of the gradient."""
+
+
+@pytest.mark.parametrize("more", [{}, {"clip_gradient": 0.05}, {"views_per_step": 2}, {"sampling": "balanced"}])
+@pytest.mark.parametrize("accumulate", [2, 3])
+def test_batches_added_up_are_one_large_batch(road: Path, accumulate: int, more: dict[str, Any]):
+    small = run(road, **PLAIN, **more, batch_size=24 // accumulate, accumulate=accumulate)
+    large = run(road, **PLAIN, **more, batch_size=24)
+    for name, value in weights(large).items():
+        torch.testing.assert_close(weights(small)[name], value, rtol=1e-6, atol=1e-6)
+    for one, other in zip(stripped(small.history.rows), stripped(large.history.rows), strict=True):
+        assert one == pytest.approx(other, rel=1e-4)
+
+
+def test_progress_and_schedule_count_steps_of_the_optimiser(road: Path):
+    seen: list[int] = []
+    student = network(VIT)
+    trainer = Trainer(student, objectives(student, HARD), drawn(road, batch_size=5, accumulate=3, **ADAM), 0, None)
+    assert len(trainer.steps) == 3 * 4  # of 48 samples, 15 at once
+    student.register_forward_hook(lambda module, given, said: seen.append(len(given[0])))
+    trainer.update(trainer.steps[0])
+    assert seen == [4, 4, 4]
+    assert trainer.optimizer.state_dict()["state"][0]["step"] == 1
+
+
+def test_views_of_a_sample_stay_together_in_parts(road: Path):
+    step = steps(road, views_per_step=2, batch_size=14)[0]
+    parts = step.parts(3, 2)
+    assert [len(part.sample) for part in parts] == [6, 4, 4]
+    assert all(torch.equal(part.sample[::2], part.sample[1::2]) for part in parts)
+    assert torch.equal(torch.cat([part.images for part in parts]), step.images)
+    said = torch.cat([part.answers.decode().logits for part in parts if part.answers])
+    assert step.answers is not None
+    assert torch.equal(said, step.answers.decode().logits)
+    assert len(step.parts(99, 2)) == 7
+
+
+def scores(*values: float) -> Any:
+    """A holdout on which the epochs are as good as this, from the first on."""
+    left = list(values)
+    return lambda network: left.pop(0)
+
+
+def test_patience_stops_and_keeps_the_best_epoch(road: Path, tmp_path: Path):
+    states: list[dict[str, Tensor]] = []
+
+    def score(network: Network) -> float:
+        states.append({name: value.clone() for name, value in network.model.state_dict().items()})
+        return [0.2, 0.5, 0.4, 0.5, 0.9][len(states) - 1]
+
+    result = run(road, tmp_path, score=score, epochs=9, patience=2)
+    assert [row["holdout_top1"] for row in result.history.rows] == [0.2, 0.5, 0.4, 0.5]
+    assert result.best == 2
+    assert same(weights(result), states[1])
+    again = run(road, tmp_path, score=scores(), epochs=9, patience=2)  # killed before it was published
+    assert same(weights(again), states[1])
+    assert again.best == 2
+
+
+def test_without_patience_the_last_epoch_is_kept(road: Path):
+    result = run(road, score=scores(0.9, 0.1, 0.1))
+    assert result.best is None
+    assert same(weights(result), weights(run(road)))
+
+
+def test_patience_that_is_not_used_up_keeps_the_best_epoch_none_the_less(road: Path):
+    assert run(road, score=scores(0.1, 0.9, 0.3), patience=9).best == 2
+    first = run(road, score=scores(0.9, 0.1, 0.1), patience=9)
+    assert not same(weights(first), weights(run(road)))
+
+
+def test_the_learning_rate_of_a_row_is_the_classifiers(road: Path):
+    settings: dict[str, Any] = {"schedule": "constant", "layer_decay": 0.5, "learning_rate": 0.01}
+    rows = run(road, kind=VIT, entries=(HARD,), **settings).history.rows
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.01] * 3)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from torch.optim import SGD, Optimizer
-from training_pieces import HARD, LFCC, config, network, objectives
+from training_pieces import HARD, LFCC, VIT, config, network, objectives
 
 from pipeline.errors import ConfigError
 from pipeline.training import build_optimizer, build_scheduler
@@ -101,3 +101,35 @@ def test_an_objectives_own_parameters_learn_at_their_multiple_of_the_rate():
 def test_objectives_without_parameters_add_no_group():
     student = network()
     assert len(build_optimizer(student.model, objectives(student, HARD), config()).param_groups) == 2
+
+
+def test_layer_decay_is_a_power_of_the_distance_from_the_classifier():
+    """A ViT of two blocks: classifier and last norm, block 1, block 0, embedding, by hand."""
+    student = network(VIT)
+    settings = config(learning_rate=0.1, layer_decay=0.5, schedule="cosine", epochs=10)
+    built = build_optimizer(student.model, objectives(student, HARD), settings)
+    scheduler = build_scheduler(built, settings, UPDATES)
+    names = {id(parameter): name for name, parameter in student.model.named_parameters()}
+    for update, factor in {0: 1.0, 35: 0.5}.items():
+        scheduler.step_update(update)
+        found = {names[id(p)]: group["lr"] for group in built.param_groups for p in group["params"]}
+        assert len(found) == len(names)
+        assert found["head.weight"] == pytest.approx(0.1 * factor)
+        last = found["blocks.1.mlp.fc1.weight"]
+        assert found["blocks.0.mlp.fc1.weight"] == pytest.approx(last / 2)
+        assert found["patch_embed.proj.weight"] == pytest.approx(last / 4)
+        assert last <= 0.1 * factor / 2
+
+
+def test_layer_decay_keeps_what_has_no_weight_decay_and_the_objectives_rate():
+    student = network()
+    settings = config(learning_rate=0.1, layer_decay=0.5, weight_decay=0.03)
+    chosen = objectives(student, HARD, {**LFCC, "learning_rate": 3.0})
+    built = build_optimizer(student.model, chosen, settings)
+    build_scheduler(built, settings, UPDATES)
+    own = {id(parameter) for parameter in chosen.parameters()}
+    for group in built.param_groups:
+        if id(group["params"][0]) in own:
+            assert group["lr"] == pytest.approx(0.3)
+        else:
+            assert {p.ndim <= 1 for p in group["params"]} == {group["weight_decay"] == 0.0}

@@ -16,7 +16,7 @@ from training_pieces import samples, steps, views
 from pipeline.store import EncodedSignals, TeacherCache, fetched
 from pipeline.training import Drawn, FromCache, FromCaches, Steps, loader
 from pipeline.training.answers import EncodedEnsemble, Upcoming
-from pipeline.training.batches import WINDOW_BLOCKS, order
+from pipeline.training.order import WINDOW_BLOCKS, order
 
 NAME = "caches/tiny.zarr"
 
