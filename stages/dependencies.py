@@ -36,7 +36,12 @@ MEASURING = (
     "pipeline/evaluation/metrics.py",
     "pipeline/evaluation/prediction.py",
 )
-LEARNING = (*PARTS, *MEASURING, "pipeline/training", "stages/learning.py", "stages/objective_set.py")
+LEARNING = (
+    *PARTS,
+    *MEASURING,
+    "pipeline/training",
+    *("stages/learning.py", "stages/objective_set.py", "stages/scoring.py"),
+)
 CACHES = ("stages/caches.py", "stages/pointers.py")
 ANSWERS = (*CACHES, "stages/cache_config.py", "stages/reference.py")
 CODE: dict[str, tuple[str, ...]] = {

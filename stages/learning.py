@@ -1,29 +1,25 @@
-"""A training run as stages see it: the holdout scored along the way, and the files that it leaves."""
+"""A training run as stages see it: its settings, and the files that it leaves."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from torch import Tensor
 
 from pipeline.config import Section, problems_of, resolved, to_yaml
-from pipeline.data import HELD_OUT, Samples
+from pipeline.data import HELD_OUT
 from pipeline.errors import ConfigError
-from pipeline.evaluation import measure, parameters, predict
+from pipeline.evaluation import parameters
 from pipeline.files import write_atomic
-from pipeline.models import Network, Reused
-from pipeline.models.device import choose_device, choose_precision
+from pipeline.models import Network
 from pipeline.signals import SignalShapes
 from pipeline.training import Checkpoint, Run, TrainConfig
-from pipeline.views import Views
 from stages.networks import StudentConfig
-
-BATCH = 500
+from stages.scoring import Scorer
 
 
 def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainConfig:
@@ -41,31 +37,6 @@ def shapes_of(network: Network) -> SignalShapes:
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
     (embedding,) = network.taps["embedding"]
     return SignalShapes(network.num_classes, embedding, features, network.linear, local=network.local)
-
-
-@dataclass(frozen=True)
-class Scorer:
-    """Scores networks on the holdout, as it is seen in evaluation. teacher: its logits [N, K] there, if cached."""
-
-    samples: Samples
-    labels: Tensor
-    views: Views
-    config: TrainConfig
-    teacher: Tensor | None = None
-
-    def logits(self, network: Network | Reused) -> Tensor:
-        """[N, K]."""
-        device = choose_device(self.config.device)
-        precision = choose_precision(self.config.precision, device)
-        return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=BATCH)
-
-    def top1(self, network: Network | Reused) -> float:
-        """Accuracy in [0, 1]."""
-        return measure(self.logits(network), self.labels).top1
-
-    def everything(self, network: Network | Reused) -> dict[str, Any]:
-        """All metrics, those against the teacher included."""
-        return measure(self.logits(network), self.labels, self.teacher).to_json()
 
 
 def write_run(

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from pipeline.config import Name, Section
 from pipeline.data import DataConfig
 from pipeline.models import TeacherConfig
@@ -18,11 +16,12 @@ from pipeline.training import TrainConfig, Verify, build_optimizer, build_schedu
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
-from stages.learning import Scorer, training_of, write_run
+from stages.learning import training_of, write_run
 from stages.learnt import Learnt
 from stages.networks import StudentConfig, build
-from stages.parts import Data, EvaluateConfig, one_view
+from stages.parts import Data, EvaluateConfig
 from stages.reference import reference
+from stages.scoring import Scorer
 from stages.teachers import open_teachers
 
 
@@ -75,15 +74,11 @@ def run(
     learnt = Learnt.of(taught, network, objectives, chosen, data, training, seed)
     # Refused now, if they are unknown.
     build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)
-    scorer = None
-    if data.holdout is not None and data.holdout.labels is not None:
-        labels = torch.from_numpy(data.holdout.labels)
-        views = one_view(data.holdout, inputs.evaluate.operations)
-        teacher = None
-        if not chosen.fresh:  # whose run must be the same on a machine with caches and without
-            answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
-            teacher = reference("holdout", *answers, data.holdout, views, exact=exact)
-        scorer = Scorer(data.holdout, labels, views, training, teacher.logits if teacher else None)
+    scorer = Scorer.of(data, inputs.evaluate, training)
+    if scorer and not chosen.fresh:  # a fresh run must be the same on a machine with caches and without
+        answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
+        teacher = reference("holdout", *answers, scorer.samples, scorer.views, exact=exact)
+        scorer = scorer.beside(teacher.logits) if teacher else scorer
     training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
 
     identity = {
@@ -96,6 +91,7 @@ def run(
         "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],
         "objectives": [entry.model_dump(mode="json") for entry in chosen.objectives],
         "seed": seed,
+        **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
     }
     with Scratch(folder, fingerprint(identity), wait=wait) as scratch:
         if scratch.done:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from pipeline.config import Section
 from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, DataError, Problem
@@ -17,10 +15,11 @@ from pipeline.store import Scratch, fingerprint
 from pipeline.training import Steps, TrainConfig, train
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
-from stages.learning import Scorer, write_run
+from stages.learning import write_run
 from stages.networks import build
 from stages.objective_set import objective_set
-from stages.parts import Data, EvaluateConfig, one_view
+from stages.parts import Data, EvaluateConfig
+from stages.scoring import Scorer
 
 
 class Inputs(Section):
@@ -67,11 +66,7 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
         labels_alone = ObjectiveSetConfig(views="fresh", objectives=(ObjectiveEntry(name="hard-label"),))
         objectives = objective_set("teacher", labels_alone, shapes, shapes, data, seed)
         steps = Steps.fresh(data.training, data.views, training, seed)
-        scorer = None
-        if data.holdout is not None and data.holdout.labels is not None:
-            labels = torch.from_numpy(data.holdout.labels)
-            views = one_view(data.holdout, inputs.evaluate.operations)
-            scorer = Scorer(data.holdout, labels, views, training)
+        scorer = Scorer.of(data, inputs.evaluate, training)
         result = train(
             network,
             objectives,
