@@ -16,6 +16,7 @@ from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store import Runner, StoreConfig, TeacherCache, TeacherPass, cache_teacher, in_process, say
+from pipeline.store.accuracy import accuracy_sentences
 from pipeline.views import ViewsConfig
 from stages.caches import Cached, cache_paths, caches_of
 from stages.inputs import Source
@@ -50,7 +51,7 @@ def run(
     if teacher.weights is None:
         fix = "name a file, `pretrained`, or the file that `pipeline train-teacher` shall write"
         raise ConfigError([Problem("teacher.weights", "a teacher needs weights", fix=fix)])
-    network, jobs = _opened(inputs)
+    data, network, jobs = _opened(inputs)
     if part != "all":
         jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
     with _runners(inputs, scheduler, workers) as (runner, device):
@@ -74,11 +75,13 @@ def run(
             cache = TeacherCache.open(path)
             write_pointer(cache)
             print(f"{path}: {len(cache.views)} views of {cache.count:,} samples ({name})")
+            for sentence in accuracy_sentences(cache, data.dataset.class_names) if name == "training" else ():
+                print(sentence)
 
 
 def passes(inputs: Inputs) -> dict[str, TeacherPass]:
     """The teacher for each cache, as a worker opens it."""
-    network, jobs = _opened(inputs)
+    _, network, jobs = _opened(inputs)
     device = choose_device(inputs.teacher.device)
     precision, micro_batch = inputs.teacher.precision, inputs.teacher.micro_batch
     return {
@@ -87,10 +90,10 @@ def passes(inputs: Inputs) -> dict[str, TeacherPass]:
     }
 
 
-def _opened(inputs: Inputs) -> tuple[Network, dict[str, Cached]]:
-    """The teacher, and what it is asked for each cache."""
+def _opened(inputs: Inputs) -> tuple[Data, Network, dict[str, Cached]]:
+    """The data, the teacher, and what it is asked for each cache."""
     data = Data.open(inputs.data, inputs.views)
-    return build(inputs.teacher, data.classes), caches_of(data, inputs.signals, inputs.evaluate)
+    return data, build(inputs.teacher, data.classes), caches_of(data, inputs.signals, inputs.evaluate)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -84,14 +84,3 @@ def _disks(artifacts: Sequence[Artifact], dvc: DvcCache | None) -> list[Disk]:
         if dvc is not None and artifact.remaining and not dvc.links(artifact.path):
             add(dvc.folder, 0, artifact.bytes)
     return list(disks.values())
-
-
-def table(encodings: dict[str, Any]) -> Iterator[str]:
-    """Bytes per view: a line for every signal and a column for every encoding."""
-    columns = sorted({name for signal in encodings.values() for name in signal["bytes_per_view"]})
-    yield " " * 18 + "".join(f"{name:>11} " for name in columns)
-    for signal, entry in encodings.items():
-        chosen = entry["chosen"] if isinstance(entry["chosen"], str) else entry["chosen"]["name"]
-        amounts = {name: f"{amount:,}" for name, amount in entry["bytes_per_view"].items()}
-        cells = (f"{amounts.get(name, '-'):>11}{'*' if name == chosen else ' '}" for name in columns)
-        yield f"{signal:<18}{''.join(cells)}"

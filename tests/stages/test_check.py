@@ -16,7 +16,7 @@ from PIL import Image
 
 from pipeline.errors import CacheError, ConfigError
 from pipeline.store import TeacherCache
-from stages import check
+from stages import check, plan_lines
 
 
 @pytest.fixture(autouse=True)
@@ -375,7 +375,7 @@ def test_a_disk_that_is_too_small(here: Path, monkeypatch: pytest.MonkeyPatch, c
 
 
 def test_many_files_are_warned_of(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    monkeypatch.setattr(check, "MANY_FILES", 10)
+    monkeypatch.setattr(plan_lines, "MANY_FILES", 10)
     check.run(source(), as_json=False)
     assert "warning: more than 10 files make DVC slow; raise store.rows_per_block" in capsys.readouterr().out
 

@@ -20,7 +20,7 @@ from pipeline.cli import main
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound
 from pipeline.store import Asking, TeacherCache, store_path
-from stages import cache_teacher, check, dvc_file, evaluate, inspect, verify
+from stages import cache_teacher, check, dvc_file, evaluate, inspect, plan_lines, verify
 from stages.inspect import Sheet
 
 CACHES = Path("artifacts/caches")
@@ -160,7 +160,7 @@ def test_nothing_there_yet(here: Path, bucket: Bucket) -> None:
 def test_check_says_what_it_costs(
     here: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(check, "MANY_FILES", 10)
+    monkeypatch.setattr(plan_lines, "MANY_FILES", 10)
     check.run(source(), as_json=True)
     local = json.loads(capsys.readouterr().out)
     check.run(source(*remote(bucket)), as_json=True)
