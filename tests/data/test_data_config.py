@@ -57,7 +57,7 @@ def test_options_can_be_given_as_objects():
 def test_an_unknown_source_names_the_nearest():
     message = refused("{path: x.h5, source: {name: torchvison}}")
     assert "data.source.name: unknown name 'torchvison'" in message
-    assert "expected: one of digits, hdf5, image-folder, torchvision" in message
+    assert "expected: one of csv-labels, digits, file-names, hdf5, image-folder, split-files, torchvision" in message
     assert "did you mean 'torchvision'?" in message
 
 

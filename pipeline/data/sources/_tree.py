@@ -41,6 +41,10 @@ class Folder:
         """The image files in it and below it, sorted by their paths."""
         return sorted(image for folder in self.walk() for image in folder.images)
 
+    def others_below(self) -> dict[str, int]:
+        """The files in it and below it that are no images, by suffix."""
+        return dict(sum((folder.others for folder in self.walk()), Counter()))
+
     def holds_images(self) -> bool:
         """Whether there is an image file in it or below it."""
         return any(folder.images for folder in self.walk())

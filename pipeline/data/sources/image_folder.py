@@ -81,7 +81,8 @@ def open_source(options: Options) -> Files:
     entries = {split: entries[split] for split in SPLITS if split in entries}
     loose = _loose(tree, layout, entries)
     _check_not_empty(entries, loose, root)
-    return Files(root, names, entries, _description(root, layout), reading_of(tree, _notes(layout, tree, names, loose)))
+    reading = Reading(tree.others_below(), tuple(_notes(layout, tree, names, loose)))
+    return Files(root, names, entries, _description(root, layout), reading)
 
 
 def _class_names(layout: Layout, root: Path, path: Path | None) -> tuple[str, ...]:
@@ -90,8 +91,9 @@ def _class_names(layout: Layout, root: Path, path: Path | None) -> tuple[str, ..
     if odd := [name for name in everything if not is_text(name)]:
         raise DataError("names of class folders are not UTF-8 text", where=root, got=some(odd), fix="rename them")
     names = read_class_names(path) if path else tuple(sorted(layout.labeled.get("train") or everything))
+    known = frozenset(names)
     for split, classes in layout.labeled.items():
-        strange = [name for name in classes if name not in names and any(f.holds_images() for f in classes[name])]
+        strange = [name for name in classes if name not in known and any(f.holds_images() for f in classes[name])]
         if strange:
             close = plugins.nearest(strange[0], names)
             what = f"split {split!r} has classes that {path.name if path else 'train'} lacks"
@@ -102,7 +104,7 @@ def _class_names(layout: Layout, root: Path, path: Path | None) -> tuple[str, ..
                 got=some(strange, 20),
                 fix=f"did you mean {close!r}?" if close else None,
             )
-        layout.labeled[split] = {name: folders for name, folders in classes.items() if name in names}
+        layout.labeled[split] = {name: folders for name, folders in classes.items() if name in known}
     return names
 
 
@@ -163,11 +165,3 @@ def _notes(layout: Layout, tree: Folder, names: tuple[str, ...], loose: list[str
     if alike := [name for name in names if small[name.casefold()] > 1]:
         notes.append(f"classes that differ in capitals alone: {some(alike)}")
     return notes
-
-
-def reading_of(tree: Folder, notes: list[str]) -> Reading:
-    """What was left out of a tree by suffix, with some notes."""
-    left_out: Counter[str] = Counter()
-    for folder in tree.walk():
-        left_out += folder.others
-    return Reading(dict(left_out), tuple(notes))
