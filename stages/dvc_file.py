@@ -31,18 +31,18 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         files = [*COMMON, *CODE[code], *methods] if with_code else []
         # DVC refuses parameters that the file leaves to their defaults.
         sections = [key for key in more.pop("params") if "${" in key or written_in(raw, key)]
+        named = [data.classes] if isinstance(data.classes, Path) and data.path in deps else []
         stages[name] = {
             **({"wdir": up} if up != "." else {}),
             **more,
             "cmd": f"pipeline {code} --config {config}{arguments}",
-            "deps": [*sorted(files), *(path.as_posix() for path in deps)],
+            "deps": [*sorted(files), *(path.as_posix() for path in [*deps, *named])],
             "params": [{config: sections}],
             "outs": [out.as_posix() if isinstance(out, Path) else out for out in outs],
         }
 
     if data.source is not None:
-        local = data.source.local
-        files = [local] if local and local.exists() else []
+        files = [file for file in data.source.files if file.exists()]
         stage("prepare-data", "prepare-data", "", files, [data.path], params=["data"])
     weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
     if experiment.teacher_training is not None and weights:
