@@ -32,8 +32,7 @@ def test_lists_and_names_of_classes_are_dependencies(tmp_path: Path, monkeypatch
         assert ("classes.txt" in deps) == ("data.h5" in deps), name
     assert "classes.txt" in found["cache-teacher"]
     Path("train.txt").touch()
-    found = dependencies(
-        tmp_path, "source: {name: split-files, path: photos, lists: {train: train.txt, test: none.txt}}"
-    )
+    lists = "{train: train.txt, test: none.txt}"
+    found = dependencies(f"source: {{name: split-files, path: photos, lists: {lists}}}")
     assert {"photos", "train.txt"} <= set(found["prepare-data"])
     assert "none.txt" not in found["prepare-data"]  # nothing there to depend on
