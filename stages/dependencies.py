@@ -46,7 +46,11 @@ CACHES = ("stages/caches.py", "stages/pointers.py")
 ANSWERS = (*CACHES, "stages/cache_config.py", "stages/reference.py")
 CODE: dict[str, tuple[str, ...]] = {
     "prepare-data": ("pipeline/data", "stages/prepare_data.py"),
-    "train-teacher": (*LEARNING, "pipeline/objectives/hard_label.py", "stages/train_teacher.py"),
+    "train-teacher": (
+        *LEARNING,
+        "pipeline/objectives/hard_label.py",
+        *("stages/teacher_runs.py", "stages/train_teacher.py"),
+    ),
     "cache-teacher": (*PARTS, *CACHES, "stages/cache_teacher.py"),
     "train-student": (*LEARNING, *ANSWERS, "stages/learnt.py", "stages/teachers.py", "stages/train_student.py"),
     "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),

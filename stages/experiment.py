@@ -13,6 +13,7 @@ from pipeline.objectives import ObjectivesConfig
 from pipeline.signals import SignalsConfig
 from pipeline.store import StoreConfig, StorePath
 from pipeline.training import TrainConfig
+from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches, caches_read
 from stages.caches import cache_paths
@@ -28,7 +29,7 @@ class Experiment(Section):
 
     data: DataConfig
     teacher: TeacherConfig
-    teacher_training: TrainConfig | None = None
+    teacher_training: TeacherTraining | None = None
     views: ViewsConfig = ViewsConfig()
     signals: SignalsConfig = SignalsConfig()
     store: StoreConfig

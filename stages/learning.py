@@ -18,6 +18,7 @@ from pipeline.files import write_atomic
 from pipeline.models import Network
 from pipeline.signals import SignalShapes
 from pipeline.training import Checkpoint, Run, TrainConfig
+from pipeline.training.linear_probe import forget
 from stages.networks import StudentConfig
 from stages.scoring import Scorer
 
@@ -41,8 +42,11 @@ def shapes_of(network: Network) -> SignalShapes:
 
 def write_run(
     folder: Path, weights: str, run: Run, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
-) -> None:
-    """Write weights, resolved configuration, metrics, history and held-out ids; the checkpoint is no longer needed."""
+) -> dict[str, Any]:
+    """Write weights, resolved configuration, metrics, history and held-out ids; the checkpoint is no longer needed.
+
+    facts: to begin the metrics with. Returns the metrics.
+    """
     run.network.save(folder / weights)
     write_atomic(folder / "config.yaml", to_yaml(resolved(inputs)))
     write_atomic(folder / "history.csv", run.history.csv())
@@ -51,7 +55,7 @@ def write_run(
     metrics = {
         **facts,
         "parameters": parameters(run.network),
-        "epochs": len(run.history.rows),
+        "epochs": int(run.history.rows[-1]["epoch"]),
         **({"best_epoch": run.best} if run.best is not None else {}),
         "train_seconds": round(run.seconds, 3),
         "images_per_second": round(run.images_per_second, 1),
@@ -62,3 +66,5 @@ def write_run(
     }
     write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     Checkpoint.remove(folder)
+    forget(folder)
+    return metrics

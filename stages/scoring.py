@@ -16,7 +16,8 @@ from pipeline.training import TrainConfig
 from pipeline.views import Views
 from stages.parts import Data, EvaluateConfig, one_view
 
-BATCH = 500
+BATCH = 128
+"""Images that are scored at once: at 224 pixels, 500 of them take 7 GB."""
 
 
 @dataclass(frozen=True)

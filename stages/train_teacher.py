@@ -1,8 +1,10 @@
-"""train-teacher: trains the teacher on labels, for those who have none."""
+"""train-teacher: trains the teacher on labels, from random weights or from others, for those who have none."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from pipeline.config import Section
 from pipeline.data import DataConfig
@@ -12,7 +14,8 @@ from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalShapes
 from pipeline.store import Scratch, fingerprint
-from pipeline.training import Steps, TrainConfig, train
+from pipeline.training import Seen, Steps, probe, train
+from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig
 from stages.inputs import Source
 from stages.learning import write_run
@@ -20,6 +23,7 @@ from stages.networks import build
 from stages.objective_set import objective_set
 from stages.parts import Data, EvaluateConfig
 from stages.scoring import Scorer
+from stages.teacher_runs import lines, probe_views
 
 
 class Inputs(Section):
@@ -27,7 +31,7 @@ class Inputs(Section):
 
     data: DataConfig
     teacher: TeacherConfig
-    teacher_training: TrainConfig | None = None
+    teacher_training: TeacherTraining | None = None
     views: ViewsConfig = ViewsConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
@@ -45,7 +49,10 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
     data = Data.open(inputs.data, inputs.views)
     if data.training.labels is None:
         raise DataError("a teacher cannot be trained without labels", where=inputs.data.path, got=inputs.data.split)
+    scorer = Scorer.of(data, inputs.evaluate, training)
+    training.refuse_without("teacher_training", labels=True, holdout=scorer is not None)
     plain = inputs.teacher.model_copy(update={"weights": None})
+    network = build(plain, data.classes, seed=seed, start=training.start)
     identity = {
         "artifact": "teacher",
         "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
@@ -55,29 +62,37 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
         "views": data.views.identity(),
         "seed": seed,
     }
+    if training.start is not None:
+        identity |= {"network": network.identity(), "start": network.weights_digest()}
+    if training.probes or training.patience is not None:
+        evaluated = [operation.model_dump(mode="json") for operation in inputs.evaluate.operations]
+        identity |= {"seen": evaluated, "holdout": scorer.identity() if scorer else None}
     with Scratch(weights.parent, fingerprint(identity), wait=wait) as scratch:
         if scratch.done:
             print(f"{weights.parent}: already there")
             return
         scratch.refuse_other(replace)
-        network = build(plain, data.classes, seed=seed)
+        if network.kept is not None:
+            print(f"starts with {training.start}: {network.kept}")
         network.keep(())
         shapes = SignalShapes(data.classes)
-        labels_alone = ObjectiveSetConfig(views="fresh", objectives=(ObjectiveEntry(name="hard-label"),))
+        entry = ObjectiveEntry.model_validate(training.objective)
+        labels_alone = ObjectiveSetConfig(views="fresh", objectives=(entry,))
         objectives = objective_set("teacher", labels_alone, shapes, shapes, data, seed)
-        steps = Steps.fresh(data.training, data.views, training, seed)
-        scorer = Scorer.of(data, inputs.evaluate, training)
-        result = train(
-            network,
-            objectives,
-            steps,
-            seed=seed,
-            folder=scratch.folder,
-            progress=Lines(),
-            score=scorer.top1 if scorer else None,
-            name="teacher",
-        )
-        facts = {"model": inputs.teacher.model, "seed": seed}
-        write_run(scratch.folder, weights.name, result, scorer, facts, inputs)
+        how: dict[str, Any] = {"seed": seed, "folder": scratch.folder, "progress": Lines()}
+        probed = None
+        if training.probes:
+            views = probe_views(data, inputs.evaluate, training.probe)
+            held = Seen(scorer.samples, [(scorer.views, 0)]) if scorer else None
+            probed = probe(network, objectives, views, held, training, key="teacher_training", **how)
+        if probed and training.freeze == "backbone":
+            result = probed.run(network, training)
+        else:
+            steps = Steps.fresh(data.training, data.views, training, seed)
+            score = scorer.top1 if scorer else None
+            result = train(network, objectives, steps, score=score, name="teacher", **how)
+        facts = {"model": inputs.teacher.model, "seed": seed, **({"probe": asdict(probed)} if probed else {})}
+        metrics = write_run(scratch.folder, weights.name, result, scorer, facts, inputs)
         scratch.publish(replace)
-    print(f"{weights}: trained in {result.seconds:.0f} s")
+    for line in lines(weights, result, probed, metrics, scorer):
+        print(line)

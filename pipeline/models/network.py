@@ -167,6 +167,11 @@ class Network(nn.Module):
         save_weights(path, self.model.state_dict())
 
     @property
+    def linear_classifier(self) -> bool:
+        """Whether the logits are what the model's linear classifier says of the embedding."""
+        return self._anatomy.head
+
+    @property
     def places(self) -> int:
         """Of the deepest block's map, height times width: the tokens of a ViT, those in a window of a Swin."""
         height, width = self.taps[f"block{len(self._anatomy.blocks)}"][1:]

@@ -4,7 +4,9 @@ from pipeline.training.answers import AnswerSource, FromCache, FromCaches
 from pipeline.training.batches import Drawn, Step, Steps, loader, too_many_views
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
+from pipeline.training.embeddings import Seen
 from pipeline.training.history import History
+from pipeline.training.linear_probe import Probed, probe
 from pipeline.training.loop import Run, train
 from pipeline.training.memory import Memory
 from pipeline.training.optimisation import build_optimizer, build_scheduler
@@ -18,7 +20,9 @@ __all__ = [
     "FromCaches",
     "History",
     "Memory",
+    "Probed",
     "Run",
+    "Seen",
     "Step",
     "Steps",
     "TrainConfig",
@@ -27,6 +31,7 @@ __all__ = [
     "build_scheduler",
     "check_views",
     "loader",
+    "probe",
     "too_many_views",
     "train",
 ]

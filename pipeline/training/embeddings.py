@@ -1,0 +1,89 @@
+"""What a network's classifier is given of every view of some samples, computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pipeline.data import Samples
+from pipeline.errors import ConfigError, ModelError, Problem
+from pipeline.evaluation.prediction import inference
+from pipeline.models import Network
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.progress import Progress
+from pipeline.training.batches import Drawn, worker_count
+from pipeline.training.config import TrainConfig
+from pipeline.views import Views
+
+CHUNK = 64
+"""Images that are rendered at once, in each of their views."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Samples as a network is shown them: in views, each told by what draws it and its number."""
+
+    samples: Samples
+    views: Sequence[tuple[Views, int]]
+
+
+class _Rendered(Dataset[list[Tensor]]):
+    """Item i is the ith `CHUNK` of consecutive samples: of each view uint8 [B, C, H, W]."""
+
+    def __init__(self, seen: Seen) -> None:
+        self.seen = seen
+
+    def __len__(self) -> int:
+        return -(-self.seen.samples.count // CHUNK)
+
+    def __getitem__(self, index: int) -> list[Tensor]:
+        samples = self.seen.samples
+        rows = np.arange(index * CHUNK, min((index + 1) * CHUNK, samples.count), dtype=np.int64)
+        images = samples.read(rows)
+        return [v.apply(images, Drawn(v, samples).parameters(number, rows, images)) for v, number in self.seen.views]
+
+
+def embed(network: Network, seen: Seen, config: TrainConfig, progress: Progress) -> Tensor:
+    """The embeddings [V, N, D] of every view of every sample, float32 on the CPU, in evaluation mode.
+
+    The network lies on the device of `config` already. Progress counts images.
+    """
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    resident = seen.samples.resident(int(config.resident_gigabytes * 2**30)) is not None
+    workers = worker_count(config, resident)
+    chunks: DataLoader[list[Tensor]] = DataLoader(_Rendered(seen), batch_size=None, num_workers=workers)
+    (width,) = network.taps["embedding"]
+    result, first = torch.empty(len(seen.views), seen.samples.count, width), 0
+    with inference(network, precision, device):
+        for chunk in chunks:
+            last = first + len(chunk[0])
+            for number, images in enumerate(chunk):
+                said = network(images.to(device)).embedding
+                assert said is not None
+                result[number, first:last] = said.float().cpu()
+            progress.advance(last - first)
+            first = last
+    return result
+
+
+def refuse_to_embed(network: Network, seen: Seen, config: TrainConfig, key: str) -> None:
+    """Raise what is wrong with a probe of a network: ModelError for one without a linear classifier.
+
+    ConfigError, at the section `key`, for more embeddings than memory is meant for.
+    """
+    if not network.linear_classifier:
+        fix = f"fine-tune all of it instead, with `{key}: {{freeze: none, probe: 0}}`"
+        raise ModelError(f"{network.name} has no linear classifier that a probe could fit", fix=fix)
+    (width,) = network.taps["embedding"]
+    gigabytes = 4 * len(seen.views) * seen.samples.count * width / 2**30
+    if gigabytes > config.resident_gigabytes:
+        what = "is too many views for memory, with an embedding of each"
+        expected = f"at most {config.resident_gigabytes:g} GB, as {key}.resident_gigabytes says"
+        fix = "learn from fewer views, or raise resident_gigabytes if this machine has the memory"
+        raise ConfigError([Problem(f"{key}.probe", what, expected, f"{gigabytes:.1f} GB", fix)])

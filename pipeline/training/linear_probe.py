@@ -1,0 +1,235 @@
+"""A linear probe: a new classifier for a network whose other weights stay as they are, from its embeddings.
+
+Every image is seen once by the network, in a few views; then the classifier alone is fitted to what came out,
+
+    L(W, b) = (1/M) Σ_m l(W x_m + b, y_m) + (λ/2) |W|²,
+
+by LBFGS over all embeddings x at once, which are standardised first so that the problem is well-conditioned. l is what
+the network would learn by as a whole. λ is the best of `DECAYS` on the holdout; without one, on every fifth image,
+before all of them are fitted. Nothing is random but the views.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import DataError
+from pipeline.files import write_atomic
+from pipeline.models import Network
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.objectives import Batch, ObjectiveSet
+from pipeline.progress import Progress
+from pipeline.signals import Signals
+from pipeline.training.config import TrainConfig
+from pipeline.training.embeddings import Seen, embed, refuse_to_embed
+from pipeline.training.history import HOLDOUT, History
+from pipeline.training.loop import Run
+from pipeline.training.order import balanced
+
+DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
+"""λ, the strongest first: each fit begins where the one before ended."""
+
+ITERATIONS = 60
+"""Of LBFGS, at most, for each λ."""
+
+EVERY = 5
+"""Without a holdout, one in so many images is set aside while λ is chosen."""
+
+NAME = "probe.pt"
+
+
+@dataclass(frozen=True)
+class Probed:
+    """A fitted probe. loss: in nats, without the penalty; holdout: accuracy there, in [0, 1], None without one.
+
+    decay: λ. views: of each image. seconds: in all. images_per_second: views that the network saw in a second.
+    """
+
+    loss: float
+    holdout: float | None
+    decay: float
+    views: int
+    seconds: float
+    images_per_second: float
+
+    def run(self, network: Network, config: TrainConfig) -> Run:
+        """The probe as a finished run of no epochs, where nothing comes after it."""
+        device = choose_device(config.device)
+        row = {"epoch": 0, "loss": self.loss, "images_per_second": self.images_per_second, "seconds": self.seconds}
+        row |= {} if self.holdout is None else {HOLDOUT: self.holdout}
+        precision = choose_precision(config.precision, device)
+        return Run(network, History([row]), self.seconds, self.images_per_second, device.type, precision)
+
+
+def probe(
+    network: Network,
+    objectives: ObjectiveSet,
+    training: Seen,
+    holdout: Seen | None,
+    config: TrainConfig,
+    *,
+    seed: int,
+    folder: Path | None,
+    progress: Progress,
+    key: str = "train",
+) -> Probed:
+    """Fit the network's classifier to the labels of samples, and set it. Its other weights are as they were.
+
+    objectives: what is minimised, of logits alone. holdout: None without labels there. folder: where a fitted probe is
+    kept, so that a run that goes on has it; one that is stopped before begins again. Raises as `refuse_to_embed` does.
+    """
+    if folder is not None and (found := _kept(network, folder)):
+        return found
+    refuse_to_embed(network, training, config, key)
+    start = time.perf_counter()
+    device = choose_device(config.device)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    progress.begin("probe: embeddings", sum(seen.samples.count for seen in (training, holdout) if seen), "images")
+    vectors = embed(network, training, config, progress)
+    rate = vectors.shape[:2].numel() / (time.perf_counter() - start)
+    rows = _rows(vectors, _labels(training), config, seed)
+    scored = _rows(embed(network, holdout, config, progress), _labels(holdout), TrainConfig(), 0) if holdout else None
+    progress.end()
+    classifier: nn.Linear = network.model.get_classifier()
+    fit = _Fit(rows.vectors, classifier, objectives.to(device), device)
+    decay, top1 = fit.best(rows, scored, progress)
+    fit.set(classifier)
+    seconds = time.perf_counter() - start
+    probed = Probed(fit.loss, top1 if scored else None, decay, len(training.views), seconds, rate)
+    if folder is not None:
+        buffer = io.BytesIO()
+        torch.save({"classifier": network.model.get_classifier().state_dict(), **asdict(probed)}, buffer)
+        write_atomic(folder / NAME, buffer.getvalue())
+    return probed
+
+
+def forget(folder: Path) -> None:
+    """Forget the probe of a finished run."""
+    (folder / NAME).unlink(missing_ok=True)
+
+
+def _kept(network: Network, folder: Path) -> Probed | None:
+    """The folder's probe, set; None if there is none that can be read: then it is fitted again."""
+    try:
+        found: dict[str, Any] = torch.load(folder / NAME, map_location="cpu", weights_only=True)
+        network.model.get_classifier().load_state_dict(found.pop("classifier"))
+        return Probed(**found)
+    except Exception:  # no file, half a file, another's: whatever is wrong, nothing is lost but time
+        return None
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Embeddings [M, D], their labels and their samples, int64 [M]."""
+
+    vectors: Tensor
+    labels: Tensor
+    samples: Tensor
+
+    def where(self, chosen: Tensor) -> _Rows:
+        """Some of the rows, as a mask [M] says."""
+        return _Rows(self.vectors[chosen], self.labels[chosen], self.samples[chosen])
+
+
+def _labels(seen: Seen) -> Tensor:
+    if seen.samples.labels is None:
+        raise DataError("a probe needs labels", where=f"split {seen.samples.split.name!r}")
+    return torch.from_numpy(seen.samples.labels)
+
+
+def _rows(vectors: Tensor, labels: Tensor, config: TrainConfig, seed: int) -> _Rows:
+    """The rows of embeddings [V, N, D]: all of them, or, with `sampling: balanced`, drawn anew for each view."""
+    every = np.arange(len(labels), dtype=np.int64)
+    drawn = [every] * len(vectors)
+    if config.sampling == "balanced":
+        drawn = [balanced([every], labels.numpy(), seed, view)[0] for view in range(len(vectors))]
+    samples = torch.from_numpy(np.concatenate(drawn))
+    chosen = [said[torch.from_numpy(rows)] for said, rows in zip(vectors, drawn, strict=True)]
+    return _Rows(torch.cat(chosen), labels[samples], samples)
+
+
+class _Fit:
+    """A linear classifier of embeddings that are standardised first. loss: of the last fit, without the penalty."""
+
+    def __init__(self, vectors: Tensor, classifier: nn.Linear, objectives: ObjectiveSet, device: torch.device) -> None:
+        variance, mean = torch.var_mean(vectors, 0, correction=0)
+        deviation = variance.sqrt()
+        # Where nothing varies there is nothing to learn, but rounding that must not be blown up.
+        self.deviation = deviation.clamp(min=max(1e-6 * float(deviation.max()), 1e-12)).to(device)
+        self.mean = mean.to(device) if classifier.bias is not None else torch.zeros_like(mean, device=device)
+        self.weight = torch.zeros(classifier.weight.shape, device=device, requires_grad=True)
+        self.bias = torch.zeros(len(self.weight), device=device, requires_grad=classifier.bias is not None)
+        self.objectives, self.device, self.loss = objectives, device, float("nan")
+
+    def best(self, rows: _Rows, scored: _Rows | None, progress: Progress) -> tuple[float, float]:
+        """Fit with the λ that is best on `scored`, which is returned with the accuracy there."""
+        progress.begin("probe: classifier", len(DECAYS) + (scored is None), "fits")
+        aside = rows.samples % EVERY == 0
+        fitted, judged = (rows, scored) if scored else (rows.where(~aside), rows.where(aside))
+        fitted, judged = self._standardised(fitted), self._standardised(judged)
+        found: list[tuple[tuple[float, float], float, float, Tensor, Tensor]] = []
+        for decay in DECAYS:
+            self._minimise(fitted, decay)
+            score = self._score(judged)
+            state = self.weight.detach().clone(), self.bias.detach().clone()
+            found.append((score, decay, self.loss, *state))
+            progress.advance(1, f"penalty {decay:g} loss {self.loss:.4f} holdout {score[0]:.2%}")
+        score, decay, self.loss, weight, bias = max(found, key=lambda one: one[0])
+        with torch.no_grad():
+            self.weight.copy_(weight)
+            self.bias.copy_(bias)
+        if scored is None:
+            self._minimise(self._standardised(rows), decay)
+            progress.advance(1)
+        progress.end()
+        return decay, score[0]
+
+    def set(self, classifier: nn.Linear) -> None:
+        """Let a network's classifier say of embeddings as they are what this one says of standardised ones."""
+        with torch.no_grad():
+            weight = self.weight / self.deviation
+            classifier.weight.copy_(weight)
+            if classifier.bias is not None:
+                classifier.bias.copy_(self.bias - weight @ self.mean)
+
+    def _standardised(self, rows: _Rows) -> _Rows:
+        vectors = (rows.vectors.to(self.device) - self.mean).div_(self.deviation)
+        return _Rows(vectors, rows.labels.to(self.device), rows.samples.to(self.device))
+
+    def _minimise(self, rows: _Rows, decay: float) -> None:
+        parameters = [self.weight, *([self.bias] if self.bias.requires_grad else [])]
+        optimizer = torch.optim.LBFGS(
+            parameters, max_iter=ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-8, line_search_fn="strong_wolfe"
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            total = self._value(rows) + decay / 2 * self.weight.square().sum()
+            total.backward()  # type: ignore[no-untyped-call]
+            return total
+
+        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        with torch.no_grad():
+            self.loss = float(self._value(rows))
+
+    def _value(self, rows: _Rows) -> Tensor:
+        """The objectives' value, without the penalty."""
+        logits = rows.vectors @ self.weight.T + self.bias
+        batch = Batch(rows.labels, rows.samples, torch.zeros_like(rows.samples))
+        return self.objectives(Signals(logits), Signals(logits.detach()), batch, 0.0).total  # type: ignore[no-any-return]
+
+    def _score(self, rows: _Rows) -> tuple[float, float]:
+        """Accuracy, and, where that is the same, minus the cross-entropy."""
+        known = rows.where(rows.labels >= 0)
+        with torch.no_grad():
+            logits = known.vectors @ self.weight.T + self.bias
+            right = (logits.argmax(1) == known.labels).float().mean()
+            return float(right), -float(nn.functional.cross_entropy(logits, known.labels))

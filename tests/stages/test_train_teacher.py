@@ -1,0 +1,149 @@
+"""Teachers from weights that are good already: a linear probe, fine-tuning, and both."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from experiment import CLASSES, begin, content, source
+from safetensors.torch import load_file
+
+import stages.train_teacher
+from pipeline.errors import CacheMismatch
+from pipeline.models import build_network
+from pipeline.progress import Silent
+from stages import cache_teacher, prepare_data, train_teacher
+
+WEIGHTS = Path("artifacts/teacher/teacher.safetensors")
+START = "teacher_training.start=start.safetensors"
+PROBE = (START, "teacher_training.freeze=backbone")
+TUNED = (START, "teacher_training.epochs=3", "teacher_training.layer_decay=0.8", "teacher_training.patience=2")
+
+
+@pytest.fixture
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Data, and weights of a network with seven classes."""
+    folder = begin(tmp_path)
+    monkeypatch.chdir(folder)
+    prepare_data.run(source(), replace=False)
+    build_network("cifar_resnet8", 7, input_size=8, seed=9).save(Path("start.safetensors"))
+    return folder
+
+
+def train(*overrides: str, replace: bool = False) -> dict[str, Any]:
+    """The metrics of a teacher."""
+    train_teacher.run(source(*overrides), replace=replace, wait=False)
+    metrics: dict[str, Any] = json.loads(WEIGHTS.with_name("metrics.json").read_text())
+    return metrics
+
+
+def test_a_probe_is_a_teacher_whose_classifier_alone_is_new(begun: Path, capsys: pytest.CaptureFixture[str]):
+    metrics = train(*PROBE)
+    old, new = load_file("start.safetensors"), load_file(WEIGHTS)
+    assert {name for name in old if old[name].shape != new[name].shape or bool((old[name] != new[name]).any())} == {
+        "fc.weight",
+        "fc.bias",
+    }
+    assert new["fc.weight"].shape == (CLASSES, 64)
+    assert metrics["probe"]["holdout"] == pytest.approx(metrics["holdout"]["top1"])
+    assert (metrics["epochs"], metrics["probe"]["views"]) == (0, 4)
+    files = {".fingerprint", "config.yaml", "history.csv", "holdout.csv", "metrics.json", "teacher.safetensors"}
+    assert {path.name for path in WEIGHTS.parent.iterdir()} == files
+    printed = capsys.readouterr().out
+    assert "starts with start.safetensors: kept" in printed
+    assert f"probe        {metrics['holdout']['top1']:.2%} on the holdout (4 views of each image" in printed
+    cache_teacher.run(source(*PROBE), replace=False, wait=False)
+
+
+def test_it_is_there_the_second_time_wherever_the_weights_lie_by_then(begun: Path, capsys: pytest.CaptureFixture[str]):
+    train(*PROBE)
+    Path("start.safetensors").rename("moved.safetensors")
+    capsys.readouterr()
+    train(*PROBE, "teacher_training.start=moved.safetensors")
+    assert capsys.readouterr().out == "artifacts/teacher: already there\n"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "teacher_training.probe=1",
+        "teacher_training.class_weights=balanced",
+        "teacher_training.label_smoothing=0.1",
+        "evaluate.operations=[{name: center-crop, size: 6}]",
+        "data.holdout.seed=1",
+        "teacher_training.start=other.safetensors",
+        "views.seed=1",
+    ],
+)
+def test_what_the_probe_depends_on_makes_another_teacher(begun: Path, override: str):
+    build_network("cifar_resnet8", 7, input_size=8, seed=8).save(Path("other.safetensors"))
+    train(*PROBE)
+    before = content(WEIGHTS.parent)
+    with pytest.raises(CacheMismatch, match="another artifact is published"):
+        train(*PROBE, override)
+    assert content(WEIGHTS.parent) == before
+
+
+def test_probe_and_fine_tuning_go_on_where_they_were_interrupted(
+    begun: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    class Interrupted(Silent):
+        begun: str = ""
+
+        def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
+            Interrupted.begun += f"{what}, "
+
+        def advance(self, amount: int, note: str = "") -> None:
+            if note.startswith("epoch 2"):
+                raise KeyboardInterrupt
+
+    metrics = train(*TUNED)
+    whole = WEIGHTS.read_bytes()
+    assert metrics["best_epoch"] <= metrics["epochs"] <= 3
+    printed = capsys.readouterr().out
+    assert "  probe        " in printed
+    assert f"(epoch {metrics['best_epoch']}, the best of {metrics['epochs']}" in printed
+    WEIGHTS.parent.rename("before")
+    with monkeypatch.context() as patch:
+        patch.setattr(stages.train_teacher, "Lines", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(*TUNED)
+        assert Interrupted.begun == "probe: embeddings, probe: classifier, teacher, "
+        Interrupted.begun = ""
+        with pytest.raises(KeyboardInterrupt):
+            train(*TUNED)
+        assert Interrupted.begun == "teacher, "
+    again = train(*TUNED)
+    assert WEIGHTS.read_bytes() == whole
+    assert {**again["probe"], **dict.fromkeys(("seconds", "images_per_second"))} == {
+        **metrics["probe"],
+        **dict.fromkeys(("seconds", "images_per_second")),
+    }
+
+
+def test_fine_tuning_alone_begins_with_the_weights(begun: Path):
+    metrics = train(START, "teacher_training.probe=0", "teacher_training.learning_rate=1e-9")
+    assert "probe" not in metrics
+    old, new = load_file("start.safetensors"), load_file(WEIGHTS)
+    assert (old["conv1.weight"] - new["conv1.weight"]).abs().max() < 1e-6
+
+
+def test_a_teacher_that_has_learnt_nothing_is_told(begun: Path, capsys: pytest.CaptureFixture[str]):
+    train("teacher_training.epochs=1", "teacher_training.learning_rate=1e-9")
+    printed = capsys.readouterr().out
+    assert printed.count("warning: ") == 1
+    assert "on the holdout is no better than naming the most frequent class (25.00%)" in printed
+    assert "probe" not in printed
+
+
+def test_fine_tuning_that_did_harm_is_told(begun: Path, capsys: pytest.CaptureFixture[str]):
+    train(START, "teacher_training.epochs=1", "teacher_training.learning_rate=50")
+    assert "warning: fine-tuning made the probe worse" in capsys.readouterr().out
+
+
+def test_without_a_holdout_nobody_knows(begun: Path, capsys: pytest.CaptureFixture[str]):
+    metrics = train(*PROBE, "data.holdout=null")
+    assert metrics["holdout"] is None
+    assert "no holdout: nothing says how good it is" in capsys.readouterr().out
