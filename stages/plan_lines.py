@@ -19,7 +19,7 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
     yield f"data      {cache.samples:,} samples, {held:,} held out, {plan.data.classes} classes"
-    for line in described(plan.data.dataset, bound.experiment.data):
+    for line in described(plan.data.dataset, bound.experiment.data, bound.experiment.evaluate.split):
         yield f"          {line}"
     yield f"views     {cache.views} per sample, {cache.parameters} stored parameters each"
     yield f"teacher   {network.name}, taps {', '.join(network.taps)}"

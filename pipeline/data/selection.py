@@ -76,8 +76,11 @@ def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
     return np.flatnonzero(_drawn(split.labels, split.count, limit.count, limit.seed or 0))
 
 
-def described(dataset: Splits, config: DataConfig) -> Iterator[str]:
-    """A line for `limit` and one for `holdout`, if they are given: what they were taken to mean."""
+def described(dataset: Splits, config: DataConfig, reported: str | None = None) -> Iterator[str]:
+    """A line for `limit` and one for `holdout`, if they are given: what they were taken to mean.
+
+    reported: the split that results are reported on; one that is chosen by as well is warned of.
+    """
     split, limit, holdout = dataset.split(config.split), config.limit, config.holdout
     if limit is not None and limit.count < split.count:
         first = limit.seed is None and _is_fair(split.labels, limit.count)
@@ -88,6 +91,8 @@ def described(dataset: Splits, config: DataConfig) -> Iterator[str]:
         part = f"{holdout.count or 0:,} of them, evenly from the classes with seed {holdout.seed}"
         where = f"{HELD_OUT} in the folder of every student, and of a teacher that is trained here"
         yield f"held out: {whole if holdout.split else part}; the ids: {where}"
+        if reported is not None and holdout.split == reported:
+            yield f"warning: split {reported} is held out to choose by and reported too: its figures will be too good"
 
 
 def _labeled(split: Split) -> Samples:

@@ -232,6 +232,9 @@ def test_what_was_selected_is_said_in_words():
     data = TwoSplits(np.repeat(np.arange(2), 50), [0])
     where = "the ids: holdout.csv in the folder of every student, and of a teacher that is trained here"
     assert list(described(data, own())) == [f"held out: split val; {where}"]
+    *_, warning = described(data, own(), "val")
+    assert warning == "warning: split val is held out to choose by and reported too: its figures will be too good"
+    assert list(described(data, own(), "test")) == list(described(data, own()))
     assert list(described(data, config(4, 3, limit=20))) == [
         "limit: drawn evenly from the classes with seed 0: 20 of the 100 samples of split train",
         f"held out: 4 of them, evenly from the classes with seed 3; {where}",

@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from experiment import CLASSES, COUNT, HOLDOUT, TEST, begin, source, student
+from experiment import CLASSES, COUNT, HOLDOUT, LIMIT, TEST, begin, source, student
 from PIL import Image
 
 from pipeline.errors import CacheError, ConfigError
@@ -446,3 +446,11 @@ def test_it_writes_nothing(here: Path):
 )
 def test_sizes_for_people(amount: float, text: str):
     assert check.size(amount) == text
+
+
+def test_a_split_that_is_chosen_by_and_reported_is_warned_of(here: Path, capsys: pytest.CaptureFixture[str]):
+    check.run(source("data.holdout={split: test}"), as_json=False)
+    printed = capsys.readouterr().out
+    assert "held out: split test; the ids: holdout.csv in the folder of every student" in printed
+    assert "warning: split test is held out to choose by and reported too" in printed
+    assert f"data      {LIMIT} samples, {TEST} held out" in printed

@@ -55,7 +55,8 @@ def listed(root: Path, rows: Sequence[Row], names: Path | None, called: str, tre
     """
     tree = tree or read_tree(root)
     known = {image for folder in tree.walk() for image in folder.images}
-    found = [_path(row.path, root, known) for row in rows]
+    suffixes = sorted(readable_suffixes())
+    found = [_path(row.path, root, known, suffixes) for row in rows]
     class_names = read_class_names(names) if names else _in_order(rows)
     if not class_names and any(row.split != UNLABELED for row in rows):
         raise DataError(f"there is no label in {called}", where=root, expected="a label for each image")
@@ -89,7 +90,7 @@ def listed(root: Path, rows: Sequence[Row], names: Path | None, called: str, tre
     return Files(root, class_names, entries, f"image folder {root.resolve().name}, {called}", reading)
 
 
-def _path(written: str, root: Path, known: set[str]) -> str:
+def _path(written: str, root: Path, known: set[str], suffixes: Sequence[str]) -> str:
     """The path of a row relative to the root: lists by Windows have backslashes, and some leave out the suffix."""
     path = written.strip()
     if path not in known and "\\" in path:
@@ -101,7 +102,7 @@ def _path(written: str, root: Path, known: set[str]) -> str:
                 path = place.relative_to(base).as_posix()
     path = posixpath.normpath(path)
     if path not in known:
-        with_suffix = [path + suffix for suffix in sorted(readable_suffixes()) if path + suffix in known]
+        with_suffix = [path + suffix for suffix in suffixes if path + suffix in known]
         if len(with_suffix) == 1:
             return with_suffix[0]
     return path

@@ -65,19 +65,17 @@ def _rows(split: str, lines: list[tuple[int, str]], file: str) -> list[Row]:
     texts = [text for _, text in lines]
     delimiter = next((sign for sign in "\t," if all(sign in text for text in texts)), None)
     parted = [text.rsplit(delimiter, 1) for text in texts]
-    alone = all(len(parts) == 1 or _is_image(parts[1]) for parts in parted)  # paths may have spaces in them
+    suffixes = readable_suffixes()
+    whole = [len(parts) == 1 or PurePosixPath(parts[1]).suffix.lower() in suffixes for parts in parted]
+    alone = all(whole)  # the paths may have spaces in them
     rows = []
-    for (number, text), parts in zip(lines, parted, strict=True):
+    for (number, text), parts, no_label in zip(lines, parted, whole, strict=True):
         where = f"{file} line {number}"
         if split == UNLABELED or alone:
             path, label = text, PurePosixPath(text.replace("\\", "/")).parent.name
-        elif len(parts) == 1 or _is_image(parts[1]):
+        elif no_label:
             path, label = text, ""
         else:
             path, label = parts[0], parts[1].strip()
         rows.append(Row(split, path, label, where))
     return rows
-
-
-def _is_image(text: str) -> bool:
-    return PurePosixPath(text).suffix.lower() in readable_suffixes()
