@@ -80,7 +80,7 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
     fix = "name the experiment with --config, or the file with --set data.path=..."
     if not config.path.exists():
         raise DataError("a picture needs the packed data set, which is not here", where=config.path, fix=fix)
-    dataset = PackedDataset.open(config.path)
+    dataset = PackedDataset.of(config.model_copy(update={"source": None}))  # whatever it was packed from
     samples = next((each for each in _candidates(dataset, config) if _same(each, cache)), None)
     if samples is None or len(dataset.class_names) != cache.shapes.logits:
         raise DataError("these are not the samples of this cache", where=config.path, got=str(cache.path), fix=fix)

@@ -38,7 +38,7 @@ def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
         raise DataError("there is nothing to pack a data set from", where=data.path, fix=fix)
     opened = open_source(data.source)
     report = pack(opened, data.path, Lines(), data.unreadable, data.source)
-    dataset = PackedDataset.open(data.path)
+    dataset = PackedDataset.of(data)
     _print(dataset, opened, report, as_json)
 
 

@@ -17,7 +17,7 @@ from pipeline.evaluation import read_evaluation
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
 from pipeline.store import TeacherCache
-from stages import cache_teacher, check, evaluate, prepare_data, train_student
+from stages import cache_teacher, check, evaluate, inspect, prepare_data, train_student
 from stages.parts import Data
 
 FREE = 40
@@ -95,6 +95,8 @@ def test_unlabeled_images_alone_are_distilled_from_where_the_number_of_classes_i
     assert TeacherCache.open(Path("free.zarr")).shapes.logits == CLASSES
     metrics = json.loads((student("small", "kd", *alone) / "metrics.json").read_text())
     assert metrics["final_loss"] > 0
+    inspect.run(source(*alone), Path("free.zarr"), sheet=inspect.Sheet(1, 2, Path("sheet.png")), as_json=False)
+    assert Path("sheet.png").exists()
     wrong = "data={path: data.h5, split: unlabeled, classes: 5}"
     with pytest.raises(ModelError):
         cache_teacher.run(source(*alone[1:3], wrong, "evaluate.split=unlabeled"), replace=True, wait=False)
