@@ -101,8 +101,12 @@ main.add_command(methods)
 @main.command()
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
-def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Validate the whole experiment and print the plan: work, bytes, files, free disk.
+@click.option("--time/--no-time", "timed", default=True, show_default=True, help="Time a few images and steps.")
+def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
+    """Validate the whole experiment and print the plan: work, bytes, files, free disk, time.
+
+    The times of decoding, rendering, asking the teacher and training are measured on a handful of images, for about
+    five seconds.
 
     \b
     Examples:
@@ -112,7 +116,7 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     from stages.check import run
     from stages.inputs import Source
 
-    run(Source(config, overrides), as_json=as_json)
+    run(Source(config, overrides), as_json=as_json, timed=timed)
 
 
 @main.command("prepare-data")

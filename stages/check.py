@@ -19,10 +19,14 @@ from stages.plan import Plan
 from stages.plan_lines import disk_lines, plan_lines
 from stages.requirements import MissingSignalsError
 from stages.teachers import open_caches, put_together
+from stages.time_lines import Times
 
 
-def run(source: Source, *, as_json: bool) -> None:
-    """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it."""
+def run(source: Source, *, as_json: bool, timed: bool = False) -> None:
+    """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it.
+
+    timed: also how long the commands take, of a handful of images and some seconds.
+    """
     try:
         bound = bind_experiment(source)
     except MissingSignalsError as error:
@@ -43,7 +47,10 @@ def run(source: Source, *, as_json: bool) -> None:
     if as_json:
         needs = bound.requirements.facts() if bound.requirements else None
         accuracy = {str(path): found.facts() for path, found in _accuracies(bound.experiment).items()}
-        print(json.dumps({**plan.facts(), "requirements": needs, "teacher_accuracy": accuracy}, indent=2))
+        facts = {**plan.facts(), "requirements": needs, "teacher_accuracy": accuracy}
+        if timed:
+            facts["times"] = Times.of(bound, plan, bound.data).facts()
+        print(json.dumps(facts, indent=2))
     else:
         print(f"{source.file}: the configuration is valid")
         for line in (*plan_lines(bound, plan), *given, *disk_lines(plan, dvc)):
@@ -51,6 +58,8 @@ def run(source: Source, *, as_json: bool) -> None:
         for cache, found in _accuracies(bound.experiment).items():
             first, *warnings = found.sentences(bound.data.dataset.class_names)
             print("\n".join([f"answers   {cache}: {first}", *warnings]))
+        for line in Times.of(bound, plan, bound.data).lines() if timed else ():
+            print(line)
     _refuse_small_disks(plan)
 
 

@@ -147,7 +147,7 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         ["signals.logits.encoding: unknown name 'float17'", "did you mean 'float16'?"],
     ),
     "an unknown operation": (
-        "check",
+        "check --no-time",
         ["views.operations=[{name: pad-corp}]"],
         2,
         ["views.operations.0.name: unknown operation", "did you mean 'pad-crop'?"],
@@ -477,7 +477,11 @@ def test_a_full_disk_says_how_much_is_missing(here: Path, monkeypatch: pytest.Mo
 def test_a_disk_that_is_too_small_for_the_plan(here: Path, monkeypatch: pytest.MonkeyPatch):
     full = shutil.disk_usage(here)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
-    refused(run("check", "--set", "store.path=new.zarr"), 1, "the disk is too small for what is still to be written")
+    refused(
+        run("check", "--no-time", "--set", "store.path=new.zarr"),
+        1,
+        "the disk is too small for what is still to be written",
+    )
 
 
 # The rest
@@ -522,7 +526,7 @@ def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     road = [
         "prepare-data",
-        "check",
+        "check --no-time",
         "train-teacher",
         "cache-teacher",
         "inspect --views 2",
@@ -537,7 +541,7 @@ def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     assert Path("artifacts/tiny/report/report.html").exists()
     assert run("dvc-file", "--output", "dvc.yaml").exit_code == 0
     assert Path("dvc.yaml").exists()
-    plan = json.loads(run("check", "--json").stdout)
+    plan = json.loads(run("check", "--json", "--no-time").stdout)
     assert plan["student_runs"] == 6
 
 
