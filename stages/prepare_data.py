@@ -8,7 +8,7 @@ from pipeline.config import Section
 from pipeline.data import DataConfig, FromFiles, PackedDataset, PackReport, SourceOptions, open_source, pack
 from pipeline.data import Source as Opened
 from pipeline.data.same_pixels import repeated_images
-from pipeline.data.summary import facts, left_out, notes, summarise, table
+from pipeline.data.summary import facts, left_out, notes, summarise, table, treated
 from pipeline.errors import DataError, printable
 from pipeline.progress import Lines
 from stages.inputs import Source
@@ -37,7 +37,7 @@ def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
         fix = "name a source with --set data.source='{name: ...}', or the path of a packed file"
         raise DataError("there is nothing to pack a data set from", where=data.path, fix=fix)
     opened = open_source(data.source)
-    report = pack(opened, data.path, Lines(), data.unreadable, data.source)
+    report = pack(opened, data.path, Lines(), data.unreadable, data.source, data.decoding)
     dataset = PackedDataset.of(data)
     _print(dataset, opened, report, as_json)
 
@@ -72,9 +72,10 @@ def _print(
     """Print what a packed data set holds, what was left out of it, and what may surprise."""
     reading = source.reading if isinstance(source, FromFiles) else None
     repeated = repeated_images(dataset, report.hashes) if report else None
-    skipped = report.unreadable if report else ()
+    skipped, counts = (report.unreadable, report.treated) if report else ((), {})
     if as_json:
-        print(json.dumps({**facts(dataset, reading, repeated), "skipped": skipped, "remark": remark}, indent=2))
+        told = {"treated": dict(counts), "skipped": skipped, "remark": remark}
+        print(json.dumps({**facts(dataset, reading, repeated), **told}, indent=2))
         return
     origin = printable(dataset.source) or "an unnamed source"
     print(f"{dataset.path}: {len(dataset.class_names)} classes from {origin}")
@@ -83,6 +84,7 @@ def _print(
     if reading is not None:
         out = left_out(reading)
         lines += [*([f"left out: {out}"] if out else []), *reading.notes]
+    lines += [treated(counts)] if counts else []
     lines += [*notes(summaries, repeated or ()), *(f"skipped {line}" for line in skipped)]
     for line in [*lines, *([remark] if remark else [])]:
         print(f"  {printable(line)}")

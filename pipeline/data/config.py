@@ -11,6 +11,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline import plugins
 from pipeline.config import Section
+from pipeline.data.decoding import Decoding
 from pipeline.data.source import PACKAGE, SourceOptions
 
 
@@ -54,6 +55,7 @@ class DataConfig(Section):
     classes: how many classes there are, N, or the file of their names (one in each line, or a JSON list); needed only
         where the data set has neither labels nor class names.
     unreadable: what packing does about images that cannot be read: refuse all, or skip and list them.
+    decoding: how orientation, transparency and colour profiles of image files are read.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class DataConfig(Section):
     limit: LimitConfig | None = None
     classes: Annotated[int, Field(gt=0, le=1 << 20)] | Path | None = None
     unreadable: Literal["refuse", "skip"] = "refuse"
+    decoding: Decoding = Decoding()
 
     @field_validator("source", mode="before")
     @classmethod

@@ -78,12 +78,12 @@ def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
     return value
 
 
-def attribute(file: h5py.File, name: str) -> str | None:
-    """The attribute of a file as text, or None. Raises ValueError if it is damaged."""
-    if name not in file.attrs:
+def attribute(group: h5py.Group, name: str) -> str | None:
+    """The attribute of a file or group as text, or None. Raises ValueError if it is damaged."""
+    if name not in group.attrs:
         return None
-    check_type(file.attrs.get_id(name).get_type())
-    value = file.attrs[name]
+    check_type(group.attrs.get_id(name).get_type())
+    value = group.attrs[name]
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 

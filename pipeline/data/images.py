@@ -3,86 +3,158 @@
 from __future__ import annotations
 
 import io
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
+from PIL.Image import Transpose
 
-KEPT_FORMATS = ("JPEG", "PNG")
-"""The formats of image files that a packed data set stores as they are."""
+from pipeline.data.colours import DEEP_MODES, flat, same
+from pipeline.data.decoding import RAW, Decoding, Trace
+from pipeline.data.formats import UNBACKED_PIXELS, UndecodableError, opened
+from pipeline.data.formats import readable_suffixes as readable_suffixes
 
-READ_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-"""The formats that are read at all. Pillow knows more, some of which run other programs (EPS)."""
-
-
-def readable_suffixes() -> frozenset[str]:
-    """The suffixes of files in the formats that are read, in small letters, as Pillow knows them."""
-    known = Image.registered_extensions()
-    return frozenset(suffix for suffix, kind in known.items() if kind in READ_FORMATS)
-
-
-MOST_PIXELS = 1 << 26
-"""Of one image: a file of some kilobytes can claim to be gigabytes of them."""
-
-_GREY_MODES = ("1", "L", "LA", "La")
-_WIDE_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_ORIENTATION = 0x0112  # in EXIF
+_TURNS = {
+    2: Transpose.FLIP_LEFT_RIGHT,
+    3: Transpose.ROTATE_180,
+    4: Transpose.FLIP_TOP_BOTTOM,
+    5: Transpose.TRANSPOSE,
+    6: Transpose.ROTATE_270,
+    7: Transpose.TRANSVERSE,
+    8: Transpose.ROTATE_90,
+}
+_SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 
 
 class Decoded(NamedTuple):
-    """Pixels uint8 [H, W, C], C 1 for grey images and 3 for others, and the format of the file."""
+    """What became of an image file.
+
+    pixels: uint8 [H, W, C], C 1 for grey images and 3 for others. format: of the file. small: they are fewer than
+    those of the file. deep: the file has greys of more than 8 bits.
+    """
 
     pixels: NDArray[np.uint8]
     format: str
+    small: bool = False
+    deep: bool = False
 
 
-class UndecodableError(Exception):
-    """The bytes are not an image that can be used; the text says why."""
+def decode(
+    encoded: bytes | NDArray[np.uint8],
+    rules: Decoding = RAW,
+    shorter_side: int | None = None,
+    trace: Trace | None = None,
+    alone: AbstractContextManager[object] | None = None,
+) -> Decoded:
+    """The first frame of an image file, by the rules; made smaller if its shorter side has more pixels than given.
 
-
-def decode(encoded: bytes | NDArray[np.uint8]) -> Decoded:
-    """The first frame of an image file. Transparency is dropped; orientation tags are not followed.
-
-    Raises UndecodableError.
+    trace: told what was done, for those who pack. alone: entered while a very large image is read, so that a
+    machine never holds several of them. Raises UndecodableError.
     """
-    if len(encoded) == 0:
-        raise UndecodableError("the file is empty")
     try:
-        with Image.open(io.BytesIO(bytes(encoded)), formats=READ_FORMATS) as image:
-            kind = image.format or "?"
-            if image.width * image.height > MOST_PIXELS:
-                claim = f"{image.width} x {image.height} pixels"
-                raise UndecodableError(f"it claims {claim}, where {MOST_PIXELS:,} are the most that is read")
-            return Decoded(pixels(image), kind)
+        with opened(bytes(encoded)) as image:
+            large = image.width * image.height > UNBACKED_PIXELS
+            with alone if large and alone is not None else nullcontext():
+                return _decoded(image, rules, shorter_side, trace)
     except UndecodableError:
         raise
-    except UnidentifiedImageError:
-        raise UndecodableError("not an image of a known format") from None
+    except MemoryError:
+        raise UndecodableError("there is not enough memory for its pixels") from None
     except Exception as error:  # noqa: BLE001, RUF100 - Pillow's readers raise anything on broken files
         raise UndecodableError(str(error) or type(error).__name__) from None
 
 
-def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """uint8 [H, W, C] of a Pillow image, C 1 for grey modes and 3 for all others.
+def _decoded(image: Image.Image, rules: Decoding, shorter_side: int | None, trace: Trace | None) -> Decoded:
+    kind, size = image.format or "?", image.size
+    if shorter_side is not None and kind in ("JPEG", "MPO"):
+        _draft(image, shorter_side)
+    image.load()
+    flattened = flat(image, rules, trace)
+    turn = _turn(image) if trace is not None or rules.orientation == "follow" else None
+    if turn is not None:
+        turned = flattened.transpose(turn)
+        if trace is not None and not same(flattened, turned):
+            trace.mattered.add("orientation")
+            trace.notes.append("orientation followed" if rules.orientation == "follow" else "orientation ignored")
+        if rules.orientation == "follow":
+            flattened, size = turned, size[::-1] if turn in _SIDEWAYS else size
+    if image.format == "TIFF":
+        size = flattened.size  # by then Pillow has followed its orientation
+    small = shorter_side is not None and min(size) > shorter_side
+    if small and shorter_side is not None:
+        flattened = flattened.resize(smaller(size, shorter_side), Image.Resampling.BICUBIC)
+    if trace is not None:
+        if small:
+            trace.notes.append(f"shorter side reduced to {shorter_side}")
+        if _has_more_frames(image):
+            trace.notes.append("first of several frames")
+    return Decoded(pixels(flattened), kind, small, image.mode in DEEP_MODES)
 
-    Raises UndecodableError if its values do not fit in 8 bits.
+
+def pixels(image: Image.Image) -> NDArray[np.uint8]:
+    """uint8 [H, W, C] of a Pillow image, C 1 for grey modes and 3 for all others: `RAW` but for orientation.
+
+    Raises UndecodableError if its values have no scale that is known.
     """
-    if image.mode in _WIDE_MODES:
-        raise UndecodableError(f"more than 8 bits per channel (mode {image.mode})")
-    if image.mode in _GREY_MODES:
-        return np.array(image.convert("L"))[:, :, None]
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, Pillow warns about the transparency that is lost
-    return np.array(image.convert("RGB"))
+    array = np.array(flat(image))
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def smaller(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Width and height, with the shorter of both as given; the other one is rounded down."""
+    width, height = size
+    return width * shorter_side // min(size), height * shorter_side // min(size)
+
+
+def shrunk(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uint8]:
+    """uint8 [H, W, C] with a shorter side of at most so many pixels: the very same, if it has no more."""
+    height, width, channels = image.shape
+    if shorter_side is None or min(height, width) <= shorter_side:
+        return image
+    whole = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    return pixels(whole.resize(smaller((width, height), shorter_side), Image.Resampling.BICUBIC))
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
     """The PNG file of uint8 [H, W, C], C 1 or 3: lossless."""
-    stream = io.BytesIO()
-    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(stream, "PNG")
-    return stream.getvalue()
+    return _encoded(image, "PNG")
+
+
+def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
+    """The JPEG file of uint8 [H, W, C], C 1 or 3, with colours at full resolution (4:4:4). quality: 1..100."""
+    return _encoded(image, "JPEG", quality=quality, subsampling=0)
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 [H, W, 3]: one channel is repeated."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
+
+
+def _encoded(image: NDArray[np.uint8], kind: str, **options: int) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image).save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _draft(image: Image.Image, shorter_side: int) -> None:
+    """Let the JPEG decoder leave out detail beyond twice what is wanted: up to 64 times fewer pixels."""
+    if min(image.size) > shorter_side:
+        width, height = smaller(image.size, 2 * shorter_side)
+        image.draft(None, (width, height))
+
+
+def _turn(image: Image.Image) -> Transpose | None:
+    try:
+        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:
+        return None
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    try:
+        return image.format != "MPO" and bool(getattr(image, "is_animated", False))
+    except Exception:
+        return False

@@ -8,15 +8,17 @@ import os
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Literal
 
 import h5py
 
+from pipeline.data.decoding import Decoding
 from pipeline.data.origin import ATTRIBUTE, Origin
 from pipeline.data.source import Source, SourceOptions
-from pipeline.data.split_writer import Layout, Shape, SplitWriter, WrongLayoutError
+from pipeline.data.split_writer import Layout, SplitWriter, WrongLayoutError
+from pipeline.data.treatment import Shape, Treatment
 from pipeline.errors import DataError
 from pipeline.files import sync_directory
 from pipeline.progress import Progress
@@ -28,7 +30,8 @@ class PackReport:
 
     path: the file. counts: samples per split. class_names: in the order of the labels. image_shape: (H, W, C),
     or None where sizes differ. source: the source's description. unreadable: `split/id: reason` of every
-    image that was skipped. hashes: of every split, 16 bytes for each sample, the same where the pixels are.
+    image that was skipped. hashes: of every split, 16 bytes for each sample, the same where the pixels are. treated:
+    how many images had what done to them, in a few words each: `orientation followed`, `transparency on white`.
     """
 
     path: Path
@@ -38,6 +41,7 @@ class PackReport:
     source: str
     unreadable: tuple[str, ...]
     hashes: Mapping[str, bytes]
+    treated: Mapping[str, int] = field(default_factory=dict)
 
 
 def pack(
@@ -46,13 +50,16 @@ def pack(
     progress: Progress,
     unreadable: Literal["refuse", "skip"] = "refuse",
     options: SourceOptions | None = None,
+    decoding: Decoding | None = None,
 ) -> PackReport:
     """Write the packed data set `path`, all at once: until it is complete, what was there stays.
 
     Images of one size become an array uint8 [N, H, W, C] (C is 3 as soon as one image has colours); where
-    sizes differ, JPEG and PNG files are stored as they are, others as PNG. Every image is decoded, to know
-    that it can be. A few megabytes of images are held at a time, and the ids and labels of a split. The file
-    remembers the `options` that the source was opened with.
+    sizes differ, JPEG and PNG files are stored as they are, HEIC and AVIF as JPEG, others as PNG. Every image is
+    decoded, by the rules of `decoding` (by default its own), to know that it can be; where they change pixels of a
+    split, the file says so. Images with a larger shorter side than `options.shorter_side` are reduced to it. A few
+    megabytes of images are held at a time, and the ids and labels of a split. The file remembers the `options` that
+    the source was opened with.
 
     Raises DataError with the list of all unreadable images (`unreadable="skip"` reports them instead), and
     for labels out of range, labels for some samples only, ids that occur twice, empty splits, a target that
@@ -61,7 +68,8 @@ def pack(
     path = Path(path)
     try:
         with _reserved(path) as (partial, handle):
-            report = _write(source, path, partial, progress, options, skip=unreadable == "skip")
+            treatment = Treatment(decoding, *((options.shorter_side, options.quality) if options else ()))
+            report = _write(source, path, partial, progress, options, treatment, skip=unreadable == "skip")
             os.fsync(handle.fileno())
             partial.replace(path)
             sync_directory(path.parent)
@@ -98,7 +106,14 @@ def _reserved(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
 
 
 def _write(
-    source: Source, path: Path, partial: Path, progress: Progress, options: SourceOptions | None, *, skip: bool
+    source: Source,
+    path: Path,
+    partial: Path,
+    progress: Progress,
+    options: SourceOptions | None,
+    treatment: Treatment,
+    *,
+    skip: bool,
 ) -> PackReport:
     """Write `partial`, again if the first images gave a wrong idea of the rest."""
     layout = Layout()
@@ -108,7 +123,7 @@ def _write(
                 with h5py.File(partial, "w", locking=False) as file:
                     file.attrs["class_names"] = json.dumps(list(source.class_names))
                     file.attrs["source"] = source.description
-                    writer = SplitWriter(file, source, layout, pool, progress)
+                    writer = SplitWriter(file, source, treatment, layout, pool, progress)
                     counts = {split: writer.write(split) for split in source.splits}
                     if options is not None:
                         file.attrs[ATTRIBUTE] = Origin(options.identity(), _skipped(writer, counts)).to_text()
@@ -119,7 +134,8 @@ def _write(
             problems = tuple(f"{split}/{name}: {reason}" for split, name, reason in writer.unreadable)
             shape = writer.layout.shape
             names, how = tuple(source.class_names), source.description
-            return PackReport(path, counts, names, shape, how, problems, writer.hashes)
+            treated = dict(sorted(writer.notes.items()))
+            return PackReport(path, counts, names, shape, how, problems, writer.hashes, treated)
 
 
 def _check(source: Source, counts: Mapping[str, int], writer: SplitWriter, *, skip: bool) -> None:

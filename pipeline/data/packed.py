@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import plugins
+from pipeline.data import decoding
 from pipeline.data.class_names import declared_names
 from pipeline.data.config import DataConfig
+from pipeline.data.formats import MOST_PIXELS
 from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
-from pipeline.data.images import MOST_PIXELS
 from pipeline.data.origin import ATTRIBUTE, Origin
 from pipeline.data.split import Split
 from pipeline.errors import DataError
@@ -91,21 +92,27 @@ class PackedDataset:
         """The file that a configuration names, with the classes of `data.classes` where it has no names of its own.
 
         A file that does not say what it was packed from is taken for what the configuration says it is. Raises
-        DataError as `open` does, for another `data.source`, and for other classes than the file has.
+        DataError as `open` does, for another `data.source`, for other rules of `data.decoding` where they change
+        pixels, and for other classes than the file has.
         """
         dataset = cls.open(config.path)
         if config.classes is not None:
             stored = dataset.class_names if dataset.named else ()
             largest = -1 if dataset.named else len(dataset.class_names) - 1
             dataset.class_names = declared_names(config.classes, stored, largest, config.path)
-        if config.source is None or dataset.origin is None:
-            return dataset
-        if lines := dataset.origin.differences(config.source, config.unreadable):
+        lines: list[str] = []
+        # Without a source the file is taken as it is, unless a rule is written down all the same.
+        fields = config.decoding.model_fields_set if config.source is None else type(config.decoding).model_fields
+        for split in dataset._splits.values():
+            lines += decoding.differences(config.decoding, split.choices, split.name, fields)
+        if config.source is not None and dataset.origin is not None:
+            lines += dataset.origin.differences(config.source, config.unreadable)
+        if lines:
             raise DataError(
                 "the data set was packed from something else\n" + "\n".join(f"  - {line}" for line in lines),
                 where=config.path,
                 fix="pack it again with `pipeline prepare-data --replace`, name another data.path, or set "
-                "data.source: null to use it as it is",
+                "data.source: null (and leave out data.decoding) to use it as it is",
             )
         return dataset
 
@@ -154,7 +161,19 @@ def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
         numbers = as_labels(labels[:], f"{path}, split {name!r}")
         if np.all(numbers == NO_LABEL):
             numbers = None
-    return Split(lazy, name, ids, numbers, shape)
+    return Split(lazy, name, ids, numbers, shape, _choices(group, path))
+
+
+def _choices(group: h5py.Group, path: Path) -> dict[str, Any]:
+    text = attribute(group, decoding.ATTRIBUTE)
+    if text is None:
+        return {}
+    try:
+        return decoding.read_choices(text)
+    except ValueError as error:
+        what = f"{group.name} says how its images are to be read, which cannot be used"
+        fix = "a newer version of Decant may know: or pack it again with `pipeline prepare-data --replace`"
+        raise DataError(what, where=path, got=str(error), fix=fix) from None
 
 
 def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | None:

@@ -92,10 +92,13 @@ class Samples:
         """`sha256:...` of the images: independent of labels, ids, compression and the rest of the split.
 
         Hashes the ASCII line `pixels uint8 N H W C` and the bytes [N, H, W, C]; for image files, the line
-        `files N`, then of each its length (8 bytes, little-endian) and its bytes. Raises DataError.
+        `files N`, then of each its length (8 bytes, little-endian) and its bytes. In that line, ` decoded by ` and
+        the rules of the split follow where they change pixels. Raises DataError.
         """
         shape = self.split.image_shape
-        head = f"files {self.count}" if shape is None else "pixels uint8 " + " ".join(map(str, (self.count, *shape)))
+        rules = self.split.decoding.text()
+        files = f"files {self.count}" + (f" decoded by {rules}" if rules else "")
+        head = files if shape is None else "pixels uint8 " + " ".join(map(str, (self.count, *shape)))
         digest = hashlib.sha256(f"{head}\n".encode())
         for _, block in self._stored_blocks():
             if isinstance(block, np.ndarray):

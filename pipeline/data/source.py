@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -16,8 +17,17 @@ PACKAGE = "pipeline.data.sources"
 """Where the kinds of sources are: a file there is a source that a configuration can name."""
 
 
+QUALITY = 95
+"""Of JPEG files that are made while packing."""
+
+_FOR_ALL = frozenset(("shorter_side", "quality"))
+
+
 class SourceOptions(Section):
     """The base of every source's `Options`, which narrow `name` to the name of their file.
+
+    shorter_side: images whose shorter side has more pixels are packed reduced to it, as JPEG; null for none.
+    quality: of JPEG files that are made while packing, 1..100.
 
     fetching: the options that say how the files are had, not which images they are.
     """
@@ -25,6 +35,8 @@ class SourceOptions(Section):
     fetching: ClassVar[frozenset[str]] = frozenset()
 
     name: str
+    shorter_side: int | None = Field(default=None, gt=0)
+    quality: int = Field(default=QUALITY, ge=1, le=100)
 
     @property
     def local(self) -> Path | None:
@@ -39,7 +51,9 @@ class SourceOptions(Section):
 
     def identity(self) -> dict[str, Any]:
         """Which images these are, as plain JSON values; paths as they were written."""
-        return self.said(*self.fetching)
+        fields = type(self).model_fields
+        unused = [name for name in _FOR_ALL if getattr(self, name) == fields[name].default]
+        return self.said(*self.fetching, *unused)
 
 
 class Unreadable(NamedTuple):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.decoding import Decoding
+from pipeline.data.formats import UndecodableError
 from pipeline.data.h5 import LazyFile
-from pipeline.data.images import UndecodableError, as_rgb, decode
+from pipeline.data.images import as_rgb, decode
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -26,6 +29,8 @@ class Split:
     name: `train`, `test`, `val`, `unlabeled`, or what the file says.
     labels: int64 [N], -1 for a sample without one; None if no sample has one.
     image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
+    choices: the fields of `Decoding` that make a difference to its pixels, as they were chosen.
+    decoding: how its image files are read.
     """
 
     def __init__(
@@ -35,11 +40,14 @@ class Split:
         ids: Sequence[str],
         labels: NDArray[np.int64] | None,
         image_shape: tuple[int, int, int] | None,
+        choices: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.name = name
         self.count = len(ids)
         self.labels = labels
         self.image_shape = image_shape
+        self.choices = dict(choices)
+        self.decoding = Decoding.of(choices)
         self._file = file
         self._ids: tuple[str, ...] | None = tuple(ids)
 
@@ -87,7 +95,7 @@ class Split:
         import torch
 
         try:
-            image = as_rgb(decode(encoded).pixels)
+            image = as_rgb(decode(encoded, self.decoding).pixels)
         except UndecodableError as error:
             where = f"{self._file.path}, split {self.name!r}, sample {self.ids[position]!r}"
             raise DataError("an image cannot be decoded", where=where, got=str(error)) from None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -14,18 +16,17 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.images import KEPT_FORMATS, UndecodableError, as_rgb, decode, encode_png
+from pipeline.data.decoding import ATTRIBUTE
+from pipeline.data.images import as_rgb
 from pipeline.data.packed import NO_LABEL, check_ids, check_labels
-from pipeline.data.same_pixels import hash_pixels
 from pipeline.data.source import Item, Source, Unreadable
-from pipeline.errors import DataError
+from pipeline.data.treatment import Shape, Treated, Treatment
+from pipeline.errors import DataError, printable
 from pipeline.progress import Progress
 
 _BLOCK_BYTES = 2**23
 _BLOCK_ITEMS = 1024
 _SPARE_BYTES = 2**24  # for names and HDF5's own tables
-
-Shape = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
@@ -51,25 +52,33 @@ class WrongLayoutError(Exception):
 
 class _Image(NamedTuple):
     item: Item
-    shape: Shape
-    content: NDArray[np.uint8] | bytes  # pixels, or the file to store
-    hash: bytes  # of the pixels
+    treated: Treated
 
 
 class SplitWriter:
     """One attempt to write a source with one layout.
 
     layout: the one it was given, or, if that was not known, the one of the first image.
-    unreadable: (split, id, reason) of every image that could not be read so far.
+    unreadable: (split, id, reason) of every image that could not be read so far. notes: how many images had
+    what done to them.
     hashes: of every split, 16 bytes for each sample: the same where the pixels are.
     """
 
     def __init__(
-        self, file: h5py.File, source: Source, layout: Layout, pool: ThreadPoolExecutor, progress: Progress
+        self,
+        file: h5py.File,
+        source: Source,
+        treatment: Treatment,
+        layout: Layout,
+        pool: ThreadPoolExecutor,
+        progress: Progress,
     ) -> None:
         self.layout = layout
         self.unreadable: list[tuple[str, str, str]] = []
         self.hashes: dict[str, bytes] = {}
+        self.notes: Counter[str] = Counter()
+        self._mattered: set[str] = set()  # of the split that is written
+        self._treatment = treatment
         self._file = file
         self._source = source
         self._pool = pool
@@ -84,6 +93,7 @@ class SplitWriter:
         labels: list[int | None] = []
         hashes = bytearray()
         seen = 0
+        self._mattered.clear()
         self._progress.begin(f"packing {split}", count, "images")
         for items in self._blocks(self._source.items(split)):
             seen += len(items)
@@ -97,7 +107,7 @@ class SplitWriter:
                 _write_rows(images, len(ids), rows)
                 ids += [image.item.id for image in good]
                 labels += [image.item.label for image in good]
-                hashes += b"".join(image.hash for image in good)
+                hashes += b"".join(image.treated.hash for image in good)
             self._progress.advance(len(items))
         self._progress.end()
         if seen != count:
@@ -106,6 +116,8 @@ class SplitWriter:
             images.resize(len(ids), axis=0)
         self._write_names(group, split, ids, labels)
         self.hashes[split] = bytes(hashes)
+        if self._mattered:
+            group.attrs[ATTRIBUTE] = json.dumps(self._treatment.decoding.choices(self._mattered))
         return len(ids)
 
     def _blocks(self, items: Iterator[Item]) -> Iterator[list[Item]]:
@@ -130,32 +142,34 @@ class SplitWriter:
 
     def _readable(self, split: str, items: list[Item]) -> list[_Image]:
         """The images of the items that can be read; the others are put on the list."""
-        examine = partial(_examine, as_files=self.layout.known and self.layout.shape is None)
+        examine = partial(self._treatment, as_files=self.layout.known and self.layout.shape is None)
         if all(isinstance(item.image, np.ndarray) for item in items):
-            results: Iterator[_Image | Unreadable] = map(examine, items)
+            results: Iterator[Treated | Unreadable] = map(examine, items)
         else:
             results = self._pool.map(examine, items)  # Pillow decodes without the interpreter's lock
         good = []
         for item, result in zip(items, results, strict=True):
             if isinstance(result, Unreadable):
-                self.unreadable.append((split, item.id, result.reason))
+                self.unreadable.append((split, printable(item.id), result.reason))
             else:
-                good.append(result)
+                good.append(_Image(item, result))
+                self.notes.update(result.notes)
+                self._mattered.update(result.mattered)
         return good
 
     def _rows(self, images: list[_Image]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
         """What is stored of them: [B, H, W, C], or [B] files. Raises WrongLayoutError if they do not fit."""
         if not self.layout.known:
-            self.layout = replace(self.layout, known=True, shape=images[0].shape)
-        shape = self.layout.shape
+            self.layout = replace(self.layout, known=True, shape=images[0].treated.shape)
+        shape, treated = self.layout.shape, [image.treated for image in images]
         if shape is None:
-            return [np.frombuffer(image.content, np.uint8) for image in images]
+            return [np.frombuffer(image.content, np.uint8) for image in treated]
         height, width, channels = shape
-        if any(image.shape[:2] != (height, width) for image in images):
+        if any(image.small or image.shape[:2] != (height, width) for image in treated):
             raise WrongLayoutError(replace(self.layout, shape=None))
-        if any(image.shape[2] > channels for image in images):
+        if any(image.shape[2] > channels for image in treated):
             raise WrongLayoutError(replace(self.layout, shape=(height, width, 3)))
-        pixels = [np.asarray(image.content) for image in images]
+        pixels = [np.asarray(image.content) for image in treated]
         return np.stack([as_rgb(image) for image in pixels] if channels == 3 else pixels)
 
     def _create(self, group: h5py.Group, split: str, count: int) -> h5py.Dataset:
@@ -170,9 +184,6 @@ class SplitWriter:
     def _write_names(self, group: h5py.Group, split: str, ids: list[str], labels: list[int | None]) -> None:
         where = f"{self._source.description}, split {split!r}"
         check_ids(ids, where)
-        odd = [repr(name) for name in ids if "\0" in name or not _is_text(name)]
-        if odd:
-            raise DataError("ids are not text that UTF-8 can store", where=where, got=", ".join(odd[:5]))
         group.create_dataset("ids", data=np.array(ids, dtype=object), dtype=h5py.string_dtype())
         array = np.array([NO_LABEL if label is None else label for label in labels], np.int64)
         if np.any(array != NO_LABEL):
@@ -194,36 +205,3 @@ def _check_room(path: str, size: int) -> None:
     disk = os.statvfs(path)
     if disk.f_bavail * disk.f_frsize < size + _SPARE_BYTES:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _examine(item: Item, as_files: bool) -> _Image | Unreadable:
-    image = item.image
-    if isinstance(image, Unreadable):
-        return image
-    if isinstance(image, bytes):
-        try:
-            pixels, kind = decode(image)
-        except UndecodableError as error:
-            return Unreadable(str(error))
-        if as_files and kind in KEPT_FORMATS:
-            return _Image(item, _shape(pixels), image, hash_pixels(pixels))
-    else:
-        pixels = image
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-            expected = "uint8 [H, W, 1 or 3]"
-            got = f"{pixels.dtype} {list(pixels.shape)}"
-            raise DataError("an image has the wrong form", where=repr(item.id), expected=expected, got=got)
-    return _Image(item, _shape(pixels), encode_png(pixels) if as_files else pixels, hash_pixels(pixels))
-
-
-def _shape(pixels: NDArray[np.uint8]) -> Shape:
-    height, width, channels = pixels.shape
-    return height, width, channels
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +129,11 @@ def left_out(reading: Reading) -> str | None:
     listed = ", ".join(f"{suffix or 'no suffix'} {count:,}" for suffix, count in kinds[:_MOST_NAMES])
     more = ", ..." if len(kinds) > _MOST_NAMES else ""
     return f"{sum(reading.left_out.values()):,} files ({listed}{more})"
+
+
+def treated(counts: Mapping[str, int]) -> str:
+    """`orientation followed: 12; transparency on white: 3`: how many images had what done to them."""
+    return "; ".join(f"{what}: {count:,}" for what, count in counts.items())
 
 
 def facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:

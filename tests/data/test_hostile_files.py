@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipeline.data import PackedDataset, Samples
-from pipeline.data.images import MOST_PIXELS, UndecodableError, decode
+from pipeline.data.formats import UNBACKED_PIXELS, UndecodableError
+from pipeline.data.images import decode
 from pipeline.data.sources import hdf5, image_folder
 from pipeline.errors import DataError
 
@@ -288,7 +289,7 @@ def test_an_image_that_claims_gigabytes_is_refused_before_memory_is_taken(kind: 
 
 
 def test_the_largest_claim_names_itself() -> None:
-    content = png(8192, MOST_PIXELS // 8192 + 1)
+    content = png(8192, UNBACKED_PIXELS // 8192 + 1)
     with pytest.raises(UndecodableError, match=r"claims 8192 x 8193 pixels, where 67,108,864 are the most"):
         decode(content)
 

@@ -17,7 +17,11 @@ from test_encoded_caches import DOCUMENTATION, documented
 from test_store_with_rooms import SIGNALS, packed
 
 from pipeline import plugins
+from pipeline.data import PackedDataset, Samples, pack
+from pipeline.data.decoding import RAW, Decoding
+from pipeline.data.sources import image_folder
 from pipeline.models import build_network
+from pipeline.progress import Silent
 from pipeline.store import cache_teacher
 from pipeline.views import ViewsConfig, build_views
 
@@ -64,6 +68,26 @@ def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str
             C, H, W = shown.shape
             seed = (C << 48) | (H << 24) | W
             assert xxhash.xxh3_64_intdigest(shown.tobytes(), seed) == int(group["view_digest"][view, number])
+
+
+@pytest.mark.parametrize("rules", [Decoding(), Decoding(background=(1, 2, 3)), RAW])
+def test_the_digest_of_files_with_rules_is_that_of_the_page(tmp_path: Path, rules: Decoding) -> None:
+    random, files = np.random.default_rng(0), []
+    for size in (4, 5):  # transparent, and to be turned by a quarter
+        stream, exif = io.BytesIO(), Image.Exif()
+        exif[0x0112] = 6
+        Image.fromarray(random.integers(0, 256, (4, size, 4), np.uint8)).save(stream, "PNG", exif=exif)
+        files.append(stream.getvalue())
+        image = tmp_path / "photos" / "train" / "cat" / f"{size}.png"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        image.write_bytes(files[-1])
+    source = image_folder.open_source(image_folder.Options(path=tmp_path / "photos"))
+    pack(source, tmp_path / "x.h5", Silent(), decoding=rules)
+    with h5py.File(tmp_path / "x.h5", "r", locking=False) as file:
+        attribute = file["train"].attrs["decoding"]
+    samples = Samples(PackedDataset.open(tmp_path / "x.h5").split("train"))
+    assert documented("pixels_digest")(files, attribute) == samples.pixel_digest()
+    assert (documented("pixels_digest")(files) == samples.pixel_digest()) == (rules == RAW)
 
 
 def test_every_column_of_every_operation_is_in_the_table() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from pydantic import Field
 
 from pipeline import plugins
-from pipeline.data.images import UndecodableError, pixels
+from pipeline.data.formats import UndecodableError
+from pipeline.data.images import pixels
 from pipeline.data.source import Item, SourceOptions, Unreadable
 from pipeline.errors import DataError
 

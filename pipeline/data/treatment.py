@@ -1,0 +1,104 @@
+"""What is done to every image on its way into a packed data set."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.data.decoding import Decoding, Trace
+from pipeline.data.formats import KEPT_FORMATS, LOSSY_FORMATS, UndecodableError
+from pipeline.data.images import Decoded, decode, encode_jpeg, encode_png, shrunk
+from pipeline.data.same_pixels import hash_pixels
+from pipeline.data.source import QUALITY, Item, Unreadable
+from pipeline.errors import DataError
+
+Shape = tuple[int, int, int]
+
+_NAMES = {"HEIF": "HEIC"}
+
+
+class Treated(NamedTuple):
+    """An image to be stored.
+
+    shape, hash: (H, W, C) and a hash of its pixels. content: these pixels, or the bytes of the file to store.
+    small: it was made smaller, and is to be a file. notes, mattered: as in `Trace`.
+    """
+
+    shape: Shape
+    content: NDArray[np.uint8] | bytes
+    hash: bytes
+    small: bool = False
+    notes: Collection[str] = ()
+    mattered: Collection[str] = ()
+
+
+class Treatment:
+    """Reads images by the rules of `decoding`, and makes them smaller, if a shorter side is given.
+
+    shorter_side: images with more pixels there are reduced to it, and stored as JPEG. quality: of JPEG files that
+    are made here.
+    """
+
+    def __init__(
+        self, decoding: Decoding | None = None, shorter_side: int | None = None, quality: int = QUALITY
+    ) -> None:
+        self.decoding = Decoding() if decoding is None else decoding
+        self._shorter_side = shorter_side
+        self._quality = quality
+        self._alone = threading.Lock()
+
+    def __call__(self, item: Item, as_files: bool) -> Treated | Unreadable:
+        """An item as pixels, or as the file to store. Raises DataError for an array of another form."""
+        if not _is_text(item.id):
+            return Unreadable("its name is not text that UTF-8 can store: rename it")
+        if isinstance(item.image, Unreadable):
+            return item.image
+        if isinstance(item.image, bytes):
+            return self._file(item.image, as_files)
+        pixels = item.image
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+            expected = "uint8 [H, W, 1 or 3]"
+            got = f"{pixels.dtype} {list(pixels.shape)}"
+            raise DataError("an image has the wrong form", where=repr(item.id), expected=expected, got=got)
+        small = shrunk(pixels, self._shorter_side)
+        notes = () if small is pixels else (f"shorter side reduced to {self._shorter_side}",)
+        if not as_files:
+            return Treated(_shape(small), small, hash_pixels(small), small is not pixels, notes)
+        content = encode_png(pixels) if small is pixels else encode_jpeg(small, self._quality)
+        return Treated(_shape(small), content, hash_pixels(small), small is not pixels, notes)
+
+    def _file(self, encoded: bytes, as_files: bool) -> Treated | Unreadable:
+        trace = Trace()
+        try:
+            decoded = decode(encoded, self.decoding, self._shorter_side, trace, self._alone)
+        except UndecodableError as error:
+            return Unreadable(str(error))
+        content = self._stored(encoded, decoded, trace) if as_files else decoded.pixels
+        found = hash_pixels(decoded.pixels)
+        return Treated(_shape(decoded.pixels), content, found, decoded.small, trace.notes, trace.mattered)
+
+    def _stored(self, encoded: bytes, decoded: Decoded, trace: Trace) -> bytes:
+        """The file to store: what came, or what was made of it."""
+        if decoded.small:
+            return encode_jpeg(decoded.pixels, self._quality)
+        if decoded.format in LOSSY_FORMATS:
+            trace.notes.append(f"{_NAMES.get(decoded.format, decoded.format)} stored as JPEG")
+            return encode_jpeg(decoded.pixels, self._quality)
+        return encoded if decoded.format in KEPT_FORMATS and not decoded.deep else encode_png(decoded.pixels)
+
+
+def _shape(pixels: NDArray[np.uint8]) -> Shape:
+    height, width, channels = pixels.shape
+    return height, width, channels
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
