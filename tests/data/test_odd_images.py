@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import itertools
 import struct
@@ -32,7 +33,8 @@ from PIL import Image, ImageCms
 from pipeline.data import Item, PackedDataset, Samples, pack
 from pipeline.data.config import DataConfig
 from pipeline.data.decoding import RAW, Decoding, Trace
-from pipeline.data.images import UndecodableError, decode
+from pipeline.data.formats import UndecodableError, readable_suffixes
+from pipeline.data.images import decode
 from pipeline.data.source import SourceOptions
 from pipeline.errors import DataError
 from pipeline.progress import Silent
@@ -207,6 +209,13 @@ def test_greys_of_16_bits_are_divided_by_257(kind: str) -> None:
     assert mattered == set()
 
 
+def test_greys_of_16_bits_with_the_upper_byte_first() -> None:
+    big = Image.frombytes("I;16B", (64, 64), WIDE.astype(">u2").tobytes())
+    content = saved(big, "TIFF")
+    assert content[:2] == b"MM"
+    np.testing.assert_array_equal(read(content)[0][..., 0], np.rint(WIDE / 257))
+
+
 def test_a_transparent_grey_of_16_bits() -> None:
     content = saved(WIDE, transparency=16 * 77)
     pixels, _, mattered = read(content)
@@ -279,6 +288,22 @@ def test_formats_of_telephones_and_archives(kind: str, error: float) -> None:
     assert np.abs(read(content)[0] - PHOTO).mean() <= error
 
 
+@pytest.mark.parametrize("rules", [Decoding(), RAW])
+def test_heic_is_turned_by_its_reader(rules: Decoding) -> None:
+    pillow_heif = pytest.importorskip("pillow_heif")
+    photo, stream = Image.fromarray(photograph(48, 64)), io.BytesIO()
+    pillow_heif.from_pillow(photo).save(stream, quality=95, exif=oriented(6))
+    pixels, notes, mattered = read(stream.getvalue(), rules)
+    assert np.abs(pixels - TURNED[6](photograph(48, 64))).mean() < 4
+    assert (notes, mattered) == ([], set())
+
+
+def test_suffixes_of_what_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert readable_suffixes() >= {".jpg", ".jfif", ".jp2", ".avif", ".mpo", ".tif", ".webp"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert not readable_suffixes() & {".heic", ".heif", ".hif", ".eps", ".txt"}
+
+
 def test_heic_without_pillow_heif_says_what_helps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
     assert "pip install pillow-heif" in reason(b"\0\0\0\x18ftypheic" + bytes(40))
@@ -288,6 +313,7 @@ def test_what_is_no_image() -> None:
     jpeg = saved(photograph(200, 300), "JPEG")
     assert reason(b"") == "the file is empty"
     assert reason(b"a picture of a cat\n") == "not an image of a known format"
+    assert reason(saved(PHOTO, "EPS")) == "not an image of a known format"  # Pillow would run Ghostscript
     assert "truncated" in reason(jpeg[: len(jpeg) // 2])
     assert "claims 60000 x 60000 pixels" in reason(png(0, 8, b"", 60000, 60000))
     assert "claims 9000 x 9000 pixels, where 67,108,864" in reason(png(0, 8, b"", 9000, 9000))
