@@ -80,14 +80,16 @@ def estimates(bound: Bound, plan: Plan, costs: Costs) -> Iterator[Estimate]:
         resident = shape is not None and bytes_there <= resident_gigabytes * 2**30
         return {**({} if resident else {"decode": costs.decode}), "render": costs.render, "train": step}
 
-    if left.get("teacher") and (training := experiment.teacher_training) and "teacher" in costs.steps:
-        views = training.epochs * samples.count
-        parts = seen(costs.steps["teacher"], training.resident_gigabytes)
-        yield Estimate("train-teacher", views, parts, apart=costs.apart)
+    looked = {"decode": costs.decode, "render": costs.render, "teacher": costs.teacher}
+    if left.get("teacher") and (taught := experiment.teacher_training):
+        if taught.probes:
+            yield Estimate("train-teacher (its linear probe)", taught.probe * samples.count, looked, apart=costs.apart)
+        if taught.freeze == "none" and "teacher" in costs.steps:
+            parts = seen(costs.steps["teacher"], taught.resident_gigabytes)
+            yield Estimate("train-teacher", taught.epochs * samples.count, parts, apart=costs.apart)
     asked = {name: cache.samples * cache.views * left[f"{name} cache"] for name, cache in plan.caches.items()}
     if views := round(sum(asked.values())):
-        parts = {"decode": costs.decode, "render": costs.render, "teacher": costs.teacher}
-        yield Estimate("cache-teacher", views, parts, apart=costs.apart)
+        yield Estimate("cache-teacher", views, looked, apart=costs.apart)
     for name, config in experiment.students.items():
         training = training_of(experiment.train, config, name)
         folders = experiment.runs.folders([name], experiment.objectives)

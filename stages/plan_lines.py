@@ -18,30 +18,36 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     """What would be done: data, views, teacher, signals, cache and students."""
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
-    yield f"data      {cache.samples:,} samples, {held:,} held out, {plan.data.classes} classes"
+    yield f"data      {cache.samples:,} samples to learn from, {held:,} held out, {plan.data.classes} classes"
     for line in described(plan.data.dataset, bound.experiment.data, bound.experiment.evaluate.split):
         yield f"          {line}"
-    yield f"views     {cache.views} per sample, {cache.parameters} stored parameters each"
+    experiment = bound.experiment
+    drawn = ", ".join(operation.name for operation in experiment.views.operations) or "the images as they are"
+    height, width = plan.data.views.output_size or (0, 0)  # views that leave sizes open are refused
+    each = f"{width} x {height} pixels, {cache.parameters} stored parameters each"
+    yield f"views     {cache.views} per sample, {each}: {drawn}"
     yield f"teacher   {network.name}, taps {', '.join(network.taps)}"
     yield f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:"
     for line in table(cache.encodings):
         yield f"            {line.rstrip()}"
-    yield f"cache     {bound.experiment.store.path}: {size(cache.total_bytes)} in {cache.files:,} files,"
-    yield f"          {cache.views * cache.blocks:,} units of work of {cache.rows:,} samples"
+    yield f"cache     {experiment.store.path}: {size(cache.total_bytes)} in {cache.files:,} files, made in"
+    yield f"          {cache.views * cache.blocks:,} units of work of {cache.rows:,} samples, each of them done once"
     if plan.remote:
         puts, gets, held = plan.remote
         yield f"requests  about {puts:,} puts to make it, {gets:,} gets for an epoch of all signals;"
         yield f"          up to {size(held)} of it in memory in training; DVC tracks a pointer to it"
     elif cache.files > MANY_FILES:
         yield f"warning: more than {MANY_FILES:,} files make DVC slow; raise store.rows_per_block"
-    yield f"students  {plan.runs} runs: {', '.join(bound.students)}"
+    sets, seeds = len(experiment.objectives), len(experiment.runs.seeds)
+    times = f" x {sets} objective sets" + (f" x {seeds} seeds" if seeds > 1 else "")
+    yield f"students  {plan.runs} runs: {', '.join(bound.students)}{times}"
     if bound.requirements:
         yield from bound.requirements.lines()
 
 
 def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:
     """What is written, and what every disk must still take."""
-    yield "writes    of networks, the weights alone"
+    yield "writes    what the commands make (of networks, the weights alone):"
     for artifact in plan.artifacts:
         there = artifact.bytes - artifact.remaining
         part = f", {size(there)} of it there" if there else ""

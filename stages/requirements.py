@@ -79,7 +79,7 @@ class Requirements:
         for signal, size in self.superfluous.items():
             yield f"unneeded  {signal}: {size:,} bytes per view"
         if self.superfluous:
-            yield "          this is enough:"
+            yield "          this is enough, if it is in the configuration before the cache is made:"
             yield self.section_text()
 
 

@@ -42,12 +42,12 @@ def test_the_plan_has_bytes_per_view_work_and_disk(here: Path, capsys: pytest.Ca
     for row in table.strip().splitlines():
         assert row.split() in lines
     assert "signals   1,808 bytes per view" in printed
-    assert f"data      {COUNT} samples, {HOLDOUT} held out, 4 classes" in printed
+    assert f"data      {COUNT} samples to learn from, {HOLDOUT} held out, 4 classes" in printed
     assert "limit: the first 60 of the 72 samples of split train\n" in printed
     assert "held out: 12 of them, evenly from the classes with seed 0; the ids: holdout.csv in the folder" in printed
-    assert "views     2 per sample, 3 stored parameters each" in printed
+    assert "views     2 per sample, 8 x 8 pixels, 3 stored parameters each: pad-crop, horizontal-flip" in printed
     assert "6 units of work of 20 samples" in printed
-    assert "students  6 runs: small, vit" in printed
+    assert "students  6 runs: small, vit x 3 objective sets\n" in printed
 
 
 def test_the_plan_for_machines_is_what_cache_teacher_wrote(here: Path, capsys: pytest.CaptureFixture[str]):
@@ -453,4 +453,4 @@ def test_a_split_that_is_chosen_by_and_reported_is_warned_of(here: Path, capsys:
     printed = capsys.readouterr().out
     assert "held out: split test; the ids: holdout.csv in the folder of every student" in printed
     assert "warning: split test is held out to choose by and reported too" in printed
-    assert f"data      {LIMIT} samples, {TEST} held out" in printed
+    assert f"data      {LIMIT} samples to learn from, {TEST} held out" in printed

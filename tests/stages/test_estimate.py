@@ -63,6 +63,15 @@ def test_every_view_is_counted(here: Path):
     assert {found[f"train-student {name}"].runs for name in ("small", "vit")} == {3 * 2}
 
 
+def test_a_linear_probe_looks_at_its_views_once(here: Path):
+    start = ("teacher_training={start: some.safetensors, probe: 3, freeze: backbone}", *FROM_NOTHING)
+    Path("artifacts/teacher/teacher.safetensors").rename("some.safetensors")
+    found = of(COSTS, *start)
+    assert found["train-teacher (its linear probe)"].seconds == pytest.approx(3 * COUNT * (0.010 + 0.001 + 0.020))
+    assert "train-teacher" not in found
+    assert "train-teacher" in of(COSTS, *start, "teacher_training.freeze=none")
+
+
 def test_what_does_not_stay_in_memory_is_decoded_in_every_epoch(here: Path):
     found = of(COSTS, *FROM_NOTHING, "train.resident_gigabytes=0")
     assert found["train-student small"].seconds == pytest.approx(2 * COUNT * (0.010 + 0.001 + 0.003))
