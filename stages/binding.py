@@ -17,6 +17,7 @@ from stages.experiment import Experiment
 from stages.inputs import SECTIONS, Source
 from stages.networks import build
 from stages.parts import Data, evaluated_split, one_view, views_of
+from stages.preprocessing import expected_by_teacher
 from stages.requirements import MissingSignalsError, Requirements
 from stages.serving import required
 
@@ -52,7 +53,7 @@ def bind_experiment(source: Source) -> Bound:
     per_step: dict[str, int] = {}
     needs: Requirements | None = None
     with collected(problems):
-        students = bind_networks(draft, data.classes if data else SOME_CLASSES, problems)
+        students = bind_networks(draft, data.classes if data else SOME_CLASSES, teacher, problems)
         per_step = bind_training(draft, students, problems)
     with collected(problems):
         if data and teacher and shapes:
@@ -90,8 +91,10 @@ def _teacher(draft: Draft, data: Data | None, problems: list[Problem]) -> tuple[
     with collected(problems, "teacher"):
         config = draft.teacher
         here = data is not None and (config.weights == "pretrained" or (config.weights and config.weights.exists()))
+        section = draft.teacher_training
+        default = expected_by_teacher(config, section.model_dump() if section else None)
         config = config if here else config.model_copy(update={"weights": None})
-        network = build(config, data.classes if data else SOME_CLASSES, offline=True)
+        network = build(config, data.classes if data else SOME_CLASSES, default=default, offline=True)
     with collected(problems):
         _weights_will_be_there(draft)
     if network is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from pipeline.errors import Problem
-from pipeline.models import Network
+from pipeline.models import NEUTRAL, Network, Preprocessing
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import SignalShapes
 from pipeline.training import TrainConfig, build_optimizer, build_scheduler, too_many_views
@@ -19,12 +19,13 @@ from stages.parts import Data
 NO_SHAPES = SignalShapes(0)
 
 
-def bind_networks(draft: Draft, classes: int, problems: list[Problem]) -> dict[str, Network]:
-    """The students that can be built."""
+def bind_networks(draft: Draft, classes: int, teacher: Network | None, problems: list[Problem]) -> dict[str, Network]:
+    """The students that can be built, each normalised as it will be."""
     networks = {}
+    used = Preprocessing(teacher.mean, teacher.std, teacher.interpolation) if teacher else NEUTRAL
     for name, config in draft.students.items():
         with collected(problems, f"students.{name}"):
-            networks[name] = build(config, classes, seed=0, offline=True)
+            networks[name] = build(config.taught_by(config, used), classes, seed=0, offline=True)
     return networks
 
 

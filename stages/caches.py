@@ -62,8 +62,10 @@ def _teacher(config: TeacherConfig, classes: int, exact: bool) -> tuple[dict[str
     here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
     if exact and here:
         network = build(config, classes)
-        return teacher_identity(network, precision=config.precision, micro_batch=config.micro_batch), []
+        wanted = teacher_identity(network, precision=config.precision, micro_batch=config.micro_batch)
+        return {**wanted, "interpolation": network.interpolation}, []
     said = {key: value for key, value in config.said("device", "weights").items() if value is not None}
+    said |= {"interpolation": config.interpolation} if config.interpolation else {}
     return said, ["teacher.weights"]
 
 

@@ -21,7 +21,7 @@ COMMON = (
 )
 PARTS = (
     *("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/store"),
-    *("stages/networks.py", "stages/parts.py"),
+    *("stages/networks.py", "stages/parts.py", "stages/preprocessing.py"),
 )
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pipeline.data import described
+from pipeline.models import Network
 from pipeline.progress import size
 from stages.binding import Bound
 from stages.disks import DvcCache
@@ -27,6 +28,7 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     each = f"{width} x {height} pixels, {cache.parameters} stored parameters each"
     yield f"views     {cache.views} per sample, {each}: {drawn}"
     yield f"teacher   {network.name}, taps {', '.join(network.taps)}"
+    yield f"          {_seen(network)}"
     yield f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:"
     for line in table(cache.encodings):
         yield f"            {line.rstrip()}"
@@ -41,8 +43,17 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     sets, seeds = len(experiment.objectives), len(experiment.runs.seeds)
     times = f" x {sets} objective sets" + (f" x {seeds} seeds" if seeds > 1 else "")
     yield f"students  {plan.runs} runs: {', '.join(bound.students)}{times}"
+    for name, student in bound.students.items():
+        start = experiment.students[name].start
+        begins = f"starts with {start}: {student.kept}" if student.kept else "random weights"
+        yield f"          {name}: {student.name}, {_seen(student)}; {begins}"
     if bound.requirements:
         yield from bound.requirements.lines()
+
+
+def _seen(network: Network) -> str:
+    mean, std = (" ".join(f"{value:g}" for value in values) for values in (network.mean, network.std))
+    return f"input {network.input_size} px {network.interpolation}, mean {mean}, std {std}"
 
 
 def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:

@@ -20,6 +20,7 @@ from stages.learning import training_of, write_run
 from stages.learnt import Learnt
 from stages.networks import StudentConfig, build
 from stages.parts import Data, EvaluateConfig
+from stages.preprocessing import expected_by_teacher, used_by
 from stages.reference import reference
 from stages.scoring import Scorer
 from stages.teachers import open_teachers
@@ -54,8 +55,7 @@ def run(
 ) -> None:
     """Train `students.<student>` with `objectives.<objectives>` and publish its folder."""
     inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
-    config = inputs.students[student].preprocessed_as(inputs.teacher)
-    chosen = inputs.objectives[objectives]
+    config, chosen = inputs.students[student], inputs.objectives[objectives]
     training = training_of(inputs.train, config, student)
     device = choose_device(training.device)
     # Resolved now: a run that goes on elsewhere goes on in the same precision.
@@ -68,6 +68,8 @@ def run(
     if not chosen.fresh:
         sections = (inputs.store, inputs.caches, inputs.teacher, inputs.signals)
         taught = open_teachers(*sections, data, training.views_per_step, exact=exact)
+    unsaid = expected_by_teacher(inputs.teacher, source.raw().get("teacher_training"))
+    config = config.taught_by(inputs.teacher, used_by(taught.primary.manifest.identity) if taught else unsaid)
     network = build(config, taught.shapes.logits if taught else data.classes, seed=seed)
     if network.kept is not None:
         print(f"starts with {config.start}: {network.kept}")
@@ -111,7 +113,7 @@ def run(
             name=f"{student}/{objectives}/seed-{seed}",
         )
         facts = {"student": student, "objectives": objectives, "seed": seed, "model": config.model}
-        used = inputs.model_copy(update={"train": training})
-        write_run(scratch.folder, "student.safetensors", result, scorer, facts, used)
+        written = inputs.model_copy(update={"train": training, "students": {student: config.as_built(network)}})
+        write_run(scratch.folder, "student.safetensors", result, scorer, facts, written)
         scratch.publish(replace)
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

@@ -92,7 +92,8 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
             score = scorer.top1 if scorer else None
             result = train(network, objectives, steps, score=score, name="teacher", **how)
         facts = {"model": inputs.teacher.model, "seed": seed, **({"probe": asdict(probed)} if probed else {})}
-        metrics = write_run(scratch.folder, weights.name, result, scorer, facts, inputs)
+        written = inputs.model_copy(update={"teacher": inputs.teacher.as_built(network)})
+        metrics = write_run(scratch.folder, weights.name, result, scorer, facts, written)
         scratch.publish(replace)
     for line in lines(weights, result, probed, metrics, scorer):
         print(line)

@@ -4,16 +4,20 @@ from pipeline.models.build import build_network
 from pipeline.models.config import NetworkConfig, TeacherConfig, WeightsSource
 from pipeline.models.fit import Kept
 from pipeline.models.network import Network
+from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
 from pipeline.models.reused import Reused
 from pipeline.models.weights import load_weights
 
 __all__ = [
+    "NEUTRAL",
     "Kept",
     "Network",
     "NetworkConfig",
+    "Preprocessing",
     "Reused",
     "TeacherConfig",
     "WeightsSource",
     "build_network",
     "load_weights",
+    "preprocessing_of",
 ]

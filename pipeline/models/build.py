@@ -13,14 +13,12 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
-from pipeline.models.network import Network, Triple
+from pipeline.models.network import Network
+from pipeline.models.preprocessing import NEUTRAL, Interpolation, Triple, preprocessing_of
 from pipeline.models.pretrained import facts, refuse_absent
 from pipeline.models.weights import keeps_order, load_weights
 
 Weights = Path | Literal["pretrained"]
-
-NEUTRAL_MEAN: Triple = (0.5, 0.5, 0.5)
-NEUTRAL_STD: Triple = (0.25, 0.25, 0.25)
 
 _OURS = ("num_classes", "in_chans", "pretrained", "features_only")
 _FOREIGN = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -38,6 +36,7 @@ def build_network(
     *,
     start: Weights | None = None,
     match: Match = "names",
+    interpolation: Interpolation | None = None,
     offline: bool = False,
 ) -> Network:
     """The timm model `model` with `num_classes` logits as a network, on the CPU, in training mode.
@@ -47,16 +46,16 @@ def build_network(
     None, random. `start`: the same, but the classifier is new, drawn from the seed, where theirs does not fit;
     `Network.kept` says what was kept. `match`: "order" maps weights with other names by their order. `offline`:
     random weights stand for timm's own, and all else is as it would be. `input_size` in pixels, by default
-    `options.img_size` or the size that the model was made for. `mean` and `std`, in units of the full range, default
-    to those of timm's weights with "pretrained", else to 0.5 and 0.25. `options` are arguments of the timm model.
+    `options.img_size` or the size that the model was made for. `mean` and `std`, in units of the full range, and
+    `interpolation`, of images of another size, default to those of timm's weights of the model, wherever it has some
+    and the network's are not random; else to 0.5, 0.25 and bilinear. `options` are arguments of the timm model.
     With a `seed`, the initialisation depends on nothing else, and the global random generator is left as it was.
     Raises ModelError.
     """
     options = dict(options or {})
     if weights is not None and start is not None:
         raise ModelError("a network has `weights` or a `start`, not both", where=model, fix="leave one of them out")
-    own = "pretrained" in (weights, start)
-    if own:
+    if "pretrained" in (weights, start):
         _refuse_without_weights(model, num_classes, weights == "pretrained", offline)
     with _seeded(seed):
         built = _create(model, num_classes, weights == "pretrained" and not offline, options)
@@ -69,7 +68,7 @@ def build_network(
         loaded = load_weights(path)
         kept = fit_weights(built, loaded, path, match, new_classifier=weights is None, ordered=keeps_order(path))
     cfg = getattr(built, "pretrained_cfg", None) or {}
-    defaults = cfg if own else {}
+    default = NEUTRAL if weights is None and start is None else preprocessing_of(model)
     try:
         return Network(
             built,
@@ -77,9 +76,10 @@ def build_network(
             options,
             num_classes,
             input_size or _own_size(options, cfg),
-            mean or defaults.get("mean", NEUTRAL_MEAN),
-            std or defaults.get("std", NEUTRAL_STD),
+            mean or default.mean,
+            std or default.std,
             kept,
+            interpolation or default.interpolation,
         )
     except Exception as error:  # whatever a model raises on images that it was not made for
         raise ModelError(

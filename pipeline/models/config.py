@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
 
 from pipeline.config import Section
 from pipeline.models.fit import Match
+from pipeline.models.network import Network
+from pipeline.models.preprocessing import NEUTRAL, Interpolation, Preprocessing
 
 WeightsSource = Literal["pretrained"] | Annotated[Path, AfterValidator(Path.expanduser)]
 """`pretrained`, which are timm's own, or a file."""
@@ -21,7 +23,8 @@ class NetworkConfig(Section):
     `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`. `match: order` maps weights with other names
     than the model's by their order, where all shapes agree. `options` are arguments of the timm model. `input_size` is
     in pixels; images of another size are resized to it; None is the model's own. `mean` and `std` are in units of the
-    full range, [0, 1]; None leaves them to `build_network`.
+    full range, [0, 1]; `interpolation` is how images of another size become `input_size`. None leaves the three to what
+    timm knows of its weights of the model, where the network's are not random: else they are 0.5, 0.25 and bilinear.
     """
 
     model: str = Field(min_length=1)
@@ -31,13 +34,30 @@ class NetworkConfig(Section):
     input_size: PositiveInt | None = None
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    interpolation: Interpolation | None = None
 
     def said(self, *left_out: str) -> dict[str, Any]:
         """The section as plain values, for identities: without some fields, and without how weights are found.
 
         What the weights are is in an identity by their digest.
         """
-        return self.model_dump(mode="json", exclude={*left_out, "match", "start"})
+        bilinear = {"interpolation"} if self.interpolation in (None, "bilinear") else set()
+        return self.model_dump(mode="json", exclude={*left_out, "match", "start", *bilinear})
+
+    def open_as(self, default: Preprocessing) -> Self:
+        """The same, with what it leaves open of mean, std and interpolation.
+
+        What is neutral stays open: version 0.1 wrote it so into identities.
+        """
+        names = [name for name in vars(NEUTRAL) if getattr(self, name) is None]
+        filled = {name: getattr(default, name) for name in names}
+        filled = {name: value for name, value in filled.items() if value != getattr(NEUTRAL, name)}
+        return self.model_copy(update=filled)
+
+    def as_built(self, network: Network) -> Self:
+        """The same with nothing left open, as the network has it."""
+        names = ("input_size", "mean", "std", "interpolation")
+        return self.model_copy(update={name: getattr(network, name) for name in names})
 
 
 class TeacherConfig(NetworkConfig):

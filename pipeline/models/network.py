@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from pipeline import plugins
 from pipeline.errors import ModelError
 from pipeline.models.fit import Kept
+from pipeline.models.preprocessing import Interpolation, Triple
 from pipeline.models.taps import Anatomy, examine, final_map, one_place, prefix_tokens
 from pipeline.models.weights import digest_of, save_weights
 from pipeline.signals import LinearHead, Signals
-
-Triple = tuple[float, float, float]
 
 
 class Network(nn.Module):
@@ -43,11 +42,13 @@ class Network(nn.Module):
         mean: Triple,
         std: Triple,
         kept: Kept | None = None,
+        interpolation: Interpolation = "bilinear",
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.name, self.options, self.num_classes, self.input_size = name, dict(options), num_classes, input_size
-        self.mean, self.std, self.kept = tuple(mean), tuple(std), kept
+        self.mean, self.std, self.kept = mean, std, kept
+        self.interpolation = interpolation
         # (x / 255 - mean) / std as one product and one sum; the network's own, not weights of the model.
         scale = [1 / (255 * s) for s in std]
         shift = [-m / s for m, s in zip(mean, std, strict=True)]
@@ -82,8 +83,8 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Signals:
         """What the network says of uint8 images [B, 3 or 1, H, W].
 
-        Images are repeated to three channels, normalised in float32 and resized to `input_size` (bilinear,
-        antialiased) where they differ from it. The head runs in the precision of its weights even under autocast:
+        Images are repeated to three channels, normalised in float32 and resized to `input_size` by `interpolation`
+        (antialiased) where they differ from it. The head runs in the precision of its weights even under autocast:
         it costs next to nothing, and bfloat16 logits have 8 bits. Raises ModelError for other images.
         """
         x = self._normalised(images)
@@ -144,11 +145,13 @@ class Network(nn.Module):
         x = images.to(self._scale.dtype, memory_format=torch.channels_last)
         x = torch.addcmul(self._shift, x, self._scale)  # one channel becomes three here
         if tuple(x.shape[2:]) != (self.input_size, self.input_size):
-            x = F.interpolate(x, (self.input_size, self.input_size), mode="bilinear", antialias=True)
+            x = F.interpolate(x, (self.input_size, self.input_size), mode=self.interpolation, antialias=True)
+            if self.interpolation == "bicubic":  # as in Pillow, none is blacker than black or whiter than white
+                x = x.clamp(self._shift, self._shift + 255 * self._scale)
         return x.contiguous(memory_format=torch.channels_last)
 
     def identity(self) -> dict[str, Any]:
-        """What the network is, apart from its weights, as plain JSON values."""
+        """What the network is, apart from its weights, as plain JSON values. Without `interpolation` it is bilinear."""
         return {
             "model": self.name,
             "options": self.options,
@@ -156,6 +159,7 @@ class Network(nn.Module):
             "input_size": self.input_size,
             "mean": list(self.mean),
             "std": list(self.std),
+            **({"interpolation": self.interpolation} if self.interpolation != "bilinear" else {}),
         }
 
     def weights_digest(self) -> str:

@@ -12,7 +12,7 @@ import huggingface_hub
 import timm
 from huggingface_hub import constants
 from huggingface_hub.utils._http import get_session
-from timm.models import get_pretrained_cfg
+from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import get_cache_dir, load_model_config_from_hf, load_model_config_from_path
 
 import pipeline.models.cifar_resnet  # noqa: F401 - registers the CIFAR models with timm
@@ -47,7 +47,7 @@ def facts(name: str) -> Mapping[str, Any]:
                 expected="config.json and a file of weights, as timm writes them",
                 got=f"{type(error).__name__}: {error}",
             ) from None
-        return dict(cfg)
+        return {**asdict(PretrainedCfg()), **cfg}
     if not timm.is_model(name):
         close = plugins.nearest(name, timm.list_models())
         raise ModelError(

@@ -21,6 +21,7 @@ from pipeline.store.identity import (
     IDENTITY,
     cache_identity,
     data_identity,
+    keeping,
     signals_identity,
     teacher_identity,
     views_identity,
@@ -130,8 +131,9 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, A
             there = None
         if replace or there is None:
             raise
-        lines = "\n".join(f"  - {line}" for line in differences(identity, there))
-        fix = "pass --replace to replace it, or name another `store.path`"
+        differing = differences(identity, there)
+        lines = "\n".join(f"  - {line}" for line in differing)
+        fix = keeping(differing, there) + "pass --replace to replace it, or name another `store.path`"
         raise CacheMismatch(
             f"another teacher cache is published at the target\n{lines}", where=target, fix=fix
         ) from None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,7 @@ from pipeline.signals import (
     deepest_block,
 )
 from pipeline.store import encodings
-from pipeline.store.fingerprint import differences
+from pipeline.store.fingerprint import canonical, differences
 from pipeline.views import ViewsConfig
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecke
     Required of the feature `*` is what is required of every feature.
     """
     wanted = dict(requirements)
+    identity = {**identity, "teacher": {"interpolation": "bilinear", **identity["teacher"]}}  # as it is left out
     lines: list[str] = []
     views = dict(wanted.get("views") or {})
     if "first" in views and "count" in views:
@@ -193,6 +194,14 @@ def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecke
         exact = differences({"teacher": {"options": options}}, there)
         lines += [line for line in exact if line not in lines]
     return lines
+
+
+def keeping(lines: Sequence[str], identity: Mapping[str, Any]) -> str:
+    """What to write into a configuration, so that a cache keeps its meaning: of the unmet lines, those of pixels."""
+    there = {"interpolation": "bilinear", **identity["teacher"]}
+    names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]
+    named = ", ".join(f"{name}: {canonical(there[name]).strip(chr(34))}" for name in names if name in there)
+    return f"to keep the cache, write `{named}` in `teacher`; or " if named else ""
 
 
 def _numbers(views: Mapping[str, Any]) -> range:

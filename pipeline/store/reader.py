@@ -20,7 +20,7 @@ from pipeline.store.chunks import damaged, elements_of, inside
 from pipeline.store.encoded import EncodedSignals, part_tensor
 from pipeline.store.fetched import FETCHES, FetchedChunks, held_bytes
 from pipeline.store.first_read import check_size, first_read
-from pipeline.store.identity import unmet
+from pipeline.store.identity import keeping, unmet
 from pipeline.store.ledger import Ledger, checksums
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import Manifest
@@ -188,7 +188,8 @@ class TeacherCache:
             raise CacheMismatch(
                 "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
                 where=self.path,
-                fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings",
+                fix=keeping(lines, self.manifest.identity)
+                + "make a cache for these settings with `pipeline cache-teacher`, or go back to its settings",
             )
 
     def _read_in_training(self, parameters: bool = True) -> list[ArraySpec]:

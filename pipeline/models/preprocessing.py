@@ -1,0 +1,43 @@
+"""What images a network expects: how they are normalised, and how they are resized to its input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.errors import ModelError
+from pipeline.models.pretrained import facts
+
+Triple = tuple[float, float, float]
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """mean, std: of the three channels, in units of the full range, [0, 1]. interpolation: from other sizes."""
+
+    mean: Triple
+    std: Triple
+    interpolation: Interpolation
+
+
+NEUTRAL = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
+"""Of networks that begin with random weights, and of models whose weights timm does not have."""
+
+
+def preprocessing_of(model: str) -> Preprocessing:
+    """What timm's weights of a model expect. Raises ModelError if there is no such model."""
+    cfg = facts(model)
+    if not cfg:
+        return NEUTRAL
+    try:
+        mean, std = _three(cfg["mean"]), _three(cfg["std"])
+    except (KeyError, TypeError, ValueError) as error:  # of a file that somebody wrote
+        what = f"{model} does not say how its images are normalised"
+        raise ModelError(what, got=f"{type(error).__name__}: {error}", fix="name `mean` and `std`") from None
+    return Preprocessing(mean, std, "bicubic" if cfg.get("interpolation") == "bicubic" else "bilinear")
+
+
+def _three(values: tuple[float, ...]) -> Triple:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue
