@@ -29,7 +29,9 @@ def bind_networks(draft: Draft, classes: int, teacher: Network | None, problems:
     return networks
 
 
-def bind_training(draft: Draft, students: dict[str, Network], problems: list[Problem]) -> dict[str, int]:
+def bind_training(
+    draft: Draft, data: Data | None, students: dict[str, Network], problems: list[Problem]
+) -> dict[str, int]:
     """How many views of a sample are in a batch, of the students whose settings of training are valid."""
     per_step = {}
     for name, config in draft.students.items():
@@ -39,6 +41,10 @@ def bind_training(draft: Draft, students: dict[str, Network], problems: list[Pro
             with collected(problems, note=f" (student {name})"):
                 if name in students:
                     optimise(students[name], training, "train")
+            with collected(problems, note=f" (student {name})"):
+                if data:
+                    held = data.holdout is not None and data.holdout.labels is not None
+                    training.refuse_without("train", labels=data.training.labels is not None, holdout=held)
             with collected(problems, note=f" (student {name})"):
                 if draft.objectives and all(config.fresh for config in draft.objectives.values()):
                     continue  # there are as many views as anybody asks for

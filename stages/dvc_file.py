@@ -49,7 +49,9 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
         network = [f"teacher.{key}" for key in ("model", "weights", "options", "input_size", "mean", "std")]
         drawn = ["views.operations", "views.seed"]  # how many are cached is nothing to the teacher
         sections = ["data", *network, "teacher_training", *drawn, "evaluate.operations"]
-        stage("train-teacher", "train-teacher", "", [data.path], [weights[0].parent], params=sections)
+        start = experiment.teacher_training.start
+        begun = [start] if isinstance(start, Path) else []
+        stage("train-teacher", "train-teacher", "", [data.path, *begun], [weights[0].parent], params=sections)
     written = {what: tracked(path) for what, path in experiment.caches_written().items()}
     made, caches = set(written.values()), experiment.caches_read()
     sections, inputs = ["data", "teacher", "views", "signals", "store"], [data.path, *weights]

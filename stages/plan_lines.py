@@ -29,6 +29,8 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     yield f"views     {cache.views} per sample, {each}: {drawn}"
     yield f"teacher   {network.name}, taps {', '.join(network.taps)}"
     yield f"          {_seen(network)}"
+    if network.kept is not None and network.kept.new:
+        yield f"          will start with weights for other classes: {network.kept}"
     yield f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:"
     for line in table(cache.encodings):
         yield f"            {line.rstrip()}"

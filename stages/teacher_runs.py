@@ -1,4 +1,4 @@
-"""What a probe of a teacher learns from, and what a person is told when a teacher has learnt."""
+"""What a teacher's training needs of the data, and what a person is told when it is done."""
 
 from __future__ import annotations
 
@@ -6,11 +6,29 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from pipeline.objectives import Context, build_objective
 from pipeline.progress import duration
+from pipeline.signals import SignalShapes
 from pipeline.store.accuracy import CachedAccuracy
 from pipeline.training import Probed, Run, Seen
+from pipeline.training.teacher import TeacherTraining
 from stages.parts import Data, EvaluateConfig, one_view
 from stages.scoring import Scorer
+
+
+def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:
+    """Raise ConfigError for settings of a teacher's training that do not fit the data."""
+    held = data.holdout is not None and data.holdout.labels is not None
+    training.refuse_without("teacher_training", labels=True, holdout=held)
+    if data.training.labels is not None:
+        shapes, labels = SignalShapes(data.classes), torch.from_numpy(data.training.labels)
+        options = {key: value for key, value in training.objective.items() if key != "name"}
+        context = Context(data.training.count, data.classes, labels)
+        build_objective(training.objective["name"], options, shapes, shapes, context, "teacher_training")
+    if training.probes:
+        probe_views(data, evaluate, training.probe)
 
 
 def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> Seen:

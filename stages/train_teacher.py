@@ -23,7 +23,7 @@ from stages.networks import build
 from stages.objective_set import objective_set
 from stages.parts import Data, EvaluateConfig
 from stages.scoring import Scorer
-from stages.teacher_runs import lines, probe_views
+from stages.teacher_runs import lines, probe_views, refuse_unfit
 
 
 class Inputs(Section):
@@ -50,7 +50,7 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
     if data.training.labels is None:
         raise DataError("a teacher cannot be trained without labels", where=inputs.data.path, got=inputs.data.split)
     scorer = Scorer.of(data, inputs.evaluate, training)
-    training.refuse_without("teacher_training", labels=True, holdout=scorer is not None)
+    refuse_unfit(training, data, inputs.evaluate)
     plain = inputs.teacher.model_copy(update={"weights": None})
     network = build(plain, data.classes, seed=seed, start=training.start)
     identity = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,15 @@ from experiment import CLASSES, begin, content, source
 from safetensors.torch import load_file
 
 import stages.train_teacher
-from pipeline.errors import CacheMismatch
+from pipeline.config import bind_each, parse_yaml
+from pipeline.errors import CacheMismatch, ConfigError, ModelError
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from stages import cache_teacher, prepare_data, train_teacher
+from stages import cache_teacher, check, dvc_file, prepare_data, train_teacher
+from stages.experiment import Experiment
+from stages.inputs import SECTIONS
 
+ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path("artifacts/teacher/teacher.safetensors")
 START = "teacher_training.start=start.safetensors"
 PROBE = (START, "teacher_training.freeze=backbone")
@@ -147,3 +152,50 @@ def test_without_a_holdout_nobody_knows(begun: Path, capsys: pytest.CaptureFixtu
     metrics = train(*PROBE, "data.holdout=null")
     assert metrics["holdout"] is None
     assert "no holdout: nothing says how good it is" in capsys.readouterr().out
+
+
+def test_patience_without_a_holdout_is_refused_by_the_check_and_by_the_run(begun: Path):
+    wrong = ("teacher_training.patience=3", "train.patience=3", "data.holdout=null")
+    with pytest.raises(ConfigError, match=r"teacher_training\.patience: stops by the accuracy on the holdout"):
+        train(*wrong)
+    with pytest.raises(ConfigError) as error:
+        check.run(source(*wrong), as_json=True)
+    keys = [problem.key for problem in error.value.problems]
+    assert "teacher_training.patience" in keys
+    assert "train.patience" in keys
+
+
+def test_weights_that_do_not_fit_are_refused_by_the_check_and_by_the_run(begun: Path):
+    wrong = (*PROBE, "teacher.options={widths: [16, 16, 32]}")
+    with pytest.raises(ModelError, match="the weights do not fit the model"):
+        train(*wrong)
+    with pytest.raises(ConfigError, match="the weights do not fit the model"):
+        check.run(source(*wrong), as_json=True)
+
+
+def test_class_weights_of_other_classes_are_refused_by_the_check(begun: Path):
+    with pytest.raises(ConfigError, match=r"teacher_training\.class_weights: does not fit the classes"):
+        check.run(source("teacher_training.class_weights=[1, 2]"), as_json=True)
+
+
+def test_the_check_says_what_is_kept_of_the_weights(begun: Path, capsys: pytest.CaptureFixture[str]):
+    check.run(source(*PROBE), as_json=False)
+    expected = "          will start with weights for other classes: kept 54 of 56 tensors; new: classifier\n"
+    assert expected in capsys.readouterr().out
+
+
+def test_dvc_trains_a_teacher_again_if_the_weights_that_it_begins_with_change(begun: Path):
+    text = Path("tiny.yaml").read_text().replace("teacher_training: {", "teacher_training: {start: start.safetensors, ")
+    Path("tiny.yaml").write_text(text)
+    file = dvc_file.stage_file(source().read(Experiment), source(), Path())
+    assert "start.safetensors" in file["stages"]["train-teacher"]["deps"]
+
+
+BLOCKS = re.findall("```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text(), re.S)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_the_documented_sections_are_valid(number: int):
+    raw = parse_yaml(BLOCKS[number], "docs/training.md")
+    _, problems = bind_each(raw, Experiment, SECTIONS)
+    assert not [problem for problem in problems if problem.key.partition(".")[0] in raw]
