@@ -19,10 +19,10 @@ from pipeline.models import (
     Reused,
     WeightsSource,
     build_network,
+    expected_by,
     preprocessing_of,
 )
 from pipeline.models.reused import as_trained
-from stages.preprocessing import expected_by
 
 
 class StudentConfig(NetworkConfig):

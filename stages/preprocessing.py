@@ -6,21 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import parse_yaml
-from pipeline.errors import ConfigError
-from pipeline.models import NEUTRAL, NetworkConfig, Preprocessing, WeightsSource, preprocessing_of
-
-
-def expected_by(model: str, weights: WeightsSource | None) -> Preprocessing:
-    """What the weights of a model expect of images.
-
-    Of random ones (None) nothing; of a file that Decant trained, what its folder says; of others, what timm knows.
-    Raises ModelError if there is no such model.
-    """
-    if weights is None:
-        return NEUTRAL
-    trained = _trained_on(weights) if isinstance(weights, Path) else None
-    return trained or preprocessing_of(model)
+from pipeline.models import NEUTRAL, NetworkConfig, Preprocessing, expected_by
 
 
 def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | None) -> Preprocessing:
@@ -37,21 +23,3 @@ def used_by(identity: Mapping[str, Any]) -> Preprocessing:
     teacher = identity["teacher"]
     mean, std = (tuple(teacher[name]) for name in ("mean", "std"))
     return Preprocessing(mean, std, teacher.get("interpolation", NEUTRAL.interpolation))
-
-
-def _trained_on(weights: Path) -> Preprocessing | None:
-    """What the network in a folder of `train-teacher` or `train-student` was trained on; None of any other folder."""
-    try:
-        raw = parse_yaml((weights.parent / "config.yaml").read_text(encoding="utf-8"), "config.yaml")
-        section = raw["teacher"]
-        if weights.name == "student.safetensors":
-            (student,) = raw["students"].values()
-            section = {**student, **{key: student.get(key) or section.get(key) for key in ("mean", "std")}}
-        elif raw["teacher_training"] is None or Path(section["weights"]).name != weights.name:
-            return None
-        keys = ("model", "mean", "std", "interpolation")
-        config = NetworkConfig.model_validate({key: section.get(key) for key in keys})
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, ConfigError):
-        return None
-    mean, std = config.mean or NEUTRAL.mean, config.std or NEUTRAL.std
-    return Preprocessing(mean, std, config.interpolation or NEUTRAL.interpolation)

@@ -6,6 +6,7 @@ from pipeline.models.fit import Kept
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
 from pipeline.models.reused import Reused
+from pipeline.models.trained import expected_by
 from pipeline.models.weights import load_weights
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "TeacherConfig",
     "WeightsSource",
     "build_network",
+    "expected_by",
     "load_weights",
     "preprocessing_of",
 ]

@@ -14,8 +14,9 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
 from pipeline.models.network import Network
-from pipeline.models.preprocessing import NEUTRAL, Interpolation, Triple, preprocessing_of
+from pipeline.models.preprocessing import Interpolation, Triple
 from pipeline.models.pretrained import facts, refuse_absent
+from pipeline.models.trained import expected_by
 from pipeline.models.weights import keeps_order, load_weights
 
 Weights = Path | Literal["pretrained"]
@@ -47,10 +48,9 @@ def build_network(
     `Network.kept` says what was kept. `match`: "order" maps weights with other names by their order. `offline`:
     random weights stand for timm's own, and all else is as it would be. `input_size` in pixels, by default
     `options.img_size` or the size that the model was made for. `mean` and `std`, in units of the full range, and
-    `interpolation`, of images of another size, default to those of timm's weights of the model, wherever it has some
-    and the network's are not random; else to 0.5, 0.25 and bilinear. `options` are arguments of the timm model.
-    With a `seed`, the initialisation depends on nothing else, and the global random generator is left as it was.
-    Raises ModelError.
+    `interpolation`, of images of another size, default to those that the weights expect (`expected_by`): 0.5, 0.25
+    and bilinear of random ones. `options` are arguments of the timm model. With a `seed`, the initialisation depends
+    on nothing else, and the global random generator is left as it was. Raises ModelError.
     """
     options = dict(options or {})
     if weights is not None and start is not None:
@@ -68,7 +68,7 @@ def build_network(
         loaded = load_weights(path)
         kept = fit_weights(built, loaded, path, match, new_classifier=weights is None, ordered=keeps_order(path))
     cfg = getattr(built, "pretrained_cfg", None) or {}
-    default = NEUTRAL if weights is None and start is None else preprocessing_of(model)
+    default = expected_by(model, start or weights)
     try:
         return Network(
             built,

@@ -133,7 +133,7 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, A
             raise
         differing = differences(identity, there)
         lines = "\n".join(f"  - {line}" for line in differing)
-        fix = keeping(differing, there) + "pass --replace to replace it, or name another `store.path`"
+        fix = "pass --replace to replace it, or name another `store.path`" + keeping(differing, there)
         raise CacheMismatch(
             f"another teacher cache is published at the target\n{lines}", where=target, fix=fix
         ) from None

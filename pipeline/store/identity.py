@@ -201,7 +201,7 @@ def keeping(lines: Sequence[str], identity: Mapping[str, Any]) -> str:
     there = {"interpolation": "bilinear", **identity["teacher"]}
     names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]
     named = ", ".join(f"{name}: {canonical(there[name]).strip(chr(34))}" for name in names if name in there)
-    return f"to keep the cache, write `{named}` in `teacher`; or " if named else ""
+    return f"; to keep the cache, write `{named}` in `teacher`" if named else ""
 
 
 def _numbers(views: Mapping[str, Any]) -> range:

@@ -188,8 +188,8 @@ class TeacherCache:
             raise CacheMismatch(
                 "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
                 where=self.path,
-                fix=keeping(lines, self.manifest.identity)
-                + "make a cache for these settings with `pipeline cache-teacher`, or go back to its settings",
+                fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings"
+                + keeping(lines, self.manifest.identity),
             )
 
     def _read_in_training(self, parameters: bool = True) -> list[ArraySpec]:

@@ -14,7 +14,7 @@ import zarr
 from experiment import MORE, OTHER, TEST, content, source, student
 from numpy.typing import NDArray
 
-import stages.learning
+import stages.objective_set
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
@@ -106,7 +106,7 @@ def test_students_of_an_ensemble(among: Path, capsys: pytest.CaptureFixture[str]
             contexts.append(arguments[-1])
             super().__init__(*arguments)
 
-    monkeypatch.setattr(stages.learning, "ObjectiveSet", Seen)
+    monkeypatch.setattr(stages.objective_set, "ObjectiveSet", Seen)
     folder = student("small", "lfcc", ENSEMBLE)
     printed = capsys.readouterr().out
     digest = TeacherCache.open(Path("other.zarr")).manifest.identity["teacher"]["weights"]
