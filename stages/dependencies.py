@@ -21,7 +21,7 @@ COMMON = (
 )
 PARTS = (
     *("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/store"),
-    *("stages/networks.py", "stages/parts.py", "stages/preprocessing.py"),
+    *("stages/networks.py", "stages/parts.py"),
 )
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",
@@ -52,7 +52,14 @@ CODE: dict[str, tuple[str, ...]] = {
         *("stages/teacher_runs.py", "stages/train_teacher.py"),
     ),
     "cache-teacher": (*PARTS, *CACHES, "stages/cache_teacher.py"),
-    "train-student": (*LEARNING, *ANSWERS, "stages/learnt.py", "stages/teachers.py", "stages/train_student.py"),
+    "train-student": (
+        *LEARNING,
+        *ANSWERS,
+        "stages/learnt.py",
+        "stages/teachers.py",
+        "stages/preprocessing.py",
+        "stages/train_student.py",
+    ),
     "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }
