@@ -16,6 +16,7 @@ from stages.inputs import SECTIONS, Source
 from stages.parts import Data, evaluated_split, one_view, views_of
 from stages.requirements import MissingSignalsError, Requirements
 from stages.serving import required
+from stages.targets import target_problems
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ def bind_experiment(source: Source) -> Bound:
     with collected(problems):
         students = bind_networks(draft, data.classes if data else SOME_CLASSES, teacher, problems)
         per_step = bind_training(draft, data, students, problems)
+    with collected(problems):
+        problems += target_problems(draft)
     with collected(problems):
         if data and teacher and shapes:
             needs = required(draft, data, teacher, students, per_step, shapes, problems)

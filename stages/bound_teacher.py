@@ -12,6 +12,7 @@ from stages.draft import Draft, collected
 from stages.networks import build
 from stages.parts import Data
 from stages.preprocessing import expected_by_teacher
+from stages.targets import OWN_FOLDER
 from stages.teacher_runs import refuse_unfit
 
 SOME_CLASSES = 10
@@ -57,5 +58,5 @@ def _weights_will_be_there(draft: Draft) -> None:
         return
     if draft.caches is None and not is_there(draft.store.path):
         what = "a teacher needs weights" if weights is None else "there is no such file, and nothing that makes it"
-        fix = "name its file, or add `teacher_training: {}` with a file for `pipeline train-teacher` to write"
+        fix = f"name its file; or add `teacher_training: {{}}`, and a file for `train-teacher` to write: {OWN_FOLDER}"
         raise ConfigError([Problem("teacher.weights", what, got=str(weights) if weights else None, fix=fix)])

@@ -12,6 +12,7 @@ from pipeline.store.accuracy import CachedAccuracy, cached_accuracy
 from stages.binding import bind_experiment
 from stages.caches import is_there
 from stages.disks import DvcCache
+from stages.dvc_file import outdated
 from stages.experiment import Experiment
 from stages.inputs import Source
 from stages.parts import Data
@@ -53,6 +54,9 @@ def run(source: Source, *, as_json: bool, timed: bool = False) -> None:
         print(json.dumps(facts, indent=2))
     else:
         print(f"{source.file}: the configuration is valid")
+        for file in outdated(bound.experiment, source):
+            command = f"pipeline dvc-file --config {source.file.as_posix()} --output {file.as_posix()}"
+            print(f"warning: {file} no longer fits it; write it again: {command}")
         for line in (*plan_lines(bound, plan), *given, *disk_lines(plan, dvc)):
             print(line)
         for cache, found in _accuracies(bound.experiment).items():

@@ -40,7 +40,7 @@ LEARNING = (
     *PARTS,
     *MEASURING,
     "pipeline/training",
-    *("stages/learning.py", "stages/objective_set.py", "stages/scoring.py"),
+    *("stages/learning.py", "stages/objective_set.py", "stages/run_folder.py", "stages/scoring.py"),
 )
 CACHES = ("stages/caches.py", "stages/pointers.py")
 ANSWERS = (*CACHES, "stages/cache_config.py", "stages/reference.py")

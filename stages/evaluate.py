@@ -13,8 +13,7 @@ from pipeline.config import Name, Section
 from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
 from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
-from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult
-from pipeline.files import write_atomic
+from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
 from pipeline.models import Network, Reused, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
@@ -42,7 +41,7 @@ class Inputs(Section):
 
 
 def run(source: Source) -> None:
-    """Write `evaluation.json`. Students that are not trained yet are named and left out."""
+    """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
     data = PackedDataset.of(inputs.data)
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
@@ -66,7 +65,7 @@ def run(source: Source) -> None:
         teacher=judge.teacher(),
         students=tuple(students),
     )
-    write_atomic(inputs.runs.evaluation, evaluation.to_text())
+    write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
     print(f"{inputs.runs.evaluation}: {len(students)} students on split {inputs.evaluate.split!r}")
 
 

@@ -60,6 +60,11 @@ class RunsConfig(Section):
         return self.path / "evaluation.json"
 
     @property
+    def metrics(self) -> Path:
+        """The file that `evaluate` writes for DVC's tables: top-1 accuracy alone."""
+        return self.path / "metrics.json"
+
+    @property
     def report(self) -> Path:
         """The folder that `report` writes."""
         return self.path / "report"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -20,6 +19,7 @@ from pipeline.signals import SignalShapes
 from pipeline.training import Checkpoint, Run, TrainConfig
 from pipeline.training.linear_probe import forget
 from stages.networks import StudentConfig
+from stages.run_folder import RunFolder
 from stages.scoring import Scorer
 
 
@@ -41,19 +41,21 @@ def shapes_of(network: Network) -> SignalShapes:
 
 
 def write_run(
-    folder: Path, weights: str, run: Run, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
+    scratch: RunFolder, run: Run, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
 ) -> dict[str, Any]:
     """Write weights, resolved configuration, metrics, history and held-out ids; the checkpoint is no longer needed.
 
     facts: to begin the metrics with. Returns the metrics.
     """
-    run.network.save(folder / weights)
+    folder = scratch.folder
+    run.network.save(folder / scratch.weights)
     write_atomic(folder / "config.yaml", to_yaml(resolved(inputs)))
     write_atomic(folder / "history.csv", run.history.csv())
     if scorer:
         write_atomic(folder / HELD_OUT, scorer.samples.listing())
     metrics = {
         **facts,
+        "code": scratch.code,
         "parameters": parameters(run.network),
         "epochs": int(run.history.rows[-1]["epoch"]),
         **({"best_epoch": run.best} if run.best is not None else {}),

@@ -7,6 +7,7 @@ import json
 from pipeline.config import Section
 from pipeline.data import DataConfig, FromFiles, PackedDataset, PackReport, SourceOptions, open_source, pack
 from pipeline.data import Source as Opened
+from pipeline.data.replacing import refuse_foreign_file
 from pipeline.data.same_pixels import repeated_images
 from pipeline.data.summary import facts, left_out, notes, summarise, table, treated
 from pipeline.errors import DataError, printable
@@ -23,7 +24,7 @@ class Inputs(Section):
 def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
     """Pack `data.source` to `data.path`. A file that is there already, packed from the same, is kept.
 
-    replace: pack again, whatever is there.
+    replace: pack again; a file that was not packed here is never replaced.
     """
     data = source.read(Inputs).data
     if data.path.exists() and not replace:
@@ -36,6 +37,7 @@ def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
     if data.source is None:
         fix = "name a source with --set data.source='{name: ...}', or the path of a packed file"
         raise DataError("there is nothing to pack a data set from", where=data.path, fix=fix)
+    refuse_foreign_file(data.path)
     opened = open_source(data.source)
     report = pack(opened, data.path, Lines(), data.unreadable, data.source, data.decoding)
     dataset = PackedDataset.of(data)

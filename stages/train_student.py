@@ -11,7 +11,7 @@ from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectivesConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
-from pipeline.store import Scratch, StoreConfig, fingerprint
+from pipeline.store import StoreConfig, fingerprint
 from pipeline.training import TrainConfig, Verify, build_optimizer, build_scheduler, train
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches
@@ -22,6 +22,7 @@ from stages.networks import StudentConfig, build
 from stages.parts import Data, EvaluateConfig
 from stages.preprocessing import expected_by_teacher, used_by
 from stages.reference import reference
+from stages.run_folder import RunFolder
 from stages.scoring import Scorer
 from stages.teachers import open_teachers
 
@@ -57,9 +58,9 @@ def run(
     inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
     config, chosen = inputs.students[student], inputs.objectives[objectives]
     training = training_of(inputs.train, config, student)
-    device = choose_device(training.device)
     # Resolved now: a run that goes on elsewhere goes on in the same precision.
-    training = training.model_copy(update={"precision": choose_precision(training.precision, device)})
+    precision = choose_precision(training.precision, choose_device(training.device))
+    training = training.model_copy(update={"precision": precision})
     folder = output or inputs.runs.student(student, objectives, seed)
 
     data = Data.open(inputs.data, inputs.views)
@@ -74,8 +75,7 @@ def run(
     if network.kept is not None:
         print(f"starts with {config.start}: {network.kept}")
     learnt = Learnt.of(taught, network, objectives, chosen, data, training, seed)
-    # Refused now, if they are unknown.
-    build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)
+    build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)  # refused now, if unknown
     scorer = Scorer.of(data, inputs.evaluate, training)
     if scorer and not chosen.fresh:  # a fresh run must be the same on a machine with caches and without
         answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
@@ -95,11 +95,9 @@ def run(
         "seed": seed,
         **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
     }
-    with Scratch(folder, fingerprint(identity), wait=wait) as scratch:
-        if scratch.done:
-            print(f"{folder}: already there")
+    with RunFolder(folder, fingerprint(identity), replace=replace, wait=wait) as scratch:
+        if scratch.kept():
             return
-        scratch.refuse_other(replace)
         print(learnt.checked(verify, Lines()))
         result = train(
             network,
@@ -114,6 +112,6 @@ def run(
         )
         facts = {"student": student, "objectives": objectives, "seed": seed, "model": config.model}
         written = inputs.model_copy(update={"train": training, "students": {student: config.as_built(network)}})
-        write_run(scratch.folder, "student.safetensors", result, scorer, facts, written)
+        write_run(scratch, result, scorer, facts, written)
         scratch.publish(replace)
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

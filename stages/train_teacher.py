@@ -13,7 +13,7 @@ from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
 from pipeline.signals import SignalShapes
-from pipeline.store import Scratch, fingerprint
+from pipeline.store import fingerprint
 from pipeline.training import Seen, Steps, probe, train
 from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig
@@ -22,6 +22,7 @@ from stages.learning import write_run
 from stages.networks import build
 from stages.objective_set import objective_set
 from stages.parts import Data, EvaluateConfig
+from stages.run_folder import RunFolder
 from stages.scoring import Scorer
 from stages.teacher_runs import lines, probe_views, refuse_unfit
 
@@ -67,11 +68,9 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
     if training.probes or training.patience is not None:
         evaluated = [operation.model_dump(mode="json") for operation in inputs.evaluate.operations]
         identity |= {"seen": evaluated, "holdout": scorer.identity() if scorer else None}
-    with Scratch(weights.parent, fingerprint(identity), wait=wait) as scratch:
-        if scratch.done:
-            print(f"{weights.parent}: already there")
+    with RunFolder(weights.parent, fingerprint(identity), weights.name, replace=replace, wait=wait) as scratch:
+        if scratch.kept():
             return
-        scratch.refuse_other(replace)
         if network.kept is not None:
             print(f"starts with {training.start}: {network.kept}")
         network.keep(())
@@ -93,7 +92,7 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
             result = train(network, objectives, steps, score=score, name="teacher", **how)
         facts = {"model": inputs.teacher.model, "seed": seed, **({"probe": asdict(probed)} if probed else {})}
         written = inputs.model_copy(update={"teacher": inputs.teacher.as_built(network)})
-        metrics = write_run(scratch.folder, weights.name, result, scorer, facts, written)
+        metrics = write_run(scratch, result, scorer, facts, written)
         scratch.publish(replace)
     for line in lines(weights, result, probed, metrics, scorer):
         print(line)

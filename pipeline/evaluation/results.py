@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pipeline.config import problems_of
 from pipeline.errors import DataError
 from pipeline.evaluation.metrics import Metrics
+from pipeline.files import write_atomic
 from pipeline.untrusted import parse_json, read_file
 
 MOST_BYTES = 64 << 20
@@ -178,6 +180,36 @@ def summarise(evaluation: Evaluation) -> list[Row]:
     for result in evaluation.students:
         groups[result.student, result.objectives].append(result)
     return [_row(group) for group in groups.values() if group]
+
+
+def compact(evaluation: Evaluation) -> str:
+    """Return the JSON of the figures that `dvc metrics` and `dvc exp show` put into columns: few, so that they fit.
+
+    Top-1 accuracy in percent, of the teacher, and by student and objective set the mean over seeds.
+    """
+    figures: dict[str, Any] = {}
+    if evaluation.teacher:
+        figures["teacher"] = round(100 * evaluation.teacher.metrics.top1, 2)
+    for row in summarise(evaluation):
+        figures.setdefault(row.student, {})[row.objectives] = round(100 * row.top1.mean, 2)
+    return json.dumps(figures, indent=2) + "\n"
+
+
+def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
+    """Write an evaluation to `path`, and to `figures` what DVC's tables show of it.
+
+    Raises DataError if something is there that is no evaluation: it is not replaced.
+    """
+    if path.exists():
+        try:
+            Evaluation.read(path)
+        except DataError:
+            fix = "move it away, or name another runs.path"
+            raise DataError(
+                "a file is in the way that `pipeline evaluate` did not write", where=path, fix=fix
+            ) from None
+    write_atomic(path, evaluation.to_text())
+    write_atomic(figures, compact(evaluation))
 
 
 def _row(group: list[StudentResult]) -> Row:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import io
-from pathlib import PurePosixPath
-
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound
 from pipeline.store.artifacts import FINGERPRINT
 from pipeline.store.begun import read_note
 from pipeline.store.fingerprint import canonical
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
-from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
 from pipeline.store.ledger import NAME as LEDGER
-from pipeline.store.ledger import decode_line
 from pipeline.store.location import StorePath
 from pipeline.store.manifest import Manifest, sound_plan
 from pipeline.store.object_storage import ObjectStorage
+from pipeline.store.ownership import listed_files
 from pipeline.store.zarr_files import ROOT, metadata_names
 from pipeline.untrusted import parse_json
 
@@ -32,7 +28,7 @@ def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
     manifest = _manifest(target.path) if ROOT in there else None
     plans = [plan for plan in (manifest and manifest.plan, _noted(scratch)) if plan]
     # Of another version's, or a damaged one, the ledger tells.
-    known = {ROOT, LEDGER, FINGERPRINT}.union(*map(_names, plans), _listed(target))
+    known = {ROOT, LEDGER, FINGERPRINT}.union(*map(_names, plans), listed_files(target))
     if foreign := [name for name in there if name not in known]:
         raise CacheMismatch(
             "beside another cache, objects lie at the target that are none of its own, so nothing is deleted",
@@ -66,14 +62,3 @@ def _names(plan: StorePlan) -> set[str]:
     """The chunks and the metadata of a store."""
     chunks = {name for _, files in plan.chunk_files() for name in files}
     return chunks | metadata_names([*plan.arrays.values(), *plan.static.values()])
-
-
-def _listed(target: ObjectStorage) -> set[str]:
-    """The chunks in the ledger, and the metadata of the arrays and groups that they are in."""
-    try:
-        content = target.read(LEDGER, MOST_OF_LEDGER)
-    except OSError:
-        return set()
-    chunks = {name for line in io.BytesIO(content) if (entry := decode_line(line)) for name in entry[1]}
-    folders = {folder.as_posix() for name in chunks for folder in PurePosixPath(name).parents}
-    return chunks | {f"{folder}/{ROOT}" for folder in folders}

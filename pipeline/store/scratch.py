@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,9 +25,11 @@ from typing import Any, Self
 from pipeline.errors import CacheError, CacheMismatch, printable
 from pipeline.files import sync_directory, write_atomic
 from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_folder, unfinished
+from pipeline.store.ownership import foreign_files
 from pipeline.untrusted import parse_json, read_file
 
 HOLDER = "holder.json"
+NAMED = 4
 
 
 def read_holder(file: Path) -> dict[str, Any] | None:
@@ -64,13 +66,18 @@ class Scratch:
         target: Path,
         fingerprint: str,
         *,
+        files: Collection[str] = (),
         wait: bool = True,
         notify: Callable[[str], None] = say,
     ) -> None:
-        """wait: for another process that makes the same, or raise CacheError naming it. notify: takes messages."""
+        """files: the names of those that such an artifact consists of, for `foreign_files`.
+
+        wait: for another process that makes the same, or raise CacheError naming it. notify: takes messages.
+        """
         self.target, self.fingerprint = target, fingerprint
         self.folder = scratch_folder(target, fingerprint)
         self.done = False
+        self._files = frozenset(files)
         self._wait, self._notify = wait, notify
         self._lock: int | None = None
         self._published = False
@@ -170,7 +177,7 @@ class Scratch:
         """Raise CacheMismatch if something is at the target that must not be replaced.
 
         Without `replace` that is anything but an empty folder or the same artifact; with it, what Decant did
-        not publish.
+        not publish, other files in the artifact's folder among it.
         """
         there = published(self.target)
         if there is None and os.path.lexists(self.target):
@@ -187,6 +194,13 @@ class Scratch:
                 expected=f"fingerprint {self.fingerprint[:16]}",
                 got=f"fingerprint {str(there)[:16]}",
                 fix="pass --replace to replace it, or name another path",
+            )
+        if there is not None and (foreign := foreign_files(self.target, self._files)):
+            raise CacheMismatch(
+                "beside what Decant published, other files lie at the target, so nothing is replaced",
+                where=self.target,
+                got=f"{len(foreign)}: {', '.join(foreign[:NAMED])}{', ...' if len(foreign) > NAMED else ''}",
+                fix="move them away, or name another path; if they may go, delete them yourself",
             )
 
     def publish(self, replace: bool = False) -> None:

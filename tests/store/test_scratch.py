@@ -129,7 +129,7 @@ def test_another_artifact_needs_replace(tmp_path: Path) -> None:
     with Scratch(target, OTHER) as scratch:
         (scratch.folder / "old").write_text("old")
         scratch.publish()
-    with Scratch(target, PRINT) as scratch:
+    with Scratch(target, PRINT, files=["old", "new"]) as scratch:
         (scratch.folder / "new").write_text("new")
         with pytest.raises(CacheMismatch, match="--replace"):
             scratch.publish()
@@ -138,6 +138,30 @@ def test_another_artifact_needs_replace(tmp_path: Path) -> None:
     assert finished(target, PRINT)
     assert not (target / "old").exists()
     assert names(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/er/photo.jpg", "link"])
+def test_foreign_files_are_never_replaced(tmp_path: Path, name: str) -> None:
+    target = tmp_path / "a"
+    with Scratch(target, OTHER) as scratch:
+        (scratch.folder / "old").write_text("old")
+        scratch.publish()
+    (target / ".DS_Store").touch()  # nobody's
+    foreign = target / name
+    foreign.parent.mkdir(parents=True, exist_ok=True)
+    if name == "link":
+        foreign.symlink_to(tmp_path / "elsewhere")
+    else:
+        foreign.write_text("mine")
+    with Scratch(target, PRINT, files=["old", "new"]) as scratch:
+        with pytest.raises(CacheMismatch, match=f"(?s)so nothing is replaced.*got: 1: {name}"):
+            scratch.refuse_other(replace=True)
+        with pytest.raises(CacheMismatch, match="so nothing is replaced"):
+            scratch.publish(replace=True)
+        assert os.path.lexists(foreign)
+        foreign.unlink()
+        scratch.publish(replace=True)
+    assert finished(target, PRINT)
 
 
 def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,156 @@
+"""Any set of configurations lives side by side: what two of them make is made by one dvc.yaml alone."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import warnings
+from pathlib import Path
+
+import pytest
+from experiment import begin
+
+from pipeline.config import parse_yaml, to_yaml
+from pipeline.errors import ConfigError
+from stages import check, dvc_file
+from stages.inputs import Source
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # DVC's own
+    from dvc.repo import Repo
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(begin(tmp_path))
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Repo.init(no_scm=True).close()
+    return tmp_path
+
+
+def variant(name: str, **sections: object) -> None:
+    """Another configuration, with a folder of runs of its own."""
+    raw = parse_yaml(Path("tiny.yaml").read_text(), "tiny.yaml")
+    Path(f"{name}.yaml").write_text(to_yaml({**raw, **sections}))
+
+
+def write(name: str, config: str | None = None) -> dict[str, object]:
+    """The stages in `experiments/<name>/dvc.yaml`."""
+    file = Path(f"experiments/{name}/dvc.yaml")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    dvc_file.run(Source(Path(config or f"{name}.yaml")), file)
+    stages: dict[str, object] = parse_yaml(file.read_text(), str(file))["stages"]
+    return stages
+
+
+def outputs() -> list[str]:
+    """Every output that DVC sees; it refuses to look if two stages have one."""
+    with warnings.catch_warnings(), Repo() as repo:
+        warnings.simplefilter("ignore")
+        return [out.fs_path for stage in repo.index.stages for out in stage.outs]
+
+
+def test_two_experiments_on_one_teacher(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    variant("other", train={"epochs": 1, "batch_size": 16})
+    first, second = write("tiny"), write("other")
+    making = {"prepare-data", "train-teacher", "cache-teacher", "cache-evaluation"}
+    assert making <= set(first)
+    assert not making & set(second)
+    assert capsys.readouterr().out.count("is left to experiments/tiny/dvc.yaml, which makes the same") == len(making)
+    assert len(set(outputs())) == len(outputs())
+    before = Path("experiments/tiny/dvc.yaml").read_bytes()
+    write("tiny")  # again, beside one that relies on it
+    assert Path("experiments/tiny/dvc.yaml").read_bytes() == before
+
+
+def test_another_cache_of_the_same_teacher(project: Path) -> None:
+    raw = parse_yaml(Path("tiny.yaml").read_text(), "tiny.yaml")
+    variant("other", store={"path": "artifacts/caches/other.zarr"}, views={**raw["views"], "count": 3})
+    write("tiny")
+    assert "cache-teacher" in write("other", None)
+    assert "train-teacher" in parse_yaml(Path("experiments/tiny/dvc.yaml").read_text(), "")["stages"]
+
+
+def test_something_else_at_the_same_place_is_refused(project: Path) -> None:
+    """By the keys that differ; DVC would run the one or the other, whichever came last."""
+    variant("other", views={"count": 3, "operations": [{"name": "pad-crop", "padding": 1}]})
+    write("tiny")
+    with pytest.raises(ConfigError) as error:
+        write("other")
+    text = str(error.value)
+    assert "views.count: experiments/tiny/dvc.yaml makes something else at artifacts/caches/tiny.zarr" in text
+    assert "3 here, 2 there" in text
+    assert "views.operations: experiments/tiny/dvc.yaml makes something else at artifacts/teacher" in text
+    assert not Path("experiments/other/dvc.yaml").exists()
+
+
+def test_one_folder_of_runs_for_two_experiments_is_refused(project: Path) -> None:
+    variant("other", runs={"path": "artifacts/tiny"})
+    write("tiny")
+    with pytest.raises(ConfigError, match=r"runs\.path: experiments/tiny/dvc.yaml writes to artifacts/tiny/"):
+        write("other")
+
+
+def test_a_teacher_of_other_samples_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = parse_yaml(Path("tiny.yaml").read_text(), "tiny.yaml")
+    variant("other", data={**raw["data"], "limit": 40}, store={"path": "artifacts/caches/other.zarr"})
+    write("tiny")
+    stages = write("other")
+    assert "train-teacher" not in stages
+    assert "cache-teacher" in stages
+    assert "train-teacher is left to experiments/tiny/dvc.yaml, which makes the same, of other samples (data.limit" in (
+        capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark.long)], ids=["forwards", "backwards"])
+def test_all_shipped_configurations_and_two_of_a_users(project: Path, turn: int) -> None:
+    """`dvc status` and `dvc repro --dry` look at all of them."""
+    shutil.copytree(ROOT / "configs", "configs")
+    variant("other", train={"epochs": 1, "batch_size": 16})
+    configs = [*sorted(Path("configs").glob("*.yaml")), Path("tiny.yaml"), Path("other.yaml")]
+    for config in configs[:: -1 if turn else 1]:
+        write(config.stem, config.as_posix())
+    made = outputs()
+    assert len(set(made)) == len(made)
+    with warnings.catch_warnings(), Repo() as repo:
+        warnings.simplefilter("ignore")
+        changed = repo.status()
+        assert {stage.partition("dvc.yaml")[0] for stage in changed} == {f"experiments/{c.stem}/" for c in configs}
+        # `dvc repro --dry` of one experiment goes to whichever file makes what it needs. (Without --force DVC itself
+        # fails where a dependency is not made yet: it wants to hash it.)
+        needed = repo.reproduce("experiments/other/dvc.yaml:evaluate", dry=True, force=True)
+        commands = [stage.cmd for stage in needed]
+        for name in ("prepare-data", "train-teacher", "cache-teacher", "train-student", "evaluate"):
+            assert any(name in command for command in commands), name
+
+
+def test_a_file_that_no_longer_fits_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Repo.init(no_scm=True).close()
+    write("tiny")
+    check.run(Source(Path("tiny.yaml")), as_json=False)
+    assert "no longer fits" not in capsys.readouterr().out
+    text = Path("tiny.yaml").read_text()
+    Path("tiny.yaml").write_text(text.replace("  lfcc: [", "  more: [{name: kd}]\n  lfcc: ["))
+    check.run(Source(Path("tiny.yaml")), as_json=False)
+    said = capsys.readouterr().out
+    assert "warning: experiments/tiny/dvc.yaml no longer fits it" in said
+    assert "pipeline dvc-file --config tiny.yaml --output experiments/tiny/dvc.yaml" in said
+
+
+def test_files_are_found_from_the_repositorys_root(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from stages.dvc_tree import written_files
+
+    for folder in ("a", "b/c", ".hidden", "artifacts/.x"):
+        Path(folder).mkdir(parents=True)
+        (Path(folder) / "dvc.yaml").write_text("stages: {}\n")
+    assert sorted(map(str, written_files())) == ["a/dvc.yaml", "b/c/dvc.yaml"]
+    monkeypatch.chdir("b")
+    assert sorted(map(str, written_files())) == ["../a/dvc.yaml", "c/dvc.yaml"]
+    assert list(itertools.islice(written_files(), 1))
