@@ -61,7 +61,7 @@ def _students(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]
     caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
     answers, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
     # A student of fresh views has from the teacher how images are normalised, and nothing else.
-    drawn = (*DRAWING, *NETWORK)
+    drawn = (*DRAWING, *NETWORK, "teacher_training.start")
     scored = ("evaluate.operations", "runs.path", "students.${item.student}")
     for name, learnt in experiment.objectives.items():
         yield Stage(

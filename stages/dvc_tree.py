@@ -48,6 +48,9 @@ def outputs_elsewhere(mine: Path) -> Iterator[Output]:
         if config is None:
             yield from _parsed(file, text)
             continue
+        if _working_directory(file, text) != Path().resolve():  # of another project in the repository
+            yield from _parsed(file, text)
+            continue
         try:
             experiment = Source(Path(config[1])).read(Experiment)
         except PipelineError:  # it is wrong by now: whoever runs it will be told
@@ -56,6 +59,12 @@ def outputs_elsewhere(mine: Path) -> Iterator[Output]:
         for stage in stages_of(experiment):
             if not stage.matrix and f"\n  {stage.name}:\n" in text:
                 yield from (Output(plain(out), file, raw) for out in stage.outs)
+
+
+def _working_directory(file: Path, text: str) -> Path:
+    """Where the commands of a file that was written here run."""
+    found = re.search(r"\n    wdir: (\S+)\n", text)
+    return (file.parent / (found[1] if found else ".")).resolve()
 
 
 def _parsed(file: Path, text: str) -> Iterator[Output]:

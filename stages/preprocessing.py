@@ -12,7 +12,7 @@ from pipeline.models import NEUTRAL, NetworkConfig, Preprocessing, expected_by
 def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | None) -> Preprocessing:
     """The same of a teacher that may not be trained yet. training: its section `teacher_training`, as plain values."""
     weights = teacher.weights
-    if training is not None and not (isinstance(weights, Path) and weights.exists()):
+    if training is not None:  # whether it is trained by now or not: its students must be the same
         weights = training.get("start")
         weights = Path(weights) if weights not in (None, "pretrained") else weights
     return expected_by(teacher.model, weights)

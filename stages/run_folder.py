@@ -12,13 +12,19 @@ from pipeline.store import Scratch
 from pipeline.untrusted import parse_json, read_file
 
 METRICS = "metrics.json"
-RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT, "student.safetensors", BESIDE))
-"""What a run writes beside its fingerprint; a teacher's weights have the name that the configuration gives them."""
+STUDENT = "student.safetensors"
+RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT))
+"""What a run writes beside its fingerprint and its weights."""
 
 PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator")
 """Code that decides what is printed and how fast, never what is written."""
 
 MOST_BYTES = 64 << 20
+
+
+def run_files(weights: str = STUDENT) -> frozenset[str]:
+    """Return the names of a run's files. A student may have a head of its own beside its weights."""
+    return RUN_FILES | {weights} | ({BESIDE} if weights == STUDENT else frozenset())
 
 
 def imported_code() -> str:
@@ -41,10 +47,8 @@ class RunFolder(Scratch):
     replace: whether another run, or one of other code, may be replaced. weights: the name of the file of weights.
     """
 
-    def __init__(
-        self, target: Path, fingerprint: str, weights: str = "student.safetensors", *, replace: bool, wait: bool
-    ) -> None:
-        super().__init__(target, fingerprint, files=RUN_FILES | {weights}, wait=wait)
+    def __init__(self, target: Path, fingerprint: str, weights: str = STUDENT, *, replace: bool, wait: bool) -> None:
+        super().__init__(target, fingerprint, files=run_files(weights), wait=wait)
         self.weights, self.code, self._replace = weights, imported_code(), replace
 
     def kept(self) -> bool:

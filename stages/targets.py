@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from pipeline.store import RemotePath
 from pipeline.store.artifacts import published
 from pipeline.store.ownership import foreign_files
 from stages.experiment import Experiment
-from stages.run_folder import RUN_FILES
+from stages.run_folder import run_files
 
 NAMED = 4
 OWN_FOLDER = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
@@ -29,19 +30,30 @@ class Target(NamedTuple):
 
 def target_problems(experiment: Experiment) -> list[Problem]:
     """Return a problem for every folder that an experiment would publish and that holds what is not Decant's."""
-    return [problem for target in folders(experiment) for problem in _folder(target)]
+    problems = [problem for target in folders(experiment) for problem in _folder(target)]
+    return [*problems, *_nested(experiment)]
+
+
+def _nested(experiment: Experiment) -> Iterator[Problem]:
+    """Places of which one contains another: a folder is published, and replaced, as a whole."""
+    runs, data = experiment.runs, Target("data.path", experiment.data.path)
+    whole = [*folders(experiment), Target("runs.path", runs.report)]
+    for outer, inner in product(whole, [data, *whole, Target("runs.path", runs.evaluation)]):
+        if outer.path.resolve() in inner.path.resolve().parents:
+            what = f"{outer.path} would contain {inner.path} ({inner.key}), and is replaced as a whole"
+            yield Problem(outer.key, what, fix=OWN_FOLDER if outer.key == "teacher.weights" else "name another path")
 
 
 def folders(experiment: Experiment) -> Iterator[Target]:
     """Every folder that the experiment's stages publish."""
     weights = experiment.teacher.weights
     if experiment.teacher_training is not None and isinstance(weights, Path):
-        yield Target("teacher.weights", weights.parent, RUN_FILES | {weights.name})
+        yield Target("teacher.weights", weights.parent, run_files(weights.name))
     for path in experiment.caches_written().values():
         if not isinstance(path, RemotePath):
             yield Target("store.path", path)
     for path in experiment.runs.folders(experiment.students, experiment.objectives):
-        yield Target("runs.path", path, RUN_FILES)
+        yield Target("runs.path", path, run_files())
 
 
 def data_problems(experiment: Experiment) -> Iterator[Problem]:
@@ -65,7 +77,7 @@ def _folder(target: Target) -> Iterator[Problem]:
         yield Problem(target.key, "a folder is made there, and there is a file", got=str(target.path), fix=own)
     elif path.is_dir():
         ours = published(target.path) is not None
-        foreign = foreign_files(target.path, target.files) if ours else sorted(p.name for p in path.iterdir())
+        foreign = foreign_files(target.path, target.files) if ours else foreign_files(path)
         if foreign:
             some = ", ".join(foreign[:NAMED]) + (", ..." if len(foreign) > NAMED else "")
             what = f"{target.path} holds what Decant did not publish, which would be in the way: {some}"

@@ -63,9 +63,9 @@ def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None
 def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
     """The positions that `data.limit` leaves of a split, ascending.
 
-    Without a seed these are the first ones, if they are a fair part: if every class has at least half as many of
-    them as of a balanced draw. (Files whose samples are in a random order keep the meaning that a limit had in
-    version 0.1; of files sorted by class the first would be a few classes.) Otherwise, and with a seed, they are
+    Without a seed these are the first ones, if they are a fair part: as even over the classes as those of a random
+    order. (Such files keep the meaning that a limit had in version 0.1; of files sorted by class the first would be
+    a few classes.) Otherwise, and with a seed, they are
     drawn: class by class in turn, each in a random order of its own, so that a larger limit keeps the samples of
     a smaller one. Samples without a label have their share.
     """
@@ -104,13 +104,18 @@ def _labeled(split: Split) -> Samples:
 
 
 def _is_fair(labels: NDArray[np.int64] | None, count: int) -> bool:
-    """Whether the first `count` samples have half as many of every class as a balanced draw, or there are no labels."""
+    """Whether the first `count` samples are as even as those of a random order, or there are no labels.
+
+    By the chi-squared statistic of their classes, whose mean is K - 1 in a random order, with variance 2 (K - 1): eight
+    standard deviations above the mean are no chance. Files sorted by class are far beyond.
+    """
     if labels is None:
         return True
-    most = int(labels.max()) + 2  # -1, for no label, is a class here
-    first = np.bincount(labels[:count] + 1, minlength=most)
-    drawn = np.bincount(labels[_drawn(labels, len(labels), count, 0)] + 1, minlength=most)
-    return bool(np.all(2 * first >= drawn))
+    every = np.bincount(labels + 1)  # -1, for no label, is a class here
+    share = count * every[every > 0] / len(labels)
+    first = np.bincount(labels[:count] + 1, minlength=len(every))[every > 0]
+    freedom = len(share) - 1
+    return bool(np.sum((first - share) ** 2 / share) <= freedom + 8 * (2 * freedom) ** 0.5)
 
 
 def _drawn(labels: NDArray[np.int64] | None, total: int, count: int, seed: int) -> NDArray[np.bool_]:

@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.errors import DataError
 from pipeline.evaluation import plots, tables
 from pipeline.evaluation.comparison import baseline_of, compare
 from pipeline.evaluation.render import png, svg
@@ -44,6 +45,10 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
         "overview.png": png(plots.overview(evaluation, rows, histories)),
         "report.html": page(evaluation, rows, histories, config_yaml),
     }
+    if foreign := [name for name in contents if (folder / name).exists() and not (folder / "summary.json").exists()]:
+        fix = "move them away, or name another runs.path"
+        what = "files that `pipeline report` did not write are in the way"
+        raise DataError(what, where=folder, got=", ".join(foreign), fix=fix)
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return folder / "report.html"

@@ -208,8 +208,11 @@ def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
             raise DataError(
                 "a file is in the way that `pipeline evaluate` did not write", where=path, fix=fix
             ) from None
-    write_atomic(path, evaluation.to_text())
+    elif figures.exists():  # both are written together
+        what, fix = "a file is in the way of the accuracies for DVC", "move it away, or name another runs.path"
+        raise DataError(what, where=figures, fix=fix)
     write_atomic(figures, compact(evaluation))
+    write_atomic(path, evaluation.to_text())
 
 
 def _row(group: list[StudentResult]) -> Row:

@@ -175,7 +175,9 @@ def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecke
     Required of the feature `*` is what is required of every feature.
     """
     wanted = dict(requirements)
-    identity = {**identity, "teacher": {"interpolation": "bilinear", **identity["teacher"]}}  # as it is left out
+    identity = dict(identity)
+    if "teacher" in identity:
+        identity["teacher"] = {"interpolation": "bilinear", **identity["teacher"]}  # which is left out
     lines: list[str] = []
     views = dict(wanted.get("views") or {})
     if "first" in views and "count" in views:

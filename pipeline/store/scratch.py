@@ -181,7 +181,7 @@ class Scratch:
         """
         there = published(self.target)
         if there is None and os.path.lexists(self.target):
-            if not self.target.is_dir() or any(self.target.iterdir()):
+            if not self.target.is_dir() or foreign_files(self.target):
                 raise CacheMismatch(
                     "what lies at the target is not something that Decant published",
                     where=self.target,
@@ -215,7 +215,7 @@ class Scratch:
             sync_directory(self.folder)
             aside = self.target.with_name(f".{self.target.name}.replaced.partial")
             shutil.rmtree(aside, ignore_errors=True)
-            if published(self.target) is not None:
+            if published(self.target) is not None or (self.target.is_dir() and any(self.target.iterdir())):
                 self.target.rename(aside)
             self.folder.rename(self.target)
             self._published = True

@@ -18,8 +18,8 @@ class TrainConfig(Section):
 
     batch_size: the largest batch, counted in views; the batches of an epoch differ by one sample at most.
     accumulate: batches whose gradients are added up before the optimiser makes one step, as of one batch that many
-    times as large: for batches that the device has no memory for. Only batch normalisation, and objectives that
-    compare samples with each other, still see one batch at a time.
+    times as large: for batches that the device has no memory for. Batch normalisation, objectives that compare
+    samples with each other, and hard labels where some samples have none, still go by one batch at a time.
     views_per_step: m different views of a sample are in adjacent rows of a batch, and each epoch has m of each.
     sampling: `balanced` draws every class equally often, however many samples it has: those of small classes
     several times in an epoch, of large ones a part; an epoch is as long as with `shuffled`.

@@ -41,6 +41,7 @@ ITERATIONS = 60
 """Of LBFGS, at most, for each λ."""
 
 EVERY = 5
+ASIDE = 0x6173696465  # "aside": keeps these random words apart from others
 """Without a holdout, one in so many images is set aside while λ is chosen."""
 
 NAME = "probe.pt"
@@ -172,7 +173,9 @@ class _Fit:
     def best(self, rows: _Rows, scored: _Rows | None, progress: Progress) -> tuple[float, float]:
         """Fit with the λ that is best on `scored`, which is returned with the accuracy there."""
         progress.begin("probe: classifier", len(DECAYS) + (scored is None), "fits")
-        aside = rows.samples % EVERY == 0
+        # Drawn, since samples may come class by class in turn: every fifth would then be of one class.
+        words = np.random.Philox(key=np.array([EVERY, ASIDE], np.uint64)).random_raw(int(rows.samples.max()) + 1)
+        aside = torch.from_numpy(words % EVERY == 0)[rows.samples]
         fitted, judged = (rows, scored) if scored else (rows.where(~aside), rows.where(aside))
         fitted, judged = self._standardised(fitted), self._standardised(judged)
         found: list[tuple[tuple[float, float], float, float, Tensor, Tensor]] = []

@@ -170,9 +170,19 @@ def test_a_plain_limit_keeps_the_first_where_they_are_a_fair_part():
     assert drawn(labels, 300) == list(range(300))
     assert drawn(labels, {"count": 300}) == list(range(300))
     assert drawn(labels, {"count": 300, "seed": 0}) == in_turn(labels, 300, 0) != list(range(300))
-    # Six of a class are half of the twelve that a draw would have; five are less.
-    assert drawn([0] * 18 + [1] * 6 + [1] * 50, 24) == list(range(24))
-    assert drawn([0] * 19 + [1] * 5 + [1] * 50, 24) != list(range(24))
+    # Of two even classes 40 have 20 each; 20 + d and 20 - d make d^2 / 10, of which 1 + 8 sqrt(2) = 12.3 are allowed.
+    for d, fair in ((11, True), (12, False)):
+        labels = np.array([0] * (20 + d) + [1] * (20 - d) + [0] * (30 - d) + [1] * (30 + d))
+        assert (drawn(labels, 40) == list(range(40))) is fair
+
+
+@pytest.mark.parametrize(("classes", "size"), [(100, 500), (10, 5000), (3, 40)])
+def test_a_plain_limit_of_a_random_order_is_the_first_however_small(classes: int, size: int):
+    """As in version 0.1, whose caches stay valid; also where classes are of very different sizes."""
+    for sizes in ([size] * classes, [max(1, size // (k + 1)) for k in range(classes)]):
+        labels = np.random.default_rng(3).permutation(np.repeat(np.arange(classes), sizes))
+        for count in (5, 50, len(labels) // 10, len(labels) // 2):
+            assert drawn(labels, count) == list(range(min(count, len(labels))))
 
 
 def test_a_draw_is_a_function_of_its_seed_and_a_larger_one_keeps_a_smaller():

@@ -144,6 +144,18 @@ def test_a_file_that_no_longer_fits_is_told(here: Path, capsys: pytest.CaptureFi
     assert "pipeline dvc-file --config tiny.yaml --output experiments/tiny/dvc.yaml" in said
 
 
+def test_two_projects_in_one_repository_share_nothing(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same names, each below a folder of its own from which its commands run."""
+    for name in ("a", "b"):
+        begin(Path(name))
+        with monkeypatch.context() as patch:
+            patch.chdir(name)
+            dvc_file.run(Source(Path("tiny.yaml")), Path("dvc.yaml"))
+    stages = [parse_yaml(Path(f"{name}/dvc.yaml").read_text(), name)["stages"] for name in ("a", "b")]
+    assert stages[0] == stages[1]
+    assert len(set(outputs())) == len(outputs())
+
+
 def test_files_are_found_from_the_repositorys_root(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from stages.dvc_tree import written_files
 

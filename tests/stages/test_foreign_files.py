@@ -11,9 +11,9 @@ from pathlib import Path
 
 import h5py
 import pytest
-from experiment import content, images, source, student
+from experiment import begin, content, images, source, student
 
-from pipeline.errors import PipelineError
+from pipeline.errors import ConfigError, PipelineError
 from stages import cache_teacher, check, dvc_file, evaluate, prepare_data, train_teacher
 
 TEACHER = Path("artifacts/teacher")
@@ -46,6 +46,7 @@ def train() -> None:
 BESIDE: dict[str, tuple[Callable[[], None], Path]] = {
     "notes in the teacher's folder": (teach, TEACHER / "notes.txt"),
     "other weights in the teacher's folder": (teach, TEACHER / "older.safetensors"),
+    "a student's weights in the teacher's folder": (teach, TEACHER / "student.safetensors"),
     "notes in a cache": (cache, CACHE / "notes.txt"),
     "an array of one's own in a cache": (cache, CACHE / "mine/c/0"),
     "a picture in a student's folder": (train, STUDENT / "curve/plot.png"),
@@ -101,6 +102,11 @@ def test_an_evaluation_of_somebody_else(there: Path) -> None:
     Path("artifacts/tiny/evaluation.json").unlink()
     evaluate.run(source())
     evaluate.run(source())  # its own is replaced
+    Path("artifacts/tiny/evaluation.json").unlink()
+    by_hand(Path("artifacts/tiny/metrics.json"))
+    with pytest.raises(PipelineError, match="in the way of the accuracies for DVC"):
+        evaluate.run(source())
+    assert Path("artifacts/tiny/metrics.json").read_bytes() == FOREIGN
     assert Path("artifacts/tiny/notes.txt").read_bytes() == FOREIGN
 
 
@@ -133,6 +139,37 @@ def test_weights_in_a_folder_of_other_things(here: Path, weights: str, message: 
         with pytest.raises(PipelineError, match="not something that Decant published"):
             train_teacher.run(source(), replace=True, wait=False)
     assert Path("weights/big.pth").read_bytes() == FOREIGN
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "data.path=artifacts/teacher/data.h5",
+            r"artifacts/teacher would contain .*data.h5 \(data.path",
+        ),
+        (
+            "teacher.weights=artifacts/new.safetensors",
+            r"weights: artifacts would contain artifacts/caches/tiny.zarr",
+        ),
+        ("runs.path=artifacts/teacher", "teacher.weights: artifacts/teacher would contain artifacts/teacher/students"),
+        ("store.path=artifacts/teacher/a.zarr", r"would contain artifacts/teacher/a.zarr \(store.path"),
+    ],
+)
+def test_one_place_inside_another_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    """DVC would refuse to do anything at all in the repository."""
+    monkeypatch.chdir(begin(tmp_path))
+    with pytest.raises(ConfigError, match=message):
+        check.run(source(override), as_json=False)
+
+
+def test_what_file_managers_leave_behind_is_no_obstacle(here: Path) -> None:
+    shutil.rmtree(TEACHER)
+    by_hand(TEACHER / ".DS_Store")
+    train_teacher.run(source(), replace=False, wait=False)
+    assert (TEACHER / "teacher.safetensors").exists()
 
 
 def test_a_run_is_made_again_only_by_other_code(

@@ -19,7 +19,10 @@ from stages import cache_teacher, check
 
 PLAIN = "views.operations=[]"
 """A flip would turn a class into another."""
-NEW = ("store={path: new.zarr, rows_per_block: 7}", "teacher.weights=other.safetensors", "data.holdout=null", PLAIN)
+NEW = (
+    "store={path: new.zarr, rows_per_block: 7}",
+    *("teacher.weights=other.safetensors", "teacher_training=null", "data.holdout=null", PLAIN),
+)
 
 
 def cached(*overrides: str) -> None:

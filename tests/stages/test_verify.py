@@ -12,7 +12,7 @@ from experiment import CLASSES, COUNT, HOLDOUT, TEST, content, source
 
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
 from pipeline.store import Asking, TeacherCache
-from stages import parts, verify
+from stages import networks, verify
 from stages.inputs import Source
 
 CACHES = Path("artifacts/caches")
@@ -86,7 +86,7 @@ def test_damage_fails_and_the_other_caches_are_still_looked_at(here: Path, capsy
 def test_a_teacher_that_says_something_else_fails(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = parts.build
+    build = networks.build
 
     def other(*arguments: Any) -> Any:
         network = build(*arguments)
