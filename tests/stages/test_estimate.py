@@ -47,7 +47,7 @@ def of(costs: Costs, *overrides: str) -> dict[str, Estimate]:
     return {estimate.name: estimate for estimate in estimates(bound, plan, costs)}
 
 
-FROM_NOTHING = ("store.path=new.zarr", "teacher.weights=new/teacher.safetensors", "runs={path: new, seeds: [0, 1]}")
+FROM_NOTHING = ("store.path=new.zarr", "teacher.weights=new/teacher.safetensors", "runs={path: other, seeds: [0, 1]}")
 
 
 def test_every_view_is_counted(here: Path):
