@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,19 @@ Match = Literal["names", "order"]
 """How weights find their places: by name alone, or by order where their names are others."""
 
 _COUNTER = "num_batches_tracked"
-_ROLES = ("weight", "bias", "running_mean", "running_var")
+_ROLES = {
+    "weight": "weight",
+    "gamma": "weight",
+    "kernel": "weight",
+    "bias": "bias",
+    "beta": "bias",
+    "running_mean": "mean",
+    "moving_mean": "mean",
+    "running_var": "variance",
+    "moving_var": "variance",
+    "moving_variance": "variance",
+}
+"""What a tensor is, by the last part of its name in torch or TensorFlow: where shapes are equal, only this tells."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +128,11 @@ def fit_weights(
     )
 
 
+_REORDER = (
+    "save the checkpoint with its tensors in the order of the model's, or under the model's names; if another model was"
+    " meant, check `model` and its `options`"
+)
+
 NEW_CLASSIFIER = (
     "train a classifier on them: name them in `teacher_training: {start: ...}`, and in `teacher.weights` another file"
     " for `pipeline train-teacher` to write; a student begins from them with `start`"
@@ -176,19 +194,30 @@ def _by_order(
         )
     for number, (one, other) in enumerate(zip(mine, theirs, strict=True), 1):
         free = new_classifier and one in classifier
-        roles = {name.rpartition(".")[2] for name in (one, other)} & set(_ROLES)
-        if len(roles) > 1 or (own[one].shape != weights[other].shape and not free):
+        what = _difference(one, other)
+        if what is not None or (own[one].shape != weights[other].shape and not free):
             raise ModelError(
-                f"weights cannot be mapped by order: the {number}th tensors differ",
+                f"weights cannot be mapped by order: tensors number {number} differ{what or ''}",
                 where=where,
                 expected=f"{one} {list(own[one].shape)}",
                 got=f"{other} {list(weights[other].shape)}",
-                fix="check `model` and its `options`",
+                fix="check `model` and its `options`" if what is None else _REORDER,
             )
     counted = [name for name in weights if name.endswith(_COUNTER)]
     if len(counted) == len(counters):
         mine, theirs = mine + counters, theirs + counted
     return {one: weights[other] for one, other in zip(mine, theirs, strict=True)}
+
+
+def _difference(one: str, other: str) -> str | None:
+    """How what two tensors are differs, by their names; None if it does not, or if a name does not tell."""
+    roles = [_ROLES.get(_last(name)) for name in (one, other)]
+    return None if None in roles or roles[0] == roles[1] else f": a {roles[0]} and a {roles[1]}"
+
+
+def _last(name: str) -> str:
+    """The last part of a name, after a point or, as TensorFlow writes it, a slash: `bn/gamma:0` is a `gamma`."""
+    return re.split(r"[./]", name)[-1].partition(":")[0].lower()
 
 
 def _load(model: nn.Module, weights: Mapping[str, Tensor], new: tuple[str, ...], *, by_order: bool) -> Kept:

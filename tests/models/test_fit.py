@@ -142,6 +142,7 @@ def exchanged(state: dict[str, Tensor], one: str, other: str) -> dict[str, Tenso
     ("pair", "words"),
     [
         (("bn1.weight", "bn1.bias"), "expected: bn1.weight"),  # of one shape: only what they are called tells
+        (("bn1.running_mean", "bn1.running_var"), "differ: a mean and a variance"),
         (("conv1.weight", "bn1.weight"), "expected: conv1.weight"),
     ],
 )
@@ -149,6 +150,43 @@ def test_another_order_is_refused(teacher: Network, tmp_path: Path, pair: tuple[
     torch.save(renamed(exchanged(teacher.model.state_dict(), *pair)), tmp_path / "a.pth")
     with pytest.raises(ModelError, match=words):
         build_network(RESNET, 10, tmp_path / "a.pth", match="order")
+
+
+ELSEWHERE = {"weight": "gamma:0", "bias": "beta:0", "running_mean": "moving_mean:0", "running_var": "moving_variance:0"}
+
+
+def as_elsewhere(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Named as TensorFlow names normalisations; all others end in parts that say nothing."""
+    found = {}
+    for i, (name, tensor) in enumerate(state.items()):
+        module, _, last = name.rpartition(".")
+        known = "bn" in module and last in ELSEWHERE
+        found[f"unit_{i}/{ELSEWHERE[last]}" if known else f"unit_{i}/part_{i}"] = tensor
+    return {name: tensor for name, tensor in found.items() if tensor.ndim}  # without counters
+
+
+def test_other_words_for_the_same_are_mapped_by_order(teacher: Network, tmp_path: Path) -> None:
+    torch.save(as_elsewhere(teacher.model.state_dict()), tmp_path / "a.pth")
+    network = build_network(RESNET, 10, tmp_path / "a.pth", match="order")
+    assert network.weights_digest() == teacher.weights_digest()
+
+
+@pytest.mark.parametrize(
+    ("pair", "words"),
+    [
+        (("bn1.weight", "bn1.bias"), "differ: a weight and a bias"),
+        (("bn1.bias", "bn1.running_mean"), "differ: a bias and a mean"),
+        (("bn1.running_mean", "bn1.running_var"), "differ: a mean and a variance"),
+    ],
+)
+def test_another_order_is_refused_in_other_words_too(
+    teacher: Network, tmp_path: Path, pair: tuple[str, str], words: str
+) -> None:
+    """All four tensors of a normalisation have one shape."""
+    torch.save(as_elsewhere(exchanged(teacher.model.state_dict(), *pair)), tmp_path / "a.pth")
+    with pytest.raises(ModelError, match=words) as error:
+        build_network(RESNET, 10, tmp_path / "a.pth", match="order")
+    assert "save the checkpoint with its tensors in the order of the model's" in str(error.value)
 
 
 def test_fewer_tensors_and_sorted_files_have_no_order(teacher: Network, tmp_path: Path) -> None:
