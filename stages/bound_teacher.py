@@ -13,7 +13,7 @@ from stages.networks import build
 from stages.parts import Data
 from stages.preprocessing import expected_by_teacher
 from stages.targets import OWN_FOLDER
-from stages.teacher_runs import refuse_unfit
+from stages.teacher_runs import refuse_unfit, refuse_unprobed
 
 SOME_CLASSES = 10
 """Stands for their number as long as there is no packed data set."""
@@ -23,7 +23,7 @@ def bind_teacher(
     draft: Draft, data: Data | None, problems: list[Problem]
 ) -> tuple[Network | None, SignalShapes | None]:
     """The teacher, without weights where they are not here yet, and the shapes of what is kept of it."""
-    network, shapes = None, None
+    network, shapes, start = None, None, None
     with collected(problems):
         encodings_identity(draft.signals)
     training = None
@@ -46,6 +46,9 @@ def bind_teacher(
         with collected(problems):
             if training:
                 optimise(network, training, "teacher_training")
+        with collected(problems, "teacher.model"):
+            if training and data and start:
+                refuse_unprobed(network, training, data)
         with collected(problems):
             shapes = expected_plan(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
     return network, shapes

@@ -8,11 +8,13 @@ from typing import Any
 
 import torch
 
+from pipeline.models import Network
 from pipeline.objectives import Context, build_objective
 from pipeline.progress import duration
 from pipeline.signals import SignalShapes
 from pipeline.store.accuracy import CachedAccuracy
 from pipeline.training import Probed, Run, Seen
+from pipeline.training.embeddings import refuse_to_embed
 from pipeline.training.teacher import TeacherTraining
 from stages.parts import Data, EvaluateConfig, one_view
 from stages.scoring import Scorer
@@ -29,6 +31,13 @@ def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig
         build_objective(training.objective["name"], options, shapes, shapes, context, "teacher_training")
     if training.probes:
         probe_views(data, evaluate, training.probe)
+
+
+def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> None:
+    """Raise ModelError or ConfigError, as `refuse_to_embed` does, for a network that cannot be probed on the data."""
+    if training.probes:
+        held = data.holdout is not None and data.holdout.labels is not None
+        refuse_to_embed(network, training.probe * data.training.count, training, "teacher_training", holdout=held)
 
 
 def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> Seen:

@@ -23,6 +23,9 @@ from pipeline.views import Views
 CHUNK = 64
 """Images that are rendered at once, in each of their views."""
 
+_OF_LOGITS = 4
+"""Tensors of the size of all logits that are there at once while a classifier is fitted."""
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -72,18 +75,22 @@ def embed(network: Network, seen: Seen, config: TrainConfig, progress: Progress)
     return result
 
 
-def refuse_to_embed(network: Network, seen: Seen, config: TrainConfig, key: str) -> None:
+def refuse_to_embed(network: Network, rows: int, config: TrainConfig, key: str, *, holdout: bool) -> None:
     """Raise what is wrong with a probe of a network: ModelError for one without a linear classifier.
 
-    ConfigError, at the section `key`, for more embeddings than memory is meant for.
+    ConfigError, at the section `key`, for more than memory is meant for (resident_gigabytes): all embeddings, twice
+    where parts of them are set aside (no holdout) or some are drawn several times (`sampling: balanced`), and, for
+    each row that is fitted, its logits, their logarithmic softmax and the gradients of both. rows: views of all
+    samples.
     """
     if not network.linear_classifier:
         fix = f"fine-tune all of it instead, with `{key}: {{freeze: none, probe: 0}}`"
         raise ModelError(f"{network.name} has no linear classifier that a probe could fit", fix=fix)
     (width,) = network.taps["embedding"]
-    gigabytes = 4 * len(seen.views) * seen.samples.count * width / 2**30
+    copies = 1 if holdout and config.sampling == "shuffled" else 2
+    gigabytes = 4 * rows * (copies * width + _OF_LOGITS * network.num_classes) / 2**30
     if gigabytes > config.resident_gigabytes:
-        what = "is too many views for memory, with an embedding of each"
+        what = "is too many views for memory, with an embedding and logits of each"
         expected = f"at most {config.resident_gigabytes:g} GB, as {key}.resident_gigabytes says"
         fix = "learn from fewer views, or raise resident_gigabytes if this machine has the memory"
         raise ConfigError([Problem(f"{key}.probe", what, expected, f"{gigabytes:.1f} GB", fix)])

@@ -89,7 +89,8 @@ def probe(
     """
     if folder is not None and (found := _kept(network, folder)):
         return found
-    refuse_to_embed(network, training, config, key)
+    views = len(training.views)
+    refuse_to_embed(network, views * training.samples.count, config, key, holdout=holdout is not None)
     start = time.perf_counter()
     device = choose_device(config.device)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -97,6 +98,7 @@ def probe(
     vectors = embed(network, training, config, progress)
     rate = vectors.shape[:2].numel() / (time.perf_counter() - start)
     rows = _rows(vectors, _labels(training), config, seed)
+    del vectors  # where they are drawn, rows are others: one of both is enough
     scored = _rows(embed(network, holdout, config, progress), _labels(holdout), TrainConfig(), 0) if holdout else None
     progress.end()
     classifier: nn.Linear = network.model.get_classifier()
@@ -104,7 +106,7 @@ def probe(
     decay, top1 = fit.best(rows, scored, progress)
     fit.set(classifier)
     seconds = time.perf_counter() - start
-    probed = Probed(fit.loss, top1 if scored else None, decay, len(training.views), seconds, rate)
+    probed = Probed(fit.loss, top1 if scored else None, decay, views, seconds, rate)
     if folder is not None:
         buffer = io.BytesIO()
         torch.save({"classifier": network.model.get_classifier().state_dict(), **asdict(probed)}, buffer)
@@ -147,14 +149,18 @@ def _labels(seen: Seen) -> Tensor:
 
 
 def _rows(vectors: Tensor, labels: Tensor, config: TrainConfig, seed: int) -> _Rows:
-    """The rows of embeddings [V, N, D]: all of them, or, with `sampling: balanced`, drawn anew for each view."""
-    every = np.arange(len(labels), dtype=np.int64)
-    drawn = [every] * len(vectors)
-    if config.sampling == "balanced":
-        drawn = [balanced([every], labels.numpy(), seed, view)[0] for view in range(len(vectors))]
+    """The rows of embeddings [V, N, D]: all of them, where they lie, or, with `sampling: balanced`, drawn anew for
+    each view.
+    """
+    count, views = len(labels), len(vectors)
+    every, flat = np.arange(count, dtype=np.int64), vectors.flatten(0, 1)
+    if config.sampling == "shuffled":
+        samples = torch.from_numpy(every).repeat(views)
+        return _Rows(flat, labels[samples], samples)
+    drawn = [balanced([every], labels.numpy(), seed, view)[0] for view in range(views)]
     samples = torch.from_numpy(np.concatenate(drawn))
-    chosen = [said[torch.from_numpy(rows)] for said, rows in zip(vectors, drawn, strict=True)]
-    return _Rows(torch.cat(chosen), labels[samples], samples)
+    places = torch.from_numpy(np.concatenate([view * count + rows for view, rows in enumerate(drawn)]))
+    return _Rows(flat[places], labels[samples], samples)
 
 
 class _Fit:
@@ -175,9 +181,9 @@ class _Fit:
         progress.begin("probe: classifier", len(DECAYS) + (scored is None), "fits")
         # Drawn, since samples may come class by class in turn: every fifth would then be of one class.
         words = np.random.Philox(key=np.array([EVERY, ASIDE], np.uint64)).random_raw(int(rows.samples.max()) + 1)
-        aside = torch.from_numpy(words % EVERY == 0)[rows.samples]
+        aside = torch.from_numpy(words % EVERY == 0)[rows.samples].to(self.device)
+        rows, scored = self._standardised(rows), self._standardised(scored) if scored else None
         fitted, judged = (rows, scored) if scored else (rows.where(~aside), rows.where(aside))
-        fitted, judged = self._standardised(fitted), self._standardised(judged)
         found: list[tuple[tuple[float, float], float, float, Tensor, Tensor]] = []
         for decay in DECAYS:
             self._minimise(fitted, decay)
@@ -190,7 +196,7 @@ class _Fit:
             self.weight.copy_(weight)
             self.bias.copy_(bias)
         if scored is None:
-            self._minimise(self._standardised(rows), decay)
+            self._minimise(rows, decay)
             progress.advance(1)
         progress.end()
         return decay, score[0]
@@ -204,7 +210,8 @@ class _Fit:
                 classifier.bias.copy_(self.bias - weight @ self.mean)
 
     def _standardised(self, rows: _Rows) -> _Rows:
-        vectors = (rows.vectors.to(self.device) - self.mean).div_(self.deviation)
+        """On the device of the fit, and where they lie, if that is there already: there may be gigabytes of them."""
+        vectors = rows.vectors.to(self.device).sub_(self.mean).div_(self.deviation)
         return _Rows(vectors, rows.labels.to(self.device), rows.samples.to(self.device))
 
     def _minimise(self, rows: _Rows, decay: float) -> None:

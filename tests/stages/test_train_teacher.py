@@ -178,6 +178,14 @@ def test_class_weights_of_other_classes_are_refused_by_the_check(begun: Path):
         check.run(source("teacher_training.class_weights=[1, 2]"), as_json=True)
 
 
+def test_a_probe_beyond_memory_is_refused_by_the_check_and_by_the_run(begun: Path):
+    wrong = (*PROBE, "teacher_training.resident_gigabytes=1e-6")
+    with pytest.raises(ConfigError, match=r"teacher_training\.probe: is too many views for memory"):
+        train(*wrong)
+    with pytest.raises(ConfigError, match=r"teacher_training\.probe: is too many views for memory"):
+        check.run(source(*wrong), as_json=True)
+
+
 def test_the_check_says_what_is_kept_of_the_weights(begun: Path, capsys: pytest.CaptureFixture[str]):
     check.run(source(*PROBE), as_json=False)
     expected = "          will start with weights for other classes: kept 54 of 56 tensors; new: classifier\n"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,20 @@ def test_options_of_the_objective_and_balanced_sampling_are_learnt_by(road: Path
     torch.testing.assert_close(states["plain"]["fc.weight"], states["balanced"]["fc.weight"], rtol=0.05, atol=0.02)
 
 
+def test_balanced_rows_are_drawn_anew_for_each_view():
+    labels = torch.tensor([0] * 9 + [1] * 3)
+    vectors = torch.arange(48.0).reshape(2, 12, 2)
+    rows = pipeline.training.linear_probe._rows(vectors, labels, config(sampling="balanced"), 7)
+    found = []
+    for view in range(2):
+        part = slice(12 * view, 12 * view + 12)
+        found.append(rows.samples[part])
+        assert torch.equal(rows.vectors[part], vectors[view, found[view]])
+        assert torch.equal(rows.labels[part], labels[found[view]])
+        assert rows.labels[part].bincount().tolist() == [6, 6]
+    assert found[0].unique().tolist() != found[1].unique().tolist()  # six of the nine
+
+
 def test_a_probe_that_was_fitted_is_not_fitted_again(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first, again = network(), network()
     found = fitted(road, first, folder=tmp_path)
@@ -180,10 +195,51 @@ def test_features_that_never_vary_do_no_harm(road: Path):
     assert all(value.isfinite().all() for value in student.model.state_dict().values())
 
 
-def test_more_embeddings_than_memory_is_meant_for_are_refused_before_work(road: Path):
-    with pytest.raises(ConfigError, match=r"train\.probe: is too many views for memory") as error:
-        fitted(road, network(), 1, resident_gigabytes=1e-6)
+@pytest.mark.parametrize(
+    ("holdout", "changes", "copies"), [(True, {}, 1), (True, {"sampling": "balanced"}, 2), (False, {}, 2)]
+)
+def test_more_than_memory_is_meant_for_is_refused_before_work(
+    road: Path, monkeypatch: pytest.MonkeyPatch, holdout: bool, changes: dict[str, Any], copies: int
+):
+    """48 images in 2 views: embeddings of 16 numbers, and four times the logits of 4 classes."""
+    gigabytes = 4 * 96 * (copies * 16 + 4 * 4) / 2**30
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.training.linear_probe, "embed", None)
+        with pytest.raises(ConfigError, match=r"train\.probe: is too many views for memory") as error:
+            fitted(road, network(), 1, holdout=holdout, resident_gigabytes=gigabytes * 0.999, **changes)
     assert "raise resident_gigabytes" in str(error.value)
+    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.03,))
+    fitted(road, network(), 1, holdout=holdout, resident_gigabytes=gigabytes, **changes)
+
+
+def tensors() -> list[torch.Tensor]:
+    """All that Python knows of."""
+    return [thing for thing in gc.get_objects() if type(thing) is torch.Tensor]
+
+
+@pytest.mark.parametrize(
+    ("holdout", "changes", "copies"), [(True, {}, 1), (True, {"sampling": "balanced"}, 1), (False, {}, 2)]
+)
+def test_no_more_embeddings_are_held_than_were_counted(
+    road: Path, monkeypatch: pytest.MonkeyPatch, holdout: bool, changes: dict[str, Any], copies: int
+):
+    """Of the 48 training images in 5 views, whenever a classifier is fitted; beside the 12 held out in one."""
+    minimise, most = pipeline.training.linear_probe._Fit._minimise, 0
+    gc.collect()
+    before = tensors()
+    others = {id(tensor) for tensor in before}
+
+    def counting(fit: Any, rows: Any, decay: float) -> None:
+        nonlocal most
+        minimise(fit, rows, decay)
+        wide = [tensor for tensor in tensors() if tensor.shape[-1:] == (16,) and id(tensor) not in others]
+        stores = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in wide}
+        most = max(most, sum(size for size in stores.values() if size > 4 * 12 * 16))
+
+    monkeypatch.setattr(pipeline.training.linear_probe._Fit, "_minimise", counting)
+    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.1, 0.03))
+    fitted(road, network(), 1, 2, 3, 4, holdout=holdout, **changes)
+    assert 4 * 16 * 48 * 5 <= most <= copies * 4 * 16 * 48 * 5
 
 
 def test_the_probe_alone_is_a_run_of_no_epochs(road: Path):
