@@ -107,10 +107,14 @@ def _is_fair(labels: NDArray[np.int64] | None, count: int) -> bool:
     """Whether the first `count` samples are as even as those of a random order, or there are no labels.
 
     By the chi-squared statistic of their classes, whose mean is K - 1 in a random order, with variance 2 (K - 1): eight
-    standard deviations above the mean are no chance. Files sorted by class are far beyond.
+    standard deviations above the mean are no chance. Files sorted by class are far beyond, but for small numbers (ten
+    of two classes), so that they are told by their order as well.
     """
     if labels is None:
         return True
+    changes = int(np.count_nonzero(np.diff(labels)))
+    if changes > 0 and changes == len(np.unique(labels)) - 1:
+        return False  # class by class
     every = np.bincount(labels + 1)  # -1, for no label, is a class here
     share = count * every[every > 0] / len(labels)
     first = np.bincount(labels[:count] + 1, minlength=len(every))[every > 0]

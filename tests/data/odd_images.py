@@ -32,6 +32,34 @@ def saved(image: Image.Image | np.ndarray, kind: str = "PNG", **options: object)
     return stream.getvalue()
 
 
+def solid_jpeg(height: int, width: int, colour: tuple[int, int, int]) -> bytes:
+    """A JPEG of one colour (Y, Cb, Cr), written cell by cell: the pixels, which may be gigabytes, are never there.
+
+    By ITU T.81: of each 8 x 8 pixels the difference of their mean to that of the cell before (Huffman codes of
+    table K.3, and K.4 for colours), and that nothing follows (K.5, K.6).
+    """
+    head = saved(np.zeros((8, 8, 3), np.uint8), "JPEG", quality=100, subsampling=0)  # all steps of quantisation are 1
+    head = head[: head.index(b"\xff\xda") + 14]
+    sizes = head.index(b"\xff\xc0") + 5
+    head = head[:sizes] + struct.pack(">HH", height, width) + head[sizes + 4 :]
+    brightness = ("00", "010", "011", "100", "101", "110", *("1" * ones + "0" for ones in range(3, 10)))
+    other = ("00", "01", *("1" * ones + "0" for ones in range(1, 12)))
+    first = ""
+    for value, codes, end in zip(colour, (brightness, other, other), ("1010", "00", "00"), strict=True):
+        difference = 8 * (value - 128)
+        bits = abs(difference).bit_length()
+        amplitude = difference if difference > 0 else difference + (1 << bits) - 1
+        first += codes[bits] + (f"{amplitude:0{bits}b}" if bits else "") + end
+    same = "001010" + "0000" + "0000"
+    cells = -(-height // 8) * -(-width // 8)
+    stream = np.concatenate([_bits(first), np.tile(_bits(same), cells - 1), np.ones(7, np.uint8)])
+    return head + np.packbits(stream[: len(stream) // 8 * 8]).tobytes().replace(b"\xff", b"\xff\0") + b"\xff\xd9"
+
+
+def _bits(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), np.uint8) - ord("0")
+
+
 def oriented(tag: int) -> bytes:
     """An EXIF block with an orientation: one entry of TIFF, little-endian."""
     return b"Exif\0\0II*\0\x08\0\0\0\x01\0" + struct.pack("<HHIHHI", 0x0112, 3, 1, tag, 0, 0)
@@ -59,8 +87,13 @@ def rgb_profile(primaries: np.ndarray, gamma: float | None = None) -> bytes:
     return profile(b"RGB ", {**columns, **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve), b"wtpt": _white()})
 
 
-def grey_profile(gamma: float) -> bytes:
-    return profile(b"GRAY", {b"kTRC": _gamma(gamma), b"wtpt": _white()})
+def grey_profile(curve: float | np.ndarray) -> bytes:
+    """curve: a power, or the light 0..1 at levels in equal steps."""
+    if isinstance(curve, np.ndarray):
+        light = b"curv\0\0\0\0" + struct.pack(">I", len(curve)) + np.rint(curve * 65535).astype(">u2").tobytes()
+    else:
+        light = _gamma(curve)
+    return profile(b"GRAY", {b"kTRC": light, b"wtpt": _white()})
 
 
 def cmyk_profile(inks: Sequence[tuple[float, float, float]]) -> bytes:

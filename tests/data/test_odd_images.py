@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import itertools
 import struct
 import sys
+import threading
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,16 +31,19 @@ from odd_images import (
     profile,
     rgb_profile,
     saved,
+    solid_jpeg,
     to_srgb,
 )
 from PIL import Image, ImageCms
 
+import pipeline.data.images
 from pipeline.data import Item, PackedDataset, Samples, pack
 from pipeline.data.config import DataConfig
 from pipeline.data.decoding import RAW, Decoding, Trace
-from pipeline.data.formats import UndecodableError, readable_suffixes
+from pipeline.data.formats import UndecodableError, opened, readable_suffixes
 from pipeline.data.images import decode
 from pipeline.data.source import SourceOptions
+from pipeline.data.treatment import Treatment
 from pipeline.errors import DataError
 from pipeline.progress import Silent
 
@@ -59,6 +67,12 @@ def read(content: bytes, rules: Decoding | None = None, **options: object) -> tu
     return pixels.astype(np.int64), trace.notes, trace.mattered
 
 
+def from_ycc(y: float, cb: float, cr: float) -> np.ndarray:
+    """Levels of RGB, by the JFIF standard."""
+    blue, red = cb - 128, cr - 128
+    return np.clip([y + 1.402 * red, y - 0.344136 * blue - 0.714136 * red, y + 1.772 * blue], 0, 255)
+
+
 def reason(content: bytes) -> str:
     with pytest.raises(UndecodableError) as error:
         decode(content, Decoding(), trace=Trace())
@@ -77,6 +91,8 @@ def test_orientation_is_followed(kind: str, tag: int) -> None:
         assert mattered == ({"orientation"} if tag > 1 else set())
         assert notes == (["orientation followed"] if tag > 1 else [])
         np.testing.assert_array_equal(read(content, Decoding(orientation="ignore"))[0], stored)
+    else:
+        np.testing.assert_array_equal(read(content, RAW)[0], TURNED[tag](stored))
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
@@ -143,6 +159,17 @@ def test_a_profile_of_greys_is_followed() -> None:
     grey = np.asarray(Image.fromarray(PHOTO).convert("L"))
     pixels, notes, _ = read(saved(grey, icc_profile=grey_profile(1.8)))
     assert np.abs(pixels[..., 0] - levels(linear(grey, round(1.8 * 256) / 256))).max() < 1.5
+    assert notes == ["colour profile to sRGB"]
+
+
+def test_a_profile_of_greys_with_a_table_is_followed() -> None:
+    """As those for dot gain are: here a press that darkens the middle."""
+    grey = np.asarray(Image.fromarray(PHOTO).convert("L"))
+    table = np.linspace(0, 1, 33) ** 1.3 * np.linspace(0.7, 1, 33)
+    pixels, notes, _ = read(saved(grey, icc_profile=grey_profile(table)))
+    light = np.interp(grey / 255, np.linspace(0, 1, 33), table)
+    assert np.abs(pixels[..., 0] - levels(light)).max() < 1.5
+    assert np.abs(pixels[..., 0] - grey.astype(int)).max() > 5
     assert notes == ["colour profile to sRGB"]
 
 
@@ -227,6 +254,7 @@ def test_numbers_of_32_bits_have_a_scale_or_are_refused() -> None:
     whole, real = WIDE.astype(np.int32), (WIDE / 65535).astype(np.float32)
     np.testing.assert_array_equal(read(saved(whole, "TIFF"))[0][..., 0], np.rint(WIDE / 257))
     np.testing.assert_array_equal(read(saved(real, "TIFF"))[0][..., 0], np.rint(255 * real.astype(np.float64)))
+    assert read(saved(real, "TIFF"))[1] == ["floating point scaled to 8 bit"]
     assert "numbers -1..65519, where 0..65535 are read" in reason(saved(whole - 1, "TIFF"))
     assert "numbers 0..99" in reason(saved(real * 100, "TIFF"))
     assert "where 0..1 are read" in reason(saved(real * np.float32(np.nan), "TIFF"))
@@ -324,12 +352,72 @@ def test_extreme_sizes(size: tuple[int, int]) -> None:
     assert read(saved(Image.new("RGB", size, "teal")), shorter_side=4)[0].shape == (*size[::-1], 3)
 
 
+def test_the_made_jpeg_is_one() -> None:
+    for colour in ((90, 200, 60), (128, 128, 128), (250, 128, 10)):
+        content = solid_jpeg(20, 30, colour)
+        assert content.endswith(b"\xff\xd9")
+        pixels = read(content)[0]
+        assert pixels.shape == (20, 30, 3)
+        assert np.abs(pixels - from_ycc(*colour)).max() <= 1
+
+
 def test_200_megapixels_are_read_small() -> None:
-    """As a JPEG, of which the decoder leaves out all detail: a sixty-fourth of the pixels is made."""
-    content = saved(Image.new("L", (16320, 12240), 99), "JPEG")
+    """As a JPEG in colours, of which the decoder leaves out all detail: a sixty-fourth of the pixels is made."""
+    content = solid_jpeg(12240, 16320, (90, 200, 60))
     pixels = decode(content, Decoding(), shorter_side=100).pixels
-    assert pixels.shape == (100, 133, 1)
-    assert np.all(pixels == 99)
+    assert pixels.shape == (100, 133, 3)
+    assert np.abs(pixels - from_ycc(90, 200, 60)).max() <= 1
+
+
+def test_beyond_the_most_pixels_nothing_is_believed() -> None:
+    """2^28 pixels, however many bytes there are."""
+    content = solid_jpeg(8, 8, (90, 200, 60))
+    place = content.index(b"\xff\xc0") + 5
+    claims = [content[:place] + struct.pack(">HH", side, 1 << 14) + content[place + 4 :] for side in (1 << 14, 16385)]
+    allowed, refused = (claim + bytes(1 << 18) for claim in claims)
+    with opened(allowed) as image:
+        assert image.width * image.height == 1 << 28
+    assert reason(refused) == "it claims 16384 x 16385 pixels, where 268,435,456 are the most that is read"
+
+
+def test_only_large_images_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline.data.images, "UNBACKED_PIXELS", 24 * 32)
+    entered: list[str] = []
+
+    @contextmanager
+    def alone() -> Iterator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    for height, expected in ((24, []), (25, ["in", "out"])):
+        decode(saved(photograph(height, 32)), alone=alone())
+        assert entered == expected
+
+
+def test_readers_of_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two threads that pack, the second enters when the first has read its image."""
+    monkeypatch.setattr(pipeline.data.images, "UNBACKED_PIXELS", 0)
+    treatment, inside, most = Treatment(), 0, 0
+    both = threading.Barrier(2)
+    flat = pipeline.data.images.flat
+
+    def counted(*arguments: object) -> Image.Image:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both.wait(0.05)  # which another one would end
+        result = flat(*arguments)
+        inside -= 1
+        return result
+
+    monkeypatch.setattr(pipeline.data.images, "flat", counted)
+    items = [Item(saved(photograph(24 + i)), 0, str(i)) for i in range(2)]
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda item: treatment(item, as_files=True), items))
+    assert [treated.shape for treated in found] == [(24, 32, 3), (25, 32, 3)]
+    assert most == 1
 
 
 class TestPacked:
@@ -382,14 +470,30 @@ class TestPacked:
     def test_what_is_stored_of_every_format(self, tmp_path):
         mpo = saved(photograph(21), "MPO", save_all=True, append_images=[Image.fromarray(PHOTO)])
         files = {"a": saved(photograph(20)), "mpo": mpo, "wide": saved(WIDE), "avif": saved(photograph(25), "AVIF")}
+        files["jp2"] = saved(photograph(26), "JPEG2000")
         items = [Item(content, 0, name) for name, content in files.items()]
         report = pack(ListSource(train=items), tmp_path / "x.h5", Silent())
         assert report.treated == {"16 bit scaled to 8": 1, "AVIF stored as JPEG": 1}
         split = PackedDataset.open(tmp_path / "x.h5").split("train")
-        stored = [row.tobytes() for row in split.stored(np.arange(4))]
+        stored = [row.tobytes() for row in split.stored(np.arange(5))]
         assert stored[:2] == [files["a"], files["mpo"]]
-        with Image.open(io.BytesIO(stored[2])) as wide, Image.open(io.BytesIO(stored[3])) as avif:
-            assert (wide.format, wide.mode, avif.format) == ("PNG", "L", "JPEG")
+        kinds = []
+        for content in stored[2:]:
+            with Image.open(io.BytesIO(content)) as image:
+                kinds.append((image.format, image.mode))
+        assert kinds == [("PNG", "L"), ("JPEG", "RGB"), ("PNG", "RGB")]
+        np.testing.assert_array_equal(decode(stored[4]).pixels, photograph(26))
+
+    def test_heic_is_stored_as_jpeg_with_colours_at_full_resolution(self, tmp_path):
+        pillow_heif = pytest.importorskip("pillow_heif")
+        stream = io.BytesIO()
+        pillow_heif.from_pillow(Image.fromarray(photograph(48, 64))).save(stream, quality=95)
+        items = [Item(stream.getvalue(), 0, "heic"), Item(saved(PHOTO), 0, "small")]
+        report = pack(ListSource(train=items), tmp_path / "x.h5", Silent())
+        assert report.treated == {"HEIC stored as JPEG": 1}
+        (stored,) = PackedDataset.open(tmp_path / "x.h5").split("train").stored(np.array([0]))
+        with Image.open(io.BytesIO(stored.tobytes())) as file:
+            assert (file.format, file.layer[1][1:3]) == ("JPEG", (1, 1))
 
     def test_all_of_them_can_be_skipped(self, tmp_path):
         jpeg = saved(photograph(200, 300), "JPEG")

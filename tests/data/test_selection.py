@@ -165,6 +165,15 @@ def test_a_limit_of_files_sorted_by_class_is_drawn_from_all_classes():
     assert positions != list(range(100))
 
 
+@pytest.mark.parametrize(("classes", "size", "limit"), [(2, 50, 10), (3, 10, 12), (2, 2, 2), (10, 6, 20)])
+def test_a_limit_of_few_files_sorted_by_class_is_drawn_too(classes: int, size: int, limit: int):
+    """Where numbers alone could still be chance: ten images of the first of two classes."""
+    for order in (range(classes), reversed(range(classes))):
+        labels = np.repeat(list(order), size)
+        counts = np.bincount(labels[drawn(labels, limit)], minlength=classes)
+        assert counts.max() - counts.min() <= 1
+
+
 def test_a_plain_limit_keeps_the_first_where_they_are_a_fair_part():
     labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 60))
     assert drawn(labels, 300) == list(range(300))
