@@ -26,8 +26,8 @@ import torch
 from torch import Tensor
 
 from pipeline.signals import EncodingChoice
-from pipeline.store import TeacherCache
 from pipeline.store.encodings import load, name_of
+from pipeline.store.reader import TeacherCache
 
 ENCODINGS = ("float32", "float16", "int8", "topk")
 LOGITS: tuple[EncodingChoice, ...] = ("float16", "int8", *({"name": "topk", "k": k} for k in (5, 10, 32, 100)))

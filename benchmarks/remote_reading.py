@@ -32,7 +32,9 @@ from moto.server import ThreadedMotoServer
 from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store import StorePath, TeacherCache, cache_teacher, store_path
+from pipeline.store.caching import cache_teacher
+from pipeline.store.location import StorePath, store_path
+from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCache, Steps, TrainConfig, loader
 from pipeline.views import ViewsConfig, build_views
 

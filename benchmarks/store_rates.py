@@ -35,9 +35,14 @@ import numpy as np
 import torch
 import zarr
 
+from pipeline.publishing import fingerprint
 from pipeline.signals import FeaturesConfig, Signals, SignalsConfig
-from pipeline.store import LocalWorkspace, Manifest, StorePlan, TeacherCache, cache_identity, fingerprint, plan
-from pipeline.store import signals_identity as signals_of
+from pipeline.store.identity import cache_identity
+from pipeline.store.identity import signals_identity as signals_of
+from pipeline.store.layout import StorePlan, plan
+from pipeline.store.local import LocalWorkspace
+from pipeline.store.manifest import Manifest
+from pipeline.store.reader import TeacherCache
 from pipeline.store.zarr_files import metadata_files
 
 BATCH, BLOCKS, FEW = 256, 16, 4

@@ -7,10 +7,13 @@ from pathlib import Path
 
 from pipeline.data import Samples
 from pipeline.models import Network
+from pipeline.publishing.artifacts import unfinished
+from pipeline.publishing.ledger import Ledger
 from pipeline.signals import SignalsConfig
-from pipeline.store import RemotePath, StorePath, StorePlan, expected_plan, units_begun
-from pipeline.store.artifacts import unfinished
-from pipeline.store.ledger import Ledger
+from pipeline.store.begun import units_begun
+from pipeline.store.expected import expected_plan
+from pipeline.store.layout import StorePlan
+from pipeline.store.location import RemotePath, StorePath
 from pipeline.views import Views
 from stages.binding import Bound
 from stages.caches import EVALUATION_SIGNALS

@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt
 
 from pipeline.config import Section
 from pipeline.signals import Mean
-from pipeline.store import StoreConfig, StorePath
+from pipeline.store.config import StoreConfig
+from pipeline.store.location import StorePath
 from pipeline.views import ViewsConfig
 from stages.caches import cache_paths
 

@@ -14,9 +14,13 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
+from pipeline.publishing import say
 from pipeline.signals import SignalsConfig
-from pipeline.store import Runner, StoreConfig, TeacherCache, TeacherPass, cache_teacher, in_process, say
 from pipeline.store.accuracy import accuracy_sentences
+from pipeline.store.caching import Runner, cache_teacher, in_process
+from pipeline.store.config import StoreConfig
+from pipeline.store.reader import TeacherCache
+from pipeline.store.teacher_pass import TeacherPass
 from pipeline.views import ViewsConfig
 from stages.caches import Cached, cache_paths, caches_of
 from stages.inputs import Source

@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from pipeline.errors import CacheError
 from pipeline.progress import size
-from pipeline.store import StorePath, TeacherCache
 from pipeline.store.accuracy import CachedAccuracy, cached_accuracy
+from pipeline.store.location import StorePath
+from pipeline.store.reader import TeacherCache
 from stages.binding import bind_experiment
 from stages.caches import is_there
 from stages.disks import DvcCache

@@ -17,7 +17,7 @@ from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, T
 from pipeline.models import Network, Reused, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
-from pipeline.store import StoreConfig
+from pipeline.store.config import StoreConfig
 from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source
 from stages.networks import StudentConfig, build, trained_network

@@ -11,7 +11,8 @@ from pipeline.data import DataConfig
 from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectivesConfig
 from pipeline.signals import SignalsConfig
-from pipeline.store import StoreConfig, StorePath
+from pipeline.store.config import StoreConfig
+from pipeline.store.location import StorePath
 from pipeline.training import TrainConfig
 from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig

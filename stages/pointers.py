@@ -12,8 +12,10 @@ from typing import Any
 
 from pipeline.errors import CacheMismatch
 from pipeline.files import write_atomic
-from pipeline.store import RemotePath, StorePath, TeacherCache, files_at
-from pipeline.store.artifacts import FINGERPRINT
+from pipeline.publishing.artifacts import FINGERPRINT
+from pipeline.store.location import RemotePath, StorePath
+from pipeline.store.reader import TeacherCache
+from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json, read_file
 
 FOLDER = Path("artifacts/caches")

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from pipeline.data import Samples
 from pipeline.models import TeacherConfig
+from pipeline.publishing import fingerprint
 from pipeline.signals import combine
-from pipeline.store import Manifest, StoreConfig, TeacherCache, fingerprint
+from pipeline.store.config import StoreConfig
+from pipeline.store.manifest import Manifest
+from pipeline.store.reader import TeacherCache
 from pipeline.views import Views
 from stages.cache_config import Caches, judges, mean_of
 from stages.caches import EVALUATION_SIGNALS, cache_paths, is_there, required

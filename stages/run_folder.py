@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.data import HELD_OUT
 from pipeline.models.reused import BESIDE
-from pipeline.store import Scratch
+from pipeline.publishing import Scratch
 from pipeline.untrusted import parse_json, read_file
 
 METRICS = "metrics.json"

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 from pipeline.data.replacing import refuse_foreign_file
 from pipeline.errors import DataError, Problem
-from pipeline.store import RemotePath
-from pipeline.store.artifacts import published
-from pipeline.store.ownership import foreign_files
+from pipeline.publishing.artifacts import published
+from pipeline.publishing.ownership import foreign_files
+from pipeline.store.location import RemotePath
 from stages.experiment import Experiment
 from stages.run_folder import run_files
 

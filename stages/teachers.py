@@ -8,8 +8,10 @@ from typing import NamedTuple
 from pipeline.errors import CacheMismatch
 from pipeline.models import TeacherConfig
 from pipeline.progress import size
+from pipeline.publishing import differences
 from pipeline.signals import SignalsConfig
-from pipeline.store import StoreConfig, TeacherCache, differences
+from pipeline.store.config import StoreConfig
+from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches
 from pipeline.training.answers import CHOOSE, listed
 from stages.cache_config import CacheConfig, Caches, mean_of

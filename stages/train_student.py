@@ -10,8 +10,9 @@ from pipeline.models import TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectivesConfig
 from pipeline.progress import Lines
+from pipeline.publishing import fingerprint
 from pipeline.signals import SignalsConfig
-from pipeline.store import StoreConfig, fingerprint
+from pipeline.store.config import StoreConfig
 from pipeline.training import TrainConfig, Verify, build_optimizer, build_scheduler, train
 from pipeline.views import ViewsConfig
 from stages.cache_config import Caches

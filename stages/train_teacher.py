@@ -12,8 +12,8 @@ from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
+from pipeline.publishing import fingerprint
 from pipeline.signals import SignalShapes
-from pipeline.store import fingerprint
 from pipeline.training import Seen, Steps, probe, train
 from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig

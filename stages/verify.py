@@ -16,7 +16,12 @@ from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
-from pipeline.store import Asking, CacheReport, Manifest, StoreConfig, StorePath, TeacherCache, ask_again, check_files
+from pipeline.store.config import StoreConfig
+from pipeline.store.location import StorePath
+from pipeline.store.manifest import Manifest
+from pipeline.store.reader import TeacherCache
+from pipeline.store.verify.files import check_files
+from pipeline.store.verify.report import Asking, CacheReport, ask_again
 from pipeline.views import Views, ViewsConfig
 from stages.caches import cache_paths, caches_of, required
 from stages.inputs import Source

@@ -10,7 +10,7 @@ import click
 from pipeline.commands.options import address, config_options
 
 if TYPE_CHECKING:
-    from pipeline.store import StorePath
+    from pipeline.store.location import StorePath
 
 
 @click.command()
@@ -124,7 +124,8 @@ def verify(
             "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
             f"only for these: {idle}"
         )
-    from pipeline.store import Asking, Limits
+    from pipeline.store.verify.report import Asking
+    from pipeline.store.verify.teacher import Limits
     from stages.inputs import Source
     from stages.verify import run
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from pipeline.store import StorePath
+    from pipeline.store.location import StorePath
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def address(value: str) -> StorePath:
     """Where a store lies: a folder, or an address on object storage; what is neither is a mistake in the command."""
-    from pipeline.store import store_path
+    from pipeline.store.location import store_path
 
     try:
         return store_path(value)

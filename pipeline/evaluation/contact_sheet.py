@@ -17,7 +17,8 @@ from torch import Tensor
 
 from pipeline.data import Samples
 from pipeline.evaluation.render import INK
-from pipeline.store import TeacherCache, replay
+from pipeline.store.reader import TeacherCache
+from pipeline.store.verify.views import replay
 from pipeline.views import Views
 
 PAPER, FRAME, QUIET = "#ffffff", "#d0d7de", "#656d76"

@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 
 from pipeline.errors import CacheCorrupt, CacheMismatch
-from pipeline.store.artifacts import scratch_prefix
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
 from pipeline.store.lease import Claim, read_claim
@@ -14,6 +13,7 @@ from pipeline.store.location import RemotePath
 from pipeline.store.manifest import sound_plan
 from pipeline.store.object_storage import ObjectStorage
 from pipeline.store.provenance import RUNS
+from pipeline.store.published import scratch_prefix
 from pipeline.store.workspace import MOST_OF_NOTE
 from pipeline.untrusted import parse_json
 

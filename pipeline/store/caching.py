@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.progress import Progress, Silent
+from pipeline.publishing.fingerprint import canonical, differences, fingerprint
+from pipeline.publishing.scratch import say
 from pipeline.signals import Signals, SignalsConfig, deepest_block
 from pipeline.store.arrays import STATIC, Unit
-from pipeline.store.artifacts import finished
 from pipeline.store.chunks import Compression
 from pipeline.store.filling import computed
-from pipeline.store.fingerprint import canonical, differences, fingerprint
 from pipeline.store.identity import (
     IDENTITY,
     cache_identity,
@@ -31,9 +31,9 @@ from pipeline.store.local import LocalWorkspace
 from pipeline.store.location import RemotePath, StorePath
 from pipeline.store.manifest import Manifest
 from pipeline.store.provenance import Runs
+from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import RemoteWorkspace
-from pipeline.store.scratch import say
 from pipeline.store.teacher_pass import Precision, TeacherPass
 from pipeline.store.workspace import Workspace
 from pipeline.store.writer import CacheWriter
@@ -102,7 +102,7 @@ def cache_teacher(
         probe = _probe(teacher)
         identity, layout = _describe(teacher, probe, rows_per_block, compression)
         name = fingerprint(identity)
-        if finished(target, name):
+        if store_is_finished(target, name):
             notify(f"{target} is there already, with the same fingerprint {name[:16]}")
             return target
         with workspace_at(target, name, layout, wait=wait, notify=notify) as workspace:

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt
 from pipeline.files import durable
+from pipeline.publishing.checksum import crc32c
 from pipeline.store.arrays import ArraySpec
-from pipeline.store.checksum import crc32c
 from pipeline.store.location import StorePath
 
 Compression = Literal["zstd"] | None
@@ -106,30 +106,4 @@ def damaged(path: StorePath, *, expected: object, got: object) -> CacheCorrupt:
         expected=expected,
         got=got,
         fix="restore it (`dvc checkout`), or make the cache again with `pipeline cache-teacher --replace`",
-    )
-
-
-def inside(root: Path, name: str) -> Path:
-    """The path of the file `name` of a store. Raises CacheCorrupt if a symbolic link leads away from there."""
-    path = root / name
-    if os.path.realpath(path) != f"{os.path.realpath(root)}/{name}":
-        raise _linked(path)
-    return path
-
-
-def refuse_links(root: Path) -> None:
-    """Raise CacheCorrupt if anything below `root` is a symbolic link: reading or writing might leave it."""
-    for parent, folders, files in os.walk(root):
-        for name in (*folders, *files):
-            if (path := Path(parent, name)).is_symlink():
-                raise _linked(path)
-
-
-def _linked(path: Path) -> CacheCorrupt:
-    return CacheCorrupt(
-        "a file of the teacher cache is a symbolic link, or lies behind one, which is not followed",
-        where=path,
-        expected="a file inside the cache",
-        got=f"a link to {os.path.realpath(path)}",
-        fix="copy the file there; for DVC, set cache.type to reflink,hardlink,copy and run `dvc checkout --relink`",
     )

@@ -19,9 +19,9 @@ import torch
 
 from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Silent
+from pipeline.publishing.fingerprint import differences
 from pipeline.store.arrays import Unit
 from pipeline.store.filling import computed
-from pipeline.store.fingerprint import differences
 from pipeline.store.identity import SCHEMA, teacher_identity, views_identity
 from pipeline.store.layout import StorePlan
 from pipeline.store.provenance import device_name, versions

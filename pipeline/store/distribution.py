@@ -24,12 +24,12 @@ from distributed import Client, Future, KilledWorker, as_completed
 from pipeline import workers
 from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Progress
+from pipeline.publishing.scratch import say
 from pipeline.store.arrays import Unit
 from pipeline.store.caching import Runner
 from pipeline.store.clusters import ask
 from pipeline.store.computing import ALIKE, UNITS_AT_ONCE, Assignment, Open, Receipt, UnitComputer, seen_by
 from pipeline.store.layout import StorePlan
-from pipeline.store.scratch import say
 from pipeline.store.teacher_pass import TeacherPass
 from pipeline.store.watch import Roster, Watch
 from pipeline.store.workspace import Workspace

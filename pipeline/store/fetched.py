@@ -11,13 +11,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, checksums, decode
 from pipeline.store.arrays import ArraySpec, Unit
 from pipeline.store.chunks import CRC_BYTES, damaged, most_bytes
 from pipeline.store.first_read import check_size, first_read
 from pipeline.store.layout import BLOCKS_PER_VIEW, StorePlan
-from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
-from pipeline.store.ledger import NAME as LEDGER
-from pipeline.store.ledger import checksums, decode
 from pipeline.store.location import RemotePath
 from pipeline.store.object_storage import ObjectStorage
 
@@ -99,9 +97,9 @@ class FetchedChunks:
     @cached_property
     def _checksums(self) -> dict[str, int]:
         """What the ledger lists: a chunk that was put there later, by whomever, is another's."""
-        path = self._path / LEDGER
+        path = self._path / LEDGER_FILE
         try:
-            units, _ = decode(self._storage.read(LEDGER, MOST_OF_LEDGER), path)
+            units, _ = decode(self._storage.read(LEDGER_FILE, LEDGER_MAX_BYTES), path)
         except OSError as error:
             raise damaged(path, expected="the ledger", got=error.strerror) from None
         return checksums(units)

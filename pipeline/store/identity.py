@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import CacheMismatch, ConfigError, Problem
+from pipeline.publishing.fingerprint import canonical, differences
 from pipeline.signals import (
     EmbeddingConfig,
     EncodingChoice,
@@ -21,7 +22,6 @@ from pipeline.signals import (
     deepest_block,
 )
 from pipeline.store import encodings
-from pipeline.store.fingerprint import canonical, differences
 from pipeline.views import ViewsConfig
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from pipeline.errors import CacheError, printable
-from pipeline.store.artifacts import CLAIM
 from pipeline.store.location import RemotePath
 from pipeline.store.object_storage import ABSENT, Conflict, ObjectStorage, Stat, Unconditional
+from pipeline.store.published import CLAIM
 from pipeline.untrusted import parse_json
 
 if TYPE_CHECKING:

@@ -16,14 +16,14 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt, CacheError
 from pipeline.files import sync_directory, write_atomic
+from pipeline.publishing.folder_files import refuse_links
+from pipeline.publishing.ledger import LEDGER_FILE, Ledger, whole
+from pipeline.publishing.scratch import Scratch
 from pipeline.store.arrays import STATIC
-from pipeline.store.chunks import Compression, refuse_links, stored_checksum, write_chunk
+from pipeline.store.chunks import Compression, stored_checksum, write_chunk
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
-from pipeline.store.ledger import NAME as LEDGER
-from pipeline.store.ledger import Ledger, whole
 from pipeline.store.provenance import RUNS
-from pipeline.store.scratch import Scratch
 from pipeline.store.workspace import MOST_OF_NOTE, Chunks
 from pipeline.untrusted import NOT_READ, read_file
 
@@ -167,7 +167,7 @@ class LocalWorkspace:
         """Rename the folder to the target."""
         for name, content in metadata.items():
             write_atomic(self.folder / name, content)
-        write_atomic(self.folder / LEDGER, whole(self.units, (unit for unit, _ in self.plan.chunk_files())))
+        write_atomic(self.folder / LEDGER_FILE, whole(self.units, (unit for unit, _ in self.plan.chunk_files())))
         for note in (RUNS, IDENTITY):
             (self.folder / note).unlink(missing_ok=True)
         self._sweep(self.folder)

@@ -9,15 +9,17 @@ from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
-from pipeline.store.artifacts import FINGERPRINT, published, work_begun
-from pipeline.store.fingerprint import fingerprint
+from pipeline.publishing.artifacts import FINGERPRINT
+from pipeline.publishing.fingerprint import fingerprint
+from pipeline.publishing.ledger import ROOT
 from pipeline.store.identity import SCHEMA
 from pipeline.store.layout import StorePlan, plan_of
 from pipeline.store.location import StorePath
 from pipeline.store.provenance import check_provenance
+from pipeline.store.published import published_store, unfinished_stores
 from pipeline.store.store_files import files_at
 from pipeline.store.validation import problems_with
-from pipeline.store.zarr_files import ROOT, metadata_checksums
+from pipeline.store.zarr_files import metadata_checksums
 from pipeline.untrusted import parse_json
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
@@ -72,7 +74,7 @@ class Manifest(BaseModel):
         """
         file, files = path / ROOT, files_at(path)
         if not path.exists():
-            if begun := work_begun(path):
+            if begun := unfinished_stores(path):
                 raise CacheUnfinished(
                     "the teacher cache was begun and not finished",
                     where=begun[-1],
@@ -110,7 +112,7 @@ class Manifest(BaseModel):
     def _check(self, path: StorePath, alone: bool) -> None:
         if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.identity):
             raise _damaged(path / "zarr.json", "the manifest is not what was written")
-        if not alone and published(path) != self.fingerprint:
+        if not alone and published_store(path) != self.fingerprint:
             raise _damaged(path / FINGERPRINT, "the fingerprint is not the manifest's")
         try:
             check_provenance(self.provenance)

@@ -14,14 +14,15 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.errors import CacheMismatch
+from pipeline.publishing.folder_files import inside
+from pipeline.publishing.ledger import Ledger, checksums
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.chunks import damaged, elements_of, inside
+from pipeline.store.chunks import damaged, elements_of
 from pipeline.store.encoded import EncodedSignals, part_tensor
 from pipeline.store.fetched import FETCHES, FetchedChunks, held_bytes
 from pipeline.store.first_read import check_size, first_read
 from pipeline.store.identity import keeping, unmet
-from pipeline.store.ledger import Ledger, checksums
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import Manifest
 

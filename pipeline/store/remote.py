@@ -13,18 +13,17 @@ from types import TracebackType
 from typing import Self
 
 from pipeline.errors import CacheError, CacheMismatch
-from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_prefix
+from pipeline.publishing.artifacts import FINGERPRINT
+from pipeline.publishing.ledger import LEDGER_FILE, LONGEST_LINE, ROOT, decode_line, encode_line, whole
 from pipeline.store.begun import is_ours, read_note, receipt
 from pipeline.store.chunks import CRC_BYTES, Compression, chunk_content
 from pipeline.store.layout import StorePlan
 from pipeline.store.lease import Lease, read_claim, seconds
-from pipeline.store.ledger import LONGEST_LINE, decode_line, encode_line, whole
-from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.location import RemotePath
 from pipeline.store.object_storage import ObjectStorage, at_once
+from pipeline.store.published import published_store, scratch_prefix, store_is_finished
 from pipeline.store.replacing import replaceable
 from pipeline.store.workspace import Chunks
-from pipeline.store.zarr_files import ROOT
 
 LOOK_SECONDS = 5.0
 """No object is put unless the claim was read this recently; a unit of small objects takes one read, not one each."""
@@ -106,7 +105,7 @@ class RemoteWorkspace:
 
         Of nothing but the cache there: with other objects beside its own it is refused whole.
         """
-        there = published(self._target.path)
+        there = published_store(self._target.path)
         before = there or self._lease.claim.fingerprint
         if before is None and (names := sorted(self._target.sizes())):
             raise CacheMismatch(
@@ -127,7 +126,7 @@ class RemoteWorkspace:
             names = replaceable(self._target, self._scratch)
             self._notify(f"deleting another cache at {self._target.path}, to make this one in its place")
             self._lease.mark(before)  # whoever finds half of it knows what it was
-            for some in ([ROOT], [name for name in names if name not in (ROOT, LEDGER)], [LEDGER]):
+            for some in ([ROOT], [name for name in names if name not in (ROOT, LEDGER_FILE)], [LEDGER_FILE]):
                 self._target.delete(some)
             self._clear_scratch()
         self._lease.mark(self._fingerprint)
@@ -168,7 +167,7 @@ class RemoteWorkspace:
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
         """Put the metadata, and the manifest last."""
         units = [unit for unit, _ in self.plan.chunk_files()]
-        own = {LEDGER: whole(self.units, units), FINGERPRINT: f"{self._fingerprint}\n".encode()}
+        own = {LEDGER_FILE: whole(self.units, units), FINGERPRINT: f"{self._fingerprint}\n".encode()}
         for name, content in [*metadata.items(), *own.items()]:
             if name != ROOT:
                 self._target.put(name, content)
@@ -178,7 +177,7 @@ class RemoteWorkspace:
             self._clear_scratch()
 
     def _finished(self) -> bool:
-        return finished(self._target.path, self._fingerprint)
+        return store_is_finished(self._target.path, self._fingerprint)
 
     def _receipts(self) -> dict[str, dict[str, int]]:
         """The finished units. Objects that are no receipts are left alone."""

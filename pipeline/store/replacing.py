@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound
-from pipeline.store.artifacts import FINGERPRINT
+from pipeline.publishing.artifacts import FINGERPRINT
+from pipeline.publishing.fingerprint import canonical
+from pipeline.publishing.ledger import LEDGER_FILE, ROOT, listed_files
 from pipeline.store.begun import read_note
-from pipeline.store.fingerprint import canonical
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
-from pipeline.store.ledger import NAME as LEDGER
 from pipeline.store.location import StorePath
 from pipeline.store.manifest import Manifest, sound_plan
 from pipeline.store.object_storage import ObjectStorage
-from pipeline.store.ownership import listed_files
-from pipeline.store.zarr_files import ROOT, metadata_names
+from pipeline.store.zarr_files import metadata_names
 from pipeline.untrusted import parse_json
 
 NAMED = 4
@@ -28,7 +27,7 @@ def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
     manifest = _manifest(target.path) if ROOT in there else None
     plans = [plan for plan in (manifest and manifest.plan, _noted(scratch)) if plan]
     # Of another version's, or a damaged one, the ledger tells.
-    known = {ROOT, LEDGER, FINGERPRINT}.union(*map(_names, plans), listed_files(target))
+    known = {ROOT, LEDGER_FILE, FINGERPRINT}.union(*map(_names, plans), listed_files(target))
     if foreign := [name for name in there if name not in known]:
         raise CacheMismatch(
             "beside another cache, objects lie at the target that are none of its own, so nothing is deleted",

@@ -10,19 +10,20 @@ from typing import Any
 
 from pipeline.errors import CacheCorrupt, CacheNotFound, printable
 from pipeline.progress import duration, size
+from pipeline.publishing.artifacts import is_scratch_folder, unfinished
+from pipeline.publishing.ledger import Ledger
+from pipeline.publishing.scratch import HOLDER, read_holder
 from pipeline.signals import EncodingChoice
 from pipeline.store.arrays import STATIC
-from pipeline.store.artifacts import is_scratch_folder, scratch_prefix, unfinished
 from pipeline.store.begun import begun
 from pipeline.store.encodings import name_of
 from pipeline.store.identity import IDENTITY
 from pipeline.store.layout import StorePlan
 from pipeline.store.lease import STALE_SECONDS
-from pipeline.store.ledger import Ledger
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import MOST_BYTES, Manifest, sound_plan
 from pipeline.store.provenance import RUNS, noted_runs, provenance_of
-from pipeline.store.scratch import HOLDER, read_holder
+from pipeline.store.published import scratch_prefix
 from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json, read_file
 
@@ -38,8 +39,8 @@ def describe(path: StorePath | str) -> list[Facts]:
     path = store_path(path)
     if isinstance(path, RemotePath):
         return _at_address(path)
-    folders = [path] if is_scratch_folder(path) else unfinished(path)
-    found = [] if is_scratch_folder(path) or (folders and not path.exists()) else [_finished(path)]
+    folders = [path] if is_scratch_folder(path.name) else unfinished(path)
+    found = [] if is_scratch_folder(path.name) or (folders and not path.exists()) else [_finished(path)]
     return found + [_unfinished(folder) for folder in folders]
 
 

@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import dask
 from distributed import Client
 
+from pipeline.publishing.fingerprint import canonical, differences
 from pipeline.store.arrays import Unit
 from pipeline.store.clusters import ask, patience, restart
 from pipeline.store.computing import Receipt
-from pipeline.store.fingerprint import canonical, differences
 from pipeline.store.provenance import versions
 from pipeline.workers import Failed
 

@@ -12,13 +12,11 @@ from zarr.codecs import BytesCodec, Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
+from pipeline.publishing.checksum import crc32c
+from pipeline.publishing.fingerprint import canonical
+from pipeline.publishing.ledger import ROOT
 from pipeline.store.arrays import ArraySpec
-from pipeline.store.checksum import crc32c
 from pipeline.store.chunks import ZSTD_LEVEL, Compression
-from pipeline.store.fingerprint import canonical
-
-ROOT = "zarr.json"
-"""The metadata of the root group, whose attributes are the manifest."""
 
 
 def metadata_files(

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from pipeline.data import Images
 from pipeline.errors import CacheMismatch
+from pipeline.publishing import fingerprint
 from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
-from pipeline.store import EncodedSignals, TeacherCache, fingerprint
+from pipeline.store.encoded import EncodedSignals
+from pipeline.store.reader import TeacherCache
 
 CHOOSE = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
 """What to do about views that do not fit."""

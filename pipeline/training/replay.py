@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheMismatch
 from pipeline.progress import Progress
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from pipeline.training.answers import FromCaches
 from pipeline.training.batches import Steps
 from pipeline.views import digest

@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipeline.evaluation import contact_sheet
 from pipeline.evaluation.contact_sheet import Guess, Strip, Tile
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
 from store_standins import TinySamples, TinyViews, cache

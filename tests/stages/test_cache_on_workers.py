@@ -18,7 +18,7 @@ from distributed import LocalCluster
 from experiment import content
 
 from pipeline.cli import main
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHES = ("tiny.zarr", "tiny.holdout.zarr", "tiny.evaluation.zarr")

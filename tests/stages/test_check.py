@@ -15,7 +15,7 @@ from experiment import CLASSES, COUNT, HOLDOUT, LIMIT, TEST, begin, source, stud
 from PIL import Image
 
 from pipeline.errors import CacheError, ConfigError
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import check, plan_lines
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, DataError, ModelError, Problem
-from pipeline.store import StoreConfig
+from pipeline.store.config import StoreConfig
 from pipeline.views import ViewsConfig
 from stages.draft import Draft, NotValid, collected
 

@@ -14,7 +14,7 @@ from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.evaluation import read_evaluation
 from pipeline.models import build_network
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import evaluate, report
 
 EVALUATION = Path("artifacts/tiny/evaluation.json")

@@ -16,7 +16,7 @@ from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.signals import Signals, extract, taps_read
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from pipeline.views import sizes_of
 from stages import cache_teacher, check
 from stages.experiment import Experiment

@@ -18,7 +18,8 @@ from experiment import begin, images, source, student
 
 import pipeline.store.caching
 from pipeline.models import build_network
-from pipeline.store import TeacherCache, fingerprint
+from pipeline.publishing import fingerprint
+from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, prepare_data, train_student, train_teacher
 from stages.inputs import Source
 

@@ -13,7 +13,7 @@ from experiment import COUNT, HOLDOUT, TEST, source
 from PIL import Image
 
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import inspect
 from stages.inspect import Sheet
 

@@ -15,7 +15,7 @@ from PIL import Image
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch
 from pipeline.models import build_network
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check
 
 OWN = "teacher={model: test_efficientnet, weights: own.pth, input_size: 40, precision: float32, device: cpu}"

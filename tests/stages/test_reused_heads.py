@@ -20,7 +20,7 @@ from pipeline.evaluation import measure, read_evaluation
 from pipeline.evaluation.cost import Rate
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import evaluate
 
 SETS = (

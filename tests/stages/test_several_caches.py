@@ -21,7 +21,7 @@ from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
 from pipeline.evaluation import read_evaluation
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check, dvc_file, evaluate
 from stages.experiment import Experiment
 

@@ -9,7 +9,7 @@ import pytest
 from experiment import source, student
 
 from pipeline.errors import CacheMismatch
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import cache_teacher
 
 SMALL = (

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from experiment import CLASSES, COUNT, HOLDOUT, source
 
 from pipeline.models import build_network
-from pipeline.store import TeacherCache
 from pipeline.store.accuracy import cached_accuracy
+from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check
 
 PLAIN = "views.operations=[]"

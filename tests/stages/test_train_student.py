@@ -19,7 +19,7 @@ from pipeline.data import PackedDataset, select
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from pipeline.store import Scratch
+from pipeline.publishing import Scratch
 from stages import cache_teacher
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.evaluation import read_evaluation
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check, evaluate, inspect, prepare_data, train_student
 from stages.parts import Data
 

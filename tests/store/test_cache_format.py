@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from store_standins import TinySamples, cache
 
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 
 
 def canonical(value: Any) -> bytes:

@@ -14,7 +14,10 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store import TeacherCache, expected_plan, finished, verify_files
+from pipeline.store.expected import expected_plan
+from pipeline.store.published import store_is_finished
+from pipeline.store.reader import TeacherCache
+from pipeline.store.verify.files import verify_files
 from pipeline.views import digest
 
 
@@ -147,7 +150,7 @@ CHANGES: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_changes_the_cache_changes_its_fingerprint(tmp_path: Path, store: Path, change: str) -> None:
     other = cache(tmp_path / "a", **CHANGES[change])
-    assert not finished(other, TeacherCache.open(store).manifest.fingerprint)
+    assert not store_is_finished(other, TeacherCache.open(store).manifest.fingerprint)
     verify_files(other)
 
 
@@ -155,7 +158,7 @@ def test_labels_do_not_change_the_fingerprint(tmp_path: Path, store: Path) -> No
     samples = TinySamples()
     samples.labels = None
     path = cache(tmp_path / "a", samples=samples)
-    assert finished(path, TeacherCache.open(store).manifest.fingerprint)
+    assert store_is_finished(path, TeacherCache.open(store).manifest.fingerprint)
     assert TeacherCache.open(path).labels.tolist() == [-1] * 23
 
 

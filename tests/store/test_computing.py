@@ -15,12 +15,14 @@ from store_standins import TinyNetwork, cache, content, teachers
 
 from pipeline import workers
 from pipeline.errors import CacheError, ConfigError, Problem
-from pipeline.store import LocalWorkspace, StorePlan, TeacherCache, TeacherPass
+from pipeline.publishing.scratch import Scratch
 from pipeline.store.arrays import Unit
 from pipeline.store.computing import Assignment, Hand, Receipt, UnitComputer, seen_by
 from pipeline.store.distribution import _commit
-from pipeline.store.local import LocalPlace
-from pipeline.store.scratch import Scratch
+from pipeline.store.layout import StorePlan
+from pipeline.store.local import LocalPlace, LocalWorkspace
+from pipeline.store.reader import TeacherCache
+from pipeline.store.teacher_pass import TeacherPass
 from pipeline.store.watch import Roster
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -26,9 +26,11 @@ from without_privileges import without_privileges
 
 from pipeline.errors import CacheError
 from pipeline.progress import Lines, duration
-from pipeline.store import TeacherCache, describe, verify_files
-from pipeline.store.artifacts import unfinished
+from pipeline.publishing.artifacts import unfinished
 from pipeline.store.manifest import Manifest
+from pipeline.store.reader import TeacherCache
+from pipeline.store.summary import describe
+from pipeline.store.verify.files import verify_files
 
 CODES = {
     errno.ENOSPC: "the disk is full (ENOSPC)",

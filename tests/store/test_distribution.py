@@ -21,13 +21,16 @@ from torch import Tensor
 
 from pipeline import workers
 from pipeline.errors import CacheError, DataError
+from pipeline.publishing.artifacts import unfinished
+from pipeline.publishing.ledger import Ledger
 from pipeline.signals import Signals
-from pipeline.store import TeacherCache, TeacherPass, chunks, verify_files
-from pipeline.store.artifacts import unfinished
+from pipeline.store import chunks
 from pipeline.store.clusters import connected
 from pipeline.store.computing import UnitComputer
 from pipeline.store.distribution import Asked, crew
-from pipeline.store.ledger import Ledger
+from pipeline.store.reader import TeacherCache
+from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.verify.files import verify_files
 
 
 @pytest.fixture(scope="module")

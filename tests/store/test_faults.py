@@ -17,9 +17,11 @@ from store_standins import TinyNetwork, TinySamples, cache, content
 
 from pipeline.errors import CacheError
 from pipeline.progress import Silent
-from pipeline.store import TeacherCache, chunks, verify_files
-from pipeline.store.artifacts import unfinished
-from pipeline.store.ledger import Ledger
+from pipeline.publishing.artifacts import unfinished
+from pipeline.publishing.ledger import Ledger
+from pipeline.store import chunks
+from pipeline.store.reader import TeacherCache
+from pipeline.store.verify.files import verify_files
 
 HERE = Path(__file__).parent
 UNITS = 9
@@ -124,7 +126,7 @@ def test_a_disk_that_was_full_before_says_so_too(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, "full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.scratch.write_atomic", full)
+        patch.setattr("pipeline.publishing.scratch.write_atomic", full)
         with pytest.raises(CacheError, match="GB more for the teacher cache"):
             cache(tmp_path / "deep" / "a")
     cache(tmp_path / "deep" / "a", wait=False)

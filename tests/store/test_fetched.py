@@ -16,8 +16,10 @@ from object_server import Bucket
 from store_standins import TinySamples, cache
 
 from pipeline.errors import CacheCorrupt, CacheError
-from pipeline.store import TeacherCache, fetched, object_storage, remote_cost
+from pipeline.store import fetched, object_storage
 from pipeline.store.fetched import FETCHES
+from pipeline.store.reader import TeacherCache
+from pipeline.store.requests import remote_cost
 
 NAME = "some/cache.zarr"
 ARRAYS = ("view_parameters", "logits", "embedding", "features/block1", "features/block2")
@@ -258,7 +260,7 @@ def test_the_cost_is_foretold(bucket: Bucket, teacher: TeacherCache) -> None:
     twice = remote_cost(plan, per_step=2)
     assert (twice.puts, twice.gets) == (cost.puts, 2 * cost.gets)
     bucket.server.requests.clear()
-    from pipeline.store import store_path
+    from pipeline.store.location import store_path
 
     cache(store_path(bucket.url("new/cache.zarr")), samples=TinySamples(8 * BLOCKS))
     notes_and_claims = [key for key in bucket.requests("PUT") if "partial" in key and "units" not in key]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_standins import patient
 
-from pipeline.store import differences, fingerprint
+from pipeline.publishing import differences, fingerprint
 from pipeline.store.identity import unmet
 
 plain = st.recursive(

@@ -22,17 +22,18 @@ from store_standins import TinySamples, cache, content
 
 from pipeline import plugins
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, ConfigError, PipelineError
-from pipeline.store import TeacherCache, asked_signals, describe, summary_text, verify_files, views_config
-from pipeline.store.artifacts import FINGERPRINT, published, scratch_folder, unfinished
-from pipeline.store.checksum import crc32c
+from pipeline.publishing.artifacts import FINGERPRINT, published, scratch_folder, unfinished
+from pipeline.publishing.checksum import crc32c
+from pipeline.publishing.ledger import LEDGER_FILE, Ledger
+from pipeline.publishing.scratch import HOLDER
 from pipeline.store.encodings import ENCODINGS
-from pipeline.store.identity import IDENTITY
+from pipeline.store.identity import IDENTITY, asked_signals, views_config
 from pipeline.store.layout import plan_of
-from pipeline.store.ledger import NAME as LEDGER
-from pipeline.store.ledger import Ledger
 from pipeline.store.manifest import _arrays
 from pipeline.store.provenance import RUNS
-from pipeline.store.scratch import HOLDER
+from pipeline.store.reader import TeacherCache
+from pipeline.store.summary import describe, summary_text
+from pipeline.store.verify.files import verify_files
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +110,7 @@ def test_the_corpus_of_manifests_is_refused(copied: Path, file: Path, faults: Fa
 
 @pytest.mark.parametrize("file", corpus("ledger"), ids=lambda file: file.stem)
 def test_the_corpus_of_ledgers_is_refused(copied: Path, file: Path, faults: Faults) -> None:
-    shutil.copyfile(file, copied / LEDGER)
+    shutil.copyfile(file, copied / LEDGER_FILE)
     with faults("a hostile ledger of the corpus"):
         with bounded(), pytest.raises(CacheCorrupt) as caught:
             verify_files(copied)
@@ -134,15 +135,15 @@ def test_no_run_goes_on_from_the_corpus_of_ledgers_to_other_bytes(
     assert name is not None
     target = tmp_path / "again"
     folder = copied.rename(scratch_folder(target, name))
-    shutil.copyfile(file, folder / LEDGER)
+    shutil.copyfile(file, folder / LEDGER_FILE)
     try:
         cache(target)
     except CacheCorrupt as error:
         check(error)
-        (folder / LEDGER).unlink()
+        (folder / LEDGER_FILE).unlink()
         cache(target)
-    assert {k: v for k, v in content(target).items() if k != LEDGER} == {
-        k: v for k, v in content(store).items() if k != LEDGER
+    assert {k: v for k, v in content(target).items() if k != LEDGER_FILE} == {
+        k: v for k, v in content(store).items() if k != LEDGER_FILE
     }
     verify_files(target)
 
@@ -218,7 +219,7 @@ def test_very_much_metadata(scene: Path, store: Path, data: st.DataObject) -> No
 
 def fuzz_ledger(folder: Path, store: Path, data: st.DataObject) -> None:
     """Lines whose own checksums fit, in any number and order, or any bytes."""
-    whole = (store / LEDGER).read_bytes()
+    whole = (store / LEDGER_FILE).read_bytes()
     lines = whole.splitlines(keepends=True)
     for _ in range(data.draw(st.integers(1, 3))):
         place = data.draw(st.integers(0, len(lines) - 1))
@@ -230,7 +231,7 @@ def fuzz_ledger(folder: Path, store: Path, data: st.DataObject) -> None:
             record["check"] = f"{crc32c(text):08x}"
         lines[place] = dumps(record, canonical=True).encode(errors="surrogatepass") + b"\n"
     text = b"".join(lines)
-    (folder / LEDGER).write_bytes(data.draw(changed_bytes(text)) if data.draw(st.booleans()) else text)
+    (folder / LEDGER_FILE).write_bytes(data.draw(changed_bytes(text)) if data.draw(st.booleans()) else text)
     try:
         with bounded():
             ledger = Ledger(folder)
@@ -257,7 +258,7 @@ def test_very_many_ledgers(store: Path, tmp_path_factory: pytest.TempPathFactory
     fuzz_ledger(tmp_path_factory.getbasetemp(), store, data)
 
 
-@pytest.mark.parametrize("name", ["zarr.json", LEDGER, FINGERPRINT])
+@pytest.mark.parametrize("name", ["zarr.json", LEDGER_FILE, FINGERPRINT])
 @pytest.mark.parametrize("kind", ["gigantic", "pipe", "link", "link to nowhere", "folder"])
 def test_a_small_file_that_is_none_is_refused_at_once(copied: Path, tmp_path: Path, name: str, kind: str) -> None:
     """Neither read nor waited for: a terabyte (of holes), a pipe that nobody writes to, a link out of the store."""

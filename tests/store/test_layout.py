@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 from store_standins import patient
 
 from pipeline.errors import ConfigError
-from pipeline.store import plan
-from pipeline.store.layout import LARGEST_CHUNK, SMALLEST_CHUNK, choose_rows
+from pipeline.store.layout import LARGEST_CHUNK, SMALLEST_CHUNK, choose_rows, plan
 
 MIB = 1 << 20
 LOGITS = {"shape": [100], "encoding": "float16"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from store_standins import patient
 
 from pipeline.errors import CacheCorrupt
-from pipeline.store.ledger import NAME, Ledger, decode_line, encode_line
+from pipeline.publishing.ledger import LEDGER_FILE, Ledger, decode_line, encode_line
 
 names = st.text(st.characters(codec="utf-8"), max_size=12)
 checksums = st.dictionaries(names, st.integers(0, 2**32 - 1), max_size=4)
@@ -28,7 +28,7 @@ def write(path: Path, units: list[tuple[str, dict[str, int]]]) -> bytes:
     ledger = Ledger(path)
     for unit, files in units:
         ledger.append(unit, files)
-    return (path / NAME).read_bytes()
+    return (path / LEDGER_FILE).read_bytes()
 
 
 @patient
@@ -54,12 +54,12 @@ def test_whatever_a_death_leaves_is_a_prefix_and_goes_on(
 ) -> None:
     with folder() as path:
         whole = write(path, units)
-        (path / NAME).write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
+        (path / LEDGER_FILE).write_bytes(whole[: data.draw(st.integers(0, len(whole)))])
         read = Ledger(path)
         assert list(read.units.items()) == units[: len(read.units)]
         for unit, files in units[len(read.units) :]:
             read.append(unit, files)
-        assert (path / NAME).read_bytes() == whole
+        assert (path / LEDGER_FILE).read_bytes() == whole
         assert Ledger(path).units == dict(units)
 
 
@@ -68,16 +68,16 @@ def test_whatever_a_death_leaves_is_a_prefix_and_goes_on(
 def test_rubbish_behind_the_last_line_is_ignored(units: list[tuple[str, dict[str, int]]], rubbish: bytes) -> None:
     with folder() as path:
         whole = write(path, units)
-        (path / NAME).write_bytes(whole + rubbish.replace(b"\n", b""))
+        (path / LEDGER_FILE).write_bytes(whole + rubbish.replace(b"\n", b""))
         ledger = Ledger(path)
         assert ledger.units == dict(units)
         ledger.append("one more", {})
-        assert (path / NAME).read_bytes() == whole + encode_line("one more", {})
+        assert (path / LEDGER_FILE).read_bytes() == whole + encode_line("one more", {})
 
 
 def test_a_damaged_line_before_the_last_is_refused(tmp_path: Path) -> None:
     whole = write(tmp_path, [("a", {"x": 1}), ("b", {"x": 2})])
-    (tmp_path / NAME).write_bytes(whole.replace(b"00000001", b"00000003"))
+    (tmp_path / LEDGER_FILE).write_bytes(whole.replace(b"00000001", b"00000003"))
     with pytest.raises(CacheCorrupt, match=r"line 1\b"):
         Ledger(tmp_path)
 

@@ -7,7 +7,8 @@ import pytest
 
 from pipeline.config import Section, bind, resolved
 from pipeline.errors import ConfigError
-from pipeline.store import RemotePath, StoreConfig, store_path
+from pipeline.store.config import StoreConfig
+from pipeline.store.location import RemotePath, store_path
 
 
 class Sections(Section):

@@ -15,11 +15,12 @@ from test_lease import NAME, SMALL, held_by, scratch
 from test_remote import at, whole
 
 from pipeline.errors import CacheError
-from pipeline.store import RemotePath, lease, remote
+from pipeline.store import lease, remote
 from pipeline.store.arrays import Unit
 from pipeline.store.filling import computed
 from pipeline.store.layout import StorePlan
 from pipeline.store.lease import read_claim
+from pipeline.store.location import RemotePath
 from pipeline.store.remote import RemotePlace
 from pipeline.store.teacher_pass import TeacherPass
 from pipeline.store.workspace import Chunks, Workspace

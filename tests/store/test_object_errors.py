@@ -14,8 +14,10 @@ from store_standins import TinySamples, TinyViews, cache, content
 from test_faults import At
 
 from pipeline.errors import CacheError
-from pipeline.store import TeacherCache, object_storage, store_path
+from pipeline.store import object_storage
+from pipeline.store.location import store_path
 from pipeline.store.object_storage import ObjectStorage
+from pipeline.store.reader import TeacherCache
 
 NAME = "some/cache.zarr"
 SMALL: dict[str, Any] = {"samples": TinySamples(3), "views": TinyViews(count=1)}

@@ -14,8 +14,9 @@ import pytest
 
 from pipeline.errors import CacheError, CacheMismatch
 from pipeline.files import sync_directory
-from pipeline.store import Scratch, finished
-from pipeline.store.artifacts import FINGERPRINT, unfinished
+from pipeline.publishing import Scratch
+from pipeline.publishing.artifacts import FINGERPRINT, unfinished
+from pipeline.store.published import store_is_finished
 
 PRINT, OTHER = "ab" * 32, "cd" * 32
 
@@ -52,14 +53,14 @@ def end(process: ForkProcess) -> None:
 
 def test_publish_renames_and_leaves_nothing_beside(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "cache.zarr"
-    assert not finished(target, PRINT)
+    assert not store_is_finished(target, PRINT)
     with Scratch(target, PRINT) as scratch:
         assert scratch.folder.parent == target.parent
         assert scratch.folder.name == f".cache.zarr.{PRINT[:16]}.partial"
         (scratch.folder / "work").write_text("done")
         scratch.publish()
-    assert finished(target, PRINT)
-    assert not finished(target, OTHER)
+    assert store_is_finished(target, PRINT)
+    assert not store_is_finished(target, OTHER)
     assert names(target.parent) == ["cache.zarr"]
     assert names(target) == [FINGERPRINT, "work"]
 
@@ -135,7 +136,7 @@ def test_another_artifact_needs_replace(tmp_path: Path) -> None:
             scratch.publish()
         assert (target / "old").exists()
         scratch.publish(replace=True)
-    assert finished(target, PRINT)
+    assert store_is_finished(target, PRINT)
     assert not (target / "old").exists()
     assert names(tmp_path) == ["a"]
 
@@ -161,7 +162,7 @@ def test_foreign_files_are_never_replaced(tmp_path: Path, name: str) -> None:
         assert os.path.lexists(foreign)
         foreign.unlink()
         scratch.publish(replace=True)
-    assert finished(target, PRINT)
+    assert store_is_finished(target, PRINT)
 
 
 def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,13 +185,13 @@ def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pyt
             thread.join(0.3)  # it waits, or it has published by now
         sync_directory(folder)
 
-    monkeypatch.setattr("pipeline.store.scratch.sync_directory", about_to_rename)
+    monkeypatch.setattr("pipeline.publishing.scratch.sync_directory", about_to_rename)
     with Scratch(target, PRINT, notify=quiet) as scratch:
         (scratch.folder / "work").write_text("first")
         scratch.publish()
     thread.join(30)
     assert not thread.is_alive()
-    assert finished(target, PRINT)
+    assert store_is_finished(target, PRINT)
     assert (target / "work").read_text() == "first"
     assert names(tmp_path) == sorted(["cache.zarr", f".cache.zarr.{OTHER[:16]}.partial"])
 
@@ -209,7 +210,7 @@ def test_an_empty_folder_at_the_target_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with Scratch(tmp_path / "a", PRINT) as scratch:
         scratch.publish()
-    assert finished(tmp_path / "a", PRINT)
+    assert store_is_finished(tmp_path / "a", PRINT)
 
 
 def test_unfinished_work_of_other_settings_is_mentioned(tmp_path: Path) -> None:

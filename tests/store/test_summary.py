@@ -12,8 +12,9 @@ from store_standins import TinySamples, cache
 
 from pipeline.errors import CacheCorrupt, CacheNotFound
 from pipeline.progress import Silent
-from pipeline.store import TeacherCache, describe, summary_text
-from pipeline.store.artifacts import unfinished
+from pipeline.publishing.artifacts import unfinished
+from pipeline.store.reader import TeacherCache
+from pipeline.store.summary import describe, summary_text
 
 
 class Stop(Silent):

@@ -14,7 +14,8 @@ from test_verify_files import put, rewrite
 from test_verify_teacher import asked, elsewhere
 
 from pipeline.signals import LinearHead
-from pipeline.store import TeacherCache, check_files
+from pipeline.store.reader import TeacherCache
+from pipeline.store.verify.files import check_files
 from pipeline.store.verify.static import HeadReport, LabelsReport, compare_heads, verify_labels
 
 

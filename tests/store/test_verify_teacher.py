@@ -16,20 +16,14 @@ from torch import Tensor
 
 from pipeline.errors import CacheMismatch
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
-from pipeline.store import (
-    Asking,
-    CacheReport,
-    Limits,
-    TeacherCache,
-    TeacherPass,
-    ask_again,
-    check_files,
-    plan,
-    verify_teacher,
-)
 from pipeline.store.identity import asked_signals
+from pipeline.store.layout import plan
+from pipeline.store.reader import TeacherCache
+from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.verify.files import check_files
+from pipeline.store.verify.report import Asking, CacheReport, ask_again
 from pipeline.store.verify.sample import MicroBatch, sampled
-from pipeline.store.verify.teacher import Deviation
+from pipeline.store.verify.teacher import Deviation, Limits, verify_teacher
 
 CPU = torch.device("cpu")
 

@@ -16,7 +16,7 @@ from training_pieces import cache, samples, steps
 from pipeline.errors import CacheMismatch
 from pipeline.progress import Silent
 from pipeline.signals import Mean
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCache, FromCaches, check_views, loader
 
 ROWS = np.array([31, 3, 47, 0, 3, 22])

@@ -11,7 +11,7 @@ import zarr
 from training_pieces import cache, samples
 
 from pipeline.errors import CacheMismatch, DataError
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCache, FromCaches, Memory, memory
 
 MAIN = "artifacts/caches/tiny.zarr"

@@ -13,7 +13,7 @@ from pipeline.models import Network, build_network
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.progress import Silent
 from pipeline.signals import SignalShapes
-from pipeline.store import TeacherCache
+from pipeline.store.reader import TeacherCache
 from pipeline.training import AnswerSource, Drawn, FromCache, Steps, TrainConfig
 from pipeline.views import Views, ViewsConfig, build_views
 

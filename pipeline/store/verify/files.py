@@ -8,20 +8,19 @@ from dataclasses import dataclass, field
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.progress import Progress, Silent
+from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
+from pipeline.publishing.checksum import crc32c
+from pipeline.publishing.fingerprint import fingerprint
+from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, ROOT, decode_line
 from pipeline.store.arrays import STATIC, ArraySpec, Unit
-from pipeline.store.artifacts import FINGERPRINT, is_scratch_folder, work_begun
-from pipeline.store.checksum import crc32c
 from pipeline.store.chunks import CRC_BYTES, most_bytes
-from pipeline.store.fingerprint import fingerprint
 from pipeline.store.layout import MOST_CHUNK, StorePlan
-from pipeline.store.ledger import MOST_BYTES as MOST_OF_LEDGER
-from pipeline.store.ledger import NAME as LEDGER
-from pipeline.store.ledger import decode_line
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import MOST_BYTES, Manifest
+from pipeline.store.published import unfinished_stores
 from pipeline.store.store_files import files_at
 from pipeline.store.verify.content import chunk_problem, manifest_problem, metadata_problem
-from pipeline.store.zarr_files import ROOT, laid_out, metadata_checksums, metadata_names
+from pipeline.store.zarr_files import laid_out, metadata_checksums, metadata_names
 
 NAMED_FILES = 10
 LOST = "not the manifest that was written; without it, the other zarr.json cannot be checked"
@@ -68,11 +67,11 @@ def check_files(path: StorePath | str, progress: Progress | None = None) -> File
     """
     path = store_path(path)
     files = files_at(path)
-    if is_scratch_folder(path) and not files.has(FINGERPRINT):
+    if is_scratch_folder(path.name) and not files.has(FINGERPRINT):
         fix = "run `pipeline cache-teacher` again: it goes on where it stopped"
         raise CacheUnfinished("this is the folder of an unfinished cache", where=path, fix=fix)
-    begun = isinstance(path, RemotePath) and work_begun(path)  # only there the target holds unfinished work
-    if not files.has(ROOT) and (begun or not files.has(LEDGER)):
+    begun = isinstance(path, RemotePath) and unfinished_stores(path)  # only there the target holds unfinished work
+    if not files.has(ROOT) and (begun or not files.has(LEDGER_FILE)):
         Manifest.read(path)  # raises: says what is there instead
     return _Reading(path, progress or Silent()).report()
 
@@ -88,7 +87,7 @@ class _Reading:
         """Read everything."""
         report, ledger = self._report, self._ledger()
         manifest = report.manifest = self._manifest()
-        expected = {LEDGER, FINGERPRINT, ROOT}
+        expected = {LEDGER_FILE, FINGERPRINT, ROOT}
         mark, there = self._content(FINGERPRINT), set(self._files.sizes())
         if manifest is None:
             expected |= self._listed(ledger, there)
@@ -121,7 +120,7 @@ class _Reading:
 
     def _ledger(self) -> Units:
         """The units in the ledger, as far as its lines are whole."""
-        content = self._content(LEDGER, MOST_OF_LEDGER)
+        content = self._content(LEDGER_FILE, LEDGER_MAX_BYTES)
         units: Units = {}
         wrong: list[str] = []
         for number, line in enumerate(io.BytesIO(content or b""), start=1):
@@ -130,7 +129,7 @@ class _Reading:
             elif len(wrong) < NAMED_FILES:
                 wrong.append(str(number))
         if wrong:
-            self._damaged(LEDGER, f"damaged in line {', '.join(wrong)} of {number}")
+            self._damaged(LEDGER_FILE, f"damaged in line {', '.join(wrong)} of {number}")
         return units
 
     def _manifest(self) -> Manifest | None:
@@ -144,7 +143,7 @@ class _Reading:
             problem = None if sound else "not laid out as it was written"
             problem = problem or manifest_problem(manifest)
         except (CacheNotFound, CacheMismatch):
-            if sound or not self._files.has(LEDGER):
+            if sound or not self._files.has(LEDGER_FILE):
                 raise  # by its own checksum, another version's; or nothing of ours
             problem = LOST
         except (CacheCorrupt, ValueError):
@@ -173,9 +172,9 @@ class _Reading:
         """Check every chunk file; returns their names."""
         units = [(STATIC, None, plan.static), *((unit.key, unit, plan.arrays) for unit in plan.units)]
         if absent := [key for key, _, _ in units if key not in ledger]:
-            self._damaged(LEDGER, f"does not list {', '.join(absent[:4])}{', ...' if len(absent) > 4 else ''}")
+            self._damaged(LEDGER_FILE, f"does not list {', '.join(absent[:4])}{', ...' if len(absent) > 4 else ''}")
         if foreign := sorted(set(ledger) - {key for key, _, _ in units}):
-            self._damaged(LEDGER, f"lists {', '.join(foreign[:4])}, of which the manifest knows nothing")
+            self._damaged(LEDGER_FILE, f"lists {', '.join(foreign[:4])}, of which the manifest knows nothing")
         names: set[str] = set()
         self._progress.begin("reading files", sum(len(specs) for _, _, specs in units), "files")
         for key, unit, specs in units:

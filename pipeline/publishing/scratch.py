@@ -24,8 +24,8 @@ from typing import Any, Self
 
 from pipeline.errors import CacheError, CacheMismatch, printable
 from pipeline.files import sync_directory, write_atomic
-from pipeline.store.artifacts import FINGERPRINT, finished, published, scratch_folder, unfinished
-from pipeline.store.ownership import foreign_files
+from pipeline.publishing.artifacts import FINGERPRINT, published, scratch_folder, unfinished
+from pipeline.publishing.ownership import foreign_files
 from pipeline.untrusted import parse_json, read_file
 
 HOLDER = "holder.json"
@@ -103,7 +103,7 @@ class Scratch:
             "since": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         write_atomic(self.folder / HOLDER, json.dumps(holder))
-        self.done = finished(self.target, self.fingerprint)
+        self.done = published(self.target) == self.fingerprint
         for other in unfinished(self.target):
             if other != self.folder and not self.done:
                 self._notify(f"note: {other} holds unfinished work of other settings; delete it if unwanted")

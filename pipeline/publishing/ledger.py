@@ -9,18 +9,22 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipeline.errors import CacheCorrupt
 from pipeline.files import durable, sync_directory
-from pipeline.store.checksum import crc32c
-from pipeline.store.fingerprint import canonical
+from pipeline.publishing.checksum import crc32c
+from pipeline.publishing.fingerprint import canonical
+from pipeline.publishing.folder_files import Files
 from pipeline.untrusted import NOT_READ, parse_json, read_file
 
-NAME = "ledger.jsonl"
-MOST_BYTES = 256 << 20
+LEDGER_FILE = "ledger.jsonl"
+LEDGER_MAX_BYTES = 256 << 20
 LONGEST_LINE = 1 << 20
+
+ROOT = "zarr.json"
+"""The name of the metadata of a store's arrays and groups, which no ledger lists. That of the root is the manifest."""
 
 
 def encode_line(unit: str, files: Mapping[str, int]) -> bytes:
@@ -72,19 +76,30 @@ def checksums(units: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
     return {name: checksum for files in units.values() for name, checksum in files.items()}
 
 
+def listed_files(files: Files) -> set[str]:
+    """Return the chunks in a store's ledger, and the metadata of the arrays and groups that they are in."""
+    try:
+        content = files.read(LEDGER_FILE, LEDGER_MAX_BYTES)
+    except OSError:
+        return set()
+    chunks = {name for line in io.BytesIO(content) if (entry := decode_line(line)) for name in entry[1]}
+    folders = {folder.as_posix() for name in chunks for folder in PurePosixPath(name).parents}
+    return chunks | {f"{folder}/{ROOT}" for folder in folders}
+
+
 class Ledger:
     """The finished units of the store in `folder`, as read when opened and as appended since."""
 
     def __init__(self, folder: Path) -> None:
         """Read the ledger, if there is one. Raises CacheCorrupt for a damaged line that is not the last."""
-        self.path = folder / NAME
+        self.path = folder / LEDGER_FILE
         content = self._content()
         self.units, self._end = decode(content, self.path)
         self._torn = self._end < len(content)
 
     def _content(self) -> bytes:
         try:
-            return read_file(self.path, MOST_BYTES)
+            return read_file(self.path, LEDGER_MAX_BYTES)
         except FileNotFoundError:
             return b""
         except OSError as error:

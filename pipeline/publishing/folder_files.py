@@ -1,0 +1,84 @@
+"""The files of an artifact, read by their paths in it; links that would lead out of it are not followed."""
+
+from __future__ import annotations
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.errors import CacheCorrupt
+from pipeline.untrusted import read_file
+
+
+class Files(Protocol):
+    """Reads files by their path in the store."""
+
+    def read(self, name: str, most: int) -> bytes:
+        """The content of a file of at most `most` bytes.
+
+        Raises FileNotFoundError, and OSError for what is larger, for anything but a file, and for links.
+        """
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a file."""
+
+    def sizes(self) -> dict[str, int]:
+        """Every file that is there, with its size; links, which are not followed, too."""
+
+
+@dataclass(frozen=True)
+class LocalFiles:
+    """Files in a folder."""
+
+    folder: Path
+
+    def read(self, name: str, most: int) -> bytes:
+        """As `Files.read`; a link anywhere below the folder is refused."""
+        try:
+            return read_file(inside(self.folder, name), most)
+        except CacheCorrupt:
+            what = "a symbolic link, or behind one, which is not followed"
+            raise OSError(errno.ELOOP, what, str(self.folder / name)) from None
+
+    def has(self, name: str) -> bool:
+        """As `Files.has`."""
+        return (self.folder / name).is_file()
+
+    def sizes(self) -> dict[str, int]:
+        """As `Files.sizes`. What vanishes meanwhile is left out."""
+        found = {}
+        for folder, folders, names in os.walk(self.folder):
+            for name in (*names, *(name for name in folders if Path(folder, name).is_symlink())):
+                path = Path(folder, name)
+                with suppress(FileNotFoundError):
+                    found[path.relative_to(self.folder).as_posix()] = path.lstat().st_size
+        return found
+
+
+def inside(root: Path, name: str) -> Path:
+    """The path of the file `name` of a store. Raises CacheCorrupt if a symbolic link leads away from there."""
+    path = root / name
+    if os.path.realpath(path) != f"{os.path.realpath(root)}/{name}":
+        raise _linked(path)
+    return path
+
+
+def refuse_links(root: Path) -> None:
+    """Raise CacheCorrupt if anything below `root` is a symbolic link: reading or writing might leave it."""
+    for parent, folders, files in os.walk(root):
+        for name in (*folders, *files):
+            if (path := Path(parent, name)).is_symlink():
+                raise _linked(path)
+
+
+def _linked(path: Path) -> CacheCorrupt:
+    return CacheCorrupt(
+        "a file of the teacher cache is a symbolic link, or lies behind one, which is not followed",
+        where=path,
+        expected="a file inside the cache",
+        got=f"a link to {os.path.realpath(path)}",
+        fix="copy the file there; for DVC, set cache.type to reflink,hardlink,copy and run `dvc checkout --relink`",
+    )

@@ -1,0 +1,26 @@
+"""Which files of a published folder are the artifact's: when it is replaced, only they may go."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+
+from pipeline.publishing.artifacts import FINGERPRINT
+from pipeline.publishing.folder_files import LocalFiles
+from pipeline.publishing.ledger import LEDGER_FILE, ROOT, listed_files
+
+LEFT_BY_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}
+"""What file managers leave in any folder that somebody looks into: nobody misses it."""
+
+
+def foreign_files(folder: Path, names: Collection[str] = ()) -> list[str]:
+    """Return the files below a folder that are none of the artifact published there, by their paths in it.
+
+    names: the files that an artifact of this kind consists of. A teacher cache lists its own in its ledger.
+    """
+    files = LocalFiles(folder)
+    there = files.sizes()
+    own = {FINGERPRINT, *names}
+    if LEDGER_FILE in there:
+        own |= {ROOT, LEDGER_FILE} | listed_files(files)
+    return sorted(name for name in there if name not in own and PurePosixPath(name).name not in LEFT_BY_SYSTEMS)
