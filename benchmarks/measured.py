@@ -25,9 +25,9 @@ from typing import NamedTuple
 import click
 import numpy as np
 
-from pipeline.evaluation.results import Evaluation, Row, RunMetrics, StudentResult, read_evaluation, summarise
-from pipeline.evaluation.tables import stat
 from pipeline.files import write_atomic
+from pipeline.reporting.results import Evaluation, Row, RunMetrics, StudentResult, read_evaluation, summarise
+from pipeline.reporting.tables import stat
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 METHODS = "cifar100-methods"

@@ -11,12 +11,12 @@ from typing import Literal
 from pipeline.config import Section
 from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, Problem
+from pipeline.measuring.teacher_accuracy import accuracy_sentences
 from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.publishing import say
 from pipeline.signals import SignalsConfig
-from pipeline.store.accuracy import accuracy_sentences
 from pipeline.store.caching import Runner, cache_teacher, in_process
 from pipeline.store.config import StoreConfig
 from pipeline.store.reader import TeacherCache

@@ -6,8 +6,8 @@ import json
 from contextlib import suppress
 
 from pipeline.errors import CacheError
+from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
 from pipeline.progress import size
-from pipeline.store.accuracy import CachedAccuracy, cached_accuracy
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 from stages.binding import bind_experiment

@@ -32,9 +32,9 @@ OBJECTIVES = (
 MEASURING = (
     *OBJECTIVES,
     "pipeline/evaluation/__init__.py",
-    "pipeline/evaluation/cost.py",
-    "pipeline/evaluation/metrics.py",
-    "pipeline/evaluation/prediction.py",
+    "pipeline/measuring/cost.py",
+    "pipeline/measuring/metrics.py",
+    "pipeline/measuring/prediction.py",
 )
 LEARNING = (
     *PARTS,
@@ -60,7 +60,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "stages/preprocessing.py",
         "stages/train_student.py",
     ),
-    "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),
+    "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/reporting/results.py", "stages/evaluate.py"),
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }
 """What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `commands`,

@@ -12,11 +12,13 @@ from torch import Tensor
 from pipeline.config import Name, Section
 from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
-from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
-from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
+from pipeline.measuring.cost import images_per_second, macs, parameters
+from pipeline.measuring.metrics import measure
+from pipeline.measuring.prediction import predict
 from pipeline.models import Network, Reused, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
+from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
 from pipeline.store.config import StoreConfig
 from stages.cache_config import Caches
 from stages.inputs import RunsConfig, Source

@@ -13,13 +13,13 @@ import numpy as np
 from pipeline.config import Section
 from pipeline.data import DataConfig, PackedDataset, Samples, select
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
-from pipeline.evaluation.contact_sheet import cache_sheet
 from pipeline.files import write_atomic
+from pipeline.inspection.contact_sheet import cache_sheet
+from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.config import StoreConfig
 from pipeline.store.identity import views_config
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
-from pipeline.store.summary import describe, summary_text
 from stages.caches import cache_paths
 from stages.inputs import Source
 from stages.parts import views_of

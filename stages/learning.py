@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from pipeline.config import Section, problems_of, resolved, to_yaml
 from pipeline.data import HELD_OUT
 from pipeline.errors import ConfigError
-from pipeline.evaluation import parameters
 from pipeline.files import write_atomic
+from pipeline.measuring.cost import parameters
 from pipeline.models import Network
 from pipeline.signals import SignalShapes
 from pipeline.training import Checkpoint, Run, TrainConfig

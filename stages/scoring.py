@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.data import Samples
-from pipeline.evaluation import measure, predict
+from pipeline.measuring.metrics import measure
+from pipeline.measuring.prediction import predict
 from pipeline.models import Network, Reused
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.training import TrainConfig

@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 
+from pipeline.measuring.teacher_accuracy import CachedAccuracy
 from pipeline.models import Network
 from pipeline.objectives import Context, build_objective
 from pipeline.progress import duration
 from pipeline.signals import SignalShapes
-from pipeline.store.accuracy import CachedAccuracy
 from pipeline.training import Probed, Run, Seen
 from pipeline.training.embeddings import refuse_to_embed
 from pipeline.training.teacher import TeacherTraining

@@ -12,6 +12,8 @@ import torch
 from pipeline.config import Section
 from pipeline.data import DataConfig, Samples
 from pipeline.errors import CacheError, ConfigError, Problem
+from pipeline.inspection.files import check_files
+from pipeline.inspection.report import Asking, CacheReport, ask_again
 from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
@@ -20,8 +22,6 @@ from pipeline.store.config import StoreConfig
 from pipeline.store.location import StorePath
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import check_files
-from pipeline.store.verify.report import Asking, CacheReport, ask_again
 from pipeline.views import Views, ViewsConfig
 from stages.caches import cache_paths, caches_of, required
 from stages.inputs import Source

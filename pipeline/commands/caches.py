@@ -124,8 +124,8 @@ def verify(
             "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
             f"only for these: {idle}"
         )
-    from pipeline.store.verify.report import Asking
-    from pipeline.store.verify.teacher import Limits
+    from pipeline.inspection.report import Asking
+    from pipeline.inspection.teacher import Limits
     from stages.inputs import Source
     from stages.verify import run
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, ModelError, Problem
-from pipeline.evaluation.prediction import inference
+from pipeline.measuring.prediction import inference
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Progress

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.evaluation.metrics import Metrics
-from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult, read_evaluation
+from pipeline.measuring.metrics import Metrics
+from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, read_evaluation
 
 measured = pytest.importorskip("measured")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pipeline.errors import ModelError
-from pipeline.evaluation import macs, parameters
+from pipeline.measuring.cost import macs, parameters
 from pipeline.models import Network, Reused, build_network
 from pipeline.models.reused import Projector, ReusedHead, as_trained
 from pipeline.models.weights import load_weights, save_weights

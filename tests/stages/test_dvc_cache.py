@@ -16,8 +16,8 @@ from experiment import CONFIG, RUNS, begin, content, source, student
 from without_privileges import COMMAND, without_privileges
 
 from pipeline.config import parse_yaml, to_yaml
+from pipeline.inspection.files import verify_files
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 from stages import cache_teacher, dvc_file
 
 with warnings.catch_warnings():

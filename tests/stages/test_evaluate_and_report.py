@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError, DataError
-from pipeline.evaluation import read_evaluation
 from pipeline.models import build_network
+from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
 from stages import evaluate, report
 
@@ -23,7 +23,7 @@ STUDENTS = Path("artifacts/tiny/students")
 
 @pytest.fixture(autouse=True)
 def _rates_are_not_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pipeline.evaluation.cost import Rate
+    from pipeline.measuring.cost import Rate
 
     monkeypatch.setattr(evaluate, "images_per_second", lambda *arguments, **options: Rate(1000.0, 900.0, 1100.0, 3))
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file
 
 import stages.train_teacher
 from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError, PipelineError
-from pipeline.evaluation import read_evaluation
+from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
+from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 from stages import cache_teacher, check, evaluate, prepare_data, train_teacher
 from stages.inputs import Source
 

@@ -19,9 +19,9 @@ from object_server import Bucket
 from pipeline.cli import main
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound
+from pipeline.inspection.report import Asking
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.report import Asking
 from stages import cache_teacher, check, dvc_file, evaluate, inspect, plan_lines, verify
 from stages.inspect import Sheet
 

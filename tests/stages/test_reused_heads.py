@@ -16,10 +16,11 @@ from torch.nn import functional as F
 import stages.train_student
 from pipeline.data import PackedDataset
 from pipeline.errors import ConfigError, ModelError
-from pipeline.evaluation import measure, read_evaluation
-from pipeline.evaluation.cost import Rate
+from pipeline.measuring.cost import Rate
+from pipeline.measuring.metrics import measure
 from pipeline.models import build_network
 from pipeline.progress import Silent
+from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
 from stages import evaluate
 

@@ -18,9 +18,9 @@ import stages.objective_set
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
-from pipeline.evaluation import read_evaluation
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
+from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check, dvc_file, evaluate
 from stages.experiment import Experiment

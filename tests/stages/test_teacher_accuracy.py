@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from experiment import CLASSES, COUNT, HOLDOUT, source
 
+from pipeline.measuring.teacher_accuracy import cached_accuracy
 from pipeline.models import build_network
-from pipeline.store.accuracy import cached_accuracy
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check
 

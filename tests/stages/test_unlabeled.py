@@ -13,9 +13,9 @@ import torch
 from experiment import CLASSES, LIMIT, images, source, student
 
 from pipeline.errors import ConfigError, DataError, ModelError
-from pipeline.evaluation import read_evaluation
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
+from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, check, evaluate, inspect, prepare_data, train_student
 from stages.parts import Data

@@ -11,8 +11,8 @@ import torch
 from experiment import CLASSES, COUNT, HOLDOUT, TEST, content, source
 
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
+from pipeline.inspection.report import Asking
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.report import Asking
 from stages import networks, verify
 from stages.inputs import Source
 

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
+from pipeline.inspection.files import verify_files
+from pipeline.inspection.sample import sampled
+from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import ExtraConfig, LogitsConfig, SignalsConfig
 from pipeline.store.expected import expected_plan
 from pipeline.store.identity import asked_signals, encodings_identity
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.verify.files import verify_files
-from pipeline.store.verify.sample import sampled
-from pipeline.store.verify.teacher import verify_teacher
 
 NAMES = ("attention-map/block1", "channel-gram/block2", "channel-gram/final", "fsp-matrix/block1")
 EVERYTHING = np.arange(23)

@@ -13,11 +13,11 @@ import zarr
 from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews, cache, content
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
+from pipeline.inspection.files import verify_files
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
 from pipeline.store.expected import expected_plan
 from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 from pipeline.views import digest
 
 

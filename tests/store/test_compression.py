@@ -11,9 +11,9 @@ from numcodecs import zstd
 from store_standins import cache, content
 
 from pipeline.errors import CacheCorrupt
+from pipeline.inspection.files import verify_files
 from pipeline.store import chunks
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 
 
 @pytest.fixture

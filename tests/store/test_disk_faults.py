@@ -25,12 +25,12 @@ from watched_disk import KINDS, Failing, Observer, watch
 from without_privileges import without_privileges
 
 from pipeline.errors import CacheError
+from pipeline.inspection.files import verify_files
+from pipeline.inspection.summary import describe
 from pipeline.progress import Lines, duration
 from pipeline.publishing.artifacts import unfinished
 from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
-from pipeline.store.summary import describe
-from pipeline.store.verify.files import verify_files
 
 CODES = {
     errno.ENOSPC: "the disk is full (ENOSPC)",

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from pipeline import workers
 from pipeline.errors import CacheError, DataError
+from pipeline.inspection.files import verify_files
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.signals import Signals
@@ -30,7 +31,6 @@ from pipeline.store.computing import UnitComputer
 from pipeline.store.distribution import Asked, crew
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.verify.files import verify_files
 
 
 @pytest.fixture(scope="module")

@@ -15,15 +15,15 @@ from store_standins import FLOAT32, TinyNetwork, TinySamples, TinyViews, cache
 
 from pipeline import plugins
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
+from pipeline.inspection.files import verify_files
+from pipeline.inspection.sample import sampled
+from pipeline.inspection.summary import describe, summary_text
+from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
 from pipeline.store.encodings import ENCODINGS, able
 from pipeline.store.identity import signals_identity
 from pipeline.store.reader import TeacherCache
-from pipeline.store.summary import describe, summary_text
 from pipeline.store.teacher_pass import TeacherPass, signal_of
-from pipeline.store.verify.files import verify_files
-from pipeline.store.verify.sample import sampled
-from pipeline.store.verify.teacher import verify_teacher
 
 NAMES = plugins.names(ENCODINGS)
 DOCUMENTATION = Path(__file__).parents[2] / "docs/cache-format.md"

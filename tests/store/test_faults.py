@@ -16,12 +16,12 @@ from faults import Faults
 from store_standins import TinyNetwork, TinySamples, cache, content
 
 from pipeline.errors import CacheError
+from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.store import chunks
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 
 HERE = Path(__file__).parent
 UNITS = 9

@@ -16,8 +16,8 @@ from test_encoded_caches import written
 from test_verify_files import put, rewrite
 
 from pipeline.errors import CacheCorrupt
+from pipeline.inspection.files import check_files, verify_files
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import check_files, verify_files
 
 ROWS = np.arange(23)
 

@@ -22,6 +22,8 @@ from store_standins import TinySamples, cache, content
 
 from pipeline import plugins
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, ConfigError, PipelineError
+from pipeline.inspection.files import verify_files
+from pipeline.inspection.summary import describe, summary_text
 from pipeline.publishing.artifacts import FINGERPRINT, published, scratch_folder, unfinished
 from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.ledger import LEDGER_FILE, Ledger
@@ -32,8 +34,6 @@ from pipeline.store.layout import plan_of
 from pipeline.store.manifest import _arrays
 from pipeline.store.provenance import RUNS
 from pipeline.store.reader import TeacherCache
-from pipeline.store.summary import describe, summary_text
-from pipeline.store.verify.files import verify_files
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from store_standins import TinyNetwork, TinySamples, cache
 from test_encoded_caches import ENCODINGS_OF_CACHES, written
 
+from pipeline.inspection.files import verify_files
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 
 Array = NDArray[Any]
 

@@ -20,7 +20,7 @@ from power_cut import Chance, Choice, Directory, Disk, Everything, File, NamesOn
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 from watched_disk import Call, watch
 
-from pipeline.store.verify.files import verify_files
+from pipeline.inspection.files import verify_files
 
 ROOT = "zarr.json"
 State = frozenset[tuple[str, bytes | None]]

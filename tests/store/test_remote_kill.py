@@ -12,9 +12,9 @@ from faults import Faults
 from object_server import Bucket
 from store_standins import cache, content
 
+from pipeline.inspection.files import verify_files
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import verify_files
 
 HERE = Path(__file__).parent
 

@@ -12,7 +12,7 @@ from test_faults import At, interrupt
 from test_remote import NAME, SCRATCH, SMALL, at, whole
 
 from pipeline.errors import CacheError, CacheMismatch
-from pipeline.store.verify.files import verify_files
+from pipeline.inspection.files import verify_files
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

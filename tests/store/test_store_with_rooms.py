@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 
 from pipeline.data import DataConfig, Item, PackedDataset, Samples, pack, select
+from pipeline.inspection.files import verify_files
+from pipeline.inspection.summary import describe, summary_text
 from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
@@ -20,8 +22,6 @@ from pipeline.store.caching import cache_teacher
 from pipeline.store.expected import expected_plan
 from pipeline.store.identity import data_identity, views_identity
 from pipeline.store.reader import TeacherCache
-from pipeline.store.summary import describe, summary_text
-from pipeline.store.verify.files import verify_files
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
 
 SIGNALS = SignalsConfig(features=FeaturesConfig(blocks=2, grid=4))

@@ -11,10 +11,10 @@ import pytest
 from store_standins import TinySamples, cache
 
 from pipeline.errors import CacheCorrupt, CacheNotFound
+from pipeline.inspection.summary import describe, summary_text
 from pipeline.progress import Silent
 from pipeline.publishing.artifacts import unfinished
 from pipeline.store.reader import TeacherCache
-from pipeline.store.summary import describe, summary_text
 
 
 class Stop(Silent):

@@ -13,10 +13,10 @@ from store_standins import TinyNetwork, TinySamples, cache
 from test_verify_files import put, rewrite
 from test_verify_teacher import asked, elsewhere
 
+from pipeline.inspection.files import check_files
+from pipeline.inspection.static import HeadReport, LabelsReport, compare_heads, verify_labels
 from pipeline.signals import LinearHead
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.files import check_files
-from pipeline.store.verify.static import HeadReport, LabelsReport, compare_heads, verify_labels
 
 
 class ZeroBias(TinyNetwork):

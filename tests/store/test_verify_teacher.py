@@ -15,15 +15,15 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 from torch import Tensor
 
 from pipeline.errors import CacheMismatch
+from pipeline.inspection.files import check_files
+from pipeline.inspection.report import Asking, CacheReport, ask_again
+from pipeline.inspection.sample import MicroBatch, sampled
+from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
 from pipeline.store.identity import asked_signals
 from pipeline.store.layout import plan
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.verify.files import check_files
-from pipeline.store.verify.report import Asking, CacheReport, ask_again
-from pipeline.store.verify.sample import MicroBatch, sampled
-from pipeline.store.verify.teacher import Deviation, Limits, verify_teacher
 
 CPU = torch.device("cpu")
 
@@ -206,7 +206,7 @@ def test_a_coarse_encoding_of_some_values_hides_no_error_of_others(tmp_path: Pat
 
 
 def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.verify.teacher.device_name", lambda device: "another machine")
+    monkeypatch.setattr("pipeline.inspection.teacher.device_name", lambda device: "another machine")
 
 
 def test_another_machine_may_deviate_as_far_as_it_is_told(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:

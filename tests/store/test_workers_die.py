@@ -21,12 +21,12 @@ from store_standins import SlowNetwork, TinySamples, cache, content, teachers
 from test_faults import At
 
 from pipeline.errors import CacheError
+from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.signals import Signals
 from pipeline.store.clusters import connected, local
 from pipeline.store.distribution import crew
 from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.verify.files import verify_files
 
 SAMPLES = 100
 """39 units."""

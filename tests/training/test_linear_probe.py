@@ -13,7 +13,8 @@ from training_pieces import SMALL, VIT, config, network, objectives, same, sampl
 import pipeline.training.linear_probe
 from pipeline.data import DataConfig, PackedDataset, Samples, select
 from pipeline.errors import ConfigError
-from pipeline.evaluation import measure, predict
+from pipeline.measuring.metrics import measure
+from pipeline.measuring.prediction import predict
 from pipeline.models import Network
 from pipeline.progress import Silent
 from pipeline.training import Probed, Seen, probe

@@ -9,14 +9,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from evaluation_fakes import experiment
+from reporting_fakes import experiment
 from PIL import Image
 
-from pipeline.evaluation import Evaluation, History, summarise, write_report
-from pipeline.evaluation.plots import accuracy_against_cost, learning_curves
-from pipeline.evaluation.render import svg
-from pipeline.evaluation.report import page
-from pipeline.evaluation.styles import OKABE_ITO, Styles
+from pipeline.reporting.plots import accuracy_against_cost, learning_curves
+from pipeline.reporting.render import svg
+from pipeline.reporting.report import page, write_report
+from pipeline.reporting.results import Evaluation, History, summarise
+from pipeline.reporting.styles import OKABE_ITO, Styles
 
 HOSTILE = "<script>alert('x')</script> & \"q\" $\\frac{$ |`"
 EIGHT = ("hard", "kd", "lfcc", "dkd", "sdd", "crcd", "ofd", "simkd")

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.data import DataConfig, PackedDataset, open_source, pack, select
-from pipeline.evaluation import measure, predict
+from pipeline.measuring.metrics import measure
+from pipeline.measuring.prediction import predict
 from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import Signals

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_fakes import experiment
+from reporting_fakes import experiment
 
-from pipeline.evaluation import summarise
-from pipeline.evaluation.plots import accuracy_against_cost, learning_curves, overview
+from pipeline.reporting.plots import accuracy_against_cost, learning_curves, overview
+from pipeline.reporting.results import summarise
 
 
 def test_a_curve_is_the_mean_over_seeds() -> None:

@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import DataError
-from pipeline.evaluation.metrics import Metrics
 from pipeline.files import write_atomic
+from pipeline.measuring.metrics import Metrics
 from pipeline.untrusted import parse_json, read_file
 
 MOST_BYTES = 64 << 20

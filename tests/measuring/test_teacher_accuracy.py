@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.store.accuracy import BLOCKS, SAMPLED, CachedAccuracy, accuracy_of, sampled
+from pipeline.measuring.teacher_accuracy import BLOCKS, SAMPLED, CachedAccuracy, accuracy_of, sampled
 
 NAMES = [f"name{k}" for k in range(100)]
 

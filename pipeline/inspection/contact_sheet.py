@@ -16,9 +16,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pipeline.data import Samples
-from pipeline.evaluation.render import INK
+from pipeline.inspection.views import replay
+from pipeline.reporting.render import INK
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.views import replay
 from pipeline.views import Views
 
 PAPER, FRAME, QUIET = "#ffffff", "#d0d7de", "#656d76"

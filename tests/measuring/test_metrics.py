@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from pipeline.errors import DataError, ModelError
-from pipeline.evaluation import Metrics, measure
+from pipeline.measuring.metrics import Metrics, measure
 
 Case = tuple[torch.Tensor, NDArray[np.int64], torch.Tensor]
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import DataError
+from pipeline.inspection.sample import MicroBatch
 from pipeline.progress import Progress, Silent
 from pipeline.store.reader import TeacherCache
-from pipeline.store.verify.sample import MicroBatch
 from pipeline.views import digest, sizes_of
 
 if TYPE_CHECKING:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import CacheMismatch
+from pipeline.inspection.sample import MicroBatch
+from pipeline.inspection.static import HeadReport, compare_heads
 from pipeline.progress import Progress, Silent
 from pipeline.store.arrays import SignalSpec
 from pipeline.store.encoded import part_tensor
@@ -20,8 +22,6 @@ from pipeline.store.encodings import EncodingOverflow
 from pipeline.store.provenance import device_name, versions
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass, signal_of
-from pipeline.store.verify.sample import MicroBatch
-from pipeline.store.verify.static import HeadReport, compare_heads
 
 COMPUTING = ("torch", "timm", "torchvision")
 """The packages whose version may change the last bits of an answer."""

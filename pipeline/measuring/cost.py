@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.evaluation.prediction import Precision, inference
+from pipeline.measuring.prediction import Precision, inference
 
 WARM_UP = 2
 REPEATS = 5

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from evaluation_fakes import experiment, metrics, result
+from reporting_fakes import experiment, metrics, result
 from hostile import bounded, deep, dumps, few, mutated
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import DataError
-from pipeline.evaluation import Evaluation, read_evaluation, read_histories, read_run, summarise
+from pipeline.reporting.results import Evaluation, read_evaluation, read_histories, read_run, summarise
 
 RUN = {
     "student": "resnet8",

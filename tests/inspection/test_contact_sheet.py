@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.evaluation import contact_sheet
-from pipeline.evaluation.contact_sheet import Guess, Strip, Tile
+from pipeline.inspection import contact_sheet
+from pipeline.inspection.contact_sheet import Guess, Strip, Tile
 from pipeline.store.reader import TeacherCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.evaluation.comparison import baseline_of
-from pipeline.evaluation.results import Row
+from pipeline.reporting.comparison import baseline_of
+from pipeline.reporting.results import Row
 
 BASELINE = "#808080"
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")

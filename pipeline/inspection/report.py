@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from pipeline.inspection.files import FilesReport
+from pipeline.inspection.sample import sampled
+from pipeline.inspection.static import LabelsReport, verify_labels
+from pipeline.inspection.teacher import Deviation, Limits, TeacherReport, verify_teacher
+from pipeline.inspection.views import ViewsReport, verify_views
 from pipeline.progress import Progress, size
 from pipeline.store.identity import asked_signals
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.verify.files import FilesReport
-from pipeline.store.verify.sample import sampled
-from pipeline.store.verify.static import LabelsReport, verify_labels
-from pipeline.store.verify.teacher import Deviation, Limits, TeacherReport, verify_teacher
-from pipeline.store.verify.views import ViewsReport, verify_views
 
 if TYPE_CHECKING:
     from pipeline.data import Samples

@@ -5,7 +5,7 @@ import time
 import torch
 from torch import Tensor, nn
 
-from pipeline.evaluation import images_per_second, macs, parameters
+from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.models import build_network
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import io
 
 import pytest
-from evaluation_fakes import experiment
+from reporting_fakes import experiment
 from rich.console import Console
 
-from pipeline.evaluation import Stat, markdown, summarise, terminal
-from pipeline.evaluation.tables import COLUMNS, cells, count, seconds, stat
+from pipeline.reporting.results import Stat, summarise
+from pipeline.reporting.tables import COLUMNS, cells, count, markdown, seconds, stat, terminal
 
 
 @pytest.mark.parametrize(

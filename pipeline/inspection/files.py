@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass, field
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.inspection.content import chunk_problem, manifest_problem, metadata_problem
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
 from pipeline.publishing.checksum import crc32c
@@ -19,7 +20,6 @@ from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.manifest import MOST_BYTES, Manifest
 from pipeline.store.published import unfinished_stores
 from pipeline.store.store_files import files_at
-from pipeline.store.verify.content import chunk_problem, manifest_problem, metadata_problem
 from pipeline.store.zarr_files import laid_out, metadata_checksums, metadata_names
 
 NAMED_FILES = 10

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from evaluation_fakes import result
+from reporting_fakes import result
 
-from pipeline.evaluation import Comparison, Evaluation, Row, compare, summarise, verdicts
+from pipeline.reporting.comparison import Comparison, compare, verdicts
+from pipeline.reporting.results import Evaluation, Row, summarise
 
 
 def rows(**top1: list[float]) -> list[Row]:

@@ -17,10 +17,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from pipeline.evaluation import tables
-from pipeline.evaluation.render import INK
-from pipeline.evaluation.results import Evaluation, History, Row
-from pipeline.evaluation.styles import TEACHER_MARKER, Styles
+from pipeline.reporting import tables
+from pipeline.reporting.render import INK
+from pipeline.reporting.results import Evaluation, History, Row
+from pipeline.reporting.styles import TEACHER_MARKER, Styles
 
 Canvas = Figure | SubFigure
 WIDTH = 10.0  # inches; the page scales it

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from pipeline.evaluation.results import Evaluation, Row, Stat
 from pipeline.progress import duration
+from pipeline.reporting.results import Evaluation, Row, Stat
 
 COLUMNS = (
     "student",

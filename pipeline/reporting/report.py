@@ -14,12 +14,12 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.errors import DataError
-from pipeline.evaluation import plots, tables
-from pipeline.evaluation.comparison import baseline_of, compare
-from pipeline.evaluation.render import png, svg
-from pipeline.evaluation.results import Evaluation, History, Row, Stat, StudentResult, summarise
-from pipeline.evaluation.styles import TEACHER_GLYPH, Styles
 from pipeline.files import write_atomic
+from pipeline.reporting import plots, tables
+from pipeline.reporting.comparison import baseline_of, compare
+from pipeline.reporting.render import png, svg
+from pipeline.reporting.results import Evaluation, History, Row, Stat, StudentResult, summarise
+from pipeline.reporting.styles import TEACHER_GLYPH, Styles
 
 SYMBOLS = {
     "better": "▲",

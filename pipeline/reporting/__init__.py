@@ -1,0 +1,1 @@
+"""Shows what was measured: tables, plots and the report of an experiment."""
