@@ -27,10 +27,10 @@ from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.models.device import choose_device
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store.caching import Runner, cache_teacher, in_process
-from pipeline.store.clusters import local
-from pipeline.store.distribution import crew
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.cluster.clusters import local
+from pipeline.store.cluster.distribution import crew
+from pipeline.store.making.caching import Runner, cache_teacher, in_process
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.views import ViewsConfig, build_views
 
 MICRO = 256

@@ -25,7 +25,7 @@ import click
 import numpy as np
 
 from pipeline.config import to_yaml
-from pipeline.store.layout import StorePlan, plan
+from pipeline.store.format.layout import StorePlan, plan
 
 SIGNALS = {"logits": [1000], "embedding": [2048], "features": {"block3": [1024, 4, 4], "block4": [2048, 4, 4]}}
 ROUNDS, FEWEST_BLOCKS = 5, 16

@@ -12,9 +12,9 @@ from cluster import Cluster, Job
 
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store.arrays import SignalSpec
-from pipeline.store.expected import expected_plan
-from pipeline.store.layout import StorePlan, choose_rows
+from pipeline.store.format.arrays import SignalSpec
+from pipeline.store.format.layout import StorePlan, choose_rows
+from pipeline.store.making.layout_for import expected_plan
 
 HOUR = 3600.0
 MICRO_BATCH, PARAMETERS = 256, 5  # resized-crop and horizontal-flip store five numbers

@@ -36,7 +36,7 @@ def measure(count: int, rows: int) -> dict[str, int]:
     from pipeline.data import PackedDataset, Samples
     from pipeline.models import build_network
     from pipeline.signals import FeaturesConfig, SignalsConfig
-    from pipeline.store.caching import cache_teacher
+    from pipeline.store.making.caching import cache_teacher
     from pipeline.store.reader import TeacherCache
     from pipeline.views import ViewsConfig, build_views
 

@@ -32,8 +32,8 @@ from moto.server import ThreadedMotoServer
 from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store.caching import cache_teacher
 from pipeline.store.location import StorePath, store_path
+from pipeline.store.making.caching import cache_teacher
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCache, Steps, TrainConfig, loader
 from pipeline.views import ViewsConfig, build_views

@@ -34,7 +34,7 @@ from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, kl_divergence
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store.caching import cache_teacher
+from pipeline.store.making.caching import cache_teacher
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCache, Steps, TrainConfig
 from pipeline.training.loop import Trainer

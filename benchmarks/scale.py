@@ -37,8 +37,8 @@ from imagenet import (
 )
 from simulation import simulate
 
-from pipeline.store.computing import UNITS_AT_ONCE
-from pipeline.store.object_storage import PART_BYTES
+from pipeline.store.cluster.worker import UNITS_AT_ONCE
+from pipeline.store.remote.object_storage import PART_BYTES
 
 DATA_SETS = (ONE_K, MANY_K)
 RUN = ["hours", "GPU-hours", "failures", "lost to them", "what limits (of the time)"]

@@ -26,7 +26,7 @@ from simulation import simulate
 
 from pipeline.files import sync_directory
 from pipeline.publishing.ledger import Ledger
-from pipeline.store.chunks import write_chunk
+from pipeline.store.format.chunks import write_chunk
 
 JOB = Job(units=160, views=100, bytes=600_000, files=6)
 WORKERS, GPU, RESTART, DEATH = 8, 250.0, 0.5, 3.0

@@ -37,13 +37,13 @@ import zarr
 
 from pipeline.publishing import fingerprint
 from pipeline.signals import FeaturesConfig, Signals, SignalsConfig
-from pipeline.store.identity import cache_identity
-from pipeline.store.identity import signals_identity as signals_of
-from pipeline.store.layout import StorePlan, plan
-from pipeline.store.local import LocalWorkspace
-from pipeline.store.manifest import Manifest
+from pipeline.store.format.identity import cache_identity
+from pipeline.store.format.identity import signals_identity as signals_of
+from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.zarr_files import metadata_files
+from pipeline.store.making.local import LocalWorkspace
 from pipeline.store.reader import TeacherCache
-from pipeline.store.zarr_files import metadata_files
 
 BATCH, BLOCKS, FEW = 256, 16, 4
 NAMES = ("logits", "embedding", "features/block3")

@@ -10,10 +10,10 @@ from pipeline.models import Network
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.signals import SignalsConfig
-from pipeline.store.begun import units_begun
-from pipeline.store.expected import expected_plan
-from pipeline.store.layout import StorePlan
+from pipeline.store.format.layout import StorePlan
 from pipeline.store.location import RemotePath, StorePath
+from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.remote.unfinished import units_begun
 from pipeline.views import Views
 from stages.binding import Bound
 from stages.caches import EVALUATION_SIGNALS

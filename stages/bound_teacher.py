@@ -5,8 +5,8 @@ from __future__ import annotations
 from pipeline.errors import ConfigError, Problem
 from pipeline.models import Network
 from pipeline.signals import SignalShapes
-from pipeline.store.expected import expected_plan
-from pipeline.store.identity import encodings_identity
+from pipeline.store.format.identity import encodings_identity
+from pipeline.store.making.layout_for import expected_plan
 from stages.bound_students import optimise
 from stages.caches import is_there
 from stages.draft import Draft, collected

@@ -17,10 +17,10 @@ from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.publishing import say
 from pipeline.signals import SignalsConfig
-from pipeline.store.caching import Runner, cache_teacher, in_process
 from pipeline.store.config import StoreConfig
+from pipeline.store.making.caching import Runner, cache_teacher, in_process
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
 from pipeline.views import ViewsConfig
 from stages.caches import Cached, cache_paths, caches_of
 from stages.inputs import Source
@@ -106,8 +106,8 @@ def _runners(inputs: Inputs, scheduler: str | None, workers: int) -> Iterator[tu
     if scheduler is None and not workers:
         yield lambda name: in_process, inputs.teacher.device
         return
-    from pipeline.store.clusters import connected, local  # a second that few need
-    from pipeline.store.distribution import crew
+    from pipeline.store.cluster.clusters import connected, local  # a second that few need
+    from pipeline.store.cluster.distribution import crew
 
     cluster = local(workers, inputs.teacher.device, say) if scheduler is None else connected(scheduler, say)
     with cluster as client, crew(client, partial(passes, _from_anywhere(inputs)), say) as runners:

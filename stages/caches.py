@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from pipeline.data import Samples
 from pipeline.models import TeacherConfig
 from pipeline.signals import LogitsConfig, SignalsConfig
-from pipeline.store.identity import data_identity, encodings_identity, teacher_identity, views_identity
+from pipeline.store.format.identity import data_identity, encodings_identity, teacher_identity, views_identity
 from pipeline.store.location import StorePath
 from pipeline.views import Views
 from stages.networks import build

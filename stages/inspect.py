@@ -17,7 +17,7 @@ from pipeline.files import write_atomic
 from pipeline.inspection.contact_sheet import cache_sheet
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.config import StoreConfig
-from pipeline.store.identity import views_config
+from pipeline.store.format.identity import views_config
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 from stages.caches import cache_paths

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.store.layout import StorePlan
+from pipeline.store.format.layout import StorePlan
 from pipeline.store.location import RemotePath
-from pipeline.store.requests import RemoteCost, remote_cost
+from pipeline.store.remote.cost import RemoteCost, remote_cost
 from stages.artifacts import Artifact, artifacts_of, cache_plans
 from stages.binding import Bound
 from stages.disks import Disk, DvcCache, device

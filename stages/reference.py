@@ -13,7 +13,7 @@ from pipeline.models import TeacherConfig
 from pipeline.publishing import fingerprint
 from pipeline.signals import combine
 from pipeline.store.config import StoreConfig
-from pipeline.store.manifest import Manifest
+from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 from pipeline.views import Views
 from stages.cache_config import Caches, judges, mean_of

@@ -6,9 +6,9 @@ from collections.abc import Collection, Mapping
 
 from pipeline.models import Network
 from pipeline.signals import SignalsConfig
-from pipeline.store.expected import expected_plan
-from pipeline.store.layout import StorePlan
-from pipeline.store.teacher_pass import chosen_blocks
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.making.teacher_pass import chosen_blocks
 
 Read = Mapping[tuple[str, str], frozenset[str]]
 """The teacher's signals that are read, by student and objective set."""

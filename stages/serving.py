@@ -11,8 +11,8 @@ from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
 from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
 from pipeline.signals.extra import EXTRAS
-from pipeline.store.layout import StorePlan
-from pipeline.store.teacher_pass import chosen_blocks
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.making.teacher_pass import chosen_blocks
 from stages.bound_students import bind_objectives
 from stages.draft import Draft
 from stages.parts import Data

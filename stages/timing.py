@@ -12,7 +12,7 @@ from torch import Tensor
 from pipeline.models import Network
 from pipeline.models.device import choose_device
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.training import Step, Steps, TrainConfig
 from pipeline.training.loop import Trainer
 from stages.binding import Bound

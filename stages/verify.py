@@ -19,8 +19,8 @@ from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.signals import SignalsConfig
 from pipeline.store.config import StoreConfig
+from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import StorePath
-from pipeline.store.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 from pipeline.views import Views, ViewsConfig
 from stages.caches import cache_paths, caches_of, required

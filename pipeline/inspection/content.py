@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.store.arrays import ArraySpec, Unit
-from pipeline.store.chunks import elements_of
 from pipeline.store.encodings import name_of
-from pipeline.store.layout import StorePlan
-from pipeline.store.manifest import Manifest
+from pipeline.store.format.arrays import ArraySpec, Unit
+from pipeline.store.format.chunks import elements_of
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.manifest import Manifest
 from pipeline.untrusted import parse_json
 
 NOT_FINITE = "have values that are not finite"

@@ -13,14 +13,14 @@ from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
 from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, ROOT, decode_line
-from pipeline.store.arrays import STATIC, ArraySpec, Unit
-from pipeline.store.chunks import CRC_BYTES, most_bytes
-from pipeline.store.layout import MOST_CHUNK, StorePlan
+from pipeline.store.format.arrays import STATIC, ArraySpec, Unit
+from pipeline.store.format.chunks import CRC_BYTES, most_bytes
+from pipeline.store.format.layout import MOST_CHUNK, StorePlan
+from pipeline.store.format.manifest import MOST_BYTES, Manifest
+from pipeline.store.format.zarr_files import laid_out, metadata_checksums, metadata_names
 from pipeline.store.location import RemotePath, StorePath, store_path
-from pipeline.store.manifest import MOST_BYTES, Manifest
 from pipeline.store.published import unfinished_stores
 from pipeline.store.store_files import files_at
-from pipeline.store.zarr_files import laid_out, metadata_checksums, metadata_names
 
 NAMED_FILES = 10
 LOST = "not the manifest that was written; without it, the other zarr.json cannot be checked"

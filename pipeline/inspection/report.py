@@ -14,10 +14,10 @@ from pipeline.inspection.static import LabelsReport, verify_labels
 from pipeline.inspection.teacher import Deviation, Limits, TeacherReport, verify_teacher
 from pipeline.inspection.views import ViewsReport, verify_views
 from pipeline.progress import Progress, size
-from pipeline.store.identity import asked_signals
+from pipeline.store.format.identity import asked_signals
 from pipeline.store.location import StorePath
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
 
 if TYPE_CHECKING:
     from pipeline.data import Samples

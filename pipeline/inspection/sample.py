@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from pipeline.store.arrays import Unit
-from pipeline.store.layout import StorePlan
+from pipeline.store.format.arrays import Unit
+from pipeline.store.format.layout import StorePlan
 
 
 class MicroBatch(NamedTuple):

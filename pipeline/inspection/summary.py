@@ -14,16 +14,16 @@ from pipeline.publishing.artifacts import is_scratch_folder, unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.publishing.scratch import HOLDER, read_holder
 from pipeline.signals import EncodingChoice
-from pipeline.store.arrays import STATIC
-from pipeline.store.begun import begun
 from pipeline.store.encodings import name_of
-from pipeline.store.identity import IDENTITY
-from pipeline.store.layout import StorePlan
-from pipeline.store.lease import STALE_SECONDS
+from pipeline.store.format.arrays import STATIC
+from pipeline.store.format.identity import IDENTITY
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.manifest import MOST_BYTES, Manifest, sound_plan
+from pipeline.store.format.provenance import RUNS, noted_runs, provenance_of
 from pipeline.store.location import RemotePath, StorePath, store_path
-from pipeline.store.manifest import MOST_BYTES, Manifest, sound_plan
-from pipeline.store.provenance import RUNS, noted_runs, provenance_of
 from pipeline.store.published import scratch_prefix
+from pipeline.store.remote.lease import STALE_SECONDS
+from pipeline.store.remote.unfinished import begun
 from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json, read_file
 

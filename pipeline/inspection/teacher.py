@@ -16,12 +16,12 @@ from pipeline.errors import CacheMismatch
 from pipeline.inspection.sample import MicroBatch
 from pipeline.inspection.static import HeadReport, compare_heads
 from pipeline.progress import Progress, Silent
-from pipeline.store.arrays import SignalSpec
-from pipeline.store.encoded import part_tensor
 from pipeline.store.encodings import EncodingOverflow
-from pipeline.store.provenance import device_name, versions
+from pipeline.store.format.arrays import SignalSpec
+from pipeline.store.format.encoded import part_tensor
+from pipeline.store.format.provenance import device_name, versions
+from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass, signal_of
 
 COMPUTING = ("torch", "timm", "torchvision")
 """The packages whose version may change the last bits of an answer."""

@@ -65,7 +65,7 @@ class RemotePath:
 
     def exists(self) -> bool:
         """Whether a whole store is there: its manifest is written last. Raises CacheError if nobody can tell."""
-        from pipeline.store.object_storage import ObjectStorage  # which is about addresses
+        from pipeline.store.remote.object_storage import ObjectStorage  # which is about addresses
 
         return ObjectStorage(self).has("zarr.json")
 

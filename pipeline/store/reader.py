@@ -17,14 +17,14 @@ from pipeline.errors import CacheMismatch
 from pipeline.publishing.folder_files import inside
 from pipeline.publishing.ledger import Ledger, checksums
 from pipeline.signals import LinearHead, Signals, SignalShapes
-from pipeline.store.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.chunks import damaged, elements_of
-from pipeline.store.encoded import EncodedSignals, part_tensor
-from pipeline.store.fetched import FETCHES, FetchedChunks, held_bytes
-from pipeline.store.first_read import check_size, first_read
-from pipeline.store.identity import keeping, unmet
+from pipeline.store.format.arrays import ArraySpec, SignalSpec, Unit
+from pipeline.store.format.checked import check_size, first_read
+from pipeline.store.format.chunks import damaged, elements_of
+from pipeline.store.format.encoded import EncodedSignals, part_tensor
+from pipeline.store.format.identity import keeping, unmet
+from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import RemotePath, StorePath, store_path
-from pipeline.store.manifest import Manifest
+from pipeline.store.remote.chunks import FETCHES, FetchedChunks, held_bytes
 
 OPEN_MAPS = 512
 """Chunk files that are mapped at once; the least recently used is let go."""

@@ -15,7 +15,7 @@ from pipeline.data import Images
 from pipeline.errors import CacheMismatch
 from pipeline.publishing import fingerprint
 from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
-from pipeline.store.encoded import EncodedSignals
+from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 
 CHOOSE = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"

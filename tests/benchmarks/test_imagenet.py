@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from imagenet import FLOAT16, FLOAT32, ONE_K, SMALL, TYPICAL, Store, limits, resnet50
 
-from pipeline.store.layout import plan
+from pipeline.store.format.layout import plan
 
 
 def test_a_float16_store_is_the_real_plan():

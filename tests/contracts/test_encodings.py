@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
-from pipeline.store.arrays import ArraySpec, SignalSpec
-from pipeline.store.encoded import EncodedSignals
 from pipeline.store.encodings import ENCODINGS, Encoding, EncodingOverflow, able, load, resolved
+from pipeline.store.format.arrays import ArraySpec, SignalSpec
+from pipeline.store.format.encoded import EncodedSignals
 
 NAMES = plugins.names(ENCODINGS)
 SIGNALS: list[tuple[str, tuple[int, ...]]] = [

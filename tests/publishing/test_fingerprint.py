@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from store_standins import patient
 
 from pipeline.publishing import differences, fingerprint
-from pipeline.store.identity import unmet
+from pipeline.store.format.identity import unmet
 
 plain = st.recursive(
     st.none()

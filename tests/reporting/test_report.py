@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reporting_fakes import experiment
 from PIL import Image
+from reporting_fakes import experiment
 
 from pipeline.reporting.plots import accuracy_against_cost, learning_curves
 from pipeline.reporting.render import svg

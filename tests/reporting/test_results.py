@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reporting_fakes import experiment, metrics, result
 from hostile import bounded, deep, dumps, few, mutated
 from hypothesis import given
 from hypothesis import strategies as st
+from reporting_fakes import experiment, metrics, result
 
 from pipeline.errors import DataError
 from pipeline.reporting.results import Evaluation, read_evaluation, read_histories, read_run, summarise

@@ -134,7 +134,7 @@ def test_workers_of_a_cluster_write_what_one_process_writes(here: Path, capsys: 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nowhere"])
 def test_without_a_scheduler_it_ends_and_says_so(here: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.clusters.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.store.cluster.clusters.CONNECT_SECONDS", 0.5)
     arguments = ("--scheduler", address, "--set", "store.path=on-workers/tiny.zarr")
     result = CliRunner().invoke(main, ["cache-teacher", "-c", "tiny.yaml", *arguments])
     assert result.exit_code == 1, result.output

@@ -16,7 +16,7 @@ import pytest
 import torch
 from experiment import begin, images, source, student
 
-import pipeline.store.caching
+import pipeline.store.making.caching
 from pipeline.models import build_network
 from pipeline.publishing import fingerprint
 from pipeline.store.reader import TeacherCache
@@ -122,6 +122,6 @@ def test_shipped_configurations(config: str, tmp_path: Path, monkeypatch: pytest
     )
     found = {
         "teacher": _of(teach, monkeypatch, train_teacher),
-        "cache": _of(cache, monkeypatch, pipeline.store.caching),
+        "cache": _of(cache, monkeypatch, pipeline.store.making.caching),
     }
     assert found == RECORDED[config]

@@ -10,8 +10,8 @@ from typing import Any
 from distributed import Client
 from store_standins import FLOAT32, TinyNetwork, TinySamples, cache, teachers
 
-from pipeline.store.distribution import crew
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.cluster.distribution import crew
+from pipeline.store.making.teacher_pass import TeacherPass
 
 Opened = Callable[[], dict[str, TeacherPass]]
 

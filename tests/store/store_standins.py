@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LinearHead, LogitsConfig, Signals, SignalsConfig
-from pipeline.store.caching import cache_teacher
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.teacher_pass import TeacherPass
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For property tests: machines are busy at times."""

@@ -17,10 +17,10 @@ from pipeline.inspection.files import verify_files
 from pipeline.inspection.sample import sampled
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import ExtraConfig, LogitsConfig, SignalsConfig
-from pipeline.store.expected import expected_plan
-from pipeline.store.identity import asked_signals, encodings_identity
+from pipeline.store.format.identity import asked_signals, encodings_identity
+from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
 
 NAMES = ("attention-map/block1", "channel-gram/block2", "channel-gram/final", "fsp-matrix/block1")
 EVERYTHING = np.arange(23)

@@ -15,7 +15,7 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.inspection.files import verify_files
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store.expected import expected_plan
+from pipeline.store.making.layout_for import expected_plan
 from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
 from pipeline.views import digest

@@ -12,13 +12,13 @@ from distributed import Client, LocalCluster
 from store_standins import teachers
 
 from pipeline.errors import CacheError
-from pipeline.store.clusters import connected, environments, local
-from pipeline.store.distribution import crew
+from pipeline.store.cluster.clusters import connected, environments, local
+from pipeline.store.cluster.distribution import crew
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "tls://127.0.0.1:9"])
 def test_without_a_scheduler_it_says_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.clusters.CONNECT_SECONDS", 0.5)
+    monkeypatch.setattr("pipeline.store.cluster.clusters.CONNECT_SECONDS", 0.5)
     with pytest.raises(CacheError, match=rf"(?s)cannot reach the Dask scheduler.*{address}.*dask scheduler") as caught:
         connected(address, print).__enter__()
     assert ("distributed.comm.tls" in str(caught.value)) == address.startswith("tls")

@@ -12,7 +12,7 @@ from store_standins import cache, content
 
 from pipeline.errors import CacheCorrupt
 from pipeline.inspection.files import verify_files
-from pipeline.store import chunks
+from pipeline.store.format import chunks
 from pipeline.store.reader import TeacherCache
 
 

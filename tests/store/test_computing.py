@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 from store_standins import TinyNetwork, cache, content, teachers
 
-from pipeline import workers
 from pipeline.errors import CacheError, ConfigError, Problem
 from pipeline.publishing.scratch import Scratch
-from pipeline.store.arrays import Unit
-from pipeline.store.computing import Assignment, Hand, Receipt, UnitComputer, seen_by
-from pipeline.store.distribution import _commit
-from pipeline.store.layout import StorePlan
-from pipeline.store.local import LocalPlace, LocalWorkspace
+from pipeline.store.cluster import held as workers
+from pipeline.store.cluster.distribution import _commit
+from pipeline.store.cluster.watch import Roster
+from pipeline.store.cluster.worker import Assignment, Hand, Receipt, UnitComputer, seen_by
+from pipeline.store.format.arrays import Unit
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.making.local import LocalPlace, LocalWorkspace
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.watch import Roster
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,7 +80,7 @@ def test_a_worker_that_is_asked_for_nothing_lets_go_and_opens_again(
         opened.release()
         return teachers()
 
-    monkeypatch.setattr("pipeline.store.computing.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.store.cluster.worker.IDLE_SECONDS", 0.01)
     computer = UnitComputer(opening)
     computer(assigned, 0, 0)
     timer = computer._idle
@@ -104,7 +104,7 @@ def test_a_worker_does_not_let_go_of_the_teacher_in_the_middle_of_a_unit(
             slow.wait(10)
             return super().forward(images)
 
-    monkeypatch.setattr("pipeline.store.computing.IDLE_SECONDS", 0.01)
+    monkeypatch.setattr("pipeline.store.cluster.worker.IDLE_SECONDS", 0.01)
     computer = UnitComputer(lambda: teachers(network=Slow()))
     thread = threading.Thread(target=computer, args=(assigned, 0, 0))
     thread.start()
@@ -128,7 +128,7 @@ def test_what_a_worker_holds_is_made_when_it_is_asked_for(assigned: bytes) -> No
 
 
 def test_a_worker_of_another_version_is_refused(assigned: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.computing.versions", lambda: {"decant-kd": "0.0.7"})
+    monkeypatch.setattr("pipeline.store.cluster.worker.versions", lambda: {"decant-kd": "0.0.7"})
     with pytest.raises(
         CacheError, match=r"(?s)a worker on \S+ does not see.*version.decant-kd: .*0\.0\.7.*same version"
     ):
@@ -145,7 +145,7 @@ def test_a_worker_without_the_folder_is_named(plan: StorePlan, tmp_path: Path) -
 def test_files_that_a_worker_wrote_elsewhere_are_missed(
     plan: StorePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.local.SEEN_SECONDS", 0.15)
+    monkeypatch.setattr("pipeline.store.making.local.SEEN_SECONDS", 0.15)
     files = dict.fromkeys((spec.file(Unit(0, 0)) for spec in plan.arrays.values()), 0)
     receipt = Receipt(Unit(0, 0), "attempt", files, 1.0, Hand("far-away", "cpu", {}))
     with LocalWorkspace(tmp_path / "a", "0" * 64, plan, wait=False, notify=print) as workspace:
@@ -198,7 +198,7 @@ def receipt(device: str, torch: str) -> Receipt:
 
 
 def test_workers_that_differ_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.watch.versions", lambda: {"torch": "2"})
+    monkeypatch.setattr("pipeline.store.cluster.watch.versions", lambda: {"torch": "2"})
     said: list[str] = []
     run: dict[str, Any] = {"device": "this"}
     roster = Roster(run, said.append)
@@ -233,7 +233,7 @@ def test_errors_travel(make: Callable[[], Exception]) -> None:
 
 def test_dask_is_imported_only_where_it_is_used() -> None:
     """It takes a second; what needs it is imported inside functions."""
-    heavy = {"distributed", "dask", "pipeline.workers"}
+    heavy = {"distributed", "dask", "pipeline.store.cluster.held"}
     heavy |= {f"pipeline.store.{name}" for name in ("clusters", "distribution", "watch")}
     users = set()
     for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/**/*.py")]:

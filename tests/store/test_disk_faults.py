@@ -29,7 +29,7 @@ from pipeline.inspection.files import verify_files
 from pipeline.inspection.summary import describe
 from pipeline.progress import Lines, duration
 from pipeline.publishing.artifacts import unfinished
-from pipeline.store.manifest import Manifest
+from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 
 CODES = {

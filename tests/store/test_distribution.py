@@ -19,18 +19,18 @@ from store_standins import FLOAT32, SlowNetwork, TinyNetwork, TinySamples, TinyV
 from test_faults import UNITS, At, interrupt
 from torch import Tensor
 
-from pipeline import workers
 from pipeline.errors import CacheError, DataError
 from pipeline.inspection.files import verify_files
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.signals import Signals
-from pipeline.store import chunks
-from pipeline.store.clusters import connected
-from pipeline.store.computing import UnitComputer
-from pipeline.store.distribution import Asked, crew
+from pipeline.store.cluster import held as workers
+from pipeline.store.cluster.clusters import connected
+from pipeline.store.cluster.distribution import Asked, crew
+from pipeline.store.cluster.worker import UnitComputer
+from pipeline.store.format import chunks
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_what_travels_is_small_and_has_a_name(
 
     monkeypatch.setattr(Asked, "ask", asking)
     monkeypatch.setattr(Asked, "handed_in", handing)
-    monkeypatch.setattr("pipeline.store.distribution.IN_FLIGHT", 10)
+    monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 10)
     distributed(client, tmp_path / "a", partial(counted, count=100), samples=TinySamples(100))
     assert len(pickle.dumps(workers.Held(pickle.dumps(UnitComputer(partial(counted, count=100)))))) < 500
     assert max(tasks) < 4000
@@ -124,7 +124,7 @@ def test_the_full_disk_of_a_worker_reads_as_in_one_process(
         return write_chunk(path, elements, compression)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.local.write_chunk", full)
+        patch.setattr("pipeline.store.making.local.write_chunk", full)
         with pytest.raises(CacheError, match=r"(?s)the disk is full.*GB more.*run the same command again"):
             distributed(client, tmp_path / "a")
     assert content(distributed(client, tmp_path / "a")) == whole
@@ -164,8 +164,8 @@ def test_ctrl_c_keeps_what_was_handed_in(client: Client, tmp_path: Path, whole: 
 def test_a_worker_that_joins_gets_work(
     client: Client, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.watch.LOOK_SECONDS", 0.05)
-    monkeypatch.setattr("pipeline.store.distribution.IN_FLIGHT", 6)  # so that there is something left for it
+    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 6)  # so that there is something left for it
     OPENED.clear()
     said: list[str] = []
     samples = TinySamples(100)

@@ -22,7 +22,7 @@ from pipeline.data.decoding import RAW, Decoding
 from pipeline.data.sources import image_folder
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from pipeline.store.caching import cache_teacher
+from pipeline.store.making.caching import cache_teacher
 from pipeline.views import ViewsConfig, build_views
 
 FLIP = {"name": "horizontal-flip"}

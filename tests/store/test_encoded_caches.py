@@ -21,9 +21,9 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
 from pipeline.store.encodings import ENCODINGS, able
-from pipeline.store.identity import signals_identity
+from pipeline.store.format.identity import signals_identity
+from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass, signal_of
 
 NAMES = plugins.names(ENCODINGS)
 DOCUMENTATION = Path(__file__).parents[2] / "docs/cache-format.md"

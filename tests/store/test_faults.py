@@ -20,7 +20,7 @@ from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
-from pipeline.store import chunks
+from pipeline.store.format import chunks
 from pipeline.store.reader import TeacherCache
 
 HERE = Path(__file__).parent
@@ -88,7 +88,7 @@ def test_a_second_ctrl_c_still_waits_for_the_unit_in_hand(tmp_path: Path, monkey
         threading.Timer(0.05, second).start()
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.store.local.write_chunk", slow)
+    monkeypatch.setattr("pipeline.store.making.local.write_chunk", slow)
     with pytest.raises(KeyboardInterrupt):
         cache(tmp_path / "a", progress=At(24, again))
     assert [thread.name for thread in threading.enumerate() if "cache" in thread.name] == []
@@ -110,7 +110,7 @@ def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(
         return write_chunk(path, elements, compression)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.local.write_chunk", full)
+        patch.setattr("pipeline.store.making.local.write_chunk", full)
         with pytest.raises(CacheError) as caught:
             cache(tmp_path / "a")
     text = str(caught.value)
@@ -136,7 +136,7 @@ def test_another_error_of_the_writer_reaches_the_caller(tmp_path: Path, monkeypa
     def broken(path: Path, elements: Any, compression: Any) -> int:
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr("pipeline.store.local.write_chunk", broken)
+    monkeypatch.setattr("pipeline.store.making.local.write_chunk", broken)
     with pytest.raises(PermissionError):
         cache(tmp_path / "a", samples=TinySamples(400))
 
@@ -363,7 +363,7 @@ def test_memory_is_bounded_by_the_queue(tmp_path: Path, monkeypatch: pytest.Monk
         def advance(self, amount: int, note: str = "") -> None:
             computed[0] += amount / 8
 
-    monkeypatch.setattr("pipeline.store.local.write_chunk", slow)
+    monkeypatch.setattr("pipeline.store.making.local.write_chunk", slow)
     cache(tmp_path / "a", samples=TinySamples(160), progress=Count())
     assert max(alive) <= 4
     assert max(alive) >= 1  # it does run ahead

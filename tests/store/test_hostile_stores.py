@@ -29,10 +29,10 @@ from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.ledger import LEDGER_FILE, Ledger
 from pipeline.publishing.scratch import HOLDER
 from pipeline.store.encodings import ENCODINGS
-from pipeline.store.identity import IDENTITY, asked_signals, views_config
-from pipeline.store.layout import plan_of
-from pipeline.store.manifest import _arrays
-from pipeline.store.provenance import RUNS
+from pipeline.store.format.identity import IDENTITY, asked_signals, views_config
+from pipeline.store.format.layout import plan_of
+from pipeline.store.format.manifest import _arrays
+from pipeline.store.format.provenance import RUNS
 from pipeline.store.reader import TeacherCache
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from store_standins import patient
 
 from pipeline.errors import ConfigError
-from pipeline.store.layout import LARGEST_CHUNK, SMALLEST_CHUNK, choose_rows, plan
+from pipeline.store.format.layout import LARGEST_CHUNK, SMALLEST_CHUNK, choose_rows, plan
 
 MIB = 1 << 20
 LOGITS = {"shape": [100], "encoding": "float16"}

@@ -14,11 +14,11 @@ from test_faults import At, interrupt
 
 from pipeline.errors import CacheError
 from pipeline.inspection.files import verify_files
-from pipeline.store import lease
-from pipeline.store.lease import Claim, Lease, read_claim
 from pipeline.store.location import RemotePath, store_path
-from pipeline.store.object_storage import ObjectStorage
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote.lease import Claim, Lease, read_claim
+from pipeline.store.remote.object_storage import ObjectStorage
+from pipeline.store.remote.workspace import lease
 
 NAME, CLAIM = "some/cache.zarr", "some/.cache.zarr.partial/claim.json"
 SMALL: dict[str, Any] = {"samples": TinySamples(3), "views": TinyViews(count=1)}

@@ -15,14 +15,14 @@ from test_lease import NAME, SMALL, held_by, scratch
 from test_remote import at, whole
 
 from pipeline.errors import CacheError
-from pipeline.store import lease, remote
-from pipeline.store.arrays import Unit
-from pipeline.store.filling import computed
-from pipeline.store.layout import StorePlan
-from pipeline.store.lease import read_claim
+from pipeline.store.format.arrays import Unit
+from pipeline.store.format.layout import StorePlan
 from pipeline.store.location import RemotePath
-from pipeline.store.remote import RemotePlace
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.making.filling import computed
+from pipeline.store.making.teacher_pass import TeacherPass
+from pipeline.store.remote.lease import read_claim
+from pipeline.store.remote.workspace import RemotePlace, lease
+from pipeline.store.remote.workspace import workspace as remote
 from pipeline.store.workspace import Chunks, Workspace
 
 pytestmark = pytest.mark.usefixtures("impatient")

@@ -18,7 +18,7 @@ from store_standins import TinyNetwork, TinySamples, TinyViews, cache
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.inspection.files import verify_files
 from pipeline.store import reader
-from pipeline.store.identity import data_identity, teacher_identity, views_identity
+from pipeline.store.format.identity import data_identity, teacher_identity, views_identity
 from pipeline.store.reader import TeacherCache
 
 

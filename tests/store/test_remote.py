@@ -18,11 +18,10 @@ from test_faults import At, interrupt
 
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.inspection.files import verify_files
-from pipeline.store import lease
 from pipeline.store.location import RemotePath, store_path
-from pipeline.store.object_storage import PART_BYTES, ObjectStorage
 from pipeline.store.reader import TeacherCache
-from pipeline.store.remote import RemotePlace
+from pipeline.store.remote.object_storage import PART_BYTES, ObjectStorage
+from pipeline.store.remote.workspace import RemotePlace, lease
 
 NAME = "some/cache.zarr"
 SCRATCH = "some/.cache.zarr.partial"

@@ -25,7 +25,7 @@ sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import obstore, torch
 from store_standins import TinySamples, TinyViews, cache
 from pipeline.store import lease, store_path
-from pipeline.store.object_storage import ObjectStorage
+from pipeline.store.remote.object_storage import ObjectStorage
 torch.set_num_threads(1)
 lease.POLL_SECONDS = 0.05
 mode, url, step, more = sys.argv[3], sys.argv[4], int(sys.argv[5]), {}

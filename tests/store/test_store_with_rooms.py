@@ -18,9 +18,9 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store.caching import cache_teacher
-from pipeline.store.expected import expected_plan
-from pipeline.store.identity import data_identity, views_identity
+from pipeline.store.format.identity import data_identity, views_identity
+from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.layout_for import expected_plan
 from pipeline.store.reader import TeacherCache
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
 

@@ -18,10 +18,10 @@ from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.inspection.files import check_files, verify_files
 from pipeline.publishing import fingerprint
 from pipeline.publishing.ledger import encode_line
-from pipeline.store.chunks import write_chunk
-from pipeline.store.manifest import Manifest
+from pipeline.store.format.chunks import write_chunk
+from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.zarr_files import laid_out
 from pipeline.store.reader import TeacherCache
-from pipeline.store.zarr_files import laid_out
 from pipeline.untrusted import read_file
 
 TRIALS, CHUNK_TRIALS = 250, 160

@@ -20,10 +20,10 @@ from pipeline.inspection.report import Asking, CacheReport, ask_again
 from pipeline.inspection.sample import MicroBatch, sampled
 from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
-from pipeline.store.identity import asked_signals
-from pipeline.store.layout import plan
+from pipeline.store.format.identity import asked_signals
+from pipeline.store.format.layout import plan
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
 
 CPU = torch.device("cpu")
 

@@ -24,9 +24,9 @@ from pipeline.errors import CacheError
 from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.signals import Signals
-from pipeline.store.clusters import connected, local
-from pipeline.store.distribution import crew
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.cluster.clusters import connected, local
+from pipeline.store.cluster.distribution import crew
+from pipeline.store.making.teacher_pass import TeacherPass
 
 SAMPLES = 100
 """39 units."""
@@ -37,7 +37,7 @@ PATHS = os.pathsep.join(str(folder) for folder in list(Path(__file__).parents)[:
 
 def slowly(network: type[SlowNetwork] = SlowNetwork) -> dict[str, TeacherPass]:
     """What a worker opens. It writes slowly, too."""
-    from pipeline.store import local as module
+    from pipeline.store.making import local as module
 
     write_chunk = module.write_chunk
 
@@ -73,8 +73,8 @@ def children() -> set[int]:
 def test_a_worker_that_is_killed_is_replaced(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:
-    monkeypatch.setattr("pipeline.store.watch.LOOK_SECONDS", 0.1)
-    monkeypatch.setattr("pipeline.store.distribution.IN_FLIGHT", 6)  # so that there is something left to lose
+    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.1)
+    monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 6)  # so that there is something left to lose
     before, said = children(), []
     with faults("a worker of a cluster is killed"), local(2, "cpu", said.append) as client:
 
@@ -217,7 +217,7 @@ def test_workers_that_come_and_go_all_the_time(
     faults: Faults,
 ) -> None:
     """It begins without any. Twice another joins, and the one before is killed in the middle of its units."""
-    monkeypatch.setattr("pipeline.store.distribution.IN_FLIGHT", 4)  # or the first would do it all meanwhile
+    monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 4)  # or the first would do it all meanwhile
     options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 60, "host": "127.0.0.1"}
     (tmp_path / "store").mkdir()
     said: list[str] = []

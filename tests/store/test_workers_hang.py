@@ -15,12 +15,12 @@ from distributed import Client, LocalCluster
 from store_standins import TinyNetwork, cache, content
 from torch import Tensor
 
-from pipeline import workers
 from pipeline.errors import CacheError
 from pipeline.signals import Signals
-from pipeline.store.arrays import Unit
-from pipeline.store.distribution import crew
-from pipeline.store.watch import Watch
+from pipeline.store.cluster import held as workers
+from pipeline.store.cluster.distribution import crew
+from pipeline.store.cluster.watch import Watch
+from pipeline.store.format.arrays import Unit
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ class Stuck(TinyNetwork):
 def test_units_that_hang_are_computed_by_others(
     client: Client, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.05)
     LET_GO.clear()
     said: list[str] = []
     STUCK.release()
@@ -120,7 +120,7 @@ def test_who_hangs_is_not_asked_in_later_caches(
     client: Client, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its history is kept too: a threshold of many patiences holds for the first receipt of the command alone."""
-    monkeypatch.setattr("pipeline.store.watch.LOOK_SECONDS", 0.05)
+    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.05)
     LET_GO.clear()
     said: list[str] = []
     STUCK.release()
@@ -139,8 +139,8 @@ def test_who_hangs_is_not_asked_in_later_caches(
 
 def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"ncores": {"tcp://a": 1}, "processing": {"tcp://a": [("cache-tiny-0", 1, 2, 1), "of others"]}}
-    monkeypatch.setattr("pipeline.store.watch.ask", lambda client, operation, seconds: answers[operation])
-    monkeypatch.setattr("pipeline.store.watch.LOOK_SECONDS", 0)
+    monkeypatch.setattr("pipeline.store.cluster.watch.ask", lambda client, operation, seconds: answers[operation])
+    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0)
     said: list[str] = []
 
     class Asking:

@@ -19,9 +19,9 @@ from pipeline.objectives import Batch
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, LinearHead, LogitsConfig, SignalsConfig
 from pipeline.signals.config import EmbeddingConfig
-from pipeline.store.encoded import EncodedSignals
+from pipeline.store.format.encoded import EncodedSignals
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.store.teacher_pass import TeacherPass
 from pipeline.training import train
 from pipeline.training.answers import Upcoming
 from pipeline.training.batches import loader

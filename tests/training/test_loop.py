@@ -14,7 +14,7 @@ from pipeline.errors import TrainingError
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveSet
 from pipeline.progress import Progress, Silent
-from pipeline.store.encoded import EncodedSignals
+from pipeline.store.format.encoded import EncodedSignals
 from pipeline.training import Checkpoint, FromCache, Run, Steps, train
 from pipeline.training.loop import Trainer
 

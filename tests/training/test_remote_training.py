@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from object_server import Bucket
 from training_pieces import samples, steps, views
 
-from pipeline.store import fetched
-from pipeline.store.encoded import EncodedSignals
+from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote.workspace import chunks as fetched
 from pipeline.training import Drawn, FromCache, FromCaches, Steps, loader
 from pipeline.training.answers import EncodedEnsemble, Upcoming
 from pipeline.training.order import WINDOW_BLOCKS, order

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from pipeline.config import problems_of
-from pipeline.store.identity import SCHEMA
+from pipeline.store.format.identity import SCHEMA
 
 Count = Annotated[int, Field(ge=1, lt=2**40)]
 Size = Annotated[int, Field(ge=1, lt=2**31)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.signals import LinearHead, Signals
-from pipeline.store.arrays import SignalSpec
+from pipeline.store.format.arrays import SignalSpec
 
 
 @dataclass(frozen=True)

@@ -15,14 +15,14 @@ from typing import Self
 from pipeline.errors import CacheError, CacheMismatch
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.ledger import LEDGER_FILE, LONGEST_LINE, ROOT, decode_line, encode_line, whole
-from pipeline.store.begun import is_ours, read_note, receipt
-from pipeline.store.chunks import CRC_BYTES, Compression, chunk_content
-from pipeline.store.layout import StorePlan
-from pipeline.store.lease import Lease, read_claim, seconds
+from pipeline.store.format.chunks import CRC_BYTES, Compression, chunk_content
+from pipeline.store.format.layout import StorePlan
 from pipeline.store.location import RemotePath
-from pipeline.store.object_storage import ObjectStorage, at_once
 from pipeline.store.published import published_store, scratch_prefix, store_is_finished
-from pipeline.store.replacing import replaceable
+from pipeline.store.remote.lease import Lease, read_claim, seconds
+from pipeline.store.remote.object_storage import ObjectStorage, at_once
+from pipeline.store.remote.ownership import replaceable
+from pipeline.store.remote.unfinished import is_ours, read_note, receipt
 from pipeline.store.workspace import Chunks
 
 LOOK_SECONDS = 5.0

@@ -12,12 +12,12 @@ from typing import Any
 from numpy.typing import NDArray
 
 from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, checksums, decode
-from pipeline.store.arrays import ArraySpec, Unit
-from pipeline.store.chunks import CRC_BYTES, damaged, most_bytes
-from pipeline.store.first_read import check_size, first_read
-from pipeline.store.layout import BLOCKS_PER_VIEW, StorePlan
+from pipeline.store.format.arrays import ArraySpec, Unit
+from pipeline.store.format.checked import check_size, first_read
+from pipeline.store.format.chunks import CRC_BYTES, damaged, most_bytes
+from pipeline.store.format.layout import BLOCKS_PER_VIEW, StorePlan
 from pipeline.store.location import RemotePath
-from pipeline.store.object_storage import ObjectStorage
+from pipeline.store.remote.object_storage import ObjectStorage
 
 FETCHES = 8
 """Chunks that are fetched at once: one connection is slower than most networks, and small chunks wait for answers."""

@@ -6,14 +6,14 @@ import re
 from dataclasses import dataclass
 
 from pipeline.errors import CacheCorrupt, CacheMismatch
-from pipeline.store.identity import IDENTITY
-from pipeline.store.layout import StorePlan
-from pipeline.store.lease import Claim, read_claim
+from pipeline.store.format.identity import IDENTITY
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.manifest import sound_plan
+from pipeline.store.format.provenance import RUNS
 from pipeline.store.location import RemotePath
-from pipeline.store.manifest import sound_plan
-from pipeline.store.object_storage import ObjectStorage
-from pipeline.store.provenance import RUNS
 from pipeline.store.published import scratch_prefix
+from pipeline.store.remote.lease import Claim, read_claim
+from pipeline.store.remote.object_storage import ObjectStorage
 from pipeline.store.workspace import MOST_OF_NOTE
 from pipeline.untrusted import parse_json
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.signals import SignalShapes
-from pipeline.store.arrays import STATIC, ArraySpec, SignalSpec, Unit
-from pipeline.store.chunks import CRC_BYTES, Compression
+from pipeline.store.format.arrays import STATIC, ArraySpec, SignalSpec, Unit
+from pipeline.store.format.chunks import CRC_BYTES, Compression
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 << 20, 256 << 20
 BLOCKS_PER_VIEW = 16

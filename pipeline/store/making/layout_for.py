@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.signals import LinearHead, Signals, SignalsConfig, deepest_block, extract
-from pipeline.store.chunks import Compression
-from pipeline.store.identity import signals_identity
-from pipeline.store.layout import StorePlan, plan
-from pipeline.store.teacher_pass import chosen_blocks, chosen_extras
+from pipeline.store.format.chunks import Compression
+from pipeline.store.format.identity import signals_identity
+from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.making.teacher_pass import chosen_blocks, chosen_extras
 
 if TYPE_CHECKING:
     from pipeline.models import Network

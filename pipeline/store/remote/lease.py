@@ -23,8 +23,8 @@ from uuid import uuid4
 
 from pipeline.errors import CacheError, printable
 from pipeline.store.location import RemotePath
-from pipeline.store.object_storage import ABSENT, Conflict, ObjectStorage, Stat, Unconditional
 from pipeline.store.published import CLAIM
+from pipeline.store.remote.object_storage import ABSENT, Conflict, ObjectStorage, Stat, Unconditional
 from pipeline.untrusted import parse_json
 
 if TYPE_CHECKING:

@@ -19,11 +19,11 @@ from pipeline.files import sync_directory, write_atomic
 from pipeline.publishing.folder_files import refuse_links
 from pipeline.publishing.ledger import LEDGER_FILE, Ledger, whole
 from pipeline.publishing.scratch import Scratch
-from pipeline.store.arrays import STATIC
-from pipeline.store.chunks import Compression, stored_checksum, write_chunk
-from pipeline.store.identity import IDENTITY
-from pipeline.store.layout import StorePlan
-from pipeline.store.provenance import RUNS
+from pipeline.store.format.arrays import STATIC
+from pipeline.store.format.chunks import Compression, stored_checksum, write_chunk
+from pipeline.store.format.identity import IDENTITY
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.provenance import RUNS
 from pipeline.store.workspace import MOST_OF_NOTE, Chunks
 from pipeline.untrusted import NOT_READ, read_file
 

@@ -15,8 +15,8 @@ from zarr.storage import MemoryStore
 from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.fingerprint import canonical
 from pipeline.publishing.ledger import ROOT
-from pipeline.store.arrays import ArraySpec
-from pipeline.store.chunks import ZSTD_LEVEL, Compression
+from pipeline.store.format.arrays import ArraySpec
+from pipeline.store.format.chunks import ZSTD_LEVEL, Compression
 
 
 def metadata_files(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from pipeline.store.arrays import ArraySpec
-from pipeline.store.fetched import held_bytes
-from pipeline.store.layout import StorePlan
-from pipeline.store.object_storage import PART_BYTES
+from pipeline.store.format.arrays import ArraySpec
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.remote.chunks import held_bytes
+from pipeline.store.remote.object_storage import PART_BYTES
 
 
 class RemoteCost(NamedTuple):

@@ -6,13 +6,13 @@ from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import canonical
 from pipeline.publishing.ledger import LEDGER_FILE, ROOT, listed_files
-from pipeline.store.begun import read_note
-from pipeline.store.identity import IDENTITY
-from pipeline.store.layout import StorePlan
+from pipeline.store.format.identity import IDENTITY
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.manifest import Manifest, sound_plan
+from pipeline.store.format.zarr_files import metadata_names
 from pipeline.store.location import StorePath
-from pipeline.store.manifest import Manifest, sound_plan
-from pipeline.store.object_storage import ObjectStorage
-from pipeline.store.zarr_files import metadata_names
+from pipeline.store.remote.object_storage import ObjectStorage
+from pipeline.store.remote.unfinished import read_note
 from pipeline.untrusted import parse_json
 
 NAMED = 4

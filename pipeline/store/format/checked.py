@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt
-from pipeline.store.arrays import ArraySpec, Unit
-from pipeline.store.chunks import CRC_BYTES, check_chunk, damaged, elements_of, most_bytes
 from pipeline.store.encodings import name_of
-from pipeline.store.layout import StorePlan
+from pipeline.store.format.arrays import ArraySpec, Unit
+from pipeline.store.format.chunks import CRC_BYTES, check_chunk, damaged, elements_of, most_bytes
+from pipeline.store.format.layout import StorePlan
 from pipeline.store.location import StorePath
 
 

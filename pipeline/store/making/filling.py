@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CacheError
 from pipeline.progress import Progress
-from pipeline.store.arrays import SignalSpec, Unit
 from pipeline.store.encodings import EncodingOverflow, name_of
-from pipeline.store.layout import StorePlan
-from pipeline.store.teacher_pass import Answer, Rendered, TeacherPass
+from pipeline.store.format.arrays import SignalSpec, Unit
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.making.teacher_pass import Answer, Rendered, TeacherPass
 from pipeline.store.workspace import Chunks
 
 RENDERED_AHEAD = 2

@@ -27,7 +27,7 @@ from pipeline.views import ViewsConfig
 if TYPE_CHECKING:
     from pipeline.data import Samples
     from pipeline.models import Network
-    from pipeline.store.layout import StorePlan
+    from pipeline.store.format.layout import StorePlan
     from pipeline.views import Views
 
 SCHEMA = 2

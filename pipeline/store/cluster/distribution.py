@@ -1,6 +1,6 @@
 """Computes the units of a cache on the workers of a Dask cluster; this process alone commits them.
 
-What travels is small: a worker opens data and teacher itself (`pipeline.store.computing`), writes where the cache is
+What travels is small: a worker opens data and teacher itself (`store.cluster.worker`), writes where the cache is
 made, and hands in a receipt. A unit may be computed twice, where a worker was lost or seemed to be: attempts have
 names of their own, the first receipt counts, and what is left of the others is swept when the cache is published.
 """
@@ -21,17 +21,17 @@ from uuid import uuid4
 
 from distributed import Client, Future, KilledWorker, as_completed
 
-from pipeline import workers
 from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Progress
 from pipeline.publishing.scratch import say
-from pipeline.store.arrays import Unit
-from pipeline.store.caching import Runner
-from pipeline.store.clusters import ask
-from pipeline.store.computing import ALIKE, UNITS_AT_ONCE, Assignment, Open, Receipt, UnitComputer, seen_by
-from pipeline.store.layout import StorePlan
-from pipeline.store.teacher_pass import TeacherPass
-from pipeline.store.watch import Roster, Watch
+from pipeline.store.cluster import held as workers
+from pipeline.store.cluster.clusters import ask
+from pipeline.store.cluster.watch import Roster, Watch
+from pipeline.store.cluster.worker import ALIKE, UNITS_AT_ONCE, Assignment, Open, Receipt, UnitComputer, seen_by
+from pipeline.store.format.arrays import Unit
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.making.caching import Runner
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Workspace
 
 IN_FLIGHT = 1000

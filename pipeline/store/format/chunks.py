@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheCorrupt
 from pipeline.files import durable
 from pipeline.publishing.checksum import crc32c
-from pipeline.store.arrays import ArraySpec
+from pipeline.store.format.arrays import ArraySpec
 from pipeline.store.location import StorePath
 
 Compression = Literal["zstd"] | None

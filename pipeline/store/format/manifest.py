@@ -12,14 +12,14 @@ from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnf
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import ROOT
-from pipeline.store.identity import SCHEMA
-from pipeline.store.layout import StorePlan, plan_of
+from pipeline.store.format.identity import SCHEMA
+from pipeline.store.format.layout import StorePlan, plan_of
+from pipeline.store.format.provenance import check_provenance
+from pipeline.store.format.validation import problems_with
+from pipeline.store.format.zarr_files import metadata_checksums
 from pipeline.store.location import StorePath
-from pipeline.store.provenance import check_provenance
 from pipeline.store.published import published_store, unfinished_stores
 from pipeline.store.store_files import files_at
-from pipeline.store.validation import problems_with
-from pipeline.store.zarr_files import metadata_checksums
 from pipeline.untrusted import parse_json
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"

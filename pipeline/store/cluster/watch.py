@@ -12,11 +12,11 @@ import dask
 from distributed import Client
 
 from pipeline.publishing.fingerprint import canonical, differences
-from pipeline.store.arrays import Unit
-from pipeline.store.clusters import ask, patience, restart
-from pipeline.store.computing import Receipt
-from pipeline.store.provenance import versions
-from pipeline.workers import Failed
+from pipeline.store.cluster.clusters import ask, patience, restart
+from pipeline.store.cluster.held import Failed
+from pipeline.store.cluster.worker import Receipt
+from pipeline.store.format.arrays import Unit
+from pipeline.store.format.provenance import versions
 
 LOOK_SECONDS = 2.0
 """How often the scheduler is asked who is there."""

@@ -14,10 +14,9 @@ from pipeline.progress import Progress, Silent
 from pipeline.publishing.fingerprint import canonical, differences, fingerprint
 from pipeline.publishing.scratch import say
 from pipeline.signals import Signals, SignalsConfig, deepest_block
-from pipeline.store.arrays import STATIC, Unit
-from pipeline.store.chunks import Compression
-from pipeline.store.filling import computed
-from pipeline.store.identity import (
+from pipeline.store.format.arrays import STATIC, Unit
+from pipeline.store.format.chunks import Compression
+from pipeline.store.format.identity import (
     IDENTITY,
     cache_identity,
     data_identity,
@@ -26,18 +25,19 @@ from pipeline.store.identity import (
     teacher_identity,
     views_identity,
 )
-from pipeline.store.layout import StorePlan, plan
-from pipeline.store.local import LocalWorkspace
+from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.provenance import Runs
+from pipeline.store.format.zarr_files import metadata_files
 from pipeline.store.location import RemotePath, StorePath
-from pipeline.store.manifest import Manifest
-from pipeline.store.provenance import Runs
+from pipeline.store.making.filling import computed
+from pipeline.store.making.local import LocalWorkspace
+from pipeline.store.making.teacher_pass import Precision, TeacherPass
+from pipeline.store.making.writer import CacheWriter
 from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
-from pipeline.store.remote import RemoteWorkspace
-from pipeline.store.teacher_pass import Precision, TeacherPass
+from pipeline.store.remote.workspace import RemoteWorkspace
 from pipeline.store.workspace import Workspace
-from pipeline.store.writer import CacheWriter
-from pipeline.store.zarr_files import metadata_files
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from pipeline.views import Views
 
 Run = dict[str, Any]
-"""What is recorded of a run: `pipeline.store.provenance`."""
+"""What is recorded of a run: `pipeline.store.format.provenance`."""
 
 Runner = Callable[[TeacherPass, Workspace, StorePlan, Sequence[Unit], Progress, Run], None]
 """Computes units, writes and commits them, and advances the progress by their views.

@@ -20,12 +20,12 @@ import torch
 from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Silent
 from pipeline.publishing.fingerprint import differences
-from pipeline.store.arrays import Unit
-from pipeline.store.filling import computed
-from pipeline.store.identity import SCHEMA, teacher_identity, views_identity
-from pipeline.store.layout import StorePlan
-from pipeline.store.provenance import device_name, versions
-from pipeline.store.teacher_pass import TeacherPass
+from pipeline.store.format.arrays import Unit
+from pipeline.store.format.identity import SCHEMA, teacher_identity, views_identity
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.provenance import device_name, versions
+from pipeline.store.making.filling import computed
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Place
 
 Open = Callable[[], Mapping[str, TeacherPass]]

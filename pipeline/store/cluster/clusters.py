@@ -17,7 +17,7 @@ from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
 from pipeline.errors import CacheError
-from pipeline.store.computing import UNITS_AT_ONCE
+from pipeline.store.cluster.worker import UNITS_AT_ONCE
 
 CONNECT_SECONDS = 10
 

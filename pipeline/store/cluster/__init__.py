@@ -1,0 +1,1 @@
+"""Teacher caches that the workers of a Dask cluster make together."""

@@ -1,0 +1,1 @@
+"""The format of a teacher cache on disk: identity, layout, arrays, chunk files, manifest (`docs/cache-format.md`)."""

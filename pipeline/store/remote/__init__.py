@@ -1,0 +1,1 @@
+"""Teacher caches on object storage: claimed, put, published and read there."""
