@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,7 +24,9 @@ from pipeline.store.format.encoded import EncodedSignals, part_tensor
 from pipeline.store.format.identity import keeping, unmet
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import RemotePath, StorePath, store_path
-from pipeline.store.remote.chunks import FETCHES, FetchedChunks, held_bytes
+
+if TYPE_CHECKING:
+    from pipeline.store.remote.chunks import FetchedChunks
 
 OPEN_MAPS = 512
 """Chunk files that are mapped at once; the least recently used is let go."""
@@ -51,7 +53,7 @@ class TeacherCache:
         self._plan = manifest.plan
         arrays = sum(len(spec.arrays) for spec in specs) + 2
         self._kept = LOADED_BLOCKS * arrays if self._plan.compression else OPEN_MAPS
-        self._fetched = FetchedChunks(path, self._plan) if isinstance(path, RemotePath) else None
+        self._fetched = self._chunks_at(path) if isinstance(path, RemotePath) else None
         self._maps: dict[Key, NDArray[Any]] = {}
         self._checked: set[Key] = set()
 
@@ -77,6 +79,13 @@ class TeacherCache:
                 )
             specs = tuple(spec for spec in specs if spec.name in signals or spec.name == "logits")
         return cls(path, manifest, specs)
+
+    def _chunks_at(self, path: RemotePath) -> FetchedChunks:
+        from pipeline.store.remote.chunks import (
+            FetchedChunks,
+        )  # no part of the code that a cache in a folder depends on
+
+        return FetchedChunks(path, self._plan)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the mapped files, and what was found out about them."""
@@ -110,6 +119,8 @@ class TeacherCache:
         views: of each sample in a step. rows_per_block: of the cache that decides the order of samples, if that is
         another.
         """
+        from pipeline.store.remote.chunks import held_bytes
+
         return held_bytes(self._plan, self._read_in_training(), views, rows_per_block)
 
     @property
@@ -215,10 +226,10 @@ class TeacherCache:
         ascending = samples if order is None else samples[order]
         rows = np.empty((len(samples), *spec.shape[2:]), spec.dtype)
         blocks, starts = np.unique(ascending // self._plan.rows, return_index=True)
-        index = view - self.views.start
+        index, ahead = view - self.views.start, self._fetched.at_once if self._fetched else 1
         units = [Unit(index, int(block)) for block in blocks]
         for number, (block, start, stop) in enumerate(zip(blocks, starts, [*starts[1:], len(samples)], strict=False)):
-            chunk = self._chunk(spec, *units[number : number + FETCHES])
+            chunk = self._chunk(spec, *units[number : number + ahead])
             within = ascending[start:stop] - block * self._plan.rows
             np.take(chunk, within, axis=0, out=rows[start:stop], mode="clip")  # "raise" would copy twice
         if order is None:

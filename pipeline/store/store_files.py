@@ -9,9 +9,8 @@ from pipeline.store.location import RemotePath, StorePath
 def files_at(path: StorePath) -> Files:
     """Return the files of the store at `path`."""
     if isinstance(path, RemotePath):
-        from pipeline.store.remote.object_storage import (
-            ObjectStorage,  # only for those who have one: it takes long to import
-        )
+        # Not above: only those who have one need it, and it takes long to import.
+        from pipeline.store.remote.object_storage import ObjectStorage
 
         return ObjectStorage(path)
     return LocalFiles(path)

@@ -36,7 +36,6 @@ from pipeline.store.making.teacher_pass import Precision, TeacherPass
 from pipeline.store.making.writer import CacheWriter
 from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
-from pipeline.store.remote.workspace import RemoteWorkspace
 from pipeline.store.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -144,6 +143,9 @@ def workspace_at(
 ) -> Workspace:
     """Where the cache with the fingerprint `name` is made, to be published at `target`."""
     if isinstance(target, RemotePath):
+        # Not above: a cache in a folder must not depend on the code for object storage.
+        from pipeline.store.remote.workspace import RemoteWorkspace
+
         return RemoteWorkspace(target, name, layout, wait=wait, notify=notify)
     return LocalWorkspace(target, name, layout, wait=wait, notify=notify)
 

@@ -35,6 +35,9 @@ class FetchedChunks:
     Pickles without what it holds. Of chunks that are expected all are held at once, and of others `KEPT_BYTES`.
     """
 
+    at_once = FETCHES
+    """Chunks that are asked for together."""
+
     def __init__(self, path: RemotePath, plan: StorePlan) -> None:
         """Nothing is fetched yet."""
         self._path, self._plan = path, plan
