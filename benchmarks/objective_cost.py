@@ -33,11 +33,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import plugins
+from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.hard_label import cross_entropy
 from pipeline.signals import LinearHead, Signals, SignalShapes
-from stages.learning import shapes_of
 
 PACKAGE = "pipeline.objectives"
 SAMPLES, WIDTH, GRID = 50_000, 64, 4

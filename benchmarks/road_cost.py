@@ -30,6 +30,7 @@ import torch.nn.functional as F
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.data import PackedDataset, Samples
+from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, kl_divergence
@@ -39,7 +40,6 @@ from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCache, Steps, TrainConfig
 from pipeline.training.loop import Trainer
 from pipeline.views import ViewsConfig, build_views
-from stages.learning import shapes_of
 
 COUNT, BATCH, MICRO, STEPS = 4096, 128, 256, 16
 KD = [{"name": "hard-label", "weight": 0.1}, {"name": "kd", "weight": 0.9}]

@@ -15,11 +15,11 @@ import time
 import click
 import torch
 
+from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Batch, Context, ObjectiveEntry, ObjectiveSet
 from pipeline.signals import LinearHead, Signals, SignalShapes
-from stages.learning import shapes_of
 
 KD = [{"name": "hard-label", "weight": 0.1}, {"name": "kd", "weight": 0.9}]
 SETS = {"kd": KD, "hard": [{"name": "hard-label"}], "lfcc-kd": [*KD, {"name": "lfcc"}]}

@@ -113,8 +113,8 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
       pipeline check
       pipeline check --config configs/cifar100.yaml --set views.count=16
     """
-    from stages.check import run
-    from stages.inputs import Source
+    from pipeline.commands.check import run
+    from pipeline.experiment.source import Source
 
     run(Source(config, overrides), as_json=as_json, timed=timed)
 
@@ -131,7 +131,7 @@ def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_jso
       pipeline prepare-data
       pipeline prepare-data --set data.source='{name: image-folder, path: photos}' --set data.path=photos.h5
     """
-    from stages.inputs import Source
+    from pipeline.experiment.source import Source
     from stages.prepare_data import run
 
     run(Source(config, overrides), replace=replace, as_json=as_json)
@@ -148,7 +148,7 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
       pipeline train-teacher
       pipeline train-teacher --set teacher_training.epochs=5
     """
-    from stages.inputs import Source
+    from pipeline.experiment.source import Source
     from stages.train_teacher import run
 
     run(Source(config, overrides), replace=replace, wait=wait)
@@ -182,8 +182,8 @@ def cache_teacher(
     """
     if scheduler is not None and workers:
         raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
+    from pipeline.experiment.source import Source
     from stages.cache_teacher import run
-    from stages.inputs import Source
 
     run(Source(config, overrides), part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
 
@@ -220,7 +220,7 @@ def train_student(
       pipeline train-student --student small --objectives kd
       pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
     """
-    from stages.inputs import Source
+    from pipeline.experiment.source import Source
     from stages.train_student import run
 
     run(
@@ -245,8 +245,8 @@ def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
       pipeline evaluate
       pipeline evaluate --config configs/cifar100.yaml
     """
+    from pipeline.experiment.source import Source
     from stages.evaluate import run
-    from stages.inputs import Source
 
     run(Source(config, overrides))
 
@@ -263,7 +263,7 @@ def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool) ->
       pipeline report
       pipeline report --config configs/cifar100.yaml --show
     """
-    from stages.inputs import Source
+    from pipeline.experiment.source import Source
     from stages.report import run
 
     run(Source(config, overrides), write=not show, table=not quiet)
@@ -280,8 +280,8 @@ def dvc_file(config: Path, overrides: tuple[str, ...], output: Path | None) -> N
       pipeline dvc-file --config configs/mine.yaml --output experiments/mine/dvc.yaml
       dvc repro experiments/mine/dvc.yaml
     """
-    from stages.dvc_file import run
-    from stages.inputs import Source
+    from pipeline.commands.dvc_file import run
+    from pipeline.experiment.source import Source
 
     run(Source(config, overrides), output)
 

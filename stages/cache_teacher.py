@@ -11,6 +11,11 @@ from typing import Literal
 from pipeline.config import Section
 from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, Problem
+from pipeline.experiment.caches import Cached, cache_paths, caches_of
+from pipeline.experiment.networks import build
+from pipeline.experiment.opened import Data, EvaluateConfig
+from pipeline.experiment.pointers import write_pointer
+from pipeline.experiment.source import Source
 from pipeline.measuring.teacher_accuracy import accuracy_sentences
 from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
@@ -22,11 +27,6 @@ from pipeline.store.making.caching import Runner, cache_teacher, in_process
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 from pipeline.views import ViewsConfig
-from stages.caches import Cached, cache_paths, caches_of
-from stages.inputs import Source
-from stages.networks import build
-from stages.parts import Data, EvaluateConfig
-from stages.pointers import write_pointer
 
 Part = Literal["all", "training", "evaluation"]
 

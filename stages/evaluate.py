@@ -12,6 +12,11 @@ from torch import Tensor
 from pipeline.config import Name, Section
 from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
+from pipeline.experiment.cache_config import Caches
+from pipeline.experiment.networks import StudentConfig, build, trained_network
+from pipeline.experiment.opened import EvaluateConfig, evaluated_split, one_view
+from pipeline.experiment.reference import reference
+from pipeline.experiment.source import RunsConfig, Source
 from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.measuring.metrics import measure
 from pipeline.measuring.prediction import predict
@@ -20,11 +25,6 @@ from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
 from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
 from pipeline.store.config import StoreConfig
-from stages.cache_config import Caches
-from stages.inputs import RunsConfig, Source
-from stages.networks import StudentConfig, build, trained_network
-from stages.parts import EvaluateConfig, evaluated_split, one_view
-from stages.reference import reference
 
 BATCH = 500
 

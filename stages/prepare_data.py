@@ -11,8 +11,8 @@ from pipeline.data.replacing import refuse_foreign_file
 from pipeline.data.same_pixels import repeated_images
 from pipeline.data.summary import facts, left_out, notes, summarise, table, treated
 from pipeline.errors import DataError, printable
+from pipeline.experiment.source import Source
 from pipeline.progress import Lines
-from stages.inputs import Source
 
 
 class Inputs(Section):

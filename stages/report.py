@@ -6,11 +6,11 @@ from rich.console import Console
 
 from pipeline.config import Section, to_yaml
 from pipeline.errors import DataError
+from pipeline.experiment.source import RunsConfig, Source
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.report import write_report
 from pipeline.reporting.results import read_evaluation, read_histories, summarise
 from pipeline.reporting.tables import terminal
-from stages.inputs import RunsConfig, Source
 
 
 class Inputs(Section):

@@ -6,6 +6,17 @@ from pathlib import Path
 
 from pipeline.config import Name, Section
 from pipeline.data import DataConfig
+from pipeline.experiment.cache_config import Caches
+from pipeline.experiment.cached_teachers import open_teachers
+from pipeline.experiment.learning import training_of, write_run
+from pipeline.experiment.learnt import Learnt
+from pipeline.experiment.networks import StudentConfig, build
+from pipeline.experiment.opened import Data, EvaluateConfig
+from pipeline.experiment.preprocessing import expected_by_teacher, used_by
+from pipeline.experiment.reference import reference
+from pipeline.experiment.run_folder import RunFolder
+from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.source import RunsConfig, Source
 from pipeline.models import TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectivesConfig
@@ -15,17 +26,6 @@ from pipeline.signals import SignalsConfig
 from pipeline.store.config import StoreConfig
 from pipeline.training import TrainConfig, Verify, build_optimizer, build_scheduler, train
 from pipeline.views import ViewsConfig
-from stages.cache_config import Caches
-from stages.inputs import RunsConfig, Source
-from stages.learning import training_of, write_run
-from stages.learnt import Learnt
-from stages.networks import StudentConfig, build
-from stages.parts import Data, EvaluateConfig
-from stages.preprocessing import expected_by_teacher, used_by
-from stages.reference import reference
-from stages.run_folder import RunFolder
-from stages.scoring import Scorer
-from stages.teachers import open_teachers
 
 
 class Inputs(Section):

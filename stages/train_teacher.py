@@ -9,6 +9,14 @@ from typing import Any
 from pipeline.config import Section
 from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, DataError, Problem
+from pipeline.experiment.learning import write_run
+from pipeline.experiment.networks import build
+from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.opened import Data, EvaluateConfig
+from pipeline.experiment.run_folder import RunFolder
+from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.source import Source
+from pipeline.experiment.teacher_runs import lines, probe_views, refuse_unfit
 from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
@@ -17,14 +25,6 @@ from pipeline.signals import SignalShapes
 from pipeline.training import Seen, Steps, probe, train
 from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig
-from stages.inputs import Source
-from stages.learning import write_run
-from stages.networks import build
-from stages.objective_set import objective_set
-from stages.parts import Data, EvaluateConfig
-from stages.run_folder import RunFolder
-from stages.scoring import Scorer
-from stages.teacher_runs import lines, probe_views, refuse_unfit
 
 
 class Inputs(Section):

@@ -20,9 +20,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.experiment.source import Source
 from pipeline.models import build_network
 from stages import cache_teacher, prepare_data, train_student, train_teacher
-from stages.inputs import Source
 
 CLASSES = 4
 TRAIN, TEST, LIMIT, HOLDOUT = 72, 24, 60, 12

@@ -493,14 +493,14 @@ def test_traceback_shows_one(here: Path):
     shown = pipeline("--traceback", *arguments)
     assert shown.exit_code == 2
     assert "Traceback (most recent call last)" in shown.stderr
-    assert "stages/check.py" in shown.stderr
+    assert "pipeline/commands/check.py" in shown.stderr
     assert "error: 1 problem" in shown.stderr
 
 
 def test_a_defect_says_so(here: Path, monkeypatch: pytest.MonkeyPatch):
-    import stages.check
+    import pipeline.commands.check
 
-    monkeypatch.setattr(stages.check, "run", lambda *arguments, **options: 1 / 0)
+    monkeypatch.setattr(pipeline.commands.check, "run", lambda *arguments, **options: 1 / 0)
     result = run("check")
     assert result.exit_code == 1
     assert "error: ZeroDivisionError: division by zero" in result.stderr
@@ -509,13 +509,13 @@ def test_a_defect_says_so(here: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_an_interruption_says_how_to_go_on(here: Path, monkeypatch: pytest.MonkeyPatch):
-    import stages.check
+    import pipeline.commands.check
 
     def interrupted(*arguments: Any, **options: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(60)
 
-    monkeypatch.setattr(stages.check, "run", interrupted)
+    monkeypatch.setattr(pipeline.commands.check, "run", interrupted)
     result = run("check")
     assert result.exit_code == 130
     assert "interrupted: run the same command again; what was finished is kept" in result.stderr

@@ -50,8 +50,8 @@ def inspect(
     """
     if views is None and (idle := _given(context, "samples", "output")):
         raise click.UsageError(f"{idle}: only for a picture, which --views asks for")
-    from stages.inputs import Source
-    from stages.inspect import Sheet, run
+    from pipeline.commands.inspect import Sheet, run
+    from pipeline.experiment.source import Source
 
     sheet = Sheet(views, samples, output) if views is not None else None
     run(Source(config, overrides), path, sheet=sheet, as_json=as_json)
@@ -124,10 +124,10 @@ def verify(
             "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
             f"only for these: {idle}"
         )
+    from pipeline.commands.verify import run
+    from pipeline.experiment.source import Source
     from pipeline.inspection.report import Asking
     from pipeline.inspection.teacher import Limits
-    from stages.inputs import Source
-    from stages.verify import run
 
     asking = None if no_teacher else Asking(views, seed, Limits(least_cosine, least_agreement))
     run(path or Source(config, overrides), role=role, asking=asking, as_json=as_json)

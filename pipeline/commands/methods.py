@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pipeline.commands.catalogue import Method
+    from pipeline.objectives.catalogue import Method
 
 
 @click.command()
@@ -25,8 +25,8 @@ def methods(name: str | None, as_json: bool) -> None:
     import dataclasses
     import json
 
-    from pipeline.commands.catalogue import method
-    from pipeline.commands.catalogue import methods as every
+    from pipeline.objectives.catalogue import method
+    from pipeline.objectives.catalogue import methods as every
 
     found = [method(name)] if name else every()
     if as_json:

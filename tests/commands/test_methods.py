@@ -10,8 +10,8 @@ from click.testing import CliRunner
 
 from pipeline import plugins
 from pipeline.cli import main
-from pipeline.commands.catalogue import method, methods
 from pipeline.errors import ConfigError
+from pipeline.objectives.catalogue import method, methods
 
 
 def test_every_file_is_a_method_that_says_what_it_is():

@@ -10,10 +10,10 @@ import torch
 from contracts.objective_cases import VARIANTS, as_leaves, total
 
 from pipeline.errors import ConfigError
+from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
-from stages.learning import shapes_of
 
 CLASSES, ROWS = 3, 6
 EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")

@@ -9,12 +9,12 @@ from golden import golden
 from torch import nn
 
 from pipeline.errors import ConfigError
+from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, Objective, build_objective, kl_divergence
 from pipeline.objectives._exits import TokenExit
 from pipeline.objectives.ofa import enhanced
 from pipeline.signals import Signals, SignalShapes
-from stages.learning import shapes_of
 
 TEACHER = SignalShapes(logits=5, embedding=24)
 CNN = SignalShapes(5, 16, {"block1": (4, 8, 8), "block2": (8, 4, 4), "block3": (16, 2, 2)})

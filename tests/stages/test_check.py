@@ -14,9 +14,10 @@ import pytest
 from experiment import CLASSES, COUNT, HOLDOUT, LIMIT, TEST, begin, source, student
 from PIL import Image
 
+from pipeline.commands import check
 from pipeline.errors import CacheError, ConfigError
+from pipeline.planning import plan_lines
 from pipeline.store.reader import TeacherCache
-from stages import check, plan_lines
 
 
 @pytest.fixture(autouse=True)

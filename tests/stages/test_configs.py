@@ -8,8 +8,8 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.binding import bind_experiment
-from stages.inputs import Source
+from pipeline.experiment.source import Source
+from pipeline.planning.binding import bind_experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("cifar100*.yaml"))
 

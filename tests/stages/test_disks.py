@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from stages.disks import Disk, DvcCache, device, existing
+from pipeline.planning.disks import Disk, DvcCache, device, existing
 
 
 @pytest.fixture

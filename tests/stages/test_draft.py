@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError, DataError, ModelError, Problem
+from pipeline.planning.draft import Draft, NotValid, collected
 from pipeline.store.config import StoreConfig
 from pipeline.views import ViewsConfig
-from stages.draft import Draft, NotValid, collected
 
 
 def test_only_the_sections_that_are_valid_can_be_read():

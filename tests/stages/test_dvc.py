@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from experiment import begin
 
+from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml, to_yaml
+from pipeline.dvc_file.dependencies import CODE, COMMON, objective_files
 from pipeline.errors import ConfigError
-from stages import dvc_file
-from stages.dependencies import CODE, COMMON, objective_files
-from stages.experiment import Experiment
-from stages.inputs import SECTIONS, Source
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.source import SECTIONS, Source
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINTED = ("pipeline/allocator.py", "pipeline/cli.py", "pipeline/commands", "pipeline/progress.py")
@@ -79,7 +79,7 @@ def test_a_stage_imports_what_it_depends_on_and_nothing_else(imported: dict[str,
     files = objective_files(OBJECTIVES.get(name, ()))
     dependencies = [*COMMON, *CODE[stage], *files]
     assert len(set(dependencies)) == len(dependencies)
-    assert "stages/dependencies.py" not in imported[name]
+    assert "pipeline/dvc_file/dependencies.py" not in imported[name]
     mine = {file for file in imported[name] if not any(covers(each, file) for each in PRINTED)}
     missing = sorted(file for file in mine if not any(covers(each, file) for each in dependencies))
     idle = sorted(each for each in dependencies if not any(covers(each, file) for file in mine))
@@ -93,7 +93,7 @@ def test_the_teacher_needs_no_objective_but_its_own_and_the_cache_none_at_all(im
 
     assert plugins("train-teacher") == {"hard_label"}
     assert plugins("evaluate") == plugins("report") == plugins("prepare-data") == set()
-    others = ("objectives", "evaluation", "training")
+    others = ("objectives", "reporting", "training")
     assert not [file for file in imported["cache-teacher"] if file.split("/")[1] in others]
 
 

@@ -15,10 +15,11 @@ import pytest
 from experiment import CONFIG, RUNS, begin, content, source, student
 from without_privileges import COMMAND, without_privileges
 
+from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.inspection.files import verify_files
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, dvc_file
+from stages import cache_teacher
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # DVC's own

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from experiment import begin, source
 
+from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml
-from stages import dvc_file
 
 
 def dependencies(*lines: str) -> dict[str, list[str]]:

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from experiment import begin
 
+from pipeline.commands import check, dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import ConfigError
-from stages import check, dvc_file
-from stages.inputs import Source
+from pipeline.experiment.source import Source
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # DVC's own
@@ -157,7 +157,7 @@ def test_two_projects_in_one_repository_share_nothing(project: Path, monkeypatch
 
 
 def test_files_are_found_from_the_repositorys_root(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stages.dvc_tree import written_files
+    from pipeline.dvc_file.tree import written_files
 
     for folder in ("a", "b/c", ".hidden", "artifacts/.x"):
         Path(folder).mkdir(parents=True)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from experiment import RUNS, source
 
-from stages import dvc_file, evaluate
+from pipeline.commands import dvc_file
+from stages import evaluate
 
 
 @pytest.fixture

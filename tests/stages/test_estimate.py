@@ -13,14 +13,15 @@ import pytest
 import torch
 from experiment import COUNT, HOLDOUT, TEST, source, student
 
-from stages import check, time_lines
-from stages.binding import Bound, bind_experiment
-from stages.estimate import Costs, Estimate, about, estimates
-from stages.look import Look, timed
-from stages.parts import Data
-from stages.plan import Plan
-from stages.time_lines import Times, imitated, smaller
-from stages.timing import measured, per_view
+from pipeline.commands import check
+from pipeline.experiment.opened import Data
+from pipeline.planning import time_lines
+from pipeline.planning.binding import Bound, bind_experiment
+from pipeline.planning.estimate import Costs, Estimate, about, estimates
+from pipeline.planning.plan import Plan
+from pipeline.planning.sample_views import Look, timed
+from pipeline.planning.time_lines import Times, imitated, smaller
+from pipeline.planning.timing import measured, per_view
 
 COSTS = Costs(decode=0.010, render=0.001, teacher=0.020, steps={"teacher": 0.100, "small": 0.003, "vit": 0.004})
 

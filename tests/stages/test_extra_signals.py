@@ -11,17 +11,18 @@ import pytest
 import torch
 from experiment import CLASSES, COUNT, source, student
 
+from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.opened import Data
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.signals import Signals, extract, taps_read
 from pipeline.store.reader import TeacherCache
 from pipeline.views import sizes_of
-from stages import cache_teacher, check
-from stages.experiment import Experiment
-from stages.learning import shapes_of
-from stages.parts import Data
+from stages import cache_teacher
 
 NAMES = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
 EXTRAS = (

@@ -17,11 +17,11 @@ import torch
 from experiment import begin, images, source, student
 
 import pipeline.store.making.caching
+from pipeline.experiment.source import Source
 from pipeline.models import build_network
 from pipeline.publishing import fingerprint
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, prepare_data, train_student, train_teacher
-from stages.inputs import Source
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = {

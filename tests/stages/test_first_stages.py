@@ -14,13 +14,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import stages.train_teacher
+from pipeline.commands import check
 from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError, PipelineError
+from pipeline.experiment.source import Source
 from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, check, evaluate, prepare_data, train_teacher
-from stages.inputs import Source
+from stages import cache_teacher, evaluate, prepare_data, train_teacher
 
 WEIGHTS = Path("artifacts/teacher/teacher.safetensors")
 

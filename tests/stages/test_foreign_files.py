@@ -13,8 +13,9 @@ import h5py
 import pytest
 from experiment import begin, content, images, source, student
 
+from pipeline.commands import check, dvc_file
 from pipeline.errors import ConfigError, PipelineError
-from stages import cache_teacher, check, dvc_file, evaluate, prepare_data, train_teacher
+from stages import cache_teacher, evaluate, prepare_data, train_teacher
 
 TEACHER = Path("artifacts/teacher")
 CACHE = Path("artifacts/caches/tiny.zarr")
@@ -176,14 +177,14 @@ def test_a_run_is_made_again_only_by_other_code(
     there: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What `dvc repro` asks for when code has changed, of which the fingerprint knows nothing."""
-    monkeypatch.setattr("stages.run_folder.imported_code", lambda: "sha256:one")
+    monkeypatch.setattr("pipeline.experiment.run_folder.imported_code", lambda: "sha256:one")
     student("small", "kd", replace=True)
     before = content(STUDENT)
     capsys.readouterr()
     student("small", "kd", replace=True)
     assert "already there" in capsys.readouterr().out
     assert content(STUDENT) == before
-    monkeypatch.setattr("stages.run_folder.imported_code", lambda: "sha256:other")
+    monkeypatch.setattr("pipeline.experiment.run_folder.imported_code", lambda: "sha256:other")
     student("small", "kd")
     assert "already there" in capsys.readouterr().out
     student("small", "kd", replace=True)

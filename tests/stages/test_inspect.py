@@ -12,10 +12,10 @@ import pytest
 from experiment import COUNT, HOLDOUT, TEST, source
 from PIL import Image
 
+from pipeline.commands import inspect
+from pipeline.commands.inspect import Sheet
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
 from pipeline.store.reader import TeacherCache
-from stages import inspect
-from stages.inspect import Sheet
 
 MAIN = Path("artifacts/caches/tiny.zarr")
 

@@ -17,13 +17,15 @@ from experiment import begin, content, source, student
 from object_server import Bucket
 
 from pipeline.cli import main
+from pipeline.commands import check, dvc_file, inspect, verify
+from pipeline.commands.inspect import Sheet
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound
 from pipeline.inspection.report import Asking
+from pipeline.planning import plan_lines
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, check, dvc_file, evaluate, inspect, plan_lines, verify
-from stages.inspect import Sheet
+from stages import cache_teacher, evaluate
 
 CACHES = Path("artifacts/caches")
 ASKING = Asking(views=1000)

@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 from experiment import source
 
+from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError
+from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.objective_set import objective_set
+from pipeline.planning.binding import bind_experiment
+from pipeline.planning.narrowed import kept_of
+from pipeline.planning.requirements import MissingSignalsError
 from pipeline.signals import SignalsConfig
-from stages import check
-from stages.binding import bind_experiment
-from stages.learning import shapes_of
-from stages.objective_set import objective_set
-from stages.requirements import MissingSignalsError
-from stages.sections import kept_of
 
 SETS = (
     "objectives={hard: [{name: hard-label}], kd: [{name: hard-label}, {name: kd}], crcd: [{name: crcd}],"

@@ -14,16 +14,17 @@ import zarr
 from experiment import MORE, OTHER, TEST, content, source, student
 from numpy.typing import NDArray
 
-import stages.objective_set
+import pipeline.experiment.objective_set
+from pipeline.commands import check, dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
+from pipeline.experiment.config import Experiment
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
 from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, check, dvc_file, evaluate
-from stages.experiment import Experiment
+from stages import cache_teacher, evaluate
 
 TINY = "{path: artifacts/caches/tiny.zarr}"
 BOTH = f"caches=[{TINY}, {{path: more.zarr}}]"
@@ -106,7 +107,7 @@ def test_students_of_an_ensemble(among: Path, capsys: pytest.CaptureFixture[str]
             contexts.append(arguments[-1])
             super().__init__(*arguments)
 
-    monkeypatch.setattr(stages.objective_set, "ObjectiveSet", Seen)
+    monkeypatch.setattr(pipeline.experiment.objective_set, "ObjectiveSet", Seen)
     folder = student("small", "lfcc", ENSEMBLE)
     printed = capsys.readouterr().out
     digest = TeacherCache.open(Path("other.zarr")).manifest.identity["teacher"]["weights"]

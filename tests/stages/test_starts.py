@@ -8,10 +8,11 @@ import pytest
 import torch
 from experiment import source, student
 
+from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, ConfigError, ModelError
 from pipeline.models import build_network, load_weights
-from stages import cache_teacher, check, evaluate
+from stages import cache_teacher, evaluate
 
 SMALL = "students.small.start=seven.pth"
 STILL = "train.learning_rate=1e-9"

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from experiment import CLASSES, COUNT, HOLDOUT, source
 
+from pipeline.commands import check
 from pipeline.measuring.teacher_accuracy import cached_accuracy
 from pipeline.models import build_network
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, check
+from stages import cache_teacher
 
 PLAIN = "views.operations=[]"
 """A flip would turn a class into another."""

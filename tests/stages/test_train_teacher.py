@@ -12,13 +12,14 @@ from experiment import CLASSES, begin, content, source
 from safetensors.torch import load_file
 
 import stages.train_teacher
+from pipeline.commands import check, dvc_file
 from pipeline.config import bind_each, parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError, ModelError
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.source import SECTIONS
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from stages import cache_teacher, check, dvc_file, prepare_data, train_teacher
-from stages.experiment import Experiment
-from stages.inputs import SECTIONS
+from stages import cache_teacher, prepare_data, train_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path("artifacts/teacher/teacher.safetensors")

@@ -12,13 +12,14 @@ import pytest
 import torch
 from experiment import CLASSES, LIMIT, images, source, student
 
+from pipeline.commands import check, inspect
 from pipeline.errors import ConfigError, DataError, ModelError
+from pipeline.experiment.opened import Data
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.kd import KD
 from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, check, evaluate, inspect, prepare_data, train_student
-from stages.parts import Data
+from stages import cache_teacher, evaluate, prepare_data, train_student
 
 FREE = 40
 UNLABELED = (

@@ -10,11 +10,12 @@ import pytest
 import torch
 from experiment import CLASSES, COUNT, HOLDOUT, TEST, content, source
 
+from pipeline.commands import verify
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
+from pipeline.experiment import networks
+from pipeline.experiment.source import Source
 from pipeline.inspection.report import Asking
 from pipeline.store.reader import TeacherCache
-from stages import networks, verify
-from stages.inputs import Source
 
 CACHES = Path("artifacts/caches")
 MAIN, HELD, EVALUATED = (CACHES / f"tiny{kind}.zarr" for kind in ("", ".holdout", ".evaluation"))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from distributed import Client, LocalCluster
 
-from pipeline.store.remote.workspace import lease, object_storage
+from pipeline.store.remote import lease, object_storage
 
 
 @pytest.fixture(autouse=True)

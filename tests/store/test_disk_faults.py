@@ -261,8 +261,8 @@ def test_a_clock_that_jumps_changes_no_byte_and_no_rate(
     with monkeypatch.context() as patch, faults("clocks that jump back and forth"):
         for number, name in enumerate(("time", "monotonic", "perf_counter")):
             patch.setattr(time, name, Clock(getattr(time, name), seed * 10 + number))
-        for module in ("provenance", "scratch"):
-            patch.setattr(f"pipeline.store.{module}.datetime", Calendar(seed))
+        for module in ("store.format.provenance", "publishing.scratch"):
+            patch.setattr(f"pipeline.{module}.datetime", Calendar(seed))
         with pytest.raises(KeyboardInterrupt):
             small(tmp_path / "a", progress=Interrupting(7))
         path = small(tmp_path / "a", progress=Lines(every=0.0))

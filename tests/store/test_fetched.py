@@ -17,10 +17,10 @@ from store_standins import TinySamples, cache
 
 from pipeline.errors import CacheCorrupt, CacheError
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote import chunks as fetched
+from pipeline.store.remote import object_storage
 from pipeline.store.remote.chunks import FETCHES
 from pipeline.store.remote.cost import remote_cost
-from pipeline.store.remote.workspace import chunks as fetched
-from pipeline.store.remote.workspace import object_storage
 
 NAME = "some/cache.zarr"
 ARRAYS = ("view_parameters", "logits", "embedding", "features/block1", "features/block2")

@@ -16,9 +16,9 @@ from pipeline.errors import CacheError
 from pipeline.inspection.files import verify_files
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote import lease
 from pipeline.store.remote.lease import Claim, Lease, read_claim
 from pipeline.store.remote.object_storage import ObjectStorage
-from pipeline.store.remote.workspace import lease
 
 NAME, CLAIM = "some/cache.zarr", "some/.cache.zarr.partial/claim.json"
 SMALL: dict[str, Any] = {"samples": TinySamples(3), "views": TinyViews(count=1)}

@@ -20,9 +20,9 @@ from pipeline.store.format.layout import StorePlan
 from pipeline.store.location import RemotePath
 from pipeline.store.making.filling import computed
 from pipeline.store.making.teacher_pass import TeacherPass
+from pipeline.store.remote import workspace as remote
 from pipeline.store.remote.lease import read_claim
 from pipeline.store.remote.workspace import RemotePlace, lease
-from pipeline.store.remote.workspace import workspace as remote
 from pipeline.store.workspace import Chunks, Workspace
 
 pytestmark = pytest.mark.usefixtures("impatient")

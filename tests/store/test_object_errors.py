@@ -16,8 +16,8 @@ from test_faults import At
 from pipeline.errors import CacheError
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote import object_storage
 from pipeline.store.remote.object_storage import ObjectStorage
-from pipeline.store.remote.workspace import object_storage
 
 NAME = "some/cache.zarr"
 SMALL: dict[str, Any] = {"samples": TinySamples(3), "views": TinyViews(count=1)}

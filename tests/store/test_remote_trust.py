@@ -20,8 +20,8 @@ from pipeline.inspection.files import check_files, verify_files
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
+from pipeline.store.remote import object_storage
 from pipeline.store.remote.unfinished import begun
-from pipeline.store.remote.workspace import object_storage
 
 NAME = "some/cache.zarr"
 SCRATCH = "some/.cache.zarr.partial"

@@ -15,7 +15,7 @@ from training_pieces import samples, steps, views
 
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
-from pipeline.store.remote.workspace import chunks as fetched
+from pipeline.store.remote import chunks as fetched
 from pipeline.training import Drawn, FromCache, FromCaches, Steps, loader
 from pipeline.training.answers import EncodedEnsemble, Upcoming
 from pipeline.training.order import WINDOW_BLOCKS, order

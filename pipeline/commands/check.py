@@ -1,0 +1,101 @@
+"""check: validates a whole experiment and prints the plan, before any work starts."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+
+from pipeline.commands.dvc_file import outdated
+from pipeline.errors import CacheError
+from pipeline.experiment.cached_teachers import open_caches, put_together
+from pipeline.experiment.caches import is_there
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.opened import Data
+from pipeline.experiment.source import Source
+from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
+from pipeline.planning.binding import bind_experiment
+from pipeline.planning.disks import DvcCache
+from pipeline.planning.plan import Plan
+from pipeline.planning.plan_lines import disk_lines, plan_lines
+from pipeline.planning.requirements import MissingSignalsError
+from pipeline.planning.time_lines import Times
+from pipeline.progress import size
+from pipeline.store.location import StorePath
+from pipeline.store.reader import TeacherCache
+
+
+def run(source: Source, *, as_json: bool, timed: bool = False) -> None:
+    """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it.
+
+    timed: also how long the commands take, of a handful of images and some seconds.
+    """
+    try:
+        bound = bind_experiment(source)
+    except MissingSignalsError as error:
+        if as_json:
+            print(json.dumps({"packed": True, "requirements": error.requirements.facts()}, indent=2))
+        raise
+    if bound.data is None and as_json:
+        print(json.dumps({"packed": False}))
+        return
+    if bound.data is None:
+        print(f"{source.file}: the configuration is valid")
+        path = bound.experiment.data.path
+        print(f"no packed data set yet at {path}: run `pipeline prepare-data`, then check again")
+        return
+    given = _given_caches(bound.experiment, bound.data)
+    dvc = DvcCache.find()
+    plan = Plan.of(bound, bound.data, dvc)
+    if as_json:
+        needs = bound.requirements.facts() if bound.requirements else None
+        accuracy = {str(path): found.facts() for path, found in _accuracies(bound.experiment).items()}
+        facts = {**plan.facts(), "requirements": needs, "teacher_accuracy": accuracy}
+        if timed:
+            facts["times"] = Times.of(bound, plan, bound.data).facts()
+        print(json.dumps(facts, indent=2))
+    else:
+        print(f"{source.file}: the configuration is valid")
+        for file in outdated(bound.experiment, source):
+            command = f"pipeline dvc-file --config {source.file.as_posix()} --output {file.as_posix()}"
+            print(f"warning: {file} no longer fits it; write it again: {command}")
+        for line in (*plan_lines(bound, plan), *given, *disk_lines(plan, dvc)):
+            print(line)
+        for cache, found in _accuracies(bound.experiment).items():
+            first, *warnings = found.sentences(bound.data.dataset.class_names)
+            print("\n".join([f"answers   {cache}: {first}", *warnings]))
+        for line in Times.of(bound, plan, bound.data).lines() if timed else ():
+            print(line)
+    _refuse_small_disks(plan)
+
+
+def _given_caches(experiment: Experiment, data: Data) -> list[str]:
+    """A line for each of `caches`: whether it is there. Those that are must fit, else CacheMismatch is raised."""
+    entries = sorted(experiment.caches or (), key=lambda entry: entry.role != "teacher")
+    there = [entry for entry in entries if is_there(entry.path)]
+    if there:
+        opened = open_caches(experiment.store, there, experiment.teacher, experiment.signals, data, exact=False)
+        if len(there) == len(entries):
+            put_together(opened, experiment.caches)
+    return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
+
+
+def _accuracies(experiment: Experiment) -> dict[StorePath, CachedAccuracy]:
+    """How often the teachers in the caches that are there, and that can be read, are right."""
+    found: dict[StorePath, CachedAccuracy | None] = {}
+    for path in experiment.caches_read()["training"]:
+        if is_there(path):
+            with suppress(CacheError):  # `verify` says what is wrong with it, and who trains from it is told
+                found[path] = cached_accuracy(TeacherCache.open(path, signals=()))
+    return {path: each for path, each in found.items() if each is not None}
+
+
+def _refuse_small_disks(plan: Plan) -> None:
+    small = [disk for disk in plan.disks if disk.needed > disk.free]
+    if small:
+        raise CacheError(
+            "the disk is too small for what is still to be written",
+            where=", ".join(str(disk.path) for disk in small),
+            expected=", ".join(f"{size(disk.needed)} free" for disk in small),
+            got=", ".join(f"{size(disk.free)} free" for disk in small),
+            fix="free space, name another disk in store.path or runs.path, or keep fewer views or smaller signals",
+        )

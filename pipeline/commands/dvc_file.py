@@ -1,0 +1,86 @@
+"""dvc-file: writes the dvc.yaml of a configuration, and says whether one that is there still fits."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import read_config, to_yaml
+from pipeline.dvc_file.shared import made_elsewhere
+from pipeline.dvc_file.stages import stages_of
+from pipeline.dvc_file.tree import written_files
+from pipeline.errors import ConfigError, Problem
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.source import Source
+from pipeline.files import write_atomic
+from pipeline.planning.targets import data_problems, target_problems
+
+COMMAND = "#   pipeline dvc-file --config {config}{target}"
+"""The second line of a dvc.yaml that was written here."""
+
+
+def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str, Any]:
+    """Return what a dvc.yaml in `folder` holds for an experiment that is run from the working directory.
+
+    What a dvc.yaml elsewhere makes already, of the same, is left to it. Raises ConfigError if one makes something
+    else at the same place.
+    """
+    config, raw = source.file.as_posix(), read_config(source.file, source.overrides)
+    up, with_code = os.path.relpath(Path(), folder), Path("pipeline/cli.py").exists()
+    elsewhere = made_elsewhere(experiment, folder / "dvc.yaml")
+    stages = {
+        stage.name: stage.entry(config, raw, up, with_code=with_code)
+        for stage in stages_of(experiment)
+        if stage.name not in elsewhere
+    }
+    students = experiment.runs.folders(experiment.students, experiment.objectives)
+    holdout = ["holdout_top1"] if experiment.data.holdout else []
+    curves = [
+        {
+            os.path.relpath(student / "history.csv", folder): {
+                "x": "epoch",
+                "y": ["loss", *holdout],
+                "title": "/".join(student.parts[-3:]),
+            }
+        }
+        for student in students
+    ]
+    return {"stages": stages, "plots": curves}
+
+
+def text_of(experiment: Experiment, source: Source, output: Path | None) -> str:
+    """Return the text of the dvc.yaml at `output`, with the command that writes it."""
+    target = f" --output {output.as_posix()}" if output else ""
+    head = "# Written by the command below; to change it, edit the configuration and run the command again.\n"
+    head += COMMAND.format(config=source.file.as_posix(), target=target) + "\n"
+    return head + to_yaml(stage_file(experiment, source, output.parent if output else Path()))
+
+
+def outdated(experiment: Experiment, source: Source) -> list[Path]:
+    """Return the dvc.yaml files that were written from this configuration, as it was before, and no longer fit it."""
+    found = []
+    for file in written_files():
+        lines = file.read_text(encoding="utf-8").splitlines()
+        mine = COMMAND.format(config=source.file.as_posix(), target=f" --output {file.as_posix()}")
+        if lines[1:2] == [mine] and lines != text_of(experiment, Source(source.file), file).splitlines():
+            found.append(file)
+    return found
+
+
+def run(source: Source, output: Path | None) -> None:
+    """Write the file, or print it. Raises ConfigError for a target that holds what Decant did not publish."""
+    if source.overrides:
+        fix = "write the values to the configuration, or run the commands without DVC"
+        raise ConfigError([Problem("--set", "a dvc.yaml runs the configuration as it is written", fix=fix)])
+    experiment = source.read(Experiment)
+    if problems := [*target_problems(experiment), *data_problems(experiment)]:
+        raise ConfigError(problems, source.file)
+    text = text_of(experiment, source, output)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    write_atomic(output, text)
+    for stage, (file, note) in made_elsewhere(experiment, output).items():
+        print(f"note: {stage} is left to {file}, which makes the same{note}")

@@ -1,0 +1,105 @@
+"""inspect: what teacher caches are, finished or not; and a picture of what is in one."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.config import Section
+from pipeline.data import DataConfig, PackedDataset, Samples, select
+from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
+from pipeline.experiment.caches import cache_paths
+from pipeline.experiment.opened import views_of
+from pipeline.experiment.source import Source
+from pipeline.files import write_atomic
+from pipeline.inspection.contact_sheet import cache_sheet
+from pipeline.inspection.summary import describe, summary_text
+from pipeline.store.config import StoreConfig
+from pipeline.store.format.identity import views_config
+from pipeline.store.location import StorePath
+from pipeline.store.reader import TeacherCache
+
+
+class Inputs(Section):
+    """What this stage reads to find the caches of an experiment."""
+
+    data: DataConfig
+    store: StoreConfig
+
+
+class Packed(Section):
+    """What it reads to draw a cache."""
+
+    data: DataConfig
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A picture of `views` views of `samples` samples; output: None for one named after the cache."""
+
+    views: int
+    samples: int
+    output: Path | None = None
+
+
+def run(source: Source, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
+    """Print what the cache at a path is, or those of an experiment; draw the first of them."""
+    paths = [path] if path is not None else _paths(source.read(Inputs))
+    facts = [each for path in paths for each in describe(path)]
+    if as_json:
+        print(json.dumps(facts, indent=2))
+    else:
+        print("\n\n".join(map(summary_text, facts)))
+    if sheet is not None:
+        if facts[0]["state"] != "finished":
+            raise CacheUnfinished("only a finished cache can be drawn", where=facts[0]["path"])
+        cache = TeacherCache.open(paths[0], signals=())
+        output = sheet.output or Path(f"{cache.path.stem}.png")
+        write_atomic(output, _drawn(cache, source.read(Packed).data, sheet))
+        print(f"{output}: views and what the teacher said of them", file=sys.stderr if as_json else sys.stdout)
+
+
+def _paths(inputs: Inputs) -> list[StorePath]:
+    """The caches of an experiment of which there is anything. Raises CacheNotFound if there is none."""
+    found, missing = [], []
+    for name, path in cache_paths(inputs.store.path).items():
+        try:
+            describe(path)
+            found.append(path)
+        except CacheNotFound as error:
+            missing.append(error)
+            if name != "holdout" or inputs.data.holdout is not None:
+                print(f"note: there is no cache of the {name} samples at {path}", file=sys.stderr)
+    if not found:
+        raise missing[0]
+    return found
+
+
+def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
+    fix = "name the experiment with --config, or the file with --set data.path=..."
+    if not config.path.exists():
+        raise DataError("a picture needs the packed data set, which is not here", where=config.path, fix=fix)
+    dataset = PackedDataset.of(config.model_copy(update={"source": None}))  # whatever it was packed from
+    samples = next((each for each in _candidates(dataset, config) if _same(each, cache)), None)
+    if samples is None or len(dataset.class_names) != cache.shapes.logits:
+        raise DataError("these are not the samples of this cache", where=config.path, got=str(cache.path), fix=fix)
+    views = views_of(samples, views_config(cache.manifest.identity), "views")
+    rows = np.unique(np.linspace(0, cache.count - 1, min(sheet.samples, cache.count)).astype(np.int64))
+    return cache_sheet(cache, samples, views, dataset.class_names, cache.views[: sheet.views], rows)
+
+
+def _candidates(dataset: PackedDataset, config: DataConfig) -> Iterator[Samples]:
+    """What caches of this configuration may hold; those of any split, if it is of another."""
+    training, holdout = select(dataset, config)
+    yield from (training, holdout) if holdout is not None else (training,)
+    yield from (Samples(dataset.split(name)) for name in dataset.splits)
+
+
+def _same(samples: Samples, cache: TeacherCache) -> bool:
+    data = cache.manifest.identity["data"]
+    return bool(samples.count == data["samples"] and samples.ids_digest() == data["ids"])

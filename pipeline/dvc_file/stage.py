@@ -1,0 +1,55 @@
+"""One stage of a dvc.yaml: the command, what it reads, writes and depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import Raw
+from pipeline.dvc_file.dependencies import CODE, COMMON, written_in
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage. command: its arguments after `pipeline`. code: the command whose code it depends on.
+
+    sections: dotted keys of the configuration that it reads. methods: files of objectives. outs: kept by DVC.
+    metrics: the one file among them that DVC shows as numbers. matrix: values that `${item...}` stands for.
+    """
+
+    name: str
+    command: str
+    deps: Sequence[Path]
+    outs: Sequence[Path]
+    sections: Sequence[str]
+    methods: Collection[str] = ()
+    metrics: Path | None = None
+    matrix: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        """The command that it runs, without arguments."""
+        return self.command.partition(" ")[0]
+
+    def entry(self, config: str, raw: Raw, up: str, *, with_code: bool) -> dict[str, Any]:
+        """The stage as it stands in a dvc.yaml.
+
+        config: the configuration's file; raw: what it holds, since DVC refuses parameters that are not written
+        there. up: the way from the dvc.yaml to the working directory. with_code: whether there is code to depend on.
+        """
+        files = sorted([*COMMON, *CODE[self.code], *self.methods]) if with_code else []
+        words = self.command.split(" ", 1)
+        # What is there is replaced by the command, which looks at it, and not deleted by DVC, which does not.
+        outs = [{out.as_posix(): {"persist": True}} for out in self.outs]
+        body = {
+            "wdir": up if up != "." else None,
+            "matrix": self.matrix,
+            "cmd": " ".join(["pipeline", words[0], "--config", config, *words[1:]]),
+            "deps": [*files, *(path.as_posix() for path in self.deps)],
+            "params": [{config: [key for key in self.sections if "${" in key or written_in(raw, key)]}],
+            "outs": outs,
+            "metrics": [{self.metrics.as_posix(): {"persist": True}}] if self.metrics else None,
+        }
+        return {key: value for key, value in body.items() if value}

@@ -1,0 +1,85 @@
+"""The stages of an experiment as DVC runs them: what each reads, writes and depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pipeline.data import DataConfig
+from pipeline.dvc_file.dependencies import objective_files
+from pipeline.dvc_file.stage import Stage
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.pointers import stamps, tracked
+from pipeline.models import TeacherConfig
+
+SELECTING = {"split", "holdout", "limit", "classes"}
+"""Keys of `data` that choose among packed samples: what is packed does not depend on them."""
+
+PACKING = tuple(f"data.{key}" for key in DataConfig.model_fields if key not in SELECTING)
+COMPUTING = {"precision", "micro_batch", "device"}
+"""Keys of `teacher` that say how it computes, not which network it is."""
+
+NETWORK = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields if key not in COMPUTING)
+DRAWING = ("views.operations", "views.seed")
+"""How many views are cached is nothing to a teacher that is trained on views of its own."""
+
+
+def stages_of(experiment: Experiment) -> Iterator[Stage]:
+    """Every stage of an experiment, in the order in which they run."""
+    data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
+    if data.source is not None:
+        yield Stage("prepare-data", "prepare-data --replace", _there(data.source.files), [data.path], PACKING)
+    packed = [data.path, *_there([data.classes])]
+    weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
+    if experiment.teacher_training is not None and weights:
+        sections = ("data", *NETWORK, "teacher_training", *DRAWING, "evaluate.operations")
+        inputs = [*packed, *_there([experiment.teacher_training.start])]
+        yield Stage("train-teacher", "train-teacher --replace", inputs, [weights[0].parent], sections)
+    yield from _caching(experiment, [*packed, *weights])
+    yield from _students(experiment, [*packed, *_there(each.start for each in experiment.students.values())])
+    students = runs.folders(experiment.students, experiment.objectives)
+    caches, made = experiment.caches_read(), _made(experiment)
+    evaluated = [*packed, *weights, *stamps(caches["evaluation"], made), *students]
+    sections = ("data", "teacher", "caches", "evaluate", "runs")
+    yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, metrics=runs.metrics)
+    yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
+
+
+def _caching(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]:
+    """Two stages, so that another split to report does not cost the main cache."""
+    written = {what: tracked(path) for what, path in experiment.caches_written().items()}
+    main, beside = written.pop("training"), list(written.values())
+    shared = ("data", "teacher", "store")
+    command = "cache-teacher --part training --replace"
+    yield Stage("cache-teacher", command, inputs, [main], (*shared, "views", "signals"))
+    command = "cache-teacher --part evaluation --replace"
+    yield Stage("cache-evaluation", command, inputs, beside, (*shared, "evaluate"))
+
+
+def _students(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]:
+    """A stage for each objective set, so that an edit of one method reruns its students alone."""
+    caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
+    answers, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
+    # A student of fresh views has from the teacher how images are normalised, and nothing else.
+    drawn = (*DRAWING, *NETWORK, "teacher_training.start")
+    scored = ("evaluate.operations", "runs.path", "students.${item.student}")
+    for name, learnt in experiment.objectives.items():
+        yield Stage(
+            f"train-student-{name}",
+            f"train-student --student ${{item.student}} --objectives {name} --seed ${{item.seed}} --replace",
+            [*inputs, *([] if learnt.fresh else answers)],
+            [runs.student("${item.student}", name, "${item.seed}")],
+            ("data", "train", *(drawn if learnt.fresh else seen), *scored, f"objectives.{name}"),
+            objective_files(entry.name for entry in learnt.objectives),
+            matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
+        )
+
+
+def _made(experiment: Experiment) -> set[Path]:
+    """What DVC tracks of the caches that the experiment makes."""
+    return {tracked(path) for path in experiment.caches_written().values()}
+
+
+def _there(paths: Iterable[object]) -> list[Path]:
+    """Those that are files or folders of this machine, to depend on."""
+    return [path for path in paths if isinstance(path, Path) and path.exists()]

@@ -1,0 +1,85 @@
+"""The dvc.yaml files of a repository, and what their stages write."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pipeline.config import Raw, parse_yaml, resolved
+from pipeline.dvc_file.stages import stages_of
+from pipeline.errors import ConfigError, PipelineError
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.source import Source
+
+
+class Output(NamedTuple):
+    """What a stage of some dvc.yaml writes. config: all values of the configuration that the stage runs, or empty."""
+
+    path: str
+    file: Path
+    config: Raw
+
+
+def written_files() -> list[Path]:
+    """Return every dvc.yaml of the repository, or of the working directory outside one, as seen from here."""
+    here = Path().resolve()
+    root = next((folder for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), here)
+    found = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and name != "node_modules")
+        if "dvc.yaml" in names:
+            found.append(Path(os.path.relpath(Path(folder) / "dvc.yaml", here)))
+    return found
+
+
+def outputs_elsewhere(mine: Path) -> Iterator[Output]:
+    """Yield what the stages in other files than `mine` write, but for students.
+
+    Of a file that was written here, the configuration that it names tells: large ones take seconds to parse.
+    """
+    for file in written_files():
+        if file.resolve() == mine.resolve():
+            continue
+        text = file.read_text(encoding="utf-8")
+        config = re.match(r".*\n#   pipeline dvc-file --config (\S+)", text)
+        if config is None:
+            yield from _parsed(file, text)
+            continue
+        if _working_directory(file, text) != Path().resolve():  # of another project in the repository
+            yield from _parsed(file, text)
+            continue
+        try:
+            experiment = Source(Path(config[1])).read(Experiment)
+        except PipelineError:  # it is wrong by now: whoever runs it will be told
+            continue
+        raw = resolved(experiment)
+        for stage in stages_of(experiment):
+            if not stage.matrix and f"\n  {stage.name}:\n" in text:
+                yield from (Output(plain(out), file, raw) for out in stage.outs)
+
+
+def _working_directory(file: Path, text: str) -> Path:
+    """Where the commands of a file that was written here run."""
+    found = re.search(r"\n    wdir: (\S+)\n", text)
+    return (file.parent / (found[1] if found else ".")).resolve()
+
+
+def _parsed(file: Path, text: str) -> Iterator[Output]:
+    """Of a dvc.yaml that somebody wrote: it says nothing of a configuration."""
+    try:
+        value = parse_yaml(text, str(file))
+    except ConfigError:  # DVC will say so
+        return
+    stages: dict[str, Any] = (value or {}).get("stages") or {}
+    for body in stages.values():
+        for out in body.get("outs") or ():
+            name = next(iter(out)) if isinstance(out, dict) else out
+            yield Output(plain(file.parent / body.get("wdir", ".") / name), file, {})
+
+
+def plain(path: Path) -> str:
+    """Return a path as seen from here, written in one way."""
+    return os.path.normpath(os.path.relpath(path))

@@ -1,0 +1,1 @@
+"""An experiment: its configuration, and its data, caches, networks and runs, opened."""

@@ -1,0 +1,63 @@
+"""Scores networks on the holdout while they learn, and when they are done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pipeline.data import Samples
+from pipeline.experiment.opened import Data, EvaluateConfig, one_view
+from pipeline.measuring.metrics import measure
+from pipeline.measuring.prediction import predict
+from pipeline.models import Network, Reused
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.training import TrainConfig
+from pipeline.views import Views
+
+BATCH = 128
+"""Images that are scored at once: at 224 pixels, 500 of them take 7 GB."""
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores networks on the holdout, as it is seen in evaluation. teacher: its logits [N, K] there, if cached."""
+
+    samples: Samples
+    labels: Tensor
+    views: Views
+    config: TrainConfig
+    teacher: Tensor | None = None
+
+    @classmethod
+    def of(cls, data: Data, evaluate: EvaluateConfig, config: TrainConfig) -> Scorer | None:
+        """For the holdout of a data set, as evaluation sees it; None without one, or without labels there."""
+        held = data.holdout
+        if held is None or held.labels is None:
+            return None
+        return cls(held, torch.from_numpy(held.labels), one_view(held, evaluate.operations), config)
+
+    def beside(self, teacher: Tensor) -> Scorer:
+        """The same, which also compares with a teacher's logits [N, K]."""
+        return replace(self, teacher=teacher)
+
+    def logits(self, network: Network | Reused) -> Tensor:
+        """[N, K]."""
+        device = choose_device(self.config.device)
+        precision = choose_precision(self.config.precision, device)
+        return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=BATCH)
+
+    def top1(self, network: Network | Reused) -> float:
+        """Accuracy in [0, 1]."""
+        return measure(self.logits(network), self.labels).top1
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the scores of a network, where they decide about the run."""
+        pixels, labels = self.samples.pixel_digest(), self.samples.labels_digest()
+        return {"pixels": pixels, "labels": labels, "operations": self.views.identity()["operations"]}
+
+    def everything(self, network: Network | Reused) -> dict[str, Any]:
+        """All metrics, those against the teacher included."""
+        return measure(self.logits(network), self.labels, self.teacher).to_json()

@@ -1,0 +1,82 @@
+"""What a teacher's training needs of the data, and what a person is told when it is done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.experiment.opened import Data, EvaluateConfig, one_view
+from pipeline.experiment.scoring import Scorer
+from pipeline.measuring.teacher_accuracy import CachedAccuracy
+from pipeline.models import Network
+from pipeline.objectives import Context, build_objective
+from pipeline.progress import duration
+from pipeline.signals import SignalShapes
+from pipeline.training import Probed, Run, Seen
+from pipeline.training.embeddings import refuse_to_embed
+from pipeline.training.teacher import TeacherTraining
+
+
+def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:
+    """Raise ConfigError for settings of a teacher's training that do not fit the data."""
+    held = data.holdout is not None and data.holdout.labels is not None
+    training.refuse_without("teacher_training", labels=True, holdout=held)
+    if data.training.labels is not None:
+        shapes, labels = SignalShapes(data.classes), torch.from_numpy(data.training.labels)
+        options = {key: value for key, value in training.objective.items() if key != "name"}
+        context = Context(data.training.count, data.classes, labels)
+        build_objective(training.objective["name"], options, shapes, shapes, context, "teacher_training")
+    if training.probes:
+        probe_views(data, evaluate, training.probe)
+
+
+def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> None:
+    """Raise ModelError or ConfigError, as `refuse_to_embed` does, for a network that cannot be probed on the data."""
+    if training.probes:
+        held = data.holdout is not None and data.holdout.labels is not None
+        refuse_to_embed(network, training.probe * data.training.count, training, "teacher_training", holdout=held)
+
+
+def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> Seen:
+    """The training samples in so many views: the first as evaluation sees it, the others as training would draw them.
+
+    Raises ConfigError if evaluation's operations do not give all of them one size.
+    """
+    plain = one_view(data.training, evaluate.operations)
+    return Seen(data.training, [(plain, 0), *((data.views, number) for number in range(count - 1))])
+
+
+def lines(
+    weights: Path, run: Run, probed: Probed | None, metrics: Mapping[str, Any], scorer: Scorer | None
+) -> Iterator[str]:
+    """How long it took, how good it became on the holdout, and a warning if that is next to nothing."""
+    tuned = metrics["epochs"] > 0
+    seconds = (probed.seconds if probed else 0.0) + (run.seconds if tuned else 0.0)
+    yield f"{weights}: trained in {duration(seconds)}"
+    if probed:
+        views = f"{probed.views} views of each image, penalty {probed.decay:g}, {duration(probed.seconds)}"
+        yield f"  probe        {_percent(probed.holdout)} ({views})"
+    if scorer is None:
+        yield "  no holdout: nothing says how good it is; `data.holdout: {count: 500}` would"
+        return
+    top1 = float(metrics["holdout"]["top1"])
+    if tuned:
+        which = f"epoch {run.best}, the best of {metrics['epochs']}" if run.best else f"{metrics['epochs']} epochs"
+        label = "fine-tuned" if probed else "holdout"
+        yield f"  {label:<12} {_percent(top1)} ({which}, {duration(run.seconds)})"
+    if tuned and probed and probed.holdout is not None and top1 < probed.holdout:
+        yield "  warning: fine-tuning made the probe worse: lower learning_rate, or set layer_decay and patience"
+    counts = scorer.labels.bincount()
+    guess = float(counts.max() / counts.sum())
+    if CachedAccuracy(len(scorer.labels), top1, guess, None, top1).near_chance:
+        yield (
+            f"  warning: {_percent(top1)} is no better than naming the most frequent class ({guess:.2%}): "
+            "check the labels, `mean` and `std`, and the learning rate"
+        )
+
+
+def _percent(top1: float | None) -> str:
+    return "not scored" if top1 is None else f"{top1:.2%} on the holdout"

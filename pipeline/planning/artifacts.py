@@ -1,0 +1,101 @@
+"""What the stages write: how large it becomes, and how much of that is still to be written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.data import Samples
+from pipeline.experiment.caches import EVALUATION_SIGNALS
+from pipeline.experiment.opened import Data, evaluated_split, one_view
+from pipeline.models import Network
+from pipeline.planning.binding import Bound
+from pipeline.publishing.artifacts import unfinished
+from pipeline.publishing.ledger import Ledger
+from pipeline.signals import SignalsConfig
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.location import RemotePath, StorePath
+from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.remote.unfinished import units_begun
+from pipeline.views import Views
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Something that the stages write.
+
+    bytes: of the whole; those of networks are their weights'. remaining: what of them is still to be written.
+    """
+
+    name: str
+    path: StorePath
+    bytes: int
+    remaining: int
+
+
+def cache_plans(bound: Bound, data: Data) -> dict[str, StorePlan]:
+    """What each cache that `cache-teacher` writes will consist of, by what it is for."""
+    experiment = bound.experiment
+    operations = experiment.evaluate.operations
+
+    def plan(samples: Samples, views: Views, signals: SignalsConfig) -> StorePlan:
+        return expected_plan(
+            bound.teacher,
+            signals,
+            samples=samples.count,
+            views=len(views.numbers),
+            parameters=len(views.parameter_names),
+            micro_batch=experiment.teacher.micro_batch,
+            rows_per_block=experiment.store.rows_per_block,
+            compression=experiment.store.compression,
+        )
+
+    plans = {"training": plan(data.training, data.views, experiment.signals)}
+    if data.holdout is not None:
+        plans["holdout"] = plan(data.holdout, one_view(data.holdout, operations), EVALUATION_SIGNALS)
+    reported = Samples(evaluated_split(data.dataset, experiment.evaluate))
+    plans["evaluation"] = plan(reported, one_view(reported, operations), EVALUATION_SIGNALS)
+    return plans
+
+
+def artifacts_of(bound: Bound, caches: dict[str, StorePlan]) -> list[Artifact]:
+    """Caches, the teacher if it is trained here, and the students."""
+    experiment = bound.experiment
+    artifacts = [
+        Artifact(f"{name} cache", path, caches[name].total_bytes, _remaining(path, caches[name]))
+        for name, path in experiment.caches_written().items()
+    ]
+    weights = experiment.teacher.weights
+    if experiment.teacher_training is not None and isinstance(weights, Path):
+        size = _bytes_of(bound.teacher)
+        artifacts.append(Artifact("teacher", weights.parent, size, 0 if weights.exists() else size))
+    size, remaining = 0, 0
+    for name, network in bound.students.items():
+        folders = experiment.runs.folders([name], experiment.objectives)
+        size += _bytes_of(network) * len(folders)
+        remaining += _bytes_of(network) * sum(not folder.exists() for folder in folders)
+    if size:
+        artifacts.append(Artifact("students", experiment.runs.path, size, remaining))
+    return artifacts
+
+
+def _remaining(path: StorePath, plan: StorePlan) -> int:
+    """Bytes of a cache that are still to be written: nothing if there is one, all but the units of an unfinished one.
+
+    Which of several unfinished ones is of these settings is not known without reading all pixels: the one that is
+    the furthest counts, of those with such files.
+    """
+    if path.exists():
+        return 0
+    if isinstance(path, RemotePath):
+        return plan.total_bytes - sum(map(plan.unit_bytes, units_begun(path, plan)))
+    files = {unit: names.keys() for unit, names in plan.chunk_files()}
+    done = (
+        sum(plan.unit_bytes(unit) for unit, names in Ledger(folder).units.items() if files.get(unit) == names.keys())
+        for folder in unfinished(path)
+    )
+    return plan.total_bytes - max(done, default=0)
+
+
+def _bytes_of(network: Network) -> int:
+    return sum(tensor.nbytes for tensor in network.model.state_dict().values())

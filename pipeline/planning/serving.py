@@ -1,0 +1,110 @@
+"""Finds out what students need of the teacher; where the configured signals do not serve them, those that do."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+from pipeline import plugins
+from pipeline.errors import Problem
+from pipeline.experiment.opened import Data
+from pipeline.models import Network
+from pipeline.objectives import ObjectiveEntry
+from pipeline.planning.draft import Draft
+from pipeline.planning.narrowed import keeping, kept_of, least
+from pipeline.planning.requirements import Requirements
+from pipeline.planning.students import bind_objectives
+from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
+from pipeline.signals.extra import EXTRAS
+from pipeline.store.format.layout import StorePlan
+from pipeline.store.making.teacher_pass import chosen_blocks
+
+
+def required(
+    draft: Draft,
+    data: Data,
+    teacher: Network,
+    students: dict[str, Network],
+    per_step: dict[str, int],
+    shapes: SignalShapes,
+    problems: list[Problem],
+) -> Requirements | None:
+    """Bind every student to every objective set; what they need of the teacher, None if there are none.
+
+    shapes: of what is kept of it. problems: takes what is wrong.
+    """
+    before = len(problems)
+    needs = bind_objectives(draft, data, students, per_step, shapes, problems)
+    if len(problems) > before:
+        return _serving(draft, data, teacher, students, per_step, whole=not before)
+    section = least(teacher, draft.signals, needs)
+    return Requirements.of(teacher, draft.signals, needs, section, _fresh(draft)) if needs else None
+
+
+def _serving(
+    draft: Draft, data: Data, teacher: Network, students: dict[str, Network], per_step: dict[str, int], *, whole: bool
+) -> Requirements:
+    """What all objectives need that some section could serve, and that section.
+
+    Every objective gets the fewest blocks, from the deepest, that it can be built with. whole: nothing else is wrong
+    with the experiment. Else, or if an objective cannot be served, the section leaves nothing out: who knows what that
+    one will need.
+    """
+    sets = [(name, entry) for name, config in draft.objectives.items() for entry in config.objectives]
+    each = [(student, *one) for student in students for one in sets]
+
+    def read(student: str, name: str, entry: ObjectiveEntry, shapes: SignalShapes) -> frozenset[str] | None:
+        """What the objective reads of these signals; None if it cannot be built."""
+        problems: list[Problem] = []
+        only = draft.objectives[name].model_copy(update={"objectives": (entry,)})
+        alone = draft.model_copy(update={"objectives": {name: only}})
+        needs = bind_objectives(alone, data, {student: students[student]}, per_step, shapes, problems)
+        return None if problems else needs[student, name]
+
+    offers = _offers(teacher, draft.signals)
+    for one in each:
+        for signals, plan in offers:
+            needs = read(*one, plan.shapes)
+            if needs is not None:
+                served = offers[0][1].bytes_per_view.keys()
+                if more := (needs & plan.bytes_per_view.keys()) - served:
+                    offers = _offers(teacher, keeping(teacher, signals, served | more))
+                break
+    signals, plan = offers[0]
+    every: dict[tuple[str, str], frozenset[str]] = {}
+    for one in each:
+        student, name, _ = one
+        needs = read(*one, plan.shapes)
+        whole = whole and needs is not None
+        every[student, name] = every.get((student, name), frozenset()) | (needs or frozenset())
+    section = least(teacher, signals, every) if whole else signals
+    return Requirements.of(teacher, draft.signals, every, section, _fresh(draft))
+
+
+def _fresh(draft: Draft) -> frozenset[str]:
+    return frozenset(name for name, config in draft.objectives.items() if config.fresh)
+
+
+def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StorePlan]]:
+    """The section, and with ever more beside it: the embedding, the deepest block, the next one, and so on.
+
+    With each block every extra signal that can be computed from those offered so far, and once more with `final`, if
+    the teacher's head reads that.
+    """
+    taps = list(teacher.taps)
+    blocks = [tap for tap in taps if tap.removeprefix("block").isdigit()]
+    known, kept = {extra.name for extra in signals.extras}, chosen_blocks(taps, signals)
+    offers = [signals]
+    ends = ((), ("final",)) if teacher.linear_final else ((),)
+    for count, end in product(range(len(blocks) + 1), ends):
+        deepest = blocks[len(blocks) - count :]
+        last = {file: max(0, count + 1 - maps_read(file)) for file in plugins.names(EXTRAS)}
+        names = [f"{file}/{tap}" for file, most in last.items() for tap in deepest[:most]]
+        maps = tuple(tap for tap in taps if tap in kept or tap in deepest or tap in end)
+        more: dict[str, Any] = {
+            "embedding": signals.embedding or EmbeddingConfig(),
+            "extras": (*signals.extras, *(ExtraConfig(name=name) for name in names if name not in known)),
+            "features": (signals.features or FeaturesConfig()).model_copy(update={"blocks": maps}) if maps else None,
+        }
+        offers.append(signals.model_copy(update=more))
+    return [(offer, kept_of(teacher, offer)) for offer in offers]

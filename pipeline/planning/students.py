@@ -1,0 +1,81 @@
+"""Binds the students of an experiment: their networks, how they are trained, and what they learn from."""
+
+from __future__ import annotations
+
+import sys
+
+from pipeline.errors import Problem
+from pipeline.experiment.cache_config import views_learnt
+from pipeline.experiment.learning import shapes_of, training_of
+from pipeline.experiment.networks import build
+from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.opened import Data
+from pipeline.models import NEUTRAL, Network, Preprocessing
+from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
+from pipeline.planning.draft import Draft, collected
+from pipeline.signals import SignalShapes
+from pipeline.training import TrainConfig, build_optimizer, build_scheduler, too_many_views
+
+NO_SHAPES = SignalShapes(0)
+
+
+def bind_networks(draft: Draft, classes: int, teacher: Network | None, problems: list[Problem]) -> dict[str, Network]:
+    """The students that can be built, each normalised as it will be."""
+    networks = {}
+    used = Preprocessing(teacher.mean, teacher.std, teacher.interpolation) if teacher else NEUTRAL
+    for name, config in draft.students.items():
+        with collected(problems, f"students.{name}"):
+            networks[name] = build(config.taught_by(config, used), classes, seed=0, offline=True)
+    return networks
+
+
+def bind_training(
+    draft: Draft, data: Data | None, students: dict[str, Network], problems: list[Problem]
+) -> dict[str, int]:
+    """How many views of a sample are in a batch, of the students whose settings of training are valid."""
+    per_step = {}
+    for name, config in draft.students.items():
+        with collected(problems):
+            training = training_of(draft.train, config, name)
+            per_step[name] = training.views_per_step
+            with collected(problems, note=f" (student {name})"):
+                if name in students:
+                    optimise(students[name], training, "train")
+            with collected(problems, note=f" (student {name})"):
+                if data:
+                    held = data.holdout is not None and data.holdout.labels is not None
+                    training.refuse_without("train", labels=data.training.labels is not None, holdout=held)
+            with collected(problems, note=f" (student {name})"):
+                if draft.objectives and all(config.fresh for config in draft.objectives.values()):
+                    continue  # there are as many views as anybody asks for
+                views = views_learnt(draft.views, draft.caches)
+                too_many_views(training, sys.maxsize if views is None else views)
+    return per_step
+
+
+def bind_objectives(
+    draft: Draft,
+    data: Data,
+    students: dict[str, Network],
+    per_step: dict[str, int],
+    teacher: SignalShapes,
+    problems: list[Problem],
+) -> dict[tuple[str, str], frozenset[str]]:
+    """Bind every student to every objective set; the teacher's signals that are read, by both names.
+
+    per_step: no objective is refused for views where it is unknown.
+    """
+    needs = {}
+    for name, network in students.items():
+        views = per_step.get(name, sys.maxsize)
+        for objectives, config in draft.objectives.items():
+            with collected(problems, note=f" (student {name})"):
+                bound = objective_set(objectives, config, shapes_of(network), teacher, data, 0, views_per_step=views)
+                needs[name, objectives] = bound.needs.teacher
+    return needs
+
+
+def optimise(network: Network, training: TrainConfig, key: str) -> None:
+    """Build optimiser and scheduler, to see that they can be."""
+    nothing = ObjectiveSet("none", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
+    build_scheduler(build_optimizer(network.model, nothing, training, key), training, 1, key)

@@ -1,0 +1,87 @@
+"""Where an experiment will write, and what lies there that Decant did not publish: it is never replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.data.replacing import refuse_foreign_file
+from pipeline.errors import DataError, Problem
+from pipeline.experiment.config import Experiment
+from pipeline.experiment.run_folder import run_files
+from pipeline.publishing.artifacts import published
+from pipeline.publishing.ownership import foreign_files
+from pipeline.store.location import RemotePath
+
+NAMED = 4
+OWN_FOLDER = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
+"""What to say of a teacher that is trained here."""
+
+
+class Target(NamedTuple):
+    """A folder that a stage publishes. key: the configuration's that names it. files: that it will consist of."""
+
+    key: str
+    path: Path
+    files: frozenset[str] = frozenset()
+
+
+def target_problems(experiment: Experiment) -> list[Problem]:
+    """Return a problem for every folder that an experiment would publish and that holds what is not Decant's."""
+    problems = [problem for target in folders(experiment) for problem in _folder(target)]
+    return [*problems, *_nested(experiment)]
+
+
+def _nested(experiment: Experiment) -> Iterator[Problem]:
+    """Places of which one contains another: a folder is published, and replaced, as a whole."""
+    runs, data = experiment.runs, Target("data.path", experiment.data.path)
+    whole = [*folders(experiment), Target("runs.path", runs.report)]
+    for outer, inner in product(whole, [data, *whole, Target("runs.path", runs.evaluation)]):
+        if outer.path.resolve() in inner.path.resolve().parents:
+            what = f"{outer.path} would contain {inner.path} ({inner.key}), and is replaced as a whole"
+            yield Problem(outer.key, what, fix=OWN_FOLDER if outer.key == "teacher.weights" else "name another path")
+
+
+def folders(experiment: Experiment) -> Iterator[Target]:
+    """Every folder that the experiment's stages publish."""
+    weights = experiment.teacher.weights
+    if experiment.teacher_training is not None and isinstance(weights, Path):
+        yield Target("teacher.weights", weights.parent, run_files(weights.name))
+    for path in experiment.caches_written().values():
+        if not isinstance(path, RemotePath):
+            yield Target("store.path", path)
+    for path in experiment.runs.folders(experiment.students, experiment.objectives):
+        yield Target("runs.path", path, run_files())
+
+
+def data_problems(experiment: Experiment) -> Iterator[Problem]:
+    """Yield a problem if a stage of DVC would pack images to a file that was not packed here."""
+    if experiment.data.source is None:
+        return
+    try:
+        refuse_foreign_file(experiment.data.path)
+    except DataError as error:
+        yield Problem("data.path", str(error))
+
+
+def _folder(target: Target) -> Iterator[Problem]:
+    teacher = target.key == "teacher.weights"
+    own = OWN_FOLDER if teacher else "name another path"
+    here, path = Path().resolve(), target.path.resolve()
+    if path == here or path in here.parents:
+        what = "its folder is the working directory, or contains it"
+        yield Problem(target.key, what, got=str(target.path), fix=own)
+    elif path.exists() and not path.is_dir():
+        yield Problem(target.key, "a folder is made there, and there is a file", got=str(target.path), fix=own)
+    elif path.is_dir():
+        ours = published(target.path) is not None
+        foreign = foreign_files(target.path, target.files) if ours else foreign_files(path)
+        if foreign:
+            some = ", ".join(foreign[:NAMED]) + (", ..." if len(foreign) > NAMED else "")
+            what = f"{target.path} holds what Decant did not publish, which would be in the way: {some}"
+            fix = f"move it away, or: {own}"
+            yield Problem(
+                target.key, what, fix=f"{fix}; if it is the teacher, drop teacher_training" if teacher else fix
+            )
