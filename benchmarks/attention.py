@@ -18,7 +18,7 @@ import torch
 from pipeline.models import build_network
 from pipeline.models.attention import attention
 from pipeline.models.device import Precision, choose_device
-from pipeline.objectives.hard_label import cross_entropy
+from pipeline.objectives.methods.hard_label import cross_entropy
 
 STEPS = 3
 

@@ -36,10 +36,10 @@ from pipeline import plugins
 from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.hard_label import cross_entropy
+from pipeline.objectives.methods.hard_label import cross_entropy
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
-PACKAGE = "pipeline.objectives"
+PACKAGE = "pipeline.objectives.methods"
 SAMPLES, WIDTH, GRID = 50_000, 64, 4
 MAPS = {"block2": (32, GRID, GRID), "block3": (WIDTH, GRID, GRID)}
 """What is cached of the teacher's maps."""

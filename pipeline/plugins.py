@@ -1,7 +1,7 @@
 """A file is a plug-in: finds the module of a room whose file name is the name in the configuration.
 
-`pad-crop` in `pipeline.views` is `pipeline/views/pad_crop.py`. Files whose name starts with an underscore
-are the room's own. Nothing is registered and nothing is imported but the module that was named.
+`pad-crop` in `pipeline.views.operations` is `pipeline/views/operations/pad_crop.py`. Files whose name starts with an
+underscore are the room's own. Nothing is registered and nothing is imported but the module that was named.
 """
 
 from __future__ import annotations

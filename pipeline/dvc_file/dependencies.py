@@ -39,9 +39,10 @@ PARTS = (
 )
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",
-    "pipeline/objectives/_base.py",
-    "pipeline/objectives/_divergence.py",
-    "pipeline/objectives/_set.py",
+    "pipeline/objectives/methods/__init__.py",
+    "pipeline/objectives/base.py",
+    "pipeline/objectives/divergence.py",
+    "pipeline/objectives/set.py",
 )
 MEASURING = (
     *OBJECTIVES,
@@ -66,7 +67,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "train-teacher": (
         *LEARNING,
         "pipeline/measuring/teacher_accuracy.py",
-        "pipeline/objectives/hard_label.py",
+        "pipeline/objectives/methods/hard_label.py",
         "pipeline/experiment/teacher_runs.py",
         "stages/train_teacher.py",
     ),
@@ -119,7 +120,7 @@ def written_in(raw: Any, key: str) -> bool:
 def objective_files(names: Iterable[str]) -> set[str]:
     """The files of some objectives, and those of their room that they import, beyond what every stage has."""
     found: set[str] = set()
-    waiting = [f"pipeline/objectives/{name.replace('-', '_')}.py" for name in names]
+    waiting = [f"pipeline/objectives/methods/{name.replace('-', '_')}.py" for name in names]
     while waiting:
         file = waiting.pop()
         if file not in found and file not in OBJECTIVES:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DataError, ModelError
-from pipeline.objectives._divergence import kl_divergence
+from pipeline.objectives.divergence import kl_divergence
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,8 +1,8 @@
 """Distillation objectives: one method per file, the file's name is the name in the configuration."""
 
-from pipeline.objectives._base import Batch, Context, Needs, Objective, Terms, build_objective
-from pipeline.objectives._divergence import kl_divergence
-from pipeline.objectives._set import ObjectiveEntry, ObjectivesConfig, ObjectiveSet, ObjectiveSetConfig, Schedule
+from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
+from pipeline.objectives.divergence import kl_divergence
+from pipeline.objectives.set import ObjectiveEntry, ObjectivesConfig, ObjectiveSet, ObjectiveSetConfig, Schedule
 
 __all__ = [
     "Batch",

@@ -17,7 +17,7 @@ from pipeline import plugins
 from pipeline.objectives import Context, Needs, build_objective
 from pipeline.signals import SignalShapes
 
-PACKAGE = "pipeline.objectives"
+PACKAGE = "pipeline.objectives.methods"
 
 _CLASSES = 4
 _MAPS = {"block1": (8, 4, 4), "block2": (8, 4, 4)}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from pipeline.models import WeightsSource
-from pipeline.objectives.hard_label import ClassWeights
+from pipeline.objectives.methods.hard_label import ClassWeights
 from pipeline.training.config import NOT_IN_THE_WEIGHTS, TrainConfig
 
 

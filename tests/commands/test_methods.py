@@ -16,7 +16,7 @@ from pipeline.objectives.catalogue import method, methods
 
 def test_every_file_is_a_method_that_says_what_it_is():
     found = methods()
-    assert [each.name for each in found] == list(plugins.names("pipeline.objectives"))
+    assert [each.name for each in found] == list(plugins.names("pipeline.objectives.methods"))
     for each in found:
         assert ": " in each.summary, f"{each.name}: the first line is `NAME: what it compares`"
         assert len(each.summary) < 118
@@ -35,13 +35,13 @@ def test_what_is_said_of_one():
 def test_the_command_lists_all_and_shows_one():
     listed = CliRunner().invoke(main, ["methods"])
     assert listed.exit_code == 0
-    for name in plugins.names("pipeline.objectives"):
+    for name in plugins.names("pipeline.objectives.methods"):
         assert f"  name     {name}\n" in listed.output
     one = CliRunner().invoke(main, ["methods", "sdd"])
     assert "arXiv 2403.13512" in one.output
     assert "  options  base: kd, scales: [1, 2, 4], complementary_weight: 2.0" in one.output
     as_json = json.loads(CliRunner().invoke(main, ["methods", "--json"]).output)
-    assert {each["name"] for each in as_json} == set(plugins.names("pipeline.objectives"))
+    assert {each["name"] for each in as_json} == set(plugins.names("pipeline.objectives.methods"))
 
 
 def test_a_name_that_there_is_not():

@@ -11,11 +11,13 @@ from pipeline import plugins
 from pipeline.objectives import Batch, Context, Objective, build_objective
 from pipeline.signals import LinearHead, Signals, SignalShapes, extract
 
-NAMES = plugins.names("pipeline.objectives")
+NAMES = plugins.names("pipeline.objectives.methods")
 CLASSES, WIDTH = 5, {"student": 12, "teacher": 16}
 SIZE = {"student": (8, 8), "teacher": (4, 4)}
 SAMPLES = 96
-OF_EXTRAS = [name for name in NAMES if "signal" in plugins.load("pipeline.objectives", name, "").Options.model_fields]
+OF_EXTRAS = [
+    name for name in NAMES if "signal" in plugins.load("pipeline.objectives.methods", name, "").Options.model_fields
+]
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in NAMES),
     *((name, {"signal": "extra"}) for name in OF_EXTRAS),

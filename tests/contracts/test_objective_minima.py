@@ -10,8 +10,8 @@ import torch
 from contracts.objective_cases import CONTEXT, NAMES, as_leaves, batch, shapes, signals
 
 from pipeline.objectives import Objective, build_objective
-from pipeline.objectives._maps import Connector
-from pipeline.objectives.cc import CC
+from pipeline.objectives.maps import Connector
+from pipeline.objectives.methods.cc import CC
 from pipeline.signals import Signals
 
 ELSEWHERE = {

@@ -1,4 +1,4 @@
-"""What every objective must do, whoever wrote it. The files in `pipeline/objectives/` are found by themselves."""
+"""What every objective must do, whoever wrote it. Files in `pipeline/objectives/methods/` are found by themselves."""
 
 from __future__ import annotations
 

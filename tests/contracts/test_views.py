@@ -17,7 +17,7 @@ from pipeline.config import Section, bind, resolved
 from pipeline.errors import ConfigError
 from pipeline.views import OperationOptions, Views, ViewsConfig, build_views, digest, sizes_of
 
-PACKAGE = "pipeline.views"
+PACKAGE = "pipeline.views.operations"
 SIZE = (32, 40)
 SAMPLES = np.array([7, 0, 3, 4, 5, 1_000_003, 8, 2], np.int64)
 

@@ -21,7 +21,7 @@ from objectives.layers import (
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.attnfd import Refinement, plainly_refined, refined_loss
+from pipeline.objectives.methods.attnfd import Refinement, plainly_refined, refined_loss
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -9,7 +9,7 @@ from objectives.local import CLASSES, network
 from pipeline.errors import ConfigError
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.cat_kd import activation_maps, attention_loss
+from pipeline.objectives.methods.cat_kd import activation_maps, attention_loss
 from pipeline.signals import Signals, SignalShapes
 
 CONTEXT = Context(6, CLASSES)

@@ -7,7 +7,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.cc import congruence
+from pipeline.objectives.methods.cc import congruence
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.ckd import sample_contrast
+from pipeline.objectives.methods.ckd import sample_contrast
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

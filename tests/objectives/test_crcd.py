@@ -14,9 +14,9 @@ from shared import shared_file
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
-from pipeline.objectives import _relations as relations
-from pipeline.objectives._bank import MomentumBank, draw_negatives, draw_some
-from pipeline.objectives.crcd import gradients, relation_loss
+from pipeline.objectives import relations as relations
+from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some
+from pipeline.objectives.methods.crcd import gradients, relation_loss
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 N, B, M, D, CLASSES = 30, 5, 7, 6, 4
@@ -388,7 +388,7 @@ def test_the_references_batch_takes_less_than_500_megabytes():
     code = """
 import torch
 from pathlib import Path
-from pipeline.objectives.crcd import relation_loss
+from pipeline.objectives.methods.crcd import relation_loss
 torch.set_num_threads(1)
 
 def run(batch, negatives):

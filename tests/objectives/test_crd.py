@@ -8,8 +8,8 @@ import torch.nn.functional as F
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
-from pipeline.objectives._bank import draw_pool
-from pipeline.objectives.crd import Scores
+from pipeline.objectives.bank import draw_pool
+from pipeline.objectives.methods.crd import Scores
 from pipeline.signals import Signals, SignalShapes
 
 N, B, P, D, CLASSES = 30, 4, 12, 6, 4

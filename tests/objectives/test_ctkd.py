@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
-from pipeline.objectives.ctkd import CTKD, Options, reversed_gradient, strength
+from pipeline.objectives.methods.ctkd import CTKD, Options, reversed_gradient, strength
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

@@ -22,8 +22,8 @@ from objectives.layers import (
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch
-from pipeline.objectives._diffusion import RowNoise, denoised, noisy, signal_left
-from pipeline.objectives.diffkd import Diffusion
+from pipeline.objectives.diffusion import RowNoise, denoised, noisy, signal_left
+from pipeline.objectives.methods.diffkd import Diffusion
 from pipeline.signals import Signals, SignalShapes
 
 LEFT = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))

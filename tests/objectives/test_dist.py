@@ -7,7 +7,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.dist import correlation, relations
+from pipeline.objectives.methods.dist import correlation, relations
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

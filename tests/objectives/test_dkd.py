@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
-from pipeline.objectives.dkd import decoupled
+from pipeline.objectives.methods.dkd import decoupled
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -10,8 +10,8 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives._layers import squared_error
-from pipeline.objectives.fsp import FSP
+from pipeline.objectives.layers import squared_error
+from pipeline.objectives.methods.fsp import FSP
 from pipeline.signals import Signals, SignalShapes, extract, lowpass
 
 STUDENT, TEACHER = ((3, 16), (5, 8), (6, 8)), ((4, 32), (5, 16), (7, 8))

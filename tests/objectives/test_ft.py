@@ -11,8 +11,8 @@ from torch import nn
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives._maps import CellNorm
-from pipeline.objectives.ft import FT, transfer_loss
+from pipeline.objectives.maps import CellNorm
+from pipeline.objectives.methods.ft import FT, transfer_loss
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (3, 8)), ((4, 16), (6, 16))

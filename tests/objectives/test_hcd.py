@@ -9,7 +9,7 @@ from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cel
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Context, kl_divergence
-from pipeline.objectives.hcd import distilled, orthogonality, rectified
+from pipeline.objectives.methods.hcd import distilled, orthogonality, rectified
 from pipeline.signals import Signals, SignalShapes
 
 

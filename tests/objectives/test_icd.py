@@ -10,7 +10,7 @@ from objectives.local import CLASSES, cells, network
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.icd import cluster_loss, scale_weights
+from pipeline.objectives.methods.icd import cluster_loss, scale_weights
 from pipeline.signals import Signals
 
 CONTEXT = Context(6, CLASSES)

@@ -10,7 +10,7 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.ickd import ICKD, correlation_loss
+from pipeline.objectives.methods.ickd import ICKD, correlation_loss
 from pipeline.signals import Signals, SignalShapes, extract
 
 STUDENT, TEACHER = ((3, 16), (5, 8)), ((4, 16), (7, 16))

@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.itrd import correlation_loss, mutual_loss
+from pipeline.objectives.methods.itrd import correlation_loss, mutual_loss
 from pipeline.signals import Signals, SignalShapes
 
 

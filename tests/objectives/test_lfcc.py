@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.lfcc import Projector, contrast
+from pipeline.objectives.methods.lfcc import Projector, contrast
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 CONTEXT = Context(num_samples=16, classes=3)

@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
-from pipeline.objectives.lskd import standardised
+from pipeline.objectives.methods.lskd import standardised
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

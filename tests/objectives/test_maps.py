@@ -13,10 +13,10 @@ from objectives.maps import CONTEXT, network, rows
 from pipeline import plugins
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives._maps import CellNorm, common_grid, on_one_grid, pair_maps
+from pipeline.objectives.maps import CellNorm, common_grid, on_one_grid, pair_maps
 from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
 
-PACKAGE = "pipeline.objectives"
+PACKAGE = "pipeline.objectives.methods"
 OF_EXTRAS = [
     name for name in plugins.names(PACKAGE) if "signal" in plugins.load(PACKAGE, name, "").Options.model_fields
 ]

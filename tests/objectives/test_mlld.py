@@ -8,7 +8,7 @@ import torch
 
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.objectives import Batch, Context, Objective, build_objective, kl_divergence
-from pipeline.objectives.mlld import levels
+from pipeline.objectives.methods.mlld import levels
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

@@ -9,7 +9,7 @@ from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cel
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.msdcrd import feature_contrast, local_samples, sample_contrast
+from pipeline.objectives.methods.msdcrd import feature_contrast, local_samples, sample_contrast
 from pipeline.signals import Signals, SignalShapes
 
 EQUAL = SignalShapes(5, 8, {"block2": (8, 8, 8)}, linear=True)

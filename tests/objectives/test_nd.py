@@ -7,7 +7,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.nd import norm_and_direction
+from pipeline.objectives.methods.nd import norm_and_direction
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.nkd import normalised
+from pipeline.objectives.methods.nkd import normalised
 from pipeline.signals import Signals, SignalShapes
 
 

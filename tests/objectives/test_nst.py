@@ -8,7 +8,7 @@ from objectives.maps import CONTEXT, SIZE, built, gradients_agree, network, valu
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.nst import selectivity_loss
+from pipeline.objectives.methods.nst import selectivity_loss
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (5, 8)), ((4, 16), (20, 16))

@@ -12,8 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.learning import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, Objective, build_objective, kl_divergence
-from pipeline.objectives._exits import TokenExit
-from pipeline.objectives.ofa import enhanced
+from pipeline.objectives.exits import TokenExit
+from pipeline.objectives.methods.ofa import enhanced
 from pipeline.signals import Signals, SignalShapes
 
 TEACHER = SignalShapes(logits=5, embedding=24)

@@ -10,7 +10,7 @@ from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cel
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.ofd import partial_distance, responses
+from pipeline.objectives.methods.ofd import partial_distance, responses
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 M = torch.tensor(-1.0)

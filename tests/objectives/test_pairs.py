@@ -10,8 +10,8 @@ from objectives.maps import CONTEXT
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives._base import pair_blocks, pair_last_blocks
-from pipeline.objectives._extras import pair_extras
+from pipeline.objectives.base import pair_blocks, pair_last_blocks
+from pipeline.objectives.extras import pair_extras
 from pipeline.signals import SignalShapes, block_number, deepest_block
 
 

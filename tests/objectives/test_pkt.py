@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Context, build_objective
-from pipeline.objectives.pkt import pkt_loss, resemblance
+from pipeline.objectives.methods.pkt import pkt_loss, resemblance
 from pipeline.signals import SignalShapes
 
 

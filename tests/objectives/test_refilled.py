@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.refilled import class_loss, relation_loss
+from pipeline.objectives.methods.refilled import class_loss, relation_loss
 from pipeline.signals import Signals, SignalShapes
 
 B, CLASSES = 8, 3

@@ -7,7 +7,7 @@ from golden import golden
 from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.reviewkd import Fusion, hierarchical_context
+from pipeline.objectives.methods.reviewkd import Fusion, hierarchical_context
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -9,8 +9,9 @@ from golden import golden
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.objectives import Batch, Context, build_objective, rkd
-from pipeline.objectives.rkd import angle_loss, distance_loss
+from pipeline.objectives import Batch, Context, build_objective
+from pipeline.objectives.methods import rkd
+from pipeline.objectives.methods.rkd import angle_loss, distance_loss
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -11,8 +11,8 @@ from objectives.local import CLASSES, cells, network
 from pipeline.errors import ConfigError
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
-from pipeline.objectives._local import local_logits
-from pipeline.objectives.sdd import region_weights
+from pipeline.objectives.local import local_logits
+from pipeline.objectives.methods.sdd import region_weights
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 LABELS = torch.tensor([0, 4, 2, 2, 1, 3])

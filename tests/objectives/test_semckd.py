@@ -8,7 +8,7 @@ import torch
 from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, convolved, maps, projected
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.semckd import attention, likeness
+from pipeline.objectives.methods.semckd import attention, likeness
 from pipeline.signals import Signals, SignalShapes
 
 

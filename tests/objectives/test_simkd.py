@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from pipeline.errors import ConfigError
 from pipeline.models.reused import ReusedHead
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.simkd import SimKD
+from pipeline.objectives.methods.simkd import SimKD
 from pipeline.signals import LinearHead, Signals, SignalShapes, lowpass
 
 B, CHANNELS, WIDTH, CLASSES = 4, 3, 6, 5

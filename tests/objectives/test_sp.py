@@ -9,7 +9,7 @@ from objectives.maps import CONTEXT, SIZE, built, gradients_agree, network, valu
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.sp import similarity_loss
+from pipeline.objectives.methods.sp import similarity_loss
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (5, 8)), ((4, 16), (7, 16))

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
-from pipeline.objectives.srrl import regression_losses
+from pipeline.objectives.methods.srrl import regression_losses
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 B, CHANNELS, WIDTH, CLASSES = 4, 3, 5, 6

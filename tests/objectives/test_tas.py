@@ -9,7 +9,7 @@ from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cel
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.tas import smoothed_contrast
+from pipeline.objectives.methods.tas import smoothed_contrast
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 

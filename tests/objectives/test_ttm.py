@@ -9,7 +9,7 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
-from pipeline.objectives.ttm import transformed
+from pipeline.objectives.methods.ttm import transformed
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

@@ -9,7 +9,7 @@ from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cel
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.uhkd import strengths
+from pipeline.objectives.methods.uhkd import strengths
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -10,7 +10,7 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.vid import VID, gaussian_loss
+from pipeline.objectives.methods.vid import VID, gaussian_loss
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (5, 8)), ((4, 16), (7, 16))

@@ -6,7 +6,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.vkd import Orthogonal, vkd_loss
+from pipeline.objectives.methods.vkd import Orthogonal, vkd_loss
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -9,8 +9,8 @@ from golden import golden
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.ttm import transformed
-from pipeline.objectives.wttm import doubt
+from pipeline.objectives.methods.ttm import transformed
+from pipeline.objectives.methods.wttm import doubt
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=5)

@@ -88,8 +88,8 @@ def test_a_stage_imports_what_it_depends_on_and_nothing_else(imported: dict[str,
 
 def test_the_teacher_needs_no_objective_but_its_own_and_the_cache_none_at_all(imported: dict[str, set[str]]):
     def plugins(name: str) -> set[str]:
-        files = (Path(file) for file in imported[name] if file.startswith("pipeline/objectives/"))
-        return {file.stem for file in files if not file.name.startswith("_")}
+        files = (Path(file) for file in imported[name] if file.startswith("pipeline/objectives/methods/"))
+        return {file.stem for file in files if file.stem != "__init__"}
 
     assert plugins("train-teacher") == {"hard_label"}
     assert plugins("evaluate") == plugins("report") == plugins("prepare-data") == set()
@@ -180,8 +180,8 @@ def test_code_is_a_dependency_in_a_checkout_only(empty: Path):
     (empty / "pipeline/cli.py").touch()
     stages = written(empty)["stages"]
     assert set(CODE["cache-teacher"]) <= set(stages["cache-teacher"]["deps"])
-    assert "pipeline/objectives/lfcc.py" in stages["train-student-lfcc"]["deps"]
-    assert "pipeline/objectives/lfcc.py" not in stages["train-student-kd"]["deps"]
+    assert "pipeline/objectives/methods/lfcc.py" in stages["train-student-lfcc"]["deps"]
+    assert "pipeline/objectives/methods/lfcc.py" not in stages["train-student-kd"]["deps"]
 
 
 def test_a_file_elsewhere_names_the_working_directory(empty: Path):
@@ -239,6 +239,7 @@ def test_an_experiment_without_holdout_has_neither_its_cache_nor_its_curve(empty
 
 def test_a_method_brings_the_files_that_it_is_made_of():
     found = objective_files(["sdd"])
-    assert {f"pipeline/objectives/{name}.py" for name in ("sdd", "dkd", "nkd", "_local", "_target")} <= found
+    assert {f"pipeline/objectives/methods/{name}.py" for name in ("sdd", "dkd", "nkd")} <= found
+    assert {f"pipeline/objectives/{name}.py" for name in ("local", "target")} <= found
     assert not found & set(COMMON)
-    assert "pipeline/objectives/_base.py" not in found
+    assert "pipeline/objectives/base.py" not in found

@@ -21,7 +21,7 @@ from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
 from pipeline.experiment.config import Experiment
 from pipeline.objectives import Needs, ObjectiveSet
-from pipeline.objectives.kd import KD
+from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate

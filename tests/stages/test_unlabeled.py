@@ -16,7 +16,7 @@ from pipeline.commands import check, inspect
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.experiment.opened import Data
 from pipeline.objectives import Needs, ObjectiveSet
-from pipeline.objectives.kd import KD
+from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import read_evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate, prepare_data, train_student

@@ -94,7 +94,7 @@ def test_every_column_of_every_operation_is_in_the_table() -> None:
     table = DOCUMENTATION.read_text().partition("### Drawing a view")[2].partition("\n#")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
     used = [options for each in OPERATIONS.values() for options in each]
-    assert {options["name"] for options in used} == set(plugins.names("pipeline.views"))
+    assert {options["name"] for options in used} == set(plugins.names("pipeline.views.operations"))
     names = {
         column
         for options in used

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.random import Philox
 from numpy.typing import NDArray
 
-from pipeline.views._random import integers, random_words, reals
+from pipeline.views.keyed_random import integers, random_words, reals
 
 
 def oracle(seed: int, view: int, sample: int, count: int) -> NDArray[np.uint64]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as reference
 
 from pipeline.views import Views, ViewsConfig, build_views
-from pipeline.views._resample import ONE, taps
+from pipeline.views.resample import ONE, taps
 
 lengths = st.integers(1, 40)
 

@@ -1,0 +1,237 @@
+"""What an objective is given, what it returns, and how one is built from its name."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from pipeline import plugins
+from pipeline.config import problems_of
+from pipeline.errors import ConfigError, Problem
+from pipeline.signals import Signals, SignalShapes, block_number
+
+if TYPE_CHECKING:
+    from pipeline.models.reused import Projector
+
+PACKAGE = "pipeline.objectives.methods"
+CACHE_IT = "add it to `signals` in the configuration and run `pipeline cache-teacher` again"
+NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What is known about a batch besides signals.
+
+    labels: [B] int64, -1 where unlabeled. labels_mixed, mix: the second label and the share of the first,
+    [B] each, where views mix two samples. sample, view: [B] int64, the row in the cache and the view number.
+    step: optimiser steps taken before this one; random choices are keyed by (seed, step).
+    """
+
+    labels: Tensor
+    sample: Tensor
+    view: Tensor
+    step: int = 0
+    labels_mixed: Tensor | None = None
+    mix: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Context:
+    """What is known about the whole run.
+
+    bank(signal, samples, view) returns what the teacher said of any samples [M] of the training set, float32
+    [M, ...] on the samples' device, from the cache: everyone's exact memory bank. class_means() returns the
+    teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
+    an objective is only checked: ask for them in `forward`. views_per_step: how many views of each sample a batch
+    has, in adjacent rows (`train.views_per_step`).
+    """
+
+    num_samples: int
+    classes: int
+    labels: Tensor | None = None
+    seed: int = 0
+    bank: Callable[[str, Tensor, int], Tensor] | None = None
+    class_means: Callable[[], Tensor] | None = None
+    views_per_step: int = 1
+
+
+@dataclass(frozen=True)
+class Needs:
+    """The signals that an objective reads, by name: `logits`, `embedding`, `head`, `features/block3`,
+    `extras/channel-gram/block3`.
+
+    labels: it needs a label for every sample. views: how many views of each sample, or more, in adjacent rows.
+    """
+
+    teacher: frozenset[str] = frozenset()
+    student: frozenset[str] = frozenset({"logits"})
+    labels: bool = False
+    views: int = 1
+
+
+class Objective(nn.Module, ABC):
+    """A distillation method: compares what student and teacher said about a batch.
+
+    It never sees a network, an optimiser, a device or a path. Projectors and banks are its submodules and
+    buffers; they are trained and saved with the student.
+    """
+
+    needs: Needs
+
+    @abstractmethod
+    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Named scalar terms, each a mean over the batch; their sum is the objective's value.
+
+        No gradient flows through the teacher's signals: a call has them as constants.
+        """
+
+    def kept(self) -> Projector | None:
+        """What the student keeps of it at inference: a projection behind which the teacher's classifier stands in for
+        the student's own. Both are scored and exported with the student, whatever else its own classifier learned.
+        """
+        return None
+
+    def __call__(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """`forward` with the teacher's signals as constants: no objective sends a gradient into a teacher."""
+        terms: dict[str, Tensor] = super().__call__(student, teacher.detached(), batch, progress)
+        return terms
+
+
+@dataclass(frozen=True)
+class BlockPair:
+    """A student's block and the teacher's block that it learns from, with shapes (C, H, W)."""
+
+    student: str
+    teacher: str
+    student_shape: tuple[int, int, int]
+    teacher_shape: tuple[int, int, int]
+
+
+def pair_blocks(
+    student: SignalShapes, teacher: SignalShapes, blocks: tuple[str, ...] | None, key: str
+) -> list[BlockPair]:
+    """Pairs the blocks of two networks from the deepest backwards: the last of both, those before them, and so on.
+
+    `blocks` are the teacher's blocks to use, None for all that are cached and have a partner. A block that is not
+    cached counts none the less. Raises ConfigError at `key` if a block is not cached or has no partner.
+    """
+    cached = sorted(filter(block_number, teacher.features), key=block_number)
+    if not cached:
+        fix = "add `features: {}` to `signals` and cache the teacher again"
+        raise ConfigError([Problem(key, "needs cached features of the teacher, and there are none", fix=fix)])
+    unknown = [name for name in blocks or () if name not in cached]
+    if unknown:
+        raise ConfigError([plugins.unknown(f"{key}.blocks", name, cached) for name in unknown])
+    wanted = [name for name in cached if blocks is None or name in blocks]
+    own = partners(student, teacher, wanted)
+    pairs = [BlockPair(s, t, student.features[s], teacher.features[t]) for t, s in own.items()]
+    alone = [name for name in wanted if name not in own]
+    if alone and (blocks is not None or not pairs):
+        what = f"the student has {student.depth} blocks, too few for the teacher's {', '.join(alone)}"
+        fix = "leave the shallow blocks out" if pairs else "cache deeper ones: `signals.features.blocks`"
+        raise ConfigError([Problem(f"{key}.blocks", what, got=f"{teacher.depth} of the teacher's", fix=fix)])
+    return pairs
+
+
+def partners(student: SignalShapes, teacher: SignalShapes, blocks: Iterable[str]) -> dict[str, str]:
+    """The student's block for each of the teacher's `blocks`, as deep as it, counted from the last of both networks.
+
+    Without those of which the student has none.
+    """
+    shallower = student.depth - teacher.depth
+    found = {block: f"block{block_number(block) + shallower}" for block in blocks}
+    return {block: own for block, own in found.items() if own in student.features}
+
+
+def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> BlockPair:
+    """The last blocks of both networks, of whose map a linear head reads the mean.
+
+    Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks are.
+    """
+    last = f"block{teacher.depth}"
+    if teacher.features and last not in teacher.features:
+        fix, got = f"add {last} to `signals.features.blocks` and cache the teacher again", ", ".join(teacher.features)
+        raise ConfigError([Problem(key, "needs the map of the teacher's last block", expected=last, got=got, fix=fix)])
+    return pair_blocks(student, teacher, None, key)[-1]
+
+
+def check_options(name: str, options: Mapping[str, Any], key: str) -> Any:
+    """The validated options of the objective `name`. Raises ConfigError at the dotted `key`, nearest names given."""
+    module = plugins.load(PACKAGE, name, f"{key}.name")
+    try:
+        return module.Options.model_validate(dict(options))
+    except ValidationError as error:
+        raise ConfigError(
+            [
+                Problem(f"{key}.{problem.key}", problem.what, problem.expected, problem.got, problem.fix)
+                for problem in problems_of(error)
+            ]
+        ) from None
+
+
+def build_objective(
+    name: str,
+    options: Mapping[str, Any],
+    student: SignalShapes,
+    teacher: SignalShapes,
+    context: Context,
+    key: str | None = None,
+) -> Objective:
+    """The objective in the file `name`, for these networks.
+
+    options: bound strictly; every problem at once. key: the dotted key that errors name (default: `name`).
+    Raises ConfigError for unknown names and options, and for signals that the teacher cache does not hold.
+    """
+    key = key or name
+    bound = check_options(name, options, key)
+    module = plugins.load(PACKAGE, name, f"{key}.name")
+    objective: Objective = module.build(bound, student, teacher, context, key)
+    problems = missing_signals(objective.needs, teacher, context, key)
+    if problems:
+        raise ConfigError(problems)
+    return objective
+
+
+def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: str) -> list[Problem]:
+    """What an objective needs and the teacher's signals, the labels or the batches do not provide."""
+    held = {
+        "logits",
+        *(f"features/{block}" for block in teacher.features),
+        *(f"extras/{name}" for name in teacher.extras),
+    }
+    if teacher.embedding is not None:
+        held.add("embedding")
+    if teacher.linear is not None:
+        held.add("head")
+    problems = [
+        Problem(
+            key,
+            f"needs the teacher's {signal!r}, which the cache does not hold",
+            expected=signal,
+            got=", ".join(sorted(held)),
+            fix=NO_HEAD if signal == "head" else CACHE_IT,
+        )
+        for signal in sorted(needs.teacher - held)
+    ]
+    unlabeled = context.labels is None or bool((torch.as_tensor(context.labels) < 0).any())
+    if needs.labels and unlabeled:
+        problems.append(Problem(key, "needs a label for every sample, and some have none"))
+    if needs.views > context.views_per_step:
+        what = f"needs {needs.views} views of every sample in a batch"
+        fix = f"set `train.views_per_step: {needs.views}`"
+        problems.append(Problem(key, what, str(needs.views), str(context.views_per_step), fix))
+    return problems
+
+
+@dataclass(frozen=True)
+class Terms:
+    """The value of an objective set: the weighted total to minimise and every term unweighted."""
+
+    total: Tensor
+    terms: dict[str, Tensor] = field(default_factory=dict)

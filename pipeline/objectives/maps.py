@@ -1,0 +1,100 @@
+"""What methods on maps share: both networks' maps on one grid, and learned connectors between their widths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from pipeline.errors import ConfigError, Problem
+from pipeline.models.cells import CellNorm as CellNorm
+from pipeline.objectives.base import BlockPair, Needs, pair_blocks
+from pipeline.objectives.precision import precise
+from pipeline.signals import SignalShapes, lowpass
+
+Size = tuple[int, int]
+
+
+def on_one_grid(student: Tensor, teacher: Tensor, low_pass: str) -> tuple[Tensor, Tensor]:
+    """The maps of both networks [B, C, h, w] on one grid, in at least float32.
+
+    The student's is low-passed to the teacher's grid, as the cache was; where it is coarser, the teacher's to its.
+    """
+    s = lowpass(student, max(teacher.shape[2:]), low_pass)
+    return s, lowpass(teacher, max(s.shape[2:]), low_pass)
+
+
+def common_grid(student: Size, teacher: Size) -> Size | None:
+    """The grid that `on_one_grid` brings maps of these sizes to; None if there is none."""
+
+    def reduced(size: Size, grid: int) -> Size:
+        return min(size[0], grid), min(size[1], grid)
+
+    s = reduced(student, max(teacher))
+    return s if reduced(teacher, max(s)) == s else None
+
+
+def pair_maps(
+    student: SignalShapes,
+    teacher: SignalShapes,
+    blocks: tuple[str, ...] | None,
+    key: str,
+    *,
+    deepest: bool = False,
+    cells: int = 1,
+) -> list[BlockPair]:
+    """As `pair_blocks`, for maps that are compared place by place.
+
+    deepest: if no blocks are named, the deepest pair alone. cells: the fewest that the method can do with. Raises
+    ConfigError at `key` for maps of other proportions, and for grids with fewer cells.
+    """
+    pairs = pair_blocks(student, teacher, blocks, key)
+    if deepest and blocks is None:
+        pairs = pairs[-1:]
+    problems = []
+    for pair in pairs:
+        sizes = pair.student_shape[1:], pair.teacher_shape[1:]
+        grid = common_grid(*sizes)
+        if grid is None:
+            got = " and ".join(f"{height} x {width}" for height, width in sizes)
+            what = f"the maps of {pair.student} and the teacher's {pair.teacher} have other proportions"
+            problems.append(Problem(f"{key}.blocks", what, got=got, fix=f"leave {pair.teacher} out"))
+        elif grid[0] * grid[1] < cells:
+            height, width = sizes[0]
+            if height * width < cells:  # no finer grid of the teacher's helps
+                which, fix = f"the student's {pair.student}", "name other `blocks`"
+            else:
+                which, fix = pair.teacher, "cache a finer `signals.features.grid`, or name other `blocks`"
+            what = f"compares {cells} places of a map or more, and {which} has {grid[0]} x {grid[1]} here"
+            problems.append(Problem(f"{key}.blocks", what, fix=fix))
+    if problems:
+        raise ConfigError(problems)
+    return pairs
+
+
+def needs_of(pairs: Iterable[BlockPair], *both: str) -> Needs:
+    """The maps of pairs of blocks, and other signals that are read of `both` networks."""
+    pairs = list(pairs)
+    return Needs(
+        teacher=frozenset({*both, *(f"features/{pair.teacher}" for pair in pairs)}),
+        student=frozenset({*both, *(f"features/{pair.student}" for pair in pairs)}),
+    )
+
+
+class Connector(nn.Module):
+    """A 1 x 1 convolution and a batch normalisation: [B, C, h, w] to [B, width, h, w], in at least float32.
+
+    Linear but for the statistics, so it commutes with every low-pass filter; one matrix product over all cells.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, width, bias=False)
+        self.norm = CellNorm(width)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """The product is in the student's precision: half under autocast."""
+        batch, channels, height, width = maps.shape
+        rows = precise(maps).permute(0, 2, 3, 1).reshape(-1, channels)
+        connected: Tensor = self.norm(precise(self.linear(rows)))
+        return connected.reshape(batch, height, width, -1).permute(0, 3, 1, 2)

@@ -1,0 +1,193 @@
+"""CRCD: how samples lie to each other in the teacher, contrasted with how they do in the student.
+
+Zhu, Tang, Chen, Yu, Liu, Rong, Yang and Wang, "Complementary Relation Contrastive Distillation", CVPR 2021, arXiv
+2103.16367, after the authors' reimplementation of it. h_s, h_t are learned linear embeddings of both networks'
+vectors, of length one; M_t, M_s are banks with such an embedding of every one of the N training samples. For sample
+i, an anchor a of the batch, and candidates k, 0 the sample itself and m others of other classes:
+
+    r(i, a) = norm(h_s(i) - M_t[a]),   r(i, a, k) = norm(M_t[k] - M_t[a]),   q_k = exp(<r(i, a), r(i, a, k)> / τ) / Z
+    L = -mean over (i, a) of [ log q_0 / (q_0 + m/N) + Σ_k>0 log (m/N) / (q_k + m/N) ]
+
+and the same with h_t and M_s, added. Z = N · mean(q) is fixed by the first batch. Twice over, with embeddings and
+banks of their own: for embeddings (term `feature`) and for the gradient of the cross-entropy with respect to them
+(`gradient`), which with a linear head is (softmax(z) - onehot(y)) W: no second backward pass, and the teacher's
+follows from cached logits, labels and head. The gradient is a sample's, without the 1/B of a mean.
+
+The teacher's bank is the cache: every sample's exact vector at the lowest view of the batch, through today's embedding,
+with no momentum and no warm-up. `bank: momentum` is the reference's instead. The student's is always a momentum bank.
+
+Deviations. A sample and itself as the anchor have no positive, and a negative that is the anchor has no direction: the
+reference takes norm(10⁻⁶), a constant, for it. Here such pairs, whose negatives alone would contrast with nothing, and
+such negatives are left out, unless `mask_degenerate` is False. Negatives are drawn from a pool that the batch shares.
+Of a larger batch 64 samples are anchors, drawn anew every step, all of the reference's batch of 64: cost grows with
+samples times anchors. The reference multiplies the gradient term by the KD loss, which looks like a slip; here it has a
+weight. The paper is said to learn the relation by a small network; the public code does not. Recipe of the code: beside
+hard labels, and 0.9 KD, both KD and this with weight 1 until the last 10 of 250 epochs, then 0 (`schedule: {off_after:
+0.96}` for both).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.errors import ConfigError, Problem
+from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some
+from pipeline.objectives.base import Batch, Context, Needs, Objective
+from pipeline.objectives.precision import precise
+from pipeline.objectives.relations import Relations
+from pipeline.objectives.requirements import embedding_widths, several_classes
+from pipeline.signals import Signals, SignalShapes, unit
+
+
+class Options(Section):
+    """embedding_width: D. negatives: m of each sample. anchors: how many of a batch at most.
+
+    temperature: τ; N exp(1/τ) has to fit float32. bank: the teacher's. momentum: of momentum banks, the share of the
+    old row. gradient_weight: of the gradient term, 0 to leave it out.
+    """
+
+    embedding_width: int = Field(128, gt=0)
+    negatives: int = Field(500, gt=0)
+    anchors: int = Field(64, gt=0)
+    temperature: float = Field(0.05, ge=0.02)
+    bank: Literal["cache", "momentum"] = "cache"
+    momentum: float = Field(0.5, ge=0, lt=1)
+    gradient_weight: float = Field(1.0, ge=0)
+    mask_degenerate: bool = True
+
+
+def relation_loss(
+    features: Tensor,
+    bank: Tensor,
+    sample_index: Tensor,
+    candidate_index: Tensor,
+    temperature: float,
+    mask_degenerate: bool = True,
+    *,
+    normaliser: Tensor | float | None = None,
+) -> Tensor:
+    """L of one direction, in nats: a mean over pairs of sample and anchor. Not differentiated into the bank.
+
+    features: [B, D], embedded, of length one, of one network. bank: [N, D], the other network's. sample_index: [B], the
+    samples' rows in the bank; they are the anchors, too. candidate_index: [B, 1 + m], candidate 0 the sample itself.
+    normaliser: Z; from this batch if None. 0 for a batch of one sample, which has no relations.
+    """
+    features = precise(features)
+    relations = Relations(features, bank, sample_index, sample_index, candidate_index, temperature, mask_degenerate)
+    if normaliser is None:
+        normaliser = relations.normaliser(len(bank)) if relations.pairs else 1.0
+    return relations.loss(torch.as_tensor(normaliser, dtype=features.dtype), len(bank))
+
+
+class Element(nn.Module):
+    """Embeddings, banks and normalisers for one kind of vector: the embedding, or the gradient."""
+
+    normalisers: Tensor
+
+    def __init__(self, student_width: int, teacher_width: int, samples: int, options: Options) -> None:
+        super().__init__()
+        self.options, self.samples, self._fixed = options, samples, False
+        width, momentum = options.embedding_width, options.momentum
+        self.student, self.teacher = nn.Linear(student_width, width), nn.Linear(teacher_width, width)
+        self.student_bank = MomentumBank(samples, width, momentum)
+        self.teacher_bank = MomentumBank(samples, width, momentum) if options.bank == "momentum" else None
+        self.register_buffer("normalisers", torch.full((2,), float("nan")))
+
+    def forward(
+        self, student: Tensor, teacher: Tensor, candidates: Tensor, anchors: Tensor, remembered: Tensor | None
+    ) -> Tensor:
+        """Both directions. student [B, D_s], teacher [B, D_t]; candidates [B, 1 + m] and anchors [A], samples.
+
+        remembered: the teacher's vectors of all different `candidates`, ascending; None with a momentum bank.
+        """
+        s, t = self._embedded(self.student, student), self._embedded(self.teacher, teacher)
+        ids, places = torch.unique(candidates, return_inverse=True)
+        with torch.no_grad():
+            rows = self.teacher_bank.rows[ids] if self.teacher_bank else self._embedded(self.teacher, remembered)
+        ends, mask = torch.searchsorted(ids, anchors), self.options.mask_degenerate
+        relations = [
+            Relations(features, bank, places[:, 0], ends, places, self.options.temperature, mask)
+            for features, bank in ((s, rows), (t, self.student_bank.rows[ids]))
+        ]
+        if not self._fixed and relations[0].pairs and not bool(self.normalisers.isfinite().all()):
+            self.normalisers.copy_(torch.stack([each.normaliser(self.samples) for each in relations]))
+        self._fixed = self._fixed or relations[0].pairs > 0
+        losses = [each.loss(z, self.samples) for each, z in zip(relations, self.normalisers, strict=True)]
+        self.student_bank.update(candidates[:, 0], s)
+        if self.teacher_bank:
+            self.teacher_bank.update(candidates[:, 0], t)
+        return losses[0] + losses[1]
+
+    def _embedded(self, layer: nn.Linear, vectors: Tensor | None) -> Tensor:
+        assert vectors is not None
+        return unit(precise(layer(vectors)), 1)
+
+
+def gradients(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of every sample's cross-entropy with respect to its embedding: (softmax(z) - onehot(y)) W, [B, D].
+
+    Of a network with a linear head, logits [B, K], labels [B], weight [K, D]; differentiable.
+    """
+    error = precise(logits).softmax(1)
+    error = error - F.one_hot(labels, error.shape[1]).to(error.dtype)
+    with torch.autocast(error.device.type, enabled=False):
+        return error @ weight.to(error.dtype)
+
+
+class CRCD(Objective):
+    """The relation contrastive losses of embeddings and of gradients."""
+
+    def __init__(self, widths: tuple[int, int], context: Context, options: Options) -> None:
+        super().__init__()
+        self.context, self.options = context, options
+        self.feature = Element(*widths, context.num_samples, options)
+        self.gradient = Element(*widths, context.num_samples, options) if options.gradient_weight else None
+        read = {"embedding", "head", "logits"} if options.gradient_weight else {"embedding"}
+        self.needs = Needs(teacher=frozenset(read), student=frozenset({"logits", "embedding"}), labels=True)
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Terms `feature` and, unless its weight is 0, `gradient` times its weight."""
+        assert student.embedding is not None
+        assert teacher.embedding is not None
+        assert self.context.labels is not None
+        drawn = draw_negatives(self.context.labels, batch.labels, self.options.negatives, self.context.seed, batch.step)
+        candidates = torch.cat((batch.sample[:, None], drawn.pool[drawn.columns]), dim=1)
+        ids, view = torch.unique(candidates), int(batch.view.min())
+        anchors = draw_some(batch.sample, self.options.anchors, self.context.seed, batch.step)
+        bank = self._remembered("embedding", ids, view)
+        terms = {"feature": self.feature(student.embedding, teacher.embedding, candidates, anchors, bank)}
+        if self.gradient is not None:
+            assert student.head is not None
+            assert teacher.head is not None
+            logits = self._remembered("logits", ids, view)
+            bank = None
+            if logits is not None:
+                bank = gradients(logits, self.context.labels.to(ids.device)[ids], teacher.head.weight)
+            s = gradients(student.logits, batch.labels, student.head.weight)
+            t = gradients(teacher.logits, batch.labels, teacher.head.weight)
+            terms["gradient"] = self.options.gradient_weight * self.gradient(s, t, candidates, anchors, bank)
+        return terms
+
+    def _remembered(self, signal: str, samples: Tensor, view: int) -> Tensor | None:
+        if self.options.bank == "momentum":
+            return None
+        assert self.context.bank is not None
+        return self.context.bank(signal, samples, view)
+
+
+def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
+    """Refuses networks without embeddings, and without a head if gradients are compared; and labels of one class."""
+    widths = embedding_widths(student, teacher, key)
+    problems = several_classes(context, key)
+    if options.gradient_weight and student.linear is None:
+        fix = "set `gradient_weight: 0` to compare embeddings alone"
+        problems.append(Problem(key, "needs a linear head of the student for its gradient", fix=fix))
+    if problems:
+        raise ConfigError(problems)
+    return CRCD(widths, context, options)

@@ -1,0 +1,127 @@
+"""LFCC: contrast of low-frequency components between networks of any architecture.
+
+After "Low-Frequency Components-based Contrastive Knowledge Distillation" (arXiv 2405.18524). **Ours after the
+abstract**: it establishes multi-scale low-pass filters on intermediate features, a compact space, and a
+sample-level contrast in which student and teacher of one sample attract and other samples repel. The filter
+(the cache's: means over cells unless it says otherwise), its scales, the projectors, the temperature and the weights
+are our choices (`docs/lfcc.md` lists what was tried); published numbers of LFCC must not be compared with this file's.
+
+For every pair of blocks k (from the deepest backwards) and every scale r:
+
+    u_s(b) = norm(vec(low_r(φ_k F_s(b)))),   u_t(b) = norm(vec(low_r(ψ_k F_t(b))))     in R^{D · r²}
+    L_{k,r} = -(1/B) Σ_b log( exp(u_s(b)·u_t(b)/τ) / Σ_{j ∈ N(b)} exp(u_s(b)·u_t(j)/τ) )
+    L = mean over k, r (and over both directions if symmetric)
+
+φ is a learned linear map to the teacher's D channels, followed by batch normalisation over samples and cells (without
+learned scale), and ψ that normalisation alone: the student meets all that the teacher says. With a `width` both are
+learned maps to a compact space of D = `width`, as the abstract has it; what is hard for the student to say may be lost
+there from the teacher, too (`docs/lfcc.md` has how much less that taught). A linear map commutes with every filter, so
+all scales come from one projection of the cached grid. That is exact with `dct`, and with `mean` where r divides the
+cached grid; a coarser scale of `gaussian` is that of the grid, not of the map.
+N(b) holds b and every row of another sample: two views of one sample are not each other's negatives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.errors import ConfigError, Problem
+from pipeline.models.cells import CellNorm
+from pipeline.objectives.base import Batch, BlockPair, Context, Objective, pair_blocks
+from pipeline.objectives.maps import needs_of
+from pipeline.objectives.precision import precise
+from pipeline.signals import Signals, SignalShapes, lowpass, unit
+
+
+class Options(Section):
+    """width: channels of a compact space that the maps of both are projected to; default none, the teacher's are kept.
+
+    scales: grids, each at most the cached grid. temperature: τ > 0. blocks: the teacher's blocks, default all that are
+    cached. symmetric: contrast in both directions.
+    """
+
+    width: int | None = Field(None, gt=0)
+    scales: tuple[int, ...] = Field((1, 2, 4), min_length=1)
+    temperature: float = Field(0.1, gt=0)
+    blocks: tuple[str, ...] | None = None
+    symmetric: bool = True
+
+
+def contrast(
+    student: Sequence[Tensor], teacher: Sequence[Tensor], same: Tensor, temperature: float, symmetric: bool
+) -> Tensor:
+    """InfoNCE in which row b's positive is the teacher's row b, in nats: the mean over the batch and S spaces.
+
+    student, teacher: S matrices each, [B, E_s]. same: [B, B] bool, pairs of different rows that are no negatives.
+    """
+    cosines = [unit(precise(u), 1) @ unit(precise(v), 1).T for u, v in zip(student, teacher, strict=True)]
+    scores = (precise(torch.stack(cosines)) / temperature).masked_fill(same, float("-inf"))
+    own = scores.diagonal(dim1=1, dim2=2).mean()
+    loss = scores.logsumexp(2).mean() - own
+    return (loss + scores.logsumexp(1).mean() - own) / 2 if symmetric else loss
+
+
+class Projector(nn.Module):
+    """A linear map of channels, if `learned`, and a batch normalisation: [B, C, g, g] to [B, width, g, g]."""
+
+    def __init__(self, channels: int, width: int, learned: bool = True) -> None:
+        super().__init__()
+        self.linear = nn.Linear(channels, width, bias=False) if learned else nn.Identity()
+        self.norm = CellNorm(width, affine=False)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """One matrix product over all samples and cells."""
+        batch, channels, height, width = maps.shape
+        tokens = maps.permute(0, 2, 3, 1).reshape(-1, channels)
+        projected: Tensor = self.norm(precise(self.linear(tokens)))
+        return projected.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+class LFCC(Objective):
+    """The mean contrast over pairs of blocks and scales."""
+
+    def __init__(self, pairs: list[BlockPair], options: Options, low_pass: str) -> None:
+        super().__init__()
+        self.pairs, self.low_pass = pairs, low_pass
+        self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
+        width = options.width
+        self.student_projectors = nn.ModuleList(
+            Projector(pair.student_shape[0], width or pair.teacher_shape[0]) for pair in pairs
+        )
+        self.teacher_projectors = nn.ModuleList(
+            Projector(pair.teacher_shape[0], width or pair.teacher_shape[0], learned=width is not None)
+            for pair in pairs
+        )
+        self.needs = needs_of(pairs)
+
+    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """One term, `contrast`."""
+        same = batch.sample[:, None] == batch.sample[None, :]
+        same.fill_diagonal_(False)
+        of_student: list[Tensor] = []
+        of_teacher: list[Tensor] = []
+        for pair, student_projector, teacher_projector in zip(
+            self.pairs, self.student_projectors, self.teacher_projectors, strict=True
+        ):
+            teacher_map = teacher.features[pair.teacher]
+            s = student_projector(lowpass(student.features[pair.student], teacher_map.shape[-1], self.low_pass))
+            t = teacher_projector(teacher_map)
+            of_student += [lowpass(s, scale, self.low_pass).flatten(1) for scale in self.scales]
+            of_teacher += [lowpass(t, scale, self.low_pass).flatten(1) for scale in self.scales]
+        return {"contrast": contrast(of_student, of_teacher, same, self.temperature, self.symmetric)}
+
+
+def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
+    """Pairs the blocks; refuses scales finer than the cached grid."""
+    pairs = pair_blocks(student, teacher, options.blocks, key)
+    grid = min(min(pair.teacher_shape[1:] + pair.student_shape[1:]) for pair in pairs)
+    if max(options.scales) > grid:
+        fix = f"use scales up to {grid}, or cache a finer `signals.features.grid`"
+        what = f"a scale is finer than the coarsest map of the paired blocks, {grid} x {grid}"
+        raise ConfigError([Problem(f"{key}.scales", what, got=str(options.scales), fix=fix)])
+    return LFCC(pairs, options, teacher.filter)

@@ -1,0 +1,59 @@
+"""Mirror left and right with a given probability."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.views.keyed_random import reals
+from pipeline.views.operation import OperationOptions, Size
+
+
+class Options(OperationOptions):
+    """A view is mirrored with this `probability`."""
+
+    name: Literal["horizontal-flip"] = "horizontal-flip"
+    probability: float = Field(0.5, ge=0, le=1, examples=[0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class HorizontalFlip:
+    """Column `flip`: 1 if the view is mirrored, else 0."""
+
+    probability: float
+
+    exact: ClassVar[bool] = True
+    parameter_names: ClassVar[tuple[str, ...]] = ("flip",)
+    words: ClassVar[int] = 1
+    needs_sizes: ClassVar[bool] = False
+    fixes_size: ClassVar[bool] = False
+
+    def output_size(self, size: Size | None) -> Size | None:
+        """The size that came in."""
+        return size
+
+    def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
+        """Zero or one."""
+        return ((0, 1),)
+
+    def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
+        """Mirrored where a real in [0, 1) is below the probability."""
+        return (reals(words) < self.probability).astype(np.int32)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Mirror the chosen ones: uint8 [B, C, H, W]."""
+        B = len(images)
+        # Both versions side by side and one gather of whole images: several times as fast as torch.where.
+        both = torch.cat([images, images.flip(3)])
+        return both.index_select(0, torch.arange(B, device=images.device) + B * parameters[:, 0])
+
+
+def build(options: Options) -> HorizontalFlip:
+    """The operation with these options."""
+    return HorizontalFlip(options.probability)

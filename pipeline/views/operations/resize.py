@@ -1,0 +1,70 @@
+"""Resize with an antialiased triangle filter ("bilinear"), in fixed point: see `_resample.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.views.operation import OperationOptions, Size, SizeOption
+from pipeline.views.resample import resample
+
+
+class Options(OperationOptions):
+    """`size` in pixels: one number for the shorter side, which keeps proportions, or [height, width]."""
+
+    name: Literal["resize"] = "resize"
+    size: SizeOption = Field(examples=[24, (20, 47)])
+
+
+@dataclass(frozen=True)
+class Resize:
+    """No parameters."""
+
+    size: int | Size
+
+    exact: ClassVar[bool] = True
+    parameter_names: ClassVar[tuple[str, ...]] = ()
+    words: ClassVar[int] = 0
+    needs_sizes: ClassVar[bool] = False
+
+    @property
+    def fixes_size(self) -> bool:
+        """True if both height and width are given."""
+        return not isinstance(self.size, int)
+
+    def output_size(self, size: Size | None) -> Size | None:
+        """Height and width after resizing; the longer side is rounded down."""
+        if not isinstance(self.size, int):
+            return self.size
+        if size is None:
+            return None
+        short = min(size)
+        return self.size * size[0] // short, self.size * size[1] // short
+
+    def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
+        """None."""
+        return ()
+
+    def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
+        """Nothing."""
+        return np.empty((len(words), 0), np.int32)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Resize: uint8 [B, C, h, w]."""
+        B, _, H, W = images.shape
+        size = self.output_size((H, W))
+        if size is None or size == (H, W):
+            return images
+        boxes = torch.tensor([[0, 0, H, W]], device=images.device).expand(B, 4)
+        return resample(images, boxes, size)
+
+
+def build(options: Options) -> Resize:
+    """The operation with these options."""
+    return Resize(options.size)

@@ -1,0 +1,117 @@
+"""Crop a random part of random area and proportions, then resize it: the usual augmentation on ImageNet.
+
+Szegedy et al., Going Deeper with Convolutions, arXiv 1409.4842, section 6; drawn as torchvision's
+RandomResizedCrop does: ten tries, then the largest central part whose proportions are allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
+from torch import Tensor
+
+from pipeline.views.keyed_random import integers, reals
+from pipeline.views.operation import OperationOptions, Size, SizeOption, square
+from pipeline.views.resample import resample
+
+_TRIES = 10
+
+
+class Options(OperationOptions):
+    """`size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop."""
+
+    name: Literal["resized-crop"] = "resized-crop"
+    size: SizeOption = Field(examples=[24, (20, 28)])
+    scale: tuple[float, float] = Field((0.08, 1.0), examples=[(0.5, 0.5)])
+    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), examples=[(5.0, 9.0), (0.05, 0.1)])
+
+    @field_validator("scale", "ratio")
+    @classmethod
+    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < value[0] <= value[1] < math.inf:
+            raise PydanticCustomError("interval", "is not an interval: 0 < first <= second")
+        return value
+
+    @field_validator("scale")
+    @classmethod
+    def _part(cls, value: tuple[float, float]) -> tuple[float, float]:
+        if value[1] > 1:
+            raise PydanticCustomError("part", "is more than the whole image: give at most 1")
+        return value
+
+
+@dataclass(frozen=True)
+class ResizedCrop:
+    """Columns `top`, `left`, `height`, `width` of the crop, in pixels of the image."""
+
+    size: Size
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+
+    exact: ClassVar[bool] = True
+    parameter_names: ClassVar[tuple[str, ...]] = ("top", "left", "height", "width")
+    words: ClassVar[int] = 2 * _TRIES + 2
+    needs_sizes: ClassVar[bool] = True
+    fixes_size: ClassVar[bool] = True
+
+    def output_size(self, size: Size | None) -> Size | None:
+        """The size asked for."""
+        return self.size
+
+    def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
+        """A crop of at least one pixel, inside the image."""
+        H, W = size
+        return ((0, H - 1), (0, W - 1), (1, H), (1, W))
+
+    def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
+        """Areas from ten words, proportions from the next ten, the corner from the last two.
+
+        Logarithm and exponential may differ by a last bit between machines; rounding to whole pixels hides
+        it but for about one draw in 10^13, and the drawn parameters are stored.
+        """
+        assert sizes is not None
+        H, W = sizes[:, 0], sizes[:, 1]
+        low, high = self.scale
+        area = (H * W)[:, None] * (low + (high - low) * reals(words[:, :_TRIES]))
+        low, high = np.log(self.ratio)
+        ratio = np.exp(low + (high - low) * reals(words[:, _TRIES : 2 * _TRIES]))
+        heights = np.rint(np.sqrt(area / ratio)).astype(np.int64)
+        widths = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+        fits = (heights >= 1) & (heights <= H[:, None]) & (widths >= 1) & (widths <= W[:, None])
+        found, chosen = fits.any(1), fits.argmax(1)[:, None]
+        central_height, central_width = self._central(H, W)
+        height = np.where(found, np.take_along_axis(heights, chosen, 1)[:, 0], central_height)
+        width = np.where(found, np.take_along_axis(widths, chosen, 1)[:, 0], central_width)
+        top = np.where(found, integers(words[:, -2], H - height + 1), (H - height) // 2)
+        left = np.where(found, integers(words[:, -1], W - width + 1), (W - width) // 2)
+        return np.stack([top, left, height, width], 1).astype(np.int32)
+
+    def _central(self, H: NDArray[np.int64], W: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+        """Height and width of the largest part whose proportions are allowed."""
+        narrowest, widest = self.ratio
+        ratio = W / H
+        height = np.where(ratio < narrowest, np.rint(W / narrowest), H)
+        width = np.where(ratio > widest, np.rint(H * widest), W)
+        return np.clip(height, 1, H).astype(np.int64), np.clip(width, 1, W).astype(np.int64)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Crop and resize: uint8 [B, C, h, w]."""
+        boxes = parameters.to(torch.int64)
+        if len(images) == 1 and images.device.type == "cpu":
+            # A single, often large, image: cut first, so that only what is used is worked on.
+            top, left, height, width = boxes[0].tolist()
+            images = images[:, :, top : top + height, left : left + width]
+            boxes = torch.tensor([[0, 0, height, width]])
+        return resample(images, boxes, self.size)
+
+
+def build(options: Options) -> ResizedCrop:
+    """The operation with these options."""
+    return ResizedCrop(square(options.size), options.scale, options.ratio)
