@@ -16,7 +16,7 @@ import click
 import torch
 
 from pipeline.models import build_network
-from pipeline.models.attention import attention
+from pipeline.models.attention import fastest_attention
 from pipeline.models.device import Precision, choose_device
 from pipeline.objectives.methods.hard_label import cross_entropy
 
@@ -40,7 +40,7 @@ def main(size: int, patch: int, batch: int, rounds: int, precision: Precision) -
     def seconds(chosen: bool) -> float:
         start = time.perf_counter()
         for _ in range(STEPS):
-            way = attention(network, device, precision) if chosen else nullcontext()
+            way = fastest_attention(network, device, precision) if chosen else nullcontext()
             with way, torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 value = cross_entropy(network(images).logits, labels).mean()
             optimizer.zero_grad()

@@ -27,8 +27,8 @@ from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.models.device import choose_device
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store.cluster.clusters import local
-from pipeline.store.cluster.distribution import crew
+from pipeline.store.cluster.clusters import local_cluster
+from pipeline.store.cluster.distribution import runners_on
 from pipeline.store.making.caching import Runner, cache_teacher, in_process
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.views import ViewsConfig, build_views
@@ -83,8 +83,8 @@ def main(model: str, count: int, rows: int, rounds: int, device: str) -> None:
         ways: dict[str, partial[float]] = {"in process": partial(make, in_process, device)}
         for workers in (1, 2):
             start = time.perf_counter()
-            client = stack.enter_context(local(workers, device, print))
-            runners = stack.enter_context(crew(client, open_teacher))
+            client = stack.enter_context(local_cluster(workers, device, print))
+            runners = stack.enter_context(runners_on(client, open_teacher))
             ready = time.perf_counter() - start
             name = f"{workers} worker{'s' * (workers > 1)}"
             ways[name] = partial(make, runners("one"), "cpu")

@@ -25,7 +25,7 @@ import click
 import numpy as np
 
 from pipeline.config import to_yaml
-from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.format.layout import StoreLayout, make_layout
 
 SIGNALS = {"logits": [1000], "embedding": [2048], "features": {"block3": [1024, 4, 4], "block4": [2048, 4, 4]}}
 ROUNDS, FEWEST_BLOCKS = 5, 16
@@ -35,7 +35,7 @@ Seconds = tuple[float, float]
 """Elapsed, and of the processor."""
 
 
-def planned(total: int, files: int) -> StorePlan:
+def planned(total: int, files: int) -> StoreLayout:
     """A store of about so many bytes in about so many files."""
     entry = {"encoding": "float16"}
     signals = {
@@ -47,15 +47,15 @@ def planned(total: int, files: int) -> StorePlan:
         "filter": "mean",
         "head": {"shape": [1000, 2048], "linear": True},
     }
-    one = plan(signals, samples=1, views=1, parameters=5, micro_batch=1, rows_per_block=1)
+    one = make_layout(signals, samples=1, views=1, parameters=5, micro_batch=1, rows_per_block=1)
     units = files // len(one.arrays)
     views = max(1, units // FEWEST_BLOCKS)
     blocks = units // views
     rows = max(1, total // (blocks * views) // sum(one.bytes_per_view.values()))
-    return plan(signals, samples=rows * blocks, views=views, parameters=5, micro_batch=rows, rows_per_block=rows)
+    return make_layout(signals, samples=rows * blocks, views=views, parameters=5, micro_batch=rows, rows_per_block=rows)
 
 
-def write_store(folder: Path, layout: StorePlan) -> None:
+def write_store(folder: Path, layout: StoreLayout) -> None:
     """Files of the planned names and sizes, each different from all others."""
     noise = np.random.default_rng(0).bytes(max(spec.chunk_bytes for spec in layout.arrays.values()) + 4)
     (folder / "head").mkdir(parents=True)

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from pipeline.signals import EncodingChoice
-from pipeline.store.encodings import load, name_of
+from pipeline.store.encodings import load_encoding, name_of
 from pipeline.store.reader import TeacherCache
 
 ENCODINGS = ("float32", "float16", "int8", "topk")
@@ -87,7 +87,7 @@ def logits_table(exact: TeacherCache) -> None:
     print("\n| logits | bytes per view | KL, T = 1 | KL, T = 4 | mass of the others, T = 1 | T = 4 |")
     print("| --- | --- | --- | --- | --- | --- |")
     for choice in LOGITS:
-        encoding = load(choice, "logits", (logits.shape[1],))
+        encoding = load_encoding(choice, "logits", (logits.shape[1],))
         parts = {part: torch.from_numpy(array) for part, array in encoding.encode(logits.numpy()).items()}
         stored = encoding.decode(parts)
         size = sum(dtype.itemsize * int(np.prod(shape)) for dtype, shape in encoding.parts.values())
@@ -125,7 +125,7 @@ def main(config: Path, folder: Path, values: tuple[str, ...], student: str, obje
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for encoding, accuracies in rows:
         cache = TeacherCache.open(folder / f"{encoding}.zarr")
-        size, error = sum(cache.manifest.plan.bytes_per_view.values()), errors(cache, exact)
+        size, error = sum(cache.manifest.layout.bytes_per_view.values()), errors(cache, exact)
         spread = statistics.stdev(accuracies) if len(accuracies) > 1 else 0.0
         print(
             f"| {encoding} | {size:,} | {error['logits']:.1e} | {error.get('features', 0):.1e} | "

@@ -13,8 +13,8 @@ from cluster import Cluster, Job
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.format.arrays import SignalSpec
-from pipeline.store.format.layout import StorePlan, choose_rows
-from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.format.layout import StoreLayout, choose_rows
+from pipeline.store.making.layout_for import layout_for
 
 HOUR = 3600.0
 MICRO_BATCH, PARAMETERS = 256, 5  # resized-crop and horizontal-flip store five numbers
@@ -57,11 +57,11 @@ SMALL = Encoded("topk, float16, int8", "topk", "float16", "int8")
 
 
 @cache
-def resnet50(data: DataSet) -> StorePlan:
+def resnet50(data: DataSet) -> StoreLayout:
     """The real plan of the cache in float16."""
     network = build_network("resnet50", data.classes, input_size=224)
     signals = SignalsConfig(features=FeaturesConfig(blocks=("block3", "block4"), grid=4))
-    return expected_plan(
+    return layout_for(
         network, signals, samples=data.samples, views=data.views, parameters=PARAMETERS, micro_batch=MICRO_BATCH
     )
 

@@ -26,7 +26,7 @@ import click
 import numpy as np
 
 from pipeline.files import write_atomic
-from pipeline.reporting.results import Evaluation, Row, RunMetrics, StudentResult, read_evaluation, summarise
+from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, SummaryRow, read_evaluation, summarise
 from pipeline.reporting.tables import stat
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -151,13 +151,13 @@ def with_tables(text: str, page: str) -> str:
     return text
 
 
-def rows_of(experiment: str) -> list[Row]:
+def rows_of(experiment: str) -> list[SummaryRow]:
     """A row for every student and objective set of the experiment; none if nothing was measured."""
     kept = DOCS / "measured" / f"{experiment}.json"
     return summarise(read_evaluation(kept)) if kept.exists() else []
 
 
-def table(rows: Sequence[Row], student: str | None) -> str:
+def table(rows: Sequence[SummaryRow], student: str | None) -> str:
     """The rows of one student, or of all, the most accurate first, in Markdown."""
     chosen = sorted((row for row in rows if student in (None, row.student)), key=lambda row: -row.top1.mean)
     lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
@@ -182,7 +182,7 @@ def table_of_constants(experiment: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def top1(row: Row | None) -> str:
+def top1(row: SummaryRow | None) -> str:
     """In percent, or a dash for what was not measured."""
     return stat(row.top1, 100) if row else "-"
 

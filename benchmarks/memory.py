@@ -66,7 +66,7 @@ def measure(count: int, rows: int) -> dict[str, int]:
         threading.Thread(target=watch, daemon=True).start()
         path = cache_teacher(network, samples, views, signals, target=folder / "cache.zarr", rows_per_block=rows)
         stop.set()
-        block = TeacherCache.open(path).manifest.plan.unit_bytes("")
+        block = TeacherCache.open(path).manifest.layout.unit_bytes("")
     return {"anonymous": peak, "resident": status("VmHWM"), "block": block}
 
 

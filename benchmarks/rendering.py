@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from pipeline.data.images import decode
+from pipeline.data.images import decode_image
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
 
 COUNT, SIZE, NOISE = 64, (500, 375), 8
@@ -44,16 +44,16 @@ def main(rounds: int) -> None:
     torch.set_num_threads(1)
     files, noise = photographs(), np.random.default_rng(0).bytes(100_000_000)
     views = build_views(ViewsConfig.model_validate({"operations": OPERATIONS}), None)
-    images = [torch.from_numpy(decode(file).pixels).permute(2, 0, 1) for file in files]
+    images = [torch.from_numpy(decode_image(file).pixels).permute(2, 0, 1) for file in files]
     parameters = views.parameters(0, np.arange(COUNT), sizes_of(images))
     pixels = views.apply(images, parameters)
 
     def all_of_it() -> None:
-        decoded = [torch.from_numpy(decode(file).pixels).permute(2, 0, 1) for file in files]
+        decoded = [torch.from_numpy(decode_image(file).pixels).permute(2, 0, 1) for file in files]
         digest(views.apply(decoded, views.parameters(0, np.arange(COUNT), sizes_of(decoded))))
 
     work: dict[str, tuple[Callable[[], object], float]] = {
-        "decoding, images/s": (lambda: [decode(file) for file in files], COUNT),
+        "decoding, images/s": (lambda: [decode_image(file) for file in files], COUNT),
         "cropping and resizing, views/s": (lambda: views.apply(images, parameters), COUNT),
         "digest of a view, views/s": (lambda: digest(pixels), COUNT),
         "all of it, views/s": (all_of_it, COUNT),

@@ -96,7 +96,7 @@ def main(student: str, teacher: str, rounds: int) -> None:
 
         def network():
             made = build_network(student, 100, input_size=32, seed=0)
-            made.keep(())
+            made.keep_taps(())
             return made.to(device=device, memory_format=torch.channels_last)
 
         plain = network()

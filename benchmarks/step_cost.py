@@ -50,7 +50,7 @@ def main(model: str, batch: int, rounds: int) -> None:
         network = build_network(model, 100, input_size=32, seed=0)
         parsed = [ObjectiveEntry.model_validate(entry) for entry in entries]
         objectives = ObjectiveSet(name, parsed, shapes_of(network), TEACHER, Context(50_000, 100)).to(device)
-        network.keep([need.removeprefix("features/") for need in objectives.needs.student if "/" in need])
+        network.keep_taps([need.removeprefix("features/") for need in objectives.needs.student if "/" in need])
         network.to(device=device, memory_format=torch.channels_last)
         optimizer = torch.optim.SGD([*network.parameters(), *objectives.parameters()], 0.01, 0.9)
 

@@ -39,7 +39,7 @@ from pipeline.publishing import fingerprint
 from pipeline.signals import FeaturesConfig, Signals, SignalsConfig
 from pipeline.store.format.identity import cache_identity
 from pipeline.store.format.identity import signals_identity as signals_of
-from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.format.layout import StoreLayout, make_layout
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.zarr_files import metadata_files
 from pipeline.store.making.local import LocalWorkspace
@@ -52,12 +52,12 @@ MOST_RESIDENT = 0.02
 """The share of a store's pages that may stay in memory where it is called cold."""
 
 
-def identity_of(samples: int) -> tuple[dict[str, Any], StorePlan]:
+def identity_of(samples: int) -> tuple[dict[str, Any], StoreLayout]:
     nothing = torch.empty(1, device="meta")
     said = Signals(nothing.expand(1, 1000), nothing.expand(1, 512), {"block3": nothing.expand(1, 680, 4, 4)})
     signals = signals_of(said, SignalsConfig(features=FeaturesConfig()))
     rows = -(-samples // BLOCKS)
-    layout = plan(signals, samples=samples, views=1, parameters=0, micro_batch=1, rows_per_block=rows)
+    layout = make_layout(signals, samples=samples, views=1, parameters=0, micro_batch=1, rows_per_block=rows)
     data = {"samples": samples, "pixels": "none", "ids": "none"}
     views = {"operations": [], "seed": 0, "first": 0, "count": 1, "parameters": []}
     return cache_identity(
@@ -65,7 +65,7 @@ def identity_of(samples: int) -> tuple[dict[str, Any], StorePlan]:
     ), layout
 
 
-def write_store(target: Path, identity: dict[str, Any], layout: StorePlan, content: dict[str, Any]) -> None:
+def write_store(target: Path, identity: dict[str, Any], layout: StoreLayout, content: dict[str, Any]) -> None:
     with LocalWorkspace(target, fingerprint(identity), layout, wait=False, notify=print) as workspace:
         static = {spec.file(None): np.zeros(spec.shape, spec.dtype) for spec in layout.static.values()}
         workspace.commit("static", workspace.place.write(static, ""), "")

@@ -114,9 +114,9 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
       pipeline check --config configs/cifar100.yaml --set views.count=16
     """
     from pipeline.commands.check import run
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
 
-    run(Source(config, overrides), as_json=as_json, timed=timed)
+    run(ConfigFile(config, overrides), as_json=as_json, timed=timed)
 
 
 @main.command("prepare-data")
@@ -131,10 +131,10 @@ def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_jso
       pipeline prepare-data
       pipeline prepare-data --set data.source='{name: image-folder, path: photos}' --set data.path=photos.h5
     """
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from stages.prepare_data import run
 
-    run(Source(config, overrides), replace=replace, as_json=as_json)
+    run(ConfigFile(config, overrides), replace=replace, as_json=as_json)
 
 
 @main.command("train-teacher")
@@ -148,10 +148,10 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
       pipeline train-teacher
       pipeline train-teacher --set teacher_training.epochs=5
     """
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from stages.train_teacher import run
 
-    run(Source(config, overrides), replace=replace, wait=wait)
+    run(ConfigFile(config, overrides), replace=replace, wait=wait)
 
 
 @main.command("cache-teacher")
@@ -168,7 +168,7 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
     "--workers", type=click.IntRange(0), default=0, metavar="N", help="Compute in N processes here, a GPU for each."
 )
 @artifact_options
-def cache_teacher(
+def run_cache_teacher(
     config: Path, overrides: tuple[str, ...], part: Any, scheduler: str | None, workers: int, replace: bool, wait: bool
 ) -> None:
     """Write what the teacher says about every view to the Zarr store. Goes on where it was stopped.
@@ -182,10 +182,10 @@ def cache_teacher(
     """
     if scheduler is not None and workers:
         raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from stages.cache_teacher import run
 
-    run(Source(config, overrides), part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
+    run(ConfigFile(config, overrides), part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
 
 
 @main.command("train-student")
@@ -220,11 +220,11 @@ def train_student(
       pipeline train-student --student small --objectives kd
       pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
     """
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from stages.train_student import run
 
     run(
-        Source(config, overrides),
+        ConfigFile(config, overrides),
         student,
         objectives,
         seed,
@@ -245,10 +245,10 @@ def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
       pipeline evaluate
       pipeline evaluate --config configs/cifar100.yaml
     """
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from stages.evaluate import run
 
-    run(Source(config, overrides))
+    run(ConfigFile(config, overrides))
 
 
 @main.command()
@@ -263,10 +263,10 @@ def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool) ->
       pipeline report
       pipeline report --config configs/cifar100.yaml --show
     """
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from stages.report import run
 
-    run(Source(config, overrides), write=not show, table=not quiet)
+    run(ConfigFile(config, overrides), write=not show, table=not quiet)
 
 
 @main.command("dvc-file")
@@ -281,9 +281,9 @@ def dvc_file(config: Path, overrides: tuple[str, ...], output: Path | None) -> N
       dvc repro experiments/mine/dvc.yaml
     """
     from pipeline.commands.dvc_file import run
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
 
-    run(Source(config, overrides), output)
+    run(ConfigFile(config, overrides), output)
 
 
 if __name__ == "__main__":

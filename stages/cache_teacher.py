@@ -15,7 +15,7 @@ from pipeline.experiment.caches import Cached, cache_paths, caches_of
 from pipeline.experiment.networks import build
 from pipeline.experiment.opened import Data, EvaluateConfig
 from pipeline.experiment.pointers import write_pointer
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import accuracy_sentences
 from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
@@ -43,7 +43,7 @@ class Inputs(Section):
 
 
 def run(
-    source: Source, *, part: Part = "all", replace: bool, wait: bool, scheduler: str | None = None, workers: int = 0
+    source: ConfigFile, *, part: Part = "all", replace: bool, wait: bool, scheduler: str | None = None, workers: int = 0
 ) -> None:
     """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split.
 
@@ -106,11 +106,11 @@ def _runners(inputs: Inputs, scheduler: str | None, workers: int) -> Iterator[tu
     if scheduler is None and not workers:
         yield lambda name: in_process, inputs.teacher.device
         return
-    from pipeline.store.cluster.clusters import connected, local  # a second that few need
-    from pipeline.store.cluster.distribution import crew
+    from pipeline.store.cluster.clusters import connect, local_cluster  # a second that few need
+    from pipeline.store.cluster.distribution import runners_on
 
-    cluster = local(workers, inputs.teacher.device, say) if scheduler is None else connected(scheduler, say)
-    with cluster as client, crew(client, partial(passes, _from_anywhere(inputs)), say) as runners:
+    cluster = local_cluster(workers, inputs.teacher.device, say) if scheduler is None else connect(scheduler, say)
+    with cluster as client, runners_on(client, partial(passes, _from_anywhere(inputs)), say) as runners:
         yield runners, "cpu"  # one view for its shapes; the GPUs are the workers'
 
 

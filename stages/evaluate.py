@@ -16,17 +16,17 @@ from pipeline.experiment.cache_config import Caches
 from pipeline.experiment.networks import StudentConfig, build, trained_network
 from pipeline.experiment.opened import EvaluateConfig, evaluated_split, one_view
 from pipeline.experiment.reference import reference
-from pipeline.experiment.source import RunsConfig, Source
+from pipeline.experiment.source import ConfigFile, RunsConfig
 from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.measuring.metrics import measure
 from pipeline.measuring.prediction import predict
-from pipeline.models import Network, Reused, TeacherConfig
+from pipeline.models import Network, TeacherConfig, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
 from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
 from pipeline.store.config import StoreConfig
 
-BATCH = 500
+EVALUATION_BATCH = 500
 
 
 class Inputs(Section):
@@ -42,7 +42,7 @@ class Inputs(Section):
     runs: RunsConfig
 
 
-def run(source: Source) -> None:
+def run(source: ConfigFile) -> None:
     """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
     data = PackedDataset.of(inputs.data)
@@ -89,13 +89,13 @@ class Judge:
         self.reference = reference("evaluation", *answers, self.samples, self.views)
         self._rates: dict[tuple[str, int], float] = {}
 
-    def measured(self, name: str, network: Network | Reused, logits: Tensor | None = None) -> dict[str, Any]:
+    def measured(self, name: str, network: Network | WithReusedHead, logits: Tensor | None = None) -> dict[str, Any]:
         """Metrics and cost of a network, or of logits that it is known to give. One rate for a name and its MACs."""
         cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
         key, device = (name, cost["macs"]), choose_device()
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if logits is None:
-            logits = predict(network, self.samples, self.views, device=device, batch_size=BATCH)
+            logits = predict(network, self.samples, self.views, device=device, batch_size=EVALUATION_BATCH)
         if key not in self._rates:
             precision = choose_precision("auto", device)
             rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 
 from pipeline.config import Section
-from pipeline.data import DataConfig, FromFiles, PackedDataset, PackReport, SourceOptions, open_source, pack
-from pipeline.data import Source as Opened
+from pipeline.data import DataConfig, DataSource, FromFiles, PackedDataset, PackReport, SourceOptions, open_source, pack
 from pipeline.data.replacing import refuse_foreign_file
 from pipeline.data.same_pixels import repeated_images
-from pipeline.data.summary import facts, left_out, notes, summarise, table, treated
+from pipeline.data.summary import left_out, notes, split_facts, split_table, summarise_splits, treated
 from pipeline.errors import DataError, printable
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.progress import Lines
 
 
@@ -21,7 +20,7 @@ class Inputs(Section):
     data: DataConfig
 
 
-def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
+def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:
     """Pack `data.source` to `data.path`. A file that is there already, packed from the same, is kept.
 
     replace: pack again; a file that was not packed here is never replaced.
@@ -44,7 +43,7 @@ def run(source: Source, *, replace: bool, as_json: bool = False) -> None:
     _print(dataset, opened, report, as_json)
 
 
-def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> Opened | None:
+def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> DataSource | None:
     """Raise DataError if a file or folder of this machine holds more or fewer images than when it was packed.
 
     Numbers alone: to look into the images would take as long as to pack them.
@@ -69,7 +68,7 @@ def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> Opened | N
 
 
 def _print(
-    dataset: PackedDataset, source: Opened | None, report: PackReport | None, as_json: bool, remark: str = ""
+    dataset: PackedDataset, source: DataSource | None, report: PackReport | None, as_json: bool, remark: str = ""
 ) -> None:
     """Print what a packed data set holds, what was left out of it, and what may surprise."""
     reading = source.reading if isinstance(source, FromFiles) else None
@@ -77,12 +76,12 @@ def _print(
     skipped, counts = (report.unreadable, report.treated) if report else ((), {})
     if as_json:
         told = {"treated": dict(counts), "skipped": skipped, "remark": remark}
-        print(json.dumps({**facts(dataset, reading, repeated), **told}, indent=2))
+        print(json.dumps({**split_facts(dataset, reading, repeated), **told}, indent=2))
         return
     origin = printable(dataset.source) or "an unnamed source"
     print(f"{dataset.path}: {len(dataset.class_names)} classes from {origin}")
-    summaries = summarise(dataset)
-    lines = [*table(summaries)]
+    summaries = summarise_splits(dataset)
+    lines = [*split_table(summaries)]
     if reading is not None:
         out = left_out(reading)
         lines += [*([f"left out: {out}"] if out else []), *reading.notes]

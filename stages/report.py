@@ -6,7 +6,7 @@ from rich.console import Console
 
 from pipeline.config import Section, to_yaml
 from pipeline.errors import DataError
-from pipeline.experiment.source import RunsConfig, Source
+from pipeline.experiment.source import ConfigFile, RunsConfig
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.report import write_report
 from pipeline.reporting.results import read_evaluation, read_histories, summarise
@@ -19,7 +19,7 @@ class Inputs(Section):
     runs: RunsConfig
 
 
-def run(source: Source, *, write: bool, table: bool) -> None:
+def run(source: ConfigFile, *, write: bool, table: bool) -> None:
     """Write the report's folder from what evaluate and the runs wrote (`write`), print its table (`table`)."""
     raw = source.raw()
     runs = source.read(Inputs, raw).runs

@@ -16,7 +16,7 @@ from pipeline.experiment.preprocessing import expected_by_teacher, used_by
 from pipeline.experiment.reference import reference
 from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.scoring import Scorer
-from pipeline.experiment.source import RunsConfig, Source
+from pipeline.experiment.source import ConfigFile, RunsConfig
 from pipeline.models import TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectivesConfig
@@ -45,7 +45,7 @@ class Inputs(Section):
 
 
 def run(
-    source: Source,
+    source: ConfigFile,
     student: str,
     objectives: str,
     seed: int,

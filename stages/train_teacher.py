@@ -15,7 +15,7 @@ from pipeline.experiment.objective_set import objective_set
 from pipeline.experiment.opened import Data, EvaluateConfig
 from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.scoring import Scorer
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.teacher_runs import lines, probe_views, refuse_unfit
 from pipeline.models import TeacherConfig
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
@@ -37,7 +37,7 @@ class Inputs(Section):
     evaluate: EvaluateConfig = EvaluateConfig()
 
 
-def run(source: Source, *, replace: bool, wait: bool) -> None:
+def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
     """Train `teacher` by `teacher_training` and publish the folder of `teacher.weights`."""
     inputs = source.read(Inputs)
     weights, training, seed = inputs.teacher.weights, inputs.teacher_training, 0
@@ -73,7 +73,7 @@ def run(source: Source, *, replace: bool, wait: bool) -> None:
             return
         if network.kept is not None:
             print(f"starts with {training.start}: {network.kept}")
-        network.keep(())
+        network.keep_taps(())
         shapes = SignalShapes(data.classes)
         entry = ObjectiveEntry.model_validate(training.objective)
         labels_alone = ObjectiveSetConfig(views="fresh", objectives=(entry,))

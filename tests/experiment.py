@@ -20,7 +20,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.models import build_network
 from stages import cache_teacher, prepare_data, train_student, train_teacher
 
@@ -83,9 +83,9 @@ def begin(folder: Path, config: str = CONFIG) -> Path:
     return folder
 
 
-def source(*overrides: str) -> Source:
+def source(*overrides: str) -> ConfigFile:
     """The configuration in the working directory, with overrides."""
-    return Source(Path("tiny.yaml"), overrides)
+    return ConfigFile(Path("tiny.yaml"), overrides)
 
 
 def student(name: str, objectives: str, *overrides: str, **options: Any) -> Path:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import address, config_options
+from pipeline.commands.options import config_options, store_address
 
 if TYPE_CHECKING:
     from pipeline.store.location import StorePath
 
 
 @click.command()
-@click.argument("path", required=False, type=address)
+@click.argument("path", required=False, type=store_address)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 @click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with what was said.")
@@ -51,14 +51,14 @@ def inspect(
     if views is None and (idle := _given(context, "samples", "output")):
         raise click.UsageError(f"{idle}: only for a picture, which --views asks for")
     from pipeline.commands.inspect import Sheet, run
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
 
     sheet = Sheet(views, samples, output) if views is not None else None
-    run(Source(config, overrides), path, sheet=sheet, as_json=as_json)
+    run(ConfigFile(config, overrides), path, sheet=sheet, as_json=as_json)
 
 
 @click.command()
-@click.argument("path", required=False, type=address)
+@click.argument("path", required=False, type=store_address)
 @config_options
 @click.option(
     "--cache",
@@ -125,12 +125,12 @@ def verify(
             f"only for these: {idle}"
         )
     from pipeline.commands.verify import run
-    from pipeline.experiment.source import Source
+    from pipeline.experiment.source import ConfigFile
     from pipeline.inspection.report import Asking
     from pipeline.inspection.teacher import Limits
 
     asking = None if no_teacher else Asking(views, seed, Limits(least_cosine, least_agreement))
-    run(path or Source(config, overrides), role=role, asking=asking, as_json=as_json)
+    run(path or ConfigFile(config, overrides), role=role, asking=asking, as_json=as_json)
 
 
 def _given(context: click.Context, *names: str) -> str:

@@ -9,9 +9,9 @@ from pipeline.commands.dvc_file import outdated
 from pipeline.errors import CacheError
 from pipeline.experiment.cached_teachers import open_caches, put_together
 from pipeline.experiment.caches import is_there
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.opened import Data
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
 from pipeline.planning.binding import bind_experiment
 from pipeline.planning.disks import DvcCache
@@ -24,7 +24,7 @@ from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 
 
-def run(source: Source, *, as_json: bool, timed: bool = False) -> None:
+def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
     """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it.
 
     timed: also how long the commands take, of a handful of images and some seconds.
@@ -68,7 +68,7 @@ def run(source: Source, *, as_json: bool, timed: bool = False) -> None:
     _refuse_small_disks(plan)
 
 
-def _given_caches(experiment: Experiment, data: Data) -> list[str]:
+def _given_caches(experiment: ExperimentConfig, data: Data) -> list[str]:
     """A line for each of `caches`: whether it is there. Those that are must fit, else CacheMismatch is raised."""
     entries = sorted(experiment.caches or (), key=lambda entry: entry.role != "teacher")
     there = [entry for entry in entries if is_there(entry.path)]
@@ -79,7 +79,7 @@ def _given_caches(experiment: Experiment, data: Data) -> list[str]:
     return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
 
 
-def _accuracies(experiment: Experiment) -> dict[StorePath, CachedAccuracy]:
+def _accuracies(experiment: ExperimentConfig) -> dict[StorePath, CachedAccuracy]:
     """How often the teachers in the caches that are there, and that can be read, are right."""
     found: dict[StorePath, CachedAccuracy | None] = {}
     for path in experiment.caches_read()["training"]:

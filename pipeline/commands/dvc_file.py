@@ -12,8 +12,8 @@ from pipeline.dvc_file.shared import made_elsewhere
 from pipeline.dvc_file.stages import stages_of
 from pipeline.dvc_file.tree import written_files
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.config import Experiment
-from pipeline.experiment.source import Source
+from pipeline.experiment.config import ExperimentConfig
+from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.planning.targets import data_problems, target_problems
 
@@ -21,7 +21,7 @@ COMMAND = "#   pipeline dvc-file --config {config}{target}"
 """The second line of a dvc.yaml that was written here."""
 
 
-def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str, Any]:
+def stage_file(experiment: ExperimentConfig, source: ConfigFile, folder: Path) -> dict[str, Any]:
     """Return what a dvc.yaml in `folder` holds for an experiment that is run from the working directory.
 
     What a dvc.yaml elsewhere makes already, of the same, is left to it. Raises ConfigError if one makes something
@@ -50,7 +50,7 @@ def stage_file(experiment: Experiment, source: Source, folder: Path) -> dict[str
     return {"stages": stages, "plots": curves}
 
 
-def text_of(experiment: Experiment, source: Source, output: Path | None) -> str:
+def text_of(experiment: ExperimentConfig, source: ConfigFile, output: Path | None) -> str:
     """Return the text of the dvc.yaml at `output`, with the command that writes it."""
     target = f" --output {output.as_posix()}" if output else ""
     head = "# Written by the command below; to change it, edit the configuration and run the command again.\n"
@@ -58,23 +58,23 @@ def text_of(experiment: Experiment, source: Source, output: Path | None) -> str:
     return head + to_yaml(stage_file(experiment, source, output.parent if output else Path()))
 
 
-def outdated(experiment: Experiment, source: Source) -> list[Path]:
+def outdated(experiment: ExperimentConfig, source: ConfigFile) -> list[Path]:
     """Return the dvc.yaml files that were written from this configuration, as it was before, and no longer fit it."""
     found = []
     for file in written_files():
         lines = file.read_text(encoding="utf-8").splitlines()
         mine = COMMAND.format(config=source.file.as_posix(), target=f" --output {file.as_posix()}")
-        if lines[1:2] == [mine] and lines != text_of(experiment, Source(source.file), file).splitlines():
+        if lines[1:2] == [mine] and lines != text_of(experiment, ConfigFile(source.file), file).splitlines():
             found.append(file)
     return found
 
 
-def run(source: Source, output: Path | None) -> None:
+def run(source: ConfigFile, output: Path | None) -> None:
     """Write the file, or print it. Raises ConfigError for a target that holds what Decant did not publish."""
     if source.overrides:
         fix = "write the values to the configuration, or run the commands without DVC"
         raise ConfigError([Problem("--set", "a dvc.yaml runs the configuration as it is written", fix=fix)])
-    experiment = source.read(Experiment)
+    experiment = source.read(ExperimentConfig)
     if problems := [*target_problems(experiment), *data_problems(experiment)]:
         raise ConfigError(problems, source.file)
     text = text_of(experiment, source, output)

@@ -15,7 +15,7 @@ from pipeline.data import DataConfig, PackedDataset, Samples, select
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
 from pipeline.experiment.caches import cache_paths
 from pipeline.experiment.opened import views_of
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.inspection.contact_sheet import cache_sheet
 from pipeline.inspection.summary import describe, summary_text
@@ -47,7 +47,7 @@ class Sheet:
     output: Path | None = None
 
 
-def run(source: Source, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
+def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
     """Print what the cache at a path is, or those of an experiment; draw the first of them."""
     paths = [path] if path is not None else _paths(source.read(Inputs))
     facts = [each for path in paths for each in describe(path)]

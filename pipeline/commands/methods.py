@@ -25,10 +25,9 @@ def methods(name: str | None, as_json: bool) -> None:
     import dataclasses
     import json
 
-    from pipeline.objectives.catalogue import method
-    from pipeline.objectives.catalogue import methods as every
+    from pipeline.objectives.catalogue import list_methods, method
 
-    found = [method(name)] if name else every()
+    found = [method(name)] if name else list_methods()
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
     elif name:

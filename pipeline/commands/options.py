@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def address(value: str) -> StorePath:
+def store_address(value: str) -> StorePath:
     """Where a store lies: a folder, or an address on object storage; what is neither is a mistake in the command."""
     from pipeline.store.location import store_path
 

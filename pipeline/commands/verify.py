@@ -12,10 +12,10 @@ import torch
 from pipeline.config import Section
 from pipeline.data import DataConfig, Samples
 from pipeline.errors import CacheError, ConfigError, Problem
-from pipeline.experiment.caches import cache_paths, caches_of, required
+from pipeline.experiment.caches import cache_paths, caches_of, required_identity
 from pipeline.experiment.networks import build
 from pipeline.experiment.opened import Data, EvaluateConfig
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import check_files
 from pipeline.inspection.report import Asking, CacheReport, ask_again
 from pipeline.models import Network, TeacherConfig
@@ -43,13 +43,13 @@ class Inputs(Section):
 Known = tuple[Samples, Views, Network | None, torch.device]  # no network where its weights are not here
 
 
-def run(target: StorePath | Source, *, role: str, asking: Asking | None, as_json: bool) -> None:
+def run(target: StorePath | ConfigFile, *, role: str, asking: Asking | None, as_json: bool) -> None:
     """Verify the files of the cache at a path, or the caches of an experiment with their views and teacher.
 
     role: `training`, `holdout`, `evaluation` or `all`. asking: None leaves it at the files. Raises CacheError, after
     the report, if anything is wrong.
     """
-    if not isinstance(target, Source):
+    if not isinstance(target, ConfigFile):
         note = "neither views nor teacher were looked at: name their experiment with --config"
         reports = [CacheReport(target, None, check_files(target, Lines()), unchecked=[note])]
     else:
@@ -101,7 +101,7 @@ def _known(there: Mapping[str, StorePath], inputs: Inputs) -> dict[str, Known]:
     caches = caches_of(data, inputs.signals, inputs.evaluate)
     for name, path in there.items():
         samples, views, signals = caches[name]
-        wanted, unchecked = required(inputs.teacher, signals, data.classes, samples, views, exact=True)
+        wanted, unchecked = required_identity(inputs.teacher, signals, data.classes, samples, views, exact=True)
         cache = None
         with suppress(CacheError):  # the reading of its files says more about it
             cache = TeacherCache.open(path)

@@ -6,12 +6,13 @@ from pipeline.data.pack import PackReport, pack
 from pipeline.data.packed import PackedDataset
 from pipeline.data.samples import Samples
 from pipeline.data.selection import HELD_OUT, described, select
-from pipeline.data.source import FromFiles, Item, Reading, Source, SourceOptions, Unreadable, open_source
+from pipeline.data.source import DataSource, FromFiles, Item, Reading, SourceOptions, Unreadable, open_source
 from pipeline.data.split import Images, Split
 
 __all__ = [
     "HELD_OUT",
     "DataConfig",
+    "DataSource",
     "FromFiles",
     "HoldoutConfig",
     "Images",
@@ -22,7 +23,6 @@ __all__ = [
     "PackedDataset",
     "Reading",
     "Samples",
-    "Source",
     "SourceOptions",
     "Split",
     "Unreadable",

@@ -12,7 +12,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pipeline import plugins
 from pipeline.config import Section
 from pipeline.data.decoding import Decoding
-from pipeline.data.source import PACKAGE, SourceOptions
+from pipeline.data.source import SOURCE_PACKAGE, SourceOptions
 
 
 class HoldoutConfig(Section):
@@ -73,11 +73,11 @@ class DataConfig(Section):
         """The options of the source that is named; only that source's module is imported."""
         if not isinstance(value, Mapping):
             return value
-        known = plugins.names(PACKAGE)
+        known = plugins.names(SOURCE_PACKAGE)
         name = value.get("name")
         if name not in known:
             raise ValidationError.from_exception_data("source", [_unknown_name(value, known)])
-        options: Any = plugins.load(PACKAGE, str(name), "data.source.name").Options
+        options: Any = plugins.load(SOURCE_PACKAGE, str(name), "data.source.name").Options
         return options.model_validate(dict(value))
 
     @field_validator("limit", mode="before")

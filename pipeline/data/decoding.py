@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from pipeline.config import Section
 from pipeline.untrusted import parse_json
 
-ATTRIBUTE = "decoding"
+DECODING_ATTRIBUTE = "decoding"
 """Of a split: the choices by which its pixels differ from what they would be otherwise."""
 
 Level = Annotated[int, Field(ge=0, le=255)]
@@ -63,7 +63,7 @@ def read_choices(text: str) -> dict[str, Any]:
         raise ValueError(f"{error.errors()[0]['loc']}: {error.errors()[0]['msg']}"[:200]) from None
 
 
-def differences(config: Decoding, chosen: Mapping[str, Any], split: str, names: Collection[str]) -> list[str]:
+def decoding_differences(config: Decoding, chosen: Mapping[str, Any], split: str, names: Collection[str]) -> list[str]:
     """A line for every field, of those named, that is chosen otherwise now than when a split was packed."""
     now = config.choices(names)
     return [

@@ -10,7 +10,7 @@ import numpy as np
 from pipeline.data.h5_heap import DEFLATE, SHUFFLE, HeapGuard, check_type, is_variable
 from pipeline.errors import DataError
 
-FILTERS = {DEFLATE: "gzip", SHUFFLE: "shuffle", h5py.h5z.FILTER_FLETCHER32: "fletcher32", 32000: "lzf"}
+HDF5_FILTERS = {DEFLATE: "gzip", SHUFFLE: "shuffle", h5py.h5z.FILTER_FLETCHER32: "fletcher32", 32000: "lzf"}
 """Filters that come with h5py. For any other the HDF5 library would look for a plug-in and run it."""
 
 LARGEST_CHUNK = 1 << 30
@@ -31,11 +31,11 @@ def check_claims(dataset: h5py.Dataset, where: Path, *, at_once: bool = False) -
     check_type(dataset.id.get_type())
     options = dataset.id.get_create_plist()
     filters = [options.get_filter(i)[0] for i in range(options.get_nfilters())]
-    if strange := [str(number) for number in filters if number not in FILTERS]:
+    if strange := [str(number) for number in filters if number not in HDF5_FILTERS]:
         raise DataError(
             f"{dataset.name} is written with HDF5 filter {', '.join(strange)}, which is not run",
             where=where,
-            expected="no filter, or one of " + ", ".join(FILTERS.values()),
+            expected="no filter, or one of " + ", ".join(HDF5_FILTERS.values()),
             fix="write it anew, for instance with `h5repack -f GZIP=4`",
         )
     size, stored = where.stat().st_size, dataset.id.get_storage_size()

@@ -42,7 +42,7 @@ class Decoded(NamedTuple):
     deep: bool = False
 
 
-def decode(
+def decode_image(
     encoded: bytes | NDArray[np.uint8],
     rules: Decoding = RAW,
     shorter_side: int | None = None,
@@ -85,7 +85,7 @@ def _decoded(image: Image.Image, rules: Decoding, shorter_side: int | None, trac
         size = flattened.size  # by then Pillow has followed its orientation
     small = shorter_side is not None and min(size) > shorter_side
     if small and shorter_side is not None:
-        flattened = flattened.resize(smaller(size, shorter_side), Image.Resampling.BICUBIC)
+        flattened = flattened.resize(shrunk_size(size, shorter_side), Image.Resampling.BICUBIC)
     if trace is not None:
         if small:
             trace.notes.append(f"shorter side reduced to {shorter_side}")
@@ -103,7 +103,7 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
     return array[:, :, None] if array.ndim == 2 else array
 
 
-def smaller(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
     """Width and height, with the shorter of both as given; the other one is rounded down."""
     width, height = size
     return width * shorter_side // min(size), height * shorter_side // min(size)
@@ -115,7 +115,7 @@ def shrunk(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uin
     if shorter_side is None or min(height, width) <= shorter_side:
         return image
     whole = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-    return pixels(whole.resize(smaller((width, height), shorter_side), Image.Resampling.BICUBIC))
+    return pixels(whole.resize(shrunk_size((width, height), shorter_side), Image.Resampling.BICUBIC))
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
@@ -142,7 +142,7 @@ def _encoded(image: NDArray[np.uint8], kind: str, **options: int) -> bytes:
 def _draft(image: Image.Image, shorter_side: int) -> None:
     """Let the JPEG decoder leave out detail beyond twice what is wanted: up to 64 times fewer pixels."""
     if min(image.size) > shorter_side:
-        width, height = smaller(image.size, 2 * shorter_side)
+        width, height = shrunk_size(image.size, 2 * shorter_side)
         image.draft(None, (width, height))
 
 

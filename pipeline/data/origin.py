@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pipeline.data.source import SourceOptions
 from pipeline.untrusted import parse_json
 
-ATTRIBUTE = "packed_from"
+ORIGIN_ATTRIBUTE = "packed_from"
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import IO, Literal
 import h5py
 
 from pipeline.data.decoding import Decoding
-from pipeline.data.origin import ATTRIBUTE, Origin
-from pipeline.data.source import Source, SourceOptions
-from pipeline.data.split_writer import Layout, SplitWriter, WrongLayoutError
+from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
+from pipeline.data.source import DataSource, SourceOptions
+from pipeline.data.split_writer import ImageLayout, SplitWriter, WrongLayoutError
 from pipeline.data.treatment import Shape, Treatment
 from pipeline.errors import DataError
 from pipeline.files import sync_directory
@@ -45,7 +45,7 @@ class PackReport:
 
 
 def pack(
-    source: Source,
+    source: DataSource,
     path: Path,
     progress: Progress,
     unreadable: Literal["refuse", "skip"] = "refuse",
@@ -106,7 +106,7 @@ def _reserved(path: Path) -> Iterator[tuple[Path, IO[bytes]]]:
 
 
 def _write(
-    source: Source,
+    source: DataSource,
     path: Path,
     partial: Path,
     progress: Progress,
@@ -116,7 +116,7 @@ def _write(
     skip: bool,
 ) -> PackReport:
     """Write `partial`, again if the first images gave a wrong idea of the rest."""
-    layout = Layout()
+    layout = ImageLayout()
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:
         while True:
             try:
@@ -126,7 +126,7 @@ def _write(
                     writer = SplitWriter(file, source, treatment, layout, pool, progress)
                     counts = {split: writer.write(split) for split in source.splits}
                     if options is not None:
-                        file.attrs[ATTRIBUTE] = Origin(options.identity(), _skipped(writer, counts)).to_text()
+                        file.attrs[ORIGIN_ATTRIBUTE] = Origin(options.identity(), _skipped(writer, counts)).to_text()
                 _check(source, counts, writer, skip=skip)
             except WrongLayoutError as wrong:
                 layout = wrong.better
@@ -138,7 +138,7 @@ def _write(
             return PackReport(path, counts, names, shape, how, problems, writer.hashes, treated)
 
 
-def _check(source: Source, counts: Mapping[str, int], writer: SplitWriter, *, skip: bool) -> None:
+def _check(source: DataSource, counts: Mapping[str, int], writer: SplitWriter, *, skip: bool) -> None:
     """Raises DataError for what may not be published, WrongLayoutError if room was taken for unreadables."""
     problems = writer.unreadable
     if problems and not skip:

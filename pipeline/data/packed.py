@@ -18,7 +18,7 @@ from pipeline.data.config import DataConfig
 from pipeline.data.formats import MOST_PIXELS
 from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
-from pipeline.data.origin import ATTRIBUTE, Origin
+from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.split import Split
 from pipeline.errors import DataError
 from pipeline.untrusted import parse_json
@@ -78,7 +78,7 @@ class PackedDataset:
                 raise DataError("not a packed data set", where=path, expected=LAYOUT, got=got, fix=fix)
             class_names = stored_class_names(file, path)
             source = attribute(file, "source") or ""
-            origin = Origin.read(attribute(file, ATTRIBUTE) or "")
+            origin = Origin.read(attribute(file, ORIGIN_ATTRIBUTE) or "")
         named = bool(class_names)
         if class_names is None:
             class_names = numbered_classes([split.labels for split in splits.values()], path)
@@ -104,7 +104,7 @@ class PackedDataset:
         # Without a source the file is taken as it is, unless a rule is written down all the same.
         fields = config.decoding.model_fields_set if config.source is None else type(config.decoding).model_fields
         for split in dataset._splits.values():
-            lines += decoding.differences(config.decoding, split.choices, split.name, fields)
+            lines += decoding.decoding_differences(config.decoding, split.choices, split.name, fields)
         if config.source is not None and dataset.origin is not None:
             lines += dataset.origin.differences(config.source, config.unreadable)
         if lines:
@@ -165,7 +165,7 @@ def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
 
 
 def _choices(group: h5py.Group, path: Path) -> dict[str, Any]:
-    text = attribute(group, decoding.ATTRIBUTE)
+    text = attribute(group, decoding.DECODING_ATTRIBUTE)
     if text is None:
         return {}
     try:

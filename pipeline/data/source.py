@@ -13,7 +13,7 @@ from pydantic import Field
 from pipeline import plugins
 from pipeline.config import Section
 
-PACKAGE = "pipeline.data.sources"
+SOURCE_PACKAGE = "pipeline.data.sources"
 """Where the kinds of sources are: a file there is a source that a configuration can name."""
 
 
@@ -66,7 +66,7 @@ class Item(NamedTuple):
     """One sample on its way into a packed data set.
 
     image: uint8 [H, W, C] with C 1 or 3, or the bytes of an image file, or why there is neither.
-    label: the position of its class in `Source.class_names`; None, or -1, for a sample without a label.
+    label: the position of its class in `DataSource.class_names`; None, or -1, for a sample without a label.
     id: its name, unique in the split.
     """
 
@@ -85,7 +85,7 @@ class Reading(NamedTuple):
     notes: tuple[str, ...]
 
 
-class Source(Protocol):
+class DataSource(Protocol):
     """Samples to be packed, split by split. A source never holds all images at once."""
 
     @property
@@ -116,9 +116,9 @@ class FromFiles(Protocol):
         """What was left out, and notes."""
 
 
-def open_source(options: SourceOptions) -> Source:
+def open_source(options: SourceOptions) -> DataSource:
     """The source that validated options describe (an `Options` of one of the files in `sources/`).
 
     Raises DataError if it is not there or not what it should be.
     """
-    return cast(Source, plugins.load(PACKAGE, options.name, "data.source.name").open_source(options))
+    return cast(DataSource, plugins.load(SOURCE_PACKAGE, options.name, "data.source.name").open_source(options))

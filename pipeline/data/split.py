@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.data.decoding import Decoding
 from pipeline.data.formats import UndecodableError
 from pipeline.data.h5 import LazyFile
-from pipeline.data.images import as_rgb, decode
+from pipeline.data.images import as_rgb, decode_image
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Split:
         import torch
 
         try:
-            image = as_rgb(decode(encoded, self.decoding).pixels)
+            image = as_rgb(decode_image(encoded, self.decoding).pixels)
         except UndecodableError as error:
             where = f"{self._file.path}, split {self.name!r}, sample {self.ids[position]!r}"
             raise DataError("an image cannot be decoded", where=where, got=str(error)) from None

@@ -16,10 +16,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.decoding import ATTRIBUTE
+from pipeline.data.decoding import DECODING_ATTRIBUTE
 from pipeline.data.images import as_rgb
 from pipeline.data.packed import NO_LABEL, check_ids, check_labels
-from pipeline.data.source import Item, Source, Unreadable
+from pipeline.data.source import DataSource, Item, Unreadable
 from pipeline.data.treatment import Shape, Treated, Treatment
 from pipeline.errors import DataError, printable
 from pipeline.progress import Progress
@@ -30,7 +30,7 @@ _SPARE_BYTES = 2**24  # for names and HDF5's own tables
 
 
 @dataclass(frozen=True)
-class Layout:
+class ImageLayout:
     """What is believed of a source until an item proves otherwise; then packing starts again, wiser.
 
     Sizes nearly always differ within the first images, if they do, so that little is lost.
@@ -46,7 +46,7 @@ class Layout:
 class WrongLayoutError(Exception):
     """The layout does not hold; `better` may."""
 
-    def __init__(self, better: Layout) -> None:
+    def __init__(self, better: ImageLayout) -> None:
         self.better = better
 
 
@@ -67,9 +67,9 @@ class SplitWriter:
     def __init__(
         self,
         file: h5py.File,
-        source: Source,
+        source: DataSource,
         treatment: Treatment,
-        layout: Layout,
+        layout: ImageLayout,
         pool: ThreadPoolExecutor,
         progress: Progress,
     ) -> None:
@@ -117,7 +117,7 @@ class SplitWriter:
         self._write_names(group, split, ids, labels)
         self.hashes[split] = bytes(hashes)
         if self._mattered:
-            group.attrs[ATTRIBUTE] = json.dumps(self._treatment.decoding.choices(self._mattered))
+            group.attrs[DECODING_ATTRIBUTE] = json.dumps(self._treatment.decoding.choices(self._mattered))
         return len(ids)
 
     def _blocks(self, items: Iterator[Item]) -> Iterator[list[Item]]:

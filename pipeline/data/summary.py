@@ -32,7 +32,7 @@ class SplitSummary(NamedTuple):
     size: tuple[int, int, int] | None
 
 
-def summarise(dataset: PackedDataset) -> list[SplitSummary]:
+def summarise_splits(dataset: PackedDataset) -> list[SplitSummary]:
     """Every split of a packed data set, the training split first."""
     return [_summary(dataset, name) for name in sorted(dataset.splits, key=_place)]
 
@@ -61,7 +61,7 @@ def _summary(dataset: PackedDataset, name: str) -> SplitSummary:
     )
 
 
-def table(summaries: Sequence[SplitSummary]) -> Iterator[str]:
+def split_table(summaries: Sequence[SplitSummary]) -> Iterator[str]:
     """A line of titles, and a line for every split."""
     rows = [_HEAD, *map(_row, summaries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
@@ -136,13 +136,13 @@ def treated(counts: Mapping[str, int]) -> str:
     return "; ".join(f"{what}: {count:,}" for what, count in counts.items())
 
 
-def facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:
+def split_facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:
     """The same for programs. None where it is not known: repeated images are looked for when packing."""
     return {
         "path": dataset.path.as_posix(),
         "source": dataset.source,
         "classes": list(dataset.class_names),
-        "splits": [summary._asdict() for summary in summarise(dataset)],
+        "splits": [summary._asdict() for summary in summarise_splits(dataset)],
         "left_out": None if reading is None else dict(reading.left_out),
         "notes": [] if reading is None else list(reading.notes),
         "same_pixels": None if repeated is None else [each._asdict() for each in repeated],

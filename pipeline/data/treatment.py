@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding import Decoding, Trace
 from pipeline.data.formats import KEPT_FORMATS, LOSSY_FORMATS, UndecodableError
-from pipeline.data.images import Decoded, decode, encode_jpeg, encode_png, shrunk
+from pipeline.data.images import Decoded, decode_image, encode_jpeg, encode_png, shrunk
 from pipeline.data.same_pixels import hash_pixels
 from pipeline.data.source import QUALITY, Item, Unreadable
 from pipeline.errors import DataError
@@ -74,7 +74,7 @@ class Treatment:
     def _file(self, encoded: bytes, as_files: bool) -> Treated | Unreadable:
         trace = Trace()
         try:
-            decoded = decode(encoded, self.decoding, self._shorter_side, trace, self._alone)
+            decoded = decode_image(encoded, self.decoding, self._shorter_side, trace, self._alone)
         except UndecodableError as error:
             return Unreadable(str(error))
         content = self._stored(encoded, decoded, trace) if as_files else decoded.pixels

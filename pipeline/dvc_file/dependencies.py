@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
+SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 COMMON = (
     "pipeline/__init__.py",
@@ -130,6 +130,6 @@ def objective_files(names: Iterable[str]) -> set[str]:
 
 
 def _imported(file: str) -> list[str]:
-    tree = ast.parse((ROOT / file).read_text())
+    tree = ast.parse((SOURCE_ROOT / file).read_text())
     modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
     return [f"{module.replace('.', '/')}.py" for module in modules if module.startswith("pipeline.objectives.")]

@@ -13,16 +13,16 @@ from pipeline.dvc_file.stage import Stage
 from pipeline.dvc_file.stages import SELECTING, stages_of
 from pipeline.dvc_file.tree import outputs_elsewhere, plain
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 
-IDLE = {"teacher.device"}
+WITHOUT_EFFECT = {"teacher.device"}
 """Keys that change how something is made, never what comes out."""
 
 MAKING = ("prepare-data", "train-teacher", "cache-teacher", "cache-evaluation")
 """The stages whose outputs experiments may share."""
 
 
-def made_elsewhere(experiment: Experiment, file: Path) -> dict[str, tuple[Path, str]]:
+def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[Path, str]]:
     """Return the stages whose outputs another dvc.yaml makes: that file, and a note on what differs all the same.
 
     file: the dvc.yaml of this experiment, which does not count. Raises ConfigError with every key by which another
@@ -62,7 +62,7 @@ def _differences(stage: Stage, mine: Raw, other: Raw) -> list[str]:
     for section in stage.sections:
         one, two = _flat(section, _at(mine, section)), _flat(section, _at(other, section))
         for key in dict.fromkeys((*one, *two)):
-            if key not in IDLE and one.get(key) != two.get(key):
+            if key not in WITHOUT_EFFECT and one.get(key) != two.get(key):
                 lines.append(f"{key}: {one.get(key)!r} here, {two.get(key)!r} there")
     return lines
 

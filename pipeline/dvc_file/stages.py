@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.data import DataConfig
 from pipeline.dvc_file.dependencies import objective_files
 from pipeline.dvc_file.stage import Stage
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.pointers import stamps, tracked
 from pipeline.models import TeacherConfig
 
@@ -16,15 +16,15 @@ SELECTING = {"split", "holdout", "limit", "classes"}
 """Keys of `data` that choose among packed samples: what is packed does not depend on them."""
 
 PACKING = tuple(f"data.{key}" for key in DataConfig.model_fields if key not in SELECTING)
-COMPUTING = {"precision", "micro_batch", "device"}
+ARITHMETIC_KEYS = {"precision", "micro_batch", "device"}
 """Keys of `teacher` that say how it computes, not which network it is."""
 
-NETWORK = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields if key not in COMPUTING)
+NETWORK = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields if key not in ARITHMETIC_KEYS)
 DRAWING = ("views.operations", "views.seed")
 """How many views are cached is nothing to a teacher that is trained on views of its own."""
 
 
-def stages_of(experiment: Experiment) -> Iterator[Stage]:
+def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     """Every stage of an experiment, in the order in which they run."""
     data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
     if data.source is not None:
@@ -45,7 +45,7 @@ def stages_of(experiment: Experiment) -> Iterator[Stage]:
     yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
 
 
-def _caching(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]:
+def _caching(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
     """Two stages, so that another split to report does not cost the main cache."""
     written = {what: tracked(path) for what, path in experiment.caches_written().items()}
     main, beside = written.pop("training"), list(written.values())
@@ -56,7 +56,7 @@ def _caching(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]:
     yield Stage("cache-evaluation", command, inputs, beside, (*shared, "evaluate"))
 
 
-def _students(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]:
+def _students(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
     """A stage for each objective set, so that an edit of one method reruns its students alone."""
     caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
     answers, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
@@ -75,7 +75,7 @@ def _students(experiment: Experiment, inputs: Sequence[Path]) -> Iterator[Stage]
         )
 
 
-def _made(experiment: Experiment) -> set[Path]:
+def _made(experiment: ExperimentConfig) -> set[Path]:
     """What DVC tracks of the caches that the experiment makes."""
     return {tracked(path) for path in experiment.caches_written().values()}
 

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 from pipeline.config import Raw, parse_yaml, resolved
 from pipeline.dvc_file.stages import stages_of
 from pipeline.errors import ConfigError, PipelineError
-from pipeline.experiment.config import Experiment
-from pipeline.experiment.source import Source
+from pipeline.experiment.config import ExperimentConfig
+from pipeline.experiment.source import ConfigFile
 
 
 class Output(NamedTuple):
@@ -52,7 +52,7 @@ def outputs_elsewhere(mine: Path) -> Iterator[Output]:
             yield from _parsed(file, text)
             continue
         try:
-            experiment = Source(Path(config[1])).read(Experiment)
+            experiment = ConfigFile(Path(config[1])).read(ExperimentConfig)
         except PipelineError:  # it is wrong by now: whoever runs it will be told
             continue
         raw = resolved(experiment)

@@ -56,7 +56,7 @@ Caches = Annotated[tuple[CacheConfig, ...], Field(min_length=1), AfterValidator(
 """The section."""
 
 
-def mean_of(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
+def ensemble_mean(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
     """How the teachers of an ensemble are combined; None if there is one teacher."""
     return next((cache.role for cache in caches or () if cache.role != "teacher"), None)
 
@@ -69,7 +69,7 @@ def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
     return None if None in own else sum(len(numbers) for numbers in own if numbers)
 
 
-def judges(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
+def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
     """The stores beside which lie those that students are compared with: for every teacher at least one.
 
     The first, which is of the experiment's own teacher, and each of another teacher.
@@ -80,6 +80,6 @@ def judges(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
 
 def caches_read(store: StoreConfig, caches: Caches | None) -> dict[str, list[StorePath]]:
     """The stores that students learn from, and those of holdout and evaluated split that they are compared with."""
-    beside = [cache_paths(path) for path in judges(store, caches)]
+    beside = [cache_paths(path) for path in reference_stores(store, caches)]
     compared = {what: [paths[what] for paths in beside] for what in ("holdout", "evaluation")}
     return {"training": [entry.path for entry in caches] if caches else [store.path], **compared}

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
-from pipeline.experiment.cache_config import CacheConfig, Caches, mean_of
-from pipeline.experiment.caches import required
+from pipeline.experiment.cache_config import CacheConfig, Caches, ensemble_mean
+from pipeline.experiment.caches import required_identity
 from pipeline.experiment.opened import Data
 from pipeline.experiment.pointers import check_pointer
 from pipeline.models import TeacherConfig
@@ -17,7 +17,7 @@ from pipeline.signals import SignalsConfig
 from pipeline.store.config import StoreConfig
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches
-from pipeline.training.answers import CHOOSE, listed
+from pipeline.training.answers import CHOOSE_VIEWS_HINT, names_and_count
 
 
 class Opened(NamedTuple):
@@ -59,7 +59,7 @@ def open_teachers(
 
 def put_together(opened: Sequence[Opened], caches: Caches | None) -> FromCaches:
     """The answers in checked caches. Raises CacheMismatch if views are there twice, or teachers have others."""
-    return FromCaches.of([(cache, views) for cache, views, _ in opened], mean_of(caches))
+    return FromCaches.of([(cache, views) for cache, views, _ in opened], ensemble_mean(caches))
 
 
 def open_caches(
@@ -72,7 +72,7 @@ def open_caches(
     exact: bool,
 ) -> list[Opened]:
     """Each cache, checked against the experiment and against the own teacher's first. Arguments as above."""
-    wanted, unchecked = required(teacher, signals, data.classes, data.training, data.views, exact=exact)
+    wanted, unchecked = required_identity(teacher, signals, data.classes, data.training, data.views, exact=exact)
     entries = caches or [CacheConfig(path=store.path, views=tuple(data.views.numbers))]
     if caches:  # they say which views are used; `views` says which are made
         wanted["views"] = {key: wanted["views"][key] for key in ("operations", "seed", "parameters")}
@@ -94,8 +94,8 @@ def open_caches(
             left.append(f"which teacher it is ({other['model']}, weights {other['weights'][:23]}...)")
         numbers = entry.views or tuple(cache.views)
         if missing := sorted(set(numbers) - set(cache.views)):
-            what = f"the teacher cache lacks {listed(missing)}"
-            raise CacheMismatch(what, where=entry.path, got=listed(cache.views), fix=CHOOSE)
+            what = f"the teacher cache lacks {names_and_count(missing)}"
+            raise CacheMismatch(what, where=entry.path, got=names_and_count(cache.views), fix=CHOOSE_VIEWS_HINT)
         opened.append(Opened(cache, numbers, tuple(left)))
     return opened
 

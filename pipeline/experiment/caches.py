@@ -49,7 +49,7 @@ def caches_of(data: Data, signals: SignalsConfig, evaluate: EvaluateConfig) -> d
     return caches
 
 
-def required(
+def required_identity(
     teacher: TeacherConfig, signals: SignalsConfig, classes: int, samples: Samples, views: Views, *, exact: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """The parts of a cache's identity that a run names, and the fields that are left unchecked."""

@@ -22,10 +22,10 @@ from pipeline.training import TrainConfig
 from pipeline.training.teacher import TeacherTraining
 from pipeline.views import ViewsConfig
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-class Experiment(Section):
+class ExperimentConfig(Section):
     """Every section of a configuration."""
 
     data: DataConfig
@@ -49,5 +49,5 @@ class Experiment(Section):
         """The stores that students learn from and are evaluated by: those written, unless `caches` names others."""
         return self._needed(caches_read(self.store, self.caches))
 
-    def _needed(self, paths: dict[str, T]) -> dict[str, T]:
+    def _needed(self, paths: dict[str, _T]) -> dict[str, _T]:
         return {what: path for what, path in paths.items() if what != "holdout" or self.data.holdout is not None}

@@ -19,7 +19,7 @@ from pipeline.files import write_atomic
 from pipeline.measuring.cost import parameters
 from pipeline.models import Network
 from pipeline.signals import SignalShapes
-from pipeline.training import Checkpoint, Run, TrainConfig
+from pipeline.training import Checkpoint, TrainConfig, TrainingResult
 from pipeline.training.linear_probe import forget
 
 
@@ -41,7 +41,7 @@ def shapes_of(network: Network) -> SignalShapes:
 
 
 def write_run(
-    scratch: RunFolder, run: Run, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
+    scratch: RunFolder, run: TrainingResult, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
 ) -> dict[str, Any]:
     """Write weights, resolved configuration, metrics, history and held-out ids; the checkpoint is no longer needed.
 

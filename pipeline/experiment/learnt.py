@@ -43,7 +43,7 @@ class Learnt:
         teacher = taught.shapes if taught else student
         chosen = objective_set(name, config, student, teacher, data, seed, memory, training.views_per_step)
         needs = chosen.needs
-        network.keep([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
+        network.keep_taps([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
         if taught is None:
             return cls(chosen, Steps.fresh(data.training, data.views, training, seed), None)
         taught = taught.reading(needs.teacher - {"head"})

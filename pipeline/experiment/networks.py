@@ -16,13 +16,13 @@ from pipeline.models import (
     Network,
     NetworkConfig,
     Preprocessing,
-    Reused,
     WeightsSource,
+    WithReusedHead,
     build_network,
     expected_by,
     preprocessing_of,
 )
-from pipeline.models.reused import as_trained
+from pipeline.models.reused import load_trained
 
 
 class StudentConfig(NetworkConfig):
@@ -58,7 +58,7 @@ class StudentConfig(NetworkConfig):
         return self.preprocessed_as(teacher).open_as(replace(used, interpolation=NEUTRAL.interpolation))
 
 
-def trained_network(folder: Path, student: str, classes: int) -> Network | Reused:
+def trained_network(folder: Path, student: str, classes: int) -> Network | WithReusedHead:
     """The network in a student's folder, as it was trained, whatever the configuration says by now.
 
     With the head that stands beside it, if there is one. Raises DataError if the folder's own configuration cannot be
@@ -74,7 +74,7 @@ def trained_network(folder: Path, student: str, classes: int) -> Network | Reuse
         fix = "train the student again with --replace"
         raise DataError("cannot read how a student was trained", where=path, got=error, fix=fix) from None
     config = config.model_copy(update={"weights": folder / "student.safetensors", "start": None})
-    return as_trained(build(config, classes, default=default), folder)
+    return load_trained(build(config, classes, default=default), folder)
 
 
 def build(

@@ -21,8 +21,8 @@ from pipeline.untrusted import parse_json, read_file
 FOLDER = Path("artifacts/caches")
 """Pointers lie below it, in folders named as the address is: two stores never have one pointer."""
 
-FORMAT = "decant-store-pointer"
-AGAIN = "run `pipeline cache-teacher` again, which writes it anew, or delete it to read the store all the same"
+POINTER_FORMAT = "decant-store-pointer"
+REWRITE_HINT = "run `pipeline cache-teacher` again, which writes it anew, or delete it to read the store all the same"
 
 
 def tracked(path: StorePath) -> Path:
@@ -52,13 +52,13 @@ def write_pointer(cache: TeacherCache) -> None:
         return
     manifest, sizes = cache.manifest, files_at(cache.path).sizes()
     value = {
-        "format": FORMAT,
+        "format": POINTER_FORMAT,
         "url": str(cache.path),
         "fingerprint": manifest.fingerprint,
         "teacher": manifest.identity["teacher"]["model"],
         "samples": cache.count,
         "views": [cache.views.start, len(cache.views)],
-        "signals": [spec.name for spec in manifest.plan.signals],
+        "signals": [spec.name for spec in manifest.layout.signals],
         "objects": len(sizes),
         "bytes": sum(sizes.values()),
     }
@@ -73,7 +73,7 @@ def check_pointer(cache: TeacherCache) -> None:
         value: Any = parse_json(read_file(file, 1 << 20, follow=True))
         got = [value["url"], value["fingerprint"]]
     except (OSError, ValueError, KeyError, TypeError):
-        raise CacheMismatch("the pointer to a store cannot be read", where=file, fix=AGAIN) from None
+        raise CacheMismatch("the pointer to a store cannot be read", where=file, fix=REWRITE_HINT) from None
     expected = [str(cache.path), cache.manifest.fingerprint]
     if got != expected:
         raise CacheMismatch(
@@ -81,5 +81,5 @@ def check_pointer(cache: TeacherCache) -> None:
             where=file,
             expected=" ".join(map(str, got)),
             got=" ".join(expected),
-            fix=AGAIN,
+            fix=REWRITE_HINT,
         )

@@ -9,8 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from pipeline.data import Samples
-from pipeline.experiment.cache_config import Caches, judges, mean_of
-from pipeline.experiment.caches import EVALUATION_SIGNALS, cache_paths, is_there, required
+from pipeline.experiment.cache_config import Caches, ensemble_mean, reference_stores
+from pipeline.experiment.caches import EVALUATION_SIGNALS, cache_paths, is_there, required_identity
 from pipeline.experiment.pointers import check_pointer
 from pipeline.models import TeacherConfig
 from pipeline.publishing import fingerprint
@@ -45,11 +45,11 @@ def reference(
     None, with a note, unless every teacher's are there: a part of an ensemble is another teacher. Raises
     CacheMismatch if a cache is of other samples, another view or another teacher.
     """
-    paths = [(main, cache_paths(main)[what]) for main in judges(store, caches)]
+    paths = [(main, cache_paths(main)[what]) for main in reference_stores(store, caches)]
     if missing := [str(path) for _, path in paths if not is_there(path)]:
         print(f"note: no {what} cache at {', '.join(missing)}: no comparison with the teacher", file=sys.stderr)
         return None
-    wanted, unchecked = required(teacher, EVALUATION_SIGNALS, classes, samples, views, exact=exact)
+    wanted, unchecked = required_identity(teacher, EVALUATION_SIGNALS, classes, samples, views, exact=exact)
     found: dict[str, TeacherCache] = {}
     for index, (main, path) in enumerate(paths):
         cache = TeacherCache.open(path, signals=())
@@ -62,7 +62,7 @@ def reference(
         # Several caches of one teacher, of other views: what it says here is the same in each.
         found.setdefault(fingerprint(cache.manifest.identity["teacher"]), cache)
     logits = [cache.read(cache.views[0], np.arange(cache.count)).logits for cache in found.values()]
-    mean = mean_of(caches)
+    mean = ensemble_mean(caches)
     if mean is None:
         return Reference(logits[0], teacher.model)
     names = " + ".join(str(cache.manifest.identity["teacher"]["model"]) for cache in found.values())

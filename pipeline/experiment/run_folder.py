@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from pipeline.data import HELD_OUT
-from pipeline.models.reused import BESIDE
+from pipeline.models.reused import HEAD_FILE
 from pipeline.publishing import Scratch
 from pipeline.untrusted import parse_json, read_file
 
@@ -19,12 +19,12 @@ RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT))
 PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator")
 """Code that decides what is printed and how fast, never what is written."""
 
-MOST_BYTES = 64 << 20
+METRICS_MAX_BYTES = 64 << 20
 
 
 def run_files(weights: str = STUDENT) -> frozenset[str]:
     """Return the names of a run's files. A student may have a head of its own beside its weights."""
-    return RUN_FILES | {weights} | ({BESIDE} if weights == STUDENT else frozenset())
+    return RUN_FILES | {weights} | ({HEAD_FILE} if weights == STUDENT else frozenset())
 
 
 def imported_code() -> str:
@@ -65,6 +65,6 @@ class RunFolder(Scratch):
 
     def _made_by(self) -> object:
         try:
-            return parse_json(read_file(self.target / METRICS, MOST_BYTES, follow=True)).get("code")
+            return parse_json(read_file(self.target / METRICS, METRICS_MAX_BYTES, follow=True)).get("code")
         except (OSError, ValueError, AttributeError):
             return None

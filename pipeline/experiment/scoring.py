@@ -12,12 +12,12 @@ from pipeline.data import Samples
 from pipeline.experiment.opened import Data, EvaluateConfig, one_view
 from pipeline.measuring.metrics import measure
 from pipeline.measuring.prediction import predict
-from pipeline.models import Network, Reused
+from pipeline.models import Network, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.training import TrainConfig
 from pipeline.views import Views
 
-BATCH = 128
+SCORING_BATCH = 128
 """Images that are scored at once: at 224 pixels, 500 of them take 7 GB."""
 
 
@@ -43,13 +43,13 @@ class Scorer:
         """The same, which also compares with a teacher's logits [N, K]."""
         return replace(self, teacher=teacher)
 
-    def logits(self, network: Network | Reused) -> Tensor:
+    def logits(self, network: Network | WithReusedHead) -> Tensor:
         """[N, K]."""
         device = choose_device(self.config.device)
         precision = choose_precision(self.config.precision, device)
-        return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=BATCH)
+        return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=SCORING_BATCH)
 
-    def top1(self, network: Network | Reused) -> float:
+    def top1(self, network: Network | WithReusedHead) -> float:
         """Accuracy in [0, 1]."""
         return measure(self.logits(network), self.labels).top1
 
@@ -58,6 +58,6 @@ class Scorer:
         pixels, labels = self.samples.pixel_digest(), self.samples.labels_digest()
         return {"pixels": pixels, "labels": labels, "operations": self.views.identity()["operations"]}
 
-    def everything(self, network: Network | Reused) -> dict[str, Any]:
+    def everything(self, network: Network | WithReusedHead) -> dict[str, Any]:
         """All metrics, those against the teacher included."""
         return measure(self.logits(network), self.labels, self.teacher).to_json()

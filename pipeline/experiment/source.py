@@ -71,7 +71,7 @@ class RunsConfig(Section):
 
 
 @dataclass(frozen=True)
-class Source:
+class ConfigFile:
     """A configuration file and the overrides given with `--set`."""
 
     file: Path

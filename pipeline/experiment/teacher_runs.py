@@ -15,7 +15,7 @@ from pipeline.models import Network
 from pipeline.objectives import Context, build_objective
 from pipeline.progress import duration
 from pipeline.signals import SignalShapes
-from pipeline.training import Probed, Run, Seen
+from pipeline.training import Probed, Seen, TrainingResult
 from pipeline.training.embeddings import refuse_to_embed
 from pipeline.training.teacher import TeacherTraining
 
@@ -50,7 +50,7 @@ def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> Seen:
 
 
 def lines(
-    weights: Path, run: Run, probed: Probed | None, metrics: Mapping[str, Any], scorer: Scorer | None
+    weights: Path, run: TrainingResult, probed: Probed | None, metrics: Mapping[str, Any], scorer: Scorer | None
 ) -> Iterator[str]:
     """How long it took, how good it became on the holdout, and a warning if that is next to nothing."""
     tuned = metrics["epochs"] > 0

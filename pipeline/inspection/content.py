@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pipeline.store.encodings import name_of
 from pipeline.store.format.arrays import ArraySpec, Unit
 from pipeline.store.format.chunks import elements_of
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.manifest import Manifest
 from pipeline.untrusted import parse_json
 
@@ -20,7 +20,7 @@ NOT_FINITE = "have values that are not finite"
 
 def manifest_problem(manifest: Manifest) -> str | None:
     """In what the manifest contradicts itself; None if in nothing."""
-    identity, plan = manifest.identity, manifest.plan
+    identity, plan = manifest.identity, manifest.layout
     classes, embedding = plan.shapes.logits, plan.shapes.embedding
     named = identity["teacher"].get("num_classes", classes)
     if named != classes:
@@ -49,7 +49,7 @@ def _metadata_difference(spec: ArraySpec, value: Any) -> str | None:
     return None if chunk == list(spec.chunk) else f"chunks are {chunk}, in the manifest {list(spec.chunk)}"
 
 
-def chunk_problem(plan: StorePlan, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
+def chunk_problem(plan: StoreLayout, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
     """What in a chunk file, whole in itself, cannot be what was computed; None if nothing.
 
     Signals are what their encoding writes, the head is finite, labels are classes or -1, digests are there, and where
@@ -67,7 +67,7 @@ def chunk_problem(plan: StorePlan, spec: ArraySpec, unit: Unit | None, content: 
     there = elements[0, :rows]
     if spec.name in plan.parts:
         signal, part = plan.parts[spec.name]
-        never = signal.codec.never(part, there)
+        never = signal.codec.impossible_rows(part, there)
         finite = np.isfinite(there[never]).all()
         return _rows(never, f"hold what {name_of(signal.encoding)} never writes" if finite else NOT_FINITE)
     # Drawn parameters may have the fill value for a value: it is the bits of -0.0.

@@ -15,15 +15,15 @@ from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, ROOT, decode_line
 from pipeline.store.format.arrays import STATIC, ArraySpec, Unit
 from pipeline.store.format.chunks import CRC_BYTES, most_bytes
-from pipeline.store.format.layout import MOST_CHUNK, StorePlan
-from pipeline.store.format.manifest import MOST_BYTES, Manifest
+from pipeline.store.format.layout import MOST_CHUNK, StoreLayout
+from pipeline.store.format.manifest import MANIFEST_MAX_BYTES, Manifest
 from pipeline.store.format.zarr_files import laid_out, metadata_checksums, metadata_names
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.published import unfinished_stores
 from pipeline.store.store_files import files_at
 
-NAMED_FILES = 10
-LOST = "not the manifest that was written; without it, the other zarr.json cannot be checked"
+DAMAGED_NAMED = 10
+LOST_MANIFEST_HINT = "not the manifest that was written; without it, the other zarr.json cannot be checked"
 
 Units = dict[str, dict[str, int]]
 """What the ledger lists: the checksum of every file of every unit."""
@@ -50,11 +50,11 @@ def verify_files(path: StorePath | str, progress: Progress | None = None) -> int
     report = check_files(path, progress)
     if report.damaged:
         wrong = [f"{name}: {what}" for name, what in report.damaged.items()]
-        more = [f"and {len(wrong) - NAMED_FILES} more"] if len(wrong) > NAMED_FILES else []
+        more = [f"and {len(wrong) - DAMAGED_NAMED} more"] if len(wrong) > DAMAGED_NAMED else []
         raise CacheCorrupt(
             f"{len(wrong)} files of the teacher cache are damaged",
             where=path,
-            got="\n    ".join(["", *wrong[:NAMED_FILES], *more]),
+            got="\n    ".join(["", *wrong[:DAMAGED_NAMED], *more]),
             fix="restore it (`dvc checkout`), or make it again with `pipeline cache-teacher --replace`",
         )
     return report.files
@@ -95,7 +95,7 @@ class _Reading:
         else:
             if mark is not None and mark != f"{manifest.fingerprint}\n".encode():
                 self._damaged(FINGERPRINT, "not the fingerprint of the manifest")
-            expected |= self._metadata(manifest) | self._chunks(manifest.plan, ledger)
+            expected |= self._metadata(manifest) | self._chunks(manifest.layout, ledger)
         for name in there - expected:
             self._damaged(name, "does not belong there")
         report.damaged = dict(sorted(report.damaged.items()))
@@ -104,7 +104,7 @@ class _Reading:
     def _damaged(self, name: str, what: str) -> None:
         self._report.damaged.setdefault(name, what)
 
-    def _content(self, name: str, most: int = MOST_BYTES) -> bytes | None:
+    def _content(self, name: str, most: int = MANIFEST_MAX_BYTES) -> bytes | None:
         """The bytes of a file, of at most so many; None, and noted, if it cannot be read."""
         try:
             content = self._files.read(name, most)
@@ -126,7 +126,7 @@ class _Reading:
         for number, line in enumerate(io.BytesIO(content or b""), start=1):
             if (entry := decode_line(line)) is not None:
                 units[entry[0]] = entry[1]
-            elif len(wrong) < NAMED_FILES:
+            elif len(wrong) < DAMAGED_NAMED:
                 wrong.append(str(number))
         if wrong:
             self._damaged(LEDGER_FILE, f"damaged in line {', '.join(wrong)} of {number}")
@@ -145,16 +145,16 @@ class _Reading:
         except (CacheNotFound, CacheMismatch):
             if sound or not self._files.has(LEDGER_FILE):
                 raise  # by its own checksum, another version's; or nothing of ours
-            problem = LOST
+            problem = LOST_MANIFEST_HINT
         except (CacheCorrupt, ValueError):
-            problem = LOST
+            problem = LOST_MANIFEST_HINT
         if problem is not None:
             self._damaged(ROOT, problem)
         return manifest
 
     def _metadata(self, manifest: Manifest) -> set[str]:
         """Check every `zarr.json`, the root's too; returns their names."""
-        specs = {f"{name}/{ROOT}": spec for name, spec in (manifest.plan.arrays | manifest.plan.static).items()}
+        specs = {f"{name}/{ROOT}": spec for name, spec in (manifest.layout.arrays | manifest.layout.static).items()}
         names = metadata_names(specs.values())
         recorded = manifest.metadata
         found = {ROOT: self._root}
@@ -168,7 +168,7 @@ class _Reading:
                 self._damaged(name, problem)
         return names
 
-    def _chunks(self, plan: StorePlan, ledger: Units) -> set[str]:
+    def _chunks(self, plan: StoreLayout, ledger: Units) -> set[str]:
         """Check every chunk file; returns their names."""
         units = [(STATIC, None, plan.static), *((unit.key, unit, plan.arrays) for unit in plan.units)]
         if absent := [key for key, _, _ in units if key not in ledger]:
@@ -189,7 +189,7 @@ class _Reading:
         self._progress.end()
         return names
 
-    def _check(self, name: str, content: bytes, plan: StorePlan, spec: ArraySpec, unit: Unit | None) -> None:
+    def _check(self, name: str, content: bytes, plan: StoreLayout, spec: ArraySpec, unit: Unit | None) -> None:
         """Note what is in a whole chunk file and cannot be what was computed."""
         try:
             problem = chunk_problem(plan, spec, unit, content)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.inspection.files import FilesReport
-from pipeline.inspection.sample import sampled
+from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.static import LabelsReport, verify_labels
 from pipeline.inspection.teacher import Deviation, Limits, TeacherReport, verify_teacher
 from pipeline.inspection.views import ViewsReport, verify_views
@@ -136,7 +136,7 @@ def ask_again(
     network: None if the teacher is not here. The cache must be one of these samples, views and network.
     """
     of_teacher = cache.manifest.identity["teacher"]
-    sample = sampled(cache.manifest.plan, of_teacher["micro_batch"], asking.views, asking.seed)
+    sample = sampled_batches(cache.manifest.layout, of_teacher["micro_batch"], asking.views, asking.seed)
     report.labels = verify_labels(cache, samples)
     report.views = verify_views(cache, samples, views, sample, progress)
     if network is None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pipeline.store.format.arrays import Unit
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 
 
 class MicroBatch(NamedTuple):
@@ -17,7 +17,7 @@ class MicroBatch(NamedTuple):
     rows: range
 
 
-def sampled(plan: StorePlan, micro_batch: int, views: int, seed: int) -> list[MicroBatch]:
+def sampled_batches(plan: StoreLayout, micro_batch: int, views: int, seed: int) -> list[MicroBatch]:
     """Micro-batches with about so many views in all, in the cache's order.
 
     The cache is cut into as many stretches of equal length as there will be micro-batches, and one is drawn of

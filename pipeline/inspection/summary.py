@@ -17,13 +17,13 @@ from pipeline.signals import EncodingChoice
 from pipeline.store.encodings import name_of
 from pipeline.store.format.arrays import STATIC
 from pipeline.store.format.identity import IDENTITY
-from pipeline.store.format.layout import StorePlan
-from pipeline.store.format.manifest import MOST_BYTES, Manifest, sound_plan
+from pipeline.store.format.layout import StoreLayout
+from pipeline.store.format.manifest import MANIFEST_MAX_BYTES, Manifest, sound_layout
 from pipeline.store.format.provenance import RUNS, noted_runs, provenance_of
 from pipeline.store.location import RemotePath, StorePath, store_path
 from pipeline.store.published import scratch_prefix
 from pipeline.store.remote.lease import STALE_SECONDS
-from pipeline.store.remote.unfinished import begun
+from pipeline.store.remote.unfinished import unfinished_cache
 from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json, read_file
 
@@ -46,7 +46,7 @@ def describe(path: StorePath | str) -> list[Facts]:
 
 def _at_address(path: RemotePath) -> list[Facts]:
     """Of a store on object storage, where one cache at a time is finished or made."""
-    started = None if path.exists() else begun(path)
+    started = None if path.exists() else unfinished_cache(path)
     if started is None:
         return [_finished(path)]
     facts: Facts = {"path": path.as_posix(), "state": "unfinished"}
@@ -63,7 +63,12 @@ def _at_address(path: RemotePath) -> list[Facts]:
 
 def _finished(path: StorePath) -> Facts:
     manifest = Manifest.read(path)
-    facts = {"path": path.as_posix(), "state": "finished", **_what(manifest.identity, manifest.plan), **_on_disk(path)}
+    facts = {
+        "path": path.as_posix(),
+        "state": "finished",
+        **_what(manifest.identity, manifest.layout),
+        **_on_disk(path),
+    }
     return {**facts, "provenance": manifest.provenance, "fingerprint": manifest.fingerprint}
 
 
@@ -90,11 +95,11 @@ def _will_be(content: bytes, file: StorePath) -> tuple[Facts, int]:
         identity = parse_json(content)
     except ValueError as error:
         raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file, got=error) from None
-    plan = sound_plan(identity, file)
+    plan = sound_layout(identity, file)
     return _what(identity, plan), plan.views * plan.blocks
 
 
-def _what(identity: Mapping[str, Any], plan: StorePlan) -> Facts:
+def _what(identity: Mapping[str, Any], plan: StoreLayout) -> Facts:
     signals = [
         {"name": s.name, "shape": list(s.shape), "encoding": s.encoding, "bytes_per_view": s.bytes_per_view}
         for s in plan.signals
@@ -119,7 +124,7 @@ def _on_disk(path: StorePath) -> Facts:
 
 def _content(file: Path) -> bytes:
     try:
-        return read_file(file, MOST_BYTES)
+        return read_file(file, MANIFEST_MAX_BYTES)
     except OSError as error:
         what = "a file of an unfinished cache cannot be read"
         raise CacheCorrupt(what, where=file, got=error.strerror) from None

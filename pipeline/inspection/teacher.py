@@ -23,7 +23,7 @@ from pipeline.store.format.provenance import device_name, versions
 from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
 
-COMPUTING = ("torch", "timm", "torchvision")
+COMPUTING_PACKAGES = ("torch", "timm", "torchvision")
 """The packages whose version may change the last bits of an answer."""
 
 
@@ -140,9 +140,9 @@ def verify_teacher(
     Raises CacheMismatch if the rendered views are not those that the teacher saw.
     """
     progress, numbers = progress or Silent(), cache.views
-    deviations = {spec.name: Deviation(spec.name) for spec in cache.manifest.plan.signals}
+    deviations = {spec.name: Deviation(spec.name) for spec in cache.manifest.layout.signals}
     progress.begin("asking the teacher", sum(len(block) for _, block in sample), "views")
-    with teacher.ready():
+    with teacher.inference_mode():
         for unit, block in sample:
             rows = np.arange(block.start, block.stop, dtype=np.int64)
             rendered = teacher.render(numbers[unit.view], block)
@@ -155,7 +155,7 @@ def verify_teacher(
             stored = cache.read(numbers[unit.view], rows)
             answer = teacher.ask(rendered, list(deviations))
             values = answer.arrays()
-            for spec in cache.manifest.plan.signals:
+            for spec in cache.manifest.layout.signals:
                 now, bound = _as_stored(spec, values[spec.name])
                 deviations[spec.name].add(signal_of(stored, spec.name), now, bound)
             progress.advance(len(block))
@@ -181,7 +181,7 @@ def _as_stored(spec: SignalSpec, values: NDArray[np.float32]) -> tuple[Tensor, T
     except EncodingOverflow:
         return exact, nothing
     now = spec.codec.decode({part: part_tensor(np.ascontiguousarray(array)) for part, array in parts.items()})
-    return now, torch.from_numpy(spec.codec.bound(values).copy())
+    return now, torch.from_numpy(spec.codec.error_bound(values).copy())
 
 
 def _cosine(one: Tensor, other: Tensor) -> Tensor:
@@ -194,5 +194,5 @@ def _cosine(one: Tensor, other: Tensor) -> Tensor:
 def _computed_by(run: dict[str, Any]) -> str:
     """The device and the versions of a run, for people."""
     found = run.get("versions") or {}
-    names = [f"{package} {found[package]}" for package in COMPUTING if package in found]
+    names = [f"{package} {found[package]}" for package in COMPUTING_PACKAGES if package in found]
     return ", ".join([str(run.get("device")), *names])

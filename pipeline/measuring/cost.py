@@ -11,7 +11,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.measuring.prediction import Precision, inference
+from pipeline.measuring.prediction import inference
+from pipeline.models.device import Precision
 
 WARM_UP = 2
 REPEATS = 5

@@ -4,25 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.device import Precision
 from pipeline.progress import Progress, Silent
 from pipeline.views import sizes_of
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
-    from pipeline.models import Network, Reused
+    from pipeline.models import Network, WithReusedHead
     from pipeline.views import Views
-
-Precision = Literal["bfloat16", "float32"]
 
 
 def predict(
-    network: Network | Reused,
+    network: Network | WithReusedHead,
     samples: Samples,
     views: Views,
     *,

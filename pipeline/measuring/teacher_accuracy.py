@@ -13,14 +13,14 @@ from pipeline.store.reader import TeacherCache
 
 SAMPLED, BLOCKS = 2048, 8
 """Views that are looked at, and row blocks that they are in: reading a block checks all of its file."""
-FEW = 20
+FEW_SAMPLES = 20
 """Labeled views of which an accuracy says nothing."""
 DEVIATIONS = 3.0
 ABOVE_CHANCE = 0.05
 """A teacher that gets less than this share of what chance leaves open has not learned these classes."""
 ANOTHER_ORDER = 0.15
 """A new order of classes must be right that much more often, on views that it was not found with."""
-MOST_CLASSES = 2000
+PERMUTED_MOST_CLASSES = 2000
 """The table of all pairs of more classes is too large."""
 CAUSES = (
     "weights without a classifier for these classes; images normalised otherwise than in the teacher's training "
@@ -85,9 +85,9 @@ def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
 
     Raises CacheCorrupt if the files that are read are damaged.
     """
-    labels, rows = cache.labels, sampled(cache.count, cache.rows_per_block)
+    labels, rows = cache.labels, sampled_rows(cache.count, cache.rows_per_block)
     rows = rows[labels[rows] >= 0]
-    if len(rows) < FEW or len(np.unique(labels[rows])) < 2:
+    if len(rows) < FEW_SAMPLES or len(np.unique(labels[rows])) < 2:
         return None
     logits = cache.signal("logits", cache.views.start, rows)
     return accuracy_of(labels[rows], logits.argmax(1).numpy(), logits.shape[1])
@@ -99,7 +99,7 @@ def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
     return list(found.sentences(names)) if found else []
 
 
-def sampled(count: int, block: int) -> NDArray[np.int64]:
+def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
     """Rows 0..count-1, evenly from a few blocks that are evenly spread: data sets are often sorted by class."""
     if count <= SAMPLED:
         return np.arange(count)
@@ -130,7 +130,7 @@ def accuracy_of(labels: NDArray[np.int64], said: NDArray[np.int64], classes: int
 
 def _order(labels: NDArray[np.int64], said: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
     """For every class that is answered the label that fits it best, each label once: int64 [K]."""
-    if classes > MOST_CLASSES:
+    if classes > PERMUTED_MOST_CLASSES:
         return np.arange(classes)
     from scipy.optimize import linear_sum_assignment  # takes a moment
 

@@ -5,7 +5,7 @@ from pipeline.models.config import NetworkConfig, TeacherConfig, WeightsSource
 from pipeline.models.fit import Kept
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
-from pipeline.models.reused import Reused
+from pipeline.models.reused import WithReusedHead
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import load_weights
 
@@ -15,9 +15,9 @@ __all__ = [
     "Network",
     "NetworkConfig",
     "Preprocessing",
-    "Reused",
     "TeacherConfig",
     "WeightsSource",
+    "WithReusedHead",
     "build_network",
     "expected_by",
     "load_weights",

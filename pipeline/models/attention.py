@@ -10,17 +10,17 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from pipeline.models.device import Precision
 from pipeline.models.network import Network
 
-FEW = 196
+MATH_BACKEND_TOKENS = 196
 """Tokens. On a CPU in bfloat16, attention and its gradient by plain products take 0.3 of the fused kernel's time for 17
 tokens, 0.4 for 65, the same for 197, and 1.8 times as much for 577; in float32 no less for any number."""
 
 
-def attention(network: Network, device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+def fastest_attention(network: Network, device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     """For training: on a CPU in bfloat16, attention over few tokens is plain products, not torch's fused kernel.
 
     The results are the same up to rounding, and networks without attention are not affected. What it is worth is
     measured by `benchmarks/attention.py`.
     """
-    if device.type == "cpu" and precision == "bfloat16" and network.places <= FEW:
+    if device.type == "cpu" and precision == "bfloat16" and network.places <= MATH_BACKEND_TOKENS:
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()

@@ -15,7 +15,7 @@ from pipeline.errors import ModelError
 from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import Interpolation, Triple
-from pipeline.models.pretrained import facts, refuse_absent
+from pipeline.models.pretrained import refuse_absent, timm_facts
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import keeps_order, load_weights
 
@@ -101,7 +101,7 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: bool) -> None:
     """Raise ModelError if timm has no weights for the model, or none for these classes, or cannot have them."""
-    cfg = facts(model)
+    cfg = timm_facts(model)
     if not cfg:
         raise ModelError(f"timm has no weights of {model}", fix="name a weights file in place of `pretrained`")
     if whole and cfg["num_classes"] != num_classes:  # timm would draw a classifier, without a word
@@ -117,7 +117,7 @@ def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: 
 
 def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:
     """num_classes: None for those of timm's weights."""
-    facts(name)  # refuses a name that is none
+    timm_facts(name)  # refuses a name that is none
     refused = [key for key in options if key in _OURS + _FOREIGN]
     if refused:
         raise ModelError(

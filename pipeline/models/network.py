@@ -61,9 +61,9 @@ class Network(nn.Module):
         self.linear, self.linear_final = self._anatomy.linear, self._anatomy.linear_final
         self.local = self._anatomy.local
         self._maps = tuple(tap for tap in self.taps if tap not in ("embedding", "logits"))
-        self.keep([tap for tap in self._maps if tap != "final"])
+        self.keep_taps([tap for tap in self._maps if tap != "final"])
 
-    def keep(self, taps: Sequence[str]) -> None:
+    def keep_taps(self, taps: Sequence[str]) -> None:
         """Let `forward` return the maps of these taps (blocks or `final`) and no others; at first, of all blocks.
 
         Raises ModelError for a tap that is no map of this network, naming those that are.

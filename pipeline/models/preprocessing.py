@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ModelError
-from pipeline.models.pretrained import facts
+from pipeline.models.pretrained import timm_facts
 
 Triple = tuple[float, float, float]
 Interpolation = Literal["bilinear", "bicubic"]
@@ -27,7 +27,7 @@ NEUTRAL = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
 
 def preprocessing_of(model: str) -> Preprocessing:
     """What timm's weights of a model expect. Raises ModelError if there is no such model."""
-    cfg = facts(model)
+    cfg = timm_facts(model)
     if not cfg:
         return NEUTRAL
     try:

@@ -28,7 +28,7 @@ SECONDS = 8.0
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-def facts(name: str) -> Mapping[str, Any]:
+def timm_facts(name: str) -> Mapping[str, Any]:
     """timm's `pretrained_cfg` of a model: its classes, what images it expects, where its weights are.
 
     Empty where timm has no weights of it. Raises ModelError, with the nearest name, if there is no such model, or if
@@ -68,7 +68,7 @@ def refuse_absent(name: str) -> None:
     source, _, place = name.partition(":")
     if source == "local-dir":
         return
-    cfg = facts(name)
+    cfg = timm_facts(name)
     repository = place if source == "hf-hub" else cfg.get("hf_hub_id")
     if repository:
         refuse_unreachable(name, repository, (cfg.get("hf_hub_filename"), *_FILES))

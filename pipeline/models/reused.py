@@ -18,7 +18,7 @@ from pipeline.models.weights import load_metadata, load_weights, save_weights
 from pipeline.signals import LinearHead, Signals
 from pipeline.untrusted import parse_json
 
-BESIDE = "head.safetensors"
+HEAD_FILE = "head.safetensors"
 """The file of projection and classifier, beside that of the network."""
 
 
@@ -92,7 +92,7 @@ class ReusedHead(nn.Module):
         return head
 
 
-class Reused(nn.Module):
+class WithReusedHead(nn.Module):
     """A network whose answers are those of a `ReusedHead`: uint8 images in, `Signals` out.
 
     Network and head are shared, not copied. The network's own classifier stays where it is, and in the network's file,
@@ -122,12 +122,12 @@ class Reused(nn.Module):
         return ((name, parameter) for name, parameter in every if id(parameter) not in idle)
 
     def save(self, path: Path) -> None:
-        """Write the network's weights to the file, as `Network.save` does, and the head's to `BESIDE` it."""
+        """Write the network's weights to the file, as `Network.save` does, and the head's to `HEAD_FILE` it."""
         self.network.save(path)
-        self.head.save(path.with_name(BESIDE))
+        self.head.save(path.with_name(HEAD_FILE))
 
 
-def as_trained(network: Network, folder: Path) -> Network | Reused:
+def load_trained(network: Network, folder: Path) -> Network | WithReusedHead:
     """The network with the head that its folder holds, or as it is."""
-    path = folder / BESIDE
-    return Reused(network, ReusedHead.load(path)) if path.exists() else network
+    path = folder / HEAD_FILE
+    return WithReusedHead(network, ReusedHead.load(path)) if path.exists() else network

@@ -19,7 +19,7 @@ from pipeline.signals import Signals, SignalShapes, block_number
 if TYPE_CHECKING:
     from pipeline.models.reused import Projector
 
-PACKAGE = "pipeline.objectives.methods"
+METHODS = "pipeline.objectives.methods"
 CACHE_IT = "add it to `signals` in the configuration and run `pipeline cache-teacher` again"
 NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
 
@@ -163,7 +163,7 @@ def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> 
 
 def check_options(name: str, options: Mapping[str, Any], key: str) -> Any:
     """The validated options of the objective `name`. Raises ConfigError at the dotted `key`, nearest names given."""
-    module = plugins.load(PACKAGE, name, f"{key}.name")
+    module = plugins.load(METHODS, name, f"{key}.name")
     try:
         return module.Options.model_validate(dict(options))
     except ValidationError as error:
@@ -190,7 +190,7 @@ def build_objective(
     """
     key = key or name
     bound = check_options(name, options, key)
-    module = plugins.load(PACKAGE, name, f"{key}.name")
+    module = plugins.load(METHODS, name, f"{key}.name")
     objective: Objective = module.build(bound, student, teacher, context, key)
     problems = missing_signals(objective.needs, teacher, context, key)
     if problems:

@@ -15,9 +15,8 @@ from pydantic_core import PydanticUndefined
 
 from pipeline import plugins
 from pipeline.objectives import Context, Needs, build_objective
+from pipeline.objectives.base import METHODS
 from pipeline.signals import SignalShapes
-
-PACKAGE = "pipeline.objectives.methods"
 
 _CLASSES = 4
 _MAPS = {"block1": (8, 4, 4), "block2": (8, 4, 4)}
@@ -39,14 +38,14 @@ class Method:
     options: dict[str, Any]
 
 
-def methods() -> list[Method]:
+def list_methods() -> list[Method]:
     """Every method that there is, by name."""
-    return [method(name) for name in plugins.names(PACKAGE)]
+    return [method(name) for name in plugins.names(METHODS)]
 
 
 def method(name: str) -> Method:
     """Raises ConfigError, with the nearest known name, if there is none of that name."""
-    module = plugins.load(PACKAGE, name, "method")
+    module = plugins.load(METHODS, name, "method")
     text = (module.__doc__ or "").strip()
     return Method(name, text.partition("\n")[0], text, _needs(name), _options(module))
 

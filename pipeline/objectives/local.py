@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import NO_HEAD, BlockPair, pair_last_blocks
-from pipeline.objectives.requirements import deepest_map, same_classes
+from pipeline.objectives.requirements import deepest_map, require_same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 
@@ -38,7 +38,7 @@ def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tens
     return list(torch.split(logits, [each.shape[1] for each in cells], dim=1))
 
 
-def different_grids(scales: tuple[int, ...]) -> tuple[int, ...]:
+def refuse_repeated_grids(scales: tuple[int, ...]) -> tuple[int, ...]:
     """The scales, for options. Raises ValueError unless they are different grids of 1 or more."""
     if min(scales, default=0) < 1 or len(set(scales)) != len(scales):
         raise ValueError("different grids of 1 or more")
@@ -59,7 +59,7 @@ def last_maps(
     the mean of the last map, a student that does not pool by a mean, maps that are too coarse, scales that do not
     divide each other, another filter than `mean`, different classes. option: what the scales are called there.
     """
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     pair = _last_pair(student, teacher, key)
     if not student.linear and student.local and "final" in student.features:
         pair = replace(pair, student="final", student_shape=student.features["final"])

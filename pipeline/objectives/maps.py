@@ -12,7 +12,7 @@ from pipeline.objectives.base import BlockPair, Needs, pair_blocks
 from pipeline.objectives.precision import precise
 from pipeline.signals import SignalShapes, lowpass
 
-Size = tuple[int, int]
+MapSize = tuple[int, int]
 
 
 def on_one_grid(student: Tensor, teacher: Tensor, low_pass: str) -> tuple[Tensor, Tensor]:
@@ -24,10 +24,10 @@ def on_one_grid(student: Tensor, teacher: Tensor, low_pass: str) -> tuple[Tensor
     return s, lowpass(teacher, max(s.shape[2:]), low_pass)
 
 
-def common_grid(student: Size, teacher: Size) -> Size | None:
+def common_grid(student: MapSize, teacher: MapSize) -> MapSize | None:
     """The grid that `on_one_grid` brings maps of these sizes to; None if there is none."""
 
-    def reduced(size: Size, grid: int) -> Size:
+    def reduced(size: MapSize, grid: int) -> MapSize:
         return min(size[0], grid), min(size[1], grid)
 
     s = reduced(student, max(teacher))

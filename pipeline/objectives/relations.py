@@ -14,16 +14,16 @@ from torch.autograd.function import once_differentiable
 OFFSET = 1e-6
 """Added to every difference, as the reference does: its directions are never 0/0."""
 
-EPSILON = 1e-7
+ZERO_NORM = 1e-7
 """The reference's, in denominators."""
 
-CHUNK = {"cpu": 2**17}
+CHUNK_ELEMENTS = {"cpu": 2**17}
 """Scores that are in memory at once, by kind of device: as many as stay in the cache of a CPU."""
 
 ELSEWHERE = 2**23
 """The same where the cost of launching a kernel counts for more."""
 
-SHORTEST = 1e-6
+SHORTEST_DISTANCE = 1e-6
 """Of distances, where they divide."""
 
 UNSEEN = 1e30
@@ -100,9 +100,9 @@ class Relations:
         self.same = used == anchors[:, None]
         to_anchors, of_own = _distances(self.x, self.ends), _distances(self.own, self.ends)
         of_rows = _distances(self.ends, self.rows)
-        self.near = 1 / to_anchors.clamp(min=SHORTEST)
-        self.far = (1 / (of_rows.clamp(min=SHORTEST) * self.temperature)).masked_fill_(self.same, 0.0)
-        self.own_far = (1 / (of_own.clamp(min=SHORTEST) * self.temperature)).masked_fill_(self.itself, 0.0)
+        self.near = 1 / to_anchors.clamp(min=SHORTEST_DISTANCE)
+        self.far = (1 / (of_rows.clamp(min=SHORTEST_DISTANCE) * self.temperature)).masked_fill_(self.same, 0.0)
+        self.own_far = (1 / (of_own.clamp(min=SHORTEST_DISTANCE) * self.temperature)).masked_fill_(self.itself, 0.0)
 
         self.rest, self.across, own = (each.square() / 2 for each in (to_anchors, of_rows, of_own))
         self.along = _distances(self.x, self.rows).square_().div_(2)
@@ -128,7 +128,7 @@ class Relations:
 
     def _value_and_gradient(self, normaliser: Tensor, noise: float) -> tuple[Tensor, Tensor]:
         """The mean over pairs of Σ_k log(q_k + n + ε) - log q_0 - m log n, and what it is per feature, [B, D]."""
-        level = (noise + EPSILON) * normaliser
+        level = (noise + ZERO_NORM) * normaliser
         most = min(1 / self.temperature, float(level.log()) + HIGHEST)
         near = self.near * self.kept
         logs, turns, pulls, towards = [], [], [], torch.zeros_like(self.along)
@@ -146,7 +146,7 @@ class Relations:
             towards += share.sum(1)
         below = level.log() - self.positive
         losses = torch.cat(logs, dim=1) - (self.missing + self.hidden) * (1 / level).log1p()
-        losses += (self.negatives - self.missing) * math.log1p(EPSILON / noise) + F.softplus(below)
+        losses += (self.negatives - self.missing) * math.log1p(ZERO_NORM / noise) + F.softplus(below)
 
         drive = -below.sigmoid() * self.kept
         turn = (torch.cat(turns, dim=1) * self.kept + drive * self.positive) * self.near.square()
@@ -163,7 +163,7 @@ class Relations:
 
         Rounding does not lead beyond `most`, what a cosine can be.
         """
-        size = max(1, CHUNK.get(self.x.device.type, ELSEWHERE) // self.along.numel())
+        size = max(1, CHUNK_ELEMENTS.get(self.x.device.type, ELSEWHERE) // self.along.numel())
         for start in range(0, len(self.ends), size):
             chunk = slice(start, start + size)
             far = self._select(self.far, chunk)

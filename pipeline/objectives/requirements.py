@@ -12,7 +12,7 @@ from pipeline.objectives.base import Context
 from pipeline.signals import SignalShapes
 
 
-def same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
+def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
     """Raises ConfigError at `key` if the networks do not know the same number of classes."""
     if student.logits != teacher.logits:
         what = f"student and teacher must know the same classes, got {student.logits} and {teacher.logits}"
@@ -42,7 +42,7 @@ def deepest_map(student: SignalShapes, key: str) -> tuple[str, tuple[int, int, i
     return blocks[-1], student.features[blocks[-1]]
 
 
-def active_places(teacher: SignalShapes, key: str) -> None:
+def require_active_places(teacher: SignalShapes, key: str) -> None:
     """Raises ConfigError at `key` if the teacher's maps do not tell where its neurons are active.
 
     A mean of values that are not negative is 0 where all of them are, and positive elsewhere. Other filters ring, or

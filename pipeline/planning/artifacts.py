@@ -13,10 +13,10 @@ from pipeline.planning.binding import Bound
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.signals import SignalsConfig
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath, StorePath
-from pipeline.store.making.layout_for import expected_plan
-from pipeline.store.remote.unfinished import units_begun
+from pipeline.store.making.layout_for import layout_for
+from pipeline.store.remote.unfinished import finished_units
 from pipeline.views import Views
 
 
@@ -33,13 +33,13 @@ class Artifact:
     remaining: int
 
 
-def cache_plans(bound: Bound, data: Data) -> dict[str, StorePlan]:
+def cache_plans(bound: Bound, data: Data) -> dict[str, StoreLayout]:
     """What each cache that `cache-teacher` writes will consist of, by what it is for."""
     experiment = bound.experiment
     operations = experiment.evaluate.operations
 
-    def plan(samples: Samples, views: Views, signals: SignalsConfig) -> StorePlan:
-        return expected_plan(
+    def plan(samples: Samples, views: Views, signals: SignalsConfig) -> StoreLayout:
+        return layout_for(
             bound.teacher,
             signals,
             samples=samples.count,
@@ -58,7 +58,7 @@ def cache_plans(bound: Bound, data: Data) -> dict[str, StorePlan]:
     return plans
 
 
-def artifacts_of(bound: Bound, caches: dict[str, StorePlan]) -> list[Artifact]:
+def artifacts_of(bound: Bound, caches: dict[str, StoreLayout]) -> list[Artifact]:
     """Caches, the teacher if it is trained here, and the students."""
     experiment = bound.experiment
     artifacts = [
@@ -79,7 +79,7 @@ def artifacts_of(bound: Bound, caches: dict[str, StorePlan]) -> list[Artifact]:
     return artifacts
 
 
-def _remaining(path: StorePath, plan: StorePlan) -> int:
+def _remaining(path: StorePath, plan: StoreLayout) -> int:
     """Bytes of a cache that are still to be written: nothing if there is one, all but the units of an unfinished one.
 
     Which of several unfinished ones is of these settings is not known without reading all pixels: the one that is
@@ -88,7 +88,7 @@ def _remaining(path: StorePath, plan: StorePlan) -> int:
     if path.exists():
         return 0
     if isinstance(path, RemotePath):
-        return plan.total_bytes - sum(map(plan.unit_bytes, units_begun(path, plan)))
+        return plan.total_bytes - sum(map(plan.unit_bytes, finished_units(path, plan)))
     files = {unit: names.keys() for unit, names in plan.chunk_files()}
     done = (
         sum(plan.unit_bytes(unit) for unit, names in Ledger(folder).units.items() if files.get(unit) == names.keys())

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.opened import Data, evaluated_split, one_view, views_of
-from pipeline.experiment.source import SECTIONS, Source
+from pipeline.experiment.source import SECTIONS, ConfigFile
 from pipeline.models import Network
 from pipeline.planning.draft import Draft, collected
 from pipeline.planning.requirements import MissingSignalsError, Requirements
-from pipeline.planning.serving import required
+from pipeline.planning.serving import required_signals
 from pipeline.planning.students import bind_networks, bind_training
 from pipeline.planning.targets import target_problems
 from pipeline.planning.teacher import SOME_CLASSES, bind_teacher
@@ -26,20 +26,20 @@ class Bound:
     data: None if it is not packed yet. requirements: of the students; None without data, students or objectives.
     """
 
-    experiment: Experiment
+    experiment: ExperimentConfig
     data: Data | None
     teacher: Network
     students: dict[str, Network]
     requirements: Requirements | None
 
 
-def bind_experiment(source: Source) -> Bound:
+def bind_experiment(source: ConfigFile) -> Bound:
     """Raises ConfigError with all problems: of every section, and of those that are valid with each other.
 
     MissingSignalsError if other signals would do.
     """
     raw = source.raw()
-    valid, problems = bind_each(raw, Experiment, SECTIONS)
+    valid, problems = bind_each(raw, ExperimentConfig, SECTIONS)
     draft = Draft.of(valid)
     data = _data(draft, problems)
     teacher, shapes = bind_teacher(draft, data, problems)
@@ -53,7 +53,7 @@ def bind_experiment(source: Source) -> Bound:
         problems += target_problems(draft)
     with collected(problems):
         if data and teacher and shapes:
-            needs = required(draft, data, teacher, students, per_step, shapes, problems)
+            needs = required_signals(draft, data, teacher, students, per_step, shapes, problems)
     if needs and needs.missing:
         raise MissingSignalsError(in_order(problems, raw), source.file, needs)
     if problems or teacher is None:

@@ -8,14 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 from pipeline.errors import ConfigError, DataError, ModelError, Problem
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 
 
 class NotValid(Exception):  # noqa: N818 - no error of its own: the section's problems are
     """A section is asked for that is not valid; what is wrong with it is known already."""
 
 
-class Draft(Experiment):
+class Draft(ExperimentConfig):
     """An experiment of which some sections may not be valid: asking for one of those raises NotValid."""
 
     @classmethod

@@ -6,20 +6,20 @@ from collections.abc import Collection, Mapping
 
 from pipeline.models import Network
 from pipeline.signals import SignalsConfig
-from pipeline.store.format.layout import StorePlan
-from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.format.layout import StoreLayout
+from pipeline.store.making.layout_for import layout_for
 from pipeline.store.making.teacher_pass import chosen_blocks
 
 Read = Mapping[tuple[str, str], frozenset[str]]
 """The teacher's signals that are read, by student and objective set."""
 
 
-def kept_of(teacher: Network, signals: SignalsConfig) -> StorePlan:
+def kept_of(teacher: Network, signals: SignalsConfig) -> StoreLayout:
     """What is kept of one view of one sample."""
-    return expected_plan(teacher, signals, samples=1, views=1, parameters=0, micro_batch=1)
+    return layout_for(teacher, signals, samples=1, views=1, parameters=0, micro_batch=1)
 
 
-def keeping(teacher: Network, signals: SignalsConfig, names: Collection[str]) -> SignalsConfig:
+def keeping_signals(teacher: Network, signals: SignalsConfig, names: Collection[str]) -> SignalsConfig:
     """The section without the signals that are not named; the logits stay, as always."""
     blocks = tuple(tap for tap in chosen_blocks(list(teacher.taps), signals) if f"features/{tap}" in names)
     features = signals.features.model_copy(update={"blocks": blocks}) if signals.features and blocks else None
@@ -30,4 +30,4 @@ def keeping(teacher: Network, signals: SignalsConfig, names: Collection[str]) ->
 
 def least(teacher: Network, signals: SignalsConfig, needs: Read) -> SignalsConfig:
     """The section without what nobody reads; objectives read of it what they read before, and nothing else."""
-    return keeping(teacher, signals, frozenset().union(*needs.values()))
+    return keeping_signals(teacher, signals, frozenset().union(*needs.values()))

@@ -11,7 +11,7 @@ from pipeline.experiment.opened import Data
 from pipeline.planning.artifacts import Artifact, artifacts_of, cache_plans
 from pipeline.planning.binding import Bound
 from pipeline.planning.disks import Disk, DvcCache, device
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
 from pipeline.store.remote.cost import RemoteCost, remote_cost
 
@@ -21,7 +21,7 @@ class Plan:
     """What would be done. caches: by what they are for; runs: of students; views_per_step: of each sample."""
 
     data: Data
-    caches: dict[str, StorePlan]
+    caches: dict[str, StoreLayout]
     artifacts: list[Artifact]
     disks: list[Disk]
     runs: int

@@ -32,7 +32,7 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     if network.kept is not None and network.kept.new:
         yield f"          will start with weights for other classes: {network.kept}"
     yield f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:"
-    for line in table(cache.encodings):
+    for line in aligned_table(cache.encodings):
         yield f"            {line.rstrip()}"
     yield f"cache     {experiment.store.path}: {size(cache.total_bytes)} in {cache.files:,} files, made in"
     yield f"          {cache.views * cache.blocks:,} units of work of {cache.rows:,} samples, each of them done once"
@@ -80,7 +80,7 @@ def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:
             yield f"warning: {disk.path} is too small for DVC's copy; set cache.dir or cache.type (dvc config)"
 
 
-def table(encodings: dict[str, Any]) -> Iterator[str]:
+def aligned_table(encodings: dict[str, Any]) -> Iterator[str]:
     """Bytes per view: a line for every signal and a column for every encoding."""
     columns = sorted({name for signal in encodings.values() for name in signal["bytes_per_view"]})
     yield " " * 18 + "".join(f"{name:>11} " for name in columns)

@@ -11,16 +11,16 @@ from pipeline.experiment.opened import Data
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
 from pipeline.planning.draft import Draft
-from pipeline.planning.narrowed import keeping, kept_of, least
+from pipeline.planning.narrowed import keeping_signals, kept_of, least
 from pipeline.planning.requirements import Requirements
 from pipeline.planning.students import bind_objectives
 from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
 from pipeline.signals.extra import EXTRAS
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.teacher_pass import chosen_blocks
 
 
-def required(
+def required_signals(
     draft: Draft,
     data: Data,
     teacher: Network,
@@ -68,7 +68,7 @@ def _serving(
             if needs is not None:
                 served = offers[0][1].bytes_per_view.keys()
                 if more := (needs & plan.bytes_per_view.keys()) - served:
-                    offers = _offers(teacher, keeping(teacher, signals, served | more))
+                    offers = _offers(teacher, keeping_signals(teacher, signals, served | more))
                 break
     signals, plan = offers[0]
     every: dict[tuple[str, str], frozenset[str]] = {}
@@ -85,7 +85,7 @@ def _fresh(draft: Draft) -> frozenset[str]:
     return frozenset(name for name, config in draft.objectives.items() if config.fresh)
 
 
-def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StorePlan]]:
+def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StoreLayout]]:
     """The section, and with ever more beside it: the embedding, the deepest block, the next one, and so on.
 
     With each block every extra signal that can be computed from those offered so far, and once more with `final`, if

@@ -14,7 +14,7 @@ from pipeline.models import NEUTRAL, Network, Preprocessing
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.planning.draft import Draft, collected
 from pipeline.signals import SignalShapes
-from pipeline.training import TrainConfig, build_optimizer, build_scheduler, too_many_views
+from pipeline.training import TrainConfig, build_optimizer, build_scheduler, refuse_too_many_views
 
 NO_SHAPES = SignalShapes(0)
 
@@ -49,7 +49,7 @@ def bind_training(
                 if draft.objectives and all(config.fresh for config in draft.objectives.values()):
                     continue  # there are as many views as anybody asks for
                 views = views_learnt(draft.views, draft.caches)
-                too_many_views(training, sys.maxsize if views is None else views)
+                refuse_too_many_views(training, sys.maxsize if views is None else views)
     return per_step
 
 

@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 from pipeline.data.replacing import refuse_foreign_file
 from pipeline.errors import DataError, Problem
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.run_folder import run_files
 from pipeline.publishing.artifacts import published
 from pipeline.publishing.ownership import foreign_files
 from pipeline.store.location import RemotePath
 
-NAMED = 4
+FILES_NAMED = 4
 OWN_FOLDER = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
 """What to say of a teacher that is trained here."""
 
@@ -28,13 +28,13 @@ class Target(NamedTuple):
     files: frozenset[str] = frozenset()
 
 
-def target_problems(experiment: Experiment) -> list[Problem]:
+def target_problems(experiment: ExperimentConfig) -> list[Problem]:
     """Return a problem for every folder that an experiment would publish and that holds what is not Decant's."""
     problems = [problem for target in folders(experiment) for problem in _folder(target)]
     return [*problems, *_nested(experiment)]
 
 
-def _nested(experiment: Experiment) -> Iterator[Problem]:
+def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:
     """Places of which one contains another: a folder is published, and replaced, as a whole."""
     runs, data = experiment.runs, Target("data.path", experiment.data.path)
     whole = [*folders(experiment), Target("runs.path", runs.report)]
@@ -44,7 +44,7 @@ def _nested(experiment: Experiment) -> Iterator[Problem]:
             yield Problem(outer.key, what, fix=OWN_FOLDER if outer.key == "teacher.weights" else "name another path")
 
 
-def folders(experiment: Experiment) -> Iterator[Target]:
+def folders(experiment: ExperimentConfig) -> Iterator[Target]:
     """Every folder that the experiment's stages publish."""
     weights = experiment.teacher.weights
     if experiment.teacher_training is not None and isinstance(weights, Path):
@@ -56,7 +56,7 @@ def folders(experiment: Experiment) -> Iterator[Target]:
         yield Target("runs.path", path, run_files())
 
 
-def data_problems(experiment: Experiment) -> Iterator[Problem]:
+def data_problems(experiment: ExperimentConfig) -> Iterator[Problem]:
     """Yield a problem if a stage of DVC would pack images to a file that was not packed here."""
     if experiment.data.source is None:
         return
@@ -79,7 +79,7 @@ def _folder(target: Target) -> Iterator[Problem]:
         ours = published(target.path) is not None
         foreign = foreign_files(target.path, target.files) if ours else foreign_files(path)
         if foreign:
-            some = ", ".join(foreign[:NAMED]) + (", ..." if len(foreign) > NAMED else "")
+            some = ", ".join(foreign[:FILES_NAMED]) + (", ..." if len(foreign) > FILES_NAMED else "")
             what = f"{target.path} holds what Decant did not publish, which would be in the way: {some}"
             fix = f"move it away, or: {own}"
             yield Problem(

@@ -14,7 +14,7 @@ from pipeline.planning.students import optimise
 from pipeline.planning.targets import OWN_FOLDER
 from pipeline.signals import SignalShapes
 from pipeline.store.format.identity import encodings_identity
-from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.making.layout_for import layout_for
 
 SOME_CLASSES = 10
 """Stands for their number as long as there is no packed data set."""
@@ -51,7 +51,7 @@ def bind_teacher(
             if training and data and start:
                 refuse_unprobed(network, training, data)
         with collected(problems):
-            shapes = expected_plan(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
+            shapes = layout_for(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
     return network, shapes
 
 

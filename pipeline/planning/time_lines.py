@@ -42,7 +42,7 @@ class Times:
         """Times everything once, for about `budget` seconds in all."""
         look = Look.at(data, budget / 5, clock)
         found = list(estimates(bound, plan, measured(bound, data, look, budget * 4 / 5, clock)))
-        return cls(found, look, smaller(bound, data, look, found), imitated(bound.experiment.teacher))
+        return cls(found, look, shorter_side_hint(bound, data, look, found), imitated(bound.experiment.teacher))
 
     def facts(self) -> list[dict[str, Any]]:
         """As plain values, for programs."""
@@ -70,7 +70,7 @@ def imitated(teacher: TeacherConfig) -> bool:
     return teacher.precision == "bfloat16" and choose_precision("auto", choose_device(teacher.device)) == "float32"
 
 
-def smaller(bound: Bound, data: Data, look: Look, found: list[Estimate]) -> int | None:
+def shorter_side_hint(bound: Bound, data: Data, look: Look, found: list[Estimate]) -> int | None:
     """The shorter side to pack images with, if they are much larger than views, and decoding them takes the time."""
     source, view = bound.experiment.data.source, data.views.output_size
     if source is None or "shorter_side" not in type(source).model_fields:

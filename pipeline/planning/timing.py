@@ -47,7 +47,7 @@ def measured(bound: Bound, data: Data, look: Look, budget: float = BUDGET, clock
         precision=experiment.teacher.precision,
         micro_batch=experiment.teacher.micro_batch,
     )
-    with teacher.ready():
+    with teacher.inference_mode():
         ask = lambda pixels: teacher.signals(pixels).logits.sum().item()  # noqa: E731 - waits for the device
         asked = per_view(ask, look.pixels, experiment.teacher.micro_batch, share, clock)
     steps = {
@@ -78,7 +78,7 @@ def _batch(pixels: Tensor, count: int) -> Tensor:
 def _step(network: Network, training: TrainConfig, data: Data) -> Callable[[Tensor], object]:
     """A training step on labels alone: what objectives add is in docs/methods.md."""
     shapes = shapes_of(network)
-    network.keep(())
+    network.keep_taps(())
     nothing = ObjectiveSet("t", [ObjectiveEntry(name="hard-label")], shapes, shapes, Context(1, data.classes))
     # Hardly a step at all, so that the loss stays what it is however often it is taken.
     plain: Mapping[str, object] = {"learning_rate": 1e-9, "accumulate": 1, "sampling": "shuffled", "views_per_step": 1}

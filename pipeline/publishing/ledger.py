@@ -50,7 +50,7 @@ def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes
     return b"".join(encode_line(unit, units[unit]) for unit in order)
 
 
-def decode(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], int]:
+def decode_ledger(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], int]:
     """The units of a ledger, and the bytes of its whole lines: a last line may be torn.
 
     Raises CacheCorrupt for a damaged line that is not the last.
@@ -94,7 +94,7 @@ class Ledger:
         """Read the ledger, if there is one. Raises CacheCorrupt for a damaged line that is not the last."""
         self.path = folder / LEDGER_FILE
         content = self._content()
-        self.units, self._end = decode(content, self.path)
+        self.units, self._end = decode_ledger(content, self.path)
         self._torn = self._end < len(content)
 
     def _content(self) -> bytes:

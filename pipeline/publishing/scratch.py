@@ -29,7 +29,7 @@ from pipeline.publishing.ownership import foreign_files
 from pipeline.untrusted import parse_json, read_file
 
 HOLDER = "holder.json"
-NAMED = 4
+NAMED_FILES = 4
 
 
 def read_holder(file: Path) -> dict[str, Any] | None:
@@ -199,7 +199,7 @@ class Scratch:
             raise CacheMismatch(
                 "beside what Decant published, other files lie at the target, so nothing is replaced",
                 where=self.target,
-                got=f"{len(foreign)}: {', '.join(foreign[:NAMED])}{', ...' if len(foreign) > NAMED else ''}",
+                got=f"{len(foreign)}: {', '.join(foreign[:NAMED_FILES])}" + (", ..." if foreign[NAMED_FILES:] else ""),
                 fix="move them away, or name another path; if they may go, delete them yourself",
             )
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.reporting.results import Row
+from pipeline.reporting.results import SummaryRow
 
 Outcome = Literal["better", "hint of better", "no difference", "hint of worse", "worse", "one seed"]
 
@@ -77,7 +77,7 @@ class Comparison:
         return f"{a} seeds each" if a == b else f"{a} against {b} seeds"
 
 
-def baseline_of(rows: Sequence[Row], baseline: str | None = None) -> str | None:
+def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str | None:
     """The objective set that others are compared with: the named one, else `hard`, else the first."""
     sets = list(dict.fromkeys(row.objectives for row in rows))
     if baseline in sets:
@@ -85,7 +85,7 @@ def baseline_of(rows: Sequence[Row], baseline: str | None = None) -> str | None:
     return "hard" if "hard" in sets else next(iter(sets), None)
 
 
-def compare(rows: Sequence[Row], baseline: str | None = None) -> list[Comparison]:
+def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Comparison]:
     """Every other objective set of every student against the baseline's row of the same student."""
     base = baseline_of(rows, baseline)
     bases = {row.student: row for row in rows if row.objectives == base}
@@ -103,11 +103,11 @@ def compare(rows: Sequence[Row], baseline: str | None = None) -> list[Comparison
     ]
 
 
-def _larger(row: Row, base: Row) -> float | None:
+def _larger(row: SummaryRow, base: SummaryRow) -> float | None:
     spreads = [100 * stat.spread for stat in (row.top1, base.top1) if stat.spread is not None]
     return max(spreads) if spreads else None
 
 
-def verdicts(rows: Sequence[Row], baseline: str | None = None) -> list[str]:
+def verdicts(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[str]:
     """A sentence for every comparison: `resnet8: kd beats hard by 1.20 points, 2.1 times the spread (3 seeds each).`"""
     return [f"{comparison.student}: {comparison.sentence}" for comparison in compare(rows, baseline)]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.reporting import tables
 from pipeline.reporting.render import INK
-from pipeline.reporting.results import Evaluation, History, Row
+from pipeline.reporting.results import Evaluation, HistoryTable, SummaryRow
 from pipeline.reporting.styles import TEACHER_MARKER, Styles
 
 Canvas = Figure | SubFigure
@@ -28,7 +28,7 @@ ACROSS = 3
 LONGEST_NAME = 28
 
 
-def learning_curves(rows: Sequence[Row], histories: Sequence[History]) -> Figure | None:
+def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure | None:
     """Holdout top-1 and loss over epochs: a panel per student, a colour per objective set.
 
     The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is
@@ -46,7 +46,7 @@ def learning_curves(rows: Sequence[Row], histories: Sequence[History]) -> Figure
     return figure
 
 
-def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[Row]) -> Figure:
+def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Figure:
     """Top-1 over multiply-accumulates (parameters, if the teacher's are all that is known), on a log axis."""
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     styles = Styles.of(rows)
@@ -55,7 +55,7 @@ def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[Row]) -> Figure
     return figure
 
 
-def overview(evaluation: Evaluation, rows: Sequence[Row], histories: Sequence[History]) -> Figure:
+def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure:
     """Accuracy against cost beside the learning curves, for a README: 14 inches wide."""
     figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     styles = Styles.of(rows)
@@ -77,7 +77,7 @@ def draw_curves(
     canvas: Canvas,
     styles: Styles,
     students: Sequence[str],
-    histories: Sequence[History],
+    histories: Sequence[HistoryTable],
     kinds: Sequence[str],
     across: int,
 ) -> None:
@@ -115,7 +115,7 @@ def draw_curves(
             _zoom(panels[0], values)
 
 
-def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[Row]) -> None:
+def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[SummaryRow]) -> None:
     """Top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible."""
     panel = canvas.add_subplot()
     teacher = evaluation.teacher
@@ -164,7 +164,7 @@ def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Seq
     panel.set_ylabel(f"top-1 on {_short(evaluation.split)} (%)", parse_math=False)
 
 
-def _points(history: History, kind: str) -> NDArray[np.float64]:
+def _points(history: HistoryTable, kind: str) -> NDArray[np.float64]:
     """Epochs and values [2, n] of the epochs at which the value was measured."""
     values = history.column(kind) * (100 if kind == "holdout_top1" else 1)
     there = np.isfinite(values)
@@ -186,17 +186,17 @@ def _curve(panel: Axes, styles: Styles, objectives: str, seeds: Sequence[NDArray
         panel.fill_between(epochs, mean - spread, mean + spread, color=colour, alpha=0.18, linewidth=0)
 
 
-def _has(histories: Sequence[History], kind: str) -> bool:
+def _has(histories: Sequence[HistoryTable], kind: str) -> bool:
     return any(bool(np.isfinite(history.column(kind)).any()) for history in histories)
 
 
-def _students(rows: Sequence[Row], histories: Sequence[History]) -> list[str]:
+def _students(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> list[str]:
     """The students that have a history, in the order of the rows."""
     there = {history.student for history in histories}
     return [name for name in dict.fromkeys(row.student for row in rows) if name in there]
 
 
-def _sets(rows: Sequence[Row]) -> list[str]:
+def _sets(rows: Sequence[SummaryRow]) -> list[str]:
     return list(dict.fromkeys(row.objectives for row in rows))
 
 

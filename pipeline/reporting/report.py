@@ -18,7 +18,7 @@ from pipeline.files import write_atomic
 from pipeline.reporting import plots, tables
 from pipeline.reporting.comparison import baseline_of, compare
 from pipeline.reporting.render import png, svg
-from pipeline.reporting.results import Evaluation, History, Row, Stat, StudentResult, summarise
+from pipeline.reporting.results import Evaluation, HistoryTable, Stat, StudentResult, SummaryRow, summarise
 from pipeline.reporting.styles import TEACHER_GLYPH, Styles
 
 SYMBOLS = {
@@ -31,7 +31,7 @@ SYMBOLS = {
 }
 
 
-def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[History], config_yaml: str) -> Path:
+def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[HistoryTable], config_yaml: str) -> Path:
     """Write the report into the folder and return the path of `report.html`.
 
     Beside it: `table.md`, `summary.json` (for `dvc metrics show`), `accuracy_cost.csv` (for `dvc plots`) and
@@ -54,7 +54,9 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
     return folder / "report.html"
 
 
-def page(evaluation: Evaluation, rows: Sequence[Row], histories: Sequence[History], config_yaml: str) -> str:
+def page(
+    evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable], config_yaml: str
+) -> str:
     """The HTML of the report: inline style and plots, nothing fetched, every name escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
@@ -82,7 +84,7 @@ def page(evaluation: Evaluation, rows: Sequence[Row], histories: Sequence[Histor
     )
 
 
-def _subtitle(evaluation: Evaluation, rows: Sequence[Row]) -> list[str]:
+def _subtitle(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[str]:
     students = len({row.student for row in rows})
     sets = len({row.objectives for row in rows})
     parts = [f"teacher {evaluation.teacher.model}"] if evaluation.teacher else []
@@ -91,7 +93,7 @@ def _subtitle(evaluation: Evaluation, rows: Sequence[Row]) -> list[str]:
     return parts
 
 
-def _groups(evaluation: Evaluation, rows: Sequence[Row], styles: Styles) -> list[dict[str, Any]]:
+def _groups(evaluation: Evaluation, rows: Sequence[SummaryRow], styles: Styles) -> list[dict[str, Any]]:
     """The table's rows by student, with the best mean top-1 of each marked."""
     texts = tables.cells(evaluation, rows)[1 if evaluation.teacher else 0 :]
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -103,7 +105,7 @@ def _groups(evaluation: Evaluation, rows: Sequence[Row], styles: Styles) -> list
     return [{"student": name, "glyph": styles.glyph(name), "rows": lines} for name, lines in groups.items()]
 
 
-def _verdicts(rows: Sequence[Row]) -> dict[str, list[tuple[str, str]]]:
+def _verdicts(rows: Sequence[SummaryRow]) -> dict[str, list[tuple[str, str]]]:
     """Outcome and sentence of every comparison, by student."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for comparison in compare(rows):
@@ -116,11 +118,11 @@ def _seed(result: StudentResult) -> list[str]:
     m = result.metrics
     scaled = ((m.top1, 100, 2), (m.top5, 100, 2), (m.nll, 1, 3), (m.ece, 100, 2), (m.agreement, 100, 2), (m.kl, 1, 3))
     scores = [tables.stat(None if v is None else Stat(v, None), scale, digits) for v, scale, digits in scaled]
-    costs = [tables.count(result.images_per_second), tables.seconds(result.train_seconds)]
+    costs = [tables.count(result.images_per_second), tables.rounded_seconds(result.train_seconds)]
     return [result.student, result.objectives, str(result.seed), *scores, *costs]
 
 
-def summary(evaluation: Evaluation, rows: Sequence[Row]) -> dict[str, Any]:
+def summary(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> dict[str, Any]:
     """Numbers nested by student and objective set: fractions, nats, seconds; `<metric>_spread` from two seeds on."""
     students: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
@@ -132,7 +134,7 @@ def summary(evaluation: Evaluation, rows: Sequence[Row]) -> dict[str, Any]:
     return result
 
 
-def _numbers(row: Row) -> dict[str, float]:
+def _numbers(row: SummaryRow) -> dict[str, float]:
     numbers: dict[str, float] = {}
     for name in ("top1", "agreement", "kl", "nll", "ece"):
         stat: Stat | None = getattr(row, name)
@@ -148,7 +150,7 @@ def _numbers(row: Row) -> dict[str, float]:
     return numbers
 
 
-def accuracy_cost(evaluation: Evaluation, rows: Sequence[Row]) -> str:
+def accuracy_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
     """CSV, teacher first: one line per student and objective set, empty where unknown; top1 in [0, 1]."""
     names = ("parameters", "macs", "images_per_second", "top1", "top1_spread")
     buffer = io.StringIO()

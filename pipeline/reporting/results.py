@@ -25,7 +25,7 @@ from pipeline.files import write_atomic
 from pipeline.measuring.metrics import Metrics
 from pipeline.untrusted import parse_json, read_file
 
-MOST_BYTES = 64 << 20
+RESULTS_MAX_BYTES = 64 << 20
 
 
 class _Written(BaseModel):
@@ -41,7 +41,7 @@ class _Written(BaseModel):
     def read(cls, path: Path) -> Self:
         """The record in the file. Raises DataError if it is missing or is not such a record."""
         try:
-            return cls.model_validate(parse_json(read_file(path, MOST_BYTES, follow=True)))
+            return cls.model_validate(parse_json(read_file(path, RESULTS_MAX_BYTES, follow=True)))
         except OSError as error:
             raise DataError(f"cannot read a result: {error.strerror}", where=path) from None
         except ValidationError as error:
@@ -100,7 +100,7 @@ class RunMetrics(_Written):
 
 
 @dataclass(frozen=True)
-class History:
+class HistoryTable:
     """The epochs of one run: the columns of its `history.csv`, float64 [epochs], NaN where a cell is empty."""
 
     student: str
@@ -122,7 +122,7 @@ class Stat(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class SummaryRow:
     """One student and objective set, over `seeds` seeds. Costs are means; None is what nobody measured."""
 
     student: str
@@ -145,12 +145,12 @@ def read_evaluation(path: Path) -> Evaluation:
     return Evaluation.read(path)
 
 
-def read_run(folder: Path) -> tuple[RunMetrics, History]:
+def read_run(folder: Path) -> tuple[RunMetrics, HistoryTable]:
     """What the training run in the folder wrote. Raises DataError if a file is missing or malformed."""
     run = RunMetrics.read(folder / "metrics.json")
     path = folder / "history.csv"
     try:
-        text = read_file(path, MOST_BYTES, follow=True).decode()
+        text = read_file(path, RESULTS_MAX_BYTES, follow=True).decode()
         table = list(csv.reader(io.StringIO(text, newline="")))
         names, rows = table[0], table[1:]
         values = np.array([[float(cell) if cell else np.nan for cell in row] for row in rows])
@@ -162,17 +162,17 @@ def read_run(folder: Path) -> tuple[RunMetrics, History]:
         raise DataError("not a run's history", where=path, expected="a table of numbers", got=error) from None
     if "epoch" not in columns:
         raise DataError("not a run's history", where=path, expected="a column 'epoch'", got=", ".join(names))
-    return run, History(run.student, run.objectives, run.seed, columns)
+    return run, HistoryTable(run.student, run.objectives, run.seed, columns)
 
 
-def read_histories(root: Path) -> list[History]:
+def read_histories(root: Path) -> list[HistoryTable]:
     """The histories of every run under `root`, ordered by student, objective set and seed."""
     folders = (path.parent for path in root.glob("*/*/seed-*/metrics.json"))
     histories = [read_run(folder)[1] for folder in folders]
     return sorted(histories, key=lambda h: (h.student, h.objectives, h.seed))
 
 
-def summarise(evaluation: Evaluation) -> list[Row]:
+def summarise(evaluation: Evaluation) -> list[SummaryRow]:
     """One row for every student and objective set; both in the order in which they first appear."""
     students = list(dict.fromkeys(s.student for s in evaluation.students))
     sets = list(dict.fromkeys(s.objectives for s in evaluation.students))
@@ -215,14 +215,14 @@ def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
     write_atomic(path, evaluation.to_text())
 
 
-def _row(group: list[StudentResult]) -> Row:
+def _row(group: list[StudentResult]) -> SummaryRow:
     def over(field: Callable[[Metrics], float | None]) -> Stat | None:
         return _stat(field(result.metrics) for result in group)
 
     first = group[0]
     rate = _stat(result.images_per_second for result in group)
     seconds = _stat(result.train_seconds for result in group)
-    return Row(
+    return SummaryRow(
         student=first.student,
         objectives=first.objectives,
         model=first.model,
@@ -248,9 +248,9 @@ def _stat(values: Iterable[float | None]) -> Stat | None:
     return Stat(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
-def _known(value: T | None) -> T:
+def _known(value: _T | None) -> _T:
     assert value is not None  # these metrics are never None
     return value

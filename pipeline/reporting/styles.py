@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.reporting.comparison import baseline_of
-from pipeline.reporting.results import Row
+from pipeline.reporting.results import SummaryRow
 
 BASELINE = "#808080"
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")
@@ -31,7 +31,7 @@ class Styles:
     markers: Mapping[str, str]
 
     @classmethod
-    def of(cls, rows: Sequence[Row]) -> Styles:
+    def of(cls, rows: Sequence[SummaryRow]) -> Styles:
         """Styles for the sets and students of the rows, in their order."""
         baseline = baseline_of(rows)
         others = [name for name in dict.fromkeys(row.objectives for row in rows) if name != baseline]

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pipeline.progress import duration
-from pipeline.reporting.results import Evaluation, Row, Stat
+from pipeline.reporting.results import Evaluation, Stat, SummaryRow
 
 COLUMNS = (
     "student",
@@ -29,13 +29,13 @@ NAMES = 2
 UNKNOWN = "–"
 
 
-def cells(evaluation: Evaluation, rows: Sequence[Row]) -> list[list[str]]:
+def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]:
     """The texts of the table: the teacher's row, if there is a teacher, then one for every row; COLUMNS wide."""
     table = [[*_teacher(evaluation)]] if evaluation.teacher else []
     for row in rows:
         scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
         costs = [count(row.parameters), count(row.macs), count(row.images_per_second)]
-        table.append([row.student, row.objectives, str(row.seeds), *scores, *costs, seconds(row.train_seconds)])
+        table.append([row.student, row.objectives, str(row.seeds), *scores, *costs, rounded_seconds(row.train_seconds)])
     return table
 
 
@@ -47,7 +47,7 @@ def _teacher(evaluation: Evaluation) -> list[str]:
     return [f"teacher ({teacher.model})", UNKNOWN, UNKNOWN, *scores, *costs, UNKNOWN]
 
 
-def markdown(evaluation: Evaluation, rows: Sequence[Row]) -> str:
+def markdown(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
     """The table in Markdown, with a line on how to read it."""
     lines = [list(COLUMNS), ["---"] * NAMES + ["---:"] * (len(COLUMNS) - NAMES), *cells(evaluation, rows)]
     text = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
@@ -62,7 +62,7 @@ def _escape(cell: str) -> str:
     return text
 
 
-def terminal(evaluation: Evaluation, rows: Sequence[Row]) -> Table:
+def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
     """The table for rich's console; names are shown as they are, never read as markup."""
     table = Table(title=Text(evaluation.experiment), caption=Text(note(evaluation, rows)))
     for i, name in enumerate(COLUMNS):
@@ -72,7 +72,7 @@ def terminal(evaluation: Evaluation, rows: Sequence[Row]) -> Table:
     return table
 
 
-def note(evaluation: Evaluation, rows: Sequence[Row]) -> str:
+def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
     """How many images and seeds stand behind the numbers."""
     counts = {student.metrics.count for student in evaluation.students}
     if evaluation.teacher:
@@ -110,7 +110,7 @@ def _three(value: float) -> str:
     return f"{value:.{digits}f}"
 
 
-def seconds(value: float | None) -> str:
+def rounded_seconds(value: float | None) -> str:
     """A duration as people say it, to tenths of a second below ten."""
     if value is None:
         return UNKNOWN

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 EXTRAS = "pipeline.signals.extras"
 """The package whose files are the extra signals."""
 
-KEY = "signals.extras"
+EXTRAS_KEY = "signals.extras"
 
 
 def extract(signal: str, *maps: Tensor) -> Tensor:
@@ -23,7 +23,7 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
     Of the teacher before caching and of the student in training alike. Computed and returned in at least float32,
     whatever autocast says. Differentiable. Raises ConfigError for an unknown name.
     """
-    module = plugins.load(EXTRAS, signal.partition("/")[0], KEY)
+    module = plugins.load(EXTRAS, signal.partition("/")[0], EXTRAS_KEY)
     device = maps[0].device.type
     autocast = torch.amp.is_autocast_available(device)
     with torch.autocast(device, enabled=False) if autocast else nullcontext():
@@ -31,12 +31,12 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
     return result
 
 
-def maps_read(name: str, key: str = KEY) -> int:
+def maps_read(name: str, key: str = EXTRAS_KEY) -> int:
     """The number of maps that the extra signal in the file `name` is computed from. Raises ConfigError at `key`."""
     return int(plugins.load(EXTRAS, name, key).MAPS)
 
 
-def taps_read(signal: str, taps: Sequence[str], key: str = KEY) -> tuple[str, ...]:
+def taps_read(signal: str, taps: Sequence[str], key: str = EXTRAS_KEY) -> tuple[str, ...]:
     """The taps that the signal "<file>/<tap>" is computed from, of a network's `taps` (shallow to deep).
 
     Raises ConfigError at `key` for unknown names, and if there are too few blocks beyond the tap.

@@ -10,7 +10,7 @@ from pipeline import plugins
 FILTERS = "pipeline.signals.filters"
 """The package whose files are the low-pass filters."""
 
-KEY = "signals.features.filter"
+FILTER_KEY = "signals.features.filter"
 
 
 def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002 - the word of the configuration
@@ -20,7 +20,7 @@ def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002
     autocast says: half types are promoted, float64 is kept. Differentiable, linear in `x`. Raises ConfigError
     for an unknown filter.
     """
-    module = plugins.load(FILTERS, filter, KEY)
+    module = plugins.load(FILTERS, filter, FILTER_KEY)
     height, width = min(grid, x.shape[2]), min(grid, x.shape[3])
     if x.shape[2:] == (height, width):
         return x.to(torch.promote_types(x.dtype, torch.float32))
@@ -35,4 +35,4 @@ def preserves_mean(filter: str) -> bool:  # noqa: A002 - the word of the configu
     An objective that relies on it asks when it is built, and refuses with the reason. Raises ConfigError for an
     unknown filter.
     """
-    return bool(plugins.load(FILTERS, filter, KEY).PRESERVES_MEAN)
+    return bool(plugins.load(FILTERS, filter, FILTER_KEY).PRESERVES_MEAN)

@@ -18,10 +18,10 @@ from pipeline.publishing.folder_files import inside
 from pipeline.publishing.ledger import Ledger, checksums
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.format.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.format.checked import check_size, first_read
+from pipeline.store.format.checked import check_size, checked_elements
 from pipeline.store.format.chunks import damaged, elements_of
 from pipeline.store.format.encoded import EncodedSignals, part_tensor
-from pipeline.store.format.identity import keeping, unmet
+from pipeline.store.format.identity import keep_cache_hint, unmet
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import RemotePath, StorePath, store_path
 
@@ -34,7 +34,7 @@ OPEN_MAPS = 512
 LOADED_BLOCKS = 24
 """Row blocks of each array that are kept in memory where files cannot be mapped: a window of training, and half."""
 
-Key = tuple[str, Unit | None]
+MapKey = tuple[str, Unit | None]
 """A chunk: its array, and its unit unless it is the only one."""
 
 
@@ -50,12 +50,12 @@ class TeacherCache:
         """As `open` does it; `specs` are the signals to read."""
         self.path, self.manifest = path, manifest
         self._specs = specs
-        self._plan = manifest.plan
+        self._plan = manifest.layout
         arrays = sum(len(spec.arrays) for spec in specs) + 2
         self._kept = LOADED_BLOCKS * arrays if self._plan.compression else OPEN_MAPS
         self._fetched = self._chunks_at(path) if isinstance(path, RemotePath) else None
-        self._maps: dict[Key, NDArray[Any]] = {}
-        self._checked: set[Key] = set()
+        self._maps: dict[MapKey, NDArray[Any]] = {}
+        self._checked: set[MapKey] = set()
 
     @classmethod
     def open(cls, path: StorePath | str, signals: Sequence[str] | None = None) -> TeacherCache:
@@ -66,7 +66,7 @@ class TeacherCache:
         """
         path = store_path(path)
         manifest = Manifest.read(path)
-        specs = manifest.plan.signals
+        specs = manifest.layout.signals
         if signals is not None:
             known = [spec.name for spec in specs]
             if unknown := sorted(set(signals) - set(known)):
@@ -201,7 +201,7 @@ class TeacherCache:
                 "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
                 where=self.path,
                 fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings"
-                + keeping(lines, self.manifest.identity),
+                + keep_cache_hint(lines, self.manifest.identity),
             )
 
     def _read_in_training(self, parameters: bool = True) -> list[ArraySpec]:
@@ -254,7 +254,7 @@ class TeacherCache:
         self._maps[key] = elements
         return elements if unit is None else elements[0]
 
-    def _load(self, key: Key, spec: ArraySpec) -> NDArray[Any]:
+    def _load(self, key: MapKey, spec: ArraySpec) -> NDArray[Any]:
         assert isinstance(self.path, Path)
         name = spec.file(key[1])
         path = inside(self.path, name)
@@ -265,7 +265,7 @@ class TeacherCache:
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
         if key in self._checked:
             return elements_of(content, spec, self._plan.compression, path)
-        elements = first_read(self._plan, spec, key[1], content, path, self._listed.get(name))
+        elements = checked_elements(self._plan, spec, key[1], content, path, self._listed.get(name))
         self._checked.add(key)
         return elements
 

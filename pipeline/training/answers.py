@@ -18,7 +18,7 @@ from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 
-CHOOSE = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
+CHOOSE_VIEWS_HINT = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
 """What to do about views that do not fit."""
 
 
@@ -123,15 +123,17 @@ class FromCaches:
         for cache, numbers in parts:
             views = teachers.setdefault(fingerprint(cache.manifest.identity["teacher"]), {})
             if twice := sorted(set(numbers) & set(views)):
-                what = f"two caches of one teacher have {listed(twice)}"
-                raise CacheMismatch(what, where=f"{views[twice[0]].path} and {cache.path}", fix=CHOOSE)
+                what = f"two caches of one teacher have {names_and_count(twice)}"
+                raise CacheMismatch(what, where=f"{views[twice[0]].path} and {cache.path}", fix=CHOOSE_VIEWS_HINT)
             views |= dict.fromkeys(numbers, cache)
         own, *others = teachers.values()
         for other in others:
             if set(other) != set(own):
                 what = "the teachers of an ensemble must have answered the same views"
                 where = next(iter(other.values())).path
-                raise CacheMismatch(what, where=where, expected=listed(own), got=listed(other), fix=CHOOSE)
+                raise CacheMismatch(
+                    what, where=where, expected=names_and_count(own), got=names_and_count(other), fix=CHOOSE_VIEWS_HINT
+                )
         return cls(list(teachers.values()), mean)
 
     @property
@@ -153,7 +155,7 @@ class FromCaches:
         """The cache of every teacher that holds a view. Raises CacheMismatch if the view is not one of `views`."""
         if view not in self.teachers[0]:
             what = f"view {view} is not among those that are learnt from"
-            raise CacheMismatch(what, where=self.primary.path, expected=listed(self.views), got=view)
+            raise CacheMismatch(what, where=self.primary.path, expected=names_and_count(self.views), got=view)
         return [teacher[view] for teacher in self.teachers]
 
     @property
@@ -195,7 +197,7 @@ class FromCaches:
         return {"mean": self.mean, "teachers": [_views_by_fingerprint(teacher) for teacher in self.teachers]}
 
 
-def listed(views: Collection[int]) -> str:
+def names_and_count(views: Collection[int]) -> str:
     """View numbers for people: `views 0 to 7`, or `views 0, 2, 5`."""
     some = sorted(views)
     if len(some) > 2 and some[-1] - some[0] == len(some) - 1:

@@ -97,7 +97,7 @@ class Step:
         return self
 
 
-class Asked(NamedTuple):
+class RenderRequest(NamedTuple):
     """A step that a worker renders without asking the source: the process that trains has asked for its parameters.
 
     parameters: of every view of the step.
@@ -126,7 +126,7 @@ class Steps(Dataset[Step]):
     ) -> None:
         self.samples, self.views, self.source, self.numbers = samples, views, source, numbers
         self.config, self.seed, self.rows_per_block = config, seed, rows_per_block
-        too_many_views(config, len(numbers))
+        refuse_too_many_views(config, len(numbers))
         config.refuse_without("train", labels=samples.labels is not None, holdout=True)
         self.steps_per_epoch = -(-samples.count // config.samples_per_step)
         self.rows_per_epoch = samples.count * config.views_per_step
@@ -149,11 +149,11 @@ class Steps(Dataset[Step]):
         first = epoch * self.config.views_per_step + self.config.view_offset
         return [self.numbers[(first + i) % len(self.numbers)] for i in range(self.config.views_per_step)]
 
-    def __getitem__(self, asked: int | Asked) -> Step:
-        index = asked.step if isinstance(asked, Asked) else asked
+    def __getitem__(self, asked: int | RenderRequest) -> Step:
+        index = asked.step if isinstance(asked, RenderRequest) else asked
         numbers, rows = self._read_by(index)
         images, answers = self._images(rows), None
-        if isinstance(asked, Asked):
+        if isinstance(asked, RenderRequest):
             rendered = [self.views.apply(images, parameters) for parameters in asked.parameters]
         else:
             self.expect(index)
@@ -181,12 +181,12 @@ class Steps(Dataset[Step]):
         answers = [each for each in said if each is not None]
         return adjacent(answers) if answers else None
 
-    def ask(self, index: int) -> Asked:
+    def ask(self, index: int) -> RenderRequest:
         """A step for a worker to render, where the source is remote."""
         if self._expected is None:  # the first: what is read unexpected may be let go, and fetched twice
             self.expect(index)
         numbers, rows = self._read_by(index)
-        return Asked(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
+        return RenderRequest(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
 
     def answered(self, step: Step, pin_memory: bool) -> Step:
         """A step that a worker has rendered, with its answers."""
@@ -239,7 +239,7 @@ class Steps(Dataset[Step]):
         return self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
 
 
-def too_many_views(config: TrainConfig, count: int) -> None:
+def refuse_too_many_views(config: TrainConfig, count: int) -> None:
     """Raises ConfigError if a step is to have more views of a sample than there are."""
     if config.views_per_step > count:
         fix = "raise `views.count` and run `pipeline cache-teacher` again, or lower it"

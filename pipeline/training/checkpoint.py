@@ -12,7 +12,7 @@ import torch
 from pipeline.errors import TrainingError
 from pipeline.files import write_atomic
 
-NAME = "checkpoint.pt"
+CHECKPOINT_FILE = "checkpoint.pt"
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Checkpoint:
         """Replace the folder's checkpoint, durably and atomically."""
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
-        write_atomic(folder / NAME, buffer.getvalue())
+        write_atomic(folder / CHECKPOINT_FILE, buffer.getvalue())
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint | None:
@@ -43,7 +43,7 @@ class Checkpoint:
 
         Raises TrainingError if it cannot be read.
         """
-        path = folder / NAME
+        path = folder / CHECKPOINT_FILE
         if not path.exists():
             return None
         try:
@@ -73,4 +73,4 @@ class Checkpoint:
     @staticmethod
     def remove(folder: Path) -> None:
         """Forget the checkpoint of a finished run."""
-        (folder / NAME).unlink(missing_ok=True)
+        (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from pipeline.training.batches import Drawn, worker_count
 from pipeline.training.config import TrainConfig
 from pipeline.views import Views
 
-CHUNK = 64
+EMBEDDED_ROWS = 64
 """Images that are rendered at once, in each of their views."""
 
 _OF_LOGITS = 4
@@ -36,17 +36,17 @@ class Seen:
 
 
 class _Rendered(Dataset[list[Tensor]]):
-    """Item i is the ith `CHUNK` of consecutive samples: of each view uint8 [B, C, H, W]."""
+    """Item i is the ith `EMBEDDED_ROWS` of consecutive samples: of each view uint8 [B, C, H, W]."""
 
     def __init__(self, seen: Seen) -> None:
         self.seen = seen
 
     def __len__(self) -> int:
-        return -(-self.seen.samples.count // CHUNK)
+        return -(-self.seen.samples.count // EMBEDDED_ROWS)
 
     def __getitem__(self, index: int) -> list[Tensor]:
         samples = self.seen.samples
-        rows = np.arange(index * CHUNK, min((index + 1) * CHUNK, samples.count), dtype=np.int64)
+        rows = np.arange(index * EMBEDDED_ROWS, min((index + 1) * EMBEDDED_ROWS, samples.count), dtype=np.int64)
         images = samples.read(rows)
         return [v.apply(images, Drawn(v, samples).parameters(number, rows, images)) for v, number in self.seen.views]
 

@@ -31,7 +31,7 @@ from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
 from pipeline.training.embeddings import Seen, embed, refuse_to_embed
 from pipeline.training.history import HOLDOUT, History
-from pipeline.training.loop import Run
+from pipeline.training.loop import TrainingResult
 from pipeline.training.order import balanced
 
 DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
@@ -44,7 +44,7 @@ EVERY = 5
 ASIDE = 0x6173696465  # "aside": keeps these random words apart from others
 """Without a holdout, one in so many images is set aside while λ is chosen."""
 
-NAME = "probe.pt"
+PROBE_FILE = "probe.pt"
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class Probed:
     seconds: float
     images_per_second: float
 
-    def run(self, network: Network, config: TrainConfig) -> Run:
+    def run(self, network: Network, config: TrainConfig) -> TrainingResult:
         """The probe as a finished run of no epochs, where nothing comes after it."""
         device = choose_device(config.device)
         row = {"epoch": 0, "loss": self.loss, "images_per_second": self.images_per_second, "seconds": self.seconds}
         row |= {} if self.holdout is None else {HOLDOUT: self.holdout}
         precision = choose_precision(config.precision, device)
-        return Run(network, History([row]), self.seconds, self.images_per_second, device.type, precision)
+        return TrainingResult(network, History([row]), self.seconds, self.images_per_second, device.type, precision)
 
 
 def probe(
@@ -110,19 +110,19 @@ def probe(
     if folder is not None:
         buffer = io.BytesIO()
         torch.save({"classifier": network.model.get_classifier().state_dict(), **asdict(probed)}, buffer)
-        write_atomic(folder / NAME, buffer.getvalue())
+        write_atomic(folder / PROBE_FILE, buffer.getvalue())
     return probed
 
 
 def forget(folder: Path) -> None:
     """Forget the probe of a finished run."""
-    (folder / NAME).unlink(missing_ok=True)
+    (folder / PROBE_FILE).unlink(missing_ok=True)
 
 
 def _kept(network: Network, folder: Path) -> Probed | None:
     """The folder's probe, set; None if there is none that can be read: then it is fitted again."""
     try:
-        found: dict[str, Any] = torch.load(folder / NAME, map_location="cpu", weights_only=True)
+        found: dict[str, Any] = torch.load(folder / PROBE_FILE, map_location="cpu", weights_only=True)
         network.model.get_classifier().load_state_dict(found.pop("classifier"))
         return Probed(**found)
     except Exception:  # no file, half a file, another's: whatever is wrong, nothing is lost but time

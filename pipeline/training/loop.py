@@ -12,27 +12,27 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from pipeline.models import Network, Reused
-from pipeline.models.attention import attention
+from pipeline.models import Network, WithReusedHead
+from pipeline.models.attention import fastest_attention
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.models.reused import Projector, ReusedHead
 from pipeline.objectives import Batch, ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Step, Steps, loader
-from pipeline.training.checkpoint import NAME, Checkpoint
+from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from pipeline.training.history import HOLDOUT, History
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 
 
 @dataclass
-class Run:
+class TrainingResult:
     """A finished run. seconds: of training alone, over all sessions; images_per_second: over the same time.
 
     best: the epoch whose weights these are, where `patience` keeps the best; else None.
     """
 
-    network: Network | Reused
+    network: Network | WithReusedHead
     history: History
     seconds: float
     images_per_second: float
@@ -86,7 +86,7 @@ class Trainer:
     def _backward(self, step: Step, share: float) -> tuple[Terms, float]:
         """Add the gradient of a batch, which is this share of its step."""
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with autocast, attention(self.network, self.device, self.precision):
+        with autocast, fastest_attention(self.network, self.device, self.precision):
             student = self.network(step.images)
             teacher = step.answers.decode(self.head) if step.answers else Signals(logits=student.logits.detach())
             batch = Batch(step.labels, step.sample, step.view, step.index)
@@ -102,24 +102,24 @@ class Trainer:
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group.get("lr_scale", 1.0))
 
-    def _student(self, kept: Projector | None) -> Network | Reused:
+    def _student(self, kept: Projector | None) -> Network | WithReusedHead:
         """What is scored and saved: the network, with what it keeps of its objectives."""
         if kept is None:
             return self.network
         if self.head is None:
             raise TrainingError("an objective has the student reuse the teacher's classifier, and there is none")
-        return Reused(self.network, ReusedHead(kept, self.head))
+        return WithReusedHead(self.network, ReusedHead(kept, self.head))
 
-    def result(self) -> Network | Reused:
+    def result(self) -> Network | WithReusedHead:
         """The student to score and save: with averaged weights if there are any."""
-        averaged: Network | Reused | None = self.ema.module if self.ema is not None else None
+        averaged: Network | WithReusedHead | None = self.ema.module if self.ema is not None else None
         return self.student if averaged is None else averaged
 
     def keep(self) -> None:
         """Remember the student as the best so far."""
         self.best = {name: value.detach().cpu().clone() for name, value in self.result().state_dict().items()}
 
-    def finish(self) -> Network | Reused:
+    def finish(self) -> Network | WithReusedHead:
         """The best student that was kept, or the last."""
         if self.best is not None:
             self.result().load_state_dict(self.best)
@@ -150,9 +150,9 @@ def train(
     folder: Path | None,
     progress: Progress,
     head: LinearHead | None = None,
-    score: Callable[[Network | Reused], float] | None = None,
+    score: Callable[[Network | WithReusedHead], float] | None = None,
     name: str = "training",
-) -> Run:
+) -> TrainingResult:
     """Minimise the objectives over all steps, from the folder's checkpoint if it holds one.
 
     folder: where checkpoints go; None keeps none. head: the teacher's, for objectives that read it. score:
@@ -170,7 +170,7 @@ def train(
         except Exception as error:  # states of another shape fail in as many ways as there are states
             raise TrainingError(
                 "the checkpoint is of another run",
-                where=folder / NAME,
+                where=folder / CHECKPOINT_FILE,
                 got=str(error).splitlines()[0] if str(error) else type(error).__name__,
                 fix="delete it to start this run from the beginning",
             ) from None
@@ -221,7 +221,7 @@ def train(
     progress.end()
     rate_of_all = count * len(history.rows) / seconds if seconds else 0.0
     best = history.best() if config.patience is not None else None
-    return Run(trainer.finish(), history, seconds, rate_of_all, trainer.device.type, trainer.precision, best)
+    return TrainingResult(trainer.finish(), history, seconds, rate_of_all, trainer.device.type, trainer.precision, best)
 
 
 def _mean(values: list[tuple[Terms, float]]) -> Terms:

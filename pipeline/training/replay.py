@@ -18,10 +18,10 @@ from pipeline.views import digest
 
 Verify = Literal["full", "sample", "bytes", "none"]
 
-CHUNK = 1024
+REPLAYED_ROWS = 1024
 LONGEST_SECONDS = 60.0
 SAMPLED_ROWS = 1024
-FIX = (
+CHANGED_VIEWS_HINT = (
     "the images or the view operations changed since the cache was made: restore them, or run "
     "`pipeline cache-teacher` again"
 )
@@ -53,7 +53,7 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
             rows = np.arange(count)
     progress.begin("checking views", len(rows) * len(numbers), "views")
     for view in numbers:
-        for chunk in np.array_split(rows, -(-len(rows) // CHUNK)):
+        for chunk in np.array_split(rows, -(-len(rows) // REPLAYED_ROWS)):
             _check(steps, source, view, chunk)
             progress.advance(len(chunk))
     progress.end()
@@ -70,9 +70,9 @@ def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64])
             f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",
             where=_named(steps, view, wrong),
             expected=f"the digests stored in {cache.path}",
-            fix=FIX
+            fix=CHANGED_VIEWS_HINT
             if steps.samples.split.image_shape
-            else f"{FIX}; where only the decoder of JPEG files is "
+            else f"{CHANGED_VIEWS_HINT}; where only the decoder of JPEG files is "
             "another version, --verify bytes compares the files' bytes instead",
         )
 

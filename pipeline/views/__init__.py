@@ -4,8 +4,9 @@ Every other file here whose name does not start with an underscore is an operati
 configuration calls `pad-crop`. It declares `class Options(OperationOptions)` and `build(options) -> Operation`.
 """
 
+from pipeline.data.split import Images
 from pipeline.views.config import Operations, ViewsConfig
-from pipeline.views.operation import Images, Operation, OperationOptions, Size
+from pipeline.views.operation import Operation, OperationOptions, Size
 from pipeline.views.pixel_digest import digest
 from pipeline.views.views import Views, build_views, sizes_of
 

@@ -11,14 +11,14 @@ from pipeline import plugins
 from pipeline.config import Section
 from pipeline.views.operation import OperationOptions
 
-PACKAGE = "pipeline.views.operations"
+OPERATIONS = "pipeline.views.operations"
 
 
 def _bind(value: Any) -> Any:
     """The `Options` of the operation that `value` names; every problem keeps its place below the list."""
     if isinstance(value, OperationOptions):
         return value
-    known = plugins.names(PACKAGE)
+    known = plugins.names(OPERATIONS)
     if not isinstance(value, dict):
         example = value if isinstance(value, str) and value in known else known[0]
         raise PydanticCustomError("operation", "is not a mapping: write 'name: {name}'", {"name": example})
@@ -30,7 +30,7 @@ def _bind(value: Any) -> Any:
         problem = PydanticCustomError("unknown_operation", what, context)
         detail = InitErrorDetails(type=problem, loc=("name",), input=name)
         raise ValidationError.from_exception_data("operation", [detail])
-    options: type[OperationOptions] = plugins.load(PACKAGE, name, "name").Options
+    options: type[OperationOptions] = plugins.load(OPERATIONS, name, "name").Options
     return options.model_validate(value)
 
 

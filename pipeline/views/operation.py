@@ -12,9 +12,6 @@ from torch import Tensor
 
 from pipeline.config import Section
 
-Images = Tensor | list[Tensor]
-"""uint8 [B, C, H, W], or B images uint8 [C, H, W] whose sizes differ."""
-
 Size = tuple[int, int]
 """Height and width in pixels."""
 

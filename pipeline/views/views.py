@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import plugins
+from pipeline.data.split import Images
 from pipeline.errors import ConfigError, DataError, Problem
-from pipeline.views.config import PACKAGE, ViewsConfig
+from pipeline.views.config import OPERATIONS, ViewsConfig
 from pipeline.views.keyed_random import random_words
-from pipeline.views.operation import Images, Operation, Size
+from pipeline.views.operation import Operation, Size
 
 
 class Views:
@@ -136,7 +137,7 @@ def build_views(config: ViewsConfig, image_size: Size | None = None, key: str = 
     """
     built = []
     for i, options in enumerate(config.operations):
-        module = plugins.load(PACKAGE, options.name, f"{key}.operations.{i}.name")
+        module = plugins.load(OPERATIONS, options.name, f"{key}.operations.{i}.name")
         built.append(module.build(options))
     try:
         return Views(config, built, image_size)

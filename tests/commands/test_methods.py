@@ -11,11 +11,11 @@ from click.testing import CliRunner
 from pipeline import plugins
 from pipeline.cli import main
 from pipeline.errors import ConfigError
-from pipeline.objectives.catalogue import method, methods
+from pipeline.objectives.catalogue import list_methods, method
 
 
 def test_every_file_is_a_method_that_says_what_it_is():
-    found = methods()
+    found = list_methods()
     assert [each.name for each in found] == list(plugins.names("pipeline.objectives.methods"))
     for each in found:
         assert ": " in each.summary, f"{each.name}: the first line is `NAME: what it compares`"
@@ -58,6 +58,6 @@ def test_help_does_not_import_torch():
 def test_the_documentation_has_a_row_for_every_method():
     page = (Path(__file__).resolve().parents[2] / "docs" / "methods.md").read_text()
     rows = {cells[1].strip(" `"): cells for cells in (line.split("|") for line in page.splitlines()) if len(cells) == 9}
-    for each in methods():
+    for each in list_methods():
         assert rows[each.name][4].strip() == (", ".join(each.needs) or "-")
-    assert set(rows) - {"method", "---"} == {each.name for each in methods()}
+    assert set(rows) - {"method", "---"} == {each.name for each in list_methods()}

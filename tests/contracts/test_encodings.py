@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from pipeline import plugins
 from pipeline.errors import ConfigError
-from pipeline.store.encodings import ENCODINGS, Encoding, EncodingOverflow, able, load, resolved
+from pipeline.store.encodings import (
+    ENCODINGS,
+    Encoding,
+    EncodingOverflow,
+    encodings_for,
+    load_encoding,
+    resolved_encoding,
+)
 from pipeline.store.format.arrays import ArraySpec, SignalSpec
 from pipeline.store.format.encoded import EncodedSignals
 
@@ -28,7 +35,7 @@ SIGNALS: list[tuple[str, tuple[int, ...]]] = [
     ("features/block2", (4, 1, 3)),
     ("extras/gram/block2", (4, 4)),
 ]
-WRITTEN = [(name, *signal) for signal in SIGNALS for name in able(signal[0].partition("/")[0])]
+WRITTEN = [(name, *signal) for signal in SIGNALS for name in encodings_for(signal[0].partition("/")[0])]
 """Every encoding with every signal that it can write."""
 
 LARGEST = float(np.finfo(np.float32).max)
@@ -48,7 +55,7 @@ def signals_of(elements: st.SearchStrategy[float]) -> Any:
 @pytest.fixture(params=WRITTEN, ids=lambda case: f"{case[0]} {case[1]} {case[2]}")
 def case(request: pytest.FixtureRequest) -> tuple[Encoding, tuple[int, ...]]:
     name, signal, shape = request.param
-    return load(name, signal, shape), shape
+    return load_encoding(name, signal, shape), shape
 
 
 def decoded(encoding: Encoding, values: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -68,15 +75,17 @@ def refused(encoding: Encoding, values: NDArray[np.float32]) -> EncodingOverflow
 def test_there_are_encodings() -> None:
     assert {"float16", "float32", "int8", "topk"} <= set(NAMES)
     for name in NAMES:
-        assert name in able("logits") + able("embedding") + able("features") + able("extras")
+        assert name in encodings_for("logits") + encodings_for("embedding") + encodings_for("features") + encodings_for(
+            "extras"
+        )
 
 
 @settings(deadline=None)
 @given(drawn=st.one_of(signals_of(common), signals_of(everything)))
 def test_what_comes_back_is_within_the_bound(drawn: tuple[Any, NDArray[np.float32]]) -> None:
     (signal, shape), values = drawn
-    for name in able(signal.partition("/")[0]):
-        encoding = load(name, signal, shape)
+    for name in encodings_for(signal.partition("/")[0]):
+        encoding = load_encoding(name, signal, shape)
         if overflow := refused(encoding, values):
             largest = np.abs(values).reshape(len(values), -1).max(axis=1)
             assert np.all(largest[overflow.rows] > overflow.limit)
@@ -84,7 +93,7 @@ def test_what_comes_back_is_within_the_bound(drawn: tuple[Any, NDArray[np.float3
         back = decoded(encoding, values)
         assert back.dtype == np.float32
         assert back.shape == values.shape
-        bound = encoding.bound(values)
+        bound = encoding.error_bound(values)
         assert bound.shape == values.shape
         assert np.all(np.abs(back.astype(np.float64) - values) <= bound)
 
@@ -94,8 +103,8 @@ def test_what_comes_back_is_within_the_bound(drawn: tuple[Any, NDArray[np.float3
 def test_rows_are_encoded_one_by_one(drawn: tuple[Any, NDArray[np.float32]]) -> None:
     """A unit is filled by micro-batches: what a row becomes must not depend on its neighbours."""
     (signal, shape), values = drawn
-    for name in able(signal.partition("/")[0]):
-        encoding = load(name, signal, shape)
+    for name in encodings_for(signal.partition("/")[0]):
+        encoding = load_encoding(name, signal, shape)
         together = encoding.encode(values)
         for row in range(len(values)):
             for part, array in encoding.encode(values[row : row + 1].copy()).items():
@@ -116,11 +125,11 @@ def test_parts_are_as_declared(case: tuple[Encoding, tuple[int, ...]]) -> None:
 @given(drawn=st.one_of(signals_of(common), signals_of(everything)))
 def test_what_is_written_is_never_said_to_be_damaged(drawn: tuple[Any, NDArray[np.float32]]) -> None:
     (signal, shape), values = drawn
-    for name in able(signal.partition("/")[0]):
-        encoding = load(name, signal, shape)
+    for name in encodings_for(signal.partition("/")[0]):
+        encoding = load_encoding(name, signal, shape)
         if not refused(encoding, values):
             for part, rows in encoding.encode(values).items():
-                found = encoding.never(part, rows)
+                found = encoding.impossible_rows(part, rows)
                 assert found.shape == (len(values),)
                 assert not found.any()
 
@@ -131,7 +140,7 @@ def test_rows_that_nobody_wrote_are_told(case: tuple[Encoding, tuple[int, ...]])
     for part, written in encoding.encode(np.ones((3, *shape), np.float32)).items():
         rows = written.reshape(3, -1).copy()
         rows[0] = rows[1, -1] = ArraySpec(part, rows.dtype, rows.shape, rows.shape, ()).fill
-        assert encoding.never(part, rows.reshape(written.shape)).tolist() == [True, True, False], part
+        assert encoding.impossible_rows(part, rows.reshape(written.shape)).tolist() == [True, True, False], part
 
 
 def test_a_batch_may_be_empty(case: tuple[Encoding, tuple[int, ...]]) -> None:
@@ -144,7 +153,7 @@ def test_values_are_not_changed(case: tuple[Encoding, tuple[int, ...]]) -> None:
     values = np.linspace(-3, 3, 4 * prod(shape), dtype=np.float32).reshape(4, *shape)
     before = values.copy()
     encoding.encode(values)
-    encoding.bound(values)
+    encoding.error_bound(values)
     assert np.array_equal(values, before)
 
 
@@ -167,7 +176,7 @@ def test_decoding_is_not_rounded_by_autocast(name: str, signal: str, shape: tupl
     """Students decode inside the autocast of their training step."""
     values = np.random.default_rng(0).normal(0, 3, (6, *shape)).astype(np.float32)
     logits = SignalSpec("logits", "float32", (2,))
-    spec = SignalSpec(signal, resolved(name, signal.partition("/")[0]), shape)
+    spec = SignalSpec(signal, resolved_encoding(name, signal.partition("/")[0]), shape)
     made = {"logits": np.zeros((6, 2), np.float32)}
     made |= {spec.arrays[part]: array for part, array in spec.codec.encode(values).items()}
     specs = (spec,) if signal == "logits" else (logits, spec)
@@ -191,13 +200,13 @@ def tensors(signals: Any) -> list[torch.Tensor]:
 @pytest.mark.parametrize("kind", ["logits", "embedding", "features", "extras"])
 @pytest.mark.parametrize("name", NAMES)
 def test_an_identity_names_an_encoding_that_can_write_the_signal_with_all_options(name: str, kind: str) -> None:
-    if name not in able(kind):
+    if name not in encodings_for(kind):
         with pytest.raises(ConfigError, match=rf"signals\.{kind}\.encoding: '{name}' writes .* only") as caught:
-            resolved(name, kind)
-        assert f"one of {', '.join(able(kind))}" in str(caught.value)
+            resolved_encoding(name, kind)
+        assert f"one of {', '.join(encodings_for(kind))}" in str(caught.value)
         return
-    identity = resolved(name, kind)
-    assert resolved(identity, kind) == identity == resolved({"name": name}, kind)
+    identity = resolved_encoding(name, kind)
+    assert resolved_encoding(identity, kind) == identity == resolved_encoding({"name": name}, kind)
     options = getattr(plugins.load(ENCODINGS, name, ""), "Options", None)
     if options is None:
         assert identity == name  # as caches have it that were made before encodings had options
@@ -209,20 +218,20 @@ def test_an_identity_names_an_encoding_that_can_write_the_signal_with_all_option
 @pytest.mark.parametrize("name", NAMES)
 def test_unknown_options_are_refused_at_their_key(name: str) -> None:
     with pytest.raises(ConfigError, match=r"signals\.logits\.encoding\.unheard: unknown key"):
-        resolved({"name": name, "unheard": 1}, "logits")
+        resolved_encoding({"name": name, "unheard": 1}, "logits")
 
 
 def test_an_unknown_encoding_names_the_nearest_that_can_write_the_signal() -> None:
     for unknown, kind in (("topc", "embedding"), ("topc", "logits"), ({"name": "in8"}, "features")):
         with pytest.raises(ConfigError, match=rf"signals\.{kind}\.encoding: unknown name") as caught:
-            resolved(unknown, kind)  # type: ignore[arg-type]
+            resolved_encoding(unknown, kind)  # type: ignore[arg-type]
         wanted = {"features": "int8", "logits": "topk"}.get(kind)
         assert ("did you mean" in str(caught.value)) == (wanted is not None)
         assert wanted is None or f"did you mean {wanted!r}?" in str(caught.value)
 
 
 def test_float16_rounds_to_the_nearest_even() -> None:
-    encoding = load("float16", "logits", (6,))
+    encoding = load_encoding("float16", "logits", (6,))
     values = np.array([[1 + 2**-11, 1 + 3 * 2**-11, 65519, 2**-25, 3 * 2**-25, -0.0]], np.float32)
     expected = np.array([[1, 1 + 2**-9, 65504, 0, 2**-23, -0.0]], np.float32)
     assert decoded(encoding, values).tobytes() == expected.tobytes()

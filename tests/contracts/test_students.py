@@ -66,7 +66,7 @@ def student(request: pytest.FixtureRequest) -> Student:
     model, size, options = STUDENTS[request.param]
     network = build_network(model, CLASSES, input_size=size, options=options, seed=2)
     shapes = shapes_of(network)
-    network.keep([*shapes.features])
+    network.keep_taps([*shapes.features])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for parameter in network.model.get_classifier().parameters():
             parameter.normal_()  # as after some steps: a mixer's begins with zeros

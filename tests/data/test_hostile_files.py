@@ -22,7 +22,7 @@ from PIL import Image
 
 from pipeline.data import PackedDataset, Samples
 from pipeline.data.formats import UNBACKED_PIXELS, UndecodableError
-from pipeline.data.images import decode
+from pipeline.data.images import decode_image
 from pipeline.data.sources import hdf5, image_folder
 from pipeline.errors import DataError
 
@@ -285,20 +285,20 @@ def header(kind: str, width: int, height: int) -> bytes:
 def test_an_image_that_claims_gigabytes_is_refused_before_memory_is_taken(kind: str, size: tuple[int, int]) -> None:
     content = header(kind, *size)
     with bounded(memory=100 << 20), pytest.raises(UndecodableError):
-        decode(content)
+        decode_image(content)
 
 
 def test_the_largest_claim_names_itself() -> None:
     content = png(8192, UNBACKED_PIXELS // 8192 + 1)
     with pytest.raises(UndecodableError, match=r"claims 8192 x 8193 pixels, where 67,108,864 are the most"):
-        decode(content)
+        decode_image(content)
 
 
 def test_a_bomb_in_a_text_chunk_is_refused() -> None:
     bomb = zlib.compress(bytes(80 << 20), 1)
     content = png(2, 2, bytes(6), (b"zTXt", b"a\0\0" + bomb))
     with bounded(memory=50 << 20), pytest.raises(UndecodableError):
-        decode(content)
+        decode_image(content)
 
 
 def test_formats_that_run_other_programs_are_not_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +309,7 @@ def test_formats_that_run_other_programs_are_not_images(tmp_path: Path, monkeypa
     stream = io.BytesIO()
     Image.fromarray(noise(4, 4, 3)).save(stream, "EPS")
     with pytest.raises(UndecodableError, match="not an image of a known format"):
-        decode(stream.getvalue())
+        decode_image(stream.getvalue())
     assert not (tmp_path / "ran").exists()
 
 
@@ -320,7 +320,7 @@ def test_any_image_file(data: st.DataObject) -> None:
     content = data.draw(changed_bytes(image_bytes(noise(6, 7, 3), kind)))
     with bounded():
         try:
-            assert decode(content).pixels.dtype == np.uint8
+            assert decode_image(content).pixels.dtype == np.uint8
         except UndecodableError as error:
             assert str(error)  # noqa: PT017 - it may be fine
 

@@ -14,7 +14,7 @@ from data_files import noise, save_image
 
 from pipeline.data import DataConfig, FromFiles, PackedDataset, open_source, pack
 from pipeline.data.same_pixels import repeated_images
-from pipeline.data.summary import left_out, notes, summarise
+from pipeline.data.summary import left_out, notes, summarise_splits
 from pipeline.errors import DataError
 from pipeline.progress import Silent
 
@@ -50,7 +50,7 @@ class Read:
             self.labeled[name] = {each: data.class_names[k] if k >= 0 else None for each, k in pairs}
         assert isinstance(source, FromFiles)
         self.left_out = left_out(source.reading)
-        found = notes(summarise(data), repeated_images(data, report.hashes))
+        found = notes(summarise_splits(data), repeated_images(data, report.hashes))
         self.notes = [*source.reading.notes, *found]
 
 

@@ -41,7 +41,7 @@ from pipeline.data import Item, PackedDataset, Samples, pack
 from pipeline.data.config import DataConfig
 from pipeline.data.decoding import RAW, Decoding, Trace
 from pipeline.data.formats import UndecodableError, opened, readable_suffixes
-from pipeline.data.images import decode
+from pipeline.data.images import decode_image
 from pipeline.data.source import SourceOptions
 from pipeline.data.treatment import Treatment
 from pipeline.errors import DataError
@@ -62,8 +62,10 @@ TURNED = {  # EXIF 2.32, 4.6.4: what row 0 and column 0 of the stored pixels are
 
 def read(content: bytes, rules: Decoding | None = None, **options: object) -> tuple[np.ndarray, list[str], set[str]]:
     trace = Trace()
-    pixels = decode(content, rules or Decoding(), trace=trace, **options).pixels
-    np.testing.assert_array_equal(pixels, decode(content, rules or Decoding(), **options).pixels)  # without a trace
+    pixels = decode_image(content, rules or Decoding(), trace=trace, **options).pixels
+    np.testing.assert_array_equal(
+        pixels, decode_image(content, rules or Decoding(), **options).pixels
+    )  # without a trace
     return pixels.astype(np.int64), trace.notes, trace.mattered
 
 
@@ -75,7 +77,7 @@ def from_ycc(y: float, cb: float, cr: float) -> np.ndarray:
 
 def reason(content: bytes) -> str:
     with pytest.raises(UndecodableError) as error:
-        decode(content, Decoding(), trace=Trace())
+        decode_image(content, Decoding(), trace=Trace())
     return str(error.value)
 
 
@@ -100,7 +102,7 @@ def test_orientation_is_followed(kind: str, tag: int) -> None:
 def test_a_broken_orientation_is_none(block: bytes) -> None:
     content = bytearray(saved(PHOTO, "JPEG"))
     content[2:2] = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
-    np.testing.assert_array_equal(read(bytes(content))[0], decode(saved(PHOTO, "JPEG")).pixels)
+    np.testing.assert_array_equal(read(bytes(content))[0], decode_image(saved(PHOTO, "JPEG")).pixels)
 
 
 def transparent(mode: str) -> tuple[bytes, np.ndarray, np.ndarray]:
@@ -145,7 +147,7 @@ def test_an_alpha_channel_that_hides_nothing_changes_nothing() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_wide_gamut_is_converted_to_srgb(primaries: np.ndarray, gamma: float, exact: float, kind: str) -> None:
     content = saved(PHOTO, kind, icc_profile=rgb_profile(primaries, gamma))
-    numbers = decode(content, RAW).pixels
+    numbers = decode_image(content, RAW).pixels
     pixels, notes, mattered = read(content)
     assert np.abs(pixels - to_srgb(numbers, primaries, exact)).max() < 1.5
     assert np.abs(pixels - numbers).max() > 5
@@ -364,7 +366,7 @@ def test_the_made_jpeg_is_one() -> None:
 def test_200_megapixels_are_read_small() -> None:
     """As a JPEG in colours, of which the decoder leaves out all detail: a sixty-fourth of the pixels is made."""
     content = solid_jpeg(12240, 16320, (90, 200, 60))
-    pixels = decode(content, Decoding(), shorter_side=100).pixels
+    pixels = decode_image(content, Decoding(), shorter_side=100).pixels
     assert pixels.shape == (100, 133, 3)
     assert np.abs(pixels - from_ycc(90, 200, 60)).max() <= 1
 
@@ -391,7 +393,7 @@ def test_only_large_images_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatc
         entered.append("out")
 
     for height, expected in ((24, []), (25, ["in", "out"])):
-        decode(saved(photograph(height, 32)), alone=alone())
+        decode_image(saved(photograph(height, 32)), alone=alone())
         assert entered == expected
 
 
@@ -482,7 +484,7 @@ class TestPacked:
             with Image.open(io.BytesIO(content)) as image:
                 kinds.append((image.format, image.mode))
         assert kinds == [("PNG", "L"), ("JPEG", "RGB"), ("PNG", "RGB")]
-        np.testing.assert_array_equal(decode(stored[4]).pixels, photograph(26))
+        np.testing.assert_array_equal(decode_image(stored[4]).pixels, photograph(26))
 
     def test_heic_is_stored_as_jpeg_with_colours_at_full_resolution(self, tmp_path):
         pillow_heif = pytest.importorskip("pillow_heif")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.measuring.teacher_accuracy import BLOCKS, SAMPLED, CachedAccuracy, accuracy_of, sampled
+from pipeline.measuring.teacher_accuracy import BLOCKS, SAMPLED, CachedAccuracy, accuracy_of, sampled_rows
 
 NAMES = [f"name{k}" for k in range(100)]
 
@@ -98,7 +98,7 @@ def test_a_weak_teacher_is_not_taken_for_one_of_another_order():
 
 @pytest.mark.parametrize(("count", "block"), [(48, 2), (5, 100), (2049, 100), (100_000, 512), (1_281_167, 2048)])
 def test_few_blocks_and_few_rows_are_read(count: int, block: int):
-    rows = sampled(count, block)
+    rows = sampled_rows(count, block)
     assert len(np.unique(rows)) == len(rows) <= SAMPLED
     assert len(np.unique(rows // block)) <= BLOCKS or count <= SAMPLED
     assert rows[0] == 0

@@ -5,7 +5,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from pipeline.models import Network, build_network
-from pipeline.models.attention import FEW, attention
+from pipeline.models.attention import MATH_BACKEND_TOKENS, fastest_attention
 from pipeline.models.device import Precision
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ def test_few_tokens_are_multiplied_plainly_in_bfloat16_on_a_cpu(tokens: int, pre
     images = torch.randint(0, 256, (2, 3, network.input_size, network.input_size), dtype=torch.uint8)
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         with (
-            attention(network, CPU, precision),
+            fastest_attention(network, CPU, precision),
             torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"),
         ):
             value = network(images).logits.square().sum()
@@ -32,7 +32,7 @@ def test_both_ways_say_the_same() -> None:
     network = vit(16).eval()
     images = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        with attention(network, CPU, "bfloat16"):
+        with fastest_attention(network, CPU, "bfloat16"):
             plain = network(images).logits
         fused = network(images).logits
     assert not torch.equal(plain, torch.zeros_like(plain))
@@ -40,13 +40,13 @@ def test_both_ways_say_the_same() -> None:
 
 
 def test_many_tokens_and_other_devices_are_left_to_torch() -> None:
-    many = vit(FEW + 60)
-    assert many.places > FEW
+    many = vit(MATH_BACKEND_TOKENS + 60)
+    assert many.places > MATH_BACKEND_TOKENS
     before = backends()
     for network, device in ((many, CPU), (vit(16), torch.device("cuda"))):
-        with attention(network, device, "bfloat16"):
+        with fastest_attention(network, device, "bfloat16"):
             assert backends() == before
-    with attention(vit(16), CPU, "bfloat16"):
+    with fastest_attention(vit(16), CPU, "bfloat16"):
         assert backends() != before
     assert backends() == before
 

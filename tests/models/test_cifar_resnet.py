@@ -101,7 +101,7 @@ def test_published_accuracy() -> None:
         images = torch.from_numpy(file["test/images"][:]).permute(0, 3, 1, 2)
         labels = torch.from_numpy(file["test/labels"][:])
     network = build_network("cifar_resnet56", 100, weights, mean=MEAN, std=STD).eval()
-    network.keep(())
+    network.keep_taps(())
     with torch.inference_mode():
         predicted = torch.cat([network(batch).logits.argmax(1) for batch in torch.split(images, 250)])
     assert 100 * float((predicted == labels).double().mean()) == pytest.approx(72.63, abs=0.02)

@@ -77,7 +77,7 @@ def test_taps_head_and_shapes(built: tuple[Case, Network]) -> None:
     assert network.taps["final"] == case.final
     assert (network.linear, network.local) == (case.linear, case.local)
     assert network.linear_final == (case.model in LINEAR_FINAL)
-    network.keep([*blocks, "final"])
+    network.keep_taps([*blocks, "final"])
     signals = network.eval()(pixels(2, 3, 32, 32))
     assert list(signals.features) == [*blocks, "final"]
     shapes = signals.shapes()
@@ -103,7 +103,7 @@ def test_logits_are_those_of_timm(built: tuple[Case, Network]) -> None:
     normalised = ((images.float() / 255) - 0.5) / 0.25
     expected = network.eval().model(normalised)
     for taps in ((), ("block1",), ("block1", "block2", "final")):
-        network.keep(taps)
+        network.keep_taps(taps)
         signals = network(images)
         assert tuple(signals.features) == taps
         torch.testing.assert_close(signals.logits, expected, rtol=1e-4, atol=1e-5)
@@ -120,7 +120,7 @@ def test_logits_are_those_of_timm(built: tuple[Case, Network]) -> None:
 def test_nothing_runs_twice_and_gradients_pass_every_tap(built: tuple[Case, Network]) -> None:
     case, network = built
     blocks = [tap for tap in network.taps if tap.startswith("block")]
-    network.keep(blocks)
+    network.keep_taps(blocks)
     network.train()
     calls: dict[str, int] = {}
     hooks = [
@@ -205,7 +205,7 @@ def test_head_without_bias() -> None:
 def test_unknown_taps(tap: str) -> None:
     network = build_network("cifar_resnet8", 10)
     with pytest.raises(ModelError, match="one of block1, block2, block3, final"):
-        network.keep([tap])
+        network.keep_taps([tap])
 
 
 @pytest.mark.parametrize(

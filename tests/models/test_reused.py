@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from pipeline.errors import ModelError
 from pipeline.measuring.cost import macs, parameters
-from pipeline.models import Network, Reused, build_network
-from pipeline.models.reused import Projector, ReusedHead, as_trained
+from pipeline.models import Network, WithReusedHead, build_network
+from pipeline.models.reused import Projector, ReusedHead, load_trained
 from pipeline.models.weights import load_weights, save_weights
 from pipeline.signals import LinearHead
 
@@ -65,14 +65,14 @@ def test_what_is_saved_says_the_same_when_it_is_read(
     make: Callable[[int], Network], size: int, channels: int, rectify: bool, tmp_path: Path
 ):
     block = list(make(0).taps)[-4]  # the deepest, before final, embedding and logits
-    student = Reused(make(3), head(block, channels, rectify)).eval()
+    student = WithReusedHead(make(3), head(block, channels, rectify)).eval()
     student.save(tmp_path / "student.safetensors")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["head.safetensors", "student.safetensors"]
 
     network = make(4)
-    network.keep([])  # what is kept for objectives does not matter
+    network.keep_taps([])  # what is kept for objectives does not matter
     network.model.load_state_dict(load_weights(tmp_path / "student.safetensors"))
-    again = as_trained(network, tmp_path).eval()
+    again = load_trained(network, tmp_path).eval()
     state = safetensors.torch.load_file(tmp_path / "head.safetensors")
     with torch.inference_mode():
         said, expected = again(images(size)), student(images(size))
@@ -86,7 +86,7 @@ def test_what_is_saved_says_the_same_when_it_is_read(
 
 
 def test_the_plain_part_is_a_file_of_timm(tmp_path: Path):
-    student = Reused(small(), head())
+    student = WithReusedHead(small(), head())
     student.save(tmp_path / "student.safetensors")
     small().save(tmp_path / "plain.safetensors")
     assert (tmp_path / "student.safetensors").read_bytes() == (tmp_path / "plain.safetensors").read_bytes()
@@ -95,7 +95,7 @@ def test_the_plain_part_is_a_file_of_timm(tmp_path: Path):
 
 def test_without_a_head_beside_it_a_network_is_as_it_was(tmp_path: Path):
     network = small()
-    assert as_trained(network, tmp_path) is network
+    assert load_trained(network, tmp_path) is network
 
 
 def test_the_same_head_is_the_same_bytes(tmp_path: Path):
@@ -110,14 +110,14 @@ def test_what_it_costs_is_what_an_answer_takes():
     norms, classifier = 2 * (2 * NARROW + WIDTH), WIDTH * CLASSES
     plain = network.model
     trunk = sum(p.numel() for name, p in plain.named_parameters() if not name.startswith("fc."))
-    assert parameters(Reused(network, own)) == trunk + convolutions + norms + classifier + CLASSES
+    assert parameters(WithReusedHead(network, own)) == trunk + convolutions + norms + classifier + CLASSES
     cells = 2 * 2  # of block3 of images of 8 x 8
     without = macs(network, (3, 8, 8)) - 64 * CLASSES
-    assert macs(Reused(network, own), (3, 8, 8)) == without + cells * convolutions + classifier
+    assert macs(WithReusedHead(network, own), (3, 8, 8)) == without + cells * convolutions + classifier
 
 
 def test_the_classifier_runs_in_float32_under_autocast():
-    student = Reused(small(), head()).eval()
+    student = WithReusedHead(small(), head()).eval()
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         said = student(images())
     assert said.logits.dtype == said.embedding.dtype == torch.float32
@@ -126,7 +126,7 @@ def test_the_classifier_runs_in_float32_under_autocast():
 @pytest.mark.parametrize(("block", "channels"), [("block4", 64), ("block3", 32), ("embedding", 32), ("logits", 3)])
 def test_the_head_of_another_network_is_refused(block: str, channels: int):
     with pytest.raises(ModelError, match="no map for the projection") as error:
-        Reused(small(), head(block, channels))
+        WithReusedHead(small(), head(block, channels))
     assert f"{block} with {channels} channels" in str(error.value)
     assert "block3 [64, 2, 2]" in str(error.value)
 

@@ -97,7 +97,7 @@ def test_a_student_whose_end_is_not_linear_says_what_it_makes_of_every_cell():
     # A ViT with a norm behind its mean; of one cell, its logits without the bias.
     options = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2, "global_pool": "avg"}
     vit = build_network("vit_tiny_patch16_224", CLASSES, input_size=16, options=options, seed=0).eval().double()
-    vit.keep(["final"])
+    vit.keep_taps(["final"])
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     signals, teacher = vit(images), network(2, 7, 8, grid=4)
     shapes = SignalShapes(CLASSES, 12, {"block1": (12, 4, 4), "final": (12, 4, 4)}, linear=False, local=True)

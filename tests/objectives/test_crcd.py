@@ -127,7 +127,7 @@ def test_chunks_change_nothing(masked: bool, drawn: torch.Tensor, monkeypatch: p
     bank = unit(N, D, seed=2)
     found = []
     for chunk in (10**9, 2 * B * (M + 1), 1):
-        monkeypatch.setitem(relations.CHUNK, "cpu", chunk)
+        monkeypatch.setitem(relations.CHUNK_ELEMENTS, "cpu", chunk)
         features = unit(B, D, seed=1).requires_grad_()
         loss = relation_loss(features, bank, SAMPLES, drawn, 0.1, masked)
         found.append((loss.detach(), torch.autograd.grad(loss, features)[0]))

@@ -11,7 +11,7 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.methods.lfcc import Projector, contrast
+from pipeline.objectives.methods.lfcc import NormedProjection, contrast
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 CONTEXT = Context(num_samples=16, classes=3)
@@ -109,7 +109,7 @@ def test_equals_the_equation_in_float64(name: str, low: Callable[[np.ndarray, in
 @pytest.mark.parametrize("name", ["mean", "dct"])
 def test_projection_commutes_with_coarser_scales(name: str):
     # The reason why one cached 4 x 4 grid serves scales 1, 2 and 4 exactly: in eval mode φ is affine.
-    projector = Projector(8, 5).double().eval()
+    projector = NormedProjection(8, 5).double().eval()
     x = torch.randn(3, 8, 16, 16, dtype=torch.float64)
     fine = projector(lowpass(x, 4, name))
     for scale in (1, 2):

@@ -9,7 +9,7 @@ from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cel
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.methods.msdcrd import feature_contrast, local_samples, sample_contrast
+from pipeline.objectives.methods.msdcrd import decoupled_contrast, feature_contrast, local_samples
 from pipeline.signals import Signals, SignalShapes
 
 EQUAL = SignalShapes(5, 8, {"block2": (8, 8, 8)}, linear=True)
@@ -30,7 +30,7 @@ def test_contrasts_by_hand():
     # Two images, one local sample each, orthogonal: own cosine 1, the other's 0; of the channels likewise.
     x = torch.tensor([[[2.0, 0.0]], [[0.0, 3.0]]])
     expected = math.log1p(math.exp(-2))
-    assert sample_contrast([x], [x], torch.zeros(2, 2).bool(), 0.5).item() == pytest.approx(expected, rel=1e-5)
+    assert decoupled_contrast([x], [x], torch.zeros(2, 2).bool(), 0.5).item() == pytest.approx(expected, rel=1e-5)
     assert feature_contrast([x], [x], 0.5).item() == pytest.approx(expected, rel=1e-5)
     assert feature_contrast([x], [x.flip(0)], 0.5).item() == pytest.approx(expected + 2, rel=1e-5)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.methods.refilled import class_loss, relation_loss
+from pipeline.objectives.methods.refilled import class_loss, refilled_relation_loss
 from pipeline.signals import Signals, SignalShapes
 
 B, CLASSES = 8, 3
@@ -47,7 +47,7 @@ def test_relations_equal_the_equation_in_float64(tuples: bool, margin: float):
                 q, r = (softmax(np.array([-distance(f, a, x) / 4 for x in [p, *group]])) for f in (s, t))
                 found.append((r * np.log(r / q)).sum())
     assert len(found) > 3
-    got = relation_loss(STUDENT, TEACHER, LABELS, margin, 4.0, tuples)
+    got = refilled_relation_loss(STUDENT, TEACHER, LABELS, margin, 4.0, tuples)
     assert got.item() == pytest.approx(np.mean(found), rel=1e-9)
 
 
@@ -59,7 +59,7 @@ def test_one_triple_by_hand():
     expected = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
     # From the second the other is 150° away, √3.73 - 1 = 0.93 farther than the first: beyond the margin.
     for tuples in (False, True):
-        got = relation_loss(student, teacher, torch.tensor([0, 0, 1]), 0.5, 1.0, tuples)
+        got = refilled_relation_loss(student, teacher, torch.tensor([0, 0, 1]), 0.5, 1.0, tuples)
         assert got.item() == pytest.approx(expected, rel=1e-9)
 
 
@@ -76,7 +76,9 @@ def test_classes_equal_the_equation_in_float64():
 
 def test_both_vanish_for_a_student_that_knows_the_teachers_distances_and_classes():
     rotation = torch.linalg.qr(random(6, 6, seed=5)).Q
-    assert relation_loss(3 * TEACHER @ rotation, TEACHER, LABELS, 0.8, 4.0).item() == pytest.approx(0, abs=1e-14)
+    assert refilled_relation_loss(3 * TEACHER @ rotation, TEACHER, LABELS, 0.8, 4.0).item() == pytest.approx(
+        0, abs=1e-14
+    )
     means = random(CLASSES, 6, seed=4)
     logits = TEACHER @ torch.nn.functional.normalize(means, dim=1).T + 7
     assert class_loss(logits, TEACHER, means, LABELS, 2.0).item() == pytest.approx(0, abs=1e-14)
@@ -85,7 +87,7 @@ def test_both_vanish_for_a_student_that_knows_the_teachers_distances_and_classes
 @pytest.mark.parametrize("tuples", [False, True])
 def test_gradient(tuples: bool):
     student = STUDENT.clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda s: relation_loss(s, TEACHER, LABELS, 0.8, 4.0, tuples), (student,))
+    assert torch.autograd.gradcheck(lambda s: refilled_relation_loss(s, TEACHER, LABELS, 0.8, 4.0, tuples), (student,))
     means, logits = random(CLASSES, 6, seed=4), random(B, CLASSES, seed=3).requires_grad_()
     assert torch.autograd.gradcheck(lambda z: class_loss(z, TEACHER, means, LABELS, 2.0), (logits,))
 
@@ -93,7 +95,7 @@ def test_gradient(tuples: bool):
 @pytest.mark.parametrize("labels", [torch.arange(B), torch.zeros(B, dtype=torch.long)])
 def test_without_triples_there_is_nothing_to_learn(labels: torch.Tensor):
     student = STUDENT.clone().requires_grad_()
-    loss = relation_loss(student, TEACHER, labels, 0.8, 4.0)
+    loss = refilled_relation_loss(student, TEACHER, labels, 0.8, 4.0)
     assert loss == 0
     loss.backward()
     assert (student.grad == 0).all()
@@ -101,7 +103,7 @@ def test_without_triples_there_is_nothing_to_learn(labels: torch.Tensor):
 
 def test_samples_that_are_one_have_finite_gradients():
     student = STUDENT[[0, 1, 2, 0, 1, 0, 2, 0]].float().requires_grad_()
-    loss = relation_loss(student, TEACHER.float(), LABELS, 2.0, 4.0)
+    loss = refilled_relation_loss(student, TEACHER.float(), LABELS, 2.0, 4.0)
     loss.backward()
     assert loss > 0
     assert torch.isfinite(student.grad).all()
@@ -116,7 +118,7 @@ def test_the_second_part_follows_the_first():
     objective = build_objective("refilled", {"relation_share": 0.25, "class_weight": 2.0}, *shapes, context)
     first, second = (objective(*said, Batch(LABELS, rows, rows), progress) for progress in (0.2, 0.25))
     assert first.keys() == {"relation"}
-    torch.testing.assert_close(first["relation"], 1000 * relation_loss(STUDENT, TEACHER, LABELS, 0.2, 4.0))
+    torch.testing.assert_close(first["relation"], 1000 * refilled_relation_loss(STUDENT, TEACHER, LABELS, 0.2, 4.0))
     assert second.keys() == {"classes"}
     torch.testing.assert_close(second["classes"], 2 * class_loss(said[0].logits, TEACHER, means, LABELS, 2.0))
 

@@ -149,7 +149,7 @@ def test_a_student_whose_end_is_not_linear_says_what_it_makes_of_every_cell():
     # A ViT with a norm behind its mean, against the same operations written out.
     options = {"img_size": 16, "patch_size": 4, "depth": 1, "embed_dim": 12, "num_heads": 2, "global_pool": "avg"}
     vit = build_network("vit_tiny_patch16_224", CLASSES, input_size=16, options=options, seed=0).eval().double()
-    vit.keep(["final"])
+    vit.keep_taps(["final"])
     images = torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     signals, teacher = vit(images), network(2, 7, 8, grid=4)
     tokens = signals.features["final"]
@@ -181,7 +181,7 @@ def test_a_teacher_whose_head_reads_final_serves_from_a_cache_of_it():
     )
     torch.nn.init.normal_(swin.model.get_classifier().weight)
     assert (swin.linear, swin.linear_final) == (False, True)
-    swin.keep(["block1", "block2", "final"])
+    swin.keep_taps(["block1", "block2", "final"])
     said = swin(torch.randint(0, 256, (6, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)))
     cached = {name: lowpass(maps, 2) for name, maps in said.features.items()}
     teacher = Signals(said.logits, said.embedding, cached, said.head)  # from a cache: nothing but tensors

@@ -8,13 +8,13 @@ import torch
 from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, convolved, maps, projected
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.methods.semckd import attention, likeness
+from pipeline.objectives.methods.semckd import block_attention, likeness
 from pipeline.signals import Signals, SignalShapes
 
 
 def test_attention_by_hand():
     # One query along the first of two orthogonal keys, at temperature 1/2: e² to 1, whatever the lengths.
-    found = attention(torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 7.0]]]), 0.5)
+    found = block_attention(torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 7.0]]]), 0.5)
     torch.testing.assert_close(found, torch.tensor([[[math.exp(2), 1.0]]]) / (math.exp(2) + 1))
 
 
@@ -70,8 +70,8 @@ def test_equals_the_equation_in_float64():
 def test_attention_of_no_heat_is_the_best_block_and_of_much_heat_all_alike():
     generator = torch.Generator().manual_seed(0)
     q, k = (torch.randn(4, n, 6, generator=generator, dtype=torch.float64) for n in (3, 2))
-    torch.testing.assert_close(attention(q, k, 1e9), torch.full((4, 3, 2), 0.5, dtype=torch.float64))
-    assert attention(q, k, 1e-9).amax(2).min() > 1 - 1e-9
+    torch.testing.assert_close(block_attention(q, k, 1e9), torch.full((4, 3, 2), 0.5, dtype=torch.float64))
+    assert block_attention(q, k, 1e-9).amax(2).min() > 1 - 1e-9
 
 
 def test_each_sample_of_a_smaller_batch_is_told_in_as_many_numbers():

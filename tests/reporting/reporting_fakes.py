@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.measuring.metrics import Metrics
-from pipeline.reporting.results import Evaluation, History, StudentResult, TeacherResult
+from pipeline.reporting.results import Evaluation, HistoryTable, StudentResult, TeacherResult
 
 COSTS = {"resnet20": (278_324, 41_410_000), "resnet8x4": (1_233_540, 178_000_000)}
 
@@ -41,7 +41,7 @@ def experiment(
     teacher: bool = True,
     epochs: int = 12,
     holdout: bool = True,
-) -> tuple[Evaluation, list[History]]:
+) -> tuple[Evaluation, list[HistoryTable]]:
     rng = np.random.default_rng(0)
     results, histories = [], []
     for student in students:
@@ -52,7 +52,7 @@ def experiment(
                 epoch = np.arange(1, epochs + 1, dtype=np.float64)
                 curve = top1 * (1 - np.exp(-epoch / 3))
                 columns = {"epoch": epoch, "loss": 3 / epoch, "holdout_top1": curve if holdout else epoch * np.nan}
-                histories.append(History(student, objectives, seed, columns))
+                histories.append(HistoryTable(student, objectives, seed, columns))
     tutor = TeacherResult(
         model="cifar_resnet56",
         metrics=metrics(0.72, teacher=True),

@@ -5,10 +5,10 @@ import pytest
 from reporting_fakes import result
 
 from pipeline.reporting.comparison import Comparison, compare, verdicts
-from pipeline.reporting.results import Evaluation, Row, summarise
+from pipeline.reporting.results import Evaluation, SummaryRow, summarise
 
 
-def rows(**top1: list[float]) -> list[Row]:
+def rows(**top1: list[float]) -> list[SummaryRow]:
     students = [result("s", name, i, value) for name, values in top1.items() for i, value in enumerate(values)]
     return summarise(Evaluation(experiment="x", split="test", teacher=None, students=tuple(students)))
 

@@ -15,7 +15,7 @@ from reporting_fakes import experiment
 from pipeline.reporting.plots import accuracy_against_cost, learning_curves
 from pipeline.reporting.render import svg
 from pipeline.reporting.report import page, write_report
-from pipeline.reporting.results import Evaluation, History, summarise
+from pipeline.reporting.results import Evaluation, HistoryTable, summarise
 from pipeline.reporting.styles import OKABE_ITO, Styles
 
 HOSTILE = "<script>alert('x')</script> & \"q\" $\\frac{$ |`"
@@ -57,7 +57,7 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
-def text_of(evaluation: Evaluation, histories: list[History], config: str = "data: {}\n") -> str:
+def text_of(evaluation: Evaluation, histories: list[HistoryTable], config: str = "data: {}\n") -> str:
     return page(evaluation, summarise(evaluation), histories, config)
 
 

@@ -7,7 +7,7 @@ from reporting_fakes import experiment
 from rich.console import Console
 
 from pipeline.reporting.results import Stat, summarise
-from pipeline.reporting.tables import COLUMNS, cells, count, markdown, seconds, stat, terminal
+from pipeline.reporting.tables import COLUMNS, cells, count, markdown, rounded_seconds, stat, terminal
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_spreads_and_durations() -> None:
     assert stat(Stat(0.712, 0.0031), 100) == "71.20 ± 0.31"
     assert stat(Stat(0.712, None), 100) == "71.20"
     assert stat(None, 100) == "–"
-    assert [seconds(s) for s in (None, 3.21, 42, 125)] == ["–", "3.2 s", "42 s", "2 min 05 s"]
+    assert [rounded_seconds(s) for s in (None, 3.21, 42, 125)] == ["–", "3.2 s", "42 s", "2 min 05 s"]
 
 
 def test_the_teacher_comes_first() -> None:

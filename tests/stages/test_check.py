@@ -54,7 +54,7 @@ def test_the_plan_has_bytes_per_view_work_and_disk(here: Path, capsys: pytest.Ca
 def test_the_plan_for_machines_is_what_cache_teacher_wrote(here: Path, capsys: pytest.CaptureFixture[str]):
     check.run(source(), as_json=True)
     facts = json.loads(capsys.readouterr().out)
-    plan = TeacherCache.open(Path("artifacts/caches/tiny.zarr")).manifest.plan
+    plan = TeacherCache.open(Path("artifacts/caches/tiny.zarr")).manifest.layout
     assert facts["bytes_per_view"] == plan.bytes_per_view
     for signal, entry in facts["encodings"].items():
         assert entry["chosen"] == "float32"

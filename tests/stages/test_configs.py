@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.planning.binding import bind_experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("cifar100*.yaml"))
@@ -29,7 +29,7 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_a_configuration_fits_together(config: Path, packed: Path) -> None:
-    bound = bind_experiment(Source(config, (f"data.path={packed}", "data.limit=null", "data.holdout=null")))
+    bound = bind_experiment(ConfigFile(config, (f"data.path={packed}", "data.limit=null", "data.holdout=null")))
     assert bound.data is not None
     assert bound.data.classes == 100
     assert bound.students

@@ -16,8 +16,8 @@ from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.dvc_file.dependencies import CODE, COMMON, objective_files
 from pipeline.errors import ConfigError
-from pipeline.experiment.config import Experiment
-from pipeline.experiment.source import SECTIONS, Source
+from pipeline.experiment.config import ExperimentConfig
+from pipeline.experiment.source import SECTIONS, ConfigFile
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINTED = ("pipeline/allocator.py", "pipeline/cli.py", "pipeline/commands", "pipeline/progress.py")
@@ -104,7 +104,7 @@ def test_dependencies_exist():
 
 
 def test_the_sections_of_stages_are_those_of_an_experiment():
-    assert tuple(Experiment.model_fields) == SECTIONS
+    assert tuple(ExperimentConfig.model_fields) == SECTIONS
 
 
 def without_comments(text: str) -> str:
@@ -114,8 +114,8 @@ def without_comments(text: str) -> str:
 def test_the_committed_file_is_the_one_that_the_configuration_gives(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     config, committed = Path("configs/digits.yaml"), Path("dvc.yaml").read_text()
-    experiment = Source(config).read(Experiment)
-    given = to_yaml(dvc_file.stage_file(experiment, Source(config), Path()))
+    experiment = ConfigFile(config).read(ExperimentConfig)
+    given = to_yaml(dvc_file.stage_file(experiment, ConfigFile(config), Path()))
     command = "pipeline dvc-file --config configs/digits.yaml --output dvc.yaml"
     assert without_comments(committed) == without_comments(given), f"run `{command}`"
     assert command in committed.splitlines()[1]
@@ -124,10 +124,10 @@ def test_the_committed_file_is_the_one_that_the_configuration_gives(monkeypatch:
 def test_every_configuration_in_the_tree_has_a_dvc_file(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(ROOT)
     for config in sorted(Path("configs").glob("*.yaml")):
-        experiment = Source(config).read(Experiment)
+        experiment = ConfigFile(config).read(ExperimentConfig)
         digits = config.stem == "digits"  # whose file is the committed one
         folder = Path() if digits else Path("experiments") / config.stem
-        stages = dvc_file.stage_file(experiment, Source(config), folder)["stages"]
+        stages = dvc_file.stage_file(experiment, ConfigFile(config), folder)["stages"]
         assert {"prepare-data", "train-teacher", "cache-teacher", "evaluate", "report"} <= set(stages)
         assert digits or all(stage["wdir"] == "../.." for stage in stages.values())
 
@@ -135,7 +135,7 @@ def test_every_configuration_in_the_tree_has_a_dvc_file(monkeypatch: pytest.Monk
 def written(folder: Path, *overrides: str, output: Path = Path("dvc.yaml")) -> dict[str, Any]:
     if not (folder / "tiny.yaml").exists():
         begin(folder)
-    dvc_file.run(Source(Path("tiny.yaml"), overrides), output)
+    dvc_file.run(ConfigFile(Path("tiny.yaml"), overrides), output)
     value: dict[str, Any] = parse_yaml(output.read_text(), str(output))
     return value
 

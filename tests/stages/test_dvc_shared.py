@@ -13,7 +13,7 @@ from experiment import begin
 from pipeline.commands import check, dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import ConfigError
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # DVC's own
@@ -42,7 +42,7 @@ def write(name: str, config: str | None = None) -> dict[str, object]:
     """The stages in `experiments/<name>/dvc.yaml`."""
     file = Path(f"experiments/{name}/dvc.yaml")
     file.parent.mkdir(parents=True, exist_ok=True)
-    dvc_file.run(Source(Path(config or f"{name}.yaml")), file)
+    dvc_file.run(ConfigFile(Path(config or f"{name}.yaml")), file)
     stages: dict[str, object] = parse_yaml(file.read_text(), str(file))["stages"]
     return stages
 
@@ -134,11 +134,11 @@ def test_a_file_that_no_longer_fits_is_told(here: Path, capsys: pytest.CaptureFi
         warnings.simplefilter("ignore")
         Repo.init(no_scm=True).close()
     write("tiny")
-    check.run(Source(Path("tiny.yaml")), as_json=False)
+    check.run(ConfigFile(Path("tiny.yaml")), as_json=False)
     assert "no longer fits" not in capsys.readouterr().out
     text = Path("tiny.yaml").read_text()
     Path("tiny.yaml").write_text(text.replace("  lfcc: [", "  more: [{name: kd}]\n  lfcc: ["))
-    check.run(Source(Path("tiny.yaml")), as_json=False)
+    check.run(ConfigFile(Path("tiny.yaml")), as_json=False)
     said = capsys.readouterr().out
     assert "warning: experiments/tiny/dvc.yaml no longer fits it" in said
     assert "pipeline dvc-file --config tiny.yaml --output experiments/tiny/dvc.yaml" in said
@@ -150,7 +150,7 @@ def test_two_projects_in_one_repository_share_nothing(project: Path, monkeypatch
         begin(Path(name))
         with monkeypatch.context() as patch:
             patch.chdir(name)
-            dvc_file.run(Source(Path("tiny.yaml")), Path("dvc.yaml"))
+            dvc_file.run(ConfigFile(Path("tiny.yaml")), Path("dvc.yaml"))
     stages = [parse_yaml(Path(f"{name}/dvc.yaml").read_text(), name)["stages"] for name in ("a", "b")]
     assert stages[0] == stages[1]
     assert len(set(outputs())) == len(outputs())

@@ -20,7 +20,7 @@ from pipeline.planning.binding import Bound, bind_experiment
 from pipeline.planning.estimate import Costs, Estimate, about, estimates
 from pipeline.planning.plan import Plan
 from pipeline.planning.sample_views import Look, timed
-from pipeline.planning.time_lines import Times, imitated, smaller
+from pipeline.planning.time_lines import Times, imitated, shorter_side_hint
 from pipeline.planning.timing import measured, per_view
 
 COSTS = Costs(decode=0.010, render=0.001, teacher=0.020, steps={"teacher": 0.100, "small": 0.003, "vit": 0.004})
@@ -222,7 +222,7 @@ def test_large_images_are_better_packed_small(here: Path):
             views=SimpleNamespace(output_size=(view, view)),
         )
         look = Look(torch.zeros(0), (height, width), 0.5, 0.01)
-        chosen: Any = smaller(SimpleNamespace(experiment=experiment), files, look, found)  # type: ignore[arg-type]
+        chosen: Any = shorter_side_hint(SimpleNamespace(experiment=experiment), files, look, found)  # type: ignore[arg-type]
         return chosen
 
     assert hint(3000, 4000, slow) == 256
@@ -230,7 +230,9 @@ def test_large_images_are_better_packed_small(here: Path):
     assert hint(3000, 4000, quick) is None
     assert hint(300, 500, slow) is None
     assert hint(3000, 4000, slow, options=lambda: None) is None
-    assert smaller(bound, data, Look(torch.zeros(0), (3000, 4000), 0.5, 0.01), slow) is None  # arrays of one size
+    assert (
+        shorter_side_hint(bound, data, Look(torch.zeros(0), (3000, 4000), 0.5, 0.01), slow) is None
+    )  # arrays of one size
     text = "\n".join(Times(slow, Look(torch.zeros(0), (3000, 4000), 0.5, 0.01), 256).lines())
     assert "images are up to 4000 x 3000" in text
     assert "`shorter_side: 256` in data.source packs about 137 times fewer pixels" in text  # (3000 / 256)²

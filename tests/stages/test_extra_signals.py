@@ -14,7 +14,7 @@ from experiment import CLASSES, COUNT, source, student
 from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.learning import shapes_of
 from pipeline.experiment.opened import Data
 from pipeline.models import build_network
@@ -44,7 +44,7 @@ def cached(here: Path) -> TeacherCache:
 
 def live(view: int) -> tuple[Signals, torch.Tensor]:
     """What the teacher says of a view of all samples today, in full, and the view's pixels."""
-    experiment = source(*EXTRAS).read(Experiment)
+    experiment = source(*EXTRAS).read(ExperimentConfig)
     data, teacher = Data.open(experiment.data, experiment.views), experiment.teacher
     images = data.training.read(np.arange(COUNT))
     parameters = data.views.parameters(view, data.training.positions, sizes_of(images))
@@ -64,9 +64,9 @@ def test_what_is_cached_is_what_the_live_teacher_says_and_so_is_what_objectives_
             name: extract(name, *(teacher.features[tap] for tap in taps_read(name, list(teacher.features))))
             for name in NAMES
         }
-        for spec in cached.manifest.plan.signals[2:]:
+        for spec in cached.manifest.layout.signals[2:]:
             name = spec.name.removeprefix("extras/")
-            bound = spec.codec.bound(full[name].numpy())
+            bound = spec.codec.error_bound(full[name].numpy())
             assert np.all(np.abs(stored.extras[name].numpy() - full[name].numpy()) <= bound + 1e-6)
         own = pupil(pixels)
         for method in ("at", "ickd", "fsp"):

@@ -17,7 +17,7 @@ import torch
 from experiment import begin, images, source, student
 
 import pipeline.store.making.caching
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.models import build_network
 from pipeline.publishing import fingerprint
 from pipeline.store.reader import TeacherCache
@@ -113,7 +113,7 @@ def test_shipped_configurations(config: str, tmp_path: Path, monkeypatch: pytest
             file.attrs["class_names"] = str([str(label) for label in range(100)]).replace("'", '"')
         model, classes, size = "cifar_resnet56", 100, 32
         overrides = ["data.source={name: hdf5, path: raw.h5}", "data.limit=300", "data.holdout.count=20"]
-    read = lambda *more: Source(ROOT / f"configs/{config}.yaml", (*overrides, *more))  # noqa: E731
+    read = lambda *more: ConfigFile(ROOT / f"configs/{config}.yaml", (*overrides, *more))  # noqa: E731
     prepare_data.run(read(), replace=False)
     teach = lambda: train_teacher.run(read(), replace=False, wait=False)  # noqa: E731
     _teacher("whole.safetensors", model, classes, size)

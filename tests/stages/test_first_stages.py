@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 import stages.train_teacher
 from pipeline.commands import check
 from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError, PipelineError
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.reporting.results import read_evaluation
@@ -77,7 +77,7 @@ def test_a_file_that_was_packed_from_something_else_is_refused_field_by_field(he
     ],
     ids=["check", "train-teacher", "cache-teacher", "evaluate"],
 )
-def test_no_stage_works_on_a_file_that_was_packed_from_something_else(here: Path, stage: Callable[[Source], None]):
+def test_no_stage_works_on_a_file_that_was_packed_from_something_else(here: Path, stage: Callable[[ConfigFile], None]):
     with pytest.raises(PipelineError, match=r'data\.source\.path: expected "other\.h5", got "raw\.h5"'):
         stage(source("data.source.path=other.h5"))
 

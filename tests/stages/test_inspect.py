@@ -34,7 +34,7 @@ def test_a_path_needs_no_configuration(here: Path, capsys: pytest.CaptureFixture
     assert {name: facts[name] for name in ("teacher", "data", "views")} == {
         name: manifest.identity[name] for name in ("teacher", "data", "views")
     }
-    assert {one["name"]: one["bytes_per_view"] for one in facts["signals"]} == manifest.plan.bytes_per_view
+    assert {one["name"]: one["bytes_per_view"] for one in facts["signals"]} == manifest.layout.bytes_per_view
     sizes = [file.stat().st_size for file in MAIN.rglob("*") if file.is_file()]
     assert (facts["files"], facts["bytes"]) == (len(sizes), sum(sizes))
 

@@ -221,7 +221,7 @@ def test_check_counts_what_is_done_of_a_cache_that_is_being_made(
     here: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopped(bucket)
-    plan = TeacherCache.open(CACHES / "tiny.zarr").manifest.plan
+    plan = TeacherCache.open(CACHES / "tiny.zarr").manifest.layout
     done = sum(map(plan.unit_bytes, ("static", "0/0", "0/1", "0/2")))
     for overrides, left in (((), plan.total_bytes - done), (("signals.embedding=null",), None)):
         capsys.readouterr()

@@ -19,7 +19,7 @@ from pipeline.commands import check, dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import read_evaluation
@@ -287,7 +287,7 @@ def test_dvc_depends_on_all_of_them(among: Path):
     other = {"path": "other.zarr", "views": {"first": 0, "count": 2}, "role": "mean-logits"}
     given["caches"] = [{"path": "a.zarr"}, {"path": "b.zarr"}, other]
     path.write_text(to_yaml(given))
-    stages = dvc_file.stage_file(source().read(Experiment), source(), Path())["stages"]
+    stages = dvc_file.stage_file(source().read(ExperimentConfig), source(), Path())["stages"]
     read = ["a.zarr", "b.zarr", "other.zarr", "a.holdout.zarr", "other.holdout.zarr"]
     assert stages["train-student-kd"]["deps"] == ["data.h5", *(f"{path}/.fingerprint" for path in read)]
     assert "caches" in stages["train-student-kd"]["params"][0]["tiny.yaml"]

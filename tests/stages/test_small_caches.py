@@ -28,7 +28,7 @@ def learnt(*overrides: str, objectives: str) -> dict[str, float]:
 
 def test_a_student_learns_from_few_bytes_much_as_from_all(here: Path):
     cache_teacher.run(source(*SMALL), part="training", replace=False, wait=False)
-    sizes = TeacherCache.open(Path("artifacts/caches/small.zarr")).manifest.plan.bytes_per_view
+    sizes = TeacherCache.open(Path("artifacts/caches/small.zarr")).manifest.layout.bytes_per_view
     assert sum(sizes.values()) < 0.5 * 1808
     # The holdout's answers are read beside the store.
     beside = Path("artifacts/caches")

@@ -15,7 +15,7 @@ import stages.train_teacher
 from pipeline.commands import check, dvc_file
 from pipeline.config import bind_each, parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError, ModelError
-from pipeline.experiment.config import Experiment
+from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import SECTIONS
 from pipeline.models import build_network
 from pipeline.progress import Silent
@@ -196,7 +196,7 @@ def test_the_check_says_what_is_kept_of_the_weights(begun: Path, capsys: pytest.
 def test_dvc_trains_a_teacher_again_if_the_weights_that_it_begins_with_change(begun: Path):
     text = Path("tiny.yaml").read_text().replace("teacher_training: {", "teacher_training: {start: start.safetensors, ")
     Path("tiny.yaml").write_text(text)
-    file = dvc_file.stage_file(source().read(Experiment), source(), Path())
+    file = dvc_file.stage_file(source().read(ExperimentConfig), source(), Path())
     assert "start.safetensors" in file["stages"]["train-teacher"]["deps"]
 
 
@@ -206,5 +206,5 @@ BLOCKS = re.findall("```yaml\n(.*?)```", (ROOT / "docs/training.md").read_text()
 @pytest.mark.parametrize("number", range(len(BLOCKS)))
 def test_the_documented_sections_are_valid(number: int):
     raw = parse_yaml(BLOCKS[number], "docs/training.md")
-    _, problems = bind_each(raw, Experiment, SECTIONS)
+    _, problems = bind_each(raw, ExperimentConfig, SECTIONS)
     assert not [problem for problem in problems if problem.key.partition(".")[0] in raw]

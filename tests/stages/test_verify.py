@@ -13,7 +13,7 @@ from experiment import CLASSES, COUNT, HOLDOUT, TEST, content, source
 from pipeline.commands import verify
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
 from pipeline.experiment import networks
-from pipeline.experiment.source import Source
+from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.report import Asking
 from pipeline.store.reader import TeacherCache
 
@@ -21,7 +21,7 @@ CACHES = Path("artifacts/caches")
 MAIN, HELD, EVALUATED = (CACHES / f"tiny{kind}.zarr" for kind in ("", ".holdout", ".evaluation"))
 
 
-def run(*overrides: str, target: Path | Source | None = None, role: str = "all", files: bool = False) -> None:
+def run(*overrides: str, target: Path | ConfigFile | None = None, role: str = "all", files: bool = False) -> None:
     asking = None if files else Asking(views=1000, seed=0)
     verify.run(target or source(*overrides), role=role, asking=asking, as_json=True)
 
@@ -202,4 +202,4 @@ def test_views_of_the_cache_are_asked_for_not_those_of_the_configuration(here: P
     run("views.count=1", "signals.features=null", role="training")
     (only,) = report(capsys).values()
     assert only["views"]["views"] == 2 * COUNT
-    assert len(only["teacher"]["deviations"]) == len(TeacherCache.open(MAIN).manifest.plan.signals)
+    assert len(only["teacher"]["deviations"]) == len(TeacherCache.open(MAIN).manifest.layout.signals)

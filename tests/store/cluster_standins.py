@@ -10,7 +10,7 @@ from typing import Any
 from distributed import Client
 from store_standins import FLOAT32, TinyNetwork, TinySamples, cache, teachers
 
-from pipeline.store.cluster.distribution import crew
+from pipeline.store.cluster.distribution import runners_on
 from pipeline.store.making.teacher_pass import TeacherPass
 
 Opened = Callable[[], dict[str, TeacherPass]]
@@ -27,5 +27,5 @@ def counted(network: type[TinyNetwork] = TinyNetwork, count: int = 23) -> dict[s
 
 def distributed(client: Client, target: Path, opened: Opened = teachers, **changes: Any) -> Path:
     """The tiny cache, computed by workers that open their teacher by `opened`."""
-    with crew(client, opened, changes.get("notify", lambda text: None)) as runners:
+    with runners_on(client, opened, changes.get("notify", lambda text: None)) as runners:
         return cache(target, runner=runners("tiny"), **changes)

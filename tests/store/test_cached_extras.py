@@ -14,11 +14,11 @@ from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.inspection.files import verify_files
-from pipeline.inspection.sample import sampled
+from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import ExtraConfig, LogitsConfig, SignalsConfig
 from pipeline.store.format.identity import asked_signals, encodings_identity
-from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.making.layout_for import layout_for
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 
@@ -79,11 +79,11 @@ def test_encodings_keep_their_bound(tmp_path: Path, exact: Path, encoding: str) 
     stored = TeacherCache.open(cache(tmp_path / "a.zarr", signals=signals(*[encoding] * len(NAMES))))
     before = TeacherCache.open(exact).read(1, EVERYTHING).extras
     after = stored.read(1, EVERYTHING).extras
-    for spec in stored.manifest.plan.signals[1:]:
+    for spec in stored.manifest.layout.signals[1:]:
         assert spec.encoding == encoding
         values = before[spec.name.removeprefix("extras/")].numpy()
         error = np.abs(after[spec.name.removeprefix("extras/")].numpy().astype(np.float64) - values)
-        assert np.all(error <= spec.codec.bound(values))
+        assert np.all(error <= spec.codec.error_bound(values))
         assert error.max() > 0
 
 
@@ -100,7 +100,7 @@ def test_encodings_are_float16_unless_they_say_otherwise_and_each_its_own() -> N
 def test_the_plan_before_is_the_plan_after(exact: Path) -> None:
     numbers = {"samples": 23, "views": 3, "parameters": 1, "micro_batch": 4, "rows_per_block": 8}
     network: Any = TinyNetwork()
-    planned, made = expected_plan(network, signals(), **numbers), TeacherCache.open(exact).manifest.plan
+    planned, made = layout_for(network, signals(), **numbers), TeacherCache.open(exact).manifest.layout
     assert planned == made
     assert made.bytes_per_view == {
         "logits": 10,
@@ -131,7 +131,7 @@ def test_asking_the_teacher_again_finds_the_same(exact: Path) -> None:
     assert tuple(extra.name for extra in asked.extras) == NAMES
     pieces: Any = (TinyNetwork(), TinySamples(), TinyViews())
     teacher = TeacherPass(*pieces, asked, device=torch.device("cpu"), precision="float32", micro_batch=4)
-    report = verify_teacher(opened, teacher, sampled(opened.manifest.plan, 4, views=30, seed=0))
+    report = verify_teacher(opened, teacher, sampled_batches(opened.manifest.layout, 4, views=30, seed=0))
     assert report.problems == []
     assert {each.signal for each in report.deviations} >= {f"extras/{name}" for name in NAMES}
     assert all(each.largest == 0 for each in report.deviations if each.signal.startswith("extras/"))

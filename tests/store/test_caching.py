@@ -15,7 +15,7 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.inspection.files import verify_files
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.making.layout_for import layout_for
 from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
 from pipeline.views import digest
@@ -65,7 +65,7 @@ def test_the_cache_holds_what_the_teacher_says(tmp_path: Path) -> None:
 
 
 def test_zarr_reads_every_array_and_the_padding(store: Path) -> None:
-    plan = TeacherCache.open(store).manifest.plan
+    plan = TeacherCache.open(store).manifest.layout
     group: Any = zarr.open_group(store, mode="r")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -100,7 +100,7 @@ def test_zarr_reads_without_the_consolidated_metadata(store: Path) -> None:
 
 
 def test_the_plan_foretold_files_and_bytes(store: Path) -> None:
-    plan = TeacherCache.open(store).manifest.plan
+    plan = TeacherCache.open(store).manifest.layout
     files = [file for file in store.rglob("*") if file.is_file()]
     assert len(files) == plan.files
     assert abs(sum(file.stat().st_size for file in files) - plan.total_bytes) < 40_000
@@ -250,4 +250,4 @@ def test_how_many_blocks_the_teacher_has_is_written_where_those_kept_do_not_tell
     assert ("blocks" in said) == written  # else the identity is what it was in earlier versions
     assert opened.shapes.depth == (0 if not kept or "final" in str(kept) else 2)
     numbers = {"samples": 23, "views": 3, "parameters": 1, "micro_batch": 4, "rows_per_block": 8}
-    assert opened.shapes == expected_plan(TinyNetwork(), signals, **numbers).shapes
+    assert opened.shapes == layout_for(TinyNetwork(), signals, **numbers).shapes

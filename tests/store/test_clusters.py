@@ -12,15 +12,15 @@ from distributed import Client, LocalCluster
 from store_standins import teachers
 
 from pipeline.errors import CacheError
-from pipeline.store.cluster.clusters import connected, environments, local
-from pipeline.store.cluster.distribution import crew
+from pipeline.store.cluster.clusters import connect, environments, local_cluster
+from pipeline.store.cluster.distribution import runners_on
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense://x", "tls://127.0.0.1:9"])
 def test_without_a_scheduler_it_says_so(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.store.cluster.clusters.CONNECT_SECONDS", 0.5)
     with pytest.raises(CacheError, match=rf"(?s)cannot reach the Dask scheduler.*{address}.*dask scheduler") as caught:
-        connected(address, print).__enter__()
+        connect(address, print).__enter__()
     assert ("distributed.comm.tls" in str(caught.value)) == address.startswith("tls")
 
 
@@ -31,7 +31,7 @@ def test_a_dashboard_is_named_where_there_is_one(client: Client, cluster: LocalC
         cluster.scheduler.services.clear()
     said: list[str] = []
     try:
-        with connected(cluster.scheduler_address, said.append):
+        with connect(cluster.scheduler_address, said.append):
             pass
     finally:
         cluster.scheduler.services.update(services)
@@ -71,7 +71,7 @@ def page_faults() -> tuple[int, int]:
 def test_a_local_worker_keeps_memory_and_has_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with local(1, "cpu", print) as client, crew(client, teachers):
+    with local_cluster(1, "cpu", print) as client, runners_on(client, teachers):
         faults, threads = client.submit(page_faults).result(timeout=60)
     assert faults < 10 * 64_000_000 // 4096 // 2
     assert threads == 2
@@ -81,6 +81,6 @@ def test_the_environment_of_workers_is_not_left_behind(monkeypatch: pytest.Monke
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
     before = dict(os.environ)
-    with local(1, "cpu", print) as client, crew(client, teachers):
+    with local_cluster(1, "cpu", print) as client, runners_on(client, teachers):
         assert client.submit(os.getenv, "MKL_NUM_THREADS").result(timeout=60) == str(torch.get_num_threads())
     assert dict(os.environ) == before

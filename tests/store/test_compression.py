@@ -39,7 +39,7 @@ def test_both_hold_the_same(plain: TeacherCache, compressed: TeacherCache) -> No
 
 def test_zarr_reads_every_array(plain: TeacherCache, compressed: TeacherCache) -> None:
     groups: list[Any] = [zarr.open_group(path, mode="r") for path in (plain.path, compressed.path)]
-    for name in plain.manifest.plan.arrays | plain.manifest.plan.static:
+    for name in plain.manifest.layout.arrays | plain.manifest.layout.static:
         one, other = (group[name][:] for group in groups)
         assert one.tobytes() == other.tobytes()
 

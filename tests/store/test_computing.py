@@ -17,10 +17,10 @@ from pipeline.errors import CacheError, ConfigError, Problem
 from pipeline.publishing.scratch import Scratch
 from pipeline.store.cluster import held as workers
 from pipeline.store.cluster.distribution import _commit
-from pipeline.store.cluster.watch import Roster
-from pipeline.store.cluster.worker import Assignment, Hand, Receipt, UnitComputer, seen_by
+from pipeline.store.cluster.watch import WorkerProvenance
+from pipeline.store.cluster.worker import Assignment, Receipt, UnitComputer, WorkerInfo, worker_identity
 from pipeline.store.format.arrays import Unit
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.local import LocalPlace, LocalWorkspace
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
@@ -29,15 +29,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def plan(tmp_path_factory: pytest.TempPathFactory) -> StorePlan:
+def plan(tmp_path_factory: pytest.TempPathFactory) -> StoreLayout:
     """Of the tiny cache."""
-    return TeacherCache.open(cache(tmp_path_factory.mktemp("plan") / "a")).manifest.plan
+    return TeacherCache.open(cache(tmp_path_factory.mktemp("plan") / "a")).manifest.layout
 
 
 @pytest.fixture
-def assigned(plan: StorePlan, tmp_path: Path) -> bytes:
+def assigned(plan: StoreLayout, tmp_path: Path) -> bytes:
     """Units of the tiny cache, to be written to the test's folder."""
-    return pickle.dumps(Assignment("tiny", plan, LocalPlace(tmp_path, None), seen_by(teachers()["tiny"])))
+    return pickle.dumps(Assignment("tiny", plan, LocalPlace(tmp_path, None), worker_identity(teachers()["tiny"])))
 
 
 def test_each_attempt_at_a_unit_has_files_of_its_own(assigned: bytes, tmp_path: Path) -> None:
@@ -135,29 +135,29 @@ def test_a_worker_of_another_version_is_refused(assigned: bytes, monkeypatch: py
         UnitComputer(teachers)(assigned, 0, 0)
 
 
-def test_a_worker_without_the_folder_is_named(plan: StorePlan, tmp_path: Path) -> None:
-    assignment = Assignment("tiny", plan, LocalPlace(tmp_path / "elsewhere", None), seen_by(teachers()["tiny"]))
+def test_a_worker_without_the_folder_is_named(plan: StoreLayout, tmp_path: Path) -> None:
+    assignment = Assignment("tiny", plan, LocalPlace(tmp_path / "elsewhere", None), worker_identity(teachers()["tiny"]))
     with pytest.raises(CacheError, match=r"(?s)a worker on \S+ cannot write to the cache.*all workers share"):
         UnitComputer(teachers)(pickle.dumps(assignment), 0, 0)
     assert not (tmp_path / "elsewhere").exists()
 
 
 def test_files_that_a_worker_wrote_elsewhere_are_missed(
-    plan: StorePlan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    plan: StoreLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pipeline.store.making.local.SEEN_SECONDS", 0.15)
     files = dict.fromkeys((spec.file(Unit(0, 0)) for spec in plan.arrays.values()), 0)
-    receipt = Receipt(Unit(0, 0), "attempt", files, 1.0, Hand("far-away", "cpu", {}))
+    receipt = Receipt(Unit(0, 0), "attempt", files, 1.0, WorkerInfo("far-away", "cpu", {}))
     with LocalWorkspace(tmp_path / "a", "0" * 64, plan, wait=False, notify=print) as workspace:
         with pytest.raises(CacheError, match=r"(?s)a worker on far-away wrote is not to be seen.*all workers share"):
             _commit(workspace, receipt)
         assert not workspace.units
 
 
-def test_files_that_are_seen_a_moment_later_are_waited_for(assigned: bytes, plan: StorePlan, tmp_path: Path) -> None:
+def test_files_that_are_seen_a_moment_later_are_waited_for(assigned: bytes, plan: StoreLayout, tmp_path: Path) -> None:
     """As on a network file system, which remembers for a while what was not there."""
     with LocalWorkspace(tmp_path / "a", "0" * 64, plan, wait=False, notify=print) as workspace:
-        assignment = Assignment("tiny", plan, workspace.place, seen_by(teachers()["tiny"]))
+        assignment = Assignment("tiny", plan, workspace.place, worker_identity(teachers()["tiny"]))
         computer = UnitComputer(teachers)
         receipt = computer(pickle.dumps(assignment), 1, 2)
         computer.close()
@@ -194,14 +194,14 @@ def test_a_worker_that_comes_too_late_leaves_nothing(tmp_path: Path, monkeypatch
 
 
 def receipt(device: str, torch: str) -> Receipt:
-    return Receipt(Unit(0, 0), "", {}, 1.0, Hand("here", device, {"torch": torch}))
+    return Receipt(Unit(0, 0), "", {}, 1.0, WorkerInfo("here", device, {"torch": torch}))
 
 
 def test_workers_that_differ_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.store.cluster.watch.versions", lambda: {"torch": "2"})
     said: list[str] = []
     run: dict[str, Any] = {"device": "this"}
-    roster = Roster(run, said.append)
+    roster = WorkerProvenance(run, said.append)
     for each in (receipt("A", "2"), receipt("A", "2"), receipt("B", "3"), receipt("A", "2")):
         roster.note(each)
     assert run == {

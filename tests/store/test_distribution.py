@@ -25,8 +25,8 @@ from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.signals import Signals
 from pipeline.store.cluster import held as workers
-from pipeline.store.cluster.clusters import connected
-from pipeline.store.cluster.distribution import Asked, crew
+from pipeline.store.cluster.clusters import connect
+from pipeline.store.cluster.distribution import OutstandingUnits, runners_on
 from pipeline.store.cluster.worker import UnitComputer
 from pipeline.store.format import chunks
 from pipeline.store.making.teacher_pass import TeacherPass
@@ -57,7 +57,7 @@ def test_a_worker_opens_the_teacher_once_for_all_caches(
     client: Client, tmp_path: Path, whole: dict[str, bytes]
 ) -> None:
     OPENED.clear()
-    with crew(client, counted) as runners:
+    with runners_on(client, counted) as runners:
         tiny = cache(tmp_path / "a", runner=runners("tiny"))
         exact = cache(tmp_path / "b", runner=runners("exact"), signals=FLOAT32)
         again = cache(tmp_path / "c", runner=runners("tiny"))
@@ -70,20 +70,20 @@ def test_what_travels_is_small_and_has_a_name(
     client: Client, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, receipts, in_flight = [], [], []
-    ask, handed_in = Asked.ask, Asked.handed_in
+    ask, handed_in = OutstandingUnits.ask, OutstandingUnits.handed_in
 
-    def asking(asked: Asked, *arguments: Any) -> None:
+    def asking(asked: OutstandingUnits, *arguments: Any) -> None:
         tasks.append(len(pickle.dumps(asked._task)))
         ask(asked, *arguments)
         in_flight.append(len(asked))
 
-    def handing(asked: Asked) -> Iterator[Any]:
+    def handing(asked: OutstandingUnits) -> Iterator[Any]:
         for unit, receipt in handed_in(asked):
             receipts.append(len(pickle.dumps(receipt)))
             yield unit, receipt
 
-    monkeypatch.setattr(Asked, "ask", asking)
-    monkeypatch.setattr(Asked, "handed_in", handing)
+    monkeypatch.setattr(OutstandingUnits, "ask", asking)
+    monkeypatch.setattr(OutstandingUnits, "handed_in", handing)
     monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 10)
     distributed(client, tmp_path / "a", partial(counted, count=100), samples=TinySamples(100))
     assert len(pickle.dumps(workers.Held(pickle.dumps(UnitComputer(partial(counted, count=100)))))) < 500
@@ -192,7 +192,7 @@ def test_a_scheduler_that_is_lost_before_a_cache_begins_is_said_to_be(tmp_path: 
     options: dict[str, Any] = {"dashboard_address": "127.0.0.1:0", "silence_logs": 60, "protocol": "tcp://"}
     with LocalCluster(n_workers=0, processes=False, **options) as cluster:
         address = cluster.scheduler_address
-        with connected(address, lambda text: None) as client, crew(client, teachers) as runners:
+        with connect(address, lambda text: None) as client, runners_on(client, teachers) as runners:
             cluster.close()
             deadline = time.monotonic() + 20
             while client.status == "running" and time.monotonic() < deadline:

@@ -16,11 +16,11 @@ from store_standins import FLOAT32, TinyNetwork, TinySamples, TinyViews, cache
 from pipeline import plugins
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.inspection.files import verify_files
-from pipeline.inspection.sample import sampled
+from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
-from pipeline.store.encodings import ENCODINGS, able
+from pipeline.store.encodings import ENCODINGS, encodings_for
 from pipeline.store.format.identity import signals_identity
 from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
@@ -34,7 +34,7 @@ def written(encoding: Any) -> SignalsConfig:
     name = encoding if isinstance(encoding, str) else encoding["name"]
 
     def of(kind: str) -> Any:
-        return encoding if name in able(kind) else "float16"
+        return encoding if name in encodings_for(kind) else "float16"
 
     return SignalsConfig(
         logits=LogitsConfig(encoding=of("logits")),
@@ -63,10 +63,10 @@ def test_what_is_read_is_within_the_bound_of_what_the_teacher_said(store: Path, 
     for view in teacher.views:
         got, said = teacher.read(view, rows), exact.read(view, rows)
         assert got.shapes() == said.shapes()
-        for spec in teacher.manifest.plan.signals:
+        for spec in teacher.manifest.layout.signals:
             values = signal_of(said, spec.name).numpy()
             error = np.abs(signal_of(got, spec.name).double().numpy() - values)
-            assert np.all(error <= spec.codec.bound(values)), spec.name
+            assert np.all(error <= spec.codec.error_bound(values)), spec.name
 
 
 def documented(name: str) -> Any:
@@ -93,7 +93,7 @@ def test_zarr_and_the_documentation_are_enough(store: Path) -> None:
 
 
 def test_rows_beyond_the_samples_hold_the_fill_value(store: Path) -> None:
-    plan = TeacherCache.open(store).manifest.plan
+    plan = TeacherCache.open(store).manifest.layout
     for name, spec in plan.arrays.items():
         raw = (store / name / "c/0/2" / "/".join("0" * (len(spec.shape) - 2))).read_bytes()[:-4]
         (beyond,) = np.frombuffer(raw, spec.dtype).reshape(spec.chunk[1:])[7:]
@@ -103,16 +103,16 @@ def test_rows_beyond_the_samples_hold_the_fill_value(store: Path) -> None:
 
 def test_bytes_per_view_are_those_of_the_arrays(store: Path) -> None:
     group: Any = zarr.open_group(store, mode="r")
-    plan = TeacherCache.open(store).manifest.plan
+    plan = TeacherCache.open(store).manifest.layout
     for spec in plan.signals:
         arrays = [group[array] for array in spec.arrays.values()]
         taken = sum(array.nbytes for array in arrays) / (3 * 23)
         assert spec.alternatives[next(iter(names(spec.encoding)))] == spec.bytes_per_view == taken
-        assert set(spec.alternatives) == set(able(spec.name.partition("/")[0]))
+        assert set(spec.alternatives) == set(encodings_for(spec.name.partition("/")[0]))
 
 
 def test_inspect_says_how_signals_are_written(store: Path) -> None:
-    plan = TeacherCache.open(store).manifest.plan
+    plan = TeacherCache.open(store).manifest.layout
     text = summary_text(describe(store)[0])
     for spec in plan.signals:
         (line,) = (line for line in text.splitlines() if f" {spec.name} " in f" {line} ")
@@ -155,7 +155,7 @@ def test_verifying_finds_what_the_teacher_says_today(store: Path) -> None:
     arguments: Any = {"device": torch.device("cpu"), "precision": "float32", "micro_batch": 4}
     teacher = TeacherPass(TinyNetwork(), TinySamples(), TinyViews(), as_config(store), **arguments)  # type: ignore[arg-type]
     opened = TeacherCache.open(store)
-    deviations = verify_teacher(opened, teacher, sampled(opened.manifest.plan, 4, 12, 0)).deviations
+    deviations = verify_teacher(opened, teacher, sampled_batches(opened.manifest.layout, 4, 12, 0)).deviations
     assert len(deviations) == 4
     assert all(deviation.largest == 0 for deviation in deviations)
 

@@ -112,7 +112,7 @@ def test_what_is_expected_no_more_is_let_go(
 def test_of_what_nobody_expects_the_last_used_is_kept(
     bucket: Bucket, teacher: TeacherCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chunk = teacher.manifest.plan.arrays["view_digest"].chunk_bytes
+    chunk = teacher.manifest.layout.arrays["view_digest"].chunk_bytes
     monkeypatch.setattr(fetched, "KEPT_BYTES", 2 * chunk)
     for block in (0, 1, 0, 2, 0, 3):
         teacher.view_digests(0, rows(block))
@@ -255,7 +255,7 @@ def test_a_process_that_is_forked_while_chunks_are_fetched_is_told_instead_of_ha
 
 
 def test_the_cost_is_foretold(bucket: Bucket, teacher: TeacherCache) -> None:
-    plan = teacher.manifest.plan
+    plan = teacher.manifest.layout
     cost = remote_cost(plan)
     assert cost.gets == BLOCKS * len(ARRAYS)
     twice = remote_cost(plan, per_step=2)

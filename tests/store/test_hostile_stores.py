@@ -30,7 +30,7 @@ from pipeline.publishing.ledger import LEDGER_FILE, Ledger
 from pipeline.publishing.scratch import HOLDER
 from pipeline.store.encodings import ENCODINGS
 from pipeline.store.format.identity import IDENTITY, asked_signals, views_config
-from pipeline.store.format.layout import plan_of
+from pipeline.store.format.layout import layout_of
 from pipeline.store.format.manifest import _arrays
 from pipeline.store.format.provenance import RUNS
 from pipeline.store.reader import TeacherCache
@@ -160,7 +160,7 @@ def forged(root: dict[str, Any], identity: Any, *, arrays: bool) -> str:
     manifest = {**root["attributes"], "identity": identity, "fingerprint": digest(identity)}
     if arrays:
         try:
-            plan = plan_of(json.loads(dumps(identity)))
+            plan = layout_of(json.loads(dumps(identity)))
             manifest["arrays"] = {name: info.model_dump(mode="json") for name, info in _arrays(plan).items()}
         except Exception:  # then those that were there stay
             manifest["arrays"] = root["attributes"]["arrays"]

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
 from store_standins import patient
 
-from pipeline.store.encodings import load
+from pipeline.store.encodings import load_encoding
 
 LARGEST = np.finfo(np.float32).max
 SMALLEST_NORMAL = np.finfo(np.float32).tiny
@@ -25,7 +25,7 @@ maps = arrays.arrays(
 def coded(values: NDArray[np.float32]) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
     """The parts, and what is read from them."""
     kind = "features/block1" if values.ndim > 2 else "logits"
-    encoding = load("int8", kind, values.shape[1:])
+    encoding = load_encoding("int8", kind, values.shape[1:])
     parts = encoding.encode(values)
     back: NDArray[np.float32] = encoding.decode({p: torch.from_numpy(a) for p, a in parts.items()}).numpy()
     return parts, back

@@ -16,7 +16,7 @@ from test_remote import at, whole
 
 from pipeline.errors import CacheError
 from pipeline.store.format.arrays import Unit
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
 from pipeline.store.making.filling import computed
 from pipeline.store.making.teacher_pass import TeacherPass
@@ -118,7 +118,7 @@ def test_two_attempts_at_one_unit_at_once_end_with_its_bytes(
                 yield item
 
     def runner(
-        teacher: TeacherPass, workspace: Workspace, layout: StorePlan, units: Sequence[Unit], progress: Any, run: Any
+        teacher: TeacherPass, workspace: Workspace, layout: StoreLayout, units: Sequence[Unit], progress: Any, run: Any
     ) -> None:
         for unit, chunks in computed(teacher, layout, units, progress):
             files: dict[str, dict[str, int]] = {}

@@ -62,7 +62,7 @@ READERS: list[Callable[[Path, str], Array]] = [
 def ours(path: Path) -> dict[str, Array]:
     """Every array of a store, as the library reads it."""
     teacher, everything = TeacherCache.open(path), np.arange(23)
-    plan = teacher.manifest.plan
+    plan = teacher.manifest.layout
     views = [teacher.read_encoded(view, everything).arrays for view in teacher.views]
     found: dict[str, Array] = {}
     for spec in plan.arrays.values():

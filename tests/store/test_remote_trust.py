@@ -21,7 +21,7 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import object_storage
-from pipeline.store.remote.unfinished import begun
+from pipeline.store.remote.unfinished import unfinished_cache
 
 NAME = "some/cache.zarr"
 SCRATCH = "some/.cache.zarr.partial"
@@ -88,7 +88,7 @@ def test_what_lies_beside_an_unfinished_store_is_not_believed(bucket: Bucket, ta
         del bucket[key]
     with pytest.raises(KeyboardInterrupt):
         cache(target, progress=At(30, interrupt))
-    units = begun(target).units  # type: ignore[union-attr]
+    units = unfinished_cache(target).units  # type: ignore[union-attr]
     assert units
     (facts,) = describe(target)
     assert facts["progress"]["units"] == len(units) - 1

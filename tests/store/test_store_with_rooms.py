@@ -20,7 +20,7 @@ from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
 from pipeline.store.format.identity import data_identity, views_identity
 from pipeline.store.making.caching import cache_teacher
-from pipeline.store.making.layout_for import expected_plan
+from pipeline.store.making.layout_for import layout_for
 from pipeline.store.reader import TeacherCache
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
 
@@ -146,7 +146,7 @@ def test_the_cache_knows_that_its_head_reads_final(tmp_path: Path) -> None:
             swin, samples, views, signals, target=tmp_path / "c.zarr", precision="float32", micro_batch=8, device="cpu"
         )
     )
-    assert cache.manifest.plan == expected_plan(swin, signals, **numbers)
+    assert cache.manifest.layout == layout_for(swin, signals, **numbers)
     head, said = cache.head, cache.read(0, np.arange(20))
     assert head is not None
     assert (head.linear, head.linear_final) == (False, True)

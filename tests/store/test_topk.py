@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from store_standins import patient
 
 from pipeline.errors import ConfigError
-from pipeline.store.encodings import EncodingOverflow, load, resolved
+from pipeline.store.encodings import EncodingOverflow, load_encoding, resolved_encoding
 
 logits = arrays.arrays(
     np.float32,
@@ -24,7 +24,7 @@ logits = arrays.arrays(
 
 def coded(values: NDArray[np.float32], k: int = 32) -> tuple[dict[str, NDArray[Any]], NDArray[np.float32]]:
     """The parts, and what is read from them."""
-    encoding = load({"name": "topk", "k": k}, "logits", values.shape[1:])
+    encoding = load_encoding({"name": "topk", "k": k}, "logits", values.shape[1:])
     parts = encoding.encode(values)
     back: NDArray[np.float32] = encoding.decode({p: torch.from_numpy(a) for p, a in parts.items()}).numpy()
     return parts, back
@@ -153,13 +153,13 @@ def test_a_kept_logit_that_overflows_is_refused_and_another_is_not() -> None:
 
 
 def test_it_has_its_default_unless_told() -> None:
-    assert resolved("topk", "logits") == {"name": "topk", "k": 32}
-    assert resolved({"name": "topk", "k": 10}, "logits") == {"name": "topk", "k": 10}
-    assert load("topk", "logits", (1000,)).parts[""][1] == (32,)
-    assert load("topk", "logits", (10,)).parts[""][1] == (10,)
+    assert resolved_encoding("topk", "logits") == {"name": "topk", "k": 32}
+    assert resolved_encoding({"name": "topk", "k": 10}, "logits") == {"name": "topk", "k": 10}
+    assert load_encoding("topk", "logits", (1000,)).parts[""][1] == (32,)
+    assert load_encoding("topk", "logits", (10,)).parts[""][1] == (10,)
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, "many"])
 def test_a_k_that_is_no_number_of_logits_is_refused(k: Any) -> None:
     with pytest.raises(ConfigError, match=r"signals\.logits\.encoding\.k"):
-        resolved({"name": "topk", "k": k}, "logits")
+        resolved_encoding({"name": "topk", "k": k}, "logits")

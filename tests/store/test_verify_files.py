@@ -46,7 +46,7 @@ def files(path: Path) -> list[str]:
 def test_a_whole_cache_is_whole(store: Path) -> None:
     report = check_files(store)
     assert report.damaged == {}
-    assert report.files == len(files(store)) == TeacherCache.open(store).manifest.plan.files
+    assert report.files == len(files(store)) == TeacherCache.open(store).manifest.layout.files
     assert report.bytes == sum((store / name).stat().st_size for name in files(store))
 
 
@@ -64,7 +64,7 @@ def test_a_changed_byte_of_any_file_is_found_and_no_other_file_is_blamed(
     """Every file, at random places; in the small files that say what the others are, many more."""
     generator, trials = random.Random(0), 0
     copied = Path(shutil.copytree(compressed if compression else store, tmp_path / "cache.zarr"))
-    assert TeacherCache.open(copied).manifest.plan.compression == compression
+    assert TeacherCache.open(copied).manifest.layout.compression == compression
     for name in files(copied):
         whole = (copied / name).read_bytes()
         # They are read in the same way whether chunks are compressed or not.

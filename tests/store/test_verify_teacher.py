@@ -17,11 +17,11 @@ from torch import Tensor
 from pipeline.errors import CacheMismatch
 from pipeline.inspection.files import check_files
 from pipeline.inspection.report import Asking, CacheReport, ask_again
-from pipeline.inspection.sample import MicroBatch, sampled
+from pipeline.inspection.sample import MicroBatch, sampled_batches
 from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
 from pipeline.store.format.identity import asked_signals
-from pipeline.store.format.layout import plan
+from pipeline.store.format.layout import make_layout
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 
@@ -52,7 +52,7 @@ def a_plan(samples: int, views: int, rows: int, micro_batch: int) -> Any:
     signals: dict[str, Any] = {"logits": {"shape": [3], "encoding": "float32"}, "embedding": None, "features": {}}
     signals |= {"extras": {}, "grid": None, "filter": "mean", "head": None}
     cut = {"samples": samples, "views": views, "parameters": 0, "micro_batch": micro_batch}
-    return plan(signals, rows_per_block=rows, **cut)
+    return make_layout(signals, rows_per_block=rows, **cut)
 
 
 def everything(layout: Any, micro_batch: int) -> list[MicroBatch]:
@@ -79,7 +79,7 @@ def test_a_sample_is_of_whole_micro_batches_each_once_and_spread_over_the_cache(
 ) -> None:
     layout = a_plan(samples, views, rows, micro_batch)
     every = everything(layout, micro_batch)
-    drawn = [every.index(one) for one in sampled(layout, micro_batch, wanted, seed)]
+    drawn = [every.index(one) for one in sampled_batches(layout, micro_batch, wanted, seed)]
     assert len(drawn) == min(math.ceil(wanted * len(every) / (samples * views)), len(every))
     assert drawn == sorted(set(drawn))
     stretch = len(every) / len(drawn)
@@ -89,8 +89,8 @@ def test_a_sample_is_of_whole_micro_batches_each_once_and_spread_over_the_cache(
 def test_seeds_draw_different_samples_and_together_everything() -> None:
     layout = a_plan(40, 3, 16, 4)
     every = everything(layout, 4)
-    draws = [[every.index(one) for one in sampled(layout, 4, 16, seed)] for seed in range(60)]
-    assert draws[0] == [every.index(one) for one in sampled(layout, 4, 16, 0)]
+    draws = [[every.index(one) for one in sampled_batches(layout, 4, 16, seed)] for seed in range(60)]
+    assert draws[0] == [every.index(one) for one in sampled_batches(layout, 4, 16, 0)]
     assert len(set(map(tuple, draws))) > 50
     assert {number for draw in draws for number in draw} == set(range(len(every)))
 
@@ -269,7 +269,7 @@ def test_a_teacher_that_sees_other_pixels_is_refused(store: Path) -> None:
     teacher = TeacherPass(TinyNetwork(), samples, TinyViews(), SIGNALS, **arguments)  # type: ignore[arg-type]
     opened = TeacherCache.open(store)
     with pytest.raises(CacheMismatch, match="not the pixels"):
-        verify_teacher(opened, teacher, sampled(opened.manifest.plan, 4, 8, 0))
+        verify_teacher(opened, teacher, sampled_batches(opened.manifest.layout, 4, 8, 0))
 
 
 # The arithmetic, against NumPy in float64 over everything at once

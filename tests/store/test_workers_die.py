@@ -24,8 +24,8 @@ from pipeline.errors import CacheError
 from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.signals import Signals
-from pipeline.store.cluster.clusters import connected, local
-from pipeline.store.cluster.distribution import crew
+from pipeline.store.cluster.clusters import connect, local_cluster
+from pipeline.store.cluster.distribution import runners_on
 from pipeline.store.making.teacher_pass import TeacherPass
 
 SAMPLES = 100
@@ -37,7 +37,7 @@ PATHS = os.pathsep.join(str(folder) for folder in list(Path(__file__).parents)[:
 
 def slowly(network: type[SlowNetwork] = SlowNetwork) -> dict[str, TeacherPass]:
     """What a worker opens. It writes slowly, too."""
-    from pipeline.store.making import local as module
+    from pipeline.store.making import local_cluster as module
 
     write_chunk = module.write_chunk
 
@@ -54,7 +54,7 @@ def distributed(client: Client, target: Path, views: int, action: Callable[[], o
     opened = changes.pop("opened", slowly)
     said: Callable[[str], object] = changes.get("notify", lambda text: None)
     options = {"samples": TinySamples(SAMPLES), "progress": At(views, action)} | changes
-    with crew(client, opened, said) as runners:
+    with runners_on(client, opened, said) as runners:
         return cache(target, runner=runners("tiny"), **options)
 
 
@@ -76,7 +76,7 @@ def test_a_worker_that_is_killed_is_replaced(
     monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.1)
     monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 6)  # so that there is something left to lose
     before, said = children(), []
-    with faults("a worker of a cluster is killed"), local(2, "cpu", said.append) as client:
+    with faults("a worker of a cluster is killed"), local_cluster(2, "cpu", said.append) as client:
 
         def kill() -> None:
             os.kill(client.cluster.workers[0].pid, signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_a_worker_that_hangs_for_ever_is_not_waited_for(
     file.touch()
     (tmp_path / "store").mkdir()
     hangs = faults("a worker of a cluster is stopped or hangs")
-    with hangs, dask.config.set({"decant.patience": "2s"}), local(2, "cpu", said.append) as client:
+    with hangs, dask.config.set({"decant.patience": "2s"}), local_cluster(2, "cpu", said.append) as client:
         opened = partial(stuck, file)
         path = distributed(client, tmp_path / "store" / "a", 10**9, list, notify=said.append, opened=opened)
         assert not file.exists()
@@ -200,7 +200,7 @@ def test_the_only_local_worker_that_hangs_is_started_anew(
     file = tmp_path / "hang"
     file.touch()
     hangs = faults("a worker of a cluster is stopped or hangs")
-    with hangs, dask.config.set({"decant.patience": "2s"}), local(1, "cpu", said.append) as client:
+    with hangs, dask.config.set({"decant.patience": "2s"}), local_cluster(1, "cpu", said.append) as client:
         opened = partial(stuck, file)
         path = distributed(client, tmp_path / "a", 10**9, list, notify=said.append, opened=opened)
         assert not file.exists()
@@ -266,11 +266,11 @@ def test_after_the_scheduler_is_lost_another_goes_on(
     with faults("the scheduler of a cluster is killed"):
         with (
             pytest.raises(CacheError, match=rf"(?s)lost the Dask scheduler.*{address}.*goes on after the \d+ units"),
-            connected(address, lambda text: None) as client,
+            connect(address, lambda text: None) as client,
         ):
             distributed(client, target, 60, first.kill)
         _, address = cluster("second")
-        with connected(address, lambda text: None) as client:
+        with connect(address, lambda text: None) as client:
             path = distributed(client, target, 10**9, lambda: None, wait=False)
         assert content(path) == whole
         assert [path.name for path in target.parent.iterdir()] == ["a"]
@@ -313,6 +313,6 @@ def test_a_unit_that_kills_its_workers_is_named(tmp_path: Path) -> None:
     with (
         dask.config.set({"distributed.scheduler.allowed-failures": 1}),
         pytest.raises(CacheError, match=r"(?s)unit \d/\d+ was given to 2 workers, and all of them died.*memory"),
-        local(1, "cpu", lambda text: None) as client,
+        local_cluster(1, "cpu", lambda text: None) as client,
     ):
         distributed(client, tmp_path / "a", 10**9, lambda: None, opened=partial(slowly, Deadly))

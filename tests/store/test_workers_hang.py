@@ -18,8 +18,8 @@ from torch import Tensor
 from pipeline.errors import CacheError
 from pipeline.signals import Signals
 from pipeline.store.cluster import held as workers
-from pipeline.store.cluster.distribution import crew
-from pipeline.store.cluster.watch import Watch
+from pipeline.store.cluster.distribution import runners_on
+from pipeline.store.cluster.watch import HangWatch
 from pipeline.store.format.arrays import Unit
 
 
@@ -68,7 +68,7 @@ class Failing(TinyNetwork):
     where: str | None = None
 
     def forward(self, images: Tensor) -> Signals:
-        if here := workers.address():  # not in the process that looks at one view for its shapes
+        if here := workers.worker_address():  # not in the process that looks at one view for its shapes
             Failing.where = Failing.where or here
             if self.everywhere or here == Failing.where:
                 raise RuntimeError(self.error)
@@ -126,7 +126,7 @@ def test_who_hangs_is_not_asked_in_later_caches(
     STUCK.release()
     with (
         dask.config.set({"decant.patience": "400ms"}),
-        crew(client, partial(counted, network=Stuck), said.append) as runners,
+        runners_on(client, partial(counted, network=Stuck), said.append) as runners,
     ):
         cache(tmp_path / "a", runner=runners("tiny"))
         assert any("takes long" in text for text in said)
@@ -149,7 +149,7 @@ def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: py
 
     nobody: Any = None
     with dask.config.set({"decant.patience": "0s"}):
-        watch = Watch(nobody, said.append)
+        watch = HangWatch(nobody, said.append)
         assert list(watch.hanging(Asking(), {Unit(1, 2)})) == []
         assert said == ["unit 1/2 takes long on tcp://a: there is nobody else to be asked"]
         answers["ncores"] = {"tcp://a": 1, "tcp://b": 1}

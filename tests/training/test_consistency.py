@@ -43,7 +43,7 @@ class Live:
     """The teacher in the loop: it is asked at every step, in the micro-batches that stage one shows it."""
 
     def __init__(self, road: Path, stored: TeacherCache) -> None:
-        self.plan = stored.manifest.plan
+        self.plan = stored.manifest.layout
         self.asked = 0
         self.samples, self.views = samples(road), views()
         self.teacher = TeacherPass(
@@ -69,7 +69,7 @@ class Live:
         """Asked again, whole micro-batches for the rows that are wanted."""
         names = [spec.name for spec in self.plan.signals]
         everything: dict[str, NDArray[Any]] = {}
-        with self.teacher.ready():
+        with self.teacher.inference_mode():
             for batch in {self._micro_batch(int(row)) for row in rows}:
                 said = self.teacher.ask(self.teacher.render(view, batch), names).arrays()
                 self.asked += 1

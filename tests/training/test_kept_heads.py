@@ -11,10 +11,10 @@ from torch import Tensor
 from training_pieces import HARD, KD, Interrupting, cache, network, objectives, same, steps
 
 from pipeline.errors import TrainingError
-from pipeline.models import Network, Reused
+from pipeline.models import Network, WithReusedHead
 from pipeline.progress import Progress, Silent
 from pipeline.signals import LinearHead
-from pipeline.training import Run, train
+from pipeline.training import TrainingResult, train
 from pipeline.training.loop import Trainer
 
 SIMKD = {"name": "simkd"}
@@ -26,12 +26,12 @@ def teachers_head(road: Path) -> LinearHead:
     return found
 
 
-def run(road: Path, folder: Path | None = None, progress: Progress | None = None, **changes: Any) -> Run:
+def run(road: Path, folder: Path | None = None, progress: Progress | None = None, **changes: Any) -> TrainingResult:
     """A run of three epochs of three steps."""
     student = network()
 
-    def score(scored: Network | Reused) -> float:
-        assert isinstance(scored, Reused)
+    def score(scored: Network | WithReusedHead) -> float:
+        assert isinstance(scored, WithReusedHead)
         return float(sum(value.double().sum() for value in scored.state_dict().values()))
 
     return train(
@@ -46,7 +46,7 @@ def run(road: Path, folder: Path | None = None, progress: Progress | None = None
     )
 
 
-def scores(result: Run) -> list[float]:
+def scores(result: TrainingResult) -> list[float]:
     return [row["holdout_top1"] for row in result.history.rows]
 
 
@@ -69,7 +69,7 @@ def test_the_projection_that_was_trained_and_the_teachers_own_classifier_are_wha
     teacher = teachers_head(road)
     before = (teacher.weight.clone(), teacher.bias.clone())
     result = train(student, chosen, steps(road), seed=0, folder=None, progress=Silent(), head=teacher).network
-    assert isinstance(result, Reused)
+    assert isinstance(result, WithReusedHead)
     trained = {name.removeprefix("members.0."): value for name, value in chosen.state_dict().items()}
     assert same({f"projector.{name}": v for name, v in result.head.projector.state_dict().items()}, trained)
     assert not same(start, chosen.state_dict())
@@ -89,7 +89,7 @@ def test_projections_are_averaged_as_weights_are(road: Path):
             now = value.double()
             expected[name] = now if index < 2 else decay * expected[name] + (1 - decay) * now
     result = trainer.result()
-    assert isinstance(result, Reused)
+    assert isinstance(result, WithReusedHead)
     for name, value in result.head.projector.state_dict().items():
         if value.is_floating_point():
             torch.testing.assert_close(value.double(), expected[f"members.0.projector.{name}"], rtol=1e-5, atol=1e-6)

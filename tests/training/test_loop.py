@@ -15,7 +15,7 @@ from pipeline.models import Network
 from pipeline.objectives import ObjectiveSet
 from pipeline.progress import Progress, Silent
 from pipeline.store.format.encoded import EncodedSignals
-from pipeline.training import Checkpoint, FromCache, Run, Steps, train
+from pipeline.training import Checkpoint, FromCache, Steps, TrainingResult, train
 from pipeline.training.loop import Trainer
 
 ADAM = {"optimizer": "adamw", "learning_rate": 1e-3}
@@ -32,7 +32,7 @@ def run(
     score: Any = None,
     options: dict[str, Any] | None = None,
     **changes: Any,
-) -> Run:
+) -> TrainingResult:
     """A run of three epochs of three steps from the cache of `road`."""
     student = network(kind, **(options or {}))
     return train(
@@ -46,7 +46,7 @@ def run(
     )
 
 
-def weights(result: Run) -> dict[str, Tensor]:
+def weights(result: TrainingResult) -> dict[str, Tensor]:
     return result.network.model.state_dict()
 
 

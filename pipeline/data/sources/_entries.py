@@ -39,7 +39,7 @@ class Entry(NamedTuple):
     problem: str | None = None
 
 
-class Files:
+class ImageFiles:
     """The entries of every split, in order. reading: what was left out, and notes."""
 
     def __init__(

@@ -16,7 +16,7 @@ Classes = Literal["leaf", "top"]
 
 
 @dataclass
-class Layout:
+class FolderLayout:
     """How a tree was understood.
 
     labeled: of every split the folders of its classes, in order. unlabeled: the folder of images without labels, if
@@ -31,12 +31,12 @@ class Layout:
     classes_first: bool = False
 
 
-def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> Layout:
+def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> FolderLayout:
     """Find the splits. splits: the folder of each, where a person says so; then nothing is guessed.
 
     Raises DataError where a guess could be wrong.
     """
-    layout = Layout()
+    layout = FolderLayout()
     if splits is not None:
         _as_told(tree, where, splits, layout)
     elif any(meaning(folder.name) for folder in tree.folders):
@@ -52,7 +52,7 @@ def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> L
     return layout
 
 
-def _as_told(tree: Folder, where: Path, splits: Mapping[str, str], layout: Layout) -> None:
+def _as_told(tree: Folder, where: Path, splits: Mapping[str, str], layout: FolderLayout) -> None:
     known = {folder.path: folder for folder in tree.walk()}
     told = {}
     for split, path in splits.items():
@@ -73,7 +73,7 @@ def _as_told(tree: Folder, where: Path, splits: Mapping[str, str], layout: Layou
         layout.labeled[split] = {each.name: [each] for each in inner}
 
 
-def _splits_first(tree: Folder, where: Path, layout: Layout) -> None:
+def _splits_first(tree: Folder, where: Path, layout: FolderLayout) -> None:
     """`root/train/cat`, and `root/data/train/cat` inside a folder that is called like a split."""
     for split, folder in _split_folders(tree, where):
         layout.places.setdefault(split, []).append(folder)
@@ -110,7 +110,7 @@ def _split_folders(parent: Folder, where: Path) -> Iterator[tuple[str, Folder]]:
             yield split, folder
 
 
-def _classes_first(tree: Folder, where: Path, layout: Layout) -> None:
+def _classes_first(tree: Folder, where: Path, layout: FolderLayout) -> None:
     """`root/cat/train`: every class has its splits."""
     classes = [folder for folder in tree.folders if folder.holds_images()]
     layout.classes_first = True
@@ -142,7 +142,7 @@ def _classes_first(tree: Folder, where: Path, layout: Layout) -> None:
         layout.unlabeled = Folder(UNLABELED, "", folders=unlabeled)
 
 
-def _refuse_splits_below(layout: Layout, where: Path) -> None:
+def _refuse_splits_below(layout: FolderLayout, where: Path) -> None:
     """Folders called like splits below class folders: the test images of a class would be learnt from."""
     found = [
         below.path
@@ -167,7 +167,7 @@ def _refuse_mixture(got: str, where: Path) -> None:
     )
 
 
-def classes_of(layout: Layout, where: Path, wanted: Classes | None) -> None:
+def classes_of(layout: FolderLayout, where: Path, wanted: Classes | None) -> None:
     """Make the classes of every split the top folders or the leaves. Raises DataError if that is for a person to say.
 
     It is where a top folder has several folders with images below it. One with a single such folder, as

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from pipeline.data.class_names import read_class_names
 from pipeline.data.images import readable_suffixes
 from pipeline.data.source import Reading
-from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, Files, is_text, meaning, some
+from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, is_text, meaning, some
 from pipeline.data.sources._tree import Folder, read_tree
 from pipeline.errors import DataError
 from pipeline.untrusted import read_file
@@ -18,7 +18,7 @@ from pipeline.untrusted import read_file
 _MOST_BYTES = 1 << 30
 
 
-class Row(NamedTuple):
+class LabelRow(NamedTuple):
     """What is said of one image. path: as it is written. label: empty if there is none. where: such as `line 3`."""
 
     split: str
@@ -46,7 +46,9 @@ def split_called(name: str, where: object) -> str:
     return split
 
 
-def listed(root: Path, rows: Sequence[Row], names: Path | None, called: str, tree: Folder | None = None) -> Files:
+def read_label_rows(
+    root: Path, rows: Sequence[LabelRow], names: Path | None, called: str, tree: Folder | None = None
+) -> ImageFiles:
     """The source of some rows, in their order. names: a file of class names; None for the labels of train, in order.
 
     Numbers are ordered as numbers. Rows that cannot be used (a path outside of the folder, a file that is not there or
@@ -61,7 +63,7 @@ def listed(root: Path, rows: Sequence[Row], names: Path | None, called: str, tre
     if not class_names and any(row.split != UNLABELED for row in rows):
         raise DataError(f"there is no label in {called}", where=root, expected="a label for each image")
     numbers = {name: label for label, name in enumerate(class_names)}
-    first: dict[tuple[str, str], Row] = {}
+    first: dict[tuple[str, str], LabelRow] = {}
     disputed: set[tuple[str, str]] = set()
     for row, path in zip(rows, found, strict=True):
         before = first.setdefault((row.split, path), row)
@@ -87,7 +89,7 @@ def listed(root: Path, rows: Sequence[Row], names: Path | None, called: str, tre
         raise DataError(f"{called} names no image", where=root)
     notes = _notes(class_names, sorted(known - set(found)), called)
     reading = Reading(tree.others_below(), notes)
-    return Files(root, class_names, entries, f"image folder {root.resolve().name}, {called}", reading)
+    return ImageFiles(root, class_names, entries, f"image folder {root.resolve().name}, {called}", reading)
 
 
 def _path(written: str, root: Path, known: set[str], suffixes: Sequence[str]) -> str:
@@ -108,7 +110,7 @@ def _path(written: str, root: Path, known: set[str], suffixes: Sequence[str]) ->
     return path
 
 
-def _in_order(rows: Iterable[Row]) -> tuple[str, ...]:
+def _in_order(rows: Iterable[LabelRow]) -> tuple[str, ...]:
     """The labels of train, or where there is no train, of all splits: as numbers if all are, else as text."""
     labeled = [row for row in rows if row.split != UNLABELED and row.label]
     labels = {row.label for row in labeled if row.split == "train"} or {row.label for row in labeled}

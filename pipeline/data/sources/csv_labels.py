@@ -11,8 +11,8 @@ from pydantic import Field
 
 from pipeline import plugins
 from pipeline.data.source import SourceOptions
-from pipeline.data.sources._entries import Files
-from pipeline.data.sources._lists import Row, listed, read_text, split_called
+from pipeline.data.sources._entries import ImageFiles
+from pipeline.data.sources._lists import LabelRow, read_label_rows, read_text, split_called
 from pipeline.errors import DataError
 
 _DELIMITERS = ",;\t|:"
@@ -42,13 +42,13 @@ class Options(SourceOptions):
         return (self.path, self.labels, *([self.class_names] if self.class_names else []))
 
 
-def open_source(options: Options) -> Files:
+def open_source(options: Options) -> ImageFiles:
     """The images that the table names, in its order. Raises DataError if it cannot be read or lacks a column."""
     rows = _rows(options, read_text(options.labels, "the table of labels"))
-    return listed(options.path.expanduser(), rows, options.class_names, f"labels in {options.labels.name}")
+    return read_label_rows(options.path.expanduser(), rows, options.class_names, f"labels in {options.labels.name}")
 
 
-def _rows(options: Options, text: str) -> list[Row]:
+def _rows(options: Options, text: str) -> list[LabelRow]:
     wanted = [options.path_column, options.label_column]
     if options.split_column != "split":
         wanted.append(options.split_column)
@@ -73,7 +73,7 @@ def _rows(options: Options, text: str) -> list[Row]:
         raise DataError("the table of labels cannot be read", where=where, got=error) from None
 
 
-def _row(options: Options, cells: list[str], place: dict[str, int], line: int) -> Row:
+def _row(options: Options, cells: list[str], place: dict[str, int], line: int) -> LabelRow:
     def cell(title: str) -> str:
         return cells[place[title]].strip() if place[title] < len(cells) else ""
 
@@ -84,7 +84,7 @@ def _row(options: Options, cells: list[str], place: dict[str, int], line: int) -
     split = "train"
     if options.split_column in place:
         split = split_called(cell(options.split_column), f"{options.labels}, {where}")
-    return Row(split, path, label, where)
+    return LabelRow(split, path, label, where)
 
 
 def _delimiter(text: str, titles: list[str]) -> str:

@@ -9,8 +9,8 @@ from typing import Literal
 from pydantic import field_validator
 
 from pipeline.data.source import SourceOptions
-from pipeline.data.sources._entries import SPLITS, UNLABELED, Files, meaning
-from pipeline.data.sources._lists import Row, listed, split_called
+from pipeline.data.sources._entries import SPLITS, UNLABELED, ImageFiles, meaning
+from pipeline.data.sources._lists import LabelRow, read_label_rows, split_called
 from pipeline.data.sources._tree import read_tree
 from pipeline.errors import DataError
 
@@ -61,7 +61,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def open_source(options: Options) -> Files:
+def open_source(options: Options) -> ImageFiles:
     """The images of the folder, in the order of their paths; those whose name does not fit are unreadable ones."""
     root = options.path.expanduser()
     tree, pattern = read_tree(root), compiled(options.pattern)
@@ -72,15 +72,15 @@ def open_source(options: Options) -> Files:
         top = meaning(place.parts[0]) if len(place.parts) > 1 else None
         match = pattern.fullmatch(path if whole else place.name)
         if top == UNLABELED:
-            rows.append(Row(UNLABELED, path, ""))
+            rows.append(LabelRow(UNLABELED, path, ""))
         elif match is None:
-            rows.append(Row(top or "train", path, "", "its name does not fit the pattern"))
+            rows.append(LabelRow(top or "train", path, "", "its name does not fit the pattern"))
         else:
             found = match.groupdict()
             said = found.get("split")
-            rows.append(Row(split_called(said, path) if said else top or "train", path, found["label"] or ""))
+            rows.append(LabelRow(split_called(said, path) if said else top or "train", path, found["label"] or ""))
     if not rows:
         raise DataError("there are no image files", where=root, expected="files with a suffix of images")
     order = {split: number for number, split in enumerate(SPLITS)}
     rows.sort(key=lambda row: order[row.split])
-    return listed(root, rows, options.class_names, f"labels in names like {options.pattern}", tree)
+    return read_label_rows(root, rows, options.class_names, f"labels in names like {options.pattern}", tree)

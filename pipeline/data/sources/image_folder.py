@@ -17,8 +17,8 @@ from pydantic import field_validator
 from pipeline import plugins
 from pipeline.data.class_names import read_class_names
 from pipeline.data.source import Reading, SourceOptions
-from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, Files, escaped, is_text, some
-from pipeline.data.sources._layout import Classes, Layout, classes_of, understand
+from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, escaped, is_text, some
+from pipeline.data.sources._layout import Classes, FolderLayout, classes_of, understand
 from pipeline.data.sources._tree import Folder, read_tree
 from pipeline.errors import DataError
 
@@ -54,7 +54,7 @@ class Options(SourceOptions):
         return (self.path,) if self.class_names is None else (self.path, self.class_names)
 
 
-def open_source(options: Options) -> Files:
+def open_source(options: Options) -> ImageFiles:
     """The folder's files, in the order of their paths, which, relative to the root, are the ids.
 
     Files without the suffix of an image format are left out, and counted; hidden ones are not counted. The classes are
@@ -82,10 +82,10 @@ def open_source(options: Options) -> Files:
     loose = _loose(tree, layout, entries)
     _check_not_empty(entries, loose, root)
     reading = Reading(tree.others_below(), tuple(_notes(layout, tree, names, loose)))
-    return Files(root, names, entries, _description(root, layout), reading)
+    return ImageFiles(root, names, entries, _description(root, layout), reading)
 
 
-def _class_names(layout: Layout, root: Path, path: Path | None) -> tuple[str, ...]:
+def _class_names(layout: FolderLayout, root: Path, path: Path | None) -> tuple[str, ...]:
     """The names of the classes. Raises DataError for folders with images that are none of them."""
     everything = sorted({name for classes in layout.labeled.values() for name in classes})
     if odd := [name for name in everything if not is_text(name)]:
@@ -108,7 +108,7 @@ def _class_names(layout: Layout, root: Path, path: Path | None) -> tuple[str, ..
     return names
 
 
-def _loose(tree: Folder, layout: Layout, entries: Mapping[str, list[Entry]]) -> list[str]:
+def _loose(tree: Folder, layout: FolderLayout, entries: Mapping[str, list[Entry]]) -> list[str]:
     """The images that are in no class folder, nor in a folder that was left out as a whole."""
     taken = {entry.name for some in entries.values() for entry in some}
     taken.update(image for folder in layout.aside for image in folder.all_images())
@@ -131,7 +131,7 @@ def _check_not_empty(entries: Mapping[str, list[Entry]], loose: list[str], root:
     raise DataError(what, where=root, expected=expected, got=got, fix=fix)
 
 
-def _description(root: Path, layout: Layout) -> str:
+def _description(root: Path, layout: FolderLayout) -> str:
     """One line: how the folder was understood."""
     text = f"image folder {root.resolve().name}"
     if layout.aside:
@@ -146,11 +146,11 @@ def _description(root: Path, layout: Layout) -> str:
     return text + (f" (read {'; '.join(other)})" if other else "")
 
 
-def _called(folder: Folder, layout: Layout) -> str:
+def _called(folder: Folder, layout: FolderLayout) -> str:
     return escaped(f"*/{folder.name}" if layout.classes_first else folder.path)
 
 
-def _notes(layout: Layout, tree: Folder, names: tuple[str, ...], loose: list[str]) -> list[str]:
+def _notes(layout: FolderLayout, tree: Folder, names: tuple[str, ...], loose: list[str]) -> list[str]:
     """What a person should know of how the folder was understood."""
     notes = []
     for folder in layout.aside:

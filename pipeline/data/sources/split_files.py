@@ -13,8 +13,8 @@ from pydantic import field_validator
 
 from pipeline.data.images import readable_suffixes
 from pipeline.data.source import SourceOptions
-from pipeline.data.sources._entries import SPLITS, UNLABELED, Files
-from pipeline.data.sources._lists import Row, listed, read_text
+from pipeline.data.sources._entries import SPLITS, UNLABELED, ImageFiles
+from pipeline.data.sources._lists import LabelRow, read_label_rows, read_text
 from pipeline.errors import DataError
 
 
@@ -45,9 +45,9 @@ class Options(SourceOptions):
         return (self.path, *self.lists.values(), *([self.class_names] if self.class_names else []))
 
 
-def open_source(options: Options) -> Files:
+def open_source(options: Options) -> ImageFiles:
     """The images that the lists name, in their order. Raises DataError if a list cannot be read or is empty."""
-    rows: list[Row] = []
+    rows: list[LabelRow] = []
     for split, path in options.lists.items():
         lines = read_text(path, f"the list of split {split}").splitlines()
         found = _rows(
@@ -57,10 +57,12 @@ def open_source(options: Options) -> Files:
             raise DataError(f"the list of split {split} is empty", where=path, expected="lines of a path and a label")
         rows += found
     root = options.path.expanduser()
-    return listed(root, rows, options.class_names, f"lists {', '.join(path.name for path in options.lists.values())}")
+    return read_label_rows(
+        root, rows, options.class_names, f"lists {', '.join(path.name for path in options.lists.values())}"
+    )
 
 
-def _rows(split: str, lines: list[tuple[int, str]], file: str) -> list[Row]:
+def _rows(split: str, lines: list[tuple[int, str]], file: str) -> list[LabelRow]:
     """One delimiter for a file: a tab or comma if every line has it, else the last space."""
     texts = [text for _, text in lines]
     delimiter = next((sign for sign in "\t," if all(sign in text for text in texts)), None)
@@ -77,5 +79,5 @@ def _rows(split: str, lines: list[tuple[int, str]], file: str) -> list[Row]:
             path, label = text, ""
         else:
             path, label = parts[0], parts[1].strip()
-        rows.append(Row(split, path, label, where))
+        rows.append(LabelRow(split, path, label, where))
     return rows

@@ -33,7 +33,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import active_places
+from pipeline.objectives.requirements import require_active_places
 from pipeline.signals import Signals, SignalShapes
 
 SCALE = 3 / 1000
@@ -73,5 +73,5 @@ class AB(Objective):
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Pairs the blocks; refuses other filters than `mean`, which do not keep signs."""
     pairs = pair_maps(student, teacher, options.blocks, key)
-    active_places(teacher, key)
+    require_active_places(teacher, key)
     return AB(pairs, options.margin)

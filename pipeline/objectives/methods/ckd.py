@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes, unit
 
 
@@ -57,5 +57,5 @@ class CKD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     return CKD(options.temperature)

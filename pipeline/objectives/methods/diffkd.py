@@ -34,7 +34,7 @@ from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.layers import Convolution, Mixture, squared_error
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -149,6 +149,6 @@ class DiffKD(Objective):
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Takes the deepest blocks; refuses maps of other proportions, and different classes if logits are compared."""
     if options.logits:
-        same_classes(student, teacher, key)
+        require_same_classes(student, teacher, key)
     pair = pair_maps(student, teacher, None, key, deepest=True)[-1]
     return DiffKD(pair, teacher.filter, teacher.logits, context.seed, options)

@@ -31,7 +31,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.maps import CellNorm, Connector
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import embedding_widths, same_classes
+from pipeline.objectives.requirements import embedding_widths, require_same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
 
@@ -99,7 +99,7 @@ class HCD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses a block that the student does not have, a teacher without embedding, and different classes."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     _, width = embedding_widths(student, teacher, key)
     blocks = [name for name in student.features if name.startswith("block")]
     if not blocks:

@@ -30,7 +30,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
-from pipeline.objectives.local import different_grids, last_maps, local_logits
+from pipeline.objectives.local import last_maps, local_logits, refuse_repeated_grids
 from pipeline.objectives.precision import precise
 from pipeline.signals import Signals, SignalShapes, unit
 
@@ -47,7 +47,7 @@ class Options(Section):
     def _say_something(cls, scales: tuple[int, ...]) -> tuple[int, ...]:
         if scales == (1,):
             raise ValueError("different grids of 1 or more, and not 1 alone: one cell is like itself in every network")
-        return different_grids(scales)
+        return refuse_repeated_grids(scales)
 
 
 def scale_weights(scales: tuple[int, ...]) -> list[float]:

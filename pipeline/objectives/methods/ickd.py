@@ -39,7 +39,7 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-def correlation_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def inter_channel_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """L of Gram matrices [B, C, C] with rows of length one (`extract`)."""
     difference = precise(student) - precise(teacher)
     return difference.square().sum(2).mean()
@@ -70,7 +70,7 @@ class ICKD(Objective):
                 gram = teacher.extras[f"{EXTRA}/{theirs}"]
             with torch.autocast(maps.device.type, enabled=False):
                 connected = connector(maps)
-            losses.append(correlation_loss(extract(EXTRA, connected), gram))
+            losses.append(inter_channel_loss(extract(EXTRA, connected), gram))
         return {"correlation": torch.stack(losses).sum()}
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -41,5 +41,5 @@ class KD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     return KD(options.temperature)

@@ -66,7 +66,7 @@ def contrast(
     return (loss + scores.logsumexp(1).mean() - own) / 2 if symmetric else loss
 
 
-class Projector(nn.Module):
+class NormedProjection(nn.Module):
     """A linear map of channels, if `learned`, and a batch normalisation: [B, C, g, g] to [B, width, g, g]."""
 
     def __init__(self, channels: int, width: int, learned: bool = True) -> None:
@@ -91,10 +91,10 @@ class LFCC(Objective):
         self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
         width = options.width
         self.student_projectors = nn.ModuleList(
-            Projector(pair.student_shape[0], width or pair.teacher_shape[0]) for pair in pairs
+            NormedProjection(pair.student_shape[0], width or pair.teacher_shape[0]) for pair in pairs
         )
         self.teacher_projectors = nn.ModuleList(
-            Projector(pair.teacher_shape[0], width or pair.teacher_shape[0], learned=width is not None)
+            NormedProjection(pair.teacher_shape[0], width or pair.teacher_shape[0], learned=width is not None)
             for pair in pairs
         )
         self.needs = needs_of(pairs)

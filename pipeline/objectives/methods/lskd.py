@@ -21,7 +21,7 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
 EPSILON = 1e-7
@@ -61,7 +61,7 @@ class LSKD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes, and with one class."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     if student.logits < 2:
         raise ConfigError([Problem(key, "needs two classes or more: one logit has no deviation", fix="leave it out")])
     return LSKD(options.temperature)

@@ -33,7 +33,7 @@ from pipeline.errors import TrainingError
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -91,5 +91,5 @@ class MLLD(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes, and batches with one view of each sample."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     return MLLD(max(context.views_per_step, MLLD.needs.views), options)

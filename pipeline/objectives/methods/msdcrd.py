@@ -54,7 +54,7 @@ def local_samples(student: Tensor, teacher: Tensor, window: int, keep: int) -> t
     return s.gather(2, best).transpose(1, 2), t.gather(2, best).transpose(1, 2)
 
 
-def sample_contrast(student: list[Tensor], teacher: list[Tensor], same: Tensor, temperature: float) -> Tensor:
+def decoupled_contrast(student: list[Tensor], teacher: list[Tensor], same: Tensor, temperature: float) -> Tensor:
     """InfoNCE of local samples [B, k, D], a list by size, in nats: a mean over images, ranks and sizes."""
     s, t = ([each[:, rank] for each in local for rank in range(each.shape[1])] for local in (student, teacher))
     return contrast(s, t, same, temperature, symmetric=False)
@@ -87,7 +87,7 @@ class MSDCRD(Objective):
         of_student, of_teacher = ([each[who] for each in local] for who in (0, 1))
         same = batch.sample[:, None] == batch.sample
         same.fill_diagonal_(False)
-        terms = {"sample": sample_contrast(of_student, of_teacher, same, options.temperature)}
+        terms = {"sample": decoupled_contrast(of_student, of_teacher, same, options.temperature)}
         if options.feature_weight:
             feature = feature_contrast(of_student, of_teacher, options.temperature)
             terms["feature"] = options.feature_weight * feature

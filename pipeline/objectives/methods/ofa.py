@@ -30,7 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.exits import exits
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -79,7 +79,7 @@ class OFA(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes, and blocks that the student does not have."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     own = {name: shape for name, shape in student.features.items() if name.startswith("block")}
     blocks = tuple(own) if options.blocks is None else options.blocks
     if unknown := [name for name in blocks if name not in own]:

@@ -35,7 +35,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import active_places
+from pipeline.objectives.requirements import require_active_places
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -83,5 +83,5 @@ class OFD(Objective):
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Pairs the blocks; refuses maps of other proportions, and filters other than `mean`, which leave no cell at 0."""
     pairs = pair_maps(student, teacher, options.blocks, key)
-    active_places(teacher, key)
+    require_active_places(teacher, key)
     return OFD(pairs, options.margin, teacher.filter)

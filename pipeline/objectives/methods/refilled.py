@@ -56,7 +56,7 @@ class Options(Section):
     tuples: bool = False
 
 
-def relation_loss(
+def refilled_relation_loss(
     student: Tensor, teacher: Tensor, labels: Tensor, margin: float, temperature: float, tuples: bool = False
 ) -> Tensor:
     """R of embeddings [B, D_s] and [B, D_t], labels [B], in nats: a mean over triples, or pairs; 0 without any."""
@@ -111,7 +111,7 @@ class Refilled(Objective):
         options, labels = self.options, batch.labels
         s, t = embeddings(student, teacher)
         if progress < options.relation_share:
-            loss = relation_loss(s, t, labels, options.margin, options.relation_temperature, options.tuples)
+            loss = refilled_relation_loss(s, t, labels, options.margin, options.relation_temperature, options.tuples)
             return {"relation": options.relation_weight * loss}
         if not len(self._means):
             assert self.context.class_means is not None

@@ -28,7 +28,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
-from pipeline.objectives.local import different_grids, last_maps, local_logits
+from pipeline.objectives.local import last_maps, local_logits, refuse_repeated_grids
 from pipeline.objectives.methods.dkd import decoupled
 from pipeline.objectives.methods.nkd import normalised
 from pipeline.objectives.requirements import refuse_idle
@@ -46,7 +46,7 @@ class Options(Section):
     """
 
     base: Literal["kd", "dkd", "nkd"] = "kd"
-    scales: Annotated[tuple[int, ...], AfterValidator(different_grids)] = (1, 2, 4)
+    scales: Annotated[tuple[int, ...], AfterValidator(refuse_repeated_grids)] = (1, 2, 4)
     complementary_weight: float = Field(2.0, ge=0)
     temperature: float = Field(4.0, gt=0)
     alpha: float = Field(1.0, ge=0)

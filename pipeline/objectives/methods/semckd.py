@@ -68,7 +68,7 @@ def likeness(maps: Tensor, quantiles: int) -> Tensor:
     return torch.lerp(ordered[:, below], ordered[:, above], (place - below).expand(len(flat), -1))
 
 
-def attention(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
+def block_attention(queries: Tensor, keys: Tensor, temperature: float) -> Tensor:
     """How much each block i of the student learns from the teacher's j: [B, n_s, n_t], of sum one over j.
 
     queries: [B, n_s, E] and keys: [B, n_t, E], made unit vectors.
@@ -118,7 +118,7 @@ class SemCKD(Objective):
             for query, maps in zip(self.queries, own, strict=True)
         ]
         of_teacher = [key(likeness(maps, self.options.quantiles)) for key, maps in zip(self.keys, theirs, strict=True)]
-        weights = attention(torch.stack(of_student, 1), torch.stack(of_teacher, 1), self.options.temperature)
+        weights = block_attention(torch.stack(of_student, 1), torch.stack(of_teacher, 1), self.options.temperature)
         pairs = [on_one_grid(s, t, self.low_pass) for s in own for t in theirs]
         errors = [
             (precise(projector(s)) - t).square().flatten(1).mean(1)

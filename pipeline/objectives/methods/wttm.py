@@ -19,7 +19,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.methods.ttm import transformed
 from pipeline.objectives.precision import precise
-from pipeline.objectives.requirements import same_classes
+from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -51,5 +51,5 @@ class WTTM(Objective):
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
     """Refuses networks with different classes."""
-    same_classes(student, teacher, key)
+    require_same_classes(student, teacher, key)
     return WTTM(options.power)

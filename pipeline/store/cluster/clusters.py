@@ -27,9 +27,11 @@ RESTART_SECONDS = 30
 THREADS = UNITS_AT_ONCE
 """Of a worker. More would only wait."""
 
-FOR_TLS = "name certificates and key in Dask's configuration (`distributed.comm.tls`: ca-file, client.cert, client.key)"
+TLS_HINT = (
+    "name certificates and key in Dask's configuration (`distributed.comm.tls`: ca-file, client.cert, client.key)"
+)
 
-DEAF_TO_CTRL_C = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+IGNORE_CTRL_C_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
 """Workers here end with this process, which Ctrl-C reaches too and which finishes what is in hand."""
 
 
@@ -39,12 +41,12 @@ def patience() -> float:
 
 
 @contextmanager
-def connected(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
+def connect(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
     """A client of the scheduler at an address such as `tcp://10.0.0.1:8786`. Raises CacheError if there is none."""
     fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
     # Before there is a client: one that fails at this moment leaves its thread behind.
     if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
-        raise _unreached(address, "a scheduler that asks for certificates, and none to show", f"{FOR_TLS}; or {fix}")
+        raise _unreached(address, "a scheduler that asks for certificates, and none to show", f"{TLS_HINT}; or {fix}")
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
@@ -60,7 +62,7 @@ def _unreached(address: str, got: str, fix: str) -> CacheError:
 
 
 @contextmanager
-def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Client]:
+def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Client]:
     """A client of `count` worker processes on this machine, which end with it.
 
     device: as in the configuration; where that is `auto` or `cuda`, each worker has one of the GPUs, in turn.
@@ -79,7 +81,7 @@ def local(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Cl
             "dashboard": False,
             "silence_logs": logging.CRITICAL,  # what matters is said by this process
             "local_directory": folder,
-            "preload": [DEAF_TO_CTRL_C],
+            "preload": [IGNORE_CTRL_C_CODE],
         }
         workers = {
             number: {"cls": Nanny, "options": {**common, **of_worker, "env": environment}}
@@ -135,10 +137,10 @@ def restart(client: Client, addresses: Collection[str]) -> set[str]:
     ours = {nanny.worker_address for nanny in nannies if isinstance(nanny, Nanny)} & set(addresses)
     if ours:
         how = {"timeout": RESTART_SECONDS, "wait_for_workers": False, "on_error": "return", "stimulus_id": "hangs"}
-        ask(client, "restart_workers", RESTART_SECONDS, workers=sorted(ours), **how)
+        call_scheduler(client, "restart_workers", RESTART_SECONDS, workers=sorted(ours), **how)
     return ours
 
 
-def ask(client: Client, operation: str, seconds: float, **arguments: Any) -> Any:
+def call_scheduler(client: Client, operation: str, seconds: float, **arguments: Any) -> Any:
     """What the scheduler answers in time. Raises OSError or TimeoutError."""
     return client.sync(getattr(client.scheduler, operation), callback_timeout=seconds, **arguments)

@@ -25,11 +25,19 @@ from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Progress
 from pipeline.publishing.scratch import say
 from pipeline.store.cluster import held as workers
-from pipeline.store.cluster.clusters import ask
-from pipeline.store.cluster.watch import Roster, Watch
-from pipeline.store.cluster.worker import ALIKE, UNITS_AT_ONCE, Assignment, Open, Receipt, UnitComputer, seen_by
+from pipeline.store.cluster.clusters import call_scheduler
+from pipeline.store.cluster.watch import HangWatch, WorkerProvenance
+from pipeline.store.cluster.worker import (
+    SAME_EVERYWHERE_HINT,
+    UNITS_AT_ONCE,
+    Assignment,
+    Open,
+    Receipt,
+    UnitComputer,
+    worker_identity,
+)
 from pipeline.store.format.arrays import Unit
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.caching import Runner
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Workspace
@@ -40,15 +48,17 @@ IN_FLIGHT = 1000
 AHEAD = UNITS_AT_ONCE + 1
 """The same for each worker, where some hang and this process chooses who is asked."""
 
-POLL_SECONDS = 0.02
+RECEIPT_POLL_SECONDS = 0.02
 """How often receipts are looked for."""
 
-ANSWER_SECONDS = 5
+RECEIPT_SECONDS = 5
 """What the scheduler is given to do as it is told when all is over."""
 
 
 @contextmanager
-def crew(client: Client, open_teacher: Open, notify: Callable[[str], None] = say) -> Iterator[Callable[[str], Runner]]:
+def runners_on(
+    client: Client, open_teacher: Open, notify: Callable[[str], None] = say
+) -> Iterator[Callable[[str], Runner]]:
     """Runners by the name of the cache, which use all workers of a cluster, those that join later too.
 
     open_teacher: called once in every worker process, when it computes its first unit.
@@ -58,13 +68,13 @@ def crew(client: Client, open_teacher: Open, notify: Callable[[str], None] = say
         raise CacheError("lost the Dask scheduler", fix="start one, then run the same command again")
     address = str(client.scheduler.address)  # once: a client that loses its scheduler forgets it
     _register(client, workers.Held(pickle.dumps(UnitComputer(open_teacher))), held)
-    watch = Watch(client, notify)
+    watch = HangWatch(client, notify)
     try:
         yield lambda cache: Distributed(client, address, held, cache, watch, notify)
     finally:
         # Workers stop after the micro-batch in hand. One that hangs is not waited for.
         with suppress(Exception):
-            ask(client, "unregister_worker_plugin", ANSWER_SECONDS, name=held)
+            call_scheduler(client, "unregister_worker_plugin", RECEIPT_SECONDS, name=held)
 
 
 def _register(client: Client, held: workers.Held, name: str) -> None:
@@ -73,7 +83,7 @@ def _register(client: Client, held: workers.Held, name: str) -> None:
     except OSError:
         pass  # a worker died at this moment; the scheduler has it, and so have the others and those that join
     except Exception as error:  # Dask hands on what it could not unpickle as just that
-        raise CacheError("a worker cannot take Decant's work", got=error, fix=ALIKE) from error
+        raise CacheError("a worker cannot take Decant's work", got=error, fix=SAME_EVERYWHERE_HINT) from error
 
 
 @dataclass(frozen=True)
@@ -84,21 +94,23 @@ class Distributed:
     address: str
     held: str
     cache: str
-    watch: Watch
+    watch: HangWatch
     notify: Callable[[str], None]
 
     def __call__(
         self,
         teacher: TeacherPass,
         workspace: Workspace,
-        layout: StorePlan,
+        layout: StoreLayout,
         units: Sequence[Unit],
         progress: Progress,
         run: dict[str, Any],
     ) -> None:
         """Have units computed, and commit them. Raises CacheError, and whatever stops a worker."""
-        asked = Asked(self.client, self.held, Assignment(self.cache, layout, workspace.place, seen_by(teacher)))
-        todo, roster, watch = set(units), Roster(run, self.notify), self.watch
+        asked = OutstandingUnits(
+            self.client, self.held, Assignment(self.cache, layout, workspace.place, worker_identity(teacher))
+        )
+        todo, roster, watch = set(units), WorkerProvenance(run, self.notify), self.watch
         watch.begin()
 
         def commit_receipts() -> None:
@@ -129,7 +141,7 @@ class Distributed:
                 commit_receipts()
                 for unit, elsewhere in watch.hanging(asked, todo):
                     asked.ask([unit], elsewhere)
-                time.sleep(POLL_SECONDS)
+                time.sleep(RECEIPT_POLL_SECONDS)
         except KeyboardInterrupt:
             with suppress(PipelineError, OSError):
                 commit_receipts()
@@ -138,7 +150,7 @@ class Distributed:
             asked.cancel()
 
 
-class Asked:
+class OutstandingUnits:
     """Units that workers were asked for, and what they handed in."""
 
     def __init__(self, client: Client, held: str, assignment: Assignment) -> None:
@@ -226,7 +238,9 @@ def _explained(error: BaseException, unit: Unit, address: str, workspace: Worksp
     if isinstance(error, CancelledError):
         return _lost(address, workspace)
     if isinstance(error, RuntimeError) and "deserialization" in str(error):
-        return CacheError("the scheduler cannot import Decant", where=address, fix=f"install it there too: {ALIKE}")
+        return CacheError(
+            "the scheduler cannot import Decant", where=address, fix=f"install it there too: {SAME_EVERYWHERE_HINT}"
+        )
     again = f"then run the same command again: {_goes_on(workspace)}"
     if isinstance(error, KilledWorker):
         return CacheError(

@@ -68,7 +68,7 @@ class Failed(Exception):  # noqa: N818 - it says what happened to a worker
         self.worker, self.what = worker, what
 
 
-def address() -> str:
+def worker_address() -> str:
     """Of the worker that this is called in; empty if it is none."""
     try:
         return str(get_worker().address)
@@ -81,8 +81,8 @@ def call(name: str, *arguments: Any) -> Any:
     try:
         held = get_worker().plugins[name]
         assert isinstance(held, Held)
-        return held.get()(*arguments, worker=address())
+        return held.get()(*arguments, worker=worker_address())
     except (PipelineError, OSError):
         raise
     except Exception as error:
-        raise Failed(address(), f"{type(error).__name__}: {error}") from error
+        raise Failed(worker_address(), f"{type(error).__name__}: {error}") from error

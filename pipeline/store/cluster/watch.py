@@ -12,7 +12,7 @@ import dask
 from distributed import Client
 
 from pipeline.publishing.fingerprint import canonical, differences
-from pipeline.store.cluster.clusters import ask, patience, restart
+from pipeline.store.cluster.clusters import call_scheduler, patience, restart
 from pipeline.store.cluster.held import Failed
 from pipeline.store.cluster.worker import Receipt
 from pipeline.store.format.arrays import Unit
@@ -24,14 +24,14 @@ LOOK_SECONDS = 2.0
 ANSWER_SECONDS = 10.0
 """What it is given to answer."""
 
-LONG = 10
+HANG_FACTOR = 10
 """Somebody hangs if nothing was handed in for so many times what a unit takes."""
 
-BROKEN = "CUDA error"
+CUDA_LOST = "CUDA error"
 """What torch says when a process has lost its GPU; not when memory runs out."""
 
 
-class Roster:
+class WorkerProvenance:
     """Notes in a run's provenance what its workers computed with, and how many units."""
 
     def __init__(self, run: dict[str, Any], notify: Callable[[str], None]) -> None:
@@ -65,7 +65,7 @@ class Questions(Protocol):
         """The unit that a task of the cluster is about; None if the task is not ours."""
 
 
-class Watch:
+class HangWatch:
     """Finds units that hang, says which workers come and go, and knows whom to ask: one for all caches of a command."""
 
     def __init__(self, client: Client, notify: Callable[[str], None]) -> None:
@@ -106,7 +106,7 @@ class Watch:
         if not others or len(tried) > dask.config.get("distributed.scheduler.allowed-failures"):
             return []
         self._notify(f"unit {unit.key} failed on {failed.worker}, others are asked: {failed.what.splitlines()[0]}")
-        if BROKEN in failed.what and failed.worker in (self._workers or ()):
+        if CUDA_LOST in failed.what and failed.worker in (self._workers or ()):
             # Whatever this process asks of its GPU fails from now on.
             self._notify(f"its GPU does not answer any more: {failed.worker} is taken out of the cluster")
             self._workers = (self._workers or frozenset()) - {failed.worker}
@@ -126,7 +126,7 @@ class Watch:
         self._look_around()
         typical = statistics.median(self._seconds) if self._seconds else self._patience
         silent = now - self._last
-        if silent < max(self._patience, LONG * typical):
+        if silent < max(self._patience, HANG_FACTOR * typical):
             return
         busy: dict[Unit, set[str]] = {}
         for worker, keys in (self._ask("processing") or {}).items():
@@ -134,7 +134,7 @@ class Watch:
                 if unit in todo:
                     busy.setdefault(unit, set()).add(worker)
         late = set().union(*busy.values())
-        if silent < LONG * self._patience:  # a worker's first unit takes longer: it opens the teacher
+        if silent < HANG_FACTOR * self._patience:  # a worker's first unit takes longer: it opens the teacher
             late &= self._known
         self._give_up(late - self._hung)
         for unit in sorted(busy):
@@ -174,6 +174,6 @@ class Watch:
     def _ask(self, operation: str, **arguments: Any) -> dict[str, Any] | None:
         """The scheduler's answer; None if it gives none: the client finds out by itself whether it is lost."""
         try:
-            return dict(ask(self._client, operation, ANSWER_SECONDS, **arguments))
+            return dict(call_scheduler(self._client, operation, ANSWER_SECONDS, **arguments))
         except (OSError, TimeoutError):
             return None

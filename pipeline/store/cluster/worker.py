@@ -22,7 +22,7 @@ from pipeline.progress import Silent
 from pipeline.publishing.fingerprint import differences
 from pipeline.store.format.arrays import Unit
 from pipeline.store.format.identity import SCHEMA, teacher_identity, views_identity
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.provenance import device_name, versions
 from pipeline.store.making.filling import computed
 from pipeline.store.making.teacher_pass import TeacherPass
@@ -37,7 +37,7 @@ COMPARED = 64
 UNITS_AT_ONCE = 3
 """In one worker: one that is rendered, one that the teacher looks at, one that is written. They bound its memory."""
 
-ALIKE = "give every worker the data and the weights at the same paths, and the same version of Decant"
+SAME_EVERYWHERE_HINT = "give every worker the data and the weights at the same paths, and the same version of Decant"
 
 IDLE_SECONDS = 600.0
 """A worker that is asked for nothing any more lets go of the teacher: the command may have been killed."""
@@ -47,17 +47,17 @@ IDLE_SECONDS = 600.0
 class Assignment:
     """What the units of one cache have in common; small, for it travels with each of them.
 
-    name: of the cache. seen: what every process must see (`seen_by`).
+    name: of the cache. seen: what every process must see (`worker_identity`).
     """
 
     name: str
-    layout: StorePlan
+    layout: StoreLayout
     place: Place
     seen: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Hand:
+class WorkerInfo:
     """A worker, as receipts and errors name it."""
 
     host: str
@@ -76,11 +76,11 @@ class Receipt:
     attempt: str
     files: Mapping[str, int]
     seconds: float
-    hand: Hand
+    hand: WorkerInfo
     worker: str = ""
 
 
-def seen_by(teacher: TeacherPass) -> dict[str, Any]:
+def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
     """What must be the same for all who fill one cache: everything, with the pixels of some samples only."""
     samples, view = teacher.samples, teacher.views.numbers[0]
     some = np.unique(np.linspace(0, samples.count - 1, COMPARED).astype(np.int64))
@@ -127,9 +127,9 @@ class UnitComputer:
         unit, attempt = Unit(view, block), uuid4().hex
         with self._units, self._one_in_hand():
             teacher = self._teacher(assignment)
-            hand = Hand(socket.gethostname(), device_name(teacher.device), versions())
-            start, turn = time.perf_counter(), _Turn(teacher, self._looking)
-            ((_, chunks),) = computed(teacher, assignment.layout, [unit], _Until(self._closed), turn)
+            hand = WorkerInfo(socket.gethostname(), device_name(teacher.device), versions())
+            start, turn = time.perf_counter(), _TeacherLock(teacher, self._looking)
+            ((_, chunks),) = computed(teacher, assignment.layout, [unit], _Cancellable(self._closed), turn)
             files = assignment.place.write(chunks, attempt)
         return Receipt(unit, attempt, files, time.perf_counter() - start - turn.waited, hand, worker)
 
@@ -148,7 +148,9 @@ class UnitComputer:
                     self._teachers = self._open()
                 except (PipelineError, OSError) as error:
                     raise CacheError(
-                        f"a worker on {socket.gethostname()} cannot open the teacher or its data", got=error, fix=ALIKE
+                        f"a worker on {socket.gethostname()} cannot open the teacher or its data",
+                        got=error,
+                        fix=SAME_EVERYWHERE_HINT,
                     ) from error
             teacher = self._teachers[assignment.name]
             if assignment.name not in self._checked:
@@ -187,7 +189,7 @@ class UnitComputer:
             torch.cuda.empty_cache()
 
 
-class _Turn(AbstractContextManager[None]):
+class _TeacherLock(AbstractContextManager[None]):
     """The time in which the teacher looks at one unit alone. waited: seconds that it took to come."""
 
     def __init__(self, teacher: TeacherPass, looking: Lock) -> None:
@@ -201,7 +203,7 @@ class _Turn(AbstractContextManager[None]):
         with ExitStack() as stack:
             stack.enter_context(self._looking)
             self.waited = time.perf_counter() - start
-            stack.enter_context(self._teacher.ready())
+            stack.enter_context(self._teacher.inference_mode())
             self._stack = stack.pop_all()
 
     def __exit__(self, *error: object) -> None:
@@ -209,7 +211,7 @@ class _Turn(AbstractContextManager[None]):
         self._stack.close()
 
 
-class _Until(Silent):
+class _Cancellable(Silent):
     """Interrupts the computation of a unit that nobody waits for any more."""
 
     def __init__(self, closed: Event) -> None:
@@ -227,12 +229,12 @@ def _given_up() -> CacheError:
 
 def _check(teacher: TeacherPass, assignment: Assignment) -> None:
     """Raise CacheError if this process does not see what the one that commits sees."""
-    if different := differences(assignment.seen, seen_by(teacher)):
+    if different := differences(assignment.seen, worker_identity(teacher)):
         raise CacheError(
             f"a worker on {socket.gethostname()} does not see what this process sees",
             where=f"the {assignment.name} cache",
             got="\n    ".join(different),
-            fix=ALIKE,
+            fix=SAME_EVERYWHERE_HINT,
         )
     try:
         assignment.place.write({}, uuid4().hex)

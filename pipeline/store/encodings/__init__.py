@@ -6,7 +6,15 @@ configuration, and with their defaults in the identity of a cache. `tests/contra
 file.
 """
 
-from pipeline.store.encodings._choice import ENCODINGS, able, load, name_of, resolved
+from pipeline.store.encodings._choice import ENCODINGS, encodings_for, load_encoding, name_of, resolved_encoding
 from pipeline.store.encodings._contract import Encoding, EncodingOverflow
 
-__all__ = ["ENCODINGS", "Encoding", "EncodingOverflow", "able", "load", "name_of", "resolved"]
+__all__ = [
+    "ENCODINGS",
+    "Encoding",
+    "EncodingOverflow",
+    "encodings_for",
+    "load_encoding",
+    "name_of",
+    "resolved_encoding",
+]

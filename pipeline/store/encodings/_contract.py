@@ -47,8 +47,8 @@ class Encoding(Protocol):
         Unsigned integers may come as the signed ones of the same bits.
         """
 
-    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """How far, at most, each decoded value may lie from its own of `values` [R, ...], if encoding accepts them."""
 
-    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Which rows [R, ...] of a part cannot come from `encode`, the fill value of an array among them: [R]."""

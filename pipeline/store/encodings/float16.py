@@ -36,11 +36,11 @@ class Float16:
         """The values in float32."""
         return parts[""].float()
 
-    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Half a unit in the last place."""
         return half_bound(values)
 
-    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Those with values that are not finite."""
         return not_finite(rows)
 

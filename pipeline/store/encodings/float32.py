@@ -35,11 +35,11 @@ class Float32:
         """The values themselves."""
         return parts[""]
 
-    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Nothing."""
         return np.zeros(values.shape)
 
-    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Those with values that are not finite."""
         return not_finite(rows)
 

@@ -57,12 +57,12 @@ class Int8:
         steps = parts[""].to(torch.float32)
         return steps * _beside(parts["scale"], steps.ndim)
 
-    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """Half a step, the rounding of float32, and all of what is too small for a scale."""
         half = _beside(self._largest(values), values.ndim).double().numpy() / (2 * STEPS)
         return np.broadcast_to(half * (1 + 2.0**-14) + 2.0**-119, values.shape)
 
-    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Those with steps beyond 127, or with scales that are no sizes."""
         if part == "scale":
             return anywhere(~((rows >= 0) & (rows <= LARGEST_SCALE)))

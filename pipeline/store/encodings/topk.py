@@ -72,7 +72,7 @@ class TopK:
         dense = share[:, None].repeat(1, self.classes)
         return dense.scatter_(1, _unsigned(parts["indices"]), parts[""].float())
 
-    def bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+    def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
         """The rounding of float16 in the k places; in the others, how far each logit lies from their common one."""
         indices, others = self._largest(values), max(1, self.classes - self.k)
         share = self._rest(values, indices)[:, None] - math.log(others)
@@ -80,7 +80,7 @@ class TopK:
         np.put_along_axis(bound, indices, half_bound(np.take_along_axis(values, indices, axis=1)), axis=1)
         return bound
 
-    def never(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
+    def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Logits that are not finite or not in order, classes that there are not or that are there twice."""
         if part == "indices":
             twice = np.diff(np.sort(rows, axis=1).astype(np.int64), axis=1) == 0

@@ -75,7 +75,7 @@ class SignalSpec:
     @cached_property
     def codec(self) -> Encoding:
         """The encoding. Raises ConfigError for an unknown one, or one that cannot write this signal."""
-        return encodings.load(self.encoding, self.name, self.shape)
+        return encodings.load_encoding(self.encoding, self.name, self.shape)
 
     @cached_property
     def arrays(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class SignalSpec:
     @property
     def alternatives(self) -> dict[str, int]:
         """What one view would take in every encoding that can write the signal; of others than its own, by default."""
-        names = encodings.able(self.name.partition("/")[0])
+        names = encodings.encodings_for(self.name.partition("/")[0])
         specs = {name: SignalSpec(self.name, name, self.shape) for name in names}
         specs[encodings.name_of(self.encoding)] = self
         return {name: spec.bytes_per_view for name, spec in specs.items()}

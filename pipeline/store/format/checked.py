@@ -11,19 +11,24 @@ from pipeline.errors import CacheCorrupt
 from pipeline.store.encodings import name_of
 from pipeline.store.format.arrays import ArraySpec, Unit
 from pipeline.store.format.chunks import CRC_BYTES, check_chunk, damaged, elements_of, most_bytes
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import StorePath
 
 
-def check_size(plan: StorePlan, spec: ArraySpec, size: int, path: StorePath) -> None:
+def check_size(plan: StoreLayout, spec: ArraySpec, size: int, path: StorePath) -> None:
     """Raise CacheCorrupt for a chunk file of another size than one of this array can have."""
     wanted = spec.chunk_bytes + CRC_BYTES
     if not CRC_BYTES < size <= most_bytes(spec) or (plan.compression is None and size != wanted):
         raise damaged(path, expected=f"{wanted} bytes", got=f"{size} bytes")
 
 
-def first_read(
-    plan: StorePlan, spec: ArraySpec, unit: Unit | None, content: NDArray[np.uint8], path: StorePath, listed: int | None
+def checked_elements(
+    plan: StoreLayout,
+    spec: ArraySpec,
+    unit: Unit | None,
+    content: NDArray[np.uint8],
+    path: StorePath,
+    listed: int | None,
 ) -> NDArray[Any]:
     """The elements of a chunk file with this content. listed: its checksum in the ledger.
 
@@ -42,7 +47,7 @@ def first_read(
     # Indices of what there is not: a GPU that is asked for them gives up for good.
     if signal is not None and unit is not None and part and spec.dtype.kind == "u":
         rows = elements[0, : len(plan.block_of(unit))]
-        if wrong := int(signal.codec.never(part, rows).sum()):
+        if wrong := int(signal.codec.impossible_rows(part, rows).sum()):
             raise damaged(
                 path, expected=f"what {name_of(signal.encoding)} writes", got=f"{wrong} rows of something else"
             )

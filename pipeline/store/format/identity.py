@@ -27,7 +27,7 @@ from pipeline.views import ViewsConfig
 if TYPE_CHECKING:
     from pipeline.data import Samples
     from pipeline.models import Network
-    from pipeline.store.format.layout import StorePlan
+    from pipeline.store.format.layout import StoreLayout
     from pipeline.views import Views
 
 SCHEMA = 2
@@ -79,7 +79,7 @@ def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:
     for signal, place, section in [*sections, *extras]:
         kind = signal.partition("/")[0]
         try:
-            chosen[signal] = encodings.resolved(section.encoding, kind)
+            chosen[signal] = encodings.resolved_encoding(section.encoding, kind)
         except ConfigError as error:
             key = f"signals.{kind}."
             problems += [replace(p, key=p.key.replace(key, f"signals.{place}.")) for p in error.problems]
@@ -155,7 +155,7 @@ def cache_identity(
     views: Mapping[str, Any],
     teacher: Mapping[str, Any],
     signals: Mapping[str, Any],
-    plan: StorePlan,
+    plan: StoreLayout,
 ) -> dict[str, Any]:
     """The identity of a cache from its parts."""
     return {
@@ -198,7 +198,7 @@ def unmet(requirements: Mapping[str, Any], identity: Mapping[str, Any], unchecke
     return lines
 
 
-def keeping(lines: Sequence[str], identity: Mapping[str, Any]) -> str:
+def keep_cache_hint(lines: Sequence[str], identity: Mapping[str, Any]) -> str:
     """What to write into a configuration, so that a cache keeps its meaning: of the unmet lines, those of pixels."""
     there = {"interpolation": "bilinear", **identity["teacher"]}
     names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]

@@ -29,7 +29,7 @@ METADATA_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class StorePlan:
+class StoreLayout:
     """What a cache will consist of.
 
     head: K, D; None without one. views, samples, parameters: V, N, P; rows: R, samples in a row block.
@@ -145,7 +145,7 @@ class StorePlan:
         return arrays
 
 
-def plan(
+def make_layout(
     signals: Mapping[str, Any],
     *,
     samples: int,
@@ -154,7 +154,7 @@ def plan(
     micro_batch: int,
     rows_per_block: int | None = None,
     compression: Compression = None,
-) -> StorePlan:
+) -> StoreLayout:
     """The plan of a cache of `signals` (an identity: `signals_identity`).
 
     Raises ConfigError for encodings that do not exist, and for sizes that no machine should try.
@@ -165,29 +165,29 @@ def plan(
     head = tuple(signals["head"]["shape"]) if signals["head"] else None
     largest = max(prod(shape) * dtype.itemsize for spec in specs for dtype, shape in spec.codec.parts.values())
     rows = choose_rows(largest, samples, micro_batch, rows_per_block)
-    result = StorePlan(shapes, specs, head, samples, views, parameters, rows, compression)
+    result = StoreLayout(shapes, specs, head, samples, views, parameters, rows, compression)
     if problem := _too_large(result) or _overlapping(result):
         raise ConfigError([problem])
     return result
 
 
-def _too_large(plan: StorePlan) -> Problem | None:
+def _too_large(layout: StoreLayout) -> Problem | None:
     """What no machine should try to allocate; None if all sizes are sensible."""
-    key, row = "store.rows_per_block", max(plan.arrays.values(), key=lambda spec: spec.chunk_bytes)
-    largest = max([row, *plan.static.values()], key=lambda spec: spec.chunk_bytes)
+    key, row = "store.rows_per_block", max(layout.arrays.values(), key=lambda spec: spec.chunk_bytes)
+    largest = max([row, *layout.static.values()], key=lambda spec: spec.chunk_bytes)
     for what, size, most in (
-        ("chunk files", plan.views * plan.blocks * len(plan.arrays), MOST_FILES),
-        (f"bytes in a view of {row.name}", row.chunk_bytes // plan.rows, MOST_ROW),
+        ("chunk files", layout.views * layout.blocks * len(layout.arrays), MOST_FILES),
+        (f"bytes in a view of {row.name}", row.chunk_bytes // layout.rows, MOST_ROW),
         (f"bytes in a chunk file of {largest.name}", largest.chunk_bytes, MOST_CHUNK),
     ):
         if size > most:
-            return Problem(key, f"{plan.rows:,} rows give too many {what}", f"at most {most:,}", f"{size:,}")
+            return Problem(key, f"{layout.rows:,} rows give too many {what}", f"at most {most:,}", f"{size:,}")
     return None
 
 
-def _overlapping(plan: StorePlan) -> Problem | None:
+def _overlapping(layout: StoreLayout) -> Problem | None:
     """An array that would lie on or inside another; None if every one has a folder of its own."""
-    names = [name for signal in plan.signals for name in signal.arrays.values()]
+    names = [name for signal in layout.signals for name in signal.arrays.values()]
     for name in names:
         if names.count(name) > 1 or any(name.startswith(f"{other}/") for other in names):
             return Problem("signals", f"the array {name} lies inside another")
@@ -214,9 +214,9 @@ def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | N
     return min(rows, samples)
 
 
-def plan_of(identity: Mapping[str, Any]) -> StorePlan:
+def layout_of(identity: Mapping[str, Any]) -> StoreLayout:
     """The plan of the cache with this identity."""
-    return plan(
+    return make_layout(
         identity["signals"],
         samples=identity["data"]["samples"],
         views=identity["views"]["count"],

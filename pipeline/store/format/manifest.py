@@ -13,7 +13,7 @@ from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import ROOT
 from pipeline.store.format.identity import SCHEMA
-from pipeline.store.format.layout import StorePlan, plan_of
+from pipeline.store.format.layout import StoreLayout, layout_of
 from pipeline.store.format.provenance import check_provenance
 from pipeline.store.format.validation import problems_with
 from pipeline.store.format.zarr_files import metadata_checksums
@@ -23,7 +23,7 @@ from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
-MOST_BYTES = 4 << 20
+MANIFEST_MAX_BYTES = 4 << 20
 
 
 class ArrayInfo(BaseModel):
@@ -61,7 +61,7 @@ class Manifest(BaseModel):
             fingerprint=fingerprint(identity),
             identity=identity,
             provenance=provenance,
-            arrays=_arrays(plan_of(identity)),
+            arrays=_arrays(layout_of(identity)),
             metadata=metadata_checksums(metadata),
         )
         return manifest.model_copy(update={"checksum": manifest._checksum()})
@@ -85,7 +85,7 @@ class Manifest(BaseModel):
             fix = "name a folder that `pipeline cache-teacher` made, or make one at another path"
             raise CacheNotFound("this is no teacher cache: it has no zarr.json", where=path, fix=fix)
         try:
-            attributes = parse_json(files.read(ROOT, MOST_BYTES))["attributes"]
+            attributes = parse_json(files.read(ROOT, MANIFEST_MAX_BYTES))["attributes"]
             kind, schema = attributes.get("format"), attributes.get("schema")
         except (KeyError, TypeError, AttributeError):
             raise _damaged(file, "zarr.json is not the metadata of a group") from None
@@ -118,7 +118,7 @@ class Manifest(BaseModel):
             check_provenance(self.provenance)
         except ValueError as error:
             raise _damaged(path / "zarr.json", "the provenance is not that of a cache", error) from None
-        if self.arrays != _arrays(sound_plan(self.identity, path / "zarr.json")):
+        if self.arrays != _arrays(sound_layout(self.identity, path / "zarr.json")):
             raise CacheMismatch("the arrays are not those that this version writes", where=path)
 
     def _checksum(self) -> str:
@@ -129,12 +129,12 @@ class Manifest(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     @property
-    def plan(self) -> StorePlan:
+    def layout(self) -> StoreLayout:
         """The layout of the cache."""
-        return plan_of(self.identity)
+        return layout_of(self.identity)
 
 
-def sound_plan(identity: Any, file: StorePath) -> StorePlan:
+def sound_layout(identity: Any, file: StorePath) -> StoreLayout:
     """The layout of the cache of an identity that was read from a file.
 
     Raises CacheCorrupt if it is no identity, CacheMismatch if this version cannot read such a cache.
@@ -142,13 +142,13 @@ def sound_plan(identity: Any, file: StorePath) -> StorePlan:
     if wrong := problems_with(identity):
         raise _damaged(file, "the identity is not that of a cache", "; ".join(wrong[:5]))
     try:
-        return plan_of(identity)
+        return layout_of(identity)
     except ConfigError as error:
         problems = "; ".join(problem.line for problem in error.problems[:5])
         raise CacheMismatch("this version cannot read the teacher cache", where=file, got=problems) from None
 
 
-def _arrays(plan: StorePlan) -> dict[str, ArrayInfo]:
+def _arrays(plan: StoreLayout) -> dict[str, ArrayInfo]:
     specs = plan.arrays | plan.static
     return {name: ArrayInfo(dtype=spec.dtype.str, shape=spec.shape, chunk=spec.chunk) for name, spec in specs.items()}
 

@@ -11,7 +11,7 @@ from pipeline.config import problems_of
 from pipeline.store.format.identity import SCHEMA
 
 Count = Annotated[int, Field(ge=1, lt=2**40)]
-Size = Annotated[int, Field(ge=1, lt=2**31)]
+PositiveSize = Annotated[int, Field(ge=1, lt=2**31)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 """A part of an array's name, and so of a path: never `..`, never hidden, never absolute."""
 
@@ -31,20 +31,20 @@ class _Choice(_Part):
 
 
 class _Signal(_Part):
-    shape: Annotated[list[Size], Field(max_length=8)]
+    shape: Annotated[list[PositiveSize], Field(max_length=8)]
     encoding: Word | _Choice
 
 
 class _Vector(_Signal):
-    shape: Annotated[list[Size], Field(min_length=1, max_length=1)]
+    shape: Annotated[list[PositiveSize], Field(min_length=1, max_length=1)]
 
 
 class _Map(_Signal):
-    shape: Annotated[list[Size], Field(min_length=3, max_length=3)]
+    shape: Annotated[list[PositiveSize], Field(min_length=3, max_length=3)]
 
 
 class _Head(_Part):
-    shape: Annotated[list[Size], Field(min_length=2, max_length=2)]
+    shape: Annotated[list[PositiveSize], Field(min_length=2, max_length=2)]
     linear: bool
     linear_final: bool = False
 
@@ -53,11 +53,11 @@ class _Signals(_Part):
     logits: _Vector
     embedding: _Vector | None
     features: Annotated[dict[Word, _Map], Field(max_length=100)]
-    grid: Size | None
+    grid: PositiveSize | None
     filter: Word
     extras: Annotated[dict[Words, _Signal], Field(max_length=100)]
     head: _Head | None
-    blocks: Size | None = None
+    blocks: PositiveSize | None = None
 
 
 class _Data(_Part):
@@ -74,7 +74,7 @@ class _Views(_Part):
     seed: int
     operations: list[_Operation]
     first: Annotated[int, Field(ge=0, lt=2**40)]
-    count: Size
+    count: PositiveSize
     parameters: Annotated[list[str], Field(max_length=1000)]
 
 
@@ -82,9 +82,9 @@ class _Teacher(_Part):
     model: str
     weights: str
     precision: str
-    micro_batch: Size
+    micro_batch: PositiveSize
     options: dict[str, Any] = {}
-    num_classes: Size | None = None
+    num_classes: PositiveSize | None = None
     mean: list[float | int] = []
     std: list[float | int] = []
 

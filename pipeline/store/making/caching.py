@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
+from pipeline.models.device import Precision
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.fingerprint import canonical, differences, fingerprint
 from pipeline.publishing.scratch import say
@@ -20,19 +21,19 @@ from pipeline.store.format.identity import (
     IDENTITY,
     cache_identity,
     data_identity,
-    keeping,
+    keep_cache_hint,
     signals_identity,
     teacher_identity,
     views_identity,
 )
-from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.format.layout import StoreLayout, make_layout
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.provenance import Runs
 from pipeline.store.format.zarr_files import metadata_files
 from pipeline.store.location import RemotePath, StorePath
 from pipeline.store.making.filling import computed
 from pipeline.store.making.local import LocalWorkspace
-from pipeline.store.making.teacher_pass import Precision, TeacherPass
+from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.making.writer import CacheWriter
 from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
@@ -43,10 +44,10 @@ if TYPE_CHECKING:
     from pipeline.models import Network
     from pipeline.views import Views
 
-Run = dict[str, Any]
+RunRecord = dict[str, Any]
 """What is recorded of a run: `pipeline.store.format.provenance`."""
 
-Runner = Callable[[TeacherPass, Workspace, StorePlan, Sequence[Unit], Progress, Run], None]
+Runner = Callable[[TeacherPass, Workspace, StoreLayout, Sequence[Unit], Progress, RunRecord], None]
 """Computes units, writes and commits them, and advances the progress by their views.
 
 What else than this process works on them is noted in the record of the run.
@@ -54,7 +55,12 @@ What else than this process works on them is noted in the record of the run.
 
 
 def in_process(
-    teacher: TeacherPass, workspace: Workspace, layout: StorePlan, units: Sequence[Unit], progress: Progress, run: Run
+    teacher: TeacherPass,
+    workspace: Workspace,
+    layout: StoreLayout,
+    units: Sequence[Unit],
+    progress: Progress,
+    run: RunRecord,
 ) -> None:
     """The runner that works here and now."""
     with CacheWriter(workspace) as writer:
@@ -97,7 +103,7 @@ def cache_teacher(
         precision=precision,
         micro_batch=micro_batch,
     )
-    with teacher.ready():
+    with teacher.inference_mode():
         probe = _probe(teacher)
         identity, layout = _describe(teacher, probe, rows_per_block, compression)
         name = fingerprint(identity)
@@ -132,14 +138,14 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, A
             raise
         differing = differences(identity, there)
         lines = "\n".join(f"  - {line}" for line in differing)
-        fix = "pass --replace to replace it, or name another `store.path`" + keeping(differing, there)
+        fix = "pass --replace to replace it, or name another `store.path`" + keep_cache_hint(differing, there)
         raise CacheMismatch(
             f"another teacher cache is published at the target\n{lines}", where=target, fix=fix
         ) from None
 
 
 def workspace_at(
-    target: StorePath, name: str, layout: StorePlan, *, wait: bool, notify: Callable[[str], None]
+    target: StorePath, name: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
 ) -> Workspace:
     """Where the cache with the fingerprint `name` is made, to be published at `target`."""
     if isinstance(target, RemotePath):
@@ -157,10 +163,10 @@ def _probe(teacher: TeacherPass) -> Signals:
 
 def _describe(
     teacher: TeacherPass, probe: Signals, rows_per_block: int | None, compression: Compression
-) -> tuple[dict[str, Any], StorePlan]:
+) -> tuple[dict[str, Any], StoreLayout]:
     """The identity and the layout of the cache that a teacher fills. probe: its signals of any view."""
     signals = signals_identity(probe, teacher.config, deepest_block(teacher.network.taps))
-    layout = plan(
+    layout = make_layout(
         signals,
         samples=teacher.samples.count,
         views=len(teacher.views.numbers),
@@ -174,7 +180,7 @@ def _describe(
     return cache_identity(data, views_identity(teacher.views), of_teacher, signals, layout), layout
 
 
-def _unfinished(workspace: Workspace, layout: StorePlan, notify: Callable[[str], None]) -> list[Unit]:
+def _unfinished(workspace: Workspace, layout: StoreLayout, notify: Callable[[str], None]) -> list[Unit]:
     """The units to compute: all but those that are committed and whose files are there."""
     for unit, problem in workspace.missing().items():
         if workspace.units.pop(unit, None) is not None:
@@ -186,10 +192,10 @@ def _run(
     runner: Runner,
     teacher: TeacherPass,
     workspace: Workspace,
-    layout: StorePlan,
+    layout: StoreLayout,
     todo: Sequence[Unit],
     progress: Progress,
-    run: Run,
+    run: RunRecord,
 ) -> int:
     """Have units computed; returns the number of their views."""
     left, total = sum(len(layout.block_of(unit)) for unit in todo), layout.views * layout.samples
@@ -199,7 +205,7 @@ def _run(
     return left
 
 
-def _static(layout: StorePlan, labels: NDArray[np.int64] | None, probe: Signals) -> dict[str, NDArray[Any]]:
+def _static(layout: StoreLayout, labels: NDArray[np.int64] | None, probe: Signals) -> dict[str, NDArray[Any]]:
     """The chunks of the arrays that do not depend on views."""
     arrays: dict[str, NDArray[Any]] = {
         "labels": np.full(layout.samples, -1, np.int64) if labels is None else labels.astype(np.int64)
@@ -210,7 +216,7 @@ def _static(layout: StorePlan, labels: NDArray[np.int64] | None, probe: Signals)
     return {layout.static[name].file(None): array for name, array in arrays.items()}
 
 
-def _publish(workspace: Workspace, layout: StorePlan, identity: dict[str, Any], runs: Runs, replace: bool) -> None:
+def _publish(workspace: Workspace, layout: StoreLayout, identity: dict[str, Any], runs: Runs, replace: bool) -> None:
     """Make sure that everything is there, add the metadata, and publish."""
     if wrong := workspace.missing():
         raise CacheCorrupt(

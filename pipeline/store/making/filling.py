@@ -15,7 +15,7 @@ from pipeline.errors import CacheError
 from pipeline.progress import Progress
 from pipeline.store.encodings import EncodingOverflow, name_of
 from pipeline.store.format.arrays import SignalSpec, Unit
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.teacher_pass import Answer, Rendered, TeacherPass
 from pipeline.store.workspace import Chunks
 
@@ -34,12 +34,12 @@ class Task(NamedTuple):
 
 def computed(
     teacher: TeacherPass,
-    layout: StorePlan,
+    layout: StoreLayout,
     units: Iterable[Unit],
     progress: Progress,
     turn: AbstractContextManager[None] | None = None,
 ) -> Iterator[tuple[Unit, Chunks]]:
-    """The chunks of units, one after the other; inside `teacher.ready()`. Raises CacheError.
+    """The chunks of units, one after the other; inside `teacher.inference_mode()`. Raises CacheError.
 
     One micro-batch is on the device while the one before it is checked, encoded and put in its place, and the next
     ones are rendered. turn: held from the first question to the last, for those who share the teacher.
@@ -66,7 +66,7 @@ def computed(
 class Filling:
     """Puts answers into units. Units are computed one after the other, their micro-batches in order."""
 
-    def __init__(self, teacher: TeacherPass, layout: StorePlan) -> None:
+    def __init__(self, teacher: TeacherPass, layout: StoreLayout) -> None:
         self._teacher, self._plan = teacher, layout
         self._arrays: dict[str, NDArray[Any]] = {}
 
@@ -122,7 +122,7 @@ def _key_of(signal: str) -> str:
     return f"the encoding of {name} in signals.extras" if kind == "extras" else f"signals.{kind}.encoding"
 
 
-def tasks_of(layout: StorePlan, units: Iterable[Unit], micro_batch: int) -> Iterator[Task]:
+def tasks_of(layout: StoreLayout, units: Iterable[Unit], micro_batch: int) -> Iterator[Task]:
     """The micro-batches of units, counted from the start of each."""
     for unit in units:
         block = layout.block_of(unit)

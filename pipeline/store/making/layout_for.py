@@ -9,14 +9,14 @@ import torch
 from pipeline.signals import LinearHead, Signals, SignalsConfig, deepest_block, extract
 from pipeline.store.format.chunks import Compression
 from pipeline.store.format.identity import signals_identity
-from pipeline.store.format.layout import StorePlan, plan
+from pipeline.store.format.layout import StoreLayout, make_layout
 from pipeline.store.making.teacher_pass import chosen_blocks, chosen_extras
 
 if TYPE_CHECKING:
     from pipeline.models import Network
 
 
-def expected_plan(
+def layout_for(
     network: Network,
     config: SignalsConfig,
     *,
@@ -26,7 +26,7 @@ def expected_plan(
     micro_batch: int,
     rows_per_block: int | None = None,
     compression: Compression = None,
-) -> StorePlan:
+) -> StoreLayout:
     """The plan of the cache that `cache_teacher` would make. samples, views, parameters: N, V, P.
 
     Raises ConfigError for taps, encodings and extra signals that do not exist.
@@ -43,7 +43,7 @@ def expected_plan(
     weight, bias = torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"])
     head = LinearHead(weight, bias, network.linear, network.linear_final)
     signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head, extras)
-    return plan(
+    return make_layout(
         signals_identity(signals, config, deepest_block(taps)),
         samples=samples,
         views=views,

@@ -22,7 +22,7 @@ from pipeline.publishing.scratch import Scratch
 from pipeline.store.format.arrays import STATIC
 from pipeline.store.format.chunks import Compression, stored_checksum, write_chunk
 from pipeline.store.format.identity import IDENTITY
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.provenance import RUNS
 from pipeline.store.workspace import MOST_OF_NOTE, Chunks
 from pipeline.untrusted import NOT_READ, read_file
@@ -59,7 +59,7 @@ class LocalPlace:
 class LocalWorkspace:
     """A scratch folder with a ledger, published by renaming it."""
 
-    def __init__(self, target: Path, fingerprint: str, plan: StorePlan, *, wait: bool, notify: Callable[[str], None]):
+    def __init__(self, target: Path, fingerprint: str, plan: StoreLayout, *, wait: bool, notify: Callable[[str], None]):
         """As `Scratch`. plan: what the cache consists of."""
         self.plan = plan
         self._scratch = Scratch(target, fingerprint, wait=wait, notify=notify)

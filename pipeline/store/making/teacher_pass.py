@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.errors import ConfigError, Problem
+from pipeline.models.device import Precision
 from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, lowpass, taps_read
 from pipeline.views import digest, sizes_of
 
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from pipeline.data import Samples
     from pipeline.models import Network
     from pipeline.views import Views
-
-Precision = Literal["bfloat16", "float32"]
 
 
 class Rendered(NamedTuple):
@@ -76,13 +75,13 @@ class TeacherPass:
         self._features = chosen_blocks(list(network.taps), config)
         self._extras = chosen_extras(list(network.taps), config)
         self._maps = [*self._features, *(tap for taps in self._extras.values() for tap in taps)]
-        network.keep(self._maps)
+        network.keep_taps(self._maps)
 
     @contextmanager
-    def ready(self) -> Iterator[None]:
+    def inference_mode(self) -> Iterator[None]:
         """The network on its device, in evaluation mode, with no gradients and reproducible arithmetic."""
         modes = [(module, module.training) for module in self.network.modules()]
-        self.network.keep(self._maps)  # others may use the network in between
+        self.network.keep_taps(self._maps)  # others may use the network in between
         network: Any = self.network.eval()
         network.to(device=self.device, memory_format=torch.channels_last)
         enabled = self.precision == "bfloat16"

@@ -11,11 +11,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, checksums, decode
+from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, checksums, decode_ledger
 from pipeline.store.format.arrays import ArraySpec, Unit
-from pipeline.store.format.checked import check_size, first_read
+from pipeline.store.format.checked import check_size, checked_elements
 from pipeline.store.format.chunks import CRC_BYTES, damaged, most_bytes
-from pipeline.store.format.layout import BLOCKS_PER_VIEW, StorePlan
+from pipeline.store.format.layout import BLOCKS_PER_VIEW, StoreLayout
 from pipeline.store.location import RemotePath
 from pipeline.store.remote.object_storage import ObjectStorage
 
@@ -25,7 +25,7 @@ FETCHES = 8
 KEPT_BYTES = 1 << 30
 """Of chunks that nobody expects any more so many bytes are kept; the least recently used go first."""
 
-Key = tuple[ArraySpec, Unit | None]
+ChunkKey = tuple[ArraySpec, Unit | None]
 """A chunk: its array, and its unit unless it is the only one."""
 
 
@@ -38,20 +38,20 @@ class FetchedChunks:
     at_once = FETCHES
     """Chunks that are asked for together."""
 
-    def __init__(self, path: RemotePath, plan: StorePlan) -> None:
+    def __init__(self, path: RemotePath, plan: StoreLayout) -> None:
         """Nothing is fetched yet."""
         self._path, self._plan = path, plan
         self._storage = ObjectStorage(path)
         self._lock, self._reading = threading.Lock(), threading.Lock()
-        self._held: dict[Key, Future[NDArray[Any]]] = {}
-        self._expected: dict[Key, None] = {}
-        self._waiting: dict[Key, None] = {}
+        self._held: dict[ChunkKey, Future[NDArray[Any]]] = {}
+        self._expected: dict[ChunkKey, None] = {}
+        self._waiting: dict[ChunkKey, None] = {}
         self._busy = 0
 
-    def __reduce__(self) -> tuple[type[FetchedChunks], tuple[RemotePath, StorePlan]]:
+    def __reduce__(self) -> tuple[type[FetchedChunks], tuple[RemotePath, StoreLayout]]:
         return FetchedChunks, (self._path, self._plan)
 
-    def expect(self, keys: Iterable[Key]) -> None:
+    def expect(self, keys: Iterable[ChunkKey]) -> None:
         """Chunks that are read next, in this order: fetched in the background, and kept until others are expected.
 
         Raises CacheError in a process that was forked off one that had used object storage.
@@ -64,7 +64,7 @@ class FetchedChunks:
             while self._busy < FETCHES and self._begin():
                 self._busy += 1
 
-    def get(self, key: Key, soon: Iterable[Key] = ()) -> NDArray[Any]:
+    def get(self, key: ChunkKey, soon: Iterable[ChunkKey] = ()) -> NDArray[Any]:
         """The elements of a chunk, [1, R, ...] or of the whole array. soon: what is asked for right after.
 
         Raises CacheCorrupt, and CacheError if the server cannot be reached.
@@ -102,7 +102,7 @@ class FetchedChunks:
         """What the ledger lists: a chunk that was put there later, by whomever, is another's."""
         path = self._path / LEDGER_FILE
         try:
-            units, _ = decode(self._storage.read(LEDGER_FILE, LEDGER_MAX_BYTES), path)
+            units, _ = decode_ledger(self._storage.read(LEDGER_FILE, LEDGER_MAX_BYTES), path)
         except OSError as error:
             raise damaged(path, expected="the ledger", got=error.strerror) from None
         return checksums(units)
@@ -115,7 +115,7 @@ class FetchedChunks:
             return True
         return False
 
-    def _work(self, key: Key) -> NDArray[Any]:
+    def _work(self, key: ChunkKey) -> NDArray[Any]:
         """Fetch a chunk that is expected, and have the next one fetched."""
         try:
             return self._fetch(key)
@@ -135,7 +135,7 @@ class FetchedChunks:
             if room < 0:
                 del self._held[key]
 
-    def _fetch(self, key: Key) -> NDArray[Any]:
+    def _fetch(self, key: ChunkKey) -> NDArray[Any]:
         spec, unit = key
         name, compression = spec.file(unit), self._plan.compression
         path, wanted = self._path / name, spec.chunk_bytes + CRC_BYTES
@@ -144,10 +144,10 @@ class FetchedChunks:
         except OSError as error:
             raise damaged(path, expected=f"{wanted} bytes", got=error.strerror) from None
         check_size(self._plan, spec, len(content), path)
-        return first_read(self._plan, spec, unit, content, path, self._checksum(name))
+        return checked_elements(self._plan, spec, unit, content, path, self._checksum(name))
 
 
-def held_bytes(plan: StorePlan, specs: Iterable[ArraySpec], views: int = 1, rows_per_block: int | None = None) -> int:
+def held_bytes(plan: StoreLayout, specs: Iterable[ArraySpec], views: int = 1, rows_per_block: int | None = None) -> int:
     """The most of some arrays that training holds: two windows of row blocks, and what nobody expects any more.
 
     views: of each sample in a step. rows_per_block: of the cache whose row blocks make the windows, if that is

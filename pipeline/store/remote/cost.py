@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from pipeline.store.format.arrays import ArraySpec
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.remote.chunks import held_bytes
 from pipeline.store.remote.object_storage import PART_BYTES
 
@@ -21,7 +21,7 @@ class RemoteCost(NamedTuple):
     held: int
 
 
-def remote_cost(plan: StorePlan, per_step: int = 1) -> RemoteCost:
+def remote_cost(plan: StoreLayout, per_step: int = 1) -> RemoteCost:
     """The cost of a cache on object storage. Uncompressed chunks are assumed.
 
     per_step: views of each sample that an epoch has.

@@ -24,7 +24,7 @@ from uuid import uuid4
 from pipeline.errors import CacheError, printable
 from pipeline.store.location import RemotePath
 from pipeline.store.published import CLAIM
-from pipeline.store.remote.object_storage import ABSENT, Conflict, ObjectStorage, Stat, Unconditional
+from pipeline.store.remote.object_storage import ABSENT, Conflict, ObjectStat, ObjectStorage, Unconditional
 from pipeline.untrusted import parse_json
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ STALE_SECONDS = 90.0
 POLL_SECONDS = 5.0
 """How often those who wait look."""
 
-MOST_BYTES = 1 << 16
+CLAIM_MAX_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Lease:
 
     def check(self) -> None:
         """Raise CacheError unless the claim is ours still: while a machine sleeps, another may take it over."""
-        if seconds() - self._renewed > STALE_SECONDS / 2:
+        if server_seconds() - self._renewed > STALE_SECONDS / 2:
             with self._lock:
                 self._put(self.claim)
 
@@ -119,7 +119,7 @@ class Lease:
             else:
                 self._write(replace(self.claim, token=None), self._version)
 
-    def _stale(self, stat: Stat) -> bool:
+    def _stale(self, stat: ObjectStat) -> bool:
         """Whether a claim is old by the server's clock, which it tells by an object that was put just now."""
         clock = f"clock-{self.claim.token}"
         self._storage.put(clock, b"")
@@ -151,7 +151,7 @@ class Lease:
 
     def _write(self, claim: Claim, expected: UpdateVersion) -> None:
         """Put the claim where one of the version `expected` lies. Raises Conflict and CacheError."""
-        start = seconds()
+        start = server_seconds()
         try:
             version = self._storage.replace(CLAIM, claim.encode(), expected)
         except Unconditional:
@@ -170,10 +170,10 @@ class Lease:
         self.claim, self._version, self._renewed = claim, version, start
 
 
-def read_claim(storage: ObjectStorage) -> tuple[Claim, Stat] | None:
+def read_claim(storage: ObjectStorage) -> tuple[Claim, ObjectStat] | None:
     """The claim at an address; None if there is none. What nobody of ours wrote is a claim that nobody holds."""
     try:
-        content, stat = storage.fetch(CLAIM, MOST_BYTES)
+        content, stat = storage.fetch(CLAIM, CLAIM_MAX_BYTES)
     except FileNotFoundError:
         return None
     try:
@@ -195,7 +195,7 @@ def _sound(claim: Claim) -> bool:
     )
 
 
-def seconds() -> float:
+def server_seconds() -> float:
     """Seconds that pass while the machine sleeps, too."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 

@@ -42,10 +42,10 @@ CREDENTIALS = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; from a profile: "
     'eval "$(aws configure export-credentials --format env)"; for public buckets AWS_SKIP_SIGNATURE=true'
 )
-AGAIN = "check the network and AWS_ENDPOINT_URL, and run the same command again: what is finished is kept"
+NETWORK_HINT = "check the network and AWS_ENDPOINT_URL, and run the same command again: what is finished is kept"
 
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class Conflict(Exception):  # noqa: N818 - not shown to people
@@ -60,7 +60,7 @@ ABSENT: UpdateVersion = {}
 """The version of an object that is not there."""
 
 
-class Stat(NamedTuple):
+class ObjectStat(NamedTuple):
     """What is known of an object. version: for conditional puts; modified: by the server's clock."""
 
     version: UpdateVersion
@@ -100,7 +100,7 @@ class ObjectStorage:
         """The content of an object. Raises FileNotFoundError, and OSError if it has more than `most` bytes."""
         return self.fetch(name, most)[0].tobytes()
 
-    def fetch(self, name: str, most: int) -> tuple[NDArray[np.uint8], Stat]:
+    def fetch(self, name: str, most: int) -> tuple[NDArray[np.uint8], ObjectStat]:
         """As `read`, without another copy, and what is known of the object."""
         with self._asked(name) as client:
             got = client.get(name)
@@ -128,7 +128,7 @@ class ObjectStorage:
             return False
         return True
 
-    def stat(self, name: str) -> Stat:
+    def stat(self, name: str) -> ObjectStat:
         """What is known of an object. Raises FileNotFoundError."""
         with self._asked(name) as client:
             return _stat(client.head(name))
@@ -203,10 +203,10 @@ class ObjectStorage:
             if "builder error" in text:
                 fix = "for an endpoint without TLS set AWS_ALLOW_HTTP=true"
                 raise CacheError("the endpoint cannot be used", where=where, got=got, fix=fix) from None
-            raise CacheError("the object storage failed", where=where, got=got, fix=AGAIN) from None
+            raise CacheError("the object storage failed", where=where, got=got, fix=NETWORK_HINT) from None
 
 
-def at_once(call: Callable[[str], T], names: Iterable[str]) -> list[T]:
+def at_once(call: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
     """The result of a call for each name, made by some threads; none is begun after an error or Ctrl-C."""
     pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests")
     try:
@@ -231,8 +231,8 @@ def _exceptions(path: RemotePath) -> Any:
     return exceptions
 
 
-def _stat(meta: Any) -> Stat:
-    return Stat(_version(meta), meta["last_modified"])
+def _stat(meta: Any) -> ObjectStat:
+    return ObjectStat(_version(meta), meta["last_modified"])
 
 
 def _version(meta: Any) -> UpdateVersion:

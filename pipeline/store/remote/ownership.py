@@ -7,15 +7,15 @@ from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import canonical
 from pipeline.publishing.ledger import LEDGER_FILE, ROOT, listed_files
 from pipeline.store.format.identity import IDENTITY
-from pipeline.store.format.layout import StorePlan
-from pipeline.store.format.manifest import Manifest, sound_plan
+from pipeline.store.format.layout import StoreLayout
+from pipeline.store.format.manifest import Manifest, sound_layout
 from pipeline.store.format.zarr_files import metadata_names
 from pipeline.store.location import StorePath
 from pipeline.store.remote.object_storage import ObjectStorage
 from pipeline.store.remote.unfinished import read_note
 from pipeline.untrusted import parse_json
 
-NAMED = 4
+OBJECTS_NAMED = 4
 
 
 def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
@@ -25,15 +25,15 @@ def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
     """
     there = sorted(target.sizes())
     manifest = _manifest(target.path) if ROOT in there else None
-    plans = [plan for plan in (manifest and manifest.plan, _noted(scratch)) if plan]
+    plans = [plan for plan in (manifest and manifest.layout, _noted(scratch)) if plan]
     # Of another version's, or a damaged one, the ledger tells.
     known = {ROOT, LEDGER_FILE, FINGERPRINT}.union(*map(_names, plans), listed_files(target))
     if foreign := [name for name in there if name not in known]:
         raise CacheMismatch(
             "beside another cache, objects lie at the target that are none of its own, so nothing is deleted",
             where=target.path,
-            got=f"{len(foreign)} objects: {', '.join(f'{name!r:.200}' for name in foreign[:NAMED])}"
-            + (", ..." if len(foreign) > NAMED else ""),
+            got=f"{len(foreign)} objects: {', '.join(f'{name!r:.200}' for name in foreign[:OBJECTS_NAMED])}"
+            + (", ..." if len(foreign) > OBJECTS_NAMED else ""),
             fix="move them away, or name another path; if they may go, delete them yourself",
         )
     if manifest:
@@ -49,15 +49,15 @@ def _manifest(target: StorePath) -> Manifest | None:
         return None
 
 
-def _noted(scratch: ObjectStorage) -> StorePlan | None:
+def _noted(scratch: ObjectStorage) -> StoreLayout | None:
     """The plan of an unfinished cache; None if it is not noted, or not understood."""
     try:
-        return sound_plan(parse_json(read_note(scratch, IDENTITY) or b"null"), scratch.path / IDENTITY)
+        return sound_layout(parse_json(read_note(scratch, IDENTITY) or b"null"), scratch.path / IDENTITY)
     except (ValueError, CacheMismatch, CacheCorrupt):
         return None
 
 
-def _names(plan: StorePlan) -> set[str]:
+def _names(plan: StoreLayout) -> set[str]:
     """The chunks and the metadata of a store."""
     chunks = {name for _, files in plan.chunk_files() for name in files}
     return chunks | metadata_names([*plan.arrays.values(), *plan.static.values()])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pipeline.errors import CacheCorrupt, CacheMismatch
 from pipeline.store.format.identity import IDENTITY
-from pipeline.store.format.layout import StorePlan
-from pipeline.store.format.manifest import sound_plan
+from pipeline.store.format.layout import StoreLayout
+from pipeline.store.format.manifest import sound_layout
 from pipeline.store.format.provenance import RUNS
 from pipeline.store.location import RemotePath
 from pipeline.store.published import scratch_prefix
@@ -48,7 +48,7 @@ def read_note(scratch: ObjectStorage, name: str) -> bytes | None:
 
 
 @dataclass(frozen=True)
-class Begun:
+class UnfinishedCache:
     """What is known of a store that was begun. renewed: the claim, by the server's clock, ISO 8601.
 
     identity, runs: the content of the notes, None if there are none; units: the names of those with receipts.
@@ -61,7 +61,7 @@ class Begun:
     runs: bytes | None
 
 
-def begun(target: RemotePath) -> Begun | None:
+def unfinished_cache(target: RemotePath) -> UnfinishedCache | None:
     """What lies beside a store on object storage until it is published; None if there is nothing."""
     scratch = ObjectStorage(scratch_prefix(target))
     found = read_claim(scratch)
@@ -70,16 +70,16 @@ def begun(target: RemotePath) -> Begun | None:
     claim, stat = found
     units = frozenset(filter(None, map(receipt_of, scratch.sizes())))
     renewed = stat.modified.isoformat(timespec="seconds")
-    return Begun(claim, renewed, units, read_note(scratch, IDENTITY), read_note(scratch, RUNS))
+    return UnfinishedCache(claim, renewed, units, read_note(scratch, IDENTITY), read_note(scratch, RUNS))
 
 
-def units_begun(target: RemotePath, plan: StorePlan) -> list[str]:
+def finished_units(target: RemotePath, plan: StoreLayout) -> list[str]:
     """The finished units of a store with this plan that is being made; none if it has another."""
-    found = begun(target)
+    found = unfinished_cache(target)
     if found is None or found.identity is None:
         return []
     try:
-        if sound_plan(parse_json(found.identity), scratch_prefix(target) / IDENTITY) != plan:
+        if sound_layout(parse_json(found.identity), scratch_prefix(target) / IDENTITY) != plan:
             return []
     except (ValueError, CacheCorrupt, CacheMismatch):
         return []

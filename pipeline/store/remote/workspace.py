@@ -16,16 +16,16 @@ from pipeline.errors import CacheError, CacheMismatch
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.ledger import LEDGER_FILE, LONGEST_LINE, ROOT, decode_line, encode_line, whole
 from pipeline.store.format.chunks import CRC_BYTES, Compression, chunk_content
-from pipeline.store.format.layout import StorePlan
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
 from pipeline.store.published import published_store, scratch_prefix, store_is_finished
-from pipeline.store.remote.lease import Lease, read_claim, seconds
+from pipeline.store.remote.lease import Lease, read_claim, server_seconds
 from pipeline.store.remote.object_storage import ObjectStorage, at_once
 from pipeline.store.remote.ownership import replaceable
 from pipeline.store.remote.unfinished import is_ours, read_note, receipt
 from pipeline.store.workspace import Chunks
 
-LOOK_SECONDS = 5.0
+CLAIM_LOOK_SECONDS = 5.0
 """No object is put unless the claim was read this recently; a unit of small objects takes one read, not one each."""
 
 
@@ -47,8 +47,8 @@ class RemotePlace:
         checksums, looked = {}, float("-inf")
         for name, elements in chunks.items():
             data, checksums[name] = chunk_content(elements, self.compression)
-            if seconds() - looked > LOOK_SECONDS:
-                looked = seconds()
+            if server_seconds() - looked > CLAIM_LOOK_SECONDS:
+                looked = server_seconds()
                 self._look()
             self.target.put(name, data, checksums[name].to_bytes(CRC_BYTES, "little"))
         return checksums
@@ -64,7 +64,7 @@ class RemoteWorkspace:
     """Objects at the target and a scratch prefix beside it, published by putting the manifest."""
 
     def __init__(
-        self, target: RemotePath, fingerprint: str, plan: StorePlan, *, wait: bool, notify: Callable[[str], None]
+        self, target: RemotePath, fingerprint: str, plan: StoreLayout, *, wait: bool, notify: Callable[[str], None]
     ) -> None:
         """As `LocalWorkspace`."""
         self.plan = plan
