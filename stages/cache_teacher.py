@@ -86,12 +86,9 @@ def run(
 def passes(inputs: Inputs) -> dict[str, TeacherPass]:
     """The teacher for each cache, as a worker opens it."""
     _, network, jobs = _opened(inputs)
-    device = choose_device(inputs.teacher.device)
-    precision, micro_batch = inputs.teacher.precision, inputs.teacher.micro_batch
-    return {
-        name: TeacherPass(network, *job, device=device, precision=precision, micro_batch=micro_batch)
-        for name, job in jobs.items()
-    }
+    config, device = inputs.teacher, choose_device(inputs.teacher.device)
+    opened = partial(TeacherPass, network, device=device, precision=config.precision, micro_batch=config.micro_batch)
+    return {name: opened(*job) for name, job in jobs.items()}
 
 
 def _opened(inputs: Inputs) -> tuple[Data, Network, dict[str, Cached]]:
@@ -118,7 +115,6 @@ def _from_anywhere(inputs: Inputs) -> Inputs:
     """The same with paths that other processes understand."""
     data = inputs.data.model_copy(update={"path": inputs.data.path.absolute()})
     weights = inputs.teacher.weights
-    if isinstance(weights, Path):
-        weights = weights.absolute()
-    teacher = inputs.teacher.model_copy(update={"weights": weights})
+    here = weights.absolute() if isinstance(weights, Path) else weights
+    teacher = inputs.teacher.model_copy(update={"weights": here})
     return inputs.model_copy(update={"data": data, "teacher": teacher})

@@ -61,12 +61,8 @@ def run(source: ConfigFile) -> None:
         students.append(judge.student(folder))
         progress.advance(1, folder.as_posix())
     progress.end()
-    evaluation = Evaluation(
-        experiment=source.file.stem,
-        split=inputs.evaluate.split,
-        teacher=judge.teacher(),
-        students=tuple(students),
-    )
+    name, split = source.file.stem, inputs.evaluate.split
+    evaluation = Evaluation(experiment=name, split=split, teacher=judge.teacher(), students=tuple(students))
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
     print(f"{inputs.runs.evaluation}: {len(students)} students on split {inputs.evaluate.split!r}")
 

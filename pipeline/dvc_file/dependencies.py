@@ -39,7 +39,6 @@ PARTS = (
 )
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",
-    "pipeline/objectives/methods/__init__.py",
     "pipeline/objectives/base.py",
     "pipeline/objectives/divergence.py",
     "pipeline/objectives/set.py",
@@ -54,6 +53,7 @@ MEASURING = (
 LEARNING = (
     *PARTS,
     *MEASURING,
+    "pipeline/objectives/methods/__init__.py",
     "pipeline/training",
     "pipeline/experiment/learning.py",
     "pipeline/experiment/objective_set.py",

@@ -98,7 +98,7 @@ class TinyNetwork(nn.Module):
         self.batches: list[int] = []
         self._kept: Sequence[str] = ("block1", "block2")
 
-    def keep(self, taps: Sequence[str]) -> None:
+    def keep_taps(self, taps: Sequence[str]) -> None:
         self._kept = tuple(taps)
 
     def forward(self, images: Tensor) -> Signals:
