@@ -254,6 +254,9 @@ def test_what_was_selected_is_said_in_words():
     *_, warning = described(data, own(), "val")
     assert warning == "warning: split val is held out to choose by and reported too: its figures will be too good"
     assert list(described(data, own(), "test")) == list(described(data, own()))
+    *_, warning = described(data, own(), "train")
+    assert warning == "warning: split train is learnt from and reported too: its figures say nothing about other images"
+    assert list(described(TwoSplits(None, [0]), own(), "train")) == list(described(data, own()))  # agreement alone
     assert list(described(data, config(4, 3, limit=20))) == [
         "limit: drawn evenly from the classes with seed 0: 20 of the 100 samples of split train",
         f"held out: 4 of them, evenly from the classes with seed 3; {where}",
