@@ -60,7 +60,12 @@ CODE: dict[str, tuple[str, ...]] = {
         "stages/preprocessing.py",
         "stages/train_student.py",
     ),
-    "evaluate": (*PARTS, *MEASURING, *ANSWERS, "pipeline/evaluation/results.py", "stages/evaluate.py"),
+    "evaluate": (
+        *PARTS,
+        *MEASURING,
+        *ANSWERS,
+        *("pipeline/evaluation/ownership.py", "pipeline/evaluation/results.py", "stages/evaluate.py"),
+    ),
     "report": (*OBJECTIVES, "pipeline/signals", "pipeline/evaluation", "stages/report.py"),
 }
 """What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `commands`,

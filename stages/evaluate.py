@@ -13,6 +13,7 @@ from pipeline.config import Name, Section
 from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
 from pipeline.evaluation import images_per_second, macs, measure, parameters, predict
+from pipeline.evaluation.ownership import refuse_foreign_evaluation
 from pipeline.evaluation.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
 from pipeline.models import Network, Reused, TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
@@ -43,6 +44,7 @@ class Inputs(Section):
 def run(source: Source) -> None:
     """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
+    refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics)
     data = PackedDataset.of(inputs.data)
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
@@ -59,14 +61,10 @@ def run(source: Source) -> None:
         students.append(judge.student(folder))
         progress.advance(1, folder.as_posix())
     progress.end()
-    evaluation = Evaluation(
-        experiment=source.file.stem,
-        split=inputs.evaluate.split,
-        teacher=judge.teacher(),
-        students=tuple(students),
-    )
+    split, teacher = inputs.evaluate.split, judge.teacher()
+    evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
-    print(f"{inputs.runs.evaluation}: {len(students)} students on split {inputs.evaluate.split!r}")
+    print(f"{inputs.runs.evaluation}: {len(students)} students on split {split!r}")
 
 
 class Judge:
