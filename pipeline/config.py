@@ -7,6 +7,7 @@ sections beside the code that they configure, and a stage composes those that it
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -38,6 +39,15 @@ def _name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 """What people call students and objective sets: it becomes part of paths and of DVC's stage names."""
+
+
+def from_home(path: Path) -> Path:
+    """Return a path with the home folder where `~` stands."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - leaves users that nobody knows as they are, without error
+
+
+LocalPath = Annotated[Path, AfterValidator(from_home)]
+"""A file or folder of this machine, as people write it."""
 
 MOST_BYTES, MOST_VALUES = 1 << 18, 100_000
 """What a configuration may have; aliases count as often as they occur."""

@@ -23,6 +23,7 @@ from pipeline.measuring.prediction import predict
 from pipeline.models import Network, TeacherConfig, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
+from pipeline.reporting.ownership import refuse_foreign_evaluation
 from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
 from pipeline.store.config import StoreConfig
 
@@ -45,6 +46,7 @@ class Inputs(Section):
 def run(source: ConfigFile) -> None:
     """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
+    refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics)
     data = PackedDataset.of(inputs.data)
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
@@ -61,10 +63,10 @@ def run(source: ConfigFile) -> None:
         students.append(judge.student(folder))
         progress.advance(1, folder.as_posix())
     progress.end()
-    name, split = source.file.stem, inputs.evaluate.split
-    evaluation = Evaluation(experiment=name, split=split, teacher=judge.teacher(), students=tuple(students))
+    split, teacher = inputs.evaluate.split, judge.teacher()
+    evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
-    print(f"{inputs.runs.evaluation}: {len(students)} students on split {inputs.evaluate.split!r}")
+    print(f"{inputs.runs.evaluation}: {len(students)} students on split {split!r}")
 
 
 class Judge:

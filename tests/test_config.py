@@ -7,7 +7,18 @@ import pytest
 from hostile import bounded, corpus
 from pydantic import Field
 
-from pipeline.config import Name, Section, bind, bind_each, in_order, override, parse_yaml, read_config, to_yaml
+from pipeline.config import (
+    LocalPath,
+    Name,
+    Section,
+    bind,
+    bind_each,
+    in_order,
+    override,
+    parse_yaml,
+    read_config,
+    to_yaml,
+)
 from pipeline.errors import ConfigError, Problem
 
 
@@ -197,3 +208,16 @@ def test_names_are_refused_in_words(name: str):
     with pytest.raises(ConfigError, match="a name begins with a letter or digit, and has"):
         bind({"things": {name: 1}}, Named, ["things"])
     assert bind({"things": {"resnet20_x4.b-1": 1}}, Named, ["things"]).things
+
+
+class Placed(Section):
+    path: LocalPath
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("~/a.h5", "/home/me/a.h5"), ("a/~/b", "a/~/b"), ("~nobody-at-all/a", "~nobody-at-all/a")]
+)
+def test_a_tilde_is_the_home_folder(written: str, meant: str, monkeypatch: pytest.MonkeyPatch):
+    """A folder with that name would be made else, and whoever removes it removes more."""
+    monkeypatch.setenv("HOME", "/home/me")
+    assert bind({"path": written}, Placed, ["path"]).path == Path(meant)

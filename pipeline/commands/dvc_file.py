@@ -69,8 +69,28 @@ def outdated(experiment: ExperimentConfig, source: ConfigFile) -> list[Path]:
     return found
 
 
+def refuse_output(output: Path) -> None:
+    """Raise ConfigError for a file that DVC would not read, and for one that was not written here."""
+    if output.name != "dvc.yaml":
+        there = output.with_name("dvc.yaml") if output.suffix else output / "dvc.yaml"
+        what = "DVC reads stages from files named dvc.yaml alone"
+        raise ConfigError([Problem("--output", what, got=output.as_posix(), fix=f"--output {there.as_posix()}")])
+    if not output.exists():
+        return
+    try:
+        lines = output.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        lines = []
+    if not any(line.startswith(COMMAND.partition("{")[0]) for line in lines[1:2]):
+        what = "the file there was not written by `pipeline dvc-file`, so it is not replaced"
+        fix = "name another folder: DVC reads every dvc.yaml of a repository"
+        raise ConfigError([Problem("--output", what, got=output.as_posix(), fix=fix)])
+
+
 def run(source: ConfigFile, output: Path | None) -> None:
     """Write the file, or print it. Raises ConfigError for a target that holds what Decant did not publish."""
+    if output is not None:
+        refuse_output(output)
     if source.overrides:
         fix = "write the values to the configuration, or run the commands without DVC"
         raise ConfigError([Problem("--set", "a dvc.yaml runs the configuration as it is written", fix=fix)])

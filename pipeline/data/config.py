@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline import plugins
-from pipeline.config import Section
+from pipeline.config import LocalPath, Section
 from pipeline.data.decoding import Decoding
 from pipeline.data.source import SOURCE_PACKAGE, SourceOptions
+
+MOST_CLASSES = 1 << 20
 
 
 class HoldoutConfig(Section):
@@ -58,12 +60,12 @@ class DataConfig(Section):
     decoding: how orientation, transparency and colour profiles of image files are read.
     """
 
-    path: Path
+    path: LocalPath
     source: SerializeAsAny[SourceOptions] | None = None
     split: str = "train"
     holdout: HoldoutConfig | None = None
     limit: LimitConfig | None = None
-    classes: Annotated[int, Field(gt=0, le=1 << 20)] | Path | None = None
+    classes: int | Path | None = None
     unreadable: Literal["refuse", "skip"] = "refuse"
     decoding: Decoding = Decoding()
 
@@ -79,6 +81,13 @@ class DataConfig(Section):
             raise ValidationError.from_exception_data("source", [_unknown_name(value, known)])
         options: Any = plugins.load(SOURCE_PACKAGE, str(name), "data.source.name").Options
         return options.model_validate(dict(value))
+
+    @field_validator("classes")
+    @classmethod
+    def _some_classes(cls, value: object) -> object:
+        if isinstance(value, int) and not 0 < value <= MOST_CLASSES:
+            raise ValueError(f"the number of classes is between 1 and {MOST_CLASSES:,}")
+        return value
 
     @field_validator("limit", mode="before")
     @classmethod

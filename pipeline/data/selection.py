@@ -79,7 +79,8 @@ def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
 def described(dataset: Splits, config: DataConfig, reported: str | None = None) -> Iterator[str]:
     """A line for `limit` and one for `holdout`, if they are given: what they were taken to mean.
 
-    reported: the split that results are reported on; one that is chosen by as well is warned of.
+    reported: the split that results are reported on; one that is learnt from with its labels, or chosen by, or that
+    lacks labels, is warned of.
     """
     split, limit, holdout = dataset.split(config.split), config.limit, config.holdout
     if limit is not None and limit.count < split.count:
@@ -93,6 +94,10 @@ def described(dataset: Splits, config: DataConfig, reported: str | None = None) 
         yield f"held out: {whole if holdout.split else part}; the ids: {where}"
         if reported is not None and holdout.split == reported:
             yield f"warning: split {reported} is held out to choose by and reported too: its figures will be too good"
+    if reported == split.name and split.labels is not None:
+        yield f"warning: split {reported} is learnt from and reported too: its figures say nothing about other images"
+    if reported is not None and ((labels := dataset.split(reported).labels) is None or np.any(labels < 0)):
+        yield f"warning: split {reported} has images without labels: `evaluate` will want another evaluate.split"
 
 
 def _labeled(split: Split) -> Samples:

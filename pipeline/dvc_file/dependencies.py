@@ -92,6 +92,7 @@ CODE: dict[str, tuple[str, ...]] = {
         *MEASURING,
         *ANSWERS,
         "pipeline/reporting/__init__.py",
+        "pipeline/reporting/ownership.py",
         "pipeline/reporting/results.py",
         "stages/evaluate.py",
     ),

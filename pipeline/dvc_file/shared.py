@@ -5,21 +5,28 @@ DVC refuses two stages with one output, and connects stages of different files b
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pipeline.config import Raw, resolved
 from pipeline.dvc_file.stage import Stage
 from pipeline.dvc_file.stages import SELECTING, stages_of
-from pipeline.dvc_file.tree import outputs_elsewhere, plain
+from pipeline.dvc_file.tree import Output, outputs_elsewhere, plain
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.config import ExperimentConfig
 
 WITHOUT_EFFECT = {"teacher.device"}
 """Keys that change how something is made, never what comes out."""
 
-MAKING = ("prepare-data", "train-teacher", "cache-teacher", "cache-evaluation")
-"""The stages whose outputs experiments may share."""
+PLACES = {
+    "prepare-data": "data.path",
+    "train-teacher": "teacher.weights",
+    "cache-teacher": "store.path",
+    "cache-evaluation": "store.path",
+}
+"""The stages whose outputs experiments may share, and the keys that name them."""
 
 
 def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[Path, str]]:
@@ -32,11 +39,12 @@ def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[
     shared: dict[str, tuple[Path, str]] = {}
     problems: list[Problem] = []
     for stage in stages_of(experiment):
+        problems += _nested(stage, others.values())
         found = [others[out] for out in map(plain, stage.outs) if out in others]
         if not found:
             continue
         other, config = found[0].file, found[0].config
-        if stage.name not in MAKING:
+        if stage.name not in PLACES:
             fix = "give every experiment a runs.path of its own"
             problems.append(Problem("runs.path", f"{other} writes to {', '.join(map(str, stage.outs))} too", fix=fix))
             continue
@@ -54,6 +62,14 @@ def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[
     if problems:
         raise ConfigError(problems)
     return shared
+
+
+def _nested(stage: Stage, others: Collection[Output]) -> Iterator[Problem]:
+    """Outputs of which one lies inside the other: DVC refuses to do anything in a repository that has them."""
+    for out, other in product(map(plain, stage.outs), others):
+        if Path(out) in Path(other.path).parents or Path(other.path) in Path(out).parents:
+            what = f"{out}, which {stage.name} makes, and {other.path} of {other.file} lie one inside the other"
+            yield Problem(PLACES.get(stage.name, "runs.path"), what, fix="name another path")
 
 
 def _differences(stage: Stage, mine: Raw, other: Raw) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from pipeline.config import from_home
 from pipeline.data import DataConfig
 from pipeline.dvc_file.dependencies import objective_files
 from pipeline.dvc_file.stage import Stage
@@ -28,18 +29,20 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     """Every stage of an experiment, in the order in which they run."""
     data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
     if data.source is not None:
-        yield Stage("prepare-data", "prepare-data --replace", _there(data.source.files), [data.path], PACKING)
-    packed = [data.path, *_there([data.classes])]
-    weights = [teacher.weights] if isinstance(teacher.weights, Path) else []
+        yield Stage("prepare-data", "prepare-data --replace", _given(data.source.files), [data.path], PACKING)
+    packed = [data.path, *_given([data.classes])]
+    weights, described = _given([teacher.weights]), _given([teacher.folder])
     if experiment.teacher_training is not None and weights:
         sections = ("data", *NETWORK, "teacher_training", *DRAWING, "evaluate.operations")
-        inputs = [*packed, *_there([experiment.teacher_training.start])]
+        inputs = [*packed, *described, *_given([experiment.teacher_training.start])]
         yield Stage("train-teacher", "train-teacher --replace", inputs, [weights[0].parent], sections)
-    yield from _caching(experiment, [*packed, *weights])
-    yield from _students(experiment, [*packed, *_there(each.start for each in experiment.students.values())])
+    yield from _caching(experiment, [*packed, *described, *weights])
+    learners = experiment.students.values()
+    starts = _given([*described, *(path for each in learners for path in (each.folder, each.start))])
+    yield from _students(experiment, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)
-    evaluated = [*packed, *weights, *stamps(caches["evaluation"], made), *students]
+    evaluated = [*packed, *described, *weights, *stamps(caches["evaluation"], made), *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
     yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, metrics=runs.metrics)
     yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
@@ -80,6 +83,6 @@ def _made(experiment: ExperimentConfig) -> set[Path]:
     return {tracked(path) for path in experiment.caches_written().values()}
 
 
-def _there(paths: Iterable[object]) -> list[Path]:
-    """Those that are files or folders of this machine, to depend on."""
-    return [path for path in paths if isinstance(path, Path) and path.exists()]
+def _given(paths: Iterable[object]) -> list[Path]:
+    """Those that are files or folders of this machine, to depend on: there, or still to be fetched or made."""
+    return list(dict.fromkeys(from_home(path) for path in paths if isinstance(path, Path)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -50,10 +50,14 @@ class Data:
         return cls(dataset, training, holdout, drawn)
 
 
+_APART = "keep some labeled images apart for it, such as a folder test: those that were learnt from tell nothing"
+
+
 def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
     """The split that is reported. Raises ConfigError, naming the nearest, if there is none of that name."""
     if evaluate.split not in dataset.splits:
-        raise ConfigError([plugins.unknown("evaluate.split", evaluate.split, dataset.splits)])
+        problem = plugins.unknown("evaluate.split", evaluate.split, dataset.splits)
+        raise ConfigError([problem if problem.fix else replace(problem, fix=_APART)])
     return dataset.split(evaluate.split)
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import Field, field_validator
 
 from pipeline import plugins
-from pipeline.config import Raw, Section, bind, in_order, read_config
+from pipeline.config import LocalPath, Raw, Section, bind, in_order, read_config
 from pipeline.errors import ConfigError, Problem
 
 SECTIONS = (
@@ -35,7 +35,7 @@ InputsT = TypeVar("InputsT", bound=Section)
 class RunsConfig(Section):
     """Where students, their evaluation and the report go, and the seeds that each student is trained with."""
 
-    path: Path
+    path: LocalPath
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
 
     @field_validator("seeds")

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
-from pipeline.config import Section
+from pipeline.config import LocalPath, Section
 from pipeline.models.fit import Match
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import NEUTRAL, Interpolation, Preprocessing
 
-WeightsSource = Literal["pretrained"] | Annotated[Path, AfterValidator(Path.expanduser)]
+WeightsSource = Literal["pretrained"] | LocalPath
 """`pretrained`, which are timm's own, or a file."""
 
 
@@ -35,6 +35,12 @@ class NetworkConfig(Section):
     mean: tuple[float, float, float] | None = None
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
     interpolation: Interpolation | None = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a `local-dir:` model, which says what is built; None of all others."""
+        source, _, place = self.model.partition(":")
+        return Path(place) if source == "local-dir" and place else None
 
     def said(self, *left_out: str) -> dict[str, Any]:
         """The section as plain values, for identities: without some fields, and without how weights are found.

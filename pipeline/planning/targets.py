@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -11,8 +12,10 @@ from pipeline.data.replacing import refuse_foreign_file
 from pipeline.errors import DataError, Problem
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.run_folder import run_files
+from pipeline.experiment.source import RunsConfig
 from pipeline.publishing.artifacts import published
 from pipeline.publishing.ownership import foreign_files
+from pipeline.reporting.ownership import refuse_foreign_evaluation, refuse_foreign_report
 from pipeline.store.location import RemotePath
 
 FILES_NAMED = 4
@@ -31,7 +34,19 @@ class Target(NamedTuple):
 def target_problems(experiment: ExperimentConfig) -> list[Problem]:
     """Return a problem for every folder that an experiment would publish and that holds what is not Decant's."""
     problems = [problem for target in folders(experiment) for problem in _folder(target)]
-    return [*problems, *_nested(experiment)]
+    return [*problems, *_nested(experiment), *_in_the_way(experiment.runs)]
+
+
+def _in_the_way(runs: RunsConfig) -> Iterator[Problem]:
+    """Files in the places of the evaluation and of the report, beside which others may lie."""
+    for refuse in (
+        partial(refuse_foreign_evaluation, runs.evaluation, runs.metrics),
+        partial(refuse_foreign_report, runs.report),
+    ):
+        try:
+            refuse()
+        except DataError as error:
+            yield Problem("runs.path", str(error))
 
 
 def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:

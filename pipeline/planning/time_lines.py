@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,22 +28,25 @@ class Times:
     """The commands that are still to do something, and what was seen of the images.
 
     smaller: the shorter side to pack them with, if that saves much. slow_precision: the teacher computes in bfloat16,
-    which its device only imitates.
+    which its device only imitates. busy: other work went on beside, so the times are too long.
     """
 
     estimates: list[Estimate]
     look: Look
     smaller: int | None = None
     slow_precision: bool = False
+    busy: bool = False
 
     @classmethod
     def of(
         cls, bound: Bound, plan: Plan, data: Data, budget: float = BUDGET, clock: Clock = time.perf_counter
     ) -> Times:
         """Times everything once, for about `budget` seconds in all."""
+        beside = busy()
         look = Look.at(data, budget / 5, clock)
         found = list(estimates(bound, plan, measured(bound, data, look, budget * 4 / 5, clock)))
-        return cls(found, look, shorter_side_hint(bound, data, look, found), imitated(bound.experiment.teacher))
+        smaller = shorter_side_hint(bound, data, look, found)
+        return cls(found, look, smaller, imitated(bound.experiment.teacher), beside)
 
     def facts(self) -> list[dict[str, Any]]:
         """As plain values, for programs."""
@@ -56,6 +60,8 @@ class Times:
             head = ""
         if not self.estimates:
             yield "time      nothing is left to do"
+        if self.busy and self.estimates:
+            yield "          this machine was busy with other work in the last minute: alone, it will be sooner"
         if self.slow_precision and any(estimate.name == "cache-teacher" for estimate in self.estimates):
             yield "          this device only imitates bfloat16: `teacher.precision: float32` makes the cache sooner"
         if self.smaller:
@@ -63,6 +69,11 @@ class Times:
             less = min(self.look.size) ** 2 / self.smaller**2
             yield f"          images are up to {width} x {height}, and decoding them takes most of the time somewhere:"
             yield f"          `shorter_side: {self.smaller}` in data.source packs about {less:.0f} times fewer pixels"
+
+
+def busy() -> bool:
+    """Whether others took more than half of the processors' time in the last minute."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1) / 2
 
 
 def imitated(teacher: TeacherConfig) -> bool:

@@ -61,7 +61,7 @@ def per_view(work: Callable[[Tensor], object], pixels: Tensor, most: int, second
     """Seconds a view of some work on batches, as large as the time allows, up to `most`."""
     few = _batch(pixels, LEAST)
     work(few)  # memory is taken, kernels are chosen
-    alone = timed(lambda: work(few), 0.0, clock) / LEAST
+    alone = timed(lambda: work(few), seconds / 4, clock) / LEAST
     count = max(LEAST, min(most, MOST, int(seconds / 2 / max(alone, 1e-9))))
     if count == LEAST:
         return alone

@@ -13,10 +13,10 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.errors import DataError
 from pipeline.files import write_atomic
 from pipeline.reporting import plots, tables
 from pipeline.reporting.comparison import baseline_of, compare
+from pipeline.reporting.ownership import refuse_foreign_report
 from pipeline.reporting.render import png, svg
 from pipeline.reporting.results import Evaluation, HistoryTable, Stat, StudentResult, SummaryRow, summarise
 from pipeline.reporting.styles import TEACHER_GLYPH, Styles
@@ -35,8 +35,10 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
     """Write the report into the folder and return the path of `report.html`.
 
     Beside it: `table.md`, `summary.json` (for `dvc metrics show`), `accuracy_cost.csv` (for `dvc plots`) and
-    `overview.png` (1400 pixels wide). The same input gives the same bytes.
+    `overview.png` (1400 pixels wide). The same input gives the same bytes. Raises DataError for files of these names
+    that are of no report.
     """
+    refuse_foreign_report(folder)
     rows = summarise(evaluation)
     contents: dict[str, str | bytes] = {
         "table.md": tables.markdown(evaluation, rows),
@@ -45,10 +47,6 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
         "overview.png": png(plots.overview(evaluation, rows, histories)),
         "report.html": page(evaluation, rows, histories, config_yaml),
     }
-    if foreign := [name for name in contents if (folder / name).exists() and not (folder / "summary.json").exists()]:
-        fix = "move them away, or name another runs.path"
-        what = "files that `pipeline report` did not write are in the way"
-        raise DataError(what, where=folder, got=", ".join(foreign), fix=fix)
     for name, content in contents.items():
         write_atomic(folder / name, content)
     return folder / "report.html"

@@ -196,21 +196,7 @@ def compact(evaluation: Evaluation) -> str:
 
 
 def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
-    """Write an evaluation to `path`, and to `figures` what DVC's tables show of it.
-
-    Raises DataError if something is there that is no evaluation: it is not replaced.
-    """
-    if path.exists():
-        try:
-            Evaluation.read(path)
-        except DataError:
-            fix = "move it away, or name another runs.path"
-            raise DataError(
-                "a file is in the way that `pipeline evaluate` did not write", where=path, fix=fix
-            ) from None
-    elif figures.exists():  # both are written together
-        what, fix = "a file is in the way of the accuracies for DVC", "move it away, or name another runs.path"
-        raise DataError(what, where=figures, fix=fix)
+    """Write an evaluation to `path`, and to `figures` what DVC's tables show of it."""
     write_atomic(figures, compact(evaluation))
     write_atomic(path, evaluation.to_text())
 

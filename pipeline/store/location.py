@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import PlainSerializer, PlainValidator
 
+from pipeline.config import from_home
+
 SCHEMES = ("s3", "gs", "az")
 """What is tested is s3; the others are opened in the same way."""
 
@@ -79,7 +81,7 @@ def store_path(value: str | Path | RemotePath) -> StorePath:
         return RemotePath.parse(text)
     if re.match(rf"({'|'.join(SCHEMES)}):/", text):
         raise ValueError(f"an address has two slashes: {text.replace(':/', '://', 1)}")
-    return Path(value)
+    return from_home(Path(value))
 
 
 def _validated(value: Any) -> StorePath:

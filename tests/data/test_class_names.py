@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from data_files import write_packed
 
+from pipeline.config import bind
 from pipeline.data import DataConfig, PackedDataset
 from pipeline.data.class_names import read_class_names
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 
 
 def written(folder: Path, content: bytes | str) -> Path:
@@ -76,3 +77,11 @@ def test_classes_that_disagree_with_the_file_are_refused(tmp_path: Path):
     assert "expected: the 2 of the packed data set\n  got: 3" in str(error.value)
     with pytest.raises(DataError, match="expected: 'cat' as class 0\n  got: 'dog'"):
         opened(path, written(tmp_path, "dog\ncat"))
+
+
+@pytest.mark.parametrize("number", [0, -1, 2**20 + 1])
+def test_a_number_of_classes_that_is_none(number: int):
+    with pytest.raises(ConfigError) as error:
+        bind({"path": "a.h5", "classes": number}, DataConfig, ["path", "classes"])
+    (problem,) = error.value.problems
+    assert (problem.key, problem.what) == ("classes", "the number of classes is between 1 and 1,048,576")

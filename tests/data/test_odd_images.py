@@ -191,6 +191,17 @@ def test_srgb_by_whatever_name_and_broken_profiles_change_nothing() -> None:
         assert (notes, mattered) == (said, set())
 
 
+@pytest.mark.parametrize(("bump", "said"), [(1.0, []), (2.0, []), (3.0, ["colour profile to sRGB"])])
+def test_a_profile_that_moves_no_colour_by_more_than_two_levels_is_not_applied(bump: float, said: list[str]) -> None:
+    """The curve of sRGB, but for the greys in the middle, which are so many levels brighter."""
+    greys = np.arange(256)
+    curve = linear(greys + bump * np.sin(np.pi * greys / 255) ** 2)
+    image = np.tile(greys.astype(np.uint8), (4, 1))
+    pixels, notes, _ = read(saved(image, icc_profile=grey_profile(curve)))
+    assert notes == said
+    assert np.abs(pixels[..., 0] - image).max() == (bump if said else 0)
+
+
 def inks() -> tuple[Image.Image, np.ndarray]:
     """Patches of 16 x 16 pixels with all 16 mixtures of full inks, and the inks 0..1 of every patch."""
     corners = np.array(list(itertools.product((0, 255), repeat=4)), np.uint8).reshape(4, 4, 4)
@@ -445,6 +456,15 @@ class TestPacked:
         assert digests["opaque", True] == digests["opaque", False]
         assert digests["turned", True] != digests["turned", False]
 
+    def test_each_split_says_what_made_a_difference_to_it(self, tmp_path):
+        turned = Item(saved(photograph(22), "JPEG", exif=oriented(6)), 0, "a")
+        clear = Item(saved(np.dstack([photograph(23), np.zeros((23, 32), np.uint8)])), 0, "a")
+        plain = Item(saved(photograph(24), "JPEG"), 0, "a")
+        pack(ListSource(train=[turned], val=[clear], test=[plain]), tmp_path / "x.h5", Silent())
+        data = PackedDataset.open(tmp_path / "x.h5")
+        found = [data.split(name).choices for name in ("train", "val", "test")]
+        assert found == [{"orientation": "follow"}, {"background": [255, 255, 255]}, {}]
+
     def test_other_rules_than_those_of_the_file_are_refused_where_they_matter(self, tmp_path):
         path = tmp_path / "x.h5"
         train = [Item(saved(photograph(22), "JPEG", exif=oriented(6)), 0, "a"), Item(saved(PHOTO), 0, "b")]
@@ -541,6 +561,25 @@ class TestShorterSide:
             assert report.image_shape == shape
         image = PackedDataset.open(tmp_path / "x.h5").split("train").read(np.array([2]))[0]
         assert image.shape == (3, 23, 30)  # rounded down
+
+    def test_what_the_decoder_leaves_out_is_not_missed(self, tmp_path):
+        """It makes half of each side here, twice what is wanted; an eighth, which it could, would be a blur."""
+        fine = np.asarray(Image.fromarray(noise(60, 80, 3)).resize((320, 240), Image.Resampling.BICUBIC))
+        content = saved(fine, "JPEG", quality=95)
+        with Image.open(io.BytesIO(content)) as whole:
+            expected = np.asarray(whole.resize((80, 60), Image.Resampling.BICUBIC)).astype(int)
+        assert np.abs(decode_image(content, shorter_side=60).pixels - expected).mean() < 8  # of the blur 30
+
+    def test_quality_is_that_of_all_files_that_are_made(self, tmp_path):
+        large = saved(photograph(96, 160), "JPEG")
+        for content, side in ((large, 48), (saved(photograph(48, 64), "AVIF"), None)):
+            items = [Item(content, 0, "a"), Item(saved(PHOTO), 0, "b")]
+            sizes = []
+            for quality in (5, 95):
+                options = Options(shorter_side=side, quality=quality)
+                pack(ListSource(train=items), tmp_path / "x.h5", Silent(), options=options)
+                sizes.append(PackedDataset.open(tmp_path / "x.h5").split("train").stored(np.array([0]))[0].size)
+            assert sizes[0] < sizes[1]
 
     def test_it_is_part_of_what_the_file_was_packed_from_only_where_it_is_used(self, tmp_path):
         assert Options().identity() == Options(quality=95).identity() == {"name": "list"}

@@ -223,7 +223,7 @@ class TwoSplits:
     """A data set with a split of one's own to choose by."""
 
     def __init__(self, train, val):
-        self.splits = {"train": Labels(train), "val": Labels(val)}
+        self.splits = {"train": Labels(train), "val": Labels(val), "test": Labels([0, 1])}
 
     def split(self, name):
         return self.splits[name]
@@ -254,6 +254,13 @@ def test_what_was_selected_is_said_in_words():
     *_, warning = described(data, own(), "val")
     assert warning == "warning: split val is held out to choose by and reported too: its figures will be too good"
     assert list(described(data, own(), "test")) == list(described(data, own()))
+    *_, warning = described(data, own(), "train")
+    assert warning == "warning: split train is learnt from and reported too: its figures say nothing about other images"
+    for labels in (None, [0, -1]):
+        (line,) = described(TwoSplits([0, 1], labels), config(), "val")
+        assert line == "warning: split val has images without labels: `evaluate` will want another evaluate.split"
+    (line,) = described(TwoSplits(None, [0]), config(), "train")  # not warned of what is learnt: there are no figures
+    assert line.startswith("warning: split train has images without labels")
     assert list(described(data, config(4, 3, limit=20))) == [
         "limit: drawn evenly from the classes with seed 0: 20 of the 100 samples of split train",
         f"held out: 4 of them, evenly from the classes with seed 3; {where}",

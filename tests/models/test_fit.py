@@ -249,6 +249,7 @@ def test_pretrained_weights_of_a_folder(tmp_path: Path) -> None:
     assert (whole.mean, whole.std, whole.input_size) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 40)
     begun = build_network(name, 3, start="pretrained", seed=5)
     assert begun.kept == Kept(len(theirs) - 2, len(theirs), ("fc.weight", "fc.bias"))
+    assert (begun.mean, begun.std, begun.interpolation) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6), "bicubic")
     assert torch.equal(begun.model.layer1[0].conv1.weight, theirs["layer1.0.conv1.weight"])
     assert torch.equal(begun.model.fc.weight, build_network(name, 3, seed=5).model.fc.weight)
     with pytest.raises(ModelError, match="expected: 3 classes\n  got: 7"):

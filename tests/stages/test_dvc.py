@@ -243,3 +243,28 @@ def test_a_method_brings_the_files_that_it_is_made_of():
     assert {f"pipeline/objectives/{name}.py" for name in ("local", "target")} <= found
     assert not found & set(COMMON)
     assert "pipeline/objectives/base.py" not in found
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        ("experiments/one", r"--output experiments/one/dvc\.yaml"),
+        ("experiments/one.yaml", r"--output experiments/dvc\.yaml"),
+        ("tiny.yaml", r"--output dvc\.yaml"),
+    ],
+)
+def test_a_file_that_dvc_would_not_read_is_refused(empty: Path, output: str, message: str):
+    before = (begin(empty) / "tiny.yaml").read_bytes()
+    with pytest.raises(ConfigError, match=rf"(?s)--output: .*named dvc\.yaml alone.*{message}"):
+        written(empty, output=Path(output))
+    assert (empty / "tiny.yaml").read_bytes() == before
+    assert not (empty / "experiments").exists()
+
+
+@pytest.mark.parametrize("content", [b"stages: {mine: {cmd: echo}}\n", b"", b"\xff\n#   pipeline dvc-file\n"])
+def test_a_dvc_file_of_somebody_else_is_not_replaced(empty: Path, content: bytes):
+    begin(empty)
+    Path("dvc.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=r"--output: .*not written by `pipeline dvc-file`, so it is not replaced"):
+        dvc_file.run(ConfigFile(Path("tiny.yaml")), Path("dvc.yaml"))
+    assert Path("dvc.yaml").read_bytes() == content

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from experiment import CONFIG, begin, source
 
-from stages import dvc_file
+from pipeline.commands import dvc_file
 
 pytestmark = pytest.mark.long
 

@@ -6,6 +6,7 @@ import itertools
 import shutil
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
 from experiment import begin
@@ -92,6 +93,31 @@ def test_one_folder_of_runs_for_two_experiments_is_refused(project: Path) -> Non
     variant("other", runs={"path": "artifacts/tiny"})
     write("tiny")
     with pytest.raises(ConfigError, match=r"runs\.path: experiments/tiny/dvc.yaml writes to artifacts/tiny/"):
+        write("other")
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        (
+            {"teacher": {"weights": "artifacts/teacher/b/teacher.safetensors"}, "store": {"path": "b.zarr"}},
+            r"weights: artifacts/teacher/b, which train-teacher makes, and artifacts/teacher of .* lie one inside",
+        ),
+        (
+            {"store": {"path": "artifacts/tiny/report/b.zarr"}},
+            r"store.path: artifacts/tiny/report/b.zarr, which cache-teacher makes, and artifacts/tiny/report of",
+        ),
+        (
+            {"teacher": {"weights": "artifacts/caches/t.safetensors"}, "store": {"path": "b.zarr"}},
+            r"weights: artifacts/caches, which train-teacher makes, and artifacts/caches/tiny.zarr of",
+        ),
+    ],
+)
+def test_one_place_inside_another_experiments_is_refused(project: Path, sections: Any, message: str) -> None:
+    raw = parse_yaml(Path("tiny.yaml").read_text(), "tiny.yaml")
+    variant("other", **{name: {**raw[name], **section} for name, section in sections.items()})
+    write("tiny")
+    with pytest.raises(ConfigError, match=message):
         write("other")
 
 

@@ -114,6 +114,17 @@ def test_costs_of_a_view_have_two_digits(cost: float, text: str):
     assert f"(train {text} a view)" in Estimate("x", 1, {"train": cost}).text()
 
 
+def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 4)
+    monkeypatch.setattr("os.getloadavg", lambda: (1.9, 9.0, 9.0))
+    assert not time_lines.busy()
+    monkeypatch.setattr("os.getloadavg", lambda: (2.1, 0.0, 0.0))
+    assert time_lines.busy()
+    look, something = Look(torch.zeros(0), (8, 8), 0.5, 0.01), [Estimate("cache-teacher", 1, {"x": 1.0})]
+    for found, disturbed, said in ((something, True, True), (something, False, False), ([], True, False)):
+        assert ("busy with other work" in "\n".join(Times(found, look, busy=disturbed).lines())) == said
+
+
 def test_a_precision_that_the_device_imitates_is_told(here: Path, monkeypatch: pytest.MonkeyPatch):
     teacher = bound_to("store.path=new.zarr")[0].experiment.teacher
     half = teacher.model_copy(update={"precision": "bfloat16"})
@@ -145,17 +156,48 @@ def test_an_estimate_is_no_more_exact_than_it_can_be(seconds: float, text: str):
     assert about(seconds) == text
 
 
-def test_the_median_of_several_times_and_one_at_least():
-    spans = iter([3.0, 1.0, 2.0])
-    now = 0.0
+def test_the_quickest_of_several_times_counts():
+    now, done = 0.0, 0
 
-    def work() -> None:
+    def took(*spans: float, seconds: float) -> tuple[float, int]:
+        """What is said of work that takes so long, one time after the other, and how often it was done."""
+        nonlocal done
+        each, done = iter(spans), 0
+
+        def work() -> None:
+            nonlocal now, done
+            now, done = now + next(each), done + 1
+
+        return timed(work, seconds, lambda: now), done
+
+    assert took(3, 1, 2, seconds=6) == (1, 3)
+    assert took(1, 1, 1, 0.5, 1, seconds=4.5) == (0.5, 5)
+    assert took(7, seconds=0) == (7, 1)
+    # One that was disturbed is done again, beyond its time; what takes for ever is not.
+    assert took(9, 1, 1, seconds=4) == (1, 3)
+    assert took(13, seconds=4) == (13, 1)
+
+
+def test_reading_is_timed_without_what_is_done_once(here: Path, monkeypatch: pytest.MonkeyPatch):
+    """The first time opens files: it would be multiplied by all views to come."""
+    _, data, _ = bound_to()
+    now, slow = 0.0, 100.0
+    read, apply = type(data.training).read, type(data.views).apply
+
+    def reading(self: Any, rows: Any) -> Any:
+        nonlocal now, slow
+        now, slow = now + slow + 0.25 * len(rows), 0.0
+        return read(self, rows)
+
+    def applied(self: Any, *arguments: Any) -> Any:
         nonlocal now
-        now += next(spans)
+        now += 1000.0
+        return apply(self, *arguments)
 
-    assert timed(work, 6.0, lambda: now) == 2.0
-    spans = iter([7.0])
-    assert timed(work, 0.0, lambda: now) == 7.0
+    monkeypatch.setattr(type(data.training), "read", reading)
+    monkeypatch.setattr(type(data.views), "apply", applied)
+    look = Look.at(data, 1000.0, lambda: now)
+    assert (look.decode, look.render) == pytest.approx((0.25, 1000 / COUNT))
 
 
 def test_batches_are_as_large_as_the_time_allows():
@@ -168,8 +210,8 @@ def test_batches_are_as_large_as_the_time_allows():
 
     pixels = torch.zeros((3, 1, 2, 2), dtype=torch.uint8)
     assert per_view(work, pixels, 100, 20.0, lambda: now) == pytest.approx(0.25 + 0.5 / 20)
-    assert sizes[:2] == [2, 2]
-    assert set(sizes[2:]) == {20}  # half of the time at half a second a view
+    assert sizes[:6] == [2] * 6  # once to warm up, then a quarter of the time
+    assert set(sizes[6:]) == {20}  # half of the time at half a second a view
     sizes.clear()
     assert per_view(work, pixels, 100, 0.0, lambda: now) == pytest.approx(0.25 + 0.5 / 2)
     assert sizes == [2, 2]
@@ -181,7 +223,7 @@ def test_batches_are_as_large_as_the_time_allows():
 def test_measured_of_the_real_thing_with_a_clock_of_ours(here: Path):
     bound, data, plan = bound_to(*FROM_NOTHING)
     before = {name: network.weights_digest() for name, network in bound.students.items()}
-    look = Look.at(data, 100.0, Ticks())
+    look = Look.at(data, 1000.0, Ticks())
     assert len(look.pixels) == COUNT
     assert look.size == (8, 8)
     costs = measured(bound, data, look, 0.0, Ticks())
@@ -201,7 +243,7 @@ def test_reading_ends_when_its_time_is_over(here: Path):
 
 def test_the_first_views_are_those_of_training(here: Path):
     _, data, _ = bound_to()
-    look = Look.at(data, 100.0, Ticks())
+    look = Look.at(data, 1000.0, Ticks())
     rows = np.arange(COUNT)
     drawn = data.views.parameters(0, data.training.positions[rows])
     assert torch.equal(look.pixels, data.views.apply(data.training.read(rows), drawn))

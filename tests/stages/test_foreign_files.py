@@ -111,6 +111,23 @@ def test_an_evaluation_of_somebody_else(there: Path) -> None:
     assert Path("artifacts/tiny/notes.txt").read_bytes() == FOREIGN
 
 
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("evaluation.json", r"runs\.path: a file is in the way that `pipeline evaluate` did not write"),
+        ("metrics.json", r"runs\.path: a file is in the way of the accuracies"),
+        ("report/summary.json", r"runs\.path: files that `pipeline report` did not write are in the way"),
+    ],
+)
+def test_a_file_in_the_way_of_the_last_stages_is_told_before_the_first(here: Path, name: str, message: str) -> None:
+    by_hand(Path("artifacts/tiny") / name)
+    with pytest.raises(ConfigError, match=message):
+        check.run(source(), as_json=False)
+    with pytest.raises(ConfigError, match=message):
+        dvc_file.run(source(), Path("dvc.yaml"))
+    assert (Path("artifacts/tiny") / name).read_bytes() == FOREIGN
+
+
 def configured(weights: str) -> None:
     """The configuration with other weights, written: a dvc.yaml runs what is written."""
     text = Path("tiny.yaml").read_text()

@@ -21,7 +21,8 @@ from pipeline.inspection.files import verify_files
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote.object_storage import PART_BYTES, ObjectStorage
-from pipeline.store.remote.workspace import RemotePlace, lease
+from pipeline.store.remote import lease
+from pipeline.store.remote.workspace import RemotePlace
 
 NAME = "some/cache.zarr"
 SCRATCH = "some/.cache.zarr.partial"

@@ -24,7 +24,8 @@ import os, signal, sys
 sys.path[:0] = [sys.argv[1], sys.argv[2]]
 import obstore, torch
 from store_standins import TinySamples, TinyViews, cache
-from pipeline.store import lease, store_path
+from pipeline.store.location import store_path
+from pipeline.store.remote import lease
 from pipeline.store.remote.object_storage import ObjectStorage
 torch.set_num_threads(1)
 lease.POLL_SECONDS = 0.05

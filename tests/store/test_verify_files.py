@@ -161,7 +161,7 @@ def test_a_file_that_the_disk_cannot_read_is_named(copied: Path, monkeypatch: py
 
 def rewrite(path: Path, name: str, change: Callable[[Any], None]) -> None:
     """Change the elements of a chunk file, with its checksum there and in the ledger."""
-    plan = Manifest.read(path).plan
+    plan = Manifest.read(path).layout
     spec = (plan.arrays | plan.static)[name.split("/c/")[0]]
     elements = np.frombuffer((path / name).read_bytes()[:-4], spec.dtype).reshape(spec.chunk).copy()
     change(elements)

@@ -136,6 +136,31 @@ def test_without_a_holdout_all_images_are_learnt_from(road: Path, monkeypatch: p
     assert found.loss == pytest.approx(-oracle.predict_log_proba(standardised)[range(48), labels].mean(), rel=1e-3)
 
 
+def test_without_a_holdout_a_fifth_of_the_images_is_set_aside_in_all_their_views(
+    road: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """While the penalty is chosen: each image is learnt from or judged by, never both."""
+    fit, learnt, judged = pipeline.training.linear_probe._Fit, [], []
+    minimise, score = fit._minimise, fit._score
+
+    def learning(self: Any, rows: Any, decay: float) -> None:
+        learnt.append(set(rows.samples.tolist()))
+        minimise(self, rows, decay)
+
+    def judging(self: Any, rows: Any) -> tuple[float, float]:
+        judged.append(set(rows.samples.tolist()))
+        return score(self, rows)
+
+    monkeypatch.setattr(fit, "_minimise", learning)
+    monkeypatch.setattr(fit, "_score", judging)
+    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.1, 0.03))
+    fitted(road, network(), 1, 2, holdout=False)
+    everything = set(range(48))
+    assert judged == [judged[0]] * 2
+    assert 4 <= len(judged[0]) <= 17
+    assert learnt == [everything - judged[0]] * 2 + [everything]
+
+
 def test_twice_the_same(road: Path):
     one, two = network(), network()
     fitted(road, one, 0)

@@ -1,0 +1,44 @@
+"""Which files of an evaluation and a report are Decant's: others of their names are in the way, and never replaced."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import DataError
+from pipeline.reporting.results import RESULTS_MAX_BYTES, Evaluation
+from pipeline.untrusted import parse_json, read_file
+
+REPORT_FILES = ("table.md", "summary.json", "accuracy_cost.csv", "overview.png", "report.html")
+"""What a report consists of."""
+
+MOVE_AWAY_HINT = "move it away, or name another runs.path"
+
+
+def refuse_foreign_evaluation(path: Path, figures: Path) -> None:
+    """Raise DataError if `evaluate` did not write what is at `path`, or else at `figures`, its accuracies for DVC."""
+    if path.exists():
+        try:
+            Evaluation.read(path)
+        except DataError:
+            raise DataError(
+                "a file is in the way that `pipeline evaluate` did not write", where=path, fix=MOVE_AWAY_HINT
+            ) from None
+    elif figures.exists():  # both are written together
+        raise DataError("a file is in the way of the accuracies for DVC", where=figures, fix=MOVE_AWAY_HINT)
+
+
+def refuse_foreign_report(folder: Path) -> None:
+    """Raise DataError if files of a report's names are in its folder, and no report is. Others stay beside it."""
+    there = [name for name in REPORT_FILES if (folder / name).exists()]
+    if there and not _is_summary(folder / "summary.json"):
+        what = "files that `pipeline report` did not write are in the way"
+        raise DataError(what, where=folder, got=", ".join(there), fix=MOVE_AWAY_HINT.replace("it", "them"))
+
+
+def _is_summary(file: Path) -> bool:
+    """Whether this is the file of numbers of a report."""
+    try:
+        value = parse_json(read_file(file, RESULTS_MAX_BYTES, follow=True))
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and isinstance(value.get("students"), dict)
