@@ -20,9 +20,10 @@ from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
 from pipeline.store.making.filling import computed
 from pipeline.store.making.teacher_pass import TeacherPass
+from pipeline.store.remote import lease
 from pipeline.store.remote import workspace as remote
 from pipeline.store.remote.lease import read_claim
-from pipeline.store.remote.workspace import RemotePlace, lease
+from pipeline.store.remote.workspace import RemotePlace
 from pipeline.store.workspace import Chunks, Workspace
 
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -88,7 +89,7 @@ def left_alone(target: RemotePath) -> None:
 def test_who_loses_the_claim_within_a_unit_puts_no_more_of_its_objects(
     bucket: Bucket, target: RemotePath, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(remote, "CLAIM_LOOK_SECONDS", 0.0)
     stolen: list[str] = []
 
     def gate(method: str, path: str, environment: dict[str, Any]) -> None:

@@ -20,8 +20,8 @@ from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, CacheNotFou
 from pipeline.inspection.files import verify_files
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
-from pipeline.store.remote.object_storage import PART_BYTES, ObjectStorage
 from pipeline.store.remote import lease
+from pipeline.store.remote.object_storage import PART_BYTES, ObjectStorage
 from pipeline.store.remote.workspace import RemotePlace
 
 NAME = "some/cache.zarr"

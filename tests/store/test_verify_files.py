@@ -150,7 +150,7 @@ def test_a_file_that_the_disk_cannot_read_is_named(copied: Path, monkeypatch: py
             raise OSError(5, "Input/output error", str(path))
         return read_file(path, most)
 
-    monkeypatch.setattr("pipeline.store.store_files.read_file", broken)
+    monkeypatch.setattr("pipeline.publishing.folder_files.read_file", broken)
     damaged = check_files(copied).damaged
     assert set(damaged.values()) == {"cannot be read: Input/output error"}
     assert "view_digest/c/0/1" in damaged

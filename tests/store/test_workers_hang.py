@@ -139,7 +139,9 @@ def test_who_hangs_is_not_asked_in_later_caches(
 
 def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"ncores": {"tcp://a": 1}, "processing": {"tcp://a": [("cache-tiny-0", 1, 2, 1), "of others"]}}
-    monkeypatch.setattr("pipeline.store.cluster.watch.ask", lambda client, operation, seconds: answers[operation])
+    monkeypatch.setattr(
+        "pipeline.store.cluster.watch.call_scheduler", lambda client, operation, seconds: answers[operation]
+    )
     monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0)
     said: list[str] = []
 

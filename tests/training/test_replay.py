@@ -74,7 +74,7 @@ def test_all_views_of_a_step_are_checked(road: Path):
 def test_a_check_that_would_take_too_long_becomes_a_sample(road: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(replay, "LONGEST_SECONDS", -1.0)
     monkeypatch.setattr(replay, "SAMPLED_ROWS", 5)
-    monkeypatch.setattr(replay, "CHUNK", 16)
+    monkeypatch.setattr(replay, "REPLAYED_ROWS", 16)
     assert check(steps(road), road) == "5 of 48 samples of 2 views match the teacher's pixels"
     monkeypatch.setattr(replay, "LONGEST_SECONDS", 60.0)
     assert check(steps(road), road) == "all 2 views match the teacher's pixels"
