@@ -1,4 +1,4 @@
-"""Where the teachers' answers come from: one cache, several of one teacher, or those of several teachers."""
+"""Reads the teachers' signals for training: from one cache, several of one teacher, or those of several teachers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHOOSE_VIEWS_HINT = "choose with `views` in the entries of `caches`, such as vie
 
 @dataclass(frozen=True)
 class EncodedEnsemble:
-    """What several teachers said of a batch, as it is stored: combined only where it is decoded.
+    """Holds the signals of several teachers for a batch as they are stored; `decode` combines them.
 
     members: of every teacher, the primary one first.
     """
@@ -33,15 +33,15 @@ class EncodedEnsemble:
     mean: Mean
 
     def to(self, device: torch.device | str) -> EncodedEnsemble:
-        """The same on a device, without waiting if the tensors are pinned."""
+        """Return a copy on a device, without waiting if the tensors are in page-locked memory."""
         return replace(self, members=tuple(member.to(device) for member in self.members))
 
     def pin_memory(self) -> EncodedEnsemble:
-        """The same in page-locked memory."""
+        """Return a copy in page-locked memory."""
         return replace(self, members=tuple(member.pin_memory() for member in self.members))
 
     def decode(self, head: LinearHead | None = None) -> Signals:
-        """The signals in float32, on the tensors' device: the mean of the logits, all else the primary teacher's."""
+        """Return the signals in float32, on the tensors' device: mean logits, and all else of the primary teacher."""
         primary, *others = (member.decode(head) for member in self.members)
         return replace(primary, logits=combine([primary.logits, *(other.logits for other in others)], self.mean))
 
@@ -55,7 +55,7 @@ Upcoming = Sequence[tuple[int, NDArray[np.int64]]]
 
 
 def adjacent(answers: Sequence[Answers]) -> Answers:
-    """What was said of several views of the same samples: the views of a sample in adjacent rows.
+    """Join the signals of several views of the same samples: the views of a sample become adjacent rows.
 
     answers: at least one, of one source, hence stored in the same form.
     """
@@ -74,7 +74,7 @@ def _adjacent(answers: Sequence[EncodedSignals]) -> EncodedSignals:
 
 
 def rows_of(answers: Answers, rows: slice) -> Answers:
-    """What was said of some rows of a batch."""
+    """Return the signals of some rows of a batch."""
     if isinstance(answers, EncodedEnsemble):
         return replace(answers, members=tuple(_rows_of(said, rows) for said in answers.members))
     return _rows_of(answers, rows)
@@ -85,24 +85,24 @@ def _rows_of(answers: EncodedSignals, rows: slice) -> EncodedSignals:
 
 
 class AnswerSource(Protocol):
-    """Where a step's view parameters and the teacher's answers come from."""
+    """Gives the parameters of views, and the teacher's signals for them."""
 
     @property
     def remote(self) -> bool:
-        """Whether what is asked for is fetched from afar: once, by the process that trains, and not by each worker."""
+        """Tell whether data come over a network: then the process that trains fetches them, and no worker does."""
 
     def expect(self, upcoming: Upcoming) -> None:
-        """What is asked for next. A remote source fetches it ahead."""
+        """Announce what is read next, in order, so that a remote source can fetch it ahead."""
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """The drawn parameters [B, P] of a view of samples, whose images are `images` (a remote source gets none)."""
+        """Return the parameters [B, P] of a view of samples. images: theirs; a remote source gets none."""
 
     def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
-        """What the teacher said of a view of samples, whose rendered pixels are `images`."""
+        """Return the teacher's signals for a view of samples. images: its rendered pixels."""
 
 
 class FromCaches:
-    """Parameters and answers from teacher caches: the truth about what the teachers saw and said.
+    """Reads parameters and signals from teacher caches.
 
     teachers: of each the cache that holds a view, by the view's number; all have the same numbers. The first is
     the primary teacher: it gives all signals but the logits. mean: how the logits of several are combined, None
@@ -115,7 +115,7 @@ class FromCaches:
 
     @classmethod
     def of(cls, parts: Iterable[tuple[TeacherCache, Collection[int]]], mean: Mean | None = None) -> FromCaches:
-        """Put together by teacher. parts: caches and the numbers of the views that are used of each.
+        """Sort caches by their teacher. parts: caches, and the numbers of the views that are used of each.
 
         Raises CacheMismatch if two caches have the same view of one teacher, or if teachers lack each other's.
         """
@@ -138,21 +138,21 @@ class FromCaches:
 
     @property
     def views(self) -> tuple[int, ...]:
-        """The view numbers, ascending."""
+        """Return the view numbers, ascending."""
         return tuple(self.teachers[0])
 
     @property
     def primary(self) -> TeacherCache:
-        """The primary teacher's cache of the first view: its shapes and head are the teacher's."""
+        """Return the cache that holds the primary teacher's first view: its shapes and its head are the teacher's."""
         return self.teachers[0][self.views[0]]
 
     @property
     def shapes(self) -> SignalShapes:
-        """The shapes of what there is to learn from. An ensemble's logits are no function of one head: it has none."""
+        """Return the shapes of all signals. An ensemble has no head: its logits are no function of one."""
         return self.primary.shapes if self.mean is None else replace(self.primary.shapes, linear=None)
 
     def caches(self, view: int) -> list[TeacherCache]:
-        """The cache of every teacher that holds a view. Raises CacheMismatch if the view is not one of `views`."""
+        """Return, for every teacher, the cache that holds a view. Raises CacheMismatch if it is not one of `views`."""
         if view not in self.teachers[0]:
             what = f"view {view} is not among those that are learnt from"
             raise CacheMismatch(what, where=self.primary.path, expected=names_and_count(self.views), got=view)
@@ -160,45 +160,45 @@ class FromCaches:
 
     @property
     def remote(self) -> bool:
-        """Whether any of the caches lies on object storage."""
+        """Tell whether any of the caches lies on object storage."""
         return any(cache.remote for teacher in self.teachers for cache in teacher.values())
 
     def expect(self, upcoming: Upcoming) -> None:
-        """Each cache is told of the views that it holds; one that holds none of them lets go of what it has."""
+        """Announce to each cache the views that it holds; a cache that holds none of them frees its memory."""
         for number, teacher in enumerate(self.teachers):
             for cache in set(teacher.values()):
                 its = [(view, samples) for view, samples in upcoming if teacher[view] is cache]
                 cache.expect(its, parameters=number == 0)
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """As they were stored."""
+        """Return the stored parameters."""
         return self.caches(view)[0].view_parameters(view, samples)
 
     def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers:
-        """As they were stored, still encoded."""
+        """Return the stored signals, still encoded."""
         said = tuple(cache.read_encoded(view, samples) for cache in self.caches(view))
         return said[0] if self.mean is None else EncodedEnsemble(said, self.mean)
 
     def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
-        """One signal of a view of samples [B, ...], in float32 on the CPU; logits are the ensemble's."""
+        """Return one signal of a view of samples [B, ...], in float32 on the CPU; logits are the ensemble's."""
         if name == "logits" and self.mean is not None:
             return combine([cache.signal(name, view, samples) for cache in self.caches(view)], self.mean)
         return self.caches(view)[0].signal(name, view, samples)
 
     def reading(self, signals: Collection[str]) -> FromCaches:
-        """The same, of which `answers` reads only some signals, as `TeacherCache.open` names them.
+        """Return a source whose `answers` read only some signals, named as by `TeacherCache.open`.
 
         Raises CacheMismatch if a cache of the primary teacher lacks one, or holds it in another form.
         """
         return FromCaches([_reopened(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)], self.mean)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the answers, as plain values: of every teacher, which views come from which cache."""
+        """Return what decides the signals, as plain values: for every teacher, which views come from which cache."""
         return {"mean": self.mean, "teachers": [_views_by_fingerprint(teacher) for teacher in self.teachers]}
 
 
 def names_and_count(views: Collection[int]) -> str:
-    """View numbers for people: `views 0 to 7`, or `views 0, 2, 5`."""
+    """Write view numbers for people: `views 0 to 7`, or `views 0, 2, 5`."""
     some = sorted(views)
     if len(some) > 2 and some[-1] - some[0] == len(some) - 1:
         return f"views {some[0]} to {some[-1]}"
@@ -206,7 +206,7 @@ def names_and_count(views: Collection[int]) -> str:
 
 
 class FromCache(FromCaches):
-    """All views of one cache."""
+    """Read all views of one cache."""
 
     def __init__(self, cache: TeacherCache) -> None:
         super().__init__([dict.fromkeys(cache.views, cache)])

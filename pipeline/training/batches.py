@@ -1,4 +1,4 @@
-"""Batches: which samples and which view at every step, rendered, with what the teacher said of them."""
+"""Makes batches: which samples and which view in every step, rendered, with the teacher's signals for them."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ ENDLESS = range(2**31)
 
 
 class Drawn:
-    """Fresh parameters and no answers: training on labels alone, a new view every epoch."""
+    """Draws new parameters in every epoch and has no teacher's signals: for training on labels alone."""
 
     def __init__(self, views: Views, samples: Samples) -> None:
         self.views, self.samples = views, samples
 
     @property
     def remote(self) -> bool:
-        """No."""
+        """Return False: nothing is fetched."""
         return False
 
     def expect(self, upcoming: Upcoming) -> None:
-        """Nothing to do."""
+        """Do nothing: there is nothing to fetch."""
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """Drawn for the samples' positions in their split, and the sizes of their images where they matter."""
+        """Draw them for the samples' positions in their split, and for the sizes of their images where they matter."""
         sizes = sizes_of(images) if self.views.needs_sizes else None
         return self.views.parameters(view, self.samples.positions[samples], sizes)
 
     def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
-        """None."""
+        """Return None: there is no teacher."""
         return None
 
 
@@ -63,7 +63,7 @@ class Step:
     answers: Answers | None
 
     def to(self, device: torch.device) -> Step:
-        """The same batch on a device."""
+        """Return the batch on a device."""
         if device.type == "cpu":
             return self
         return Step(
@@ -76,7 +76,7 @@ class Step:
         )
 
     def parts(self, count: int, views: int) -> list[Step]:
-        """The step as `count` batches, or as many as it has samples; they differ by one sample at most.
+        """Split the step into `count` batches, or as many as it has samples; they differ by one sample at most.
 
         views: of each sample, in adjacent rows, which stay together.
         """
@@ -138,14 +138,14 @@ class Steps(Dataset[Step]):
 
     @classmethod
     def fresh(cls, samples: Samples, views: Views, config: TrainConfig, seed: int) -> Steps:
-        """Steps on labels alone: views are drawn anew for every epoch, and there is no teacher."""
+        """Make steps on labels alone: views are drawn anew for every epoch, and there is no teacher."""
         return cls(samples, views, Drawn(views, samples), ENDLESS, config, seed, samples.count)
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
     def views_of(self, epoch: int) -> list[int]:
-        """The view numbers of an epoch: as many different ones as a step has of each sample."""
+        """Return the view numbers of an epoch: as many different ones as a step has of each sample."""
         first = epoch * self.config.views_per_step + self.config.view_offset
         return [self.numbers[(first + i) % len(self.numbers)] for i in range(self.config.views_per_step)]
 
@@ -169,7 +169,7 @@ class Steps(Dataset[Step]):
         )
 
     def render(self, view: int, rows: NDArray[np.int64]) -> Tensor:
-        """The pixels of a view of samples, uint8 [B, C, H, W]."""
+        """Render a view of samples: uint8 [B, C, H, W]."""
         return self._rendered(view, rows, self._images(rows))
 
     def _rendered(self, view: int, rows: NDArray[np.int64], images: Images) -> Tensor:
@@ -182,14 +182,14 @@ class Steps(Dataset[Step]):
         return adjacent(answers) if answers else None
 
     def ask(self, index: int) -> RenderRequest:
-        """A step for a worker to render, where the source is remote."""
+        """Return the request for a worker to render a step, where the source is remote."""
         if self._expected is None:  # the first: what is read unexpected may be let go, and fetched twice
             self.expect(index)
         numbers, rows = self._read_by(index)
         return RenderRequest(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
 
     def answered(self, step: Step, pin_memory: bool) -> Step:
-        """A step that a worker has rendered, with its answers."""
+        """Add the teacher's signals to a step that a worker has rendered."""
         self.expect(step.index)
         numbers, rows = self._read_by(step.index)
         answers = self._answers(numbers, rows, [step.images[i :: len(numbers)] for i in range(len(numbers))])
@@ -240,7 +240,7 @@ class Steps(Dataset[Step]):
 
 
 def refuse_too_many_views(config: TrainConfig, count: int) -> None:
-    """Raises ConfigError if a step is to have more views of a sample than there are."""
+    """Raise ConfigError if a step is to have more views of a sample than there are."""
     if config.views_per_step > count:
         fix = "raise `views.count` and run `pipeline cache-teacher` again, or lower it"
         what = "the views of a sample in a batch are different ones"
@@ -249,14 +249,14 @@ def refuse_too_many_views(config: TrainConfig, count: int) -> None:
 
 
 def worker_count(config: TrainConfig, resident: bool) -> int:
-    """How many processes read and render images: none where those are in memory, unless the section says otherwise."""
+    """Return how many processes read and render: none where images are in memory, unless the section says so."""
     if config.workers is not None:
         return config.workers
     return 0 if resident else max(1, (os.cpu_count() or 2) - 1)
 
 
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
-    """The steps from `start` on: rendered in process where images are resident, else by worker processes."""
+    """Return the steps from `start` on: rendered here where images are in memory, else by worker processes."""
     workers = worker_count(steps.config, steps.resident is not None)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
     apart = workers > 0 and steps.source.remote

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had never stopped."""
+"""Saves and loads checkpoints: everything that a run needs to go on as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Checkpoint:
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint | None:
-        """The folder's checkpoint, or None if there is none. Nothing in it is executed.
+        """Load the folder's checkpoint; None if there is none. Nothing in it is executed.
 
         Raises TrainingError if it cannot be read.
         """
@@ -72,5 +72,5 @@ class Checkpoint:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Forget the checkpoint of a finished run."""
+        """Delete the checkpoint of a finished run."""
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

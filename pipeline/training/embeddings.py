@@ -1,4 +1,4 @@
-"""What a network's classifier is given of every view of some samples, computed once."""
+"""Computes the inputs of a network's classifier, once, for every view of some samples."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class _Rendered(Dataset[list[Tensor]]):
 
 
 def embed(network: Network, seen: Seen, config: TrainConfig, progress: Progress) -> Tensor:
-    """The embeddings [V, N, D] of every view of every sample, float32 on the CPU, in evaluation mode.
+    """Compute the embeddings [V, N, D] of every view of every sample, float32 on the CPU, in evaluation mode.
 
     The network lies on the device of `config` already. Progress counts images.
     """

@@ -1,4 +1,4 @@
-"""What happened in every epoch, as a table for plots."""
+"""Records learning rate, losses and accuracy of every epoch, as a table for plots."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class History:
         self.rows.append(row)
 
     def best(self) -> int:
-        """The epoch with the highest accuracy on the holdout, the first of several; 0 where none was measured."""
+        """Return the epoch with the highest accuracy on the holdout, the first of several; 0 if none was measured."""
         scores = [row.get(HOLDOUT, float("-inf")) for row in self.rows]
         best = max(scores, default=float("-inf"))
         return scores.index(best) + 1 if best > float("-inf") else 0
 
     def stale(self, patience: int | None) -> bool:
-        """Whether the last `patience` epochs were no better than the best before them."""
+        """Tell whether the last `patience` epochs were no better than the best before them."""
         return patience is not None and 0 < self.best() <= len(self.rows) - patience
 
     def csv(self) -> str:
-        """Comma-separated, with a header; a cell is empty where a row lacks the column."""
+        """Write comma-separated values with a header; a cell is empty where a row lacks the column."""
         columns: dict[str, None] = {}
         for row in self.rows:
             columns.update(dict.fromkeys(row))

@@ -62,7 +62,7 @@ class Probed:
     images_per_second: float
 
     def run(self, network: Network, config: TrainConfig) -> TrainingResult:
-        """The probe as a finished run of no epochs, where nothing comes after it."""
+        """Return the probe as a finished run of no epochs, where nothing comes after it."""
         device = choose_device(config.device)
         row = {"epoch": 0, "loss": self.loss, "images_per_second": self.images_per_second, "seconds": self.seconds}
         row |= {} if self.holdout is None else {HOLDOUT: self.holdout}
@@ -115,7 +115,7 @@ def probe(
 
 
 def forget(folder: Path) -> None:
-    """Forget the probe of a finished run."""
+    """Delete the probe of a finished run."""
     (folder / PROBE_FILE).unlink(missing_ok=True)
 
 

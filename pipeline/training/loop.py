@@ -1,4 +1,4 @@
-"""The one training loop, for teachers and students alike."""
+"""Trains a network: one loop, for teachers and students alike."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Trainer:
         self.best: dict[str, Tensor] | None = None
 
     def update(self, step: Step) -> Terms:
-        """One optimiser step, by the mean gradient of its batches. Raises TrainingError before it if the loss is not
+        """Make one optimiser step, by the mean gradient of its batches. Raises TrainingError first if the loss is not
         finite.
         """
         # Whatever a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
@@ -98,7 +98,7 @@ class Trainer:
 
     @property
     def learning_rate(self) -> float:
-        """That of the next step; with `layer_decay`, of the classifier."""
+        """Return the learning rate of the next step; with `layer_decay`, that of the classifier."""
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group.get("lr_scale", 1.0))
 
@@ -111,22 +111,22 @@ class Trainer:
         return WithReusedHead(self.network, ReusedHead(kept, self.head))
 
     def result(self) -> Network | WithReusedHead:
-        """The student to score and save: with averaged weights if there are any."""
+        """Return the network to score and save: with averaged weights if there are any."""
         averaged: Network | WithReusedHead | None = self.ema.module if self.ema is not None else None
         return self.student if averaged is None else averaged
 
     def keep(self) -> None:
-        """Remember the student as the best so far."""
+        """Remember the network as the best so far."""
         self.best = {name: value.detach().cpu().clone() for name, value in self.result().state_dict().items()}
 
     def finish(self) -> Network | WithReusedHead:
-        """The best student that was kept, or the last."""
+        """Return the best network that was kept, or the last."""
         if self.best is not None:
             self.result().load_state_dict(self.best)
         return self.result()
 
     def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
-        """The state after `epoch` epochs."""
+        """Return the state after `epoch` epochs."""
         ema = self.ema.module.state_dict() if self.ema is not None else None
         states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
         return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best)

@@ -1,4 +1,4 @@
-"""What the teacher said of any training sample, for objectives that look beyond their batch."""
+"""Reads the teacher's signals for any training sample, for objectives that look beyond their batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ROWS = 4096
 
 
 class Memory:
-    """The caches as everyone's exact memory bank; `Context` takes its methods.
+    """Serves as an exact memory bank that reads from the caches; `Context` takes its methods.
 
     labels: int64 [N], -1 for a sample without one; None if none has one. classes: K.
     """
@@ -25,7 +25,7 @@ class Memory:
         self._means: Tensor | None = None
 
     def bank(self, signal: str, samples: Tensor, view: int) -> Tensor:
-        """A signal of a view of samples [M], by its number: float32 [M, ...], on the samples' device.
+        """Return a signal of a view of samples [M]: float32 [M, ...], on the samples' device.
 
         signal: `logits` (of an ensemble: combined), `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
         Raises CacheMismatch for a signal or a view that is not there.
@@ -33,7 +33,7 @@ class Memory:
         return self.source.signal(signal, view, samples.cpu().numpy()).to(samples.device)
 
     def class_means(self) -> Tensor:
-        """The primary teacher's mean embedding per class, over all labeled samples and views that are used.
+        """Return the primary teacher's mean embedding per class, over all labeled samples and views that are used.
 
         float32 [K, D] on the CPU; computed once, when it is first asked for, in float64. Raises CacheMismatch
         without embeddings, and DataError if a class has no labeled sample.

@@ -1,4 +1,4 @@
-"""timm's optimiser and scheduler factories, for a network and an objective set."""
+"""Builds timm's optimisers and schedulers for a network and an objective set."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.training.config import TrainConfig
 
 
 def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
-    """The optimiser of the model's and the objectives' parameters.
+    """Build the optimiser of the model's and the objectives' parameters.
 
     As timm does, vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by its model's own
     layers. Raises ConfigError for unknown names.
@@ -44,7 +44,7 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
 
 
 def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int, key: str = "train") -> Scheduler:
-    """The scheduler: `step_update(n)` sets the learning rate that follows n updates.
+    """Build the scheduler: `step_update(n)` sets the learning rate that follows n updates.
 
     Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
     """

@@ -12,7 +12,7 @@ _BALANCE_STREAM = 0x62616C616E6365  # "balance": keeps these random words apart 
 
 
 def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.int64]:
-    """The order of an epoch's samples: a permutation of 0..count-1, a function of its arguments alone.
+    """Return the order of an epoch's samples: a permutation of 0..count-1, a function of its arguments alone.
 
     Row blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less
     is shuffled completely.
@@ -21,7 +21,7 @@ def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.
 
 
 def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDArray[np.int64]]:
-    """The windows of `order`, one after the other."""
+    """Return the windows of `order`, one after the other."""
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
     blocks = -(-count // rows_per_block)
     if blocks <= WINDOW_BLOCKS:
@@ -37,7 +37,7 @@ def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDAr
 def balanced(
     parts: list[NDArray[np.int64]], labels: NDArray[np.int64], seed: int, epoch: int
 ) -> list[NDArray[np.int64]]:
-    """Windows of an order, in which every class is drawn equally often instead: as many samples in all, keyed.
+    """Return windows in which every class is drawn equally often instead: as many samples in all, keyed.
 
     parts: a permutation of 0..N-1, cut into windows. labels: int64 [N], -1 for a sample without one, which stays as it
     is, once. The labeled ones are shared among the classes that there are, evenly up to one; in its class every

@@ -1,4 +1,4 @@
-"""Checks that the student sees the very pixels that the teacher saw."""
+"""Checks that the student is trained on the very pixels that the teacher saw."""
 
 from __future__ import annotations
 
