@@ -35,18 +35,24 @@ from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.location import StorePath, store_path
 from pipeline.store.making.caching import cache_teacher
 from pipeline.store.reader import TeacherCache
-from pipeline.training import FromCache, Steps, TrainConfig, loader
+from pipeline.training import FromCaches, Steps, TrainConfig, loader
 from pipeline.views import ViewsConfig, build_views
 
 ROWS, BATCH = 64, 32
 COUNT, VIEWS = 3 * 16 * ROWS, 4
 
 
-class Untold(FromCache):
+class Untold(FromCaches):
     """A cache that is not told what comes next."""
 
     def expect(self, upcoming: Any) -> None:
         """Nothing."""
+
+
+def answers(path: StorePath) -> list[dict[int, TeacherCache]]:
+    """One teacher: all views of a cache."""
+    cache = TeacherCache.open(path)
+    return [dict.fromkeys(cache.views, cache)]
 
 
 def serve(delay: float) -> str:
@@ -101,7 +107,7 @@ def main(delay: float, step: float, rounds: int) -> None:
 
         here, afar = make(Path(folder) / "cache.zarr"), make(store_path(serve(delay / 1000)))
 
-        def epochs(source: FromCache) -> float:
+        def epochs(source: FromCaches) -> float:
             steps = Steps(samples, views, source, range(VIEWS), TrainConfig(epochs=VIEWS, batch_size=BATCH), 0, ROWS)
             start = time.perf_counter()
             for _ in loader(steps, 0, torch.device("cpu")):
@@ -110,9 +116,9 @@ def main(delay: float, step: float, rounds: int) -> None:
 
         ratios: dict[str, list[float]] = {"ahead": [], "asked": []}
         for _ in range(rounds):
-            base = epochs(FromCache(TeacherCache.open(here)))
-            ratios["ahead"].append(epochs(FromCache(TeacherCache.open(afar))) / base)
-            ratios["asked"].append(epochs(Untold(TeacherCache.open(afar))) / base)
+            base = epochs(FromCaches(answers(here)))
+            ratios["ahead"].append(epochs(FromCaches(answers(afar))) / base)
+            ratios["asked"].append(epochs(Untold(answers(afar))) / base)
         for name, values in ratios.items():
             print(f"{name} / folder: {statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]")
 

@@ -37,7 +37,7 @@ from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, kl_diverg
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.making.caching import cache_teacher
 from pipeline.store.reader import TeacherCache
-from pipeline.training import FromCache, Steps, TrainConfig
+from pipeline.training import FromCaches, Steps, TrainConfig
 from pipeline.training.loop import Trainer
 from pipeline.views import ViewsConfig, build_views
 
@@ -114,7 +114,9 @@ def main(student: str, teacher: str, rounds: int) -> None:
 
         entries = [ObjectiveEntry.model_validate(entry) for entry in KD]
         config = TrainConfig(epochs=10**6, batch_size=BATCH, learning_rate=0.01, schedule="constant")
-        steps = Steps(samples, views, FromCache(cache), views.numbers, config, 0, cache.rows_per_block)
+        steps = Steps(
+            samples, views, FromCaches.of([(cache, cache.views)]), views.numbers, config, 0, cache.rows_per_block
+        )
         mine = network()
         objectives = ObjectiveSet("kd", entries, shapes_of(mine), cache.shapes, Context(COUNT, 100))
         trainer = Trainer(mine, objectives, steps, 0, None)

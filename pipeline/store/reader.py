@@ -67,18 +67,18 @@ class TeacherCache:
         path = store_path(path)
         manifest = Manifest.read(path)
         specs = manifest.layout.signals
-        if signals is not None:
-            known = [spec.name for spec in specs]
-            if unknown := sorted(set(signals) - set(known)):
-                raise CacheMismatch(
-                    f"the teacher cache lacks {', '.join(unknown)}",
-                    where=path,
-                    expected=", ".join(sorted(set(signals))),
-                    got=", ".join(known),
-                    fix=_suggestion(unknown[0], known),
-                )
-            specs = tuple(spec for spec in specs if spec.name in signals or spec.name == "logits")
-        return cls(path, manifest, specs)
+        return cls(path, manifest, specs if signals is None else _chosen(specs, signals, path))
+
+    def select(self, signals: Collection[str]) -> TeacherCache:
+        """Return the same cache, of which only some signals are read, and the logits.
+
+        What is mapped, fetched and checked of its files is shared: nothing is opened or checked a second time.
+
+        signals: as for `open`. Raises CacheMismatch if this cache does not read one of them.
+        """
+        narrowed = TeacherCache(self.path, self.manifest, _chosen(self._specs, signals, self.path))
+        narrowed._maps, narrowed._checked, narrowed._fetched = self._maps, self._checked, self._fetched
+        return narrowed
 
     def _chunks_at(self, path: RemotePath) -> FetchedChunks:
         from pipeline.store.remote.chunks import (
@@ -277,6 +277,20 @@ class TeacherCache:
         if not ledger.units:
             raise damaged(ledger.path, expected="the ledger", got="nothing")
         return checksums(ledger.units)
+
+
+def _chosen(specs: tuple[SignalSpec, ...], signals: Collection[str], path: StorePath) -> tuple[SignalSpec, ...]:
+    """Return the specs of some signals, and of the logits. Raises CacheMismatch for a signal that is not there."""
+    known = [spec.name for spec in specs]
+    if unknown := sorted(set(signals) - set(known)):
+        raise CacheMismatch(
+            f"the teacher cache lacks {', '.join(unknown)}",
+            where=path,
+            expected=", ".join(sorted(set(signals))),
+            got=", ".join(known),
+            fix=_suggestion(unknown[0], known),
+        )
+    return tuple(spec for spec in specs if spec.name in signals or spec.name == "logits")
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

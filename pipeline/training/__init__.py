@@ -1,6 +1,6 @@
 """Training: batches of replayed views, optimisation, checkpoints and the one loop for teachers and students."""
 
-from pipeline.training.answers import AnswerSource, FromCache, FromCaches
+from pipeline.training.answers import AnswerSource, FromCaches
 from pipeline.training.batches import Drawn, Step, Steps, loader, refuse_too_many_views
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
@@ -16,7 +16,6 @@ __all__ = [
     "AnswerSource",
     "Checkpoint",
     "Drawn",
-    "FromCache",
     "FromCaches",
     "History",
     "Memory",

@@ -186,11 +186,11 @@ class FromCaches:
         return self.caches(view)[0].signal(name, view, samples)
 
     def reading(self, signals: Collection[str]) -> FromCaches:
-        """Return a source whose `answers` read only some signals, named as by `TeacherCache.open`.
+        """Return a source whose `answers` read only some signals, named as by `TeacherCache.select`.
 
         Raises CacheMismatch if a cache of the primary teacher lacks one, or holds it in another form.
         """
-        return FromCaches([_reopened(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)], self.mean)
+        return FromCaches([_narrowed(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)], self.mean)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the signals, as plain values: for every teacher, which views come from which cache."""
@@ -205,17 +205,10 @@ def names_and_count(views: Collection[int]) -> str:
     return f"view{'s' if len(some) > 1 else ''} {', '.join(map(str, some))}"
 
 
-class FromCache(FromCaches):
-    """Read all views of one cache."""
-
-    def __init__(self, cache: TeacherCache) -> None:
-        super().__init__([dict.fromkeys(cache.views, cache)])
-        self.cache = cache
-
-
-def _reopened(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> dict[int, TeacherCache]:
-    """Each cache opened anew, once, after a look that they hold the signals in the same form."""
-    caches = {cache.path: TeacherCache.open(cache.path, sorted(signals)) for cache in teacher.values()}
+def _narrowed(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> dict[int, TeacherCache]:
+    """Narrow each cache once, and see that all of them hold the signals in the same form."""
+    caches = {cache.path: cache for cache in teacher.values()}
+    caches = {path: cache.select(signals) for path, cache in caches.items()}
     first, *others = caches.values()
     for other in others:
         other.require({"signals": _described(first, signals)})

@@ -62,6 +62,27 @@ def test_only_what_is_asked_for_is_read(copied: Path) -> None:
     assert TeacherCache.open(copied, signals=[]).read(0, np.arange(3)).embedding is None
 
 
+def test_an_open_cache_is_narrowed_without_opening_or_checking_anything_again(
+    copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher, rows = TeacherCache.open(copied), np.arange(3)
+    whole = teacher.read(0, rows)
+    assert whole.features
+    for name in ("checked_elements", "Manifest"):  # a call would end in another error
+        monkeypatch.setattr(reader, name, None)
+    monkeypatch.setattr(torch, "from_file", None)
+    narrowed = teacher.select(["embedding"])
+    signals = narrowed.read(0, rows)
+    assert signals.embedding is not None
+    assert whole.embedding is not None
+    assert torch.equal(signals.embedding, whole.embedding)
+    assert not signals.features
+    assert teacher.read(0, rows).features.keys() == whole.features.keys()  # it still reads all
+    with pytest.raises(CacheMismatch, match="the teacher cache lacks embeding") as error:
+        teacher.select(["embeding"])
+    assert "did you mean 'embedding'?" in str(error.value)
+
+
 def test_a_signal_that_is_not_there_is_named(store: Path) -> None:
     with pytest.raises(CacheMismatch, match=r"lacks features/block3(.|\n)*did you mean"):
         TeacherCache.open(store, signals=["features/block3"])

@@ -11,13 +11,13 @@ import pytest
 import torch
 import zarr
 from numpy.typing import NDArray
-from training_pieces import cache, samples, steps
+from training_pieces import cache, samples, steps, whole
 
 from pipeline.errors import CacheMismatch
 from pipeline.progress import Silent
 from pipeline.signals import Mean
 from pipeline.store.reader import TeacherCache
-from pipeline.training import FromCache, FromCaches, check_views, loader
+from pipeline.training import FromCaches, check_views, loader
 
 ROWS = np.array([31, 3, 47, 0, 3, 22])
 IMAGES = torch.empty(0)
@@ -68,7 +68,7 @@ def test_every_view_comes_from_the_cache_that_has_it(several: Path):
 
 
 def test_one_cache_is_what_it_was(several: Path):
-    source, plain = FromCache(cache(several)), cache(several)
+    source, plain = whole(cache(several)), cache(several)
     said, expected = source.answers(1, ROWS, IMAGES), plain.read_encoded(1, ROWS)
     assert type(said) is type(expected)
     assert said.specs == expected.specs
@@ -150,7 +150,7 @@ def test_a_signal_that_a_cache_lacks_or_holds_in_another_form_is_refused(several
 
 def test_the_identity_is_of_every_cache_and_view_and_of_the_mean(several: Path):
     sources = [
-        FromCache(cache(several)),
+        whole(cache(several)),
         FromCaches.of([(cache(several), (0,))]),
         FromCaches.of([(cache(several), (0, 1)), (more(several), (2,))]),
         FromCaches.of([(cache(several), (0, 1)), (other(several), (0, 1))], "mean-logits"),

@@ -15,7 +15,7 @@ from pipeline.models import Network
 from pipeline.objectives import ObjectiveSet
 from pipeline.progress import Progress, Silent
 from pipeline.store.format.encoded import EncodedSignals
-from pipeline.training import Checkpoint, FromCache, Steps, TrainingResult, train
+from pipeline.training import Checkpoint, FromCaches, Steps, TrainingResult, train
 from pipeline.training.loop import Trainer
 
 ADAM = {"optimizer": "adamw", "learning_rate": 1e-3}
@@ -142,11 +142,11 @@ def test_global_random_generators_are_left_alone(road: Path, tmp_path: Path):
     assert before[2] == random.getstate()
 
 
-class Poisoned(FromCache):
+class Poisoned(FromCaches):
     """Not a number for one sample, which the step with that number sees."""
 
-    def __init__(self, source: FromCache, sample: int) -> None:
-        super().__init__(source.cache)
+    def __init__(self, source: FromCaches, sample: int) -> None:
+        super().__init__(source.teachers)
         self.sample = sample
 
     def answers(self, view: int, samples: Any, images: Tensor) -> EncodedSignals | None:
@@ -160,7 +160,7 @@ class Poisoned(FromCache):
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(road: Path, tmp_path: Path):
     good = steps(road)
     sample = int(good[2].sample[5])
-    assert isinstance(good.source, FromCache)
+    assert isinstance(good.source, FromCaches)
     poisoned = steps(road, Poisoned(good.source, sample))
     student = network()
     trainer = Trainer(student, objectives(student, HARD, KD), poisoned, 0, None)

@@ -12,7 +12,7 @@ from training_pieces import cache, samples
 
 from pipeline.errors import CacheMismatch, DataError
 from pipeline.store.reader import TeacherCache
-from pipeline.training import FromCache, FromCaches, Memory, memory
+from pipeline.training import FromCaches, Memory, memory
 
 MAIN = "artifacts/caches/tiny.zarr"
 
@@ -51,7 +51,7 @@ def test_the_banks_logits_are_the_ensembles(several: Path):
 
 
 def test_what_the_bank_does_not_have_is_refused(several: Path):
-    bank = of(FromCache(cache(several)), several).bank
+    bank = of(FromCaches.of([(cache(several), (0, 1))]), several).bank
     with pytest.raises(CacheMismatch, match="lacks embeding") as error:
         bank("embeding", torch.tensor([0]), 0)
     assert "did you mean 'embedding'?" in str(error.value)

@@ -11,12 +11,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from object_server import Bucket
-from training_pieces import samples, steps, views
+from training_pieces import samples, steps, views, whole
 
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import chunks as fetched
-from pipeline.training import Drawn, FromCache, FromCaches, Steps, loader
+from pipeline.training import Drawn, FromCaches, Steps, loader
 from pipeline.training.answers import EncodedEnsemble, Upcoming
 from pipeline.training.order import WINDOW_BLOCKS, order
 
@@ -48,7 +48,7 @@ def members(answers: Any) -> tuple[EncodedSignals, ...]:
 def test_steps_are_those_of_a_folder_and_every_chunk_is_fetched_once(
     bucket: Bucket, road: Path, remote: TeacherCache, workers: int, start: int
 ) -> None:
-    run = steps(road, FromCache(remote), resident_gigabytes=0, workers=workers)
+    run = steps(road, whole(remote), resident_gigabytes=0, workers=workers)
     here = steps(road)
     got = list(loader(run, start, torch.device("cpu")))
     assert [step.index for step in got] == list(range(start, 9))
@@ -65,7 +65,7 @@ def test_of_several_views_in_a_step_each_is_expected_and_fetched_once(
 ) -> None:
     monkeypatch.setattr(fetched, "KEPT_BYTES", 0)  # what is not expected is fetched again
     settings = {"views_per_step": 2, "epochs": 2, "resident_gigabytes": 0, "workers": workers}
-    run, here = steps(road, FromCache(remote), **settings), steps(road, **settings)
+    run, here = steps(road, whole(remote), **settings), steps(road, **settings)
     for step in loader(run, 0, torch.device("cpu")):
         alike(step, here[step.index])
     assert set(Counter(bucket.requests("GET", "/c/")).values()) == {1}

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import h5py
 import pytest
-from training_pieces import OPERATIONS, cache, samples, steps
+from training_pieces import OPERATIONS, cache, samples, steps, whole
 
 from pipeline.errors import CacheMismatch
 from pipeline.progress import Silent
-from pipeline.training import FromCache, Steps, Verify, check_views, replay
+from pipeline.training import Steps, Verify, check_views, replay
 from pipeline.views import ViewsConfig, build_views
 
 
 def check(run: Steps, road: Path, verify: Verify = "full") -> str:
-    return check_views(run, FromCache(cache(road)), verify, Silent())
+    return check_views(run, whole(cache(road)), verify, Silent())
 
 
 def test_the_views_of_training_are_those_of_the_teacher(road: Path):

@@ -14,7 +14,7 @@ from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.progress import Silent
 from pipeline.signals import SignalShapes
 from pipeline.store.reader import TeacherCache
-from pipeline.training import AnswerSource, Drawn, FromCache, Steps, TrainConfig
+from pipeline.training import AnswerSource, Drawn, FromCaches, Steps, TrainConfig
 from pipeline.views import Views, ViewsConfig, build_views
 
 OPERATIONS = [{"name": "pad-crop", "padding": 1}, {"name": "horizontal-flip"}]
@@ -46,6 +46,11 @@ def cache(folder: Path) -> TeacherCache:
     return TeacherCache.open(folder / "artifacts/caches/tiny.zarr")
 
 
+def whole(teacher: TeacherCache) -> FromCaches:
+    """All views of a cache."""
+    return FromCaches.of([(teacher, teacher.views)])
+
+
 def config(**changes: Any) -> TrainConfig:
     """Three epochs on the CPU, in float32."""
     return TrainConfig.model_validate(
@@ -55,7 +60,7 @@ def config(**changes: Any) -> TrainConfig:
 
 def steps(folder: Path, source: AnswerSource | None = None, seed: int = 0, **changes: Any) -> Steps:
     """Steps of the samples of `road`, answered by its cache, or by another source."""
-    answers = source or FromCache(cache(folder))
+    answers = source or whole(cache(folder))
     return Steps(samples(folder), views(), answers, range(2), config(**changes), seed, rows_per_block=20)
 
 
