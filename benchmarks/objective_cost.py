@@ -33,7 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import plugins
-from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.methods.hard_label import cross_entropy

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.data import PackedDataset, Samples
-from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, kl_divergence

@@ -15,7 +15,7 @@ import time
 import click
 import torch
 
-from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Batch, Context, ObjectiveEntry, ObjectiveSet

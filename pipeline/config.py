@@ -210,7 +210,8 @@ def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], 
     try:
         result = model.model_validate(mine)
     except ValidationError as error:
-        problems += problems_of(error)
+        order = {name: place for place, name in enumerate(known)}
+        problems += sorted(problems_of(error), key=lambda problem: order.get(problem.key.partition(".")[0], len(order)))
     if problems:
         raise ConfigError(in_order(problems, raw), source)
     return result
@@ -223,7 +224,8 @@ def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[st
     (`dict[...]` in the model) the same goes for its entries.
     """
     problems, valid = _unknown_sections(raw, known), {}
-    for name, field in model.model_fields.items():
+    fields = model.model_fields
+    for name, field in ((name, fields[name]) for name in known if name in fields):
         alone: Any = create_model(name, __base__=Section, **{name: (field.annotation, field)})  # type: ignore[call-overload]
         given = {name: raw[name]} if name in raw else {}
         try:

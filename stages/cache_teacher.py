@@ -8,38 +8,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from pipeline.config import Section
-from pipeline.data import DataConfig
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.caches import Cached, cache_paths, caches_of
-from pipeline.experiment.networks import build
-from pipeline.experiment.opened import Data, EvaluateConfig
+from pipeline.experiment.experiment import CacheSections, Experiment
 from pipeline.experiment.pointers import write_pointer
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import accuracy_sentences
-from pipeline.models import Network, TeacherConfig
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.publishing import say
-from pipeline.signals import SignalsConfig
-from pipeline.store.config import StoreConfig
 from pipeline.store.making.caching import Runner, cache_teacher, in_process
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
-from pipeline.views import ViewsConfig
 
 Part = Literal["all", "training", "evaluation"]
 
 
-class Inputs(Section):
+class Inputs(CacheSections):
     """What this stage reads."""
-
-    data: DataConfig
-    teacher: TeacherConfig
-    views: ViewsConfig = ViewsConfig()
-    signals: SignalsConfig = SignalsConfig()
-    store: StoreConfig
-    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def run(
@@ -55,7 +40,8 @@ def run(
     if teacher.weights is None:
         fix = "name a file, `pretrained`, or the file that `pipeline train-teacher` shall write"
         raise ConfigError([Problem("teacher.weights", "a teacher needs weights", fix=fix)])
-    data, network, jobs = _opened(inputs)
+    experiment = Experiment(inputs)
+    data, network, jobs = experiment.data, experiment.teacher, experiment.caches
     if part != "all":
         jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
     with _runners(inputs, scheduler, workers) as (runner, device):
@@ -65,7 +51,7 @@ def run(
                 samples,
                 views,
                 signals,
-                target=cache_paths(inputs.store.path)[name],
+                target=experiment.paths[name],
                 precision=teacher.precision,
                 micro_batch=teacher.micro_batch,
                 device=choose_device(device),
@@ -85,16 +71,13 @@ def run(
 
 def passes(inputs: Inputs) -> dict[str, TeacherPass]:
     """The teacher for each cache, as a worker opens it."""
-    _, network, jobs = _opened(inputs)
-    config, device = inputs.teacher, choose_device(inputs.teacher.device)
-    opened = partial(TeacherPass, network, device=device, precision=config.precision, micro_batch=config.micro_batch)
-    return {name: opened(*job) for name, job in jobs.items()}
-
-
-def _opened(inputs: Inputs) -> tuple[Data, Network, dict[str, Cached]]:
-    """The data, the teacher, and what it is asked for each cache."""
-    data = Data.open(inputs.data, inputs.views)
-    return data, build(inputs.teacher, data.classes), caches_of(data, inputs.signals, inputs.evaluate)
+    experiment, config = Experiment(inputs), inputs.teacher
+    jobs, network = experiment.caches, experiment.teacher
+    device, precision = choose_device(config.device), config.precision
+    return {
+        name: TeacherPass(network, *job, device=device, precision=precision, micro_batch=config.micro_batch)
+        for name, job in jobs.items()
+    }
 
 
 @contextmanager

@@ -9,45 +9,37 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.config import Name, Section
-from pipeline.data import DataConfig, PackedDataset, Samples
 from pipeline.errors import DataError
-from pipeline.experiment.cache_config import Caches
-from pipeline.experiment.networks import StudentConfig, build, trained_network
-from pipeline.experiment.opened import EvaluateConfig, evaluated_split, one_view
-from pipeline.experiment.reference import reference
-from pipeline.experiment.source import ConfigFile, RunsConfig
+from pipeline.experiment.experiment import Experiment, ReferenceSections
+from pipeline.experiment.networks import trained_network
+from pipeline.experiment.reference import open_reference
+from pipeline.experiment.runs import RunsSection
+from pipeline.experiment.sections import StudentsSection
+from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.measuring.metrics import measure
 from pipeline.measuring.prediction import predict
-from pipeline.models import Network, TeacherConfig, WithReusedHead
+from pipeline.models import Network, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Lines
 from pipeline.reporting.ownership import refuse_foreign_evaluation
 from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, write_evaluation
-from pipeline.store.config import StoreConfig
 
 EVALUATION_BATCH = 500
 
 
-class Inputs(Section):
-    """What this stage reads."""
+class Inputs(ReferenceSections, StudentsSection, RunsSection):
+    """What this stage reads. Of objective sets the names alone: what evaluates does not depend on methods."""
 
-    data: DataConfig
-    teacher: TeacherConfig
-    store: StoreConfig
-    caches: Caches | None = None
-    students: dict[Name, StudentConfig]
     objectives: dict[str, Any]
-    evaluate: EvaluateConfig = EvaluateConfig()
-    runs: RunsConfig
 
 
 def run(source: ConfigFile) -> None:
     """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are named and left out."""
     inputs = source.read(Inputs)
     refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics)
-    data = PackedDataset.of(inputs.data)
+    experiment = Experiment(inputs)
+    _ = experiment.dataset  # it is missing, before students are
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
     if not trained:
@@ -56,7 +48,7 @@ def run(source: ConfigFile) -> None:
     for folder in folders:
         if folder not in trained:
             print(f"note: {folder} is not trained yet and left out", file=sys.stderr)
-    judge, progress = Judge(inputs, data), Lines()
+    judge, progress = Judge(experiment), Lines()
     progress.begin("evaluating", len(trained), "students")
     students = []
     for folder in trained:
@@ -72,19 +64,17 @@ def run(source: ConfigFile) -> None:
 class Judge:
     """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device."""
 
-    def __init__(self, inputs: Inputs, data: PackedDataset) -> None:
-        self.inputs, self.classes = inputs, len(data.class_names)
-        self.samples = Samples(evaluated_split(data, inputs.evaluate))
+    def __init__(self, experiment: Experiment[Inputs]) -> None:
+        self.experiment = experiment
+        self.samples, self.views, _ = experiment.beside("evaluation")
         if self.samples.labels is None or self.samples.labels.min() < 0:
             fix = "name a labeled split with --set evaluate.split=..."
-            raise DataError("the split has images without labels", where=inputs.evaluate.split, fix=fix)
+            raise DataError("the split has images without labels", where=self.samples.split.name, fix=fix)
         self.labels = torch.from_numpy(self.samples.labels)
-        self.views = one_view(self.samples, inputs.evaluate.operations)
         channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
         height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
         self.shape = (channels, height, width)
-        answers = (inputs.store, inputs.caches, inputs.teacher, self.classes)
-        self.reference = reference("evaluation", *answers, self.samples, self.views)
+        self.reference = open_reference(experiment, "evaluation")
         self._rates: dict[tuple[str, int], float] = {}
 
     def measured(self, name: str, network: Network | WithReusedHead, logits: Tensor | None = None) -> dict[str, Any]:
@@ -104,16 +94,16 @@ class Judge:
     def student(self, folder: Path) -> StudentResult:
         """The student in a folder."""
         run = RunMetrics.read(folder / "metrics.json")
-        network = trained_network(folder, run.student, self.classes)
+        network = trained_network(folder, run.student, self.experiment.classes)
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
         return StudentResult(**facts, **self.measured(run.student, network))
 
     def teacher(self) -> TeacherResult | None:
         """The teacher, by its cached answers; its cost where its weights are on this machine. Or the ensemble."""
-        config = self.inputs.teacher
+        config = self.experiment.config.teacher
         if self.reference is None:
             return None
         logits, name = self.reference.logits, self.reference.name
         if name == config.model and isinstance(config.weights, Path) and config.weights.exists():
-            return TeacherResult(model=name, **self.measured("the teacher", build(config, self.classes), logits))
+            return TeacherResult(model=name, **self.measured("the teacher", self.experiment.teacher, logits))
         return TeacherResult(model=name, metrics=measure(logits, self.labels, logits))

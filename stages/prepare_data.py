@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import json
 
-from pipeline.config import Section
-from pipeline.data import DataConfig, DataSource, FromFiles, PackedDataset, PackReport, SourceOptions, open_source, pack
+from pipeline.data import (
+    DataSection,
+    DataSource,
+    FromFiles,
+    PackedDataset,
+    PackReport,
+    SourceOptions,
+    open_source,
+    pack,
+)
 from pipeline.data.replacing import refuse_foreign_file
 from pipeline.data.same_pixels import repeated_images
 from pipeline.data.summary import left_out, notes, split_facts, split_table, summarise_splits, treated
@@ -14,10 +22,8 @@ from pipeline.experiment.source import ConfigFile
 from pipeline.progress import Lines
 
 
-class Inputs(Section):
+class Inputs(DataSection):
     """What this stage reads."""
-
-    data: DataConfig
 
 
 def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:

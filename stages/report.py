@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from pipeline.config import Section, to_yaml
+from pipeline.config import to_yaml
 from pipeline.errors import DataError
-from pipeline.experiment.source import ConfigFile, RunsConfig
+from pipeline.experiment.runs import RunsSection
+from pipeline.experiment.source import ConfigFile
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.report import write_report
 from pipeline.reporting.results import read_evaluation, read_histories, summarise
 from pipeline.reporting.tables import terminal
 
 
-class Inputs(Section):
+class Inputs(RunsSection):
     """What this stage reads."""
-
-    runs: RunsConfig
 
 
 def run(source: ConfigFile, *, write: bool, table: bool) -> None:

@@ -4,44 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import Name, Section
-from pipeline.data import DataConfig
-from pipeline.experiment.cache_config import Caches
-from pipeline.experiment.cached_teachers import open_teachers
-from pipeline.experiment.learning import training_of, write_run
-from pipeline.experiment.learnt import Learnt
-from pipeline.experiment.networks import StudentConfig, build
-from pipeline.experiment.opened import Data, EvaluateConfig
-from pipeline.experiment.preprocessing import expected_by_teacher, used_by
-from pipeline.experiment.reference import reference
+from pipeline.experiment.answers import open_answers
+from pipeline.experiment.experiment import AnswerSections, Experiment
+from pipeline.experiment.networks import build, expected_by_teacher, used_by
+from pipeline.experiment.reference import open_reference
 from pipeline.experiment.run_folder import RunFolder
+from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.scoring import Scorer
-from pipeline.experiment.source import ConfigFile, RunsConfig
-from pipeline.models import TeacherConfig
-from pipeline.models.device import choose_device, choose_precision
-from pipeline.objectives import ObjectivesConfig
+from pipeline.experiment.source import ConfigFile
+from pipeline.experiment.students import Learnt, StudentRun, StudentSections
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
-from pipeline.signals import SignalsConfig
-from pipeline.store.config import StoreConfig
-from pipeline.training import TrainConfig, Verify, build_optimizer, build_scheduler, train
-from pipeline.views import ViewsConfig
+from pipeline.training import Verify, build_optimizer, build_scheduler, train
 
 
-class Inputs(Section):
+class Inputs(AnswerSections, StudentSections, RunsSection):
     """What this stage reads."""
-
-    data: DataConfig
-    teacher: TeacherConfig
-    views: ViewsConfig = ViewsConfig()
-    signals: SignalsConfig = SignalsConfig()
-    store: StoreConfig
-    caches: Caches | None = None
-    students: dict[Name, StudentConfig]
-    objectives: ObjectivesConfig
-    train: TrainConfig = TrainConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
-    runs: RunsConfig
 
 
 def run(
@@ -57,30 +35,23 @@ def run(
 ) -> None:
     """Train `students.<student>` with `objectives.<objectives>` and publish its folder."""
     inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
-    config, chosen = inputs.students[student], inputs.objectives[objectives]
-    training = training_of(inputs.train, config, student)
-    # Resolved now: a run that goes on elsewhere goes on in the same precision.
-    precision = choose_precision(training.precision, choose_device(training.device))
-    training = training.model_copy(update={"precision": precision})
-    folder = output or inputs.runs.student(student, objectives, seed)
+    experiment, one = Experiment(inputs), StudentRun.of(inputs, student, objectives, seed)
+    training, folder = one.training, output or inputs.runs.student(student, objectives, seed)
 
-    data = Data.open(inputs.data, inputs.views)
-    exact = verify in ("full", "bytes")
-    taught = None
-    if not chosen.fresh:
-        sections = (inputs.store, inputs.caches, inputs.teacher, inputs.signals)
-        taught = open_teachers(*sections, data, training.views_per_step, exact=exact)
+    data, exact, taught = experiment.data, verify in ("full", "bytes"), None
+    if not one.chosen.fresh:
+        taught = open_answers(experiment, training.views_per_step, exact=exact)
     unsaid = expected_by_teacher(inputs.teacher, source.raw().get("teacher_training"))
-    config = config.taught_by(inputs.teacher, used_by(taught.primary.manifest.identity) if taught else unsaid)
+    used = used_by(taught.primary.manifest.identity) if taught else unsaid
+    config = one.config.taught_by(inputs.teacher, used)
     network = build(config, taught.shapes.logits if taught else data.classes, seed=seed)
     if network.kept is not None:
         print(f"starts with {config.start}: {network.kept}")
-    learnt = Learnt.of(taught, network, objectives, chosen, data, training, seed)
+    learnt = Learnt.of(one, network, taught, data)
     build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)  # refused now, if unknown
     scorer = Scorer.of(data, inputs.evaluate, training)
-    if scorer and not chosen.fresh:  # a fresh run must be the same on a machine with caches and without
-        answers = (inputs.store, inputs.caches, inputs.teacher, data.classes)
-        teacher = reference("holdout", *answers, scorer.samples, scorer.views, exact=exact)
+    if scorer and taught:  # a fresh run must be the same on a machine with caches and without
+        teacher = open_reference(experiment, "holdout", exact=exact)
         scorer = scorer.beside(teacher.logits) if teacher else scorer
     training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
 
@@ -92,7 +63,7 @@ def run(
         "start": network.weights_digest(),
         "train": training.identity(),
         "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],
-        "objectives": [entry.model_dump(mode="json") for entry in chosen.objectives],
+        "objectives": [entry.model_dump(mode="json") for entry in one.chosen.objectives],
         "seed": seed,
         **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
     }
@@ -113,6 +84,5 @@ def run(
         )
         facts = {"student": student, "objectives": objectives, "seed": seed, "model": config.model}
         written = inputs.model_copy(update={"train": training, "students": {student: config.as_built(network)}})
-        write_run(scratch, result, scorer, facts, written)
-        scratch.publish(replace)
+        scratch.finish(result, scorer, facts, written)
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

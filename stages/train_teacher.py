@@ -6,35 +6,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Section
-from pipeline.data import DataConfig
+from pipeline.data import DataSection
 from pipeline.errors import ConfigError, DataError, Problem
-from pipeline.experiment.learning import write_run
+from pipeline.experiment.data import Data
 from pipeline.experiment.networks import build
 from pipeline.experiment.objective_set import objective_set
-from pipeline.experiment.opened import Data, EvaluateConfig
 from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.sections import EvaluateSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.teacher_runs import lines, probe_views, refuse_unfit
-from pipeline.models import TeacherConfig
+from pipeline.models import TeacherSection
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
 from pipeline.signals import SignalShapes
 from pipeline.training import Seen, Steps, probe, train
-from pipeline.training.teacher import TeacherTraining
-from pipeline.views import ViewsConfig
+from pipeline.training.teacher import TeacherTrainingSection
+from pipeline.views import ViewsSection
 
 
-class Inputs(Section):
+class Inputs(DataSection, ViewsSection, TeacherSection, TeacherTrainingSection, EvaluateSection):
     """What this stage reads."""
-
-    data: DataConfig
-    teacher: TeacherConfig
-    teacher_training: TeacherTraining | None = None
-    views: ViewsConfig = ViewsConfig()
-    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
@@ -92,7 +85,6 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
             result = train(network, objectives, steps, score=score, name="teacher", **how)
         facts = {"model": inputs.teacher.model, "seed": seed, **({"probe": asdict(probed)} if probed else {})}
         written = inputs.model_copy(update={"teacher": inputs.teacher.as_built(network)})
-        metrics = write_run(scratch, result, scorer, facts, written)
-        scratch.publish(replace)
+        metrics = scratch.finish(result, scorer, facts, written)
     for line in lines(weights, result, probed, metrics, scorer):
         print(line)

@@ -7,10 +7,10 @@ from contextlib import suppress
 
 from pipeline.commands.dvc_file import outdated
 from pipeline.errors import CacheError
-from pipeline.experiment.cached_teachers import open_caches, put_together
-from pipeline.experiment.caches import is_there
+from pipeline.experiment.answers import answers_in, open_caches
 from pipeline.experiment.config import ExperimentConfig
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
 from pipeline.planning.binding import bind_experiment
@@ -71,11 +71,11 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
 def _given_caches(experiment: ExperimentConfig, data: Data) -> list[str]:
     """A line for each of `caches`: whether it is there. Those that are must fit, else CacheMismatch is raised."""
     entries = sorted(experiment.caches or (), key=lambda entry: entry.role != "teacher")
-    there = [entry for entry in entries if is_there(entry.path)]
+    there = [entry for entry in entries if entry.path.exists()]
     if there:
-        opened = open_caches(experiment.store, there, experiment.teacher, experiment.signals, data, exact=False)
+        opened = open_caches(Experiment(experiment, data), there, exact=False)
         if len(there) == len(entries):
-            put_together(opened, experiment.caches)
+            answers_in(opened, experiment.caches)
     return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
 
 
@@ -83,7 +83,7 @@ def _accuracies(experiment: ExperimentConfig) -> dict[StorePath, CachedAccuracy]
     """How often the teachers in the caches that are there, and that can be read, are right."""
     found: dict[StorePath, CachedAccuracy | None] = {}
     for path in experiment.caches_read()["training"]:
-        if is_there(path):
+        if path.exists():
             with suppress(CacheError):  # `verify` says what is wrong with it, and who trains from it is told
                 found[path] = cached_accuracy(TeacherCache.open(path, signals=()))
     return {path: each for path, each in found.items() if each is not None}

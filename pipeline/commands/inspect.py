@@ -10,32 +10,22 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.config import Section
-from pipeline.data import DataConfig, PackedDataset, Samples, select
+from pipeline.data import DataConfig, DataSection, PackedDataset, Samples, select
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
-from pipeline.experiment.caches import cache_paths
-from pipeline.experiment.opened import views_of
+from pipeline.experiment.data import views_of
+from pipeline.experiment.sections import cache_paths
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.inspection.contact_sheet import cache_sheet
 from pipeline.inspection.summary import describe, summary_text
-from pipeline.store.config import StoreConfig
+from pipeline.store.config import StoreSection
 from pipeline.store.format.identity import views_config
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 
 
-class Inputs(Section):
-    """What this stage reads to find the caches of an experiment."""
-
-    data: DataConfig
-    store: StoreConfig
-
-
-class Packed(Section):
-    """What it reads to draw a cache."""
-
-    data: DataConfig
+class Inputs(DataSection, StoreSection):
+    """What this command reads to find the caches of an experiment."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +50,7 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
             raise CacheUnfinished("only a finished cache can be drawn", where=facts[0]["path"])
         cache = TeacherCache.open(paths[0], signals=())
         output = sheet.output or Path(f"{cache.path.stem}.png")
-        write_atomic(output, _drawn(cache, source.read(Packed).data, sheet))
+        write_atomic(output, _drawn(cache, source.read(DataSection).data, sheet))
         print(f"{output}: views and what the teacher said of them", file=sys.stderr if as_json else sys.stdout)
 
 

@@ -9,36 +9,19 @@ from contextlib import suppress
 
 import torch
 
-from pipeline.config import Section
-from pipeline.data import DataConfig, Samples
-from pipeline.errors import CacheError, ConfigError, Problem
-from pipeline.experiment.caches import cache_paths, caches_of, required_identity
-from pipeline.experiment.networks import build
-from pipeline.experiment.opened import Data, EvaluateConfig
+from pipeline.data import Samples
+from pipeline.errors import CacheError, ConfigError
+from pipeline.experiment.experiment import NOTHING_HELD_OUT, CacheSections, Experiment
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import check_files
 from pipeline.inspection.report import Asking, CacheReport, ask_again
-from pipeline.models import Network, TeacherConfig
+from pipeline.models import Network
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
-from pipeline.signals import SignalsConfig
-from pipeline.store.config import StoreConfig
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
-from pipeline.views import Views, ViewsConfig
-
-
-class Inputs(Section):
-    """What this stage reads."""
-
-    data: DataConfig
-    teacher: TeacherConfig
-    views: ViewsConfig = ViewsConfig()
-    signals: SignalsConfig = SignalsConfig()
-    store: StoreConfig
-    evaluate: EvaluateConfig = EvaluateConfig()
-
+from pipeline.views import Views
 
 Known = tuple[Samples, Views, Network | None, torch.device]  # no network where its weights are not here
 
@@ -53,12 +36,12 @@ def run(target: StorePath | ConfigFile, *, role: str, asking: Asking | None, as_
         note = "neither views nor teacher were looked at: name their experiment with --config"
         reports = [CacheReport(target, None, check_files(target, Lines()), unchecked=[note])]
     else:
-        inputs = target.read(Inputs)
-        there = _there(inputs, role)
-        known = _known(there, inputs) if asking and inputs.data.path.exists() else {}
+        experiment = Experiment(target.read(CacheSections))
+        there = _there(experiment, role)
+        known = _known(there, experiment) if asking and experiment.config.data.path.exists() else {}
         reports = [CacheReport(path, name, check_files(path, Lines())) for name, path in there.items()]
         for report in reports:
-            _ask(report, inputs, known.get(report.role or ""), asking)
+            _ask(report, experiment.config, known.get(report.role or ""), asking)
     wrong = [report for report in reports if report.problems]
     if as_json:
         print(json.dumps({"fine": not wrong, "caches": [report.to_json() for report in reports]}, indent=2))
@@ -76,13 +59,11 @@ def run(target: StorePath | ConfigFile, *, role: str, asking: Asking | None, as_
         )
 
 
-def _there(inputs: Inputs, role: str) -> dict[str, StorePath]:
+def _there(experiment: Experiment[CacheSections], role: str) -> dict[str, StorePath]:
     """The caches that were named, by what they are for. Of `all`, those there are; a note about the others."""
-    paths = cache_paths(inputs.store.path)
-    if inputs.data.holdout is None:
-        del paths["holdout"]
+    paths = experiment.paths
     if role not in (*paths, "all"):
-        raise ConfigError([Problem("data.holdout", "nothing is held out, so there is no cache of it")])
+        raise ConfigError([NOTHING_HELD_OUT])
     there = {name: path for name, path in paths.items() if role in (name, "all") and path.exists()}
     for name, path in paths.items():
         if role in (name, "all") and name not in there:
@@ -92,27 +73,27 @@ def _there(inputs: Inputs, role: str) -> dict[str, StorePath]:
     return there
 
 
-def _known(there: Mapping[str, StorePath], inputs: Inputs) -> dict[str, Known]:
+def _known(there: Mapping[str, StorePath], experiment: Experiment[CacheSections]) -> dict[str, Known]:
     """What each cache must be, by its role. Raises CacheMismatch, ConfigError, DataError or ModelError.
 
     Files are read after that: a mistake costs no hours, and no report of damage is lost to it.
     """
-    data, known = Data.open(inputs.data, inputs.views), dict[str, Known]()
-    caches = caches_of(data, inputs.signals, inputs.evaluate)
+    caches, known = experiment.caches, dict[str, Known]()
     for name, path in there.items():
-        samples, views, signals = caches[name]
-        wanted, unchecked = required_identity(inputs.teacher, signals, data.classes, samples, views, exact=True)
         cache = None
         with suppress(CacheError):  # the reading of its files says more about it
             cache = TeacherCache.open(path)
+        held, found = caches[name], cache.manifest.identity if cache is not None else None
+        wanted, unchecked = experiment.required(held, found, exact=True)
         if cache is not None:
             cache.require(wanted, unchecked)
-        network = None if unchecked else build(inputs.teacher, data.classes)
-        known[name] = samples, views, network, choose_device(inputs.teacher.device if network else "cpu")
+        network = None if unchecked else experiment.teacher
+        device = choose_device(experiment.config.teacher.device if network else "cpu")
+        known[name] = held.samples, held.views, network, device
     return known
 
 
-def _ask(report: CacheReport, inputs: Inputs, known: Known | None, asking: Asking | None) -> None:
+def _ask(report: CacheReport, inputs: CacheSections, known: Known | None, asking: Asking | None) -> None:
     """Render views and ask the teacher, as far as data and weights are here."""
     if asking is None or known is None or report.problems:
         why = "files are damaged" if known else f"no data set at {inputs.data.path}"

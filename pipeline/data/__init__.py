@@ -1,6 +1,6 @@
 """Packed data sets (HDF5), the sources they are packed from, and the samples of them that a run uses."""
 
-from pipeline.data.config import DataConfig, HoldoutConfig, LimitConfig
+from pipeline.data.config import DataConfig, DataSection, HoldoutConfig, LimitConfig
 from pipeline.data.origin import Origin
 from pipeline.data.pack import PackReport, pack
 from pipeline.data.packed import PackedDataset
@@ -12,6 +12,7 @@ from pipeline.data.split import Images, Split
 __all__ = [
     "HELD_OUT",
     "DataConfig",
+    "DataSection",
     "DataSource",
     "FromFiles",
     "HoldoutConfig",

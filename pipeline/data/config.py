@@ -107,6 +107,12 @@ class DataConfig(Section):
         return self
 
 
+class DataSection(Section):
+    """Declares that the section `data` is read."""
+
+    data: DataConfig
+
+
 def _unknown_name(value: Mapping[Any, Any], known: tuple[str, ...]) -> InitErrorDetails:
     if "name" not in value:
         context = {"known": ", ".join(known), "hint": ""}

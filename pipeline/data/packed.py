@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline import plugins
 from pipeline.data import decoding
 from pipeline.data.class_names import declared_names
-from pipeline.data.config import DataConfig
+from pipeline.data.config import MOST_CLASSES, DataConfig
 from pipeline.data.formats import MOST_PIXELS
 from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
@@ -22,9 +22,6 @@ from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.split import Split
 from pipeline.errors import DataError
 from pipeline.untrusted import parse_json
-
-MOST_CLASSES = 1 << 20
-"""Where they are only numbered."""
 
 NO_LABEL = -1
 """The label of a sample that has none."""

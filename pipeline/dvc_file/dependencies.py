@@ -35,7 +35,10 @@ READING = (
 PARTS = (
     *("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/publishing"),
     *READING,
-    *("pipeline/experiment/networks.py", "pipeline/experiment/opened.py"),
+    "pipeline/store/config.py",
+    "pipeline/experiment/data.py",
+    "pipeline/experiment/networks.py",
+    "pipeline/experiment/sections.py",
 )
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",
@@ -55,13 +58,16 @@ LEARNING = (
     *MEASURING,
     "pipeline/objectives/methods/__init__.py",
     "pipeline/training",
-    "pipeline/experiment/learning.py",
     "pipeline/experiment/objective_set.py",
     "pipeline/experiment/run_folder.py",
     "pipeline/experiment/scoring.py",
 )
-CACHES = ("pipeline/store/config.py", "pipeline/experiment/caches.py", "pipeline/experiment/pointers.py")
-ANSWERS = (*CACHES, "pipeline/experiment/cache_config.py", "pipeline/experiment/reference.py")
+CACHES = (
+    "pipeline/experiment/caches.py",
+    "pipeline/experiment/experiment.py",
+    "pipeline/experiment/pointers.py",
+)
+COMPARED_CACHES = (*CACHES, "pipeline/experiment/reference.py", "pipeline/experiment/runs.py")
 CODE: dict[str, tuple[str, ...]] = {
     "prepare-data": ("pipeline/data", "stages/prepare_data.py"),
     "train-teacher": (
@@ -81,16 +87,15 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "train-student": (
         *LEARNING,
-        *ANSWERS,
-        "pipeline/experiment/learnt.py",
-        "pipeline/experiment/cached_teachers.py",
-        "pipeline/experiment/preprocessing.py",
+        *COMPARED_CACHES,
+        "pipeline/experiment/answers.py",
+        "pipeline/experiment/students.py",
         "stages/train_student.py",
     ),
     "evaluate": (
         *PARTS,
         *MEASURING,
-        *ANSWERS,
+        *COMPARED_CACHES,
         "pipeline/reporting/__init__.py",
         "pipeline/reporting/ownership.py",
         "pipeline/reporting/results.py",
@@ -102,6 +107,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "pipeline/measuring/__init__.py",
         "pipeline/measuring/metrics.py",
         "pipeline/reporting",
+        "pipeline/experiment/runs.py",
         "stages/report.py",
     ),
 }

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
-
 from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError, DataError
+from pipeline.experiment.sections import StudentConfig
 from pipeline.models import (
     NEUTRAL,
     Network,
@@ -22,40 +20,9 @@ from pipeline.models import (
     expected_by,
     preprocessing_of,
 )
+from pipeline.models.build import own_input_size
 from pipeline.models.reused import load_trained
-
-
-class StudentConfig(NetworkConfig):
-    """A student: a network, the weights that it begins with, and the keys of `train` that differ for it.
-
-    `start`: `pretrained`, which are timm's own, or a file; its classifier is new where theirs is for other classes.
-    None draws all from the seed. `weights` is another word for it.
-    """
-
-    start: WeightsSource | None = None
-    train: Mapping[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _weights_are_a_start(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or value.get("weights") is None:
-            return value
-        if value.get("start") is not None:
-            raise ValueError("a student's `weights` are those that it starts with: leave them out, or `start`")
-        return {**value, "weights": None, "start": value["weights"]}
-
-    def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
-        """The same, normalised as the teacher where it does not say how."""
-        return self.model_copy(update={"mean": self.mean or teacher.mean, "std": self.std or teacher.std})
-
-    def taught_by(self, teacher: NetworkConfig, used: Preprocessing) -> StudentConfig:
-        """The same, normalised as its weights expect, or if it begins without any, as the teacher is.
-
-        used: of the teacher, where its section does not say.
-        """
-        if self.start is not None:
-            return self.open_as(expected_by(self.model, self.start))
-        return self.preprocessed_as(teacher).open_as(replace(used, interpolation=NEUTRAL.interpolation))
+from pipeline.signals import SignalShapes
 
 
 def trained_network(folder: Path, student: str, classes: int) -> Network | WithReusedHead:
@@ -108,3 +75,50 @@ def build(
         match=config.match,
         offline=offline,
     )
+
+
+def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, Any] | None:
+    """Return what `build(config, classes).identity()` would be, with `interpolation` in any case.
+
+    None if only the built network tells. Its weights are not read.
+    """
+    size = config.input_size or own_input_size(config.model, config.options)
+    if size is None:
+        return None
+    default = expected_by(config.model, config.weights)
+    return {
+        "model": config.model,
+        "options": dict(config.options),
+        "num_classes": classes,
+        "input_size": size,
+        "mean": list(config.mean or default.mean),
+        "std": list(config.std or default.std),
+        "interpolation": config.interpolation or default.interpolation,
+    }
+
+
+def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | None) -> Preprocessing:
+    """Return what a teacher's weights expect of images, whether it is trained by now or not.
+
+    training: its section `teacher_training`, as plain values.
+    """
+    weights = teacher.weights
+    if training is not None:  # whether it is trained by now or not: its students must be the same
+        weights = training.get("start")
+        weights = Path(weights) if weights not in (None, "pretrained") else weights
+    return expected_by(teacher.model, weights)
+
+
+def used_by(identity: Mapping[str, Any]) -> Preprocessing:
+    """Return how images were prepared for the teacher of a cache. identity: of the cache."""
+    teacher = identity["teacher"]
+    mean, std = (tuple(teacher[name]) for name in ("mean", "std"))
+    return Preprocessing(mean, std, teacher.get("interpolation", NEUTRAL.interpolation))
+
+
+def shapes_of(network: Network) -> SignalShapes:
+    """Return the shapes of the signals that a network can give, for objectives."""
+    maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block") or tap == "final"}
+    features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
+    (embedding,) = network.taps["embedding"]
+    return SignalShapes(network.num_classes, embedding, features, network.linear, local=network.local)

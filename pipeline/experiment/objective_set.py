@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.objectives import Context, Objective, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import SignalShapes
 from pipeline.training import Memory

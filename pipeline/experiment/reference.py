@@ -1,4 +1,4 @@
-"""What students are compared with: the teacher's answers to the samples that a student is scored on."""
+"""Opens what students are compared with: the teacher's answers to the samples that a student is scored on."""
 
 from __future__ import annotations
 
@@ -8,17 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from pipeline.data import Samples
-from pipeline.experiment.cache_config import Caches, ensemble_mean, reference_stores
-from pipeline.experiment.caches import EVALUATION_SIGNALS, cache_paths, is_there, required_identity
+from pipeline.experiment.experiment import Beside, Experiment, ReferenceSections
 from pipeline.experiment.pointers import check_pointer
-from pipeline.models import TeacherConfig
+from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
 from pipeline.publishing import fingerprint
 from pipeline.signals import combine
-from pipeline.store.config import StoreConfig
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
-from pipeline.views import Views
 
 
 @dataclass(frozen=True)
@@ -29,41 +25,34 @@ class Reference:
     name: str
 
 
-def reference(
-    what: str,
-    store: StoreConfig,
-    caches: Caches | None,
-    teacher: TeacherConfig,
-    classes: int,
-    samples: Samples,
-    views: Views,
-    *,
-    exact: bool = True,
-) -> Reference | None:
-    """The answers to the one view of `samples`, which are the `holdout` or those of the `evaluation`.
+def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, exact: bool = True) -> Reference | None:
+    """Open the teacher's answers to the one view of the holdout, or of the split that is reported.
 
-    None, with a note, unless every teacher's are there: a part of an ensemble is another teacher. Raises
-    CacheMismatch if a cache is of other samples, another view or another teacher.
+    None, with a note, unless every teacher's are there: a part of an ensemble is another teacher. Raises CacheMismatch
+    if a cache is of other samples, another view or another teacher.
     """
-    paths = [(main, cache_paths(main)[what]) for main in reference_stores(store, caches)]
-    if missing := [str(path) for _, path in paths if not is_there(path)]:
+    config = experiment.config
+    paths = [(main, cache_paths(main)[what]) for main in reference_stores(config.store, config.caches)]
+    if missing := [str(path) for _, path in paths if not path.exists()]:
         print(f"note: no {what} cache at {', '.join(missing)}: no comparison with the teacher", file=sys.stderr)
         return None
-    wanted, unchecked = required_identity(teacher, EVALUATION_SIGNALS, classes, samples, views, exact=exact)
-    found: dict[str, TeacherCache] = {}
-    for index, (main, path) in enumerate(paths):
+    held, opened = experiment.beside(what), dict[str, TeacherCache]()
+    wanted, unchecked = None, list[str]()
+    for main, path in paths:
         cache = TeacherCache.open(path, signals=())
         check_pointer(cache)
-        if index:  # another teacher: not of the configuration, but of the cache that students learn from
-            other = Manifest.read(main).identity["teacher"] if is_there(main) else {}
-            wanted = {**wanted, "teacher": {**other, "num_classes": classes}}
+        if wanted is None:
+            wanted, unchecked = experiment.required(held, cache.manifest.identity, exact=exact)
+        else:  # another teacher: not of the configuration, but of the cache that students learn from
+            other = Manifest.read(main).identity["teacher"] if main.exists() else {}
+            wanted = {**wanted, "teacher": {**other, "num_classes": experiment.classes}}
             unchecked = [field for field in unchecked if not field.startswith("teacher")]
         cache.require(wanted, unchecked)
         # Several caches of one teacher, of other views: what it says here is the same in each.
-        found.setdefault(fingerprint(cache.manifest.identity["teacher"]), cache)
-    logits = [cache.read(cache.views[0], np.arange(cache.count)).logits for cache in found.values()]
-    mean = ensemble_mean(caches)
+        opened.setdefault(fingerprint(cache.manifest.identity["teacher"]), cache)
+    logits = [cache.read(cache.views[0], np.arange(cache.count)).logits for cache in opened.values()]
+    mean = ensemble_mean(config.caches)
     if mean is None:
-        return Reference(logits[0], teacher.model)
-    names = " + ".join(str(cache.manifest.identity["teacher"]["model"]) for cache in found.values())
+        return Reference(logits[0], config.teacher.model)
+    names = " + ".join(str(cache.manifest.identity["teacher"]["model"]) for cache in opened.values())
     return Reference(combine(logits, mean), f"{names}, {mean}")

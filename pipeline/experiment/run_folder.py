@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from pipeline.config import Section, resolved, to_yaml
 from pipeline.data import HELD_OUT
+from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.source import SECTIONS
+from pipeline.files import write_atomic
+from pipeline.measuring.cost import parameters
 from pipeline.models.reused import HEAD_FILE
 from pipeline.publishing import Scratch
+from pipeline.training import Checkpoint, TrainingResult
+from pipeline.training.linear_probe import forget
 from pipeline.untrusted import parse_json, read_file
 
 METRICS = "metrics.json"
@@ -62,6 +72,40 @@ class RunFolder(Scratch):
             return True
         self.refuse_other(self._replace)
         return False
+
+    def finish(
+        self, run: TrainingResult, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
+    ) -> dict[str, Any]:
+        """Write weights, configuration, metrics, history and held-out ids, and publish the folder.
+
+        The checkpoint is removed: it is no longer needed. facts: to begin the metrics with. inputs: the sections that
+        the run went by. Returns the metrics.
+        """
+        folder = self.folder
+        run.network.save(folder / self.weights)
+        said = resolved(inputs)
+        write_atomic(folder / "config.yaml", to_yaml({name: said[name] for name in SECTIONS if name in said}))
+        write_atomic(folder / "history.csv", run.history.csv())
+        if scorer:
+            write_atomic(folder / HELD_OUT, scorer.samples.listing())
+        metrics = {
+            **facts,
+            "code": self.code,
+            "parameters": parameters(run.network),
+            "epochs": int(run.history.rows[-1]["epoch"]),
+            **({"best_epoch": run.best} if run.best is not None else {}),
+            "train_seconds": round(run.seconds, 3),
+            "images_per_second": round(run.images_per_second, 1),
+            "device": run.device,
+            "precision": run.precision,
+            "holdout": scorer.everything(run.network) if scorer else None,
+            "final_loss": run.history.rows[-1]["loss"],
+        }
+        write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+        Checkpoint.remove(folder)
+        forget(folder)
+        self.publish(self._replace)
+        return metrics
 
     def _made_by(self) -> object:
         try:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from pipeline.data import Samples
-from pipeline.experiment.opened import Data, EvaluateConfig, one_view
+from pipeline.experiment.data import Data, one_view
+from pipeline.experiment.sections import EvaluateConfig
 from pipeline.measuring.metrics import measure
 from pipeline.measuring.prediction import predict
 from pipeline.models import Network, WithReusedHead

@@ -1,16 +1,14 @@
-"""How a stage reads the sections that it declares, and where runs put what they make."""
+"""Reads from a configuration's file the sections that a stage declares."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-from pydantic import Field, field_validator
+from typing import Any, TypeVar
 
 from pipeline import plugins
-from pipeline.config import LocalPath, Raw, Section, bind, in_order, read_config
+from pipeline.config import Raw, Section, bind, in_order, read_config
 from pipeline.errors import ConfigError, Problem
 
 SECTIONS = (
@@ -27,47 +25,9 @@ SECTIONS = (
     "evaluate",
     "runs",
 )
-"""Every section there is (a test holds it against `pipeline.experiment.config.Experiment`)."""
+"""Every section there is in this order (a test holds it against `pipeline.experiment.config.ExperimentConfig`)."""
 
 InputsT = TypeVar("InputsT", bound=Section)
-
-
-class RunsConfig(Section):
-    """Where students, their evaluation and the report go, and the seeds that each student is trained with."""
-
-    path: LocalPath
-    seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
-
-    @field_validator("seeds")
-    @classmethod
-    def _distinct(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("names every seed once")
-        return seeds
-
-    def student(self, student: str, objectives: str, seed: int | str) -> Path:
-        """The folder of one student."""
-        return self.path / "students" / student / objectives / f"seed-{seed}"
-
-    def folders(self, students: Collection[str], objectives: Collection[str]) -> list[Path]:
-        """The folders of every student with every objective set and seed."""
-        pairs = [(student, name) for student in students for name in objectives]
-        return [self.student(student, name, seed) for student, name in pairs for seed in self.seeds]
-
-    @property
-    def evaluation(self) -> Path:
-        """The file that `evaluate` writes."""
-        return self.path / "evaluation.json"
-
-    @property
-    def metrics(self) -> Path:
-        """The file that `evaluate` writes for DVC's tables: top-1 accuracy alone."""
-        return self.path / "metrics.json"
-
-    @property
-    def report(self) -> Path:
-        """The folder that `report` writes."""
-        return self.path / "report"
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from pipeline.experiment.opened import Data, EvaluateConfig, one_view
+from pipeline.experiment.data import Data, one_view
 from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.sections import EvaluateConfig
 from pipeline.measuring.teacher_accuracy import CachedAccuracy
 from pipeline.models import Network
 from pipeline.objectives import Context, build_objective
@@ -22,8 +23,7 @@ from pipeline.training.teacher import TeacherTraining
 
 def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:
     """Raise ConfigError for settings of a teacher's training that do not fit the data."""
-    held = data.holdout is not None and data.holdout.labels is not None
-    training.refuse_without("teacher_training", labels=True, holdout=held)
+    training.refuse_without("teacher_training", labels=True, holdout=data.scored)
     if data.training.labels is not None:
         shapes, labels = SignalShapes(data.classes), torch.from_numpy(data.training.labels)
         options = {key: value for key, value in training.objective.items() if key != "name"}
@@ -36,8 +36,8 @@ def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig
 def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> None:
     """Raise ModelError or ConfigError, as `refuse_to_embed` does, for a network that cannot be probed on the data."""
     if training.probes:
-        held = data.holdout is not None and data.holdout.labels is not None
-        refuse_to_embed(network, training.probe * data.training.count, training, "teacher_training", holdout=held)
+        views = training.probe * data.training.count
+        refuse_to_embed(network, views, training, "teacher_training", holdout=data.scored)
 
 
 def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> Seen:

@@ -1,7 +1,7 @@
 """Models: teachers and students, which are timm models and the literature's CIFAR ResNets, with taps and heads."""
 
 from pipeline.models.build import build_network
-from pipeline.models.config import NetworkConfig, TeacherConfig, WeightsSource
+from pipeline.models.config import NetworkConfig, TeacherConfig, TeacherSection, WeightsSource
 from pipeline.models.fit import Kept
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
@@ -16,6 +16,7 @@ __all__ = [
     "NetworkConfig",
     "Preprocessing",
     "TeacherConfig",
+    "TeacherSection",
     "WeightsSource",
     "WithReusedHead",
     "build_network",

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
+from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import Interpolation, Triple
-from pipeline.models.pretrained import refuse_absent, timm_facts
+from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import keeps_order, load_weights
 
@@ -138,6 +140,18 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
     if not hasattr(built, "forward_intermediates"):
         raise ModelError(f"{name} gives no intermediate maps", fix="choose a model with `forward_intermediates`")
     return built
+
+
+def own_input_size(model: str, options: Mapping[str, Any]) -> int | None:
+    """Return the size in pixels of a model's input, where no `input_size` is named, without building the model.
+
+    None if only the built model tells: of one that a folder or a hub describes. Raises ModelError for no such model.
+    """
+    timm_facts(model)  # refuses a name that is none
+    if model.partition(":")[0] in SOURCES:
+        return None
+    known = get_pretrained_cfg(model)
+    return _own_size(options, asdict(known) if known is not None else {})
 
 
 def _own_size(options: Mapping[str, Any], cfg: Mapping[str, Any]) -> int:

@@ -72,3 +72,9 @@ class TeacherConfig(NetworkConfig):
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     micro_batch: PositiveInt = 256
     device: str = "auto"
+
+
+class TeacherSection(Section):
+    """Declares that the section `teacher` is read."""
+
+    teacher: TeacherConfig

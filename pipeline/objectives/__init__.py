@@ -2,7 +2,14 @@
 
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.divergence import kl_divergence
-from pipeline.objectives.set import ObjectiveEntry, ObjectivesConfig, ObjectiveSet, ObjectiveSetConfig, Schedule
+from pipeline.objectives.set import (
+    ObjectiveEntry,
+    ObjectivesConfig,
+    ObjectiveSet,
+    ObjectiveSetConfig,
+    ObjectivesSection,
+    Schedule,
+)
 
 __all__ = [
     "Batch",
@@ -13,6 +20,7 @@ __all__ = [
     "ObjectiveSet",
     "ObjectiveSetConfig",
     "ObjectivesConfig",
+    "ObjectivesSection",
     "Schedule",
     "Terms",
     "build_objective",

@@ -157,6 +157,12 @@ ObjectivesConfig = dict[Name, Annotated[ObjectiveSetConfig, BeforeValidator(_fro
 """The `objectives` section: objective sets by name."""
 
 
+class ObjectivesSection(Section):
+    """Declares that the section `objectives` is read, and that there is one."""
+
+    objectives: ObjectivesConfig
+
+
 class ObjectiveSet(nn.Module):
     """Several objectives and their weights; its value is their weighted sum.
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.data import Samples
-from pipeline.experiment.caches import EVALUATION_SIGNALS
-from pipeline.experiment.opened import Data, evaluated_split, one_view
+from pipeline.experiment.data import Data
+from pipeline.experiment.experiment import Experiment
 from pipeline.models import Network
 from pipeline.planning.binding import Bound
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
-from pipeline.signals import SignalsConfig
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath, StorePath
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.remote.unfinished import finished_units
-from pipeline.views import Views
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,8 @@ class Artifact:
 def cache_plans(bound: Bound, data: Data) -> dict[str, StoreLayout]:
     """What each cache that `cache-teacher` writes will consist of, by what it is for."""
     experiment = bound.experiment
-    operations = experiment.evaluate.operations
-
-    def plan(samples: Samples, views: Views, signals: SignalsConfig) -> StoreLayout:
-        return layout_for(
+    return {
+        name: layout_for(
             bound.teacher,
             signals,
             samples=samples.count,
@@ -49,13 +44,8 @@ def cache_plans(bound: Bound, data: Data) -> dict[str, StoreLayout]:
             rows_per_block=experiment.store.rows_per_block,
             compression=experiment.store.compression,
         )
-
-    plans = {"training": plan(data.training, data.views, experiment.signals)}
-    if data.holdout is not None:
-        plans["holdout"] = plan(data.holdout, one_view(data.holdout, operations), EVALUATION_SIGNALS)
-    reported = Samples(evaluated_split(data.dataset, experiment.evaluate))
-    plans["evaluation"] = plan(reported, one_view(reported, operations), EVALUATION_SIGNALS)
-    return plans
+        for name, (samples, views, signals) in Experiment(experiment, data).caches.items()
+    }
 
 
 def artifacts_of(bound: Bound, caches: dict[str, StoreLayout]) -> list[Artifact]:

@@ -8,7 +8,7 @@ from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.config import ExperimentConfig
-from pipeline.experiment.opened import Data, evaluated_split, one_view, views_of
+from pipeline.experiment.data import Data, evaluated_split, one_view, views_of
 from pipeline.experiment.source import SECTIONS, ConfigFile
 from pipeline.models import Network
 from pipeline.planning.draft import Draft, collected

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.experiment.learning import training_of
+from pipeline.experiment.students import training_of
 from pipeline.planning.binding import Bound
 from pipeline.planning.plan import Plan
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.planning.artifacts import Artifact, artifacts_of, cache_plans
 from pipeline.planning.binding import Bound
 from pipeline.planning.disks import Disk, DvcCache, device

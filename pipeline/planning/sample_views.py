@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.views import sizes_of
 
 IMAGES, FILES = 64, 8
 """Images that are read: arrays, and files that must be decoded."""
 
-REPEATS = 3
+TIMED_REPEATS = 3
 """Times that work is done where time allows it: other processes disturb one or the other."""
 
 Clock = Callable[[], float]
@@ -60,11 +60,11 @@ class Look:
 def timed(work: Callable[[], object], seconds: float, clock: Clock) -> float:
     """Seconds that work takes at its quickest: what else a machine does only ever adds to them.
 
-    seconds: to spend. It is done once at least, and `REPEATS` times unless they take as many times longer.
+    seconds: to spend. It is done once at least, and `TIMED_REPEATS` times unless they take as many times longer.
     """
     found: list[float] = []
     start = clock()
-    while not found or clock() - start < seconds * (REPEATS if len(found) < REPEATS else 1):
+    while not found or clock() - start < seconds * (TIMED_REPEATS if len(found) < TIMED_REPEATS else 1):
         before = clock()
         work()
         found.append(clock() - before)

@@ -7,7 +7,7 @@ from typing import Any
 
 from pipeline import plugins
 from pipeline.errors import Problem
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
 from pipeline.planning.draft import Draft

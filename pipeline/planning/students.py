@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from pipeline.errors import Problem
-from pipeline.experiment.cache_config import views_learnt
-from pipeline.experiment.learning import shapes_of, training_of
-from pipeline.experiment.networks import build
+from pipeline.experiment.data import Data
+from pipeline.experiment.networks import build, shapes_of
 from pipeline.experiment.objective_set import objective_set
-from pipeline.experiment.opened import Data
+from pipeline.experiment.sections import views_learnt
+from pipeline.experiment.students import training_of
 from pipeline.models import NEUTRAL, Network, Preprocessing
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.planning.draft import Draft, collected
@@ -43,8 +43,7 @@ def bind_training(
                     optimise(students[name], training, "train")
             with collected(problems, note=f" (student {name})"):
                 if data:
-                    held = data.holdout is not None and data.holdout.labels is not None
-                    training.refuse_without("train", labels=data.training.labels is not None, holdout=held)
+                    training.refuse_without("train", labels=data.training.labels is not None, holdout=data.scored)
             with collected(problems, note=f" (student {name})"):
                 if draft.objectives and all(config.fresh for config in draft.objectives.values()):
                     continue  # there are as many views as anybody asks for

@@ -12,7 +12,7 @@ from pipeline.data.replacing import refuse_foreign_file
 from pipeline.errors import DataError, Problem
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.run_folder import run_files
-from pipeline.experiment.source import RunsConfig
+from pipeline.experiment.runs import RunsConfig
 from pipeline.publishing.artifacts import published
 from pipeline.publishing.ownership import foreign_files
 from pipeline.reporting.ownership import refuse_foreign_evaluation, refuse_foreign_report

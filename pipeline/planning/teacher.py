@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.caches import is_there
-from pipeline.experiment.networks import build
-from pipeline.experiment.opened import Data
-from pipeline.experiment.preprocessing import expected_by_teacher
+from pipeline.experiment.data import Data
+from pipeline.experiment.networks import build, expected_by_teacher
 from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed
 from pipeline.models import Network
 from pipeline.planning.draft import Draft, collected
@@ -60,7 +58,7 @@ def _weights_will_be_there(draft: Draft) -> None:
     weights = draft.teacher.weights
     if weights == "pretrained" or (weights is not None and (weights.exists() or draft.teacher_training)):
         return
-    if draft.caches is None and not is_there(draft.store.path):
+    if draft.caches is None and not draft.store.path.exists():
         what = "a teacher needs weights" if weights is None else "there is no such file, and nothing that makes it"
         fix = f"name its file; or add `teacher_training: {{}}`, and a file for `train-teacher` to write: {OWN_FOLDER}"
         raise ConfigError([Problem("teacher.weights", what, got=str(weights) if weights else None, fix=fix)])

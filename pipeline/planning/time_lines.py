@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.models import TeacherConfig
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.planning.binding import Bound

@@ -9,8 +9,9 @@ from copy import deepcopy
 import torch
 from torch import Tensor
 
-from pipeline.experiment.learning import shapes_of, training_of
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
+from pipeline.experiment.networks import shapes_of
+from pipeline.experiment.students import training_of
 from pipeline.models import Network
 from pipeline.models.device import choose_device
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet

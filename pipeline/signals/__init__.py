@@ -8,6 +8,7 @@ from pipeline.signals.config import (
     FeaturesConfig,
     LogitsConfig,
     SignalsConfig,
+    SignalsSection,
 )
 from pipeline.signals.ensemble import Mean, combine
 from pipeline.signals.extra import extract, maps_read, taps_read
@@ -26,6 +27,7 @@ __all__ = [
     "SignalShapes",
     "Signals",
     "SignalsConfig",
+    "SignalsSection",
     "block_number",
     "combine",
     "deepest_block",

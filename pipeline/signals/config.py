@@ -99,3 +99,9 @@ class SignalsConfig(Section):
         tuple[Annotated[ExtraConfig, BeforeValidator(lambda x: {"name": x} if isinstance(x, str) else x)], ...],
         AfterValidator(_once),
     ] = ()
+
+
+class SignalsSection(Section):
+    """Declares that the section `signals` is read; without it logits and embedding are kept."""
+
+    signals: SignalsConfig = SignalsConfig()

@@ -21,3 +21,9 @@ class StoreConfig(Section):
     path: StorePath
     rows_per_block: PositiveInt | None = None
     compression: Literal["zstd"] | None = None
+
+
+class StoreSection(Section):
+    """Declares that the section `store` is read."""
+
+    store: StoreConfig

@@ -92,3 +92,9 @@ class TrainConfig(Section):
             problems.append(Problem(f"{key}.sampling", "balances classes, and there are no labels", fix=fix))
         if problems:
             raise ConfigError(problems)
+
+
+class TrainSection(Section):
+    """Declares that the section `train` is read."""
+
+    train: TrainConfig = TrainConfig()

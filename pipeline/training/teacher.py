@@ -6,6 +6,7 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from pipeline.config import Section
 from pipeline.models import WeightsSource
 from pipeline.objectives.methods.hard_label import ClassWeights
 from pipeline.training.config import NOT_IN_THE_WEIGHTS, TrainConfig
@@ -53,3 +54,9 @@ class TeacherTraining(TrainConfig):
     def identity(self) -> dict[str, Any]:
         """As of `train`; the weights that it begins with are told by their digest, wherever they were."""
         return self.said(*NOT_IN_THE_WEIGHTS, "start")
+
+
+class TeacherTrainingSection(Section):
+    """Declares that the section `teacher_training` is read; without it the configuration brings its teacher."""
+
+    teacher_training: TeacherTraining | None = None

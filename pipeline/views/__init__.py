@@ -5,7 +5,7 @@ configuration calls `pad-crop`. It declares `class Options(OperationOptions)` an
 """
 
 from pipeline.data.split import Images
-from pipeline.views.config import Operations, ViewsConfig
+from pipeline.views.config import Operations, ViewsConfig, ViewsSection
 from pipeline.views.operation import Operation, OperationOptions, Size
 from pipeline.views.pixel_digest import digest
 from pipeline.views.views import Views, build_views, sizes_of
@@ -18,6 +18,7 @@ __all__ = [
     "Size",
     "Views",
     "ViewsConfig",
+    "ViewsSection",
     "build_views",
     "digest",
     "sizes_of",

@@ -48,3 +48,9 @@ class ViewsConfig(Section):
     first: int = Field(0, ge=0)
     seed: int = Field(0, ge=0, lt=2**63)
     operations: Operations = ()
+
+
+class ViewsSection(Section):
+    """Declares that the section `views` is read; without it every sample has one view, the image as it is."""
+
+    views: ViewsConfig = ViewsConfig()

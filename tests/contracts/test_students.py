@@ -10,7 +10,7 @@ import torch
 from contracts.objective_cases import VARIANTS, as_leaves, total
 
 from pipeline.errors import ConfigError
-from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read

@@ -9,7 +9,7 @@ from golden import golden
 from torch import nn
 
 from pipeline.errors import ConfigError
-from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, Objective, build_objective, kl_divergence
 from pipeline.objectives.exits import TokenExit

@@ -14,7 +14,7 @@ import torch
 from experiment import COUNT, HOLDOUT, TEST, source, student
 
 from pipeline.commands import check
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.planning import time_lines
 from pipeline.planning.binding import Bound, bind_experiment
 from pipeline.planning.estimate import Costs, Estimate, about, estimates

@@ -15,8 +15,8 @@ from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.config import ExperimentConfig
-from pipeline.experiment.learning import shapes_of
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
+from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.signals import Signals, extract, taps_read

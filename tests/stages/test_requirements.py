@@ -16,7 +16,7 @@ from experiment import source
 from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError
-from pipeline.experiment.learning import shapes_of
+from pipeline.experiment.networks import shapes_of
 from pipeline.experiment.objective_set import objective_set
 from pipeline.planning.binding import bind_experiment
 from pipeline.planning.narrowed import kept_of

@@ -12,7 +12,7 @@ import timm
 import torch
 from experiment import COUNT, HOLDOUT, RUNS, content, source, student
 
-import pipeline.experiment.learnt
+import pipeline.experiment.students
 import stages.train_student
 from pipeline.config import parse_yaml
 from pipeline.data import PackedDataset, select
@@ -187,7 +187,7 @@ def test_wrong_names_and_wrong_sections_are_told_of_together(here: Path):
 def test_what_timm_does_not_know_is_refused_before_views_are_rendered(
     here: Path, override: str, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pipeline.experiment.learnt, "check_views", None)  # a call would end in another error
+    monkeypatch.setattr(pipeline.experiment.students, "check_views", None)  # a call would end in another error
     with pytest.raises(ConfigError, match=override.partition("=")[0]):
         student("small", "kd", override)
 

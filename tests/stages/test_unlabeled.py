@@ -14,7 +14,7 @@ from experiment import CLASSES, LIMIT, images, source, student
 
 from pipeline.commands import check, inspect
 from pipeline.errors import ConfigError, DataError, ModelError
-from pipeline.experiment.opened import Data
+from pipeline.experiment.data import Data
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import read_evaluation

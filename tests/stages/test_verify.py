@@ -12,7 +12,7 @@ from experiment import CLASSES, COUNT, HOLDOUT, TEST, content, source
 
 from pipeline.commands import verify
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
-from pipeline.experiment import networks
+from pipeline.experiment import experiment
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.report import Asking
 from pipeline.store.reader import TeacherCache
@@ -88,7 +88,7 @@ def test_damage_fails_and_the_other_caches_are_still_looked_at(here: Path, capsy
 def test_a_teacher_that_says_something_else_fails(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = networks.build
+    build = experiment.build
 
     def other(*arguments: Any) -> Any:
         network = build(*arguments)
@@ -96,7 +96,7 @@ def test_a_teacher_that_says_something_else_fails(
             network.model.fc.bias[1] += 1e-3
         return network
 
-    monkeypatch.setattr(verify, "build", other)
+    monkeypatch.setattr(experiment, "build", other)
     with pytest.raises(CacheError, match="look for what changed since"):
         run(role="evaluation")
     (only,) = report(capsys).values()

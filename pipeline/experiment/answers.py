@@ -1,4 +1,4 @@
-"""The teachers that a student learns from: their caches opened, checked against the experiment and put together."""
+"""Opens the caches that students learn from, and checks them against the experiment and each other."""
 
 from __future__ import annotations
 
@@ -6,21 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
-from pipeline.experiment.cache_config import CacheConfig, Caches, ensemble_mean
-from pipeline.experiment.caches import required_identity
-from pipeline.experiment.opened import Data
+from pipeline.experiment.caches import Cached
+from pipeline.experiment.experiment import AnswerSections, Experiment
 from pipeline.experiment.pointers import check_pointer
-from pipeline.models import TeacherConfig
+from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
 from pipeline.progress import size
 from pipeline.publishing import differences
-from pipeline.signals import SignalsConfig
-from pipeline.store.config import StoreConfig
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches
 from pipeline.training.answers import CHOOSE_VIEWS_HINT, names_and_count
 
 
-class Opened(NamedTuple):
+class OpenedCache(NamedTuple):
     """A cache that is what the experiment says. views: the numbers of those used. unchecked: what is taken on trust."""
 
     cache: TeacherCache
@@ -28,59 +25,54 @@ class Opened(NamedTuple):
     unchecked: tuple[str, ...]
 
 
-def open_teachers(
-    store: StoreConfig,
-    caches: Caches | None,
-    teacher: TeacherConfig,
-    signals: SignalsConfig,
-    data: Data,
-    per_step: int = 1,
-    *,
-    exact: bool,
-) -> FromCaches:
-    """The answers that a student learns from: of the experiment's own store, unless `caches` names others.
+def open_answers(experiment: Experiment[AnswerSections], per_step: int = 1, *, exact: bool) -> FromCaches:
+    """Open the answers that students learn from: of the experiment's own store, unless `caches` names others.
 
     per_step: views of each sample in a step. exact: read all pixels and the teacher's weights (where they are) and
     compare; else trust ids and names.
     Raises CacheNotFound, CacheUnfinished, CacheCorrupt, or CacheMismatch with every differing field.
     """
-    opened = open_caches(store, caches, teacher, signals, data, exact=exact)
+    opened = open_caches(experiment, exact=exact)
     for cache, _, unchecked in opened:
         if unchecked:
             print(f"note: not checked against {cache.path}: {', '.join(unchecked)}")
         if cache.remote:
             held = size(cache.held_bytes(per_step, opened[0].cache.rows_per_block))
             print(f"note: {cache.path} is fetched as it is read: up to {held} of it in memory")
-    source = put_together(opened, caches)
-    if source.mean is not None:
-        print(f"{source.mean} of {len(source.teachers)} teachers; all else is the first's, and there is no head")
-    return source
+    answers = answers_in(opened, experiment.config.caches)
+    if answers.mean is not None:
+        print(f"{answers.mean} of {len(answers.teachers)} teachers; all else is the first's, and there is no head")
+    return answers
 
 
-def put_together(opened: Sequence[Opened], caches: Caches | None) -> FromCaches:
-    """The answers in checked caches. Raises CacheMismatch if views are there twice, or teachers have others."""
+def answers_in(opened: Sequence[OpenedCache], caches: Caches | None) -> FromCaches:
+    """Return the answers in caches that `open_caches` opened, by teacher. caches: the section, which names the mean.
+
+    Raises CacheMismatch if views are there twice, or teachers have others.
+    """
     return FromCaches.of([(cache, views) for cache, views, _ in opened], ensemble_mean(caches))
 
 
 def open_caches(
-    store: StoreConfig,
-    caches: Sequence[CacheConfig] | None,
-    teacher: TeacherConfig,
-    signals: SignalsConfig,
-    data: Data,
-    *,
-    exact: bool,
-) -> list[Opened]:
-    """Each cache, checked against the experiment and against the own teacher's first. Arguments as above."""
-    wanted, unchecked = required_identity(teacher, signals, data.classes, data.training, data.views, exact=exact)
-    entries = caches or [CacheConfig(path=store.path, views=tuple(data.views.numbers))]
-    if caches:  # they say which views are used; `views` says which are made
-        wanted["views"] = {key: wanted["views"][key] for key in ("operations", "seed", "parameters")}
-    opened: list[Opened] = []
+    experiment: Experiment[AnswerSections], entries: Sequence[CacheConfig] | None = None, *, exact: bool
+) -> list[OpenedCache]:
+    """Open each cache, checked against the experiment and against the own teacher's first.
+
+    entries: of the section `caches`, those to open; all by default. exact, raises: as of `open_answers`.
+    """
+    config, data = experiment.config, experiment.data
+    entries = entries or config.caches
+    opened: list[OpenedCache] = []
     own: TeacherCache | None = None
-    for entry in entries:
+    wanted, unchecked = None, list[str]()
+    for entry in entries or [CacheConfig(path=config.store.path, views=tuple(data.views.numbers))]:
         cache = TeacherCache.open(entry.path)
         check_pointer(cache)
+        if wanted is None:
+            held, found = Cached(data.training, data.views, config.signals), cache.manifest.identity
+            wanted, unchecked = experiment.required(held, found, exact=exact)
+            if entries:  # they say which views are used; `views` says which are made
+                wanted["views"] = {key: wanted["views"][key] for key in ("operations", "seed", "parameters")}
         if own is not None:
             _compare(entry, cache, own)
         if entry.role == "teacher":
@@ -96,7 +88,7 @@ def open_caches(
         if missing := sorted(set(numbers) - set(cache.views)):
             what = f"the teacher cache lacks {names_and_count(missing)}"
             raise CacheMismatch(what, where=entry.path, got=names_and_count(cache.views), fix=CHOOSE_VIEWS_HINT)
-        opened.append(Opened(cache, numbers, tuple(left)))
+        opened.append(OpenedCache(cache, numbers, tuple(left)))
     return opened
 
 

@@ -1,4 +1,4 @@
-"""The pieces that stages share: a packed data set opened, and its views."""
+"""Opens the packed data set of an experiment: the samples that are used of it, and their views."""
 
 from __future__ import annotations
 
@@ -9,14 +9,8 @@ from pipeline import plugins
 from pipeline.config import Section
 from pipeline.data import DataConfig, PackedDataset, Samples, Split, select
 from pipeline.errors import ConfigError, DataError, Problem
-from pipeline.views import Operations, Views, ViewsConfig, build_views
-
-
-class EvaluateConfig(Section):
-    """The split that is reported, and the operations of its one view (none: the images as they are)."""
-
-    split: str = "test"
-    operations: Operations = ()
+from pipeline.experiment.sections import EvaluateConfig
+from pipeline.views import Views, ViewsConfig, build_views
 
 
 @dataclass(frozen=True)
@@ -32,6 +26,11 @@ class Data:
     def classes(self) -> int:
         """K."""
         return len(self.dataset.class_names)
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are samples with labels that are held out, to score networks on while they learn."""
+        return self.holdout is not None and self.holdout.labels is not None
 
     @classmethod
     def open(cls, config: DataConfig, views: ViewsConfig | None) -> Data:

@@ -1,0 +1,175 @@
+"""An experiment: the sections that a command declares, and what they name, opened when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+from pipeline.config import Section
+from pipeline.data import DataSection, PackedDataset, Samples, select
+from pipeline.errors import ConfigError, Problem
+from pipeline.experiment.caches import Cached, caches_of
+from pipeline.experiment.data import Data, evaluated_split
+from pipeline.experiment.networks import build, identity_without_building
+from pipeline.experiment.sections import CachesSection, EvaluateSection, caches_written
+from pipeline.models import Network, TeacherSection, load_weights
+from pipeline.models.weights import digest_of
+from pipeline.signals import SignalsSection
+from pipeline.store.config import StoreSection
+from pipeline.store.format.identity import teacher_identity
+from pipeline.store.location import StorePath
+from pipeline.views import ViewsSection
+
+Beside = Literal["holdout", "evaluation"]
+"""The caches beside the main one, of exact logits alone: of the holdout, and of the split that is reported."""
+
+NOTHING_HELD_OUT = Problem("data.holdout", "nothing is held out, so there is no cache of it")
+
+
+class SampleSections(DataSection, ViewsSection):
+    """Declares what decides the samples that are learnt from, and their views."""
+
+
+class TaughtSections(DataSection, TeacherSection, StoreSection, EvaluateSection):
+    """Declares what decides the caches beside the main one: of the holdout and of the split that is reported."""
+
+
+class CacheSections(TaughtSections, SampleSections, SignalsSection):
+    """Declares what decides every cache of an experiment."""
+
+
+class ReferenceSections(TaughtSections, CachesSection):
+    """Declares what decides the teachers that students are compared with."""
+
+
+class AnswerSections(CacheSections, ReferenceSections):
+    """Declares what decides the teachers that students learn from, and are compared with."""
+
+
+class Requirement(NamedTuple):
+    """What a cache must be: parts of its identity, and the dotted fields that this machine cannot compute."""
+
+    identity: dict[str, Any]
+    unchecked: list[str]
+
+
+SectionsT_co = TypeVar("SectionsT_co", bound=Section, covariant=True)
+
+
+class Experiment(Generic[SectionsT_co]):
+    """An experiment, of which a command declares some sections: their values, and what they name.
+
+    Everything is opened once, when it is first asked for. To ask for what needs a section that the command does not
+    declare is a mistake that mypy finds.
+
+    config: the sections. data: the packed data set, if it is open already.
+    """
+
+    def __init__(self, config: SectionsT_co, data: Data | None = None) -> None:
+        self.config = config
+        self._data = data
+        self._dataset = data.dataset if data is not None else None
+        self._teacher: Network | None = None
+        self._identity: dict[str, Any] | None = None
+        self._digest: str | None = None
+        self._beside: dict[Beside, Cached] = {}
+
+    @property
+    def dataset(self: Experiment[DataSection]) -> PackedDataset:
+        """The packed data set. Raises DataError if the file is not what the configuration says."""
+        if self._dataset is None:
+            self._dataset = PackedDataset.of(self.config.data)
+        return self._dataset
+
+    @property
+    def classes(self: Experiment[DataSection]) -> int:
+        """K, the number of classes."""
+        return len(self.dataset.class_names)
+
+    @property
+    def holdout(self: Experiment[DataSection]) -> Samples | None:
+        """The samples that are held out of training and caching, if any are."""
+        return self._data.holdout if self._data is not None else select(self.dataset, self.config.data)[1]
+
+    @property
+    def data(self: Experiment[SampleSections]) -> Data:
+        """The samples that are used, and their views. Raises DataError, or ConfigError for views of several sizes."""
+        if self._data is None:
+            self._data = Data.open(self.config.data, self.config.views)
+            self._dataset = self._data.dataset
+        return self._data
+
+    @property
+    def teacher(self: Experiment[TaughtSections]) -> Network:
+        """The teacher with its weights, on the CPU when it is first asked for. Raises ModelError."""
+        if self._teacher is None:
+            self._teacher = build(self.config.teacher, self.classes)
+        return self._teacher
+
+    @property
+    def paths(self: Experiment[TaughtSections]) -> dict[str, StorePath]:
+        """Where the caches that `cache-teacher` writes lie, by what they are for."""
+        return caches_written(self.config.data, self.config.store)
+
+    @property
+    def caches(self: Experiment[CacheSections]) -> dict[str, Cached]:
+        """What the caches hold that `cache-teacher` writes, by what they are for. Opens the data."""
+        return caches_of(self.data, self.config.signals, self.config.evaluate)
+
+    def beside(self: Experiment[TaughtSections], what: Beside) -> Cached:
+        """Return what a cache beside the main one holds.
+
+        Raises ConfigError if there is no holdout, or no such split to report.
+        """
+        if what not in self._beside:
+            evaluate = self.config.evaluate
+            samples = self.holdout if what == "holdout" else Samples(evaluated_split(self.dataset, evaluate))
+            if samples is None:
+                raise ConfigError([NOTHING_HELD_OUT])
+            self._beside[what] = Cached.beside(samples, evaluate)
+        return self._beside[what]
+
+    def required(
+        self: Experiment[TaughtSections], held: Cached, found: Mapping[str, Any] | None, *, exact: bool
+    ) -> Requirement:
+        """Return what a cache must be that holds the signals of this experiment's teacher.
+
+        found: the identity of the cache at hand, if it can be read: where the file of weights holds what it says, no
+        network is built to know their digest. exact: read all pixels and weights; else trust ids and names.
+        """
+        config = self.config.teacher
+        here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
+        if exact and here:
+            return Requirement(held.required(self._identified(found), exact=True), [])
+        said = {key: value for key, value in config.said("device", "weights").items() if value is not None}
+        said |= {"interpolation": config.interpolation} if config.interpolation else {}
+        unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
+        return Requirement(held.required(said, exact=exact), unchecked)
+
+    def _identified(self: Experiment[TaughtSections], found: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The teacher's identity, with the digest of its weights."""
+        if self._identity is None and found is not None:
+            self._identity = self._as_found(found["teacher"])
+        if self._identity is None:
+            config = self.config.teacher
+            network = self._teacher or build(config, self.classes)
+            identity = teacher_identity(network, precision=config.precision, micro_batch=config.micro_batch)
+            self._identity = {**identity, "interpolation": network.interpolation}
+        return self._identity
+
+    def _as_found(self: Experiment[TaughtSections], found: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The teacher's identity if its file of weights is, tensor by tensor, what a cache was made with; else None.
+
+        A file of other names or types becomes those of the network only when that is built.
+        """
+        config = self.config.teacher
+        named = {"model": config.model, "options": dict(config.options), "num_classes": self.classes}
+        if not isinstance(config.weights, Path) or any(found.get(key) != value for key, value in named.items()):
+            return None
+        if self._digest is None:
+            self._digest = digest_of(load_weights(config.weights))
+        known = identity_without_building(config, self.classes) if self._digest == found.get("weights") else None
+        if known is None:
+            return None
+        return {**known, "weights": self._digest, "precision": config.precision, "micro_batch": config.micro_batch}

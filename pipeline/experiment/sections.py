@@ -1,0 +1,162 @@
+"""The sections of an experiment that belong to no other room: `caches`, `students` and `evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, model_validator
+
+from pipeline.config import Name, Section
+from pipeline.data import DataConfig
+from pipeline.models import NEUTRAL, NetworkConfig, Preprocessing, WeightsSource, expected_by
+from pipeline.signals import Mean
+from pipeline.store.config import StoreConfig
+from pipeline.store.location import StorePath
+from pipeline.views import Operations, ViewsConfig
+
+
+class EvaluateConfig(Section):
+    """The split that is reported, and the operations of its one view (none: the images as they are)."""
+
+    split: str = "test"
+    operations: Operations = ()
+
+
+class EvaluateSection(Section):
+    """Declares that the section `evaluate` is read; without it the images of `test` are reported as they are."""
+
+    evaluate: EvaluateConfig = EvaluateConfig()
+
+
+class StudentConfig(NetworkConfig):
+    """A student: a network, the weights that it begins with, and the keys of `train` that differ for it.
+
+    `start`: `pretrained`, which are timm's own, or a file; its classifier is new where theirs is for other classes.
+    None draws all from the seed. `weights` is another word for it.
+    """
+
+    start: WeightsSource | None = None
+    train: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _weights_are_a_start(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("weights") is None:
+            return value
+        if value.get("start") is not None:
+            raise ValueError("a student's `weights` are those that it starts with: leave them out, or `start`")
+        return {**value, "weights": None, "start": value["weights"]}
+
+    def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
+        """The same, normalised as the teacher where it does not say how."""
+        return self.model_copy(update={"mean": self.mean or teacher.mean, "std": self.std or teacher.std})
+
+    def taught_by(self, teacher: NetworkConfig, used: Preprocessing) -> StudentConfig:
+        """The same, normalised as its weights expect, or if it begins without any, as the teacher is.
+
+        used: of the teacher, where its section does not say.
+        """
+        if self.start is not None:
+            return self.open_as(expected_by(self.model, self.start))
+        return self.preprocessed_as(teacher).open_as(replace(used, interpolation=NEUTRAL.interpolation))
+
+
+class StudentsSection(Section):
+    """Declares that the section `students` is read, and that there is one."""
+
+    students: dict[Name, StudentConfig]
+
+
+class Span(Section):
+    """View numbers `first` to `first + count - 1`, as in the section `views`."""
+
+    first: NonNegativeInt = 0
+    count: Annotated[int, Field(ge=1, le=2**20)]  # every number is kept
+
+
+def _numbers(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    span = Span.model_validate(value)
+    return tuple(range(span.first, span.first + span.count))
+
+
+class CacheConfig(Section):
+    """A teacher cache to learn from, its evaluation caches beside it.
+
+    views: the numbers of those that are used, as a list or as {first, count}; null for all that it holds.
+    role: `teacher`: the experiment's own; several are more views of it. `mean-logits`, `mean-probabilities`:
+    another teacher; students learn from the mean of all teachers' logits or probabilities, and from the other
+    signals of their own.
+    """
+
+    path: StorePath
+    views: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), BeforeValidator(_numbers)] | None = None
+    role: Literal["teacher", "mean-logits", "mean-probabilities"] = "teacher"
+
+
+def _fitting(caches: tuple[CacheConfig, ...]) -> tuple[CacheConfig, ...]:
+    if caches[0].role != "teacher":
+        raise ValueError("the first must be of the experiment's own teacher: leave its `role` out")
+    if len({cache.role for cache in caches}) > 2:
+        raise ValueError("an ensemble has one mean: give all other teachers the same `role`")
+    if len({cache.path for cache in caches}) < len(caches):
+        raise ValueError("names a cache twice: list all its views in one entry")
+    return caches
+
+
+Caches = Annotated[tuple[CacheConfig, ...], Field(min_length=1), AfterValidator(_fitting)]
+"""The section."""
+
+
+class CachesSection(Section):
+    """Declares that the section `caches` is read; without it students learn from the cache at `store`."""
+
+    caches: Caches | None = None
+
+
+def cache_paths(store: StorePath) -> dict[str, StorePath]:
+    """A store of training samples, and beside it, with their logits alone, those of holdout and evaluated split.
+
+    `caches/name.zarr` has `caches/name.holdout.zarr` and `caches/name.evaluation.zarr` beside it.
+    """
+    beside = {what: store.with_name(f"{store.stem}.{what}{store.suffix}") for what in ("holdout", "evaluation")}
+    return {"training": store, **beside}
+
+
+def ensemble_mean(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
+    """How the teachers of an ensemble are combined; None if there is one teacher."""
+    return next((cache.role for cache in caches or () if cache.role != "teacher"), None)
+
+
+def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
+    """How many views students learn from; None if only the caches know."""
+    if caches is None:
+        return views.count
+    own = [entry.views for entry in caches if entry.role == "teacher"]
+    return None if None in own else sum(len(numbers) for numbers in own if numbers)
+
+
+def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
+    """The stores beside which lie those that students are compared with: for every teacher at least one.
+
+    The first, which is of the experiment's own teacher, and each of another teacher.
+    """
+    entries = caches or (CacheConfig(path=store.path),)
+    return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.role != "teacher"]
+
+
+def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]:
+    """Return the stores that `cache-teacher` writes, by what they are for."""
+    paths = cache_paths(store.path)
+    return {what: path for what, path in paths.items() if what != "holdout" or data.holdout is not None}
+
+
+def caches_read(data: DataConfig, store: StoreConfig, caches: Caches | None) -> dict[str, list[StorePath]]:
+    """Return the stores that students learn from, and those beside them that students are compared with."""
+    beside = [cache_paths(path) for path in reference_stores(store, caches)]
+    named = ("evaluation",) if data.holdout is None else ("holdout", "evaluation")
+    compared = {what: [paths[what] for paths in beside] for what in named}
+    return {"training": [entry.path for entry in caches] if caches else [store.path], **compared}
