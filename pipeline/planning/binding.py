@@ -6,17 +6,17 @@ from dataclasses import dataclass, replace
 
 from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data, evaluated_split, one_view, views_of
 from pipeline.experiment.source import SECTIONS, ConfigFile
 from pipeline.models import Network
-from pipeline.planning.draft import Draft, collected
+from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.requirements import MissingSignalsError, Requirements
 from pipeline.planning.serving import required_signals
 from pipeline.planning.students import bind_networks, bind_training
 from pipeline.planning.targets import target_problems
-from pipeline.planning.teacher import SOME_CLASSES, bind_teacher
+from pipeline.planning.teacher import bind_teacher
 
 
 @dataclass(frozen=True)
@@ -40,40 +40,37 @@ def bind_experiment(source: ConfigFile) -> Bound:
     """
     raw = source.raw()
     valid, problems = bind_each(raw, ExperimentConfig, SECTIONS)
-    draft = Draft.of(valid)
-    data = _data(draft, problems)
-    teacher, shapes = bind_teacher(draft, data, problems)
-    students: dict[str, Network] = {}
-    per_step: dict[str, int] = {}
+    parts = Assembly(Draft.of(valid), problems)
+    bind_data(parts)
+    bind_teacher(parts)
     needs: Requirements | None = None
     with collected(problems):
-        students = bind_networks(draft, data.classes if data else SOME_CLASSES, teacher, problems)
-        per_step = bind_training(draft, data, students, problems)
+        bind_networks(parts)
+        bind_training(parts)
     with collected(problems):
-        problems += target_problems(draft)
+        problems += target_problems(parts.draft)
     with collected(problems):
-        if data and teacher and shapes:
-            needs = required_signals(draft, data, teacher, students, per_step, shapes, problems)
+        needs = required_signals(parts)
     if needs and needs.missing:
         raise MissingSignalsError(in_order(problems, raw), source.file, needs)
-    if problems or teacher is None:
+    if problems or parts.teacher is None:
         raise ConfigError(in_order(problems, raw), source.file)
-    return Bound(draft, data, teacher, students, needs)
+    return Bound(parts.draft, parts.data, parts.teacher, parts.students, needs)
 
 
-def _data(draft: Draft, problems: list[Problem]) -> Data | None:
-    """The packed data set; None if it is not packed yet or not what it should be."""
-    data = None
+def bind_data(parts: Assembly) -> None:
+    """Open the packed data set, if there is one, and draw the views of its samples."""
+    draft, problems, data = parts.draft, parts.problems, None
     with collected(problems, "data"):
         if draft.data.path.exists() or draft.data.source is None:
             data = Data.open(draft.data, None)
     if data is None:
-        return None
+        return
+    parts.data = data
     with collected(problems):
-        data = replace(data, views=views_of(data.training, draft.views, "views"))
+        parts.data = replace(data, views=views_of(data.training, draft.views, "views"))
     with collected(problems):
         one_view(Samples(evaluated_split(data.dataset, draft.evaluate)), draft.evaluate.operations)
     with collected(problems):
         if data.holdout is not None:
             one_view(data.holdout, draft.evaluate.operations)
-    return data

@@ -1,14 +1,20 @@
-"""An experiment of which some sections may be wrong, and a list that takes all that is wrong with it."""
+"""An experiment of which some sections may be wrong, its parts as far as they can be bound, and all that is wrong."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pipeline.errors import ConfigError, DataError, ModelError, Problem
 from pipeline.experiment.config import ExperimentConfig
+from pipeline.experiment.data import Data
+from pipeline.models import Network
+from pipeline.signals import SignalShapes
+
+SOME_CLASSES = 10
+"""Stands for their number as long as there is no packed data set."""
 
 
 class NotValid(Exception):  # noqa: N818 - no error of its own: the section's problems are
@@ -30,6 +36,29 @@ class Draft(ExperimentConfig):
         if name in type(self).model_fields:
             raise NotValid(name)
         raise AttributeError(name)
+
+
+@dataclass
+class Assembly:
+    """An experiment while its parts are bound to each other: the parts so far, and all that is wrong.
+
+    draft: its sections. problems: takes what is wrong. data: None if it is not packed yet, or not what it should be.
+    teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had. students: those that
+    can be built. views_per_step: of each sample in a batch, of the students whose settings of training are valid.
+    """
+
+    draft: Draft
+    problems: list[Problem]
+    data: Data | None = None
+    teacher: Network | None = None
+    shapes: SignalShapes | None = None
+    students: dict[str, Network] = field(default_factory=dict)
+    views_per_step: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """K, or some number as long as there is no packed data set."""
+        return self.data.classes if self.data else SOME_CLASSES
 
 
 @contextmanager

@@ -28,6 +28,6 @@ def keeping_signals(teacher: Network, signals: SignalsConfig, names: Collection[
     return signals.model_copy(update={"embedding": embedding, "features": features, "extras": extras})
 
 
-def least(teacher: Network, signals: SignalsConfig, needs: Read) -> SignalsConfig:
-    """The section without what nobody reads; objectives read of it what they read before, and nothing else."""
-    return keeping_signals(teacher, signals, frozenset().union(*needs.values()))
+def read_by_any(needs: Read) -> frozenset[str]:
+    """Return the teacher's signals that some student reads."""
+    return frozenset().union(*needs.values())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from pipeline import plugins
-from pipeline.errors import Problem
 from pipeline.experiment.data import Data
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
-from pipeline.planning.draft import Draft
-from pipeline.planning.narrowed import keeping_signals, kept_of, least
+from pipeline.planning.draft import Assembly, Draft
+from pipeline.planning.narrowed import keeping_signals, kept_of, read_by_any
 from pipeline.planning.requirements import Requirements
 from pipeline.planning.students import bind_objectives
 from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
@@ -20,46 +20,40 @@ from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.teacher_pass import chosen_blocks
 
 
-def required_signals(
-    draft: Draft,
-    data: Data,
-    teacher: Network,
-    students: dict[str, Network],
-    per_step: dict[str, int],
-    shapes: SignalShapes,
-    problems: list[Problem],
-) -> Requirements | None:
+def required_signals(parts: Assembly) -> Requirements | None:
     """Bind every student to every objective set; what they need of the teacher, None if there are none.
 
-    shapes: of what is kept of it. problems: takes what is wrong.
+    None also where data or teacher are not there to tell.
     """
-    before = len(problems)
-    needs = bind_objectives(draft, data, students, per_step, shapes, problems)
-    if len(problems) > before:
-        return _serving(draft, data, teacher, students, per_step, whole=not before)
-    section = least(teacher, draft.signals, needs)
-    return Requirements.of(teacher, draft.signals, needs, section, _fresh(draft)) if needs else None
+    data, teacher, shapes = parts.data, parts.teacher, parts.shapes
+    if data is None or teacher is None or shapes is None:
+        return None
+    before = len(parts.problems)
+    needs = bind_objectives(parts, data, shapes)
+    if len(parts.problems) > before:
+        return _serving(parts, data, teacher, whole=not before)
+    section = keeping_signals(teacher, parts.draft.signals, read_by_any(needs))
+    return Requirements.of(teacher, parts.draft.signals, needs, section, _fresh(parts.draft)) if needs else None
 
 
-def _serving(
-    draft: Draft, data: Data, teacher: Network, students: dict[str, Network], per_step: dict[str, int], *, whole: bool
-) -> Requirements:
+def _serving(parts: Assembly, data: Data, teacher: Network, *, whole: bool) -> Requirements:
     """What all objectives need that some section could serve, and that section.
 
     Every objective gets the fewest blocks, from the deepest, that it can be built with. whole: nothing else is wrong
     with the experiment. Else, or if an objective cannot be served, the section leaves nothing out: who knows what that
     one will need.
     """
+    draft = parts.draft
     sets = [(name, entry) for name, config in draft.objectives.items() for entry in config.objectives]
-    each = [(student, *one) for student in students for one in sets]
+    each = [(student, *one) for student in parts.students for one in sets]
 
     def read(student: str, name: str, entry: ObjectiveEntry, shapes: SignalShapes) -> frozenset[str] | None:
         """What the objective reads of these signals; None if it cannot be built."""
-        problems: list[Problem] = []
         only = draft.objectives[name].model_copy(update={"objectives": (entry,)})
         alone = draft.model_copy(update={"objectives": {name: only}})
-        needs = bind_objectives(alone, data, {student: students[student]}, per_step, shapes, problems)
-        return None if problems else needs[student, name]
+        tried = replace(parts, draft=alone, students={student: parts.students[student]}, problems=[])
+        needs = bind_objectives(tried, data, shapes)
+        return None if tried.problems else needs[student, name]
 
     offers = _offers(teacher, draft.signals)
     for one in each:
@@ -77,7 +71,7 @@ def _serving(
         needs = read(*one, plan.shapes)
         whole = whole and needs is not None
         every[student, name] = every.get((student, name), frozenset()) | (needs or frozenset())
-    section = least(teacher, signals, every) if whole else signals
+    section = keeping_signals(teacher, signals, read_by_any(every)) if whole else signals
     return Requirements.of(teacher, draft.signals, every, section, _fresh(draft))
 
 

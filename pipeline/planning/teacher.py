@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.data import Data
 from pipeline.experiment.networks import build, expected_by_teacher
 from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed
-from pipeline.models import Network
-from pipeline.planning.draft import Draft, collected
+from pipeline.planning.draft import Assembly, Draft, collected
+from pipeline.planning.narrowed import kept_of
 from pipeline.planning.students import optimise
 from pipeline.planning.targets import OWN_FOLDER
-from pipeline.signals import SignalShapes
 from pipeline.store.format.identity import encodings_identity
-from pipeline.store.making.layout_for import layout_for
-
-SOME_CLASSES = 10
-"""Stands for their number as long as there is no packed data set."""
 
 
-def bind_teacher(
-    draft: Draft, data: Data | None, problems: list[Problem]
-) -> tuple[Network | None, SignalShapes | None]:
-    """The teacher, without weights where they are not here yet, and the shapes of what is kept of it."""
-    network, shapes, start = None, None, None
+def bind_teacher(parts: Assembly) -> None:
+    """Build the teacher, without weights where they are not here yet, and find the shapes of what is kept of it."""
+    draft, data, problems = parts.draft, parts.data, parts.problems
+    network, start = None, None
     with collected(problems):
         encodings_identity(draft.signals)
     training = None
@@ -37,8 +30,7 @@ def bind_teacher(
         default = expected_by_teacher(config, training.model_dump() if training else None)
         config = config if here else config.model_copy(update={"weights": None})
         start = None if here or training is None else training.start
-        classes = data.classes if data else SOME_CLASSES
-        network = build(config, classes, seed=0, start=start, default=default, offline=True)
+        network = parts.teacher = build(config, parts.classes, seed=0, start=start, default=default, offline=True)
     with collected(problems):
         _weights_will_be_there(draft)
     if network is not None:
@@ -49,8 +41,7 @@ def bind_teacher(
             if training and data and start:
                 refuse_unprobed(network, training, data)
         with collected(problems):
-            shapes = layout_for(network, draft.signals, samples=1, views=1, parameters=0, micro_batch=1).shapes
-    return network, shapes
+            parts.shapes = kept_of(network, draft.signals).shapes
 
 
 def _weights_will_be_there(draft: Draft) -> None:
