@@ -26,8 +26,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from pipeline import plugins
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, did_you_mean, unknown_name
 from pipeline.untrusted import check_plain
 
 
@@ -86,8 +85,7 @@ class Section(BaseModel):
                 kind: str | PydanticCustomError = line["type"]
                 if kind == "extra_forbidden" and len(line["loc"]) == 1:
                     known = ", ".join(cls.model_fields)
-                    close = plugins.nearest(str(line["loc"][0]), cls.model_fields)
-                    hint = f"did you mean {close!r}?" if close else ""
+                    hint = did_you_mean(str(line["loc"][0]), cls.model_fields) or ""
                     kind = PydanticCustomError("unknown_key", "unknown key", {"known": known, "hint": hint})
                 else:
                     kind = _as_custom(line)
@@ -240,7 +238,7 @@ def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[st
 
 
 def _unknown_sections(raw: Mapping[str, Any], known: Collection[str]) -> list[Problem]:
-    return [plugins.unknown(str(name), str(name), known) for name in raw if name not in known]
+    return [unknown_name(str(name), str(name), known) for name in raw if name not in known]
 
 
 def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Problem]:
@@ -254,16 +252,19 @@ def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Proble
     return sorted(dict.fromkeys(problems), key=place)
 
 
-def problems_of(error: ValidationError) -> list[Problem]:
-    """pydantic's errors in our words: dotted key, what, expected, got, nearest name."""
+def problems_of(error: ValidationError, key: str = "") -> list[Problem]:
+    """Says pydantic's errors in our words: dotted key, what, expected, got, nearest name.
+
+    key: of the value that was validated, for one that is a part of a configuration.
+    """
     problems = []
     for line in error.errors(include_url=False):
         context = line.get("ctx", {})
-        key = ".".join(str(part) for part in line["loc"]) or "(top level)"
+        place = ".".join([*([key] if key else []), *map(str, line["loc"])])
         got = None if line["type"] in ("missing", "unknown_key") else _short(line["input"])
         problems.append(
             Problem(
-                key,
+                place or "(top level)",
                 line["msg"].removeprefix("Value error, "),
                 expected=f"one of {context['known']}" if context.get("known") else None,
                 got=got,

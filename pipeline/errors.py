@@ -16,8 +16,9 @@ A message says what is wrong, where, what was expected, what was found, and what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 
 def message(
@@ -79,8 +80,36 @@ class Problem:
         got = f" (got {self.got})" if self.got else ""
         return f"{self.key:.100}: {self.what:.200}{got:.150}"
 
+    def below(self, key: str) -> Problem:
+        """The same problem of a value that stands at the dotted `key`."""
+        return replace(self, key=".".join(filter(None, (key, self.key))))
+
     def __str__(self) -> str:
         return message(f"{self.key}: {self.what}", expected=self.expected, got=self.got, fix=self.fix)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """Finds the known name that a person most likely meant; None if none is close."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Asks for the nearest known name, as a message ends; None if none is close."""
+    close = nearest(name, known)
+    return f"did you mean {close!r}?" if close else None
+
+
+def unknown_name(key: str, name: str, known: Iterable[str]) -> Problem:
+    """Makes the problem of a name at the dotted `key` that is none of the known ones."""
+    known = list(known)
+    return Problem(
+        key,
+        f"unknown name {name!r}",
+        expected="one of " + ", ".join(known) if known else "nothing: none exist",
+        got=repr(name),
+        fix=did_you_mean(name, known),
+    )
 
 
 class ConfigError(PipelineError):

@@ -1,37 +1,102 @@
-"""A file is a plug-in: finds the module of a room whose file name is the name in the configuration.
+"""Finds the plug-in that a configuration names, and validates its options. A file is a plug-in.
 
-`pad-crop` in `pipeline.views.operations` is `pipeline/views/operations/pad_crop.py`. Files whose name starts with an
-underscore are the room's own. Nothing is registered and nothing is imported but the module that was named.
+A configuration names a plug-in in one of two ways, whatever its kind: by `{name: NAME, **options}`, or by its bare name
+where no option is wanted. `pad-crop` in `pipeline.views.operations` is `pipeline/views/operations/pad_crop.py`. Files
+whose name starts with an underscore are the room's own. Nothing is registered and nothing is imported but the module
+that was named. `docs/extending.md` has the contract of each kind.
 """
 
 from __future__ import annotations
 
-import difflib
 import functools
 import importlib
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from types import ModuleType
+from typing import Any, NamedTuple
 
-from pipeline.errors import ConfigError, Problem
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from pipeline.config import Section, problems_of
+from pipeline.errors import ConfigError, unknown_name
+
+
+class NoOptions(Section):
+    """The options of plug-ins whose file has no class `Options`."""
+
+
+class Plugin(NamedTuple):
+    """A plug-in that was named: the module of its file, and its options, an instance of the module's `Options`."""
+
+    name: str
+    module: ModuleType
+    options: Any
 
 
 def names(package: str) -> tuple[str, ...]:
-    """The plug-ins of a package, by the names used in configurations, sorted."""
+    """Lists the plug-ins of a package by the names used in configurations, sorted."""
     path = importlib.import_module(package).__path__
     found = (m.name for m in pkgutil.iter_modules(path) if not m.ispkg and not m.name.startswith("_"))
     return tuple(sorted(name.replace("_", "-") for name in found))
 
 
 def load(package: str, name: str, key: str) -> ModuleType:
-    """The module of the plug-in `name`.
+    """Imports the file of the plug-in `name`.
 
     Raises ConfigError at the dotted `key`, with the nearest known name, if there is no such file.
     """
     module = _module(package, name)
     if module is None:
-        raise ConfigError([unknown(key, name, names(package))])
+        raise ConfigError([unknown_name(key, name, names(package))])
     return module
+
+
+def as_mapping(
+    value: object, known: Sequence[str] = (), such_as: str = "{name: NAME, option: value}"
+) -> dict[str, Any]:
+    """Reads either way to name a plug-in as `{name: NAME, **options}`, without a look at its file.
+
+    known: the names that an error lists. such_as: its example. Raises ValidationError if `value` has no name.
+    """
+    if isinstance(value, str):
+        return {"name": value}
+    if not isinstance(value, Mapping):
+        raise _refusal("plugin", f"is no name and no mapping that has one, such as {such_as}", value, known)
+    name = value.get("name")
+    if name is None:
+        raise _refusal("missing", "the name is missing", dict(value), known, place=("name",))
+    if not isinstance(name, str):
+        raise _refusal("plugin", "is no name", name, known, place=("name",))
+    return dict(value)
+
+
+def choose(package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
+    """Finds the plug-in of a package that a value of a configuration names, and validates its options.
+
+    value: `{name: NAME, **options}`, or the bare name. known: the names that an error lists; default, all there are.
+    For use in pydantic's validators: raises pydantic's ValidationError with every problem, in places below the value.
+    """
+    listed = names(package) if known is None else known
+    given = as_mapping(value, listed)
+    name = given["name"]
+    module = _module(package, name)
+    if module is None:
+        problem = unknown_name("", name, listed)
+        place = () if isinstance(value, str) else ("name",)
+        raise _refusal("unknown_name", problem.what, name, listed, problem.fix, place)
+    options: type[Section] = getattr(module, "Options", NoOptions)
+    if "name" not in options.model_fields:
+        del given["name"]
+    return Plugin(name, module, options.model_validate(given))
+
+
+def choose_at(key: str, package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
+    """Does what `choose` does for a value that stands at the dotted `key`. Raises ConfigError with every problem."""
+    try:
+        return choose(package, value, known)
+    except ValidationError as error:
+        raise ConfigError(problems_of(error, key)) from None
 
 
 @functools.cache  # asked for in every training step; the files of a package do not change while it runs
@@ -39,20 +104,15 @@ def _module(package: str, name: str) -> ModuleType | None:
     return importlib.import_module(f"{package}.{name.replace('-', '_')}") if name in names(package) else None
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that a person most likely meant, or None."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return close[0] if close else None
-
-
-def unknown(key: str, name: str, known: Iterable[str]) -> Problem:
-    """The problem of a name that nobody knows."""
-    known = list(known)
-    close = nearest(name, known)
-    return Problem(
-        key,
-        f"unknown name {name!r}",
-        expected="one of " + ", ".join(known) if known else "nothing: none exist",
-        got=repr(name),
-        fix=f"did you mean {close!r}?" if close else None,
-    )
+def _refusal(
+    kind: str,
+    what: str,
+    value: object,
+    known: Sequence[str],
+    hint: str | None = None,
+    place: tuple[str, ...] = (),
+) -> ValidationError:
+    # The text is given as a value: pydantic would take braces in the message itself for places of values.
+    error = PydanticCustomError(kind, "{what}", {"what": what, "known": ", ".join(known), "hint": hint or ""})
+    details = InitErrorDetails(type=error, loc=place, input=value)
+    return ValidationError.from_exception_data("plug-in", [details])

@@ -139,7 +139,12 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         2,
         ["signals.features.blocks: unknown name 'block33'", "did you mean 'block3'?"],
     ),
-    "an unknown filter": ("check", ["signals.features.filter=mode"], 2, ["signals.features.filter: unknown name"]),
+    "an unknown filter": (
+        "check",
+        ["signals.features.filter=mode"],
+        2,
+        ["filter: unknown name 'mode'"],
+    ),
     "an unknown encoding": (
         "cache-teacher",
         ["signals.logits.encoding=float17", "store.path=new.zarr"],
@@ -150,7 +155,7 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         "check --no-time",
         ["views.operations=[{name: pad-corp}]"],
         2,
-        ["views.operations.0.name: unknown operation", "did you mean 'pad-crop'?"],
+        ["views.operations.0.name: unknown name 'pad-corp'", "did you mean 'pad-crop'?"],
     ),
     "an unknown objective": (
         "train-student --student small --objectives kd",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, SerializeAsAny, ValidationError, field_validator, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import Field, SerializeAsAny, field_validator, model_validator
 
 from pipeline import plugins
 from pipeline.config import LocalPath, Section
@@ -73,14 +71,9 @@ class DataConfig(Section):
     @classmethod
     def _bind_source(cls, value: object) -> object:
         """The options of the source that is named; only that source's module is imported."""
-        if not isinstance(value, Mapping):
+        if value is None or isinstance(value, SourceOptions):
             return value
-        known = plugins.names(SOURCE_PACKAGE)
-        name = value.get("name")
-        if name not in known:
-            raise ValidationError.from_exception_data("source", [_unknown_name(value, known)])
-        options: Any = plugins.load(SOURCE_PACKAGE, str(name), "data.source.name").Options
-        return options.model_validate(dict(value))
+        return plugins.choose(SOURCE_PACKAGE, value).options
 
     @field_validator("classes")
     @classmethod
@@ -111,15 +104,3 @@ class DataSection(Section):
     """Declares that the section `data` is read."""
 
     data: DataConfig
-
-
-def _unknown_name(value: Mapping[Any, Any], known: tuple[str, ...]) -> InitErrorDetails:
-    if "name" not in value:
-        context = {"known": ", ".join(known), "hint": ""}
-        error = PydanticCustomError("missing", "the name of the kind of source is missing", context)
-        return InitErrorDetails(type=error, loc=("name",), input=dict(value))
-    problem = plugins.unknown("name", str(value["name"]), known)
-    context = {"known": ", ".join(known), "hint": problem.fix or ""}
-    text = problem.what.replace("{", "(").replace("}", ")")
-    error = PydanticCustomError("unknown_name", text, context)
-    return InitErrorDetails(type=error, loc=("name",), input=value["name"])

@@ -11,7 +11,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import plugins
 from pipeline.data import decoding
 from pipeline.data.class_names import declared_names
 from pipeline.data.config import MOST_CLASSES, DataConfig
@@ -20,7 +19,7 @@ from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, re
 from pipeline.data.h5_claims import check_claims
 from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.split import Split
-from pipeline.errors import DataError
+from pipeline.errors import DataError, did_you_mean
 from pipeline.untrusted import parse_json
 
 NO_LABEL = -1
@@ -121,12 +120,11 @@ class PackedDataset:
     def split(self, name: str) -> Split:
         """The split `name`. Raises DataError, naming the splits there are."""
         if name not in self._splits:
-            close = plugins.nearest(name, self._splits)
             raise DataError(
                 f"there is no split {name!r}",
                 where=self.path,
                 expected="one of " + ", ".join(self._splits),
-                fix=f"did you mean {close!r}?" if close else None,
+                fix=did_you_mean(name, self._splits),
             )
         return self._splits[name]
 

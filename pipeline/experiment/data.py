@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pipeline import plugins
 from pipeline.config import Section
 from pipeline.data import DataConfig, PackedDataset, Samples, Split, select
-from pipeline.errors import ConfigError, DataError, Problem
+from pipeline.errors import ConfigError, DataError, Problem, unknown_name
 from pipeline.experiment.sections import EvaluateConfig
 from pipeline.views import Views, ViewsConfig, build_views
 
@@ -55,7 +54,7 @@ _APART = "keep some labeled images apart for it, such as a folder test: those th
 def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
     """The split that is reported. Raises ConfigError, naming the nearest, if there is none of that name."""
     if evaluate.split not in dataset.splits:
-        problem = plugins.unknown("evaluate.split", evaluate.split, dataset.splits)
+        problem = unknown_name("evaluate.split", evaluate.split, dataset.splits)
         raise ConfigError([problem if problem.fix else replace(problem, fix=_APART)])
     return dataset.split(evaluate.split)
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline import plugins
 from pipeline.config import Raw, Section, bind, in_order, read_config
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, unknown_name
 
 SECTIONS = (
     "data",
@@ -71,6 +70,6 @@ def _only(raw: Raw, section: str, name: str) -> list[Problem]:
     if not isinstance(entries, Mapping):
         return []  # reported by validation
     if name not in entries:
-        return [plugins.unknown(f"{section}.{name}", name, [str(entry) for entry in entries])]
+        return [unknown_name(f"{section}.{name}", name, [str(entry) for entry in entries])]
     raw[section] = {name: entries[name]}
     return []

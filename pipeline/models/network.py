@@ -10,8 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import plugins
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, did_you_mean
 from pipeline.models.fit import Kept
 from pipeline.models.preprocessing import Interpolation, Triple
 from pipeline.models.taps import Anatomy, examine, final_map, one_place, prefix_tokens
@@ -70,12 +69,11 @@ class Network(nn.Module):
         """
         for tap in taps:
             if tap not in self._maps:
-                close = plugins.nearest(tap, self._maps)
                 raise ModelError(
                     f"{self.name} has no map at tap {tap!r}",
                     expected="one of " + ", ".join(self._maps),
                     got=repr(tap),
-                    fix=f"did you mean {close!r}?" if close else None,
+                    fix=did_you_mean(tap, self._maps),
                 )
         self._kept = tuple(tap for tap in self._maps if tap in taps)
         self._indices = [index for i, index in enumerate(self._anatomy.blocks) if f"block{i + 1}" in self._kept]

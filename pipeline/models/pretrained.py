@@ -16,8 +16,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import get_cache_dir, load_model_config_from_hf, load_model_config_from_path
 
 import pipeline.models.cifar_resnet  # noqa: F401 - registers the CIFAR models with timm
-from pipeline import plugins
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, did_you_mean
 
 SOURCES = ("hf-hub", "local-dir")
 """What may stand before a model's name: where timm shall read its architecture and its weights."""
@@ -49,12 +48,11 @@ def timm_facts(name: str) -> Mapping[str, Any]:
             ) from None
         return {**asdict(PretrainedCfg()), **cfg}
     if not timm.is_model(name):
-        close = plugins.nearest(name, timm.list_models())
         raise ModelError(
             f"unknown model {name!r}",
             expected="a model of timm, or one of ours: " + ", ".join(timm.list_models("cifar_resnet*")),
             got=repr(name),
-            fix=f"did you mean {close!r}?" if close else "timm.list_models() names them",
+            fix=did_you_mean(name, timm.list_models()) or "timm.list_models() names them",
         )
     try:
         known = get_pretrained_cfg(name)

@@ -8,12 +8,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pydantic import ValidationError
 from torch import Tensor, nn
 
 from pipeline import plugins
-from pipeline.config import problems_of
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.signals import Signals, SignalShapes, block_number
 
 if TYPE_CHECKING:
@@ -127,7 +125,7 @@ def pair_blocks(
         raise ConfigError([Problem(key, "needs cached features of the teacher, and there are none", fix=fix)])
     unknown = [name for name in blocks or () if name not in cached]
     if unknown:
-        raise ConfigError([plugins.unknown(f"{key}.blocks", name, cached) for name in unknown])
+        raise ConfigError([unknown_name(f"{key}.blocks", name, cached) for name in unknown])
     wanted = [name for name in cached if blocks is None or name in blocks]
     own = partners(student, teacher, wanted)
     pairs = [BlockPair(s, t, student.features[s], teacher.features[t]) for t, s in own.items()]
@@ -161,20 +159,6 @@ def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> 
     return pair_blocks(student, teacher, None, key)[-1]
 
 
-def check_options(name: str, options: Mapping[str, Any], key: str) -> Any:
-    """The validated options of the objective `name`. Raises ConfigError at the dotted `key`, nearest names given."""
-    module = plugins.load(METHODS, name, f"{key}.name")
-    try:
-        return module.Options.model_validate(dict(options))
-    except ValidationError as error:
-        raise ConfigError(
-            [
-                Problem(f"{key}.{problem.key}", problem.what, problem.expected, problem.got, problem.fix)
-                for problem in problems_of(error)
-            ]
-        ) from None
-
-
 def build_objective(
     name: str,
     options: Mapping[str, Any],
@@ -189,9 +173,8 @@ def build_objective(
     Raises ConfigError for unknown names and options, and for signals that the teacher cache does not hold.
     """
     key = key or name
-    bound = check_options(name, options, key)
-    module = plugins.load(METHODS, name, f"{key}.name")
-    objective: Objective = module.build(bound, student, teacher, context, key)
+    method = plugins.choose_at(key, METHODS, {**options, "name": name})
+    objective: Objective = method.module.build(method.options, student, teacher, context, key)
     problems = missing_signals(objective.needs, teacher, context, key)
     if problems:
         raise ConfigError(problems)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError, model_serializer, model_validator
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, TypeAdapter, model_serializer, model_validator
 from torch import Tensor, nn
 
+from pipeline import plugins
 from pipeline.config import Name, Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective, check_options
+from pipeline.objectives.base import METHODS, Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.signals import Signals, SignalShapes
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Schedule(Section):
 
 
 class ObjectiveEntry(Section):
-    """One objective of a set. Every key that is not reserved is an option of the objective.
+    """One objective of a set, or its name alone. Every key that is not reserved is an option of the objective.
 
     weight: factor of its value. label: its name in logs, needed where a set holds an objective twice.
     learning_rate: multiplies the student's learning rate for the objective's own parameters.
@@ -75,48 +75,19 @@ class ObjectiveEntry(Section):
     @model_validator(mode="before")
     @classmethod
     def _split(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping) or not isinstance(value.get("name"), str):
+        if isinstance(value, ObjectiveEntry):
             return value
-        given = {key: item for key, item in value.items() if key not in RESERVED}
-        try:
-            options = check_options(value["name"], given, "").said()
-        except ConfigError as error:
-            raise _nested(error.problems) from None
-        fields = {key: item for key, item in value.items() if key in RESERVED and item is not None}
-        return {"label": value["name"], **fields, "options": options}
+        entry = plugins.as_mapping(value, plugins.names(METHODS))
+        given = {key: item for key, item in entry.items() if key == "name" or key not in RESERVED}
+        options = plugins.choose(METHODS, given).options.said()
+        fields = {key: item for key, item in entry.items() if key in RESERVED and item is not None}
+        return {"label": entry["name"], **fields, "options": options}
 
     @model_serializer
     def _flat(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": self.name, "weight": self.weight, "label": self.label}
         entry["schedule"] = self.schedule.model_dump() if self.schedule else None
         return {**entry, "learning_rate": self.learning_rate, **self.options}
-
-
-class _Quoted(str):
-    """A value as it is to be shown, in quotation marks where it is a text: not to be quoted again."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _nested(problems: Sequence[Problem]) -> ValidationError:
-    details = [
-        InitErrorDetails(
-            type=PydanticCustomError(
-                "unknown_key" if problem.got is None else "objective",
-                "{what}",
-                {
-                    "what": problem.what,
-                    "known": (problem.expected or "").removeprefix("one of "),
-                    "hint": problem.fix or "",
-                },
-            ),
-            loc=tuple(part for part in problem.key.split(".") if part),
-            input=_Quoted(problem.got or ""),
-        )
-        for problem in problems
-    ]
-    return ValidationError.from_exception_data("ObjectiveEntry", details)
 
 
 class ObjectiveSetConfig(Section):

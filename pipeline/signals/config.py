@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, PositiveInt
-from pydantic_core import PydanticCustomError
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -20,20 +19,12 @@ def _extra(name: str) -> str:
     file, _, tap = name.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9]+", tap):
         raise ValueError("names a file and a tap, as in attention-map/block3")
-    _known(EXTRAS, file)
+    plugins.choose(EXTRAS, file)
     return name
 
 
-def _known(package: str, name: str) -> str:
-    known = plugins.names(package)
-    if name not in known:
-        close = plugins.nearest(name, known)
-        context = {
-            "known": ", ".join(known) or "nothing: none exist",
-            "hint": f"did you mean {close!r}?" if close else "",
-        }
-        raise PydanticCustomError("unknown_name", "unknown name", context)
-    return name
+def _named_extra(value: object) -> object:
+    return value if isinstance(value, ExtraConfig) else plugins.as_mapping(value, plugins.names(EXTRAS))
 
 
 def _once(extras: tuple[ExtraConfig, ...]) -> tuple[ExtraConfig, ...]:
@@ -49,9 +40,8 @@ def _distinct(blocks: tuple[str, ...] | int | None) -> tuple[str, ...] | int | N
 
 
 def _choice(value: Any) -> Any:
-    if isinstance(value, str) or (isinstance(value, Mapping) and isinstance(value.get("name"), str)):
-        return value
-    raise ValueError("names an encoding, such as float16, or has a name and options, such as {name: topk, k: 10}")
+    plugins.as_mapping(value, such_as="{name: topk, k: 10}")
+    return value
 
 
 EncodingChoice = Annotated[str | Mapping[str, Any], BeforeValidator(_choice)]
@@ -78,7 +68,7 @@ class FeaturesConfig(Section):
 
     blocks: Annotated[tuple[str, ...] | PositiveInt | None, AfterValidator(_distinct)] = None
     grid: PositiveInt = 4
-    filter: Annotated[str, AfterValidator(lambda name: _known(FILTERS, name))] = "mean"
+    filter: Annotated[str, BeforeValidator(lambda value: plugins.choose(FILTERS, value).name)] = "mean"
     encoding: EncodingChoice = "float16"
 
 
@@ -96,7 +86,7 @@ class SignalsConfig(Section):
     embedding: EmbeddingConfig | None = EmbeddingConfig()
     features: FeaturesConfig | None = None
     extras: Annotated[
-        tuple[Annotated[ExtraConfig, BeforeValidator(lambda x: {"name": x} if isinstance(x, str) else x)], ...],
+        tuple[Annotated[ExtraConfig, BeforeValidator(_named_extra)], ...],
         AfterValidator(_once),
     ] = ()
 

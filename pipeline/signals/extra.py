@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pipeline import plugins
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, unknown_name
 
 EXTRAS = "pipeline.signals.extras"
 """The package whose files are the extra signals."""
@@ -46,5 +46,5 @@ def taps_read(signal: str, taps: Sequence[str], key: str = EXTRAS_KEY) -> tuple[
     maps = [each for each in taps if each.startswith("block") or (count == 1 and each == "final")]
     possible = maps[: len(maps) + 1 - count]
     if tap not in possible:
-        raise ConfigError([plugins.unknown(key, signal, [f"{name}/{each}" for each in possible])])
+        raise ConfigError([unknown_name(key, signal, [f"{name}/{each}" for each in possible])])
     return tuple(maps[maps.index(tap) :][:count])

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import plugins
-from pipeline.errors import CacheMismatch
+from pipeline.errors import CacheMismatch, did_you_mean
 from pipeline.publishing.folder_files import inside
 from pipeline.publishing.ledger import Ledger, checksums
 from pipeline.signals import LinearHead, Signals, SignalShapes
@@ -294,5 +293,4 @@ def _chosen(specs: tuple[SignalSpec, ...], signals: Collection[str], path: Store
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    close = plugins.nearest(name, known)
-    return f"did you mean {close!r}?" if close else "make a cache that has it with `pipeline cache-teacher`"
+    return did_you_mean(name, known) or "make a cache that has it with `pipeline cache-teacher`"

@@ -13,8 +13,7 @@ from timm.scheduler.scheduler import Scheduler
 from torch import nn
 from torch.optim import Optimizer
 
-from pipeline import plugins
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.objectives import ObjectiveSet
 from pipeline.training.config import TrainConfig
 
@@ -27,7 +26,7 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
     """
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
-        raise ConfigError([plugins.unknown(f"{key}.optimizer", config.optimizer, known)])
+        raise ConfigError([unknown_name(f"{key}.optimizer", config.optimizer, known)])
     if config.layer_decay is None:
         groups = param_groups_weight_decay(model, config.weight_decay)
     else:

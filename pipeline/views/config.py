@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationError
-from pydantic_core import InitErrorDetails, PydanticCustomError
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -14,24 +13,9 @@ from pipeline.views.operation import OperationOptions
 OPERATIONS = "pipeline.views.operations"
 
 
-def _bind(value: Any) -> Any:
+def _bind(value: object) -> object:
     """The `Options` of the operation that `value` names; every problem keeps its place below the list."""
-    if isinstance(value, OperationOptions):
-        return value
-    known = plugins.names(OPERATIONS)
-    if not isinstance(value, dict):
-        example = value if isinstance(value, str) and value in known else known[0]
-        raise PydanticCustomError("operation", "is not a mapping: write 'name: {name}'", {"name": example})
-    name = value.get("name")
-    if not isinstance(name, str) or name not in known:
-        close = plugins.nearest(str(name), known)
-        context = {"known": ", ".join(known), "hint": f"did you mean {close!r}?" if close else ""}
-        what = "unknown operation" if "name" in value else "an operation needs a name"
-        problem = PydanticCustomError("unknown_operation", what, context)
-        detail = InitErrorDetails(type=problem, loc=("name",), input=name)
-        raise ValidationError.from_exception_data("operation", [detail])
-    options: type[OperationOptions] = plugins.load(OPERATIONS, name, "name").Options
-    return options.model_validate(value)
+    return value if isinstance(value, OperationOptions) else plugins.choose(OPERATIONS, value).options
 
 
 Operations = tuple[Annotated[SerializeAsAny[OperationOptions], BeforeValidator(_bind)], ...]

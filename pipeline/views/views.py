@@ -47,7 +47,7 @@ class Views:
             try:
                 size = operation.output_size(size)
             except ConfigError as error:
-                problems += [_inside(problem, f"operations.{i}") for problem in error.problems]
+                problems += [problem.below(f"operations.{i}") for problem in error.problems]
                 size = None
         if problems:
             raise ConfigError(problems)
@@ -142,16 +142,12 @@ def build_views(config: ViewsConfig, image_size: Size | None = None, key: str = 
     try:
         return Views(config, built, image_size)
     except ConfigError as error:
-        raise ConfigError([_inside(problem, key) for problem in error.problems]) from None
+        raise ConfigError([problem.below(key) for problem in error.problems]) from None
 
 
 def sizes_of(images: Images) -> NDArray[np.int64]:
     """Height and width of each image: int64 [B, 2]."""
     return np.array([tuple(image.shape[-2:]) for image in images], np.int64).reshape(-1, 2)
-
-
-def _inside(problem: Problem, key: str) -> Problem:
-    return Problem(f"{key}.{problem.key}", problem.what, problem.expected, problem.got, problem.fix)
 
 
 def _sizes_after(operation: Operation, sizes: NDArray[np.int64] | None) -> NDArray[np.int64] | None:

@@ -63,7 +63,7 @@ def test_an_unknown_source_names_the_nearest():
 
 def test_a_source_without_name_says_so():
     message = refused("{path: x.h5, source: {dataset: CIFAR10}}")
-    assert "data.source.name: the name of the kind of source is missing" in message
+    assert "data.source.name: the name is missing" in message
     assert "image-folder" in message
 
 
@@ -80,8 +80,9 @@ def test_every_problem_is_reported_at_once():
         assert f"data.{key}:" in message
 
 
-def test_a_source_that_is_no_mapping_is_refused():
-    assert "data.source" in refused("{path: x.h5, source: digits}")
+def test_a_source_without_options_may_be_named_alone():
+    assert read("{path: x.h5, source: digits}") == read("{path: x.h5, source: {name: digits}}")
+    assert "data.source.path: Field required" in refused("{path: x.h5, source: hdf5}")
 
 
 def test_the_source_may_not_be_the_target():

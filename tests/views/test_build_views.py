@@ -138,7 +138,7 @@ def test_every_problem_has_its_place_and_the_nearest_name() -> None:
                 "operations": [
                     {"name": "pad_crop"},
                     {"padding": 3},
-                    "horizontal-flip",
+                    7,
                     {"name": "pad-crop", "paddin": 3},
                     {"name": "pad-crop", "padding": -1, "fill": 256},
                     {"name": "resize"},
@@ -157,7 +157,7 @@ def test_every_problem_has_its_place_and_the_nearest_name() -> None:
     }
     assert "did you mean 'pad-crop'?" in found[f"{place}.0.name"]
     assert "resized-crop" in found[f"{place}.0.name"]
-    assert "name: horizontal-flip" in found[f"{place}.2"]
+    assert "horizontal-flip" in found[f"{place}.2"]
     assert "did you mean 'padding'?" in found[f"{place}.3.paddin"]
     assert "[height, width]" in found["evaluate.operations.0.size"]
 

@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from pipeline import plugins
 from pipeline.data.sources._entries import SPLITS, UNLABELED, meaning, some
 from pipeline.data.sources._tree import Folder
-from pipeline.errors import DataError
+from pipeline.errors import DataError, did_you_mean
 
 Classes = Literal["leaf", "top"]
 
@@ -58,9 +57,8 @@ def _as_told(tree: Folder, where: Path, splits: Mapping[str, str], layout: Folde
     for split, path in splits.items():
         place = "" if Path(path) == Path() else Path(path).as_posix()
         if place not in known:
-            close = plugins.nearest(place, known)
             what = f"there is no folder for split {split!r}"
-            fix = f"did you mean {close!r}?" if close else None
+            fix = did_you_mean(place, known)
             raise DataError(what, where=where, expected="a folder, relative to this one", got=path, fix=fix)
         told[split] = known[place]
     for split, folder in told.items():

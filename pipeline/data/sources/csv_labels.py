@@ -9,11 +9,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline import plugins
 from pipeline.data.source import SourceOptions
 from pipeline.data.sources._entries import ImageFiles
 from pipeline.data.sources._lists import LabelRow, read_label_rows, read_text, split_called
-from pipeline.errors import DataError
+from pipeline.errors import DataError, nearest
 
 _DELIMITERS = ",;\t|:"
 
@@ -57,7 +56,7 @@ def _rows(options: Options, text: str) -> list[LabelRow]:
         titles = [title.strip() for title in next(table, [])]
         missing = [title for title in wanted if title not in titles]
         if missing:
-            close = plugins.nearest(missing[0], titles)
+            close = nearest(missing[0], titles)
             raise DataError(
                 f"the table of labels has no column {missing[0]!r}",
                 where=options.labels,

@@ -14,13 +14,12 @@ from typing import ClassVar, Literal
 
 from pydantic import field_validator
 
-from pipeline import plugins
 from pipeline.data.class_names import read_class_names
 from pipeline.data.source import Reading, SourceOptions
 from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, escaped, is_text, some
 from pipeline.data.sources._layout import Classes, FolderLayout, classes_of, understand
 from pipeline.data.sources._tree import Folder, read_tree
-from pipeline.errors import DataError
+from pipeline.errors import DataError, did_you_mean
 
 
 class Options(SourceOptions):
@@ -95,14 +94,13 @@ def _class_names(layout: FolderLayout, root: Path, path: Path | None) -> tuple[s
     for split, classes in layout.labeled.items():
         strange = [name for name in classes if name not in known and any(f.holds_images() for f in classes[name])]
         if strange:
-            close = plugins.nearest(strange[0], names)
             what = f"split {split!r} has classes that {path.name if path else 'train'} lacks"
             raise DataError(
                 what,
                 where=root if len(layout.places[split]) > 1 else root / layout.places[split][0].path,
                 expected="class folders with the names " + (f"in {path}" if path else "of those in train"),
                 got=some(strange, 20),
-                fix=f"did you mean {close!r}?" if close else None,
+                fix=did_you_mean(strange[0], names),
             )
         layout.labeled[split] = {name: folders for name, folders in classes.items() if name in known}
     return names

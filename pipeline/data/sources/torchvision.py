@@ -11,11 +11,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from pipeline import plugins
 from pipeline.data.formats import UndecodableError
 from pipeline.data.images import pixels
 from pipeline.data.source import Item, SourceOptions, Unreadable
-from pipeline.errors import DataError
+from pipeline.errors import DataError, did_you_mean, nearest
 
 # What torchvision calls the splits that packed data sets have, in order of preference.
 _SPLITS = {
@@ -145,12 +144,11 @@ class Torchvision:
         known = [name for name in self._parameters if name not in _OURS]
         for name in options.options:
             if name not in known:
-                close = plugins.nearest(name, known)
                 raise DataError(
                     f"torchvision's {self._name} has no argument {name!r}",
                     where="data.source.options",
                     expected="one of " + ", ".join(known) if known else "no options",
-                    fix=f"did you mean {close!r}?" if close else None,
+                    fix=did_you_mean(name, known),
                 )
         if options.splits is not None and ("train" in self._parameters or "split" not in self._parameters):
             expected = "no splits: the class does not take split names"
@@ -208,7 +206,7 @@ def _find_class(name: str) -> Any:
     known = {n: c for n, c in every.items() if inspect.isclass(c) and issubclass(c, bases[0]) and c not in bases}
     if name not in known:
         plain = {n.lower(): n for n in known}
-        meant = plugins.nearest(name.lower().replace("_", "").replace("-", ""), plain)
+        meant = nearest(name.lower().replace("_", "").replace("-", ""), plain)
         close = plain[meant] if meant else None
         raise DataError(
             f"torchvision has no data set {name!r}",

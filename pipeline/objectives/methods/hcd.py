@@ -24,9 +24,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline import plugins
 from pipeline.config import Section
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.maps import CellNorm, Connector
@@ -105,6 +104,6 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     if not blocks:
         raise ConfigError([Problem(key, "needs a map of the student, and it has none")])
     if options.block is not None and options.block not in blocks:
-        raise ConfigError([plugins.unknown(f"{key}.block", options.block, blocks)])
+        raise ConfigError([unknown_name(f"{key}.block", options.block, blocks)])
     block = options.block or blocks[max(0, len(blocks) - 2)]
     return HCD(block, student.features[block][0], width, teacher.logits, options)

@@ -24,9 +24,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from pipeline import plugins
 from pipeline.config import Section
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.exits import exits
 from pipeline.objectives.precision import precise
@@ -83,7 +82,7 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     own = {name: shape for name, shape in student.features.items() if name.startswith("block")}
     blocks = tuple(own) if options.blocks is None else options.blocks
     if unknown := [name for name in blocks if name not in own]:
-        raise ConfigError([plugins.unknown(f"{key}.blocks", name, own) for name in unknown])
+        raise ConfigError([unknown_name(f"{key}.blocks", name, own) for name in unknown])
     deepest = list(own.values())[-1:]
     widths = [student.embedding or 0, teacher.embedding or 0, *(channels for channels, _, _ in deepest)]
     return OFA(exits(own, blocks, max(widths), student.logits), options)

@@ -9,8 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.config import Section
-
 EVERY_SIGNAL = ("logits", "embedding", "features", "extras")
 """The kinds of signals."""
 
@@ -25,10 +23,6 @@ class EncodingOverflow(ArithmeticError):  # noqa: N818 - as OverflowError, but w
         """Rows of the encoded batch, in ascending order, and the largest magnitude that fits."""
         super().__init__(f"rows {rows.tolist()} exceed {limit:g}")
         self.rows, self.limit = rows, limit
-
-
-class NoOptions(Section):
-    """The options of encodings that have none."""
 
 
 class Encoding(Protocol):

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions, Parts
+from pipeline.plugins import NoOptions
+from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, Parts
 from pipeline.store.encodings._rows import not_finite
 
 SIGNALS = EVERY_SIGNAL

@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, NoOptions, Parts
+from pipeline.plugins import NoOptions
+from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, Parts
 from pipeline.store.encodings._rows import anywhere
 
 SIGNALS = EVERY_SIGNAL

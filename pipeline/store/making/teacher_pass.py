@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline import plugins
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.models.device import Precision
 from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, lowpass, taps_read
 from pipeline.views import digest, sizes_of
@@ -140,7 +139,7 @@ def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]
     if isinstance(wanted, tuple):
         known = [tap for tap in taps if tap not in ("embedding", "logits")]
         key = "signals.features.blocks"
-        if problems := [plugins.unknown(key, tap, known) for tap in wanted if tap not in known]:
+        if problems := [unknown_name(key, tap, known) for tap in wanted if tap not in known]:
             raise ConfigError(problems)
         return tuple(tap for tap in taps if tap in wanted)
     if wanted is not None and wanted > len(blocks):
