@@ -1,0 +1,78 @@
+"""Every example of docs/extending.md, written into its folder, passes the contract suite of its kind.
+
+The folders are extended, not written to: a pytest plug-in adds to the search path of each package.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs/extending.md").read_text()
+EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+"""The text of each example, by its path in the repository."""
+
+KINDS = {
+    "pipeline/data/sources": "test_sources",
+    "pipeline/views/operations": "test_views",
+    "pipeline/objectives/methods": "test_objectives",
+    "pipeline/store/encodings": "test_encodings",
+    "pipeline/signals/filters": "test_filters",
+    "pipeline/signals/extras": "test_extras",
+}
+"""The suite of each kind, by its folder."""
+
+EXTENDED = """
+import importlib, pathlib
+ROOT = pathlib.Path(__file__).parent
+for folder in sorted({path.parent for path in ROOT.glob("pipeline/**/*.py")}):
+    package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
+    package.__path__.append(str(folder))
+"""
+
+
+def test_there_is_one_example_of_each_kind() -> None:
+    assert sorted(Path(path).parent.as_posix() for path in EXAMPLES) == sorted(KINDS)
+    for folder, suite in KINDS.items():
+        assert f"`{folder}/`" in PAGE
+        assert f"`{suite}.py`" in PAGE
+
+
+def test_no_example_has_the_name_of_a_plugin_that_there_is() -> None:
+    assert not [path for path in EXAMPLES if (ROOT / path).exists()]
+
+
+def test_files_that_the_page_names_exist() -> None:
+    named = re.findall(r"`((?:pipeline|tests)/[a-z_/]+(?:\.py)?)`", PAGE)
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.timeout(900)  # a process of its own: it imports torch again
+def test_every_example_passes_the_contract_of_its_kind(tmp_path: Path) -> None:
+    for path, text in EXAMPLES.items():
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (tmp_path / "extended.py").write_text(EXTENDED)
+    names = {Path(path).stem.replace("_", "-"): KINDS[Path(path).parent.as_posix()] for path in EXAMPLES}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    suites = [str(ROOT / f"tests/contracts/{suite}.py") for suite in KINDS.values()]
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "extended", "-p", "no:cacheprovider"]
+    chosen = ["-k", " or ".join(names), "--junitxml", str(tmp_path / "found.xml"), *suites]
+    done = subprocess.run([*command, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        pytest.fail(done.stdout[-4000:] + done.stderr[-2000:])
+    ran: Counter[str] = Counter()
+    for case in ElementTree.parse(tmp_path / "found.xml").iter("testcase"):
+        for name, suite in names.items():
+            ran[name] += name in case.attrib["name"] and suite in case.attrib["classname"] and len(case) == 0
+    assert min(ran.values()) >= 6, ran
