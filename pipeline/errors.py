@@ -29,7 +29,7 @@ def message(
     got: object = None,
     fix: str | None = None,
 ) -> str:
-    """The one layout of every message: what, then where, expected, got and the way out, each if known."""
+    """Write a message in the one layout there is: what, where, expected, got and the way out, each if known."""
     lines = [what]
     for name, value in (("where", where), ("expected", expected), ("got", got), ("do", fix)):
         if value is not None:
@@ -38,7 +38,7 @@ def message(
 
 
 def printable(text: str) -> str:
-    """The text with what moves a terminal's cursor, colours it or hides letters written as escapes.
+    """Write what moves a terminal's cursor, colours it or hides letters as escapes.
 
     Messages quote names and contents of files that may come from anywhere.
     """
@@ -76,12 +76,12 @@ class Problem:
 
     @property
     def line(self) -> str:
-        """The problem in short, for lists of what is wrong with a file."""
+        """Write the problem in short, for lists of what is wrong with a file."""
         got = f" (got {self.got})" if self.got else ""
         return f"{self.key:.100}: {self.what:.200}{got:.150}"
 
     def below(self, key: str) -> Problem:
-        """The same problem of a value that stands at the dotted `key`."""
+        """Return the same problem of a value that stands at the dotted `key`."""
         return replace(self, key=".".join(filter(None, (key, self.key))))
 
     def __str__(self) -> str:
@@ -89,19 +89,19 @@ class Problem:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Finds the known name that a person most likely meant; None if none is close."""
+    """Find the known name that a person most likely meant; None if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return close[0] if close else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Asks for the nearest known name, as a message ends; None if none is close."""
+    """Ask for the nearest known name, as messages end; None if none is close."""
     close = nearest(name, known)
     return f"did you mean {close!r}?" if close else None
 
 
 def unknown_name(key: str, name: str, known: Iterable[str]) -> Problem:
-    """Makes the problem of a name at the dotted `key` that is none of the known ones."""
+    """Make the problem of a name at the dotted `key` that is none of the known ones."""
     known = list(known)
     return Problem(
         key,

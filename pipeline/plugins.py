@@ -35,14 +35,14 @@ class Plugin(NamedTuple):
 
 
 def names(package: str) -> tuple[str, ...]:
-    """Lists the plug-ins of a package by the names used in configurations, sorted."""
+    """List the plug-ins of a package by the names used in configurations, sorted."""
     path = importlib.import_module(package).__path__
     found = (m.name for m in pkgutil.iter_modules(path) if not m.ispkg and not m.name.startswith("_"))
     return tuple(sorted(name.replace("_", "-") for name in found))
 
 
 def load(package: str, name: str, key: str) -> ModuleType:
-    """Imports the file of the plug-in `name`.
+    """Import the file of the plug-in `name`.
 
     Raises ConfigError at the dotted `key`, with the nearest known name, if there is no such file.
     """
@@ -55,7 +55,7 @@ def load(package: str, name: str, key: str) -> ModuleType:
 def as_mapping(
     value: object, known: Sequence[str] = (), such_as: str = "{name: NAME, option: value}"
 ) -> dict[str, Any]:
-    """Reads either way to name a plug-in as `{name: NAME, **options}`, without a look at its file.
+    """Read either way to name a plug-in as `{name: NAME, **options}`, without a look at its file.
 
     known: the names that an error lists. such_as: its example. Raises ValidationError if `value` has no name.
     """
@@ -72,7 +72,7 @@ def as_mapping(
 
 
 def choose(package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
-    """Finds the plug-in of a package that a value of a configuration names, and validates its options.
+    """Find the plug-in of a package that a value of a configuration names, and validate its options.
 
     value: `{name: NAME, **options}`, or the bare name. known: the names that an error lists; default, all there are.
     For use in pydantic's validators: raises pydantic's ValidationError with every problem, in places below the value.
@@ -92,7 +92,7 @@ def choose(package: str, value: object, known: Sequence[str] | None = None) -> P
 
 
 def choose_at(key: str, package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
-    """Does what `choose` does for a value that stands at the dotted `key`. Raises ConfigError with every problem."""
+    """Do what `choose` does for a value that stands at the dotted `key`. Raises ConfigError with every problem."""
     try:
         return choose(package, value, known)
     except ValidationError as error:

@@ -14,7 +14,7 @@ _FORM = "a JSON list of names, or one name in each line, in the order of the lab
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
-    """The names in a file, in the order of the labels: a JSON list of text, or one name in each line.
+    """Read the names in a file, in the order of the labels: a JSON list of text, or one name in each line.
 
     Raises DataError if it cannot be read, is empty, or has a name twice.
     """
@@ -44,7 +44,7 @@ def _unusable(path: Path, got: str) -> DataError:
 
 
 def declared_names(classes: int | Path, stored: Sequence[str], largest: int, where: Path) -> tuple[str, ...]:
-    """The names that `data.classes` gives a packed data set: those of a file, or the numbers 0 to K-1.
+    """Return the names that `data.classes` gives a packed data set: those of a file, or the numbers 0 to K-1.
 
     stored: the class names in the packed data set, empty if it has none: they must be the same. largest: its
     largest label, -1 if it has none. Raises DataError, at `where`, if they do not agree.

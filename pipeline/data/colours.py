@@ -24,7 +24,7 @@ _BROKEN: Literal["broken"] = "broken"
 
 
 def eight_bit(image: Image.Image, trace: Trace | None = None) -> Image.Image:
-    """An image of 8 bits per channel: greys of 16 bits are divided by 257, floating-point ones (0..1) times 255.
+    """Reduce an image to 8 bits per channel: greys of 16 bits over 257, floating-point ones (0..1) times 255.
 
     Raises UndecodableError for other ranges, which have no scale that is known.
     """
@@ -53,7 +53,7 @@ def eight_bit(image: Image.Image, trace: Trace | None = None) -> Image.Image:
 
 
 def flat(image: Image.Image, rules: Decoding = RAW, trace: Trace | None = None) -> Image.Image:
-    """A loaded image as mode L, where it is grey, or RGB, by the rules. Raises UndecodableError."""
+    """Turn a loaded image into mode L, where it is grey, or RGB, by the rules. Raises UndecodableError."""
     image = eight_bit(image, trace)
     if image.mode == "LAB":
         if trace is not None:
@@ -71,7 +71,7 @@ def flat(image: Image.Image, rules: Decoding = RAW, trace: Trace | None = None) 
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:
-    """Whether two images have the same pixels."""
+    """Tell whether two images have the same pixels."""
     return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
 
 

@@ -16,7 +16,7 @@ MOST_CLASSES = 1 << 20
 
 
 class HoldoutConfig(Section):
-    """What is kept out of training and caching, to choose by: one of these.
+    """Says what is kept out of training and caching, to choose by: one of these.
 
     count: so many samples of the split that is learnt from, balanced over the classes, drawn by `seed`.
     split: all labeled samples of a split of one's own, such as `val`.
@@ -34,7 +34,7 @@ class HoldoutConfig(Section):
 
 
 class LimitConfig(Section):
-    """A part of a split. A plain number N stands for {count: N}.
+    """Limits a split to a part of it. A plain number N stands for {count: N}.
 
     count: how many samples. seed: of a draw that is balanced over the classes; null takes the first ones, if they
     are a fair part of every class, and else draws with seed 0.
@@ -45,7 +45,7 @@ class LimitConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the packed data set is, what it is packed from, and which of its samples are used.
+    """Says where the packed data set is, what it is packed from, and which of its samples are used.
 
     path: the packed data set (HDF5); `prepare-data` writes it.
     source: what it is packed from; null if the file is there already.

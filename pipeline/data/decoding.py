@@ -18,7 +18,7 @@ Level = Annotated[int, Field(ge=0, le=255)]
 
 
 class Decoding(Section):
-    """How orientation, transparency and colour profiles of image files are read.
+    """Says how orientation, transparency and colour profiles of image files are read.
 
     orientation: `follow` turns an image as its EXIF tag says; `ignore` takes the pixels as they are stored.
     background: the colour (red, green, blue: 0..255) that is seen through transparent images; null takes the
@@ -31,18 +31,18 @@ class Decoding(Section):
     profile: Literal["follow", "ignore"] = "follow"
 
     def choices(self, names: Collection[str]) -> dict[str, Any]:
-        """The values of some fields, as plain JSON values in the order of names."""
+        """Return the values of some fields, as plain JSON values in the order of names."""
         values = self.model_dump(mode="json")
         return {name: values[name] for name in sorted(names)}
 
     def text(self) -> str:
-        """Canonical JSON of what differs from `RAW`; empty where nothing does."""
+        """Write canonical JSON of what differs from `RAW`; empty where nothing does."""
         changed = [name for name in type(self).model_fields if getattr(self, name) != getattr(RAW, name)]
         return json.dumps(self.choices(changed), separators=(",", ":")) if changed else ""
 
     @classmethod
     def of(cls, choices: Mapping[str, Any]) -> Decoding:
-        """By some choices, the rest as in `RAW`."""
+        """Make rules of some choices, the rest as in `RAW`."""
         return cls.model_validate({**RAW.model_dump(), **choices})
 
 
@@ -51,7 +51,7 @@ RAW = Decoding(orientation="ignore", background=None, profile="ignore")
 
 
 def read_choices(text: str) -> dict[str, Any]:
-    """The choices in the attribute of a split. Raises ValueError if they are none that this version knows."""
+    """Read the choices in the attribute of a split. Raises ValueError if they are none that this version knows."""
     value = parse_json(text.encode())
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
@@ -64,7 +64,7 @@ def read_choices(text: str) -> dict[str, Any]:
 
 
 def decoding_differences(config: Decoding, chosen: Mapping[str, Any], split: str, names: Collection[str]) -> list[str]:
-    """A line for every field, of those named, that is chosen otherwise now than when a split was packed."""
+    """Write a line for every field, of those named, that is chosen otherwise now than when a split was packed."""
     now = config.choices(names)
     return [
         f"data.decoding.{name}: expected {json.dumps(now[name])}, got {json.dumps(value)} for images of split {split!r}"
@@ -74,7 +74,7 @@ def decoding_differences(config: Decoding, chosen: Mapping[str, Any], split: str
 
 
 class Trace:
-    """What was done to one image while it was packed.
+    """Records what was done to one image while it was packed.
 
     notes: a few words for each thing, to be counted. mattered: the choices of `Decoding` that change its pixels.
     """

@@ -33,17 +33,17 @@ _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", 
 
 
 def readable_suffixes() -> frozenset[str]:
-    """The suffixes of files in the formats that are read, in small letters; of HEIC if pillow-heif is installed."""
+    """List the suffixes of files that are read, in small letters; those of HEIC if pillow-heif is installed."""
     more = _HEIF_SUFFIXES if importlib.util.find_spec("pillow_heif") else ()
     return frozenset(f".{name}" for name in (*_SUFFIXES, *more))
 
 
 class UndecodableError(Exception):
-    """The bytes are not an image that can be used; the text says why."""
+    """Says why the bytes are not an image that can be used."""
 
 
 def opened(encoded: bytes) -> ImageFile.ImageFile:
-    """The image in the bytes of a file; its pixels are not read yet.
+    """Open the image in the bytes of a file; its pixels are not read yet.
 
     As Image.open does it, but for that function's own limit, which is below what telephones take, and which
     every other user of Pillow in the process shares. Raises UndecodableError.

@@ -19,7 +19,7 @@ _CHUNK_CACHE_BYTES = 2**26  # HDF5's own megabyte is less than one chunk of many
 
 
 def open_h5(path: Path) -> h5py.File:
-    """The file, open for reading. Raises DataError if it is missing, no file, unreadable or not HDF5.
+    """Open the file for reading. Raises DataError if it is missing, no file, unreadable or not HDF5.
 
     HDF5's own locks are off: a packed data set is replaced by renaming and never changed in place, and some
     network file systems have no locks.
@@ -59,7 +59,7 @@ def explained(path: Path) -> Iterator[None]:
 
 
 def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
-    """`group[name]`, or None. Raises DataError for links and for data that lie in another file.
+    """Return `group[name]`, or None. Raises DataError for links and for data that lie in another file.
 
     Following them would read files that a digest or DVC knows nothing of.
     """
@@ -79,7 +79,7 @@ def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
 
 
 def attribute(group: h5py.Group, name: str) -> str | None:
-    """The attribute of a file or group as text, or None. Raises ValueError if it is damaged."""
+    """Return the attribute of a file or group as text, or None. Raises ValueError if it is damaged."""
     if name not in group.attrs:
         return None
     check_type(group.attrs.get_id(name).get_type())
@@ -88,7 +88,7 @@ def attribute(group: h5py.Group, name: str) -> str | None:
 
 
 def read_strings(dataset: h5py.Dataset, where: Path) -> list[str]:
-    """The strings of a one-dimensional data set. Raises DataError if they are none, or not UTF-8."""
+    """Read the strings of a one-dimensional data set. Raises DataError if they are none, or not UTF-8."""
     if dataset.ndim != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         raise DataError(
             f"{dataset.name} does not hold strings",
@@ -103,7 +103,7 @@ def read_strings(dataset: h5py.Dataset, where: Path) -> list[str]:
 
 
 def read_rows(rows: h5py.Dataset | NDArray[Any], positions: NDArray[np.int64]) -> NDArray[Any]:
-    """`rows[positions]` in memory; any order, duplicates allowed.
+    """Read `rows[positions]` into memory; any order, duplicates allowed.
 
     From HDF5, every chunk that is compressed is decompressed once, whatever the order.
     """
@@ -129,7 +129,7 @@ def _ascending(positions: NDArray[np.int64]) -> bool:
 
 
 class LazyFile:
-    """An HDF5 file that every process opens for itself, at the first read.
+    """Opens an HDF5 file in every process for itself, at the first read.
 
     An HDF5 handle does not survive a fork, and a pickle cannot hold one: the path travels, the handle stays.
     """
@@ -145,7 +145,7 @@ class LazyFile:
         return {"path": self.path, "_stamp": self._stamp, "_process": -1, "_arrays": {}, "_guards": {}}
 
     def rows(self, name: str, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows of the data set `name`. Raises DataError if they cannot be read."""
+        """Read rows of the data set `name`. Raises DataError if they cannot be read."""
         try:
             array = self._array(name)
             if name in self._guards:

@@ -30,7 +30,7 @@ _SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Tr
 
 
 class Decoded(NamedTuple):
-    """What became of an image file.
+    """Holds what became of an image file.
 
     pixels: uint8 [H, W, C], C 1 for grey images and 3 for others. format: of the file. small: they are fewer than
     those of the file. deep: the file has greys of more than 8 bits.
@@ -49,7 +49,7 @@ def decode_image(
     trace: Trace | None = None,
     alone: AbstractContextManager[object] | None = None,
 ) -> Decoded:
-    """The first frame of an image file, by the rules; made smaller if its shorter side has more pixels than given.
+    """Decode the first frame of an image file, by the rules; reduce it if its shorter side has more pixels than given.
 
     trace: told what was done, for those who pack. alone: entered while a very large image is read, so that a
     machine never holds several of them. Raises UndecodableError.
@@ -95,7 +95,7 @@ def _decoded(image: Image.Image, rules: Decoding, shorter_side: int | None, trac
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """uint8 [H, W, C] of a Pillow image, C 1 for grey modes and 3 for all others: `RAW` but for orientation.
+    """Return uint8 [H, W, C] of a Pillow image, C 1 for grey modes and 3 for all others: `RAW` but for orientation.
 
     Raises UndecodableError if its values have no scale that is known.
     """
@@ -104,13 +104,13 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Width and height, with the shorter of both as given; the other one is rounded down."""
+    """Return width and height, with the shorter of both as given; the other one is rounded down."""
     width, height = size
     return width * shorter_side // min(size), height * shorter_side // min(size)
 
 
 def shrunk(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uint8]:
-    """uint8 [H, W, C] with a shorter side of at most so many pixels: the very same, if it has no more."""
+    """Reduce uint8 [H, W, C] to a shorter side of at most so many pixels: the very same, if it has no more."""
     height, width, channels = image.shape
     if shorter_side is None or min(height, width) <= shorter_side:
         return image
@@ -119,17 +119,17 @@ def shrunk(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uin
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """The PNG file of uint8 [H, W, C], C 1 or 3: lossless."""
+    """Write uint8 [H, W, C], C 1 or 3, as a PNG file: lossless."""
     return _encoded(image, "PNG")
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """The JPEG file of uint8 [H, W, C], C 1 or 3, with colours at full resolution (4:4:4). quality: 1..100."""
+    """Write uint8 [H, W, C], C 1 or 3, as a JPEG file with colours at full resolution (4:4:4). quality: 1..100."""
     return _encoded(image, "JPEG", quality=quality, subsampling=0)
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """uint8 [H, W, 3]: one channel is repeated."""
+    """Repeat one channel: uint8 [H, W, 3]."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 

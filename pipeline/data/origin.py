@@ -15,7 +15,7 @@ ORIGIN_ATTRIBUTE = "packed_from"
 
 @dataclass(frozen=True)
 class Origin:
-    """What was packed, and what was left out.
+    """Records what was packed, and what was left out.
 
     source: the options of `data.source`, as they were written, defaults included. skipped: the unreadable images
     that were left out, per split.
@@ -25,12 +25,12 @@ class Origin:
     skipped: Mapping[str, int]
 
     def to_text(self) -> str:
-        """JSON with sorted keys: the same for the same origin."""
+        """Write JSON with sorted keys: the same for the same origin."""
         return json.dumps({"source": dict(self.source), "skipped": dict(self.skipped)}, sort_keys=True)
 
     @classmethod
     def read(cls, text: str) -> Origin | None:
-        """The origin in an attribute; None if it is none of ours."""
+        """Read the origin in an attribute; None if it is none of ours."""
         try:
             value = parse_json(text.encode())
         except ValueError:
@@ -43,7 +43,7 @@ class Origin:
         return cls(source, skipped) if all(type(count) is int for count in skipped.values()) else None
 
     def differences(self, source: SourceOptions, unreadable: Literal["refuse", "skip"]) -> list[str]:
-        """A line for every option of `data` by which something else would be packed now."""
+        """Write a line for every option of `data` by which something else would be packed now."""
         then, now = dict(self.source), source.identity()
         # Another kind of source differs in everything: its name says enough.
         keys = sorted({*then, *now}) if then.get("name") == now["name"] else ["name"]

@@ -29,7 +29,7 @@ LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encode
 
 
 class PackedDataset:
-    """A packed data set, checked when it is opened. Survives pickling and forking.
+    """Reads a packed data set, and checks it when it is opened. Survives pickling and forking.
 
     path: the file. class_names: K names, in the order of the labels. named: whether the file has them, or they are
     but numbers. source: what it was packed from, for people; empty if the file does not say. origin: the same in
@@ -85,7 +85,7 @@ class PackedDataset:
 
     @classmethod
     def of(cls, config: DataConfig) -> PackedDataset:
-        """The file that a configuration names, with the classes of `data.classes` where it has no names of its own.
+        """Open the file that a configuration names, with the classes of `data.classes` where it has no names.
 
         A file that does not say what it was packed from is taken for what the configuration says it is. Raises
         DataError as `open` does, for another `data.source`, for other rules of `data.decoding` where they change
@@ -114,11 +114,11 @@ class PackedDataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The names of the splits."""
+        """Return the names of the splits."""
         return tuple(self._splits)
 
     def split(self, name: str) -> Split:
-        """The split `name`. Raises DataError, naming the splits there are."""
+        """Return the split `name`. Raises DataError, naming the splits there are."""
         if name not in self._splits:
             raise DataError(
                 f"there is no split {name!r}",
@@ -186,7 +186,7 @@ def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | Non
 
 
 def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
-    """The attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list."""
+    """Read the attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list."""
     text = attribute(file, "class_names")
     if text is None:
         return None
@@ -201,14 +201,14 @@ def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
 
 
 def as_labels(stored: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Stored integers as labels. Raises DataError for those beyond 64 bits with sign, which would become others."""
+    """Turn stored integers into labels. Raises DataError for those beyond 64 bits with sign: they would change."""
     if stored.dtype.kind == "u" and stored.max(initial=0) > np.iinfo(np.int64).max:
         raise DataError("a label has more than 63 bits", where=where, got=stored.max())
     return stored.astype(np.int64)
 
 
 def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> tuple[str, ...]:
-    """The names of classes that are only numbered, up to the largest label. Raises DataError if that is absurd."""
+    """Name classes that are only numbered, up to the largest label. Raises DataError if that is absurd."""
     largest = max((int(some.max(initial=-1)) for some in labels if some is not None), default=-1)
     if largest >= MOST_CLASSES:
         expected = f"labels below {MOST_CLASSES:,}, or the attribute class_names"
@@ -217,7 +217,7 @@ def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> 
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
-    """Raises DataError unless every label is in 0..classes-1, or -1 for none."""
+    """Raise DataError unless every label is in 0..classes-1, or -1 for none."""
     wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
     if len(wrong):
         examples = ", ".join(f"{labels[i]} of {ids[i]!r}" for i in wrong[:5])
@@ -229,7 +229,7 @@ def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple
 
 
 def check_ids(ids: list[str], where: str) -> None:
-    """Raises DataError unless every id occurs once."""
+    """Raise DataError unless every id occurs once."""
     if len(set(ids)) != len(ids):
         twice = [name for name, times in Counter(ids).items() if times > 1]
         got = ", ".join(repr(name) for name in twice[:5]) + (", ..." if len(twice) > 5 else "")

@@ -16,31 +16,31 @@ HASH_BYTES = 16
 
 
 def hash_pixels(pixels: NDArray[np.uint8]) -> bytes:
-    """16 bytes of an image [H, W, C]: the same for the same size and pixels, whatever file they came from."""
+    """Hash an image [H, W, C] to 16 bytes: the same for the same size and pixels, whatever file they came from."""
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=HASH_BYTES)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()
 
 
 class Repeated(NamedTuple):
-    """An image that is there more than once: the (split, id) and labels (-1 for none) of its samples."""
+    """Names an image that is there more than once: the (split, id) and labels (-1 for none) of its samples."""
 
     samples: tuple[tuple[str, str], ...]
     labels: tuple[int, ...]
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that it is in, each once, in the order of the file."""
+        """Return the splits that it is in, each once, in the order of the file."""
         return tuple(dict.fromkeys(split for split, _ in self.samples))
 
     @property
     def contradictory(self) -> bool:
-        """Whether it has different labels in different places."""
+        """Tell whether it has different labels in different places."""
         return len({label for label in self.labels if label >= 0}) > 1
 
 
 def repeated_images(dataset: PackedDataset, hashes: Mapping[str, bytes]) -> list[Repeated]:
-    """The images that are there more than once. hashes: of every split, 16 bytes for each sample, in their order."""
+    """Find the images that are there more than once. hashes: of every split, 16 bytes for each sample, in order."""
     splits = list(hashes)
     counts = [len(value) // HASH_BYTES for value in hashes.values()]
     starts = np.concatenate(([0], np.cumsum(counts)))

@@ -21,7 +21,7 @@ _BLOCK_FILES = 256
 
 
 class Samples:
-    """Samples 0..N-1 of a run: the positions that it uses of one split, in ascending order.
+    """Reads samples 0..N-1 of a run: the positions that it uses of one split, in ascending order.
 
     split: where they are. positions: int64 [N], strictly ascending. labels: int64 [N], -1 for a sample without
     one; None if none of these samples has one.
@@ -43,11 +43,11 @@ class Samples:
 
     @property
     def count(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.positions)
 
     def read(self, samples: NDArray[np.int64]) -> Images:
-        """The images of samples [B] (numbers in 0..N-1), as `Split.read` returns them.
+        """Read the images of samples [B] (numbers in 0..N-1), as `Split.read` returns them.
 
         Raises IndexError and DataError.
         """
@@ -61,7 +61,7 @@ class Samples:
         return self.split.read(self.positions[samples])
 
     def resident(self, max_bytes: int) -> Tensor | None:
-        """All images, uint8 [N, C, H, W], loaded once; None if sizes differ or they exceed `max_bytes`.
+        """Load all images at once, uint8 [N, C, H, W]; None if sizes differ or they exceed `max_bytes`.
 
         From then on `read` reads from memory. Raises DataError if the file cannot be read.
         """
@@ -79,7 +79,7 @@ class Samples:
         return self._resident
 
     def listing(self) -> str:
-        """CSV for people, with a header: split, id and label (-1 for none) of every sample."""
+        """Write CSV for people, with a header: split, id and label (-1 for none) of every sample."""
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
         table.writerow(("split", "id", "label"))
@@ -89,7 +89,7 @@ class Samples:
         return text.getvalue()
 
     def pixel_digest(self) -> str:
-        """`sha256:...` of the images: independent of labels, ids, compression and the rest of the split.
+        """Compute `sha256:...` of the images: independent of labels, ids, compression and the rest of the split.
 
         Hashes the ASCII line `pixels uint8 N H W C` and the bytes [N, H, W, C]; for image files, the line
         `files N`, then of each its length (8 bytes, little-endian) and its bytes. In that line, ` decoded by ` and
@@ -110,7 +110,7 @@ class Samples:
         return f"sha256:{digest.hexdigest()}"
 
     def ids_digest(self) -> str:
-        """`sha256:...` of the line `ids N` and of each id's length (8 bytes, little-endian) and UTF-8 bytes."""
+        """Compute `sha256:...` of the line `ids N` and of each id's length (8 bytes, little-endian) and UTF-8 bytes."""
         digest = hashlib.sha256(f"ids {self.count}\n".encode())
         ids = self.split.ids
         for position in self.positions.tolist():
@@ -119,7 +119,7 @@ class Samples:
         return f"sha256:{digest.hexdigest()}"
 
     def labels_digest(self) -> str | None:
-        """`sha256:...` of the line `labels N` and the labels as little-endian int64; None without labels."""
+        """Compute `sha256:...` of the line `labels N` and the labels as little-endian int64; None without labels."""
         if self.labels is None:
             return None
         digest = hashlib.sha256(f"labels {self.count}\n".encode())

@@ -21,14 +21,14 @@ _LIMIT_STREAM = 0x6C696D6974  # "limit"
 
 
 class Splits(Protocol):
-    """What has splits by name: a packed data set."""
+    """Gives splits by name, as a packed data set does."""
 
     def split(self, name: str) -> Split:
-        """The split `name`. Raises DataError if there is none."""
+        """Return the split `name`. Raises DataError if there is none."""
 
 
 def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None]:
-    """The samples to learn from and those held out (None if `config.holdout` is).
+    """Choose the samples to learn from and those held out (None if `config.holdout` is).
 
     Of split `config.split`, the part that `config.limit` says is used. Of that, `holdout.count` samples are held
     out: equally many of every class, as far as that leaves a class at least half of its samples; which ones
@@ -61,7 +61,7 @@ def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None
 
 
 def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
-    """The positions that `data.limit` leaves of a split, ascending.
+    """Choose the positions that `data.limit` leaves of a split, ascending.
 
     Without a seed these are the first ones, if they are a fair part: as even over the classes as those of a random
     order. (Such files keep the meaning that a limit had in version 0.1; of files sorted by class the first would be
@@ -77,7 +77,7 @@ def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
 
 
 def described(dataset: Splits, config: DataConfig, reported: str | None = None) -> Iterator[str]:
-    """A line for `limit` and one for `holdout`, if they are given: what they were taken to mean.
+    """Write a line for `limit` and one for `holdout`, if they are given: what they were taken to mean.
 
     reported: the split that results are reported on; one that is learnt from with its labels, or chosen by, or that
     lacks labels, is warned of.

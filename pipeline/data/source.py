@@ -1,4 +1,4 @@
-"""The contract between a kind of source (one file of `pipeline/data/sources/`) and the packing."""
+"""The contract of data sources: what a file of `pipeline/data/sources/` provides, for packing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FOR_ALL = frozenset(("shorter_side", "quality"))
 
 
 class SourceOptions(Section):
-    """The base of every source's `Options`, which narrow `name` to the name of their file.
+    """Is the base of every source's `Options`, which narrow `name` to the name of their file.
 
     shorter_side: images whose shorter side has more pixels are packed reduced to it, as JPEG; null for none.
     quality: of JPEG files that are made while packing, 1..100.
@@ -40,17 +40,17 @@ class SourceOptions(Section):
 
     @property
     def local(self) -> Path | None:
-        """The file or folder of this machine that is packed; None if the source is none."""
+        """Return the file or folder of this machine that is packed; None if the source is none."""
         path = getattr(self, "path", None)
         return path if isinstance(path, Path) else None
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Every file and folder of this machine that is read: `local`, and lists of labels and names."""
+        """Return every file and folder of this machine that is read: `local`, and lists of labels and names."""
         return () if self.local is None else (self.local,)
 
     def identity(self) -> dict[str, Any]:
-        """Which images these are, as plain JSON values; paths as they were written."""
+        """Return which images these are, as plain JSON values; paths as they were written."""
         fields = type(self).model_fields
         unused = [name for name in _FOR_ALL if getattr(self, name) == fields[name].default]
         return self.said(*self.fetching, *unused)
@@ -63,7 +63,7 @@ class Unreadable(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One sample on its way into a packed data set.
+    """Holds one sample on its way into a packed data set.
 
     image: uint8 [H, W, C] with C 1 or 3, or the bytes of an image file, or why there is neither.
     label: the position of its class in `DataSource.class_names`; None, or -1, for a sample without a label.
@@ -76,7 +76,7 @@ class Item(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What a source of files did not take in, and what a person should know of how it was understood.
+    """Tells what a source of files did not take in, and how it was understood.
 
     left_out: how many files, by their suffix in small letters ("" for none). notes: a line for each fact.
     """
@@ -86,38 +86,38 @@ class Reading(NamedTuple):
 
 
 class DataSource(Protocol):
-    """Samples to be packed, split by split. A source never holds all images at once."""
+    """Gives samples to be packed, split by split. A source never holds all images at once."""
 
     @property
     def class_names(self) -> Sequence[str]:
-        """The names of the K classes, in the order of the labels."""
+        """Return the names of the K classes, in the order of the labels."""
 
     @property
     def splits(self) -> Sequence[str]:
-        """The names of the splits, in the order in which they are packed."""
+        """Return the names of the splits, in the order in which they are packed."""
 
     @property
     def description(self) -> str:
-        """One line for people: what this is and how it was understood. No path of this machine."""
+        """Return one line for people: what this is and how it was understood. No path of this machine."""
 
     def count(self, split: str) -> int:
-        """How many items `items(split)` yields, unreadable ones included."""
+        """Return how many items `items(split)` yields, unreadable ones included."""
 
     def items(self, split: str) -> Iterator[Item]:
-        """The samples of a split in a fixed order. Can be called again, and then yields the same."""
+        """Yield the samples of a split in a fixed order. Can be called again, and then yields the same."""
 
 
 @runtime_checkable
 class FromFiles(Protocol):
-    """A source that also says what it left out."""
+    """Says also what it left out: a source of files."""
 
     @property
     def reading(self) -> Reading:
-        """What was left out, and notes."""
+        """Return what was left out, and notes."""
 
 
 def open_source(options: SourceOptions) -> DataSource:
-    """The source that validated options describe (an `Options` of one of the files in `sources/`).
+    """Open the source that validated options describe (an `Options` of one of the files in `sources/`).
 
     Raises DataError if it is not there or not what it should be.
     """

@@ -24,7 +24,7 @@ Images: TypeAlias = "Tensor | list[Tensor]"
 
 
 class Split:
-    """The samples of a split, addressed by position 0..N-1. Survives pickling and forking.
+    """Reads the samples of a split, addressed by position 0..N-1. Survives pickling and forking.
 
     name: `train`, `test`, `val`, `unlabeled`, or what the file says.
     labels: int64 [N], -1 for a sample without one; None if no sample has one.
@@ -56,14 +56,14 @@ class Split:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The names of the samples, by position."""
+        """Return the names of the samples, by position."""
         if self._ids is None:
             everything = np.arange(self.count, dtype=np.int64)
             self._ids = tuple(v.decode() for v in self._file.rows(f"{self.name}/ids", everything))
         return self._ids
 
     def stored(self, positions: NDArray[np.int64]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
-        """Images as they are stored: uint8 [B, H, W, C], or the bytes of B image files (uint8 [length]).
+        """Read images as they are stored: uint8 [B, H, W, C], or the bytes of B image files (uint8 [length]).
 
         Raises IndexError for positions outside 0..N-1 and DataError if the file cannot be read.
         """
@@ -74,7 +74,7 @@ class Split:
         return list(rows) if self.image_shape is None else rows
 
     def read(self, positions: NDArray[np.int64]) -> Images:
-        """The images at positions [B], in any order, duplicates allowed.
+        """Read the images at positions [B], in any order, duplicates allowed.
 
         Returns uint8 [B, C, H, W] in memory of its own, or, where `image_shape` is None, B images decoded to
         uint8 [3, H, W] (grey ones repeated). Decodes with as many threads as torch uses: one in the workers

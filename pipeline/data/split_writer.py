@@ -31,7 +31,7 @@ _SPARE_BYTES = 2**24  # for names and HDF5's own tables
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """What is believed of a source until an item proves otherwise; then packing starts again, wiser.
+    """Holds what is believed of a source until an item proves otherwise; then packing starts again with another.
 
     Sizes nearly always differ within the first images, if they do, so that little is lost.
     """
@@ -44,7 +44,7 @@ class ImageLayout:
 
 
 class WrongLayoutError(Exception):
-    """The layout does not hold; `better` may."""
+    """Says that the layout does not hold; `better` may."""
 
     def __init__(self, better: ImageLayout) -> None:
         self.better = better
@@ -56,7 +56,7 @@ class _Image(NamedTuple):
 
 
 class SplitWriter:
-    """One attempt to write a source with one layout.
+    """Writes a source with one layout, once.
 
     layout: the one it was given, or, if that was not known, the one of the first image.
     unreadable: (split, id, reason) of every image that could not be read so far. notes: how many images had
@@ -85,7 +85,7 @@ class SplitWriter:
         self._progress = progress
 
     def write(self, split: str) -> int:
-        """Write one split; the number of its samples. Raises WrongLayoutError and DataError."""
+        """Write one split, and return the number of its samples. Raises WrongLayoutError and DataError."""
         count = self._source.count(split)
         group = self._file.create_group(split)
         images: h5py.Dataset | None = None

@@ -17,7 +17,7 @@ _HEAD = ("split", "images", "classes", "least of a class", "most of a class", "u
 
 
 class SplitSummary(NamedTuple):
-    """One split. classes: those that it has images of; least, most: images of a class that it has, and its name.
+    """Describes one split. classes: those that it has images of; least, most: images of a class, and its name.
 
     missing: the classes that it has no image of, if it has labels at all. size: (H, W, C), None where sizes differ.
     """
@@ -33,7 +33,7 @@ class SplitSummary(NamedTuple):
 
 
 def summarise_splits(dataset: PackedDataset) -> list[SplitSummary]:
-    """Every split of a packed data set, the training split first."""
+    """Describe every split of a packed data set, the training split first."""
     return [_summary(dataset, name) for name in sorted(dataset.splits, key=_place)]
 
 
@@ -62,7 +62,7 @@ def _summary(dataset: PackedDataset, name: str) -> SplitSummary:
 
 
 def split_table(summaries: Sequence[SplitSummary]) -> Iterator[str]:
-    """A line of titles, and a line for every split."""
+    """Write a line of titles, and a line for every split."""
     rows = [_HEAD, *map(_row, summaries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     for row in rows:
@@ -81,7 +81,7 @@ def _row(summary: SplitSummary) -> tuple[str, ...]:
 
 
 def notes(summaries: Sequence[SplitSummary], repeated: Sequence[Repeated]) -> Iterator[str]:
-    """A line for every thing that may surprise: classes without images, and images that are there more than once."""
+    """Write a line for every thing that may surprise: classes without images, images that are there more than once."""
     labeled = [summary for summary in summaries if summary.least]
     empty = [name for name in labeled[0].missing if all(name in each.missing for each in labeled)] if labeled else []
     if empty:
@@ -122,7 +122,7 @@ def _short(name: str) -> str:
 
 
 def left_out(reading: Reading) -> str | None:
-    """`412 files (.heic 400, .txt 12)`: what a source of files did not take in; None if there is nothing."""
+    """Write `412 files (.heic 400, .txt 12)`: what a source of files did not take in; None if there is nothing."""
     kinds = sorted(reading.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     if not kinds:
         return None
@@ -132,12 +132,12 @@ def left_out(reading: Reading) -> str | None:
 
 
 def treated(counts: Mapping[str, int]) -> str:
-    """`orientation followed: 12; transparency on white: 3`: how many images had what done to them."""
+    """Write `orientation followed: 12; transparency on white: 3`: how many images had what done to them."""
     return "; ".join(f"{what}: {count:,}" for what, count in counts.items())
 
 
 def split_facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:
-    """The same for programs. None where it is not known: repeated images are looked for when packing."""
+    """Describe the splits for programs. None where it is not known: repeated images are looked for when packing."""
     return {
         "path": dataset.path.as_posix(),
         "source": dataset.source,

@@ -22,7 +22,7 @@ _NAMES = {"HEIF": "HEIC"}
 
 
 class Treated(NamedTuple):
-    """An image to be stored.
+    """Holds an image to be stored.
 
     shape, hash: (H, W, C) and a hash of its pixels. content: these pixels, or the bytes of the file to store.
     small: it was made smaller, and is to be a file. notes, mattered: as in `Trace`.
@@ -52,7 +52,7 @@ class Treatment:
         self._alone = threading.Lock()
 
     def __call__(self, item: Item, as_files: bool) -> Treated | Unreadable:
-        """An item as pixels, or as the file to store. Raises DataError for an array of another form."""
+        """Turn an item into pixels, or into the file to store. Raises DataError for an array of another form."""
         if not _is_text(item.id):
             return Unreadable("its name is not text that UTF-8 can store: rename it")
         if isinstance(item.image, Unreadable):

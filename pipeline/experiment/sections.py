@@ -140,7 +140,7 @@ def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
 
 
 def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
-    """The stores beside which lie those that students are compared with: for every teacher at least one.
+    """Return the store of each teacher beside which lie the caches that students are compared with.
 
     The first, which is of the experiment's own teacher, and each of another teacher.
     """

@@ -1,4 +1,4 @@
-"""A picture of samples, their views and what the teacher said of them: what a cache holds, for the eye."""
+"""Draws samples, their views and the teacher's classes for them: what a cache holds, for the eye."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ MARGIN, GAP, LINE, TEXT = 32, 18, 22, 14
 
 @dataclass(frozen=True)
 class Guess:
-    """A class, the probability that the teacher gives it, and whether it is the sample's label."""
+    """Holds a class, the probability that the teacher gives it, and whether it is the sample's label."""
 
     name: str
     probability: float
@@ -42,7 +42,7 @@ class Guess:
 
 @dataclass(frozen=True)
 class Tile:
-    """A view uint8 [H, W, 1 or 3], the teacher's top classes, and whether it is what the teacher saw."""
+    """Holds a view uint8 [H, W, 1 or 3], the teacher's top classes, and whether its pixels are those of the cache."""
 
     image: NDArray[np.uint8]
     guesses: Sequence[Guess]
@@ -51,7 +51,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class Strip:
-    """A sample: its image uint8 [H, W, 1 or 3], id, label (None: unlabeled) and views."""
+    """Holds a sample: its image uint8 [H, W, 1 or 3], id, label (None: unlabeled) and views."""
 
     image: NDArray[np.uint8]
     name: str
@@ -67,7 +67,7 @@ def cache_sheet(
     numbers: Sequence[int],
     rows: NDArray[np.int64],
 ) -> bytes:
-    """A PNG of the views with these numbers of samples [B] of a cache, rendered from their stored parameters.
+    """Draw a PNG of the views with these numbers of samples [B] of a cache, rendered from their stored parameters.
 
     views: the cache's. classes: K names. Views that are not the pixels that the teacher saw are marked.
     """
@@ -101,7 +101,7 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
 
 
 def contact_sheet(title: str, note: str, heads: Sequence[str], strips: Sequence[Strip]) -> bytes:
-    """A PNG: a row per sample, the image itself first, then a column for each of `heads`."""
+    """Draw a PNG: a row per sample, the image itself first, then a column for each of `heads`."""
     return _Sheet(title, note, heads, strips).png()
 
 

@@ -19,7 +19,7 @@ NOT_FINITE = "have values that are not finite"
 
 
 def manifest_problem(manifest: Manifest) -> str | None:
-    """In what the manifest contradicts itself; None if in nothing."""
+    """Say how the manifest contradicts itself; None if it does not."""
     identity, plan = manifest.identity, manifest.layout
     classes, embedding = plan.shapes.logits, plan.shapes.embedding
     named = identity["teacher"].get("num_classes", classes)
@@ -33,7 +33,7 @@ def manifest_problem(manifest: Manifest) -> str | None:
 
 
 def metadata_problem(spec: ArraySpec, content: bytes) -> str | None:
-    """In what an array's `zarr.json` differs from the manifest; None if in nothing."""
+    """Say how an array's `zarr.json` differs from the manifest; None if it does not."""
     try:
         return _metadata_difference(spec, parse_json(content))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -50,7 +50,7 @@ def _metadata_difference(spec: ArraySpec, value: Any) -> str | None:
 
 
 def chunk_problem(plan: StoreLayout, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
-    """What in a chunk file, whole in itself, cannot be what was computed; None if nothing.
+    """Say what in a chunk file, whole in itself, cannot be what was computed; None if nothing.
 
     Signals are what their encoding writes, the head is finite, labels are classes or -1, digests are there, and where
     there are no samples there is the fill value.

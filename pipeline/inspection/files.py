@@ -31,7 +31,7 @@ Units = dict[str, dict[str, int]]
 
 @dataclass
 class FilesReport:
-    """What reading all of a cache found: files and bytes that were read; what is wrong, by file.
+    """Holds what reading all of a cache found: files and bytes that were read; what is wrong, by file.
 
     manifest: None if it cannot be trusted.
     """

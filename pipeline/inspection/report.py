@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asking:
-    """About how many views of a cache are rendered and asked about, which seed draws them, what is let pass."""
+    """Says how many views of a cache are checked, about, which seed draws them, and what is let pass."""
 
     views: int = 1024
     seed: int = 0
@@ -39,7 +39,7 @@ HEADS = ("signal", "largest", "typical", "cosine", "least", "top-1", "same bits"
 
 @dataclass
 class CacheReport:
-    """What was found out about the cache at `path`. role: what it is for in an experiment.
+    """Holds what was found out about the cache at `path`. role: what it is for in an experiment.
 
     views, labels, teacher: None if they were not looked at. unchecked: what was not checked, and why.
     """
@@ -54,13 +54,13 @@ class CacheReport:
 
     @property
     def problems(self) -> list[str]:
-        """Everything that is wrong, for people; empty if the cache can be trusted as far as it was checked."""
+        """List everything that is wrong, for people; empty if the cache can be trusted as far as it was checked."""
         damaged = [f"{name}: {what}" for name, what in self.files.damaged.items()]
         others = (report.problems for report in (self.views, self.teacher) if report)
         return damaged + [line for lines in others for line in lines]
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; numbers that are none are null."""
+        """Return plain values; numbers that are none are null."""
         files = {"files": self.files.files, "bytes": self.files.bytes, "damaged": self.files.damaged}
         teacher = self.teacher and {
             **asdict(self.teacher),
@@ -80,7 +80,7 @@ class CacheReport:
         }
 
     def text(self) -> str:
-        """A paragraph for people."""
+        """Write a paragraph for people."""
         lines = [f"{self.path}{f' ({self.role})' if self.role else ''}", *self._files()]
         if self.views:
             same = "" if self.views.problems else ": the pixels that the teacher saw"
@@ -130,8 +130,7 @@ def ask_again(
     device: torch.device,
     progress: Progress | None = None,
 ) -> None:
-    """Render some of a cache's views again and ask the teacher about them, and compare labels and head; adds to the
-    report what comes out.
+    """Render some of a cache's views again, run the teacher on them, compare labels and head, and fill the report.
 
     network: None if the teacher is not here. The cache must be one of these samples, views and network.
     """

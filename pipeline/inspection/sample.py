@@ -11,14 +11,14 @@ from pipeline.store.format.layout import StoreLayout
 
 
 class MicroBatch(NamedTuple):
-    """What the teacher saw at once: consecutive samples of a unit."""
+    """Names the samples that the teacher computed at once: consecutive samples of a unit."""
 
     unit: Unit
     rows: range
 
 
 def sampled_batches(plan: StoreLayout, micro_batch: int, views: int, seed: int) -> list[MicroBatch]:
-    """Micro-batches with about so many views in all, in the cache's order.
+    """Draw micro-batches with about so many views in all, in the cache's order.
 
     The cache is cut into as many stretches of equal length as there will be micro-batches, and one is drawn of
     each: every view and row block of a large cache is near one, and every micro-batch is drawn by some seed.

@@ -17,20 +17,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadReport:
-    """Of `values` values of the head, weight and bias, how many are not bit for bit the network's."""
+    """Counts how many of `values` values of the head, weight and bias, are not bit for bit the network's."""
 
     values: int
     different: int
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, for people."""
+        """List what is wrong, for people."""
         what = f"{self.different:,} of {self.values:,} values of the stored head are not those of the teacher's"
         return [what] if self.different else []
 
 
 def compare_heads(stored: LinearHead | None, now: LinearHead | None) -> HeadReport | None:
-    """The stored head against the network's; None if neither has one. If one has none, or another shape, all differ.
+    """Compare the stored head with the network's; None if neither has one. Of heads of other shapes, all differs.
 
     A head is read from the weights, not computed, so no device and no version may change a bit of it.
     """
@@ -51,7 +51,7 @@ def _bits(head: LinearHead | None) -> NDArray[np.uint32]:
 
 @dataclass(frozen=True)
 class LabelsReport:
-    """Of the labels of `samples` samples, how many are not those of the data set today.
+    """Counts how many labels of `samples` samples are not those of the data set today.
 
     first: where the first of them is, for people.
     """
@@ -62,7 +62,7 @@ class LabelsReport:
 
     @property
     def notes(self) -> list[str]:
-        """What there is to know, for people: no problem, as labels may be corrected and students learn the new ones."""
+        """Say what there is to know: no problem, as labels may be corrected and students learn the new ones."""
         what = f"{self.different:,} of {self.samples:,} labels are not those of the data set today, first {self.first}"
         return [f"{what}; students learn the data set's"] if self.different else []
 

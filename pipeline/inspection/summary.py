@@ -32,7 +32,7 @@ Facts = dict[str, Any]
 
 
 def describe(path: StorePath | str) -> list[Facts]:
-    """The facts of the cache at `path`, if it is finished, and of every unfinished one for this path.
+    """Describe the cache at `path`, if it is finished, and every unfinished one for this path.
 
     Raises CacheNotFound if there is neither, CacheMismatch or CacheCorrupt if the manifest cannot be read.
     """
@@ -144,7 +144,7 @@ def _running(holder: Any) -> bool | None:
 
 
 def summary_text(facts: Facts) -> str:
-    """The facts for people."""
+    """Write the facts for people."""
     lines = [f"{facts['path']}: {'a teacher cache' if facts['state'] == 'finished' else 'an unfinished teacher cache'}"]
     if "progress" in facts:
         lines += _progress(facts["progress"])

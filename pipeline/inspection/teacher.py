@@ -1,4 +1,4 @@
-"""Asks the teacher again about a sample of a cache, and says how far its answers lie from the stored ones."""
+"""Runs the teacher again on a sample of a cache, and measures how far its signals lie from the stored ones."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
 
 COMPUTING_PACKAGES = ("torch", "timm", "torchvision")
-"""The packages whose version may change the last bits of an answer."""
+"""The packages whose version may change the last bits of an output."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What is let pass where another device, or another version of torch, computes the answers.
+    """Says what is let pass where another device, or another version of torch, computes the signals.
 
     cosine: the least similarity of a view's stored and new signal. agreement: the least share of views with the
     same top-1 class.
@@ -41,10 +41,10 @@ class Limits:
 
 @dataclass
 class Deviation:
-    """How far a stored signal lies from what the teacher says today, over `views` views.
+    """Measures how far a stored signal lies from what the teacher computes today, over `views` views.
 
     largest: of the absolute differences. typical: the root mean square of the stored signal. rounding: how far, at
-    most, the encoding may change any value of today's answers. beyond: by how much, at most, a difference exceeds
+    most, the encoding may change any value of today's outputs. beyond: by how much, at most, a difference exceeds
     twice what the encoding may change that very value; 0 if none does. equal: the share of values that are the same
     bit for bit. cosine, least_cosine: between the stored and the new signal of a view, mean and least. agreement: the
     share of views with the same top-1 class; None but for logits.
@@ -86,9 +86,9 @@ class Deviation:
         return before + (more - before) * count / (self.views + count)
 
     def problems(self, limits: Limits, alike: bool) -> list[str]:
-        """What is too far away. alike: the same device and versions computed both, so that only rounding differs.
+        """List what is too far away. alike: the same device and versions computed both, so that only rounding differs.
 
-        Then two answers that round differently lie at most two errors of the encoding apart, value by value: an exact
+        Then two outputs that round differently lie at most two errors of the encoding apart, value by value: an exact
         encoding must give the same bits.
         """
         lines = []
@@ -104,7 +104,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class TeacherReport:
-    """How far the signals of a sample of a cache lie from what the teacher says today.
+    """Holds how far the signals of a sample of a cache lie from what the teacher computes today.
 
     head: None if neither the cache nor the network has one. made_on, asked_on: devices and versions. alike: they are
     the same, and so should be the bits.
@@ -118,12 +118,12 @@ class TeacherReport:
 
     @property
     def alike(self) -> bool:
-        """Whether the cache was made by the same kind of device and the same versions throughout."""
+        """Tell whether the cache was made by the same kind of device and the same versions throughout."""
         return set(self.made_on) == {self.asked_on}
 
     @property
     def problems(self) -> list[str]:
-        """What deviates too much, for people."""
+        """List what deviates too much, for people."""
         lines = [line for each in self.deviations for line in each.problems(self.limits, self.alike)]
         return lines + (self.head.problems if self.head else [])
 
@@ -135,7 +135,7 @@ def verify_teacher(
     limits: Limits | None = None,
     progress: Progress | None = None,
 ) -> TeacherReport:
-    """Ask the teacher again about the micro-batches of a sample, one at a time, and compare; its head, once.
+    """Run the teacher again on the micro-batches of a sample, one at a time, and compare; its head, once.
 
     Raises CacheMismatch if the rendered views are not those that the teacher saw.
     """
@@ -170,7 +170,7 @@ def verify_teacher(
 
 
 def _as_stored(spec: SignalSpec, values: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    """What is read back of answers [B, ...] that are stored today, and how far the encoding may change each value."""
+    """Return outputs [B, ...] as they are read back after storing, and how far the encoding may change each value."""
     values = np.ascontiguousarray(values)
     exact = torch.from_numpy(values)
     nothing = torch.zeros(exact.shape, dtype=torch.float64)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Replayed(NamedTuple):
-    """A view of B samples. images: uint8 [B, C, H, W]; same: bool [B], whether they are what the teacher saw.
+    """Holds a rendered view of B samples. images: uint8 [B, C, H, W]; same: bool [B], the pixels of the cache.
 
     drawn: bool [B], whether the stored parameters are those that are drawn today.
     """
@@ -46,7 +46,7 @@ def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows:
 
 @dataclass(frozen=True)
 class ViewsReport:
-    """Of `views` that were rendered again, how many are other pixels than the teacher saw, or drawn otherwise.
+    """Counts how many of `views` that were rendered again have other pixels than the cache, or other parameters.
 
     first: where the first of them is, for people.
     """
@@ -58,7 +58,7 @@ class ViewsReport:
 
     @property
     def problems(self) -> list[str]:
-        """What is wrong, for people."""
+        """List what is wrong, for people."""
         lines = []
         if self.other_pixels:
             lines.append(f"{self.other_pixels:,} of {self.views:,} views are not the pixels that the teacher saw")

@@ -20,7 +20,7 @@ LEAST_REPEATS = 3
 
 
 class Rate(NamedTuple):
-    """Images per second: the median of the repeats, and the lowest and highest of them."""
+    """Holds images per second: the median of the repeats, and the lowest and highest of them."""
 
     median: float
     lowest: float
@@ -29,12 +29,12 @@ class Rate(NamedTuple):
 
 
 def parameters(network: nn.Module) -> int:
-    """The number of trainable and frozen parameters; statistics of batch normalisation are not parameters."""
+    """Count trainable and frozen parameters; statistics of batch normalisation are not parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Multiply-accumulates of one forward pass of one uint8 image of shape (C, H, W).
+    """Count multiply-accumulates of one forward pass of one uint8 image of shape (C, H, W).
 
     Counts convolutions, linear layers, matrix products and attention, as papers do: half of the floating-point
     operations that `torch.utils.flop_counter` finds. Bias, normalisation, activation and pooling are left out.
@@ -56,7 +56,7 @@ def images_per_second(
     device: torch.device | str = "cpu",
     seconds: float = 1.0,
 ) -> Rate:
-    """The rate of forward passes over uint8 images of shape (C, H, W) that lie on `device` already.
+    """Measure the rate of forward passes over uint8 images of shape (C, H, W) that lie on `device` already.
 
     Takes about `seconds`, and at least three repeats of one batch however slow the network is.
     """

@@ -26,7 +26,7 @@ ROWS_AT_A_TIME = 4096  # bounds the float64 copies: 4096 x 1000 classes are 33 M
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """What a network got right on `count` images.
+    """Holds how good a network's logits are on `count` images.
 
     top1, top5: fraction of labels among the 1 or 5 largest logits, in [0, 1]; top5 is 1 where K <= 5.
     nll: mean negative log-likelihood of the label, in nats. ece: expected calibration error, in [0, 1].
@@ -43,12 +43,12 @@ class Metrics:
     count: int
 
     def to_json(self) -> dict[str, float | int | None]:
-        """Plain values, in the order of the fields."""
+        """Return plain values, in the order of the fields."""
         return dataclasses.asdict(self)
 
 
 def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor, teacher_logits: Tensor | None = None) -> Metrics:
-    """The metrics of `logits` [N, K] against `labels` int64 [N] and, where given, the teacher's logits [N, K].
+    """Compare `logits` [N, K] with `labels` int64 [N] and, where given, the teacher's logits [N, K].
 
     Computed in float64. Of equal logits, the one of the lower class counts as larger.
     Raises DataError for labels outside [0, K) and shapes that do not fit, ModelError for logits not finite.

@@ -1,4 +1,4 @@
-"""What a network says about every image of some samples."""
+"""Computes a network's logits of every image of some samples."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def predict(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    """The logits float32 [N, K], on the CPU, of the first view of each of the samples, in their order.
+    """Compute the logits float32 [N, K], on the CPU, of the first view of each of the samples, in their order.
 
     The network lies on `device` already; it runs in evaluation mode, without gradients, and every module's
     mode is put back afterwards.
@@ -54,9 +54,9 @@ def predict(
 
 @contextmanager
 def inference(network: nn.Module, precision: Precision, device: torch.device | str) -> Iterator[None]:
-    """Evaluation mode, no gradients, the precision's autocast; each module's own mode is put back at the end.
+    """Enter evaluation mode without gradients, in the precision's autocast; leave each module in its own mode.
 
-    Modules are asked one by one: a network in training may hold frozen parts that are in evaluation mode.
+    Each module has a mode of its own: a network in training may hold frozen parts that are in evaluation mode.
     """
     modes = [(module, module.training) for module in network.modules()]
     network.eval()

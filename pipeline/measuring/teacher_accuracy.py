@@ -1,4 +1,4 @@
-"""How often a teacher's cached answers name the label: as often as chance does, or with classes in another order?"""
+"""Tells how often a teacher's cached logits name the label: no more than chance, or with classes in another order?"""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ CAUSES = (
 
 @dataclass(frozen=True)
 class CachedAccuracy:
-    """The accuracy of cached logits on some training views.
+    """Holds the accuracy of cached logits on some training views.
 
     count: views looked at. accuracy: share of them where the largest logit is the label's. chance: what that share
-    would be if answers had nothing to do with labels, as often as each is given. order: for every class of the
+    would be if logits had nothing to do with labels, as often as each is given. order: for every class of the
     teacher the label that it seems to mean, if that makes it right on `reordered` of the views; None if no order is
     much better than the one that there is.
     """
@@ -46,7 +46,7 @@ class CachedAccuracy:
 
     @property
     def near_chance(self) -> bool:
-        """Whether the answers are as good as unrelated to the labels.
+        """Tell whether the cached logits are as good as unrelated to the labels.
 
         Three standard deviations of a binomial count, or a twentieth of what chance leaves open: the more of both.
         """
@@ -55,11 +55,11 @@ class CachedAccuracy:
         return self.accuracy <= self.chance + margin
 
     def facts(self) -> dict[str, Any]:
-        """As plain values, for programs."""
+        """Return plain values, for programs."""
         return {**asdict(self), "near_chance": self.near_chance}
 
     def sentences(self, names: Sequence[str]) -> Iterator[str]:
-        """The accuracy, then warnings. names: of the classes."""
+        """Say the accuracy, then warnings. names: of the classes."""
         yield f"the teacher is right on {_percent(self.accuracy)} of {self.count:,} cached training views"
         if self.order is not None:
             moved = [(k, label) for k, label in enumerate(self.order) if k != label]
@@ -81,7 +81,7 @@ def _percent(share: float) -> str:
 
 
 def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
-    """The accuracy on a bounded sample of the first view; None if it has too few labels, or labels of one class.
+    """Measure the accuracy on a part of the first view; None with too few labels, or labels of one class.
 
     Raises CacheCorrupt if the files that are read are damaged.
     """
@@ -94,13 +94,13 @@ def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
 
 
 def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
-    """What `cached_accuracy` finds, in words; nothing where it finds nothing. names: of the classes."""
+    """Say in words what `cached_accuracy` finds; nothing where it finds nothing. names: of the classes."""
     found = cached_accuracy(cache)
     return list(found.sentences(names)) if found else []
 
 
 def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
-    """Rows 0..count-1, evenly from a few blocks that are evenly spread: data sets are often sorted by class."""
+    """Choose rows of 0..count-1, evenly from a few blocks that are evenly spread: data are often sorted by class."""
     if count <= SAMPLED:
         return np.arange(count)
     blocks = -(-count // block)
@@ -112,30 +112,32 @@ def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
     return np.concatenate(parts)
 
 
-def accuracy_of(labels: NDArray[np.int64], said: NDArray[np.int64], classes: int) -> CachedAccuracy:
-    """What labels [N] and a teacher's answers [N], both class numbers, say of each other."""
+def accuracy_of(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> CachedAccuracy:
+    """Compare labels [N] with the teacher's predictions [N], both class numbers."""
     given = np.bincount(labels, minlength=classes) / len(labels)
-    answered = np.bincount(said, minlength=classes) / len(said)
-    accuracy = float(np.mean(labels == said))
-    order = _order(labels, said, classes)
+    often = np.bincount(predicted, minlength=classes) / len(predicted)
+    accuracy = float(np.mean(labels == predicted))
+    order = _order(labels, predicted, classes)
     # The order is judged on views that it was not found with: of few views per class, some order always fits.
     halves = [slice(0, None, 2), slice(1, None, 2)]
-    judged = [np.mean(_order(labels[a], said[a], classes)[said[b]] == labels[b]) for a, b in (halves, halves[::-1])]
+    judged = [
+        np.mean(_order(labels[a], predicted[a], classes)[predicted[b]] == labels[b]) for a, b in (halves, halves[::-1])
+    ]
     reordered = float(np.mean(judged))
     better = reordered - accuracy > ANOTHER_ORDER
     return CachedAccuracy(
-        len(labels), accuracy, float(given @ answered), tuple(order.tolist()) if better else None, reordered
+        len(labels), accuracy, float(given @ often), tuple(order.tolist()) if better else None, reordered
     )
 
 
-def _order(labels: NDArray[np.int64], said: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
-    """For every class that is answered the label that fits it best, each label once: int64 [K]."""
+def _order(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+    """Find for every predicted class the label that fits it best, each label once: int64 [K]."""
     if classes > PERMUTED_MOST_CLASSES:
         return np.arange(classes)
     from scipy.optimize import linear_sum_assignment  # takes a moment
 
     together = np.zeros((classes, classes))
-    np.add.at(together, (said, labels), 1)
+    np.add.at(together, (predicted, labels), 1)
     # Where nothing speaks for another label, a class keeps its own.
     together += np.eye(classes) / 2
     columns: NDArray[np.int64] = linear_sum_assignment(together, maximize=True)[1]

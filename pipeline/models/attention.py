@@ -16,7 +16,7 @@ tokens, 0.4 for 65, the same for 197, and 1.8 times as much for 577; in float32 
 
 
 def fastest_attention(network: Network, device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """For training: on a CPU in bfloat16, attention over few tokens is plain products, not torch's fused kernel.
+    """Let attention over few tokens be plain products in training on a CPU in bfloat16, not torch's fused kernel.
 
     The results are the same up to rounding, and networks without attention are not affected. What it is worth is
     measured by `benchmarks/attention.py`.

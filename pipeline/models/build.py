@@ -42,7 +42,7 @@ def build_network(
     interpolation: Interpolation | None = None,
     offline: bool = False,
 ) -> Network:
-    """The timm model `model` with `num_classes` logits as a network, on the CPU, in training mode.
+    """Build the timm model `model` with `num_classes` logits as a network, on the CPU, in training mode.
 
     `model` may be `hf-hub:owner/name` or `local-dir:folder`: nothing of theirs is executed. `weights`: a safetensors
     file or torch checkpoint of all of them; "pretrained", timm's own, by network where they are not on disk; or

@@ -8,7 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 class CellNorm(_BatchNorm):
-    """Batch normalisation over samples and cells, [B, C, ...].
+    """Normalises batches over samples and cells, [B, C, ...].
 
     A single value of a channel has no variance: it is normalised by the running statistics.
     """
@@ -17,14 +17,14 @@ class CellNorm(_BatchNorm):
         pass
 
     def forward(self, x: Tensor) -> Tensor:
-        """In the precision of x."""
+        """Normalise in the precision of x."""
         if x.numel() > x.shape[1]:
             return super().forward(x)
         return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
 
 
 class Convolution(nn.Module):
-    """A convolution that keeps the grid, and a batch normalisation in place of its bias."""
+    """Computes a convolution that keeps the grid, and a batch normalisation in place of its bias."""
 
     def __init__(self, channels: int, width: int, size: int) -> None:
         super().__init__()
@@ -32,6 +32,6 @@ class Convolution(nn.Module):
         self.norm = CellNorm(width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, h, w] to [B, width, h, w]; the convolution as autocast says, the norm in the weights' precision."""
+        """Map [B, C, h, w] to [B, width, h, w]; autocast rules the convolution, its weights' precision the norm."""
         result: Tensor = self.norm(self.linear(maps).to(self.linear.weight.dtype))
         return result

@@ -21,7 +21,7 @@ def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Co
 
 
 class BasicBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut."""
+    """Computes two 3 x 3 convolutions beside a shortcut."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class BasicBlock(nn.Module):
             self.downsample = nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, inputs, H, W] to [B, outputs, H / stride, W / stride], after activation."""
+        """Map [B, inputs, H, W] to [B, outputs, H / stride, W / stride], after activation."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out))
         out += x if self.downsample is None else self.downsample(x)
@@ -44,7 +44,7 @@ class BasicBlock(nn.Module):
 
 
 class CifarResNet(nn.Module):
-    """A ResNet for small images, with timm's interface."""
+    """Is a ResNet for small images, with timm's interface."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class CifarResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def get_classifier(self) -> nn.Module:
-        """The linear classifier."""
+        """Return the linear classifier."""
         return self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier; the pooling is always the mean."""
+        """Make a new classifier; the pooling is always the mean."""
         self.num_classes = num_classes
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
@@ -92,7 +92,7 @@ class CifarResNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The last map and the maps of the groups at `indices`, as in timm's models."""
+        """Compute the last map and the maps of the groups at `indices`, as in timm's models."""
         take, deepest = feature_take_indices(3, indices)
         intermediates = []
         x = self.relu(self.bn1(self.conv1(x)))
@@ -105,19 +105,19 @@ class CifarResNet(nn.Module):
         return intermediates if intermediates_only else (x, intermediates)
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """The last map, [B, D, H / 4, W / 4]."""
+        """Compute the last map, [B, D, H / 4, W / 4]."""
         x = self.relu(self.bn1(self.conv1(x)))
         result: Tensor = self.layer3(self.layer2(self.layer1(x)))
         return result
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """The logits of the last map, or the embedding that the classifier sees."""
+        """Compute the logits of the last map, or the embedding that the classifier sees."""
         x = self.drop(x.mean((2, 3)))
         result: Tensor = x if pre_logits else self.fc(x)
         return result
 
     def forward(self, x: Tensor) -> Tensor:
-        """The logits [B, K] of normalised images [B, C, H, W]."""
+        """Compute the logits [B, K] of normalised images [B, C, H, W]."""
         return self.forward_head(self.forward_features(x))
 
 
@@ -154,53 +154,53 @@ def _build(variant: str, pretrained: bool, options: dict[str, Any], **architectu
 
 @register_model
 def cifar_resnet8(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-8."""
+    """Build ResNet-8."""
     return _build("cifar_resnet8", pretrained, options, depth=8)
 
 
 @register_model
 def cifar_resnet14(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-14."""
+    """Build ResNet-14."""
     return _build("cifar_resnet14", pretrained, options, depth=14)
 
 
 @register_model
 def cifar_resnet20(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-20."""
+    """Build ResNet-20."""
     return _build("cifar_resnet20", pretrained, options, depth=20)
 
 
 @register_model
 def cifar_resnet32(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-32."""
+    """Build ResNet-32."""
     return _build("cifar_resnet32", pretrained, options, depth=32)
 
 
 @register_model
 def cifar_resnet44(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-44."""
+    """Build ResNet-44."""
     return _build("cifar_resnet44", pretrained, options, depth=44)
 
 
 @register_model
 def cifar_resnet56(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-56."""
+    """Build ResNet-56."""
     return _build("cifar_resnet56", pretrained, options, depth=56)
 
 
 @register_model
 def cifar_resnet110(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-110."""
+    """Build ResNet-110."""
     return _build("cifar_resnet110", pretrained, options, depth=110)
 
 
 @register_model
 def cifar_resnet8x4(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-8, four times as wide."""
+    """Build ResNet-8, four times as wide."""
     return _build("cifar_resnet8x4", pretrained, options, depth=8, stem=32, widths=(64, 128, 256))
 
 
 @register_model
 def cifar_resnet32x4(pretrained: bool = False, **options: Any) -> CifarResNet:
-    """ResNet-32, four times as wide."""
+    """Build ResNet-32, four times as wide."""
     return _build("cifar_resnet32x4", pretrained, options, depth=32, stem=32, widths=(64, 128, 256))

@@ -18,7 +18,7 @@ WeightsSource = Literal["pretrained"] | LocalPath
 
 
 class NetworkConfig(Section):
-    """A network: a timm model, its weights, and how images become its input.
+    """Describes a network: a timm model, its weights, and how images become its input.
 
     `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`. `match: order` maps weights with other names
     than the model's by their order, where all shapes agree. `options` are arguments of the timm model. `input_size` is
@@ -38,12 +38,12 @@ class NetworkConfig(Section):
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a `local-dir:` model, which says what is built; None of all others."""
+        """Return the folder of a `local-dir:` model, which says what is built; None of all others."""
         source, _, place = self.model.partition(":")
         return Path(place) if source == "local-dir" and place else None
 
     def said(self, *left_out: str) -> dict[str, Any]:
-        """The section as plain values, for identities: without some fields, and without how weights are found.
+        """Return plain values for identities: without some fields, and without how weights are found.
 
         What the weights are is in an identity by their digest.
         """
@@ -51,7 +51,7 @@ class NetworkConfig(Section):
         return self.model_dump(mode="json", exclude={*left_out, "match", "start", *bilinear})
 
     def open_as(self, default: Preprocessing) -> Self:
-        """The same, with what it leaves open of mean, std and interpolation.
+        """Fill in what it leaves open of mean, std and interpolation.
 
         What is neutral stays open: version 0.1 wrote it so into identities.
         """
@@ -61,13 +61,13 @@ class NetworkConfig(Section):
         return self.model_copy(update=filled)
 
     def as_built(self, network: Network) -> Self:
-        """The same with nothing left open, as the network has it."""
+        """Return the same with nothing left open, as the network has it."""
         names = ("input_size", "mean", "std", "interpolation")
         return self.model_copy(update={name: getattr(network, name) for name in names})
 
 
 class TeacherConfig(NetworkConfig):
-    """The teacher, and how it computes: precision, images at once, and where."""
+    """Describes the teacher, and how it computes: precision, images at once, and where."""
 
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     micro_batch: PositiveInt = 256

@@ -12,7 +12,7 @@ Precision = Literal["bfloat16", "float32"]
 
 
 def choose_device(device: str = "auto") -> torch.device:
-    """`auto` is CUDA where there is one, else the CPU. Raises ModelError if the named device is not here."""
+    """Return a device: `auto` is CUDA where there is one, else the CPU. Raises ModelError if it is not here."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -25,7 +25,7 @@ def choose_device(device: str = "auto") -> torch.device:
 
 
 def choose_precision(precision: Literal["auto", "bfloat16", "float32"], device: torch.device) -> Precision:
-    """`auto` is bfloat16 where the device has instructions for it, else float32."""
+    """Return the precision of a name: `auto` is bfloat16 where the device has instructions for it, else float32."""
     if precision != "auto":
         return precision
     if device.type == "cuda":

@@ -35,7 +35,7 @@ _ROLES = {
 
 @dataclass(frozen=True)
 class Kept:
-    """What a network keeps of the weights that it begins with.
+    """Tells what a network keeps of the weights that it begins with.
 
     kept: how many of its `total` tensors. new: the names of the others, those of its classifier, which are drawn from
     the seed. by_order: whether weights with other names were mapped by order.
@@ -140,7 +140,7 @@ NEW_CLASSIFIER = (
 
 
 def classifier_tensors(model: Any) -> tuple[str, ...]:
-    """The names of the tensors of a timm model's classifier, or classifiers; none if it has none."""
+    """Return the names of the tensors of a timm model's classifier, or classifiers; none if it has none."""
     heads = model.get_classifier() if hasattr(model, "get_classifier") else ()
     heads = heads if isinstance(heads, tuple | list) else (heads,)
     places = tuple(f"{name}." for name, module in model.named_modules() if any(module is head for head in heads))

@@ -1,4 +1,4 @@
-"""A timm model that takes pixels and says signals."""
+"""Runs a timm model: pixels in, signals out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from pipeline.signals import LinearHead, Signals
 
 
 class Network(nn.Module):
-    """A teacher or a student: uint8 images in, `Signals` out. Made by `build_network`.
+    """Runs a teacher or a student: uint8 images in, `Signals` out. `build_network` makes it.
 
     `taps` maps the name of every tap to its shape for one sample: `block1` to `blockS` (after activation, shallow
     to deep), `final` (what pooling reads; absent where that is no map), `embedding`, `logits`. `linear` is that
@@ -79,7 +79,7 @@ class Network(nn.Module):
         self._indices = [index for i, index in enumerate(self._anatomy.blocks) if f"block{i + 1}" in self._kept]
 
     def forward(self, images: Tensor) -> Signals:
-        """What the network says of uint8 images [B, 3 or 1, H, W].
+        """Compute the signals of uint8 images [B, 3 or 1, H, W].
 
         Images are repeated to three channels, normalised in float32 and resized to `input_size` by `interpolation`
         (antialiased) where they differ from it. The head runs in the precision of its weights even under autocast:
@@ -106,7 +106,7 @@ class Network(nn.Module):
         return Signals(logits, embedding, features, head, local=self.place_logits if self.local else None)
 
     def map_of(self, images: Tensor, tap: str) -> Tensor:
-        """The map [B, C, H, W] of a block alone, kept or not, of images as in `forward`; the head does not run."""
+        """Compute the map [B, C, H, W] of a block alone, kept or not, of images as in `forward`, without the head."""
         (found,) = self.model.forward_intermediates(
             self._normalised(images),
             indices=[self._anatomy.blocks[self._maps.index(tap)]],
@@ -117,7 +117,7 @@ class Network(nn.Module):
         return result
 
     def place_logits(self, vectors: Tensor) -> Tensor:
-        """What the network says of single places of `final`, or of means of several: [M, C] to logits [M, K].
+        """Compute logits [M, K] of single places of `final`, or of means of several, [M, C].
 
         Of the mean of all places they are the network's logits. Only where `local`.
         """
@@ -149,7 +149,7 @@ class Network(nn.Module):
         return x.contiguous(memory_format=torch.channels_last)
 
     def identity(self) -> dict[str, Any]:
-        """What the network is, apart from its weights, as plain JSON values. Without `interpolation` it is bilinear."""
+        """Return what the network is, apart from its weights, as plain JSON. No `interpolation` means bilinear."""
         return {
             "model": self.name,
             "options": self.options,
@@ -161,7 +161,7 @@ class Network(nn.Module):
         }
 
     def weights_digest(self) -> str:
-        """ "sha256:..." of the model's weights and buffers; see `pipeline.models.weights.digest_of`."""
+        """Return "sha256:..." of the model's weights and buffers; see `pipeline.models.weights.digest_of`."""
         return digest_of(self.model.state_dict())
 
     def save(self, path: Path) -> None:
@@ -170,15 +170,15 @@ class Network(nn.Module):
 
     @property
     def linear_classifier(self) -> bool:
-        """Whether the logits are what the model's linear classifier says of the embedding."""
+        """Tell whether the logits are a linear classifier's of the embedding."""
         return self._anatomy.head
 
     @property
     def places(self) -> int:
-        """Of the deepest block's map, height times width: the tokens of a ViT, those in a window of a Swin."""
+        """Return height times width of the deepest block's map: the tokens of a ViT, those in a window of a Swin."""
         height, width = self.taps[f"block{len(self._anatomy.blocks)}"][1:]
         return height * width
 
     def parameter_count(self) -> int:
-        """The number of trainable values of the model."""
+        """Count the trainable values of the model."""
         return sum(parameter.numel() for parameter in self.model.parameters())

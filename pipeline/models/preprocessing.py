@@ -14,7 +14,7 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """mean, std: of the three channels, in units of the full range, [0, 1]. interpolation: from other sizes."""
+    """Says how images become input. mean, std: of three channels, in [0, 1]. interpolation: from other sizes."""
 
     mean: Triple
     std: Triple
@@ -26,7 +26,7 @@ NEUTRAL = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
 
 
 def preprocessing_of(model: str) -> Preprocessing:
-    """What timm's weights of a model expect. Raises ModelError if there is no such model."""
+    """Return what timm's weights of a model expect. Raises ModelError if there is no such model."""
     cfg = timm_facts(model)
     if not cfg:
         return NEUTRAL

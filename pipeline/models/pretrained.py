@@ -28,7 +28,7 @@ _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def timm_facts(name: str) -> Mapping[str, Any]:
-    """timm's `pretrained_cfg` of a model: its classes, what images it expects, where its weights are.
+    """Return timm's `pretrained_cfg` of a model: its classes, what images it expects, where its weights are.
 
     Empty where timm has no weights of it. Raises ModelError, with the nearest name, if there is no such model, or if
     the hub that shall describe it cannot be reached.

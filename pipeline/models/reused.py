@@ -23,20 +23,20 @@ HEAD_FILE = "head.safetensors"
 
 
 class Layer(Convolution):
-    """A convolution and its normalisation, and perhaps a rectifier."""
+    """Computes a convolution and its normalisation, and perhaps a rectifier."""
 
     def __init__(self, channels: int, width: int, size: int, rectify: bool = True) -> None:
         super().__init__(channels, width, size)
         self.rectify = rectify
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, width, H, W]."""
+        """Map [B, C, H, W] to [B, width, H, W]."""
         result = super().forward(maps)
         return result.relu() if self.rectify else result
 
 
 class Projector(nn.Sequential):
-    """Maps [B, C, h, w] of a student's `block` to [B, D, h, w]: convolutions 1 x 1 to `narrow`, 3 x 3, and 1 x 1 to D.
+    """Maps [B, C, h, w] of a student's `block` to [B, D, h, w]: convolutions 1 x 1 to `narrow`, 3 x 3, 1 x 1 to D.
 
     channels: C. width: D. rectify: whether the last of them is rectified, as the others are.
     """
@@ -47,7 +47,7 @@ class Projector(nn.Sequential):
 
 
 class ReusedHead(nn.Module):
-    """What a student keeps of its training at inference: the projection, and the teacher's classifier, W_t and b_t."""
+    """Holds what a student keeps of its training: the projection, and the teacher's classifier, W_t and b_t."""
 
     def __init__(self, projector: Projector, head: LinearHead) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ReusedHead(nn.Module):
         self.classifier = nn.ParameterDict({k: nn.Parameter(v.detach(), False) for k, v in fixed.items()})
 
     def forward(self, maps: Tensor) -> Signals:
-        """z = W_t g + b_t, g the mean over cells of what the maps [B, C, h, w] of the block are projected to.
+        """Compute z = W_t g + b_t, g the mean over cells of what the maps [B, C, h, w] of the block are projected to.
 
         The embedding is g; the classifier runs in at least float32, even under autocast.
         """
@@ -73,7 +73,7 @@ class ReusedHead(nn.Module):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """What `save` wrote. Raises ModelError for any other file."""
+        """Read what `save` wrote. Raises ModelError for any other file."""
         weights = load_weights(path)
         try:
             facts = parse_json(load_metadata(path)["reused"].encode())
@@ -93,10 +93,10 @@ class ReusedHead(nn.Module):
 
 
 class WithReusedHead(nn.Module):
-    """A network whose answers are those of a `ReusedHead`: uint8 images in, `Signals` out.
+    """Runs a network with a `ReusedHead` in place of its own classifier: uint8 images in, `Signals` out.
 
     Network and head are shared, not copied. The network's own classifier stays where it is, and in the network's file,
-    but has no part in any answer. Raises ModelError for the head of another network.
+    but has no part in any output. Raises ModelError for the head of another network.
     """
 
     def __init__(self, network: Network, head: ReusedHead) -> None:
@@ -109,25 +109,25 @@ class WithReusedHead(nn.Module):
         self.network, self.head = network, head
 
     def forward(self, images: Tensor) -> Signals:
-        """What the head says of uint8 images [B, 3 or 1, H, W], prepared as the network does."""
-        said: Signals = self.head(self.network.map_of(images, self.head.projector.block))
-        return said
+        """Compute the signals of uint8 images [B, 3 or 1, H, W], prepared as the network does."""
+        signals: Signals = self.head(self.network.map_of(images, self.head.projector.block))
+        return signals
 
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """All but those of the network's own classifier, so that what is counted is what is used."""
+        """Yield all but those of the network's own classifier, so that what is counted is what is used."""
         idle = {id(parameter) for parameter in self.network.model.get_classifier().parameters()}
         every = super().named_parameters(prefix, recurse, remove_duplicate)
         return ((name, parameter) for name, parameter in every if id(parameter) not in idle)
 
     def save(self, path: Path) -> None:
-        """Write the network's weights to the file, as `Network.save` does, and the head's to `HEAD_FILE` it."""
+        """Write the network's weights to the file, as `Network.save` does, and the head's to `HEAD_FILE` beside it."""
         self.network.save(path)
         self.head.save(path.with_name(HEAD_FILE))
 
 
 def load_trained(network: Network, folder: Path) -> Network | WithReusedHead:
-    """The network with the head that its folder holds, or as it is."""
+    """Return the network with the head that its folder holds, or as it is."""
     path = folder / HEAD_FILE
     return WithReusedHead(network, ReusedHead.load(path)) if path.exists() else network

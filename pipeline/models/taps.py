@@ -15,13 +15,13 @@ MAX_BLOCKS = 4
 
 @dataclass(frozen=True)
 class Anatomy:
-    """What was measured of a model.
+    """Holds what was measured of a model.
 
     `blocks` are the indices of the blocks among the model's intermediates, `shapes` of every tap for one sample.
     `layout` is how the tensor that pooling reads lies in memory, "NCHW", "NHWC" or "NLC" (tokens), None where it
     is no map. `head` says that head(embedding) = logits holds with the model's linear classifier, `linear` that
     besides the embedding is the mean of the deepest block's map, `linear_final` that of `final` instead. `local` says
-    that the logits are a function of the mean of `final`: so the network has something to say of every place of it.
+    that the logits are a function of the mean of `final`: so every place of it has logits of its own.
     """
 
     blocks: tuple[int, ...]
@@ -34,7 +34,7 @@ class Anatomy:
 
 
 def choose_blocks(reductions: Sequence[int]) -> tuple[int, ...]:
-    """The indices of at most four blocks among intermediates, by how much each reduces the image.
+    """Choose at most four blocks among intermediates, by how much each reduces the image, and return their indices.
 
     The deepest at each of the deepest four distinct reductions; where all reduce alike (a ViT, a mixer), the
     ends of four parts of equal depth.
@@ -48,7 +48,7 @@ def choose_blocks(reductions: Sequence[int]) -> tuple[int, ...]:
 
 
 def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -> Tensor:
-    """The tensor that pooling reads as a map [B, C, H, W] of `shape`, without its `prefix` tokens."""
+    """Turn the tensor that pooling reads into a map [B, C, H, W] of `shape`, without its `prefix` tokens."""
     if layout == "NHWC":
         return final.permute(0, 3, 1, 2)
     if layout == "NLC":
@@ -57,7 +57,7 @@ def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -
 
 
 def one_place(vectors: Tensor, layout: str, prefix: int) -> Tensor:
-    """Maps of a single place, as pooling reads them, of vectors [M, C]; `prefix` tokens before it are zeros."""
+    """Make maps of a single place, as pooling reads them, of vectors [M, C]; `prefix` tokens before it are zeros."""
     if layout == "NHWC":
         return vectors[:, None, None, :]
     if layout == "NLC":
@@ -66,12 +66,12 @@ def one_place(vectors: Tensor, layout: str, prefix: int) -> Tensor:
 
 
 def prefix_tokens(model: Any) -> int:
-    """How many of a model's tokens are no places of the map."""
+    """Return how many of a model's tokens are no places of the map."""
     return int(getattr(model, "num_prefix_tokens", 0))
 
 
 def examine(model: Any, images: Tensor) -> Anatomy:
-    """Run `model` on normalised random `images` [B, 3, H, W], with disturbed weights, and look.
+    """Run `model` on normalised random `images` [B, 3, H, W], with disturbed weights, and describe its blocks and head.
 
     Fresh weights would make much look linear that is not: batch norms that are the identity, heads of zeros.
     The model is left as it was.

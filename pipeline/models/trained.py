@@ -11,7 +11,7 @@ from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_
 
 
 def expected_by(model: str, weights: WeightsSource | None) -> Preprocessing:
-    """What the weights of a model expect of images.
+    """Return what the weights of a model expect of images.
 
     Of random ones (None) nothing; of a file that Decant trained, what its folder says; of others, what timm knows.
     Raises ModelError if there is no such model.

@@ -24,7 +24,7 @@ _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors by name in a safetensors file or a torch checkpoint, on the CPU.
+    """Read the tensors by name in a safetensors file or a torch checkpoint, onto the CPU.
 
     A checkpoint may wrap them as `state_dict`, `model`, `model_state` or `model_state_dict`, and prefix all names by
     `module.`, `_orig_mod.` or `model.`. What the file is, is seen from its content. Raises ModelError for a file that
@@ -55,7 +55,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 
 
 def keeps_order(path: Path) -> bool:
-    """Whether a file of weights holds them in the order in which they were made: safetensors sorts them by name."""
+    """Tell whether a file of weights holds them in the order in which they were made: safetensors sorts them."""
     with path.open("rb") as file:
         start = file.read(2)
     return _is_torch(start)
@@ -81,7 +81,7 @@ def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_metadata(path: Path) -> dict[str, str]:
-    """The texts in the header of a safetensors file, none if it is of another kind."""
+    """Read the texts in the header of a safetensors file, none if it is of another kind."""
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -112,7 +112,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def holds_weights(loaded: object) -> bool:
-    """Whether a value is plain tensors by name, one at least."""
+    """Tell whether a value is plain tensors by name, one at least."""
     return isinstance(loaded, Mapping) and bool(loaded) and all(map(_is_weight, loaded.items()))
 
 
@@ -138,7 +138,7 @@ def _plain(tensor: Tensor) -> Tensor:
 
 
 def digest_of(state: Mapping[str, Tensor]) -> str:
-    """ "sha256:..." over name, dtype, shape and bytes of every tensor in the order of names.
+    """Compute "sha256:..." over name, dtype, shape and bytes of every tensor in the order of names.
 
     The same for the same values on any device, in any memory format and from any file.
     """

@@ -8,7 +8,7 @@ PIECE = 4 << 20
 
 
 def crc32c(data: memoryview | bytes) -> int:
-    """The checksum of bytes, computed in pieces: the library takes `bytes` alone, so a piece is copied."""
+    """Compute the CRC-32C of bytes, piece by piece: the library takes `bytes` alone, so a piece is copied."""
     view = memoryview(data).cast("B")
     value = 0
     for start in range(0, len(view), PIECE):

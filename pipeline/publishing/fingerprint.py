@@ -11,12 +11,12 @@ _NOTHING = object()
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of plain values: sorted keys, no spaces. Tuples are lists; NaN and infinity refused."""
+    """Write plain values as their one JSON text: sorted keys, no spaces. Refuses NaN and infinity; tuples are lists."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
-    """The SHA-256 of an identity's canonical JSON, 64 hexadecimal digits."""
+    """Compute the SHA-256 of an identity's canonical JSON, 64 hexadecimal digits."""
     return hashlib.sha256(canonical(identity).encode()).hexdigest()
 
 
@@ -27,7 +27,7 @@ def differences(
     *,
     provides: bool = False,
 ) -> list[str]:
-    """A line `dotted.field: expected X, got Y` for every field in which two identities differ.
+    """Write a line `dotted.field: expected X, got Y` for every field in which two identities differ.
 
     ignore: dotted fields that are not compared, with all below them. provides: `got` may have fields that
     `expected` does not name.

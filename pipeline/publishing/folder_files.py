@@ -17,26 +17,26 @@ class Files(Protocol):
     """Reads files by their path in the store."""
 
     def read(self, name: str, most: int) -> bytes:
-        """The content of a file of at most `most` bytes.
+        """Read a file of at most `most` bytes.
 
         Raises FileNotFoundError, and OSError for what is larger, for anything but a file, and for links.
         """
 
     def has(self, name: str) -> bool:
-        """Whether there is such a file."""
+        """Tell whether there is such a file."""
 
     def sizes(self) -> dict[str, int]:
-        """Every file that is there, with its size; links, which are not followed, too."""
+        """List every file that is there, with its size; links, which are not followed, too."""
 
 
 @dataclass(frozen=True)
 class LocalFiles:
-    """Files in a folder."""
+    """Reads the files of a folder."""
 
     folder: Path
 
     def read(self, name: str, most: int) -> bytes:
-        """As `Files.read`; a link anywhere below the folder is refused."""
+        """Read as `Files.read`; a link anywhere below the folder is refused."""
         try:
             return read_file(inside(self.folder, name), most)
         except CacheCorrupt:
@@ -44,11 +44,11 @@ class LocalFiles:
             raise OSError(errno.ELOOP, what, str(self.folder / name)) from None
 
     def has(self, name: str) -> bool:
-        """As `Files.has`."""
+        """Tell as `Files.has`."""
         return (self.folder / name).is_file()
 
     def sizes(self) -> dict[str, int]:
-        """As `Files.sizes`. What vanishes meanwhile is left out."""
+        """List as `Files.sizes`. What vanishes meanwhile is left out."""
         found = {}
         for folder, folders, names in os.walk(self.folder):
             for name in (*names, *(name for name in folders if Path(folder, name).is_symlink())):
@@ -59,7 +59,7 @@ class LocalFiles:
 
 
 def inside(root: Path, name: str) -> Path:
-    """The path of the file `name` of a store. Raises CacheCorrupt if a symbolic link leads away from there."""
+    """Return the path of the file `name` of a store. Raises CacheCorrupt if a symbolic link leads away from there."""
     path = root / name
     if os.path.realpath(path) != f"{os.path.realpath(root)}/{name}":
         raise _linked(path)

@@ -28,14 +28,14 @@ ROOT = "zarr.json"
 
 
 def encode_line(unit: str, files: Mapping[str, int]) -> bytes:
-    """The line of a finished unit. files: CRC-32C of the content of every file, by path in the store."""
+    """Write the line of a finished unit. files: CRC-32C of the content of every file, by path in the store."""
     record: dict[str, Any] = {"unit": unit, "files": {name: f"{crc:08x}" for name, crc in files.items()}}
     record["check"] = f"{crc32c(canonical(record).encode()):08x}"
     return canonical(record).encode() + b"\n"
 
 
 def decode_line(line: bytes) -> tuple[str, dict[str, int]] | None:
-    """Unit and checksums of a whole line; None if it is not what `encode_line` wrote."""
+    """Read unit and checksums from a whole line; None if it is not what `encode_line` wrote."""
     try:
         record = parse_json(line)
         files = {str(name): int(crc, 16) & 0xFFFFFFFF for name, crc in record["files"].items()}
@@ -46,12 +46,12 @@ def decode_line(line: bytes) -> tuple[str, dict[str, int]] | None:
 
 
 def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes:
-    """The ledger of a published store: each unit once, in one order, whoever finished it when."""
+    """Write the ledger of a published store: each unit once, in one order, whoever finished it when."""
     return b"".join(encode_line(unit, units[unit]) for unit in order)
 
 
 def decode_ledger(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], int]:
-    """The units of a ledger, and the bytes of its whole lines: a last line may be torn.
+    """Read the units of a ledger, and count the bytes of its whole lines: a last line may be torn.
 
     Raises CacheCorrupt for a damaged line that is not the last.
     """
@@ -72,7 +72,7 @@ def decode_ledger(content: bytes, where: object) -> tuple[dict[str, dict[str, in
 
 
 def checksums(units: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """The CRC-32C of every file, by path in the store."""
+    """Return the CRC-32C of every file, by path in the store."""
     return {name: checksum for files in units.values() for name, checksum in files.items()}
 
 
@@ -88,7 +88,7 @@ def listed_files(files: Files) -> set[str]:
 
 
 class Ledger:
-    """The finished units of the store in `folder`, as read when opened and as appended since."""
+    """Records the finished units of the store in `folder`: those read when it was opened, and those appended since."""
 
     def __init__(self, folder: Path) -> None:
         """Read the ledger, if there is one. Raises CacheCorrupt for a damaged line that is not the last."""

@@ -33,7 +33,7 @@ NAMED_FILES = 4
 
 
 def read_holder(file: Path) -> dict[str, Any] | None:
-    """Who holds or held a folder: `pid`, an integer, and texts `host`, `command`, `since`; None if that is not said."""
+    """Read who holds or held a folder: `pid`, and texts `host`, `command`, `since`; None if it is not said."""
     try:
         holder = parse_json(read_file(file, 1 << 20))
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ Outcome = Literal["better", "hint of better", "no difference", "hint of worse", 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An objective set against the baseline, for one student.
+    """Compares an objective set with the baseline, for one student.
 
     difference: top-1 of the set minus the baseline's, in points (hundredths). spread: the larger of the two
     sample standard deviations over seeds, in points; None where both have one seed. seeds: of set and baseline.
@@ -34,7 +34,7 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """What may be said."""
+        """Return what may be said of the difference."""
         if self.spread is None or min(self.seeds) < 2:
             return "one seed"
         size = abs(self.difference)
@@ -47,7 +47,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """The outcome in words, with the numbers it rests on."""
+        """Write the outcome in words, with the numbers it rests on."""
         size = f"{abs(self.difference):.2f} points"
         if self.outcome == "one seed":
             level = round(self.difference, 2) == 0
@@ -78,7 +78,7 @@ class Comparison:
 
 
 def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str | None:
-    """The objective set that others are compared with: the named one, else `hard`, else the first."""
+    """Choose the objective set that others are compared with: the named one, else `hard`, else the first."""
     sets = list(dict.fromkeys(row.objectives for row in rows))
     if baseline in sets:
         return baseline
@@ -86,7 +86,7 @@ def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str 
 
 
 def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Comparison]:
-    """Every other objective set of every student against the baseline's row of the same student."""
+    """Compare every other objective set of every student with the baseline's row of the same student."""
     base = baseline_of(rows, baseline)
     bases = {row.student: row for row in rows if row.objectives == base}
     return [
@@ -109,5 +109,5 @@ def _larger(row: SummaryRow, base: SummaryRow) -> float | None:
 
 
 def verdicts(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[str]:
-    """A sentence for every comparison: `resnet8: kd beats hard by 1.20 points, 2.1 times the spread (3 seeds each).`"""
+    """Write a sentence for every comparison, such as `vit: kd beats hard by 1.20 points (3 seeds each).`"""
     return [f"{comparison.student}: {comparison.sentence}" for comparison in compare(rows, baseline)]

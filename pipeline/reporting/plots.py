@@ -29,7 +29,7 @@ LONGEST_NAME = 28
 
 
 def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure | None:
-    """Holdout top-1 and loss over epochs: a panel per student, a colour per objective set.
+    """Draw holdout top-1 and loss over epochs: a panel per student, a colour per objective set.
 
     The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is
     drawn; None where there is nothing to draw.
@@ -47,7 +47,7 @@ def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable
 
 
 def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Figure:
-    """Top-1 over multiply-accumulates (parameters, if the teacher's are all that is known), on a log axis."""
+    """Draw top-1 over multiply-accumulates (parameters, if only the teacher's are known), on a log axis."""
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     styles = Styles.of(rows)
     draw_costs(figure, styles, evaluation, rows)
@@ -56,7 +56,7 @@ def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) ->
 
 
 def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure:
-    """Accuracy against cost beside the learning curves, for a README: 14 inches wide."""
+    """Draw accuracy against cost beside the learning curves, for a README: 14 inches wide."""
     figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     styles = Styles.of(rows)
     kind = next((kind for kind in ("holdout_top1", "loss") if _has(histories, kind)), None)
@@ -81,7 +81,7 @@ def draw_curves(
     kinds: Sequence[str],
     across: int,
 ) -> None:
-    """One panel for every student and kind of curve; panels of one kind share their vertical axis.
+    """Draw one panel for every student and kind of curve; panels of one kind share their vertical axis.
 
     Kinds stand below each other, those of a single student side by side.
     """
@@ -116,7 +116,7 @@ def draw_curves(
 
 
 def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[SummaryRow]) -> None:
-    """Top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible."""
+    """Draw top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible."""
     panel = canvas.add_subplot()
     teacher = evaluation.teacher
     by_macs = teacher is None or teacher.macs is not None or teacher.parameters is None

@@ -17,7 +17,7 @@ INK = "#1b1f24"
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
-    """The figure as an `<svg>` element: scales with the page, has a title for screen readers, same bytes every time.
+    """Write the figure as an `<svg>` element with a title for screen readers; the bytes are the same every time.
 
     `name` prefixes every id, since two inline figures share one page.
     """
@@ -40,7 +40,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def png(figure: Figure, dots_per_inch: int = 100) -> bytes:
-    """The figure as a PNG on white."""
+    """Write the figure as a PNG on white."""
     buffer = io.BytesIO()
     with _drawing():
         figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")

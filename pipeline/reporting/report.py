@@ -55,7 +55,7 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
 def page(
     evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable], config_yaml: str
 ) -> str:
-    """The HTML of the report: inline style and plots, nothing fetched, every name escaped."""
+    """Write the HTML of the report: inline style and plots, nothing fetched, every name escaped."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     curves = plots.learning_curves(rows, histories)
@@ -121,7 +121,7 @@ def _seed(result: StudentResult) -> list[str]:
 
 
 def summary(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> dict[str, Any]:
-    """Numbers nested by student and objective set: fractions, nats, seconds; `<metric>_spread` from two seeds on."""
+    """Nest numbers by student and objective set: fractions, nats, seconds; `<metric>_spread` from two seeds on."""
     students: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
         students.setdefault(row.student, {})[row.objectives] = _numbers(row)
@@ -149,7 +149,7 @@ def _numbers(row: SummaryRow) -> dict[str, float]:
 
 
 def accuracy_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """CSV, teacher first: one line per student and objective set, empty where unknown; top1 in [0, 1]."""
+    """Write CSV, teacher first: one line per student and objective set, empty where unknown; top1 in [0, 1]."""
     names = ("parameters", "macs", "images_per_second", "top1", "top1_spread")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -52,7 +52,7 @@ class _Written(BaseModel):
 
 
 class TeacherResult(_Written):
-    """The teacher on the evaluated split. Costs are None where its weights are not on this machine."""
+    """Holds figures of the teacher on the evaluated split. Costs are None where its weights are not on this machine."""
 
     model: str
     metrics: Metrics
@@ -62,7 +62,7 @@ class TeacherResult(_Written):
 
 
 class StudentResult(_Written):
-    """One trained student, of one seed, on the evaluated split."""
+    """Holds figures of one trained student, of one seed, on the evaluated split."""
 
     student: str
     objectives: str
@@ -76,7 +76,7 @@ class StudentResult(_Written):
 
 
 class Evaluation(_Written):
-    """Every student of an experiment, and the teacher, on one split: `evaluation.json`."""
+    """Holds every student of an experiment, and the teacher, on one split: `evaluation.json`."""
 
     experiment: str
     split: str
@@ -85,7 +85,7 @@ class Evaluation(_Written):
 
 
 class RunMetrics(_Written):
-    """What a training run says about itself: its `metrics.json`. `images_per_second` is of training."""
+    """Reads what a training run writes of itself, its `metrics.json`. `images_per_second` is of training."""
 
     student: str
     objectives: str
@@ -101,7 +101,7 @@ class RunMetrics(_Written):
 
 @dataclass(frozen=True)
 class HistoryTable:
-    """The epochs of one run: the columns of its `history.csv`, float64 [epochs], NaN where a cell is empty."""
+    """Holds the epochs of one run: the columns of its `history.csv`, float64 [epochs], NaN where a cell is empty."""
 
     student: str
     objectives: str
@@ -109,13 +109,13 @@ class HistoryTable:
     columns: Mapping[str, NDArray[np.float64]]
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """The column [epochs]; NaN everywhere if the run did not write it."""
+        """Return the column [epochs]; NaN everywhere if the run did not write it."""
         empty = np.full(len(self.columns["epoch"]), np.nan)
         return self.columns.get(name, empty)
 
 
 class Stat(NamedTuple):
-    """A mean over seeds and its sample standard deviation; the latter is None for one seed."""
+    """Holds a mean over seeds and its sample standard deviation; the latter is None for one seed."""
 
     mean: float
     spread: float | None
@@ -123,7 +123,7 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """One student and objective set, over `seeds` seeds. Costs are means; None is what nobody measured."""
+    """Sums up one student and objective set, over `seeds` seeds. Costs are means; None is what nobody measured."""
 
     student: str
     objectives: str
@@ -141,12 +141,12 @@ class SummaryRow:
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """The evaluation in `evaluation.json`. Raises DataError if it is missing or malformed."""
+    """Read the evaluation in `evaluation.json`. Raises DataError if it is missing or malformed."""
     return Evaluation.read(path)
 
 
 def read_run(folder: Path) -> tuple[RunMetrics, HistoryTable]:
-    """What the training run in the folder wrote. Raises DataError if a file is missing or malformed."""
+    """Read what the training run in the folder wrote. Raises DataError if a file is missing or malformed."""
     run = RunMetrics.read(folder / "metrics.json")
     path = folder / "history.csv"
     try:
@@ -166,14 +166,14 @@ def read_run(folder: Path) -> tuple[RunMetrics, HistoryTable]:
 
 
 def read_histories(root: Path) -> list[HistoryTable]:
-    """The histories of every run under `root`, ordered by student, objective set and seed."""
+    """Read the histories of every run under `root`, ordered by student, objective set and seed."""
     folders = (path.parent for path in root.glob("*/*/seed-*/metrics.json"))
     histories = [read_run(folder)[1] for folder in folders]
     return sorted(histories, key=lambda h: (h.student, h.objectives, h.seed))
 
 
 def summarise(evaluation: Evaluation) -> list[SummaryRow]:
-    """One row for every student and objective set; both in the order in which they first appear."""
+    """Make one row for every student and objective set; both in the order in which they first appear."""
     students = list(dict.fromkeys(s.student for s in evaluation.students))
     sets = list(dict.fromkeys(s.objectives for s in evaluation.students))
     groups: dict[tuple[str, str], list[StudentResult]] = {(a, b): [] for a in students for b in sets}

@@ -24,7 +24,7 @@ TEACHER_MARKER, TEACHER_GLYPH = "*", "★"
 
 @dataclass(frozen=True)
 class Styles:
-    """colours, dashes: of objective sets, as `#rrggbb` and matplotlib line styles. markers: of students."""
+    """Holds colours and dashes of objective sets, `#rrggbb` and matplotlib's line styles, and markers of students."""
 
     colours: Mapping[str, str]
     dashes: Mapping[str, Dash]
@@ -32,7 +32,7 @@ class Styles:
 
     @classmethod
     def of(cls, rows: Sequence[SummaryRow]) -> Styles:
-        """Styles for the sets and students of the rows, in their order."""
+        """Choose styles for the sets and students of the rows, in their order."""
         baseline = baseline_of(rows)
         others = [name for name in dict.fromkeys(row.objectives for row in rows) if name != baseline]
         colours = {name: OKABE_ITO[i % len(OKABE_ITO)] for i, name in enumerate(others)}
@@ -45,5 +45,5 @@ class Styles:
         return cls(colours, dashes, {name: markers[i % len(markers)] for i, name in enumerate(students)})
 
     def glyph(self, student: str) -> str:
-        """The character that looks like the student's marker."""
+        """Return the character that looks like the student's marker."""
         return MARKERS[self.markers[student]]

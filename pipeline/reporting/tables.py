@@ -30,7 +30,7 @@ UNKNOWN = "–"
 
 
 def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]:
-    """The texts of the table: the teacher's row, if there is a teacher, then one for every row; COLUMNS wide."""
+    """Return the texts of the table: the teacher's row, if there is a teacher, then one for every row; COLUMNS wide."""
     table = [[*_teacher(evaluation)]] if evaluation.teacher else []
     for row in rows:
         scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
@@ -48,7 +48,7 @@ def _teacher(evaluation: Evaluation) -> list[str]:
 
 
 def markdown(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """The table in Markdown, with a line on how to read it."""
+    """Write the table in Markdown, with a line on how to read it."""
     lines = [list(COLUMNS), ["---"] * NAMES + ["---:"] * (len(COLUMNS) - NAMES), *cells(evaluation, rows)]
     text = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
     return f"{text}\n\n{note(evaluation, rows)}\n"
@@ -63,7 +63,7 @@ def _escape(cell: str) -> str:
 
 
 def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
-    """The table for rich's console; names are shown as they are, never read as markup."""
+    """Make the table for rich's console; names are shown as they are, never read as markup."""
     table = Table(title=Text(evaluation.experiment), caption=Text(note(evaluation, rows)))
     for i, name in enumerate(COLUMNS):
         table.add_column(name, justify="left" if i < NAMES else "right", no_wrap=i >= NAMES)
@@ -73,7 +73,7 @@ def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
 
 
 def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """How many images and seeds stand behind the numbers."""
+    """Say how many images and seeds stand behind the numbers."""
     counts = {student.metrics.count for student in evaluation.students}
     if evaluation.teacher:
         counts.add(evaluation.teacher.metrics.count)
@@ -87,7 +87,7 @@ def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
 
 
 def stat(value: Stat | None, scale: float, digits: int = 2) -> str:
-    """`71.20 ± 0.31`, without the spread where there is one seed."""
+    """Write `71.20 ± 0.31`, without the spread where there is one seed."""
     if value is None:
         return UNKNOWN
     text = f"{scale * value.mean:.{digits}f}"
@@ -95,7 +95,7 @@ def stat(value: Stat | None, scale: float, digits: int = 2) -> str:
 
 
 def count(value: float | None) -> str:
-    """A number to three digits with the SI prefix: `272 k`, `41.3 M`, `7.8`."""
+    """Write a number to three digits with the SI prefix: `272 k`, `41.3 M`, `7.8`."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -111,7 +111,7 @@ def _three(value: float) -> str:
 
 
 def rounded_seconds(value: float | None) -> str:
-    """A duration as people say it, to tenths of a second below ten."""
+    """Write a duration as people say it, to tenths of a second below ten."""
     if value is None:
         return UNKNOWN
     return f"{value:.1f} s" if value < 9.95 else duration(value)

@@ -10,13 +10,13 @@ from pipeline.signals.extra import EXTRAS, maps_read
 
 
 def block_number(tap: str) -> int:
-    """3 of `block3`; 0 of a tap that is no block."""
+    """Return the number of a block, 3 of `block3`; 0 of a tap that is no block."""
     found = re.fullmatch(r"block(\d+)", tap)
     return int(found[1]) if found else 0
 
 
 def deepest_block(taps: Iterable[str], extras: Iterable[str] = ()) -> int:
-    """The number of the deepest block among `taps` and those that extra signals are computed from; 0 without any."""
+    """Return the deepest block's number among `taps` and the taps of extra signals; 0 without any."""
     numbers = [block_number(tap) for tap in taps]
     for signal in extras:
         file, _, tap = signal.partition("/")

@@ -49,19 +49,19 @@ EncodingChoice = Annotated[str | Mapping[str, Any], BeforeValidator(_choice)]
 
 
 class LogitsConfig(Section):
-    """How the logits are written; they are always kept."""
+    """Says how the logits are written; they are always kept."""
 
     encoding: EncodingChoice = "float16"
 
 
 class EmbeddingConfig(Section):
-    """How the embedding is written."""
+    """Says how the embedding is written."""
 
     encoding: EncodingChoice = "float16"
 
 
 class FeaturesConfig(Section):
-    """Which block maps are kept, on a grid of at most `grid` x `grid`, and how they are written.
+    """Says which block maps are kept, on a grid of at most `grid` x `grid`, and how they are written.
 
     `blocks` are names of taps, or the number of deepest blocks; None keeps them all.
     """
@@ -73,14 +73,14 @@ class FeaturesConfig(Section):
 
 
 class ExtraConfig(Section):
-    """An extra signal, "<file>/<tap>", and how it is written; its name alone will do."""
+    """Names an extra signal, "<file>/<tap>", and says how it is written; its name alone will do."""
 
     name: Annotated[str, AfterValidator(_extra)]
     encoding: EncodingChoice = "float16"
 
 
 class SignalsConfig(Section):
-    """What is kept of what the teacher said: logits always, embedding unless null, features and extras if asked for."""
+    """Says which of the teacher's outputs are kept: logits always, embedding unless null, the others if named."""
 
     logits: LogitsConfig = LogitsConfig()
     embedding: EmbeddingConfig | None = EmbeddingConfig()

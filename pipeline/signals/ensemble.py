@@ -14,7 +14,7 @@ Mean = Literal["mean-logits", "mean-probabilities"]
 
 
 def combine(logits: Sequence[Tensor], mean: Mean) -> Tensor:
-    """The logits [..., K] of an ensemble of M networks, from the members' logits z_m, [..., K] each.
+    """Compute the logits [..., K] of an ensemble of M networks, from the members' logits z_m, [..., K] each.
 
         mean-logits           (1/M) Σ_m z_m
         mean-probabilities    log( (1/M) Σ_m softmax(z_m) )

@@ -18,7 +18,7 @@ EXTRAS_KEY = "signals.extras"
 
 
 def extract(signal: str, *maps: Tensor) -> Tensor:
-    """An extra signal, "<file>/<tap>" or its file alone, of full maps [B, C, H, W], shallow to deep: [B, ...].
+    """Compute an extra signal, "<file>/<tap>" or its file alone, of full maps [B, C, H, W], shallow to deep: [B, ...].
 
     Of the teacher before caching and of the student in training alike. Computed and returned in at least float32,
     whatever autocast says. Differentiable. Raises ConfigError for an unknown name.
@@ -32,12 +32,12 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
 
 
 def maps_read(name: str, key: str = EXTRAS_KEY) -> int:
-    """The number of maps that the extra signal in the file `name` is computed from. Raises ConfigError at `key`."""
+    """Return how many maps the extra signal in the file `name` is computed from. Raises ConfigError at `key`."""
     return int(plugins.load(EXTRAS, name, key).MAPS)
 
 
 def taps_read(signal: str, taps: Sequence[str], key: str = EXTRAS_KEY) -> tuple[str, ...]:
-    """The taps that the signal "<file>/<tap>" is computed from, of a network's `taps` (shallow to deep).
+    """Return the taps that "<file>/<tap>" is computed from, of a network's `taps` (shallow to deep).
 
     Raises ConfigError at `key` for unknown names, and if there are too few blocks beyond the tap.
     """

@@ -14,7 +14,7 @@ FILTER_KEY = "signals.features.filter"
 
 
 def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002 - the word of the configuration
-    """The low frequencies of maps on a grid: [B, C, H, W] to [B, C, min(grid, H), min(grid, W)].
+    """Reduce maps to their low frequencies on a grid: [B, C, H, W] to [B, C, min(grid, H), min(grid, W)].
 
     A map that is no larger than the grid stays as it is. Computed and returned in at least float32, whatever
     autocast says: half types are promoted, float64 is kept. Differentiable, linear in `x`. Raises ConfigError
@@ -30,9 +30,8 @@ def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002
 
 
 def preserves_mean(filter: str) -> bool:  # noqa: A002 - the word of the configuration
-    """Whether the mean over a filter's grid is the mean over the map, and so the embedding where a head is `linear`.
+    """Tell whether a filter keeps the mean of a map, which is the embedding where a head is `linear`.
 
-    An objective that relies on it asks when it is built, and refuses with the reason. Raises ConfigError for an
-    unknown filter.
+    Raises ConfigError for an unknown filter.
     """
     return bool(plugins.load(FILTERS, filter, FILTER_KEY).PRESERVES_MEAN)

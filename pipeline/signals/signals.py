@@ -1,4 +1,4 @@
-"""What is kept of what a network said; teachers, students and caches share the types."""
+"""What is kept of a network's outputs; teachers, students and caches share the types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Map = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class LinearHead:
-    """The linear classifier at a network's end: `weight` [K, D], `bias` [K].
+    """Computes logits from embeddings: the linear classifier at a network's end, `weight` [K, D], `bias` [K].
 
     `linear` says that the head may be read at every place of the last map: the deepest block's map is what
     pooling reads, its mean is the embedding, and the head of the embedding is the logits. Where only the last
@@ -31,7 +31,7 @@ class LinearHead:
     linear_final: bool = False
 
     def __call__(self, embedding: Tensor) -> Tensor:
-        """The logits [..., K] of embeddings [..., D], in the wider of both precisions, whatever autocast says."""
+        """Compute the logits [..., K] of embeddings [..., D], in the wider of both precisions under any autocast."""
         dtype = torch.promote_types(embedding.dtype, self.weight.dtype)
         with torch.autocast(embedding.device.type, enabled=False):
             return F.linear(embedding.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
@@ -39,7 +39,7 @@ class LinearHead:
 
 @dataclass(frozen=True)
 class SignalShapes:
-    """The shapes of signals for one sample: what an objective is built from, before any signal exists.
+    """Describes signals by their shapes for one sample: an objective is built from them, before any signal exists.
 
     `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` and
     `linear_final` are the head's flags, None and False without a head; `local` says that there are `Signals.local`
@@ -59,18 +59,18 @@ class SignalShapes:
 
     @property
     def depth(self) -> int:
-        """How many blocks the network has, which is the number of its last; 0 if no block is known."""
+        """Return how many blocks the network has, which is the number of its last; 0 if no block is known."""
         return max(self.blocks or 0, deepest_block(self.features, self.extras))
 
 
 @dataclass(frozen=True)
 class Signals:
-    """What a network said about a batch of views.
+    """Holds the outputs of a network for a batch of views.
 
     `logits` [B, K]; `embedding` [B, D], the vector that enters the head; `features` [B, C, H, W] by tap, from
     shallow to deep: at full resolution from a network, at most g x g from a cache; `extras` [B, ...] by
     "<signal>/<tap>", from a cache: a network's are computed from its maps (`extract`). `local` gives the logits [M, K]
-    of places of `final`, [M, C]: what a network says of a place alone, whatever lies between pooling and its head; None
+    of places of `final`, [M, C]: the classifier's of a place alone, whatever lies between pooling and its head; None
     from a cache.
     """
 
@@ -82,7 +82,7 @@ class Signals:
     local: Callable[[Tensor], Tensor] | None = None
 
     def detached(self) -> Signals:
-        """The same signals as constants: no gradient flows through them into the network that said them."""
+        """Return the same signals as constants: no gradient flows through them into the network that computed them."""
         head = self.head
         return replace(
             self,
@@ -95,7 +95,7 @@ class Signals:
         )
 
     def shapes(self, filter: str = "mean") -> SignalShapes:  # noqa: A002 - the word of the configuration
-        """The shapes for one sample. `filter` is recorded: tensors do not tell what they were reduced by."""
+        """Return the shapes for one sample. `filter` is recorded: tensors do not tell what they were reduced by."""
         features: dict[str, Map] = {}
         for tap, tensor in self.features.items():
             _, channels, height, width = tensor.shape

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def unit(x: Tensor, dim: int) -> Tensor:
-    """Vectors along an axis divided by their length; a vector of zeros stays one.
+    """Divide vectors along an axis by their length; a vector of zeros stays one.
 
     Nothing is 0/0, and the gradient at a vector of zeros is as large as what flows in, not 10¹² times that, as with a
     small constant in the denominator.

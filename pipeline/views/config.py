@@ -23,7 +23,7 @@ Operations = tuple[Annotated[SerializeAsAny[OperationOptions], BeforeValidator(_
 
 
 class ViewsConfig(Section):
-    """Which views there are: numbers `first` to `first + count - 1`, keyed by `seed`.
+    """Says which views there are: numbers `first` to `first + count - 1`, keyed by `seed`.
 
     Without operations every view is the sample itself.
     """

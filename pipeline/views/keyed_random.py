@@ -16,7 +16,7 @@ _GAP = 64
 
 
 def random_words(seed: int, view: int, samples: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """`count` 64-bit words for each of the samples, in any order: uint64 [B, count]."""
+    """Draw `count` 64-bit words for each of the samples, in any order: uint64 [B, count]."""
     blocks = -(-count // _BLOCK)
     result = np.empty((len(samples), count), np.uint64)
     if not result.size:
@@ -35,11 +35,11 @@ def random_words(seed: int, view: int, samples: NDArray[np.int64], count: int) -
 
 
 def integers(words: NDArray[np.uint64], n: int | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Integers in [0, n), n at most 2^31: the upper half of each word, scaled."""
+    """Turn words into integers in [0, n), n at most 2^31: the upper half of each word, scaled."""
     scaled = (words >> np.uint64(32)) * np.asarray(n).astype(np.uint64)
     return (scaled >> np.uint64(32)).astype(np.int64)
 
 
 def reals(words: NDArray[np.uint64]) -> NDArray[np.float64]:
-    """Reals in [0, 1): multiples of 2^-24, so that float32 holds them exactly."""
+    """Turn words into reals in [0, 1): multiples of 2^-24, so that float32 holds them exactly."""
     return (words >> np.uint64(40)).astype(np.float64) * 2.0**-24

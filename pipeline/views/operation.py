@@ -1,4 +1,4 @@
-"""What an operation is: the contract of every plug-in of this room, and the types that it speaks in."""
+"""The contract of view operations: what a file of `pipeline/views/operations/` provides, and its types."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Size = tuple[int, int]
 
 
 class OperationOptions(Section):
-    """The base of every operation's `Options`, which narrow `name` to the name of their file.
+    """Is the base of every operation's `Options`, which narrow `name` to the name of their file.
 
     A field without a default lists values under `examples`: the contract suite runs each of them.
     """
@@ -26,45 +26,45 @@ class OperationOptions(Section):
 
 
 class Operation(Protocol):
-    """One step of a view: draws its parameters from random words and turns them into pixels."""
+    """Makes one step of a view: draws its parameters from random words and turns them into pixels."""
 
     @property
     def exact(self) -> bool:
-        """Whether it gives the same pixels on every device, thread count and batch size."""
+        """Tell whether it gives the same pixels on every device, thread count and batch size."""
 
     @property
     def parameter_names(self) -> tuple[str, ...]:
-        """The names of the P columns that `draw` returns."""
+        """Return the names of the P columns that `draw` returns."""
 
     @property
     def words(self) -> int:
-        """How many random words of 64 bits one view takes."""
+        """Return how many random words of 64 bits one view takes."""
 
     @property
     def needs_sizes(self) -> bool:
-        """Whether `draw` looks at the sizes of the images."""
+        """Tell whether `draw` looks at the sizes of the images."""
 
     @property
     def fixes_size(self) -> bool:
-        """Whether images of any sizes come out in one size."""
+        """Tell whether images of any sizes come out in one size."""
 
     def output_size(self, size: Size | None) -> Size | None:
-        """The size that images of `size` come out in; None stands for sizes that differ.
+        """Return the size that images of `size` come out in; None stands for sizes that differ.
 
         Raises ConfigError, at a key that starts from the operation's own options, if it cannot work on them.
         """
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """The lowest and the highest value of each parameter for images of `size`."""
+        """Return the lowest and the highest value of each parameter for images of `size`."""
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Parameters int32 [B, P] from `words` [B, words] and the images' heights and widths [B, 2].
+        """Draw parameters int32 [B, P] from `words` [B, words] and the images' heights and widths [B, 2].
 
         `sizes` is None only where `needs_sizes` is False. Reals are stored as float32 bit patterns.
         """
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """The pixels uint8 [B, C, h, w] of `images` uint8 [B, C, H, W] under `parameters` int32 [B, P].
+        """Compute the pixels uint8 [B, C, h, w] of `images` uint8 [B, C, H, W] under `parameters` int32 [B, P].
 
         Out of place. Images of differing sizes come one at a time.
         """
@@ -83,5 +83,5 @@ SizeOption = Annotated[int | Size, BeforeValidator(_checked_size)]
 
 
 def square(size: int | Size) -> Size:
-    """The size meant by an option for which one number is both height and width."""
+    """Return the size meant by an option for which one number is both height and width."""
     return (size, size) if isinstance(size, int) else size

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def digest(images: Tensor) -> NDArray[np.uint64]:
-    """XXH3-64 of the bytes of each view in C, H, W order: uint64 [B] for `images` uint8 [B, C, H, W].
+    """Compute XXH3-64 of the bytes of each view in C, H, W order: uint64 [B] for `images` uint8 [B, C, H, W].
 
     The seed is `(C << 48) | (H << 24) | W`, so that equal bytes in another shape are another view.
     """

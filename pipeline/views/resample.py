@@ -22,7 +22,7 @@ _CHUNK = 1 << 19
 
 
 def taps(start: Tensor, length: Tensor, longest: int, target: int) -> tuple[Tensor, Tensor]:
-    """Which pixels of a row make each of `target` pixels, and with what weights in units of 2^-14.
+    """Find which pixels of a row make each of `target` pixels, and with what weights in units of 2^-14.
 
     `start` and `length` int64 [B] say which part of the row is resized; `longest` bounds `length`.
     Returns positions in the row and weights, int64 [B, target, T].
@@ -47,7 +47,7 @@ def taps(start: Tensor, length: Tensor, longest: int, target: int) -> tuple[Tens
 
 
 def resample(images: Tensor, boxes: Tensor, size: Size) -> Tensor:
-    """Each image's box, resized: uint8 [B, C, h, w] from `images` uint8 [B, C, H, W].
+    """Resize each image's box: uint8 [B, C, h, w] from `images` uint8 [B, C, H, W].
 
     `boxes` int64 [B, 4] holds top, left, height and width in pixels, inside the image.
     """

@@ -1,4 +1,4 @@
-"""The views of a data set: draws parameters, says what must be read, and makes pixels."""
+"""Draws the parameters of the views of a data set, and renders their pixels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pipeline.views.operation import Operation, Size
 
 
 class Views:
-    """Replayable augmentations: what `build_views` returns.
+    """Draws and renders augmented views, the same every time. `build_views` makes it.
 
     Attributes:
         config: what they were built from.
@@ -85,7 +85,7 @@ class Views:
         return np.concatenate(columns, 1)
 
     def sources(self, parameters: NDArray[np.int32], samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Positions int64 [B, S] of the images that these views are made from; S is 1 without mixing."""
+        """Return positions int64 [B, S] of the images that these views are made from; S is 1 without mixing."""
         return np.asarray(samples, np.int64)[:, None]
 
     def apply(self, images: Images, parameters: NDArray[np.int32] | Tensor) -> Tensor:
@@ -125,13 +125,13 @@ class Views:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels of a view of a given number, as plain JSON values."""
+        """Return what decides the pixels of a view of a given number, as plain JSON values."""
         config = self.config.model_dump(mode="json")
         return {"operations": config["operations"], "seed": config["seed"]}
 
 
 def build_views(config: ViewsConfig, image_size: Size | None = None, key: str = "views") -> Views:
-    """The views of images of `image_size` (H, W); None if their sizes differ or are not known yet.
+    """Make the views of images of `image_size` (H, W); None if their sizes differ or are not known yet.
 
     Raises ConfigError, at keys below `key`, if the operations cannot work on such images.
     """
@@ -146,7 +146,7 @@ def build_views(config: ViewsConfig, image_size: Size | None = None, key: str = 
 
 
 def sizes_of(images: Images) -> NDArray[np.int64]:
-    """Height and width of each image: int64 [B, 2]."""
+    """Return height and width of each image: int64 [B, 2]."""
     return np.array([tuple(image.shape[-2:]) for image in images], np.int64).reshape(-1, 2)
 
 

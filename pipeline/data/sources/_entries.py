@@ -26,13 +26,13 @@ _MEANINGS = {
 
 
 def meaning(name: str) -> str | None:
-    """The split that people call so, in capitals or small letters; None if it is none."""
+    """Return the split that people call so, in capitals or small letters; None if it is none."""
     small = name.casefold()
     return next((split for split, names in _MEANINGS.items() if small in names), None)
 
 
 class Entry(NamedTuple):
-    """One image file. name: its path relative to the root, which is the id. problem: why it cannot be used."""
+    """Holds one image file. name: its path relative to the root, which is the id. problem: why it cannot be used."""
 
     name: str
     label: int | None
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
 
 
 class ImageFiles:
-    """The entries of every split, in order. reading: what was left out, and notes."""
+    """Gives the entries of every split, in order. reading: what was left out, and notes."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class ImageFiles:
         self._entries = entries
 
     def count(self, split: str) -> int:
-        """The number of image files, those that cannot be used included."""
+        """Return the number of image files, those that cannot be used included."""
         return len(self._entries[split])
 
     def items(self, split: str) -> Iterator[Item]:
-        """The files' bytes, as they are."""
+        """Yield the files' bytes, as they are."""
         for name, label, problem in self._entries[split]:
             if is_text(name):
                 yield Item(Unreadable(problem) if problem else self._read(name), label, name)
@@ -77,7 +77,7 @@ class ImageFiles:
 
 
 def is_text(name: str) -> bool:
-    """Whether a file's name is UTF-8; other bytes are half surrogates in Python."""
+    """Tell whether a file's name is UTF-8; other bytes are half surrogates in Python."""
     try:
         name.encode()
     except UnicodeEncodeError:
@@ -86,10 +86,10 @@ def is_text(name: str) -> bool:
 
 
 def escaped(name: str) -> str:
-    """A name for people, with bytes that are not UTF-8 as `\\xff`."""
+    """Write a name for people, with bytes that are not UTF-8 as `\\xff`."""
     return printable(name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace"))
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """The first few of some names, for people."""
+    """Write the first few of some names, for people."""
     return ", ".join(map(escaped, names[:most])) + (", ..." if len(names) > most else "")

@@ -16,7 +16,7 @@ Classes = Literal["leaf", "top"]
 
 @dataclass
 class FolderLayout:
-    """How a tree was understood.
+    """Tells how a tree was understood.
 
     labeled: of every split the folders of its classes, in order. unlabeled: the folder of images without labels, if
     there is one. places: of every split, the folders that are it. aside: folders beside the splits that are none.

@@ -19,7 +19,7 @@ _MOST_BYTES = 1 << 30
 
 
 class LabelRow(NamedTuple):
-    """What is said of one image. path: as it is written. label: empty if there is none. where: such as `line 3`."""
+    """Holds what a list says of one image. path: as written. label: empty if there is none. where: such as `line 3`."""
 
     split: str
     path: str
@@ -28,7 +28,7 @@ class LabelRow(NamedTuple):
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a list. Raises DataError if it cannot be read or is not UTF-8."""
+    """Read the text of a list. Raises DataError if it cannot be read or is not UTF-8."""
     try:
         return read_file(path.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
     except OSError as error:
@@ -39,7 +39,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def split_called(name: str, where: object) -> str:
-    """The split that a list calls so. Raises DataError if it is none."""
+    """Return the split that a list calls so. Raises DataError if it is none."""
     split = meaning(name.strip())
     if split is None:
         raise DataError("there is no such split", where=where, expected="one of " + ", ".join(SPLITS), got=repr(name))
@@ -49,7 +49,7 @@ def split_called(name: str, where: object) -> str:
 def read_label_rows(
     root: Path, rows: Sequence[LabelRow], names: Path | None, called: str, tree: Folder | None = None
 ) -> ImageFiles:
-    """The source of some rows, in their order. names: a file of class names; None for the labels of train, in order.
+    """Make a source of some rows, in their order. names: a file of class names; None for the labels of train, in order.
 
     Numbers are ordered as numbers. Rows that cannot be used (a path outside of the folder, a file that is not there or
     named twice, a label that is missing or unknown) are unreadable images, so that all of them are reported at once.

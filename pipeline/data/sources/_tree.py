@@ -17,7 +17,7 @@ _LINKED_DEPTH = 2  # links to folders are followed where splits and classes lie
 
 @dataclass
 class Folder:
-    """One folder.
+    """Holds one folder of a tree.
 
     name: its own. path: relative to the root, with slashes; empty for the root. images: paths of the image files in
     it, sorted, relative to the root. folders: those in it, sorted by name. others: the other files in it, by suffix.
@@ -32,26 +32,26 @@ class Folder:
     links: list[str] = field(default_factory=list)
 
     def walk(self) -> Iterator[Folder]:
-        """This folder and all below it."""
+        """Yield this folder and all below it."""
         yield self
         for folder in self.folders:
             yield from folder.walk()
 
     def all_images(self) -> list[str]:
-        """The image files in it and below it, sorted by their paths."""
+        """List the image files in it and below it, sorted by their paths."""
         return sorted(image for folder in self.walk() for image in folder.images)
 
     def others_below(self) -> dict[str, int]:
-        """The files in it and below it that are no images, by suffix."""
+        """Count the files in it and below it that are no images, by suffix."""
         return dict(sum((folder.others for folder in self.walk()), Counter()))
 
     def holds_images(self) -> bool:
-        """Whether there is an image file in it or below it."""
+        """Tell whether there is an image file in it or below it."""
         return any(folder.images for folder in self.walk())
 
 
 def read_tree(root: Path) -> Folder:
-    """The tree below a folder. Hidden files and folders are left out, as are those that systems make.
+    """Read the tree below a folder. Hidden files and folders are left out, as are those that systems make.
 
     Raises DataError if there is no such folder, or a folder in it cannot be read.
     """

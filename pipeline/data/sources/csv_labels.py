@@ -18,7 +18,7 @@ _DELIMITERS = ",;\t|:"
 
 
 class Options(SourceOptions):
-    """Where the images and the table are, and what its columns are called.
+    """Say where the images and the table are, and what its columns are called.
 
     path: the folder; the paths in the table are relative to it. labels: the table, with a first line of titles.
     delimiter: of columns; null finds it. path_column, label_column: their titles. split_column: used where there is
@@ -37,12 +37,12 @@ class Options(SourceOptions):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The folder, the table, and the file of names."""
+        """Return the folder, the table, and the file of names."""
         return (self.path, self.labels, *([self.class_names] if self.class_names else []))
 
 
 def open_source(options: Options) -> ImageFiles:
-    """The images that the table names, in its order. Raises DataError if it cannot be read or lacks a column."""
+    """Open the images that the table names, in its order. Raises DataError if it cannot be read or lacks a column."""
     rows = _rows(options, read_text(options.labels, "the table of labels"))
     return read_label_rows(options.path.expanduser(), rows, options.class_names, f"labels in {options.labels.name}")
 

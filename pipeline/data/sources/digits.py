@@ -18,18 +18,18 @@ _TEST_PER_CLASS = 36
 
 
 class Options(SourceOptions):
-    """No options: the split is fixed."""
+    """Take no options: the split is fixed."""
 
     name: Literal["digits"] = "digits"
 
 
 def open_source(options: Options) -> Digits:
-    """The digits. Splits: test, 36 images of every class, evenly spaced over its writers; train, the rest."""
+    """Open the digits. Splits: test, 36 images of every class, evenly spaced over its writers; train, the rest."""
     return Digits()
 
 
 class Digits:
-    """uint8 [8, 8, 1]; the values 0..16 of the original are scaled to 0..255."""
+    """Gives uint8 [8, 8, 1]; the values 0..16 of the original are scaled to 0..255."""
 
     class_names = tuple(str(digit) for digit in range(10))
     splits = ("train", "test")
@@ -48,10 +48,10 @@ class Digits:
         self._positions = {"train": np.flatnonzero(~test), "test": np.flatnonzero(test)}
 
     def count(self, split: str) -> int:
-        """1,437 for train, 360 for test."""
+        """Return 1,437 for train, 360 for test."""
         return len(self._positions[split])
 
     def items(self, split: str) -> Iterator[Item]:
-        """In the order of scikit-learn; the id is the position there."""
+        """Yield them in the order of scikit-learn; the id is the position there."""
         for position in self._positions[split].tolist():
             yield Item(self._images[position], int(self._labels[position]), f"digits/{position:04d}")

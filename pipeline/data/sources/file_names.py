@@ -18,7 +18,7 @@ _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Options(SourceOptions):
-    """Which folder, and how a name is read.
+    """Say which folder, and how a name is read.
 
     path: the folder. pattern: `{label}_{id}.jpg`, where every field is any text without a slash, as long as it can
     be from the left; or a regular expression with a group `(?P<label>...)`. It fits the whole name of a file, or, if
@@ -45,12 +45,12 @@ class Options(SourceOptions):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The folder, and the file of names."""
+        """Return the folder, and the file of names."""
         return (self.path, *([self.class_names] if self.class_names else []))
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a pattern. Raises re.error."""
+    """Compile a pattern to a regular expression. Raises re.error."""
     if "(?P<" in pattern:
         return re.compile(pattern)
     parts = _FIELD.split(pattern)
@@ -62,7 +62,7 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def open_source(options: Options) -> ImageFiles:
-    """The images of the folder, in the order of their paths; those whose name does not fit are unreadable ones."""
+    """Open the images of the folder, in the order of their paths; those whose name does not fit are unreadable."""
     root = options.path.expanduser()
     tree, pattern = read_tree(root), compiled(options.pattern)
     whole = "/" in options.pattern

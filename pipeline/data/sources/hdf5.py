@@ -27,7 +27,7 @@ _BLOCK_FILES = 64
 
 
 class Options(SourceOptions):
-    """`path`: the file. `images`, `labels`, `ids`: the names of its data sets."""
+    """Take `path`, the file, and `images`, `labels`, `ids`, the names of its data sets."""
 
     name: Literal["hdf5"] = "hdf5"
     path: Path
@@ -37,7 +37,7 @@ class Options(SourceOptions):
 
 
 def open_source(options: Options) -> Hdf5:
-    """The file's splits. Raises DataError if it is not HDF5 or its arrays cannot be understood."""
+    """Open the file's splits. Raises DataError if it is not HDF5 or its arrays cannot be understood."""
     return Hdf5(options)
 
 
@@ -49,7 +49,7 @@ class _Split(NamedTuple):
 
 
 class Hdf5:
-    """Images uint8 [N, H, W], [N, H, W, C], [N, C, H, W] with C 1 or 3, or image files; integer labels [N].
+    """Gives uint8 [N, H, W], [N, H, W, C], [N, C, H, W] with C 1 or 3, or image files; integer labels [N].
 
     Without labels a split is unlabeled; without ids, samples are named by split and position; without the
     attribute `class_names`, classes are numbered up to the largest label.
@@ -80,11 +80,11 @@ class Hdf5:
         self.description = f"HDF5 file {path.name}"
 
     def count(self, split: str) -> int:
-        """The number of rows of the images."""
+        """Return the number of rows of the images."""
         return self._splits[split].size
 
     def items(self, split: str) -> Iterator[Item]:
-        """The rows in order, read some megabytes at a time."""
+        """Yield the rows in order, read some megabytes at a time."""
         mine = self._splits[split]
         with open_h5(self._path) as file:
             images = file[mine.images]

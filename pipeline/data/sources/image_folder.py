@@ -23,7 +23,7 @@ from pipeline.errors import DataError, did_you_mean
 
 
 class Options(SourceOptions):
-    """Which folder, and how it is understood where that is not plain.
+    """Say which folder, and how it is understood where that is not plain.
 
     path: the folder. classes: where class folders lie in folders: `top` takes the folders in a split for the classes,
     `leaf` the innermost ones. splits: the folder of each split, such as `{train: images/a, test: held}`; null for the
@@ -49,12 +49,12 @@ class Options(SourceOptions):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The folder, and the file of names."""
+        """Return the folder, and the file of names."""
         return (self.path,) if self.class_names is None else (self.path, self.class_names)
 
 
 def open_source(options: Options) -> ImageFiles:
-    """The folder's files, in the order of their paths, which, relative to the root, are the ids.
+    """Open the folder's files, in the order of their paths, which, relative to the root, are the ids.
 
     Files without the suffix of an image format are left out, and counted; hidden ones are not counted. The classes are
     the folders of `train`, sorted (without `train`, those of all splits), or those of `class_names`.

@@ -19,7 +19,7 @@ from pipeline.errors import DataError
 
 
 class Options(SourceOptions):
-    """Where the images and the lists are.
+    """Say where the images and the lists are.
 
     path: the folder; the paths in the lists are relative to it. lists: the file of each split, such as
     `{train: train.txt, test: test.txt}`. A line is a path and a label, with a tab, a comma or a space between; where no
@@ -41,12 +41,12 @@ class Options(SourceOptions):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The folder, the lists, and the file of names."""
+        """Return the folder, the lists, and the file of names."""
         return (self.path, *self.lists.values(), *([self.class_names] if self.class_names else []))
 
 
 def open_source(options: Options) -> ImageFiles:
-    """The images that the lists name, in their order. Raises DataError if a list cannot be read or is empty."""
+    """Open the images that the lists name, in their order. Raises DataError if a list cannot be read or is empty."""
     rows: list[LabelRow] = []
     for split, path in options.lists.items():
         lines = read_text(path, f"the list of split {split}").splitlines()

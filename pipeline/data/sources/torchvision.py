@@ -27,7 +27,7 @@ _OURS = frozenset(("root", "train", "download", "loader", "transform", "target_t
 
 
 class Options(SourceOptions):
-    """Which data set, and where its files are.
+    """Say which data set, and where its files are.
 
     dataset: the class, such as `CIFAR100`.
     root: the folder for downloads; null for `decant/torchvision` in the user's cache folder.
@@ -47,7 +47,7 @@ class Options(SourceOptions):
 
 
 def open_source(options: Options) -> Torchvision:
-    """Its splits, downloaded if need be.
+    """Open the data set's splits, downloaded if need be.
 
     Raises DataError for an unknown name or argument, files that cannot be had, or other data than one class
     per image.
@@ -56,7 +56,7 @@ def open_source(options: Options) -> Torchvision:
 
 
 class Torchvision:
-    """Splits are what the constructor offers: `train=True` and `False`, the usual values of `split`, or one.
+    """Gives the splits that the constructor offers: `train=True` and `False`, the usual values of `split`, or one.
 
     Holds in memory what torchvision does: for small sets all images, else their paths.
     """
@@ -76,11 +76,11 @@ class Torchvision:
         self.class_names: Sequence[str] = self._class_names()
 
     def count(self, split: str) -> int:
-        """The length of torchvision's data set."""
+        """Return the length of torchvision's data set."""
         return len(self._sets[split])
 
     def items(self, split: str) -> Iterator[Item]:
-        """In torchvision's order; the id is the position there. Files are passed on as they are, if possible."""
+        """Yield them in torchvision's order; the id is the position there. Files are passed on as they are."""
         data = self._sets[split]
         for position in range(len(data)):
             name = f"{split}/{position:06d}"

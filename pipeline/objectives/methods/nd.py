@@ -32,7 +32,7 @@ SHORTEST = 1e-6
 
 
 class Options(Section):
-    """None."""
+    """Take no options."""
 
 
 def norm_and_direction(student: Tensor, teacher: Tensor, means: Tensor) -> Tensor:

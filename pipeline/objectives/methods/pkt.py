@@ -28,7 +28,7 @@ EPSILON = 1e-7
 
 
 class Options(Section):
-    """None."""
+    """Take no options."""
 
 
 def resemblance(x: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ from pipeline.signals import Signals, SignalShapes
 
 
 class Options(Section):
-    """None."""
+    """Take no options."""
 
 
 def vkd_loss(projected: Tensor, teacher: Tensor) -> Tensor:

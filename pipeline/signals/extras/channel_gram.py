@@ -19,6 +19,6 @@ MAPS = 1
 
 
 def extract(maps: Tensor) -> Tensor:
-    """Ĝ of every sample, [B, C, C]."""
+    """Compute Ĝ of every sample, [B, C, C]."""
     rows = maps.flatten(2)
     return unit(rows @ rows.transpose(1, 2), 2)

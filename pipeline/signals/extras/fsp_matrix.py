@@ -17,7 +17,7 @@ MAPS = 2
 
 
 def extract(maps: Tensor, deeper: Tensor) -> Tensor:
-    """G of every sample, [B, C, C']."""
+    """Compute G of every sample, [B, C, C']."""
     first = lowpass(maps, max(deeper.shape[2:])).flatten(2)
     second = lowpass(deeper, max(maps.shape[2:])).flatten(2)
     return first @ second.transpose(1, 2) / first.shape[2]

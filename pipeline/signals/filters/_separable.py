@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ x @ columns.T for every map of x [B, C, H, W], in at least float32: [B, C, h, w].
+    """Compute rows @ x @ columns.T for every map of x [B, C, H, W], in at least float32: [B, C, h, w].
 
     rows: [h, H]; columns: [w, W]; both in float64, constants to autograd.
     """

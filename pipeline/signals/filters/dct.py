@@ -21,7 +21,7 @@ PRESERVES_MEAN = True
 
 
 def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
-    """The low frequencies [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
+    """Keep the low frequencies [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
     return separable(x, _matrix(x.shape[2], grid_h), _matrix(x.shape[3], grid_w))
 
 

@@ -25,7 +25,7 @@ PRESERVES_MEAN = False
 
 
 def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
-    """The weighted means [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
+    """Compute the weighted means [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
     return separable(x, _weights(x.shape[2], grid_h), _weights(x.shape[3], grid_w))
 
 

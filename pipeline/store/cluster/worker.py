@@ -81,7 +81,7 @@ class Receipt:
 
 
 def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
-    """What must be the same for all who fill one cache: everything, with the pixels of some samples only."""
+    """Return what must be the same for all workers of a cache; of pixels, a digest of some samples."""
     samples, view = teacher.samples, teacher.views.numbers[0]
     some = np.unique(np.linspace(0, samples.count - 1, COMPARED).astype(np.int64))
     digests = [teacher.render(view, range(sample, sample + 1), size=1).digests for sample in some.tolist()]
@@ -207,7 +207,7 @@ class _TeacherLock(AbstractContextManager[None]):
             self._stack = stack.pop_all()
 
     def __exit__(self, *error: object) -> None:
-        """The next."""
+        """Let the next one compute."""
         self._stack.close()
 
 

@@ -1,4 +1,4 @@
-"""What a file of this folder provides."""
+"""The contract of encodings: what a file of this folder provides."""
 
 from __future__ import annotations
 

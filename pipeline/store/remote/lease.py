@@ -171,7 +171,7 @@ class Lease:
 
 
 def read_claim(storage: ObjectStorage) -> tuple[Claim, ObjectStat] | None:
-    """The claim at an address; None if there is none. What nobody of ours wrote is a claim that nobody holds."""
+    """Read the claim at an address; None if there is none. A claim that Decant did not write is one nobody holds."""
     try:
         content, stat = storage.fetch(CLAIM, CLAIM_MAX_BYTES)
     except FileNotFoundError:

@@ -15,7 +15,7 @@ from pipeline.views.operation import OperationOptions, Size, SizeOption, square
 
 
 class Options(OperationOptions):
-    """`size` in pixels: one number for a square, or [height, width]."""
+    """Take `size` in pixels: one number for a square, or [height, width]."""
 
     name: Literal["center-crop"] = "center-crop"
     size: SizeOption = Field(examples=[24, (20, 28)])
@@ -23,7 +23,7 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """No parameters."""
+    """Cuts out the middle of an image. It draws no parameters."""
 
     size: Size
 
@@ -34,7 +34,7 @@ class CenterCrop:
     fixes_size: ClassVar[bool] = True
 
     def output_size(self, size: Size | None) -> Size | None:
-        """The crop's own; ConfigError if the images are smaller."""
+        """Return the crop's own size. Raises ConfigError if the images are smaller."""
         if size is not None and (size[0] < self.size[0] or size[1] < self.size[1]):
             what, fix = "the crop is larger than the images", "put a resize before it"
             problem = Problem("size", what, f"at most {size[0]} x {size[1]}", "{} x {}".format(*self.size), fix)
@@ -42,15 +42,15 @@ class CenterCrop:
         return self.size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """None."""
+        """Return no ranges: there are no parameters."""
         return ()
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Nothing."""
+        """Return [B, 0]: nothing is drawn."""
         return np.empty((len(words), 0), np.int32)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """The middle: uint8 [B, C, h, w]. Raises DataError if an image is smaller than that."""
+        """Cut out the middle: uint8 [B, C, h, w]. Raises DataError if an image is smaller than that."""
         (H, W), (h, w) = images.shape[2:], self.size
         if h > H or w > W:
             raise DataError(
@@ -65,5 +65,5 @@ class CenterCrop:
 
 
 def build(options: Options) -> CenterCrop:
-    """The operation with these options."""
+    """Make the operation."""
     return CenterCrop(square(options.size))

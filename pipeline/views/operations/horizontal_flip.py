@@ -16,7 +16,7 @@ from pipeline.views.operation import OperationOptions, Size
 
 
 class Options(OperationOptions):
-    """A view is mirrored with this `probability`."""
+    """Mirror a view with this `probability`."""
 
     name: Literal["horizontal-flip"] = "horizontal-flip"
     probability: float = Field(0.5, ge=0, le=1, examples=[0.0, 1.0])
@@ -24,7 +24,7 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class HorizontalFlip:
-    """Column `flip`: 1 if the view is mirrored, else 0."""
+    """Mirrors images left and right. Column `flip`: 1 if a view is mirrored, else 0."""
 
     probability: float
 
@@ -35,19 +35,19 @@ class HorizontalFlip:
     fixes_size: ClassVar[bool] = False
 
     def output_size(self, size: Size | None) -> Size | None:
-        """The size that came in."""
+        """Return the size that came in."""
         return size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """Zero or one."""
+        """Return zero and one."""
         return ((0, 1),)
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Mirrored where a real in [0, 1) is below the probability."""
+        """Draw 1 where a real in [0, 1) is below the probability."""
         return (reals(words) < self.probability).astype(np.int32)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Mirror the chosen ones: uint8 [B, C, H, W]."""
+        """Mirror the chosen images: uint8 [B, C, H, W]."""
         B = len(images)
         # Both versions side by side and one gather of whole images: several times as fast as torch.where.
         both = torch.cat([images, images.flip(3)])
@@ -55,5 +55,5 @@ class HorizontalFlip:
 
 
 def build(options: Options) -> HorizontalFlip:
-    """The operation with these options."""
+    """Make the operation."""
     return HorizontalFlip(options.probability)

@@ -20,7 +20,7 @@ from pipeline.views.operation import OperationOptions, Size
 
 
 class Options(OperationOptions):
-    """`padding` pixels of value `fill` are added on every side."""
+    """Add `padding` pixels of value `fill` on every side, and crop to the old size."""
 
     name: Literal["pad-crop"] = "pad-crop"
     padding: int = Field(4, ge=0, le=4096, examples=[0, 3])
@@ -29,7 +29,7 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class PadCrop:
-    """Columns `top` and `left`: the crop's corner in the padded image, each uniform in [0, 2 padding]."""
+    """Shifts images. Columns `top` and `left`: the crop's corner in the padded image, uniform in [0, 2 padding]."""
 
     padding: int
     fill: int
@@ -41,15 +41,15 @@ class PadCrop:
     fixes_size: ClassVar[bool] = False
 
     def output_size(self, size: Size | None) -> Size | None:
-        """The size that came in."""
+        """Return the size that came in."""
         return size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """Zero to twice the padding, whatever the size."""
+        """Return zero and twice the padding, whatever the size."""
         return ((0, 2 * self.padding), (0, 2 * self.padding))
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """One word for each column."""
+        """Draw each column from one word."""
         return integers(words, 2 * self.padding + 1).astype(np.int32)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -69,5 +69,5 @@ class PadCrop:
 
 
 def build(options: Options) -> PadCrop:
-    """The operation with these options."""
+    """Make the operation."""
     return PadCrop(options.padding, options.fill)

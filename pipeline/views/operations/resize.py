@@ -1,4 +1,4 @@
-"""Resize with an antialiased triangle filter ("bilinear"), in fixed point: see `_resample.py`."""
+"""Resize with an antialiased triangle filter ("bilinear"), in fixed point: see `pipeline/views/resample.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.views.resample import resample
 
 
 class Options(OperationOptions):
-    """`size` in pixels: one number for the shorter side, which keeps proportions, or [height, width]."""
+    """Take `size` in pixels: one number for the shorter side, which keeps proportions, or [height, width]."""
 
     name: Literal["resize"] = "resize"
     size: SizeOption = Field(examples=[24, (20, 47)])
@@ -24,7 +24,7 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class Resize:
-    """No parameters."""
+    """Resizes images. It draws no parameters."""
 
     size: int | Size
 
@@ -35,11 +35,11 @@ class Resize:
 
     @property
     def fixes_size(self) -> bool:
-        """True if both height and width are given."""
+        """Tell whether both height and width are given."""
         return not isinstance(self.size, int)
 
     def output_size(self, size: Size | None) -> Size | None:
-        """Height and width after resizing; the longer side is rounded down."""
+        """Return height and width after resizing; the longer side is rounded down."""
         if not isinstance(self.size, int):
             return self.size
         if size is None:
@@ -48,11 +48,11 @@ class Resize:
         return self.size * size[0] // short, self.size * size[1] // short
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """None."""
+        """Return no ranges: there are no parameters."""
         return ()
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Nothing."""
+        """Return [B, 0]: nothing is drawn."""
         return np.empty((len(words), 0), np.int32)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -66,5 +66,5 @@ class Resize:
 
 
 def build(options: Options) -> Resize:
-    """The operation with these options."""
+    """Make the operation."""
     return Resize(options.size)

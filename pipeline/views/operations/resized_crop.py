@@ -25,7 +25,7 @@ _TRIES = 10
 
 
 class Options(OperationOptions):
-    """`size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop."""
+    """Take `size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop."""
 
     name: Literal["resized-crop"] = "resized-crop"
     size: SizeOption = Field(examples=[24, (20, 28)])
@@ -49,7 +49,7 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Columns `top`, `left`, `height`, `width` of the crop, in pixels of the image."""
+    """Crops and resizes. Columns `top`, `left`, `height`, `width` of the crop, in pixels of the image."""
 
     size: Size
     scale: tuple[float, float]
@@ -62,16 +62,16 @@ class ResizedCrop:
     fixes_size: ClassVar[bool] = True
 
     def output_size(self, size: Size | None) -> Size | None:
-        """The size asked for."""
+        """Return the size that the options ask for."""
         return self.size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """A crop of at least one pixel, inside the image."""
+        """Return the corners and sizes of crops of at least one pixel, inside the image."""
         H, W = size
         return ((0, H - 1), (0, W - 1), (1, H), (1, W))
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Areas from ten words, proportions from the next ten, the corner from the last two.
+        """Draw areas from ten words, proportions from the next ten, the corner from the last two.
 
         Logarithm and exponential may differ by a last bit between machines; rounding to whole pixels hides
         it but for about one draw in 10^13, and the drawn parameters are stored.
@@ -113,5 +113,5 @@ class ResizedCrop:
 
 
 def build(options: Options) -> ResizedCrop:
-    """The operation with these options."""
+    """Make the operation."""
     return ResizedCrop(square(options.size), options.scale, options.ratio)
