@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 import traceback
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,11 +20,9 @@ from pipeline.commands.caches import inspect, verify
 from pipeline.commands.methods import methods
 from pipeline.commands.options import artifact_options, config_options
 from pipeline.errors import PipelineError
+from pipeline.version import installed_version
 
-try:
-    VERSION = version("decant-kd")
-except PackageNotFoundError:  # running from a checkout that is not installed
-    VERSION = "0+unknown"
+VERSION = installed_version() or "0+unknown"
 
 
 class ErrorsForPeople(click.Group):
@@ -64,7 +61,8 @@ class ErrorsForPeople(click.Group):
 @click.group(cls=ErrorsForPeople, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(VERSION, prog_name="pipeline")
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show where in the code an error arose.")
-def main(show_traceback: bool) -> None:
+@click.option("--require-version", metavar="VERSION", help="Refuse to run unless this version of Decant is installed.")
+def main(show_traceback: bool, require_version: str | None) -> None:
     """Run a teacher once over augmented views, then train any number of students from what it said.
 
     \b
@@ -85,6 +83,9 @@ def main(show_traceback: bool) -> None:
 
     `dvc repro` runs these commands as needed.
     """
+    if require_version not in (None, VERSION):
+        fix = f"`pipeline dvc-file` writes a dvc.yaml for {VERSION}; or install decant-kd=={require_version}"
+        raise PipelineError("another version of Decant is installed", expected=require_version, got=VERSION, fix=fix)
     signal.signal(signal.SIGTERM, _terminate)
     keep_freed_memory()
 

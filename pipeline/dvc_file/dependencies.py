@@ -112,7 +112,8 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
 }
 """What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `commands`,
-`progress.py`, `allocator.py`) is left out: it decides what is printed and how fast, never what is written."""
+`progress.py`, `allocator.py`, `version.py`) is left out: it decides what is printed and how fast, never what is
+written."""
 
 
 def written_in(raw: Any, key: str) -> bool:

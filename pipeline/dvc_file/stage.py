@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.config import Raw
 from pipeline.dvc_file.dependencies import CODE, COMMON, written_in
+from pipeline.version import installed_version
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,22 @@ class Stage:
         return self.command.partition(" ")[0]
 
     def entry(self, config: str, raw: Raw, up: str, *, with_code: bool) -> dict[str, Any]:
-        """The stage as it stands in a dvc.yaml.
+        """Return the stage as it stands in a dvc.yaml.
 
         config: the configuration's file; raw: what it holds, since DVC refuses parameters that are not written
         there. up: the way from the dvc.yaml to the working directory. with_code: whether there is code to depend on.
+        Without code, the command names the version of Decant that is installed: DVC runs what has another command.
         """
         files = sorted([*COMMON, *CODE[self.code], *self.methods]) if with_code else []
+        version = None if with_code else installed_version()
+        program = f"pipeline --require-version {version}" if version else "pipeline"
         words = self.command.split(" ", 1)
         # What is there is replaced by the command, which looks at it, and not deleted by DVC, which does not.
         outs = [{out.as_posix(): {"persist": True}} for out in self.outs]
         body = {
             "wdir": up if up != "." else None,
             "matrix": self.matrix,
-            "cmd": " ".join(["pipeline", words[0], "--config", config, *words[1:]]),
+            "cmd": " ".join([program, words[0], "--config", config, *words[1:]]),
             "deps": [*files, *(path.as_posix() for path in self.deps)],
             "params": [{config: [key for key in self.sections if "${" in key or written_in(raw, key)]}],
             "outs": outs,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
+import imports
 import pytest
 from experiment import begin
+from processes import output_of
 
 from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml, to_yaml
@@ -20,7 +19,13 @@ from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import SECTIONS, ConfigFile
 
 ROOT = Path(__file__).resolve().parents[2]
-PRINTED = ("pipeline/allocator.py", "pipeline/cli.py", "pipeline/commands", "pipeline/progress.py")
+PRINTED = (
+    "pipeline/allocator.py",
+    "pipeline/cli.py",
+    "pipeline/commands",
+    "pipeline/progress.py",
+    "pipeline/version.py",
+)
 """Decide what is printed, never what is written."""
 
 COMMANDS = {
@@ -33,39 +38,17 @@ COMMANDS = {
 }
 OBJECTIVES = {"hard": ["hard-label"], "kd": ["hard-label", "kd"], "lfcc": ["hard-label", "lfcc"]}
 
-# Every command in a process of its own. They are forked from one that has imported what is not ours: the import of
-# torch and timm takes longer than all stages.
-DRIVER = """
-import json, os, sys
-import h5py, jinja2, matplotlib.figure, rich.console, safetensors.torch, timm, torch, torchvision, zarr
-torch.set_num_threads(1)
-for name, arguments in json.loads(sys.argv[1]).items():
-    assert not any(module.split(".")[0] in ("pipeline", "stages") for module in sys.modules)
-    process = os.fork()
-    if process == 0:
-        try:
-            from pipeline.cli import main
-            main(arguments.split() + ["--config", "tiny.yaml"], standalone_mode=False)
-            ours = [m for n, m in sys.modules.items() if n.split(".")[0] in ("pipeline", "stages")]
-            with open(f"{name}.json", "w") as file:
-                json.dump(sorted(m.__file__ for m in ours if m.__file__), file)
-            os._exit(0)
-        finally:
-            os._exit(1)
-    if os.waitpid(process, 0)[1] != 0:
-        sys.exit(f"{name} failed")
-"""
-
 
 @pytest.fixture(scope="module")
 def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
-    """The files of ours that every command imports, by paths in the repository."""
+    """The files of ours that every command imports, by paths in the repository; each in a process of its own."""
     folder = begin(tmp_path_factory.mktemp("imports"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    command = [sys.executable, "-c", DRIVER, json.dumps(COMMANDS)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = {name: json.loads((folder / f"{name}.json").read_text()) for name in COMMANDS}
+    found = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for name, command in COMMANDS.items():
+            files = output_of(imports.of_command, [*command.split(), "--config", "tiny.yaml"], log=folder / "log")
+            found[name] = json.loads(files.splitlines()[-1])
     return {name: {Path(file).relative_to(ROOT).as_posix() for file in files} for name, files in found.items()}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -133,26 +135,54 @@ def test_a_teacher_of_other_samples_is_told(project: Path, capsys: pytest.Captur
     )
 
 
-@pytest.mark.parametrize("turn", [0, pytest.param(1, marks=pytest.mark.long)], ids=["forwards", "backwards"])
-def test_all_shipped_configurations_and_two_of_a_users(project: Path, turn: int) -> None:
+def test_all_shipped_configurations_and_two_of_a_users(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No output has two stages, by what the files say."""
+    monkeypatch.setattr(ConfigFile, "read", functools.cache(ConfigFile.read))  # each once: none is changed
+    written = write_all()
+    made = [
+        (file.parent / stage.get("wdir", ".") / next(iter(out))).resolve()
+        for file in written
+        for stage in parse_yaml(file.read_text(), str(file))["stages"].values()
+        for out in stage["outs"]
+    ]
+    assert len(written) == len(list(Path("configs").glob("*.yaml"))) + 2
+    assert len(set(made)) == len(made) > 100
+
+
+@pytest.mark.parametrize(
+    ("names", "turn"),
+    [
+        pytest.param(["digits", "cifar100"], 1, id="two"),
+        pytest.param(["*"], 0, marks=pytest.mark.long, id="all-forwards"),
+        pytest.param(["*"], 1, marks=pytest.mark.long, id="all-backwards"),
+    ],
+)
+def test_dvc_looks_at_shipped_configurations_and_two_of_a_users(project: Path, names: list[str], turn: int) -> None:
     """`dvc status` and `dvc repro --dry` look at all of them."""
-    shutil.copytree(ROOT / "configs", "configs")
-    variant("other", train={"epochs": 1, "batch_size": 16})
-    configs = [*sorted(Path("configs").glob("*.yaml")), Path("tiny.yaml"), Path("other.yaml")]
-    for config in configs[:: -1 if turn else 1]:
-        write(config.stem, config.as_posix())
+    written = write_all(names, turn)
     made = outputs()
     assert len(set(made)) == len(made)
     with warnings.catch_warnings(), Repo() as repo:
         warnings.simplefilter("ignore")
         changed = repo.status()
-        assert {stage.partition("dvc.yaml")[0] for stage in changed} == {f"experiments/{c.stem}/" for c in configs}
+        assert {stage.partition("dvc.yaml")[0] for stage in changed} == {f"{file.parent}/" for file in written}
         # `dvc repro --dry` of one experiment goes to whichever file makes what it needs. (Without --force DVC itself
         # fails where a dependency is not made yet: it wants to hash it.)
         needed = repo.reproduce("experiments/other/dvc.yaml:evaluate", dry=True, force=True)
         commands = [stage.cmd for stage in needed]
         for name in ("prepare-data", "train-teacher", "cache-teacher", "train-student", "evaluate"):
             assert any(name in command for command in commands), name
+
+
+def write_all(names: Sequence[str] = ("*",), turn: int = 0) -> list[Path]:
+    """Write the files of shipped configurations and of two of a user's, forwards or backwards."""
+    shutil.copytree(ROOT / "configs", "configs")
+    variant("other", train={"epochs": 1, "batch_size": 16})
+    shipped = sorted({config for name in names for config in Path("configs").glob(f"{name}.yaml")})
+    configs = [*shipped, Path("tiny.yaml"), Path("other.yaml")]
+    for config in configs[:: -1 if turn else 1]:
+        write(config.stem, config.as_posix())
+    return [Path(f"experiments/{config.stem}/dvc.yaml") for config in configs]
 
 
 def test_a_file_that_no_longer_fits_is_told(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,71 @@
+"""Processes of their own for tests that kill or need one, in milliseconds: the import of torch and timm takes seconds.
+
+They are forked from a process that imported what is not ours, and nothing of ours, when the first of them began.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+IMPORTED = (
+    *("h5py", "jinja2", "matplotlib.figure", "numpy", "rich.console", "safetensors.torch", "scipy.optimize", "zarr"),
+    *("timm", "torch", "torchvision"),
+)
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(list(IMPORTED))
+
+
+def begin_process(function: Callable[..., object], *arguments: Any, log: Path) -> ForkServerProcess:
+    """Start a process that calls a function of a module, here and with this environment, and computes in one thread.
+
+    What it prints is in `log`.
+    Its exit code is that of Python after the same call: 0, 1 after an error, -9 if it was killed.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # when the server starts
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        process = SERVER.Process(target=_called, args=(function, arguments, str(log.resolve()), dict(os.environ)))
+        process.start()
+    return process
+
+
+def finished(process: ForkServerProcess) -> int:
+    """The exit code of a process, waited for."""
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def output_of(function: Callable[..., object], *arguments: Any, log: Path) -> str:
+    """What a function prints in a process of its own, which must succeed."""
+    code = finished(begin_process(function, *arguments, log=log))
+    assert code == 0, log.read_text()
+    return log.read_text()
+
+
+def _called(function: Callable[..., object], arguments: tuple[Any, ...], log: str, environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    import torch
+
+    torch.set_num_threads(1)
+    try:
+        function(*arguments)
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
