@@ -1,15 +1,16 @@
 """A tiny experiment, from a data set to a report: generated images, a teacher of a second, two students.
 
 `road` is a folder in which data, teacher and caches are made; `travelled` one in which students are trained too;
-`several` one with more caches. They are shared by all tests of a process, which do not change them; `here`, `there`
+`several` one with more caches. They are shared by all tests, which do not change them; `here`, `there`
 and `among` are copies to work in.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.experiment.source import ConfigFile
+from pipeline.measuring.cost import images_per_second
 from pipeline.models import build_network
 from stages import cache_teacher, prepare_data, train_student, train_teacher
 
@@ -104,25 +106,44 @@ def content(folder: Path) -> dict[str, bytes]:
 @pytest.fixture(scope="session")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an experiment with data, teacher and caches. Not to be changed."""
-    folder = begin(tmp_path_factory.mktemp("road"))
-    with pytest.MonkeyPatch.context() as patch, one_thread():
-        _work_in(folder, patch)
-        prepare_data.run(source(), replace=False)
-        train_teacher.run(source(), replace=False, wait=False)
-        cache_teacher.run(source(), replace=False, wait=False)
-    return folder
+
+    def make(folder: Path) -> None:
+        begin(folder)
+        with pytest.MonkeyPatch.context() as patch, one_thread():
+            _work_in(folder, patch)
+            prepare_data.run(source(), replace=False)
+            train_teacher.run(source(), replace=False, wait=False)
+            cache_teacher.run(source(), replace=False, wait=False)
+
+    return made_once(tmp_path_factory, "road", make)
 
 
 @pytest.fixture(scope="session")
 def travelled(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with every student trained. Not to be changed."""
-    folder = tmp_path_factory.mktemp("travelled") / "road"
-    shutil.copytree(road, folder)
-    with pytest.MonkeyPatch.context() as patch, one_thread():
-        _work_in(folder, patch)
-        for name, objectives in RUNS:
-            student(name, objectives)
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(road, folder)
+        with pytest.MonkeyPatch.context() as patch, one_thread():
+            _work_in(folder, patch)
+            for name, objectives in RUNS:
+                student(name, objectives)
+
+    return made_once(tmp_path_factory, "travelled", make)
+
+
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that whichever of several pytest workers needs it first makes for all."""
+    base = factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / f"made-{name}"
+    shared.mkdir(exist_ok=True)
+    with (shared / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (shared / "done").exists():
+            shutil.rmtree(shared / "road", ignore_errors=True)  # somebody failed
+            make(shared / "road")
+            (shared / "done").touch()
+    return shared / "road"
 
 
 MORE = ("store={path: more.zarr, rows_per_block: 13}", "views.first=2")
@@ -138,16 +159,18 @@ OTHER = (
 @pytest.fixture(scope="session")
 def several(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`road` with `more.zarr`, views 2 and 3 of its teacher, and `other.zarr`, views 0 to 3 of another teacher."""
-    folder = tmp_path_factory.mktemp("several") / "road"
-    shutil.copytree(road, folder)
-    with pytest.MonkeyPatch.context() as patch, one_thread():
-        _work_in(folder, patch)
-        build_network("cifar_resnet8", CLASSES, input_size=8, options={"widths": [16, 16, 32]}, seed=5).save(
-            Path("other.safetensors")
-        )
-        cache_teacher.run(source(*MORE), part="training", replace=False, wait=False)
-        cache_teacher.run(source(*OTHER), replace=False, wait=False)
-    return folder
+
+    def make(folder: Path) -> None:
+        shutil.copytree(road, folder)
+        with pytest.MonkeyPatch.context() as patch, one_thread():
+            _work_in(folder, patch)
+            build_network("cifar_resnet8", CLASSES, input_size=8, options={"widths": [16, 16, 32]}, seed=5).save(
+                Path("other.safetensors")
+            )
+            cache_teacher.run(source(*MORE), part="training", replace=False, wait=False)
+            cache_teacher.run(source(*OTHER), replace=False, wait=False)
+
+    return made_once(tmp_path_factory, "several", make)
 
 
 @pytest.fixture
@@ -172,6 +195,14 @@ def _moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(folder, copy)
     _work_in(copy, patch)
     return copy
+
+
+def quick_rates(patch: pytest.MonkeyPatch) -> None:
+    """The evaluation measures rates on three small batches, instead of half a second for each network."""
+    patch.setattr(
+        "stages.evaluate.images_per_second",
+        lambda *arguments, **options: images_per_second(*arguments, **options | {"seconds": 0.0, "batch_size": 8}),
+    )
 
 
 @contextmanager

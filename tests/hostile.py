@@ -204,7 +204,7 @@ def changed_bytes(draw: st.DrawFn, whole: bytes) -> bytes:
     return bytes(content)
 
 
-def in_child(action: Callable[[], object], seconds: int = 60, memory: int = 8 << 30) -> str:
+def in_child(action: Callable[[], object], seconds: int = 200, memory: int = 8 << 30) -> str:
     """What an action raised in a process of its own: nothing, or the name of a PipelineError.
 
     For readers in C, which may crash or never return. Fails if it does, or raises anything else.

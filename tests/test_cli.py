@@ -7,30 +7,30 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import h5py
+import held_command
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from experiment import begin, content, one_thread
+from experiment import begin, content, one_thread, quick_rates
+from processes import begin_process, finished
 from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
 COMMANDS = sorted(main.commands)
 OF_AN_EXPERIMENT = [command for command in COMMANDS if command != "methods"]
 
 
 @pytest.fixture(autouse=True)
-def _as_before() -> Iterator[None]:
+def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The command sets a handler for SIGTERM, which is not for pytest."""
+    quick_rates(monkeypatch)
     handler = signal.getsignal(signal.SIGTERM)
     with one_thread():
         yield
@@ -551,25 +551,22 @@ def test_the_whole_road(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 
 def test_a_run_that_is_terminated_and_killed_ends_as_one_that_was_not(here: Path):
-    arguments = [*STUDENT.split(), "--config", "tiny.yaml", "--set", "train.epochs=150"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [*STUDENT.split(), "--config", "tiny.yaml", "--set", "train.epochs=4"]
     folder = Path("artifacts/tiny/students/small/kd")
-
-    def checkpoints() -> list[int]:
-        return [path.stat().st_mtime_ns for path in folder.glob(".*.partial/checkpoint.pt")]
 
     def ended_by(number: signal.Signals) -> tuple[int, str]:
         """Exit code and messages of a run that gets the signal after the first checkpoint that it writes."""
-        before = checkpoints()
-        command = [sys.executable, "-m", "pipeline.cli", *arguments]
-        with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
-            while process.poll() is None and checkpoints() in ([], before):
-                time.sleep(0.01)
-            process.send_signal(number)
-            _, errors = process.communicate()
+        reached, log = Path("reached"), Path("log")
+        process = begin_process(held_command.at_checkpoint, arguments, reached, log=log)
+        while not reached.exists() and process.is_alive():
+            time.sleep(0.01)
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        code, errors = finished(process), log.read_text()
+        reached.unlink()
         assert "Traceback" not in errors
         assert not (folder / "seed-0").exists()
-        return process.returncode, errors
+        return code, errors
 
     code, errors = ended_by(signal.SIGTERM)
     assert code == 130, errors
@@ -601,9 +598,8 @@ def test_a_command_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called == [True]
 
 
-def test_whoever_reads_the_output_may_stop():
+def test_whoever_reads_the_output_may_stop(tmp_path: Path):
     """`pipeline methods | head -1`: no message, and nothing from Python at exit."""
-    command = f"{sys.executable} -m pipeline.cli methods | head -1"
-    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
-    assert len(result.stdout.splitlines()) == 1
-    assert result.stderr == ""
+    log = tmp_path / "log"
+    assert finished(begin_process(held_command.into_closed_pipe, ["methods"], log=log)) == 1
+    assert log.read_text() == ""

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import case, product
 from contracts.objective_cases import (
     CLASSES,
     CONTEXT,
@@ -51,9 +52,13 @@ def test_there_are_some():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("precision", ["float32", "autocast", "bfloat16 maps"])
-@pytest.mark.parametrize("scale", [0.0, 1.0, 1e4])
-def test_finite_values_and_gradients(name: str, precision: str, scale: float):
+def test_finite_values_and_gradients(name: str):
+    for chosen in product(precision=["float32", "autocast", "bfloat16 maps"], scale=[0.0, 1.0, 1e4]):
+        with case(**chosen):
+            _finite_values_and_gradients(name, **chosen)
+
+
+def _finite_values_and_gradients(name: str, precision: str, scale: float) -> None:
     maps = torch.bfloat16 if precision == "bfloat16 maps" else torch.float32
     objective, student = build(name), signals("student", 6, 1, scale=scale, grad=True, maps=maps)
     with torch.autocast("cpu", torch.bfloat16, enabled=precision != "float32"):
@@ -65,9 +70,13 @@ def test_finite_values_and_gradients(name: str, precision: str, scale: float):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("n", [8, 80])
-@pytest.mark.parametrize("progress", [0.0, 0.5])
-def test_order_of_the_batch_does_not_matter(name: str, n: int, progress: float):
+def test_order_of_the_batch_does_not_matter(name: str):
+    for chosen in product(n=[8, 80], progress=[0.0, 0.5]):
+        with case(**chosen):
+            _order_of_the_batch_does_not_matter(name, **chosen)
+
+
+def _order_of_the_batch_does_not_matter(name: str, n: int, progress: float) -> None:
     views = build(name).needs.views
     student, teacher, b = signals("student", n, 1), signals("teacher", n, 2), batch(n, views)
     samples = torch.randperm(n // views, generator=torch.Generator().manual_seed(0))
@@ -101,10 +110,13 @@ def test_nothing_flows_into_the_teacher_and_something_into_every_own_parameter(n
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [1, 2, 5])
-@pytest.mark.parametrize("progress", [0.0, 0.5])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_small_batches(name: str, size: int, progress: float, autocast: bool):
+def test_small_batches(name: str):
+    for chosen in product(size=[1, 2, 5], progress=[0.0, 0.5], autocast=[False, True]):
+        with case(**chosen):
+            _small_batches(name, **chosen)
+
+
+def _small_batches(name: str, size: int, progress: float, autocast: bool) -> None:
     objective = build(name)
     rows, views = size * objective.needs.views, objective.needs.views
     student = signals("student", rows, 1, grad=True, maps=torch.bfloat16 if autocast else torch.float32)
@@ -116,9 +128,14 @@ def test_small_batches(name: str, size: int, progress: float, autocast: bool):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("progress", [0.0, 0.5])
-def test_the_last_batch_of_an_epoch_is_smaller(name: str, progress: float):
+def test_the_last_batch_of_an_epoch_is_smaller(name: str):
     """And the next epoch's first is as large as before."""
+    for chosen in product(progress=[0.0, 0.5]):
+        with case(**chosen):
+            _the_last_batch_of_an_epoch_is_smaller(name, **chosen)
+
+
+def _the_last_batch_of_an_epoch_is_smaller(name: str, progress: float) -> None:
     objective = build(name)
     views = objective.needs.views
     for size in (8, 3, 1, 8):
@@ -149,9 +166,14 @@ def test_what_needs_no_labels_works_without(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("progress", [0.0, 0.5])
-def test_a_student_that_says_nothing_yet_has_gradients_of_its_size(name: str, progress: float):
+def test_a_student_that_says_nothing_yet_has_gradients_of_its_size(name: str):
     """A head of zeros, as some networks begin with: logits are 0, and a norm of them is, too."""
+    for chosen in product(progress=[0.0, 0.5]):
+        with case(**chosen):
+            _a_student_that_says_nothing_yet_has_gradients_of_its_size(name, **chosen)
+
+
+def _a_student_that_says_nothing_yet_has_gradients_of_its_size(name: str, progress: float) -> None:
     objective, student = build(name), signals("student", 6, 1)
     assert student.head is not None
     silent = LinearHead(torch.zeros_like(student.head.weight), torch.zeros_like(student.head.bias))
@@ -163,10 +185,14 @@ def test_a_student_that_says_nothing_yet_has_gradients_of_its_size(name: str, pr
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("apart", [0.0, 1e-5, 1e-4])
-@pytest.mark.parametrize("autocast", [False, True])
-def test_a_confident_teacher_to_whom_samples_are_alike(name: str, apart: float, autocast: bool):
+def test_a_confident_teacher_to_whom_samples_are_alike(name: str):
     """What it says of the samples of a class, in the batch and in the bank, is the same, or nearly."""
+    for chosen in product(apart=[0.0, 1e-5, 1e-4], autocast=[False, True]):
+        with case(**chosen):
+            _a_confident_teacher_to_whom_samples_are_alike(name, **chosen)
+
+
+def _a_confident_teacher_to_whom_samples_are_alike(name: str, apart: float, autocast: bool) -> None:
     generator = torch.Generator().manual_seed(4)
     labels = torch.arange(SAMPLES) % CLASSES
     centres = {
@@ -208,8 +234,13 @@ def test_its_state_is_all_there_is(name: str):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("progress", [0.0, 0.5])
-def test_twenty_steps_lower_it(name: str, progress: float):
+def test_twenty_steps_lower_it(name: str):
+    for chosen in product(progress=[0.0, 0.5]):
+        with case(**chosen):
+            _twenty_steps_lower_it(name, **chosen)
+
+
+def _twenty_steps_lower_it(name: str, progress: float) -> None:
     objective = build(name)
     teacher = signals("teacher", 16, 2)
     generator = torch.Generator().manual_seed(5)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from cases import case
 from contracts.objective_cases import VARIANTS, as_leaves, total
 
 from pipeline.errors import ConfigError
@@ -61,21 +62,31 @@ class Student:
     said: Signals
 
 
-@pytest.fixture(scope="module", params=list(STUDENTS))
-def student(request: pytest.FixtureRequest) -> Student:
-    model, size, options = STUDENTS[request.param]
+@pytest.fixture(scope="module")
+def students() -> list[Student]:
+    return [student_of(kind) for kind in STUDENTS]
+
+
+def student_of(kind: str) -> Student:
+    model, size, options = STUDENTS[kind]
     network = build_network(model, CLASSES, input_size=size, options=options, seed=2)
     shapes = shapes_of(network)
     network.keep_taps([*shapes.features])
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         for parameter in network.model.get_classifier().parameters():
             parameter.normal_()  # as after some steps: a mixer's begins with zeros
-        return Student(request.param, shapes, network(pixels()))
+        return Student(kind, shapes, network(pixels()))
 
 
 @pytest.mark.parametrize(("name", "options"), VARIANTS)
-def test_a_student_of_any_kind_learns(name: str, options: dict[str, Any], student: Student, teacher: Signals):
+def test_a_student_of_any_kind_learns(name: str, options: dict[str, Any], students: list[Student], teacher: Signals):
     """Or the objective refuses it, and says why."""
+    for student in students:
+        with case(student=student.kind):
+            learns_or_is_refused(name, options, student, teacher)
+
+
+def learns_or_is_refused(name: str, options: dict[str, Any], student: Student, teacher: Signals) -> None:
     labels = torch.arange(2 * ROWS) // 2 % CLASSES
     assert teacher.embedding is not None
     said = {"logits": teacher.logits, "embedding": teacher.embedding}

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-import time
+from types import SimpleNamespace
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -59,28 +60,30 @@ def test_parameters_are_those_that_are_learned() -> None:
     assert parameters(network) == conv + norm + grouped + linear
 
 
-class Sleeper(nn.Module):
-    def __init__(self) -> None:
+class Timed(nn.Module):
+    """Takes five milliseconds a call, by a clock that nothing else moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.calls = 0
+        monkeypatch.setattr("pipeline.measuring.cost.time", SimpleNamespace(perf_counter=lambda: 0.005 * self.calls))
 
     def forward(self, images: Tensor) -> None:
         assert not self.training
         self.calls += 1
-        time.sleep(0.005)
 
 
-def test_rate_of_a_network_that_takes_a_known_time() -> None:
-    network = Sleeper()
+def test_rate_of_a_network_that_takes_a_known_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Timed(monkeypatch)
     rate = images_per_second(network, (3, 2, 2), batch_size=10, seconds=0.2)
-    assert 3 <= rate.repeats <= 5
-    assert rate.lowest <= rate.median <= rate.highest <= 10 / 0.005
-    assert rate.median > 0.2 * 10 / 0.005  # generous: this machine may be busy
+    assert rate.repeats == 5
+    assert network.calls == 2 + 5 * 8  # 0.2 s are five repeats of eight calls
+    assert (rate.lowest, rate.median, rate.highest) == pytest.approx((10 / 0.005,) * 3)
     assert network.training
 
 
-def test_a_slow_network_is_still_measured_three_times() -> None:
-    network = Sleeper()
+def test_a_slow_network_is_still_measured_three_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = Timed(monkeypatch)
     rate = images_per_second(network, (1, 2, 2), batch_size=1, seconds=0.0)
     assert rate.repeats == 3
     assert network.calls == 2 + 3

@@ -52,7 +52,7 @@ def test_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Session:
         def head(self, url: str, timeout: float) -> None:
-            never.wait(20)
+            never.wait(120)
 
     monkeypatch.setattr(pretrained, "get_session", Session)
     monkeypatch.setattr(pretrained, "SECONDS", 0.1)

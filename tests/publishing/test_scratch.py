@@ -42,7 +42,7 @@ def hold(target: Path) -> ForkProcess:
     held = context.Event()
     process = context.Process(target=_hold, args=(target, held), daemon=True)
     process.start()
-    assert held.wait(30)
+    assert held.wait(120)
     return process
 
 
@@ -103,13 +103,13 @@ def test_the_second_waits_with_a_message_and_finds_it_done(tmp_path: Path) -> No
     with Scratch(target, PRINT) as first:  # flock is per open file: a thread will do for a process
         thread = threading.Thread(target=second)
         thread.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 120
         while not messages and time.monotonic() < deadline:
             time.sleep(0.01)
         assert done == []
         (first.folder / "work").write_text("done")
         first.publish()
-    thread.join(10)
+    thread.join(120)
     assert done == [True]
     assert "waiting" in messages[0]
     assert f"process {os.getpid()}" in messages[0]
@@ -181,7 +181,7 @@ def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pyt
     def about_to_rename(folder: Path) -> None:
         if not thread.ident:
             thread.start()
-            assert about.wait(30)
+            assert about.wait(120)
             thread.join(0.3)  # it waits, or it has published by now
         sync_directory(folder)
 
@@ -189,7 +189,7 @@ def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pyt
     with Scratch(target, PRINT, notify=quiet) as scratch:
         (scratch.folder / "work").write_text("first")
         scratch.publish()
-    thread.join(30)
+    thread.join(120)
     assert not thread.is_alive()
     assert store_is_finished(target, PRINT)
     assert (target / "work").read_text() == "first"

@@ -62,12 +62,12 @@ def when_begun(process: subprocess.Popen[str], action: Callable[[], None]) -> st
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.01)
     action()
-    return process.communicate(timeout=60)[0]
+    return process.communicate(timeout=240)[0]
 
 
 def alive(session: int) -> list[str]:
     """The commands of processes of a session; those that are about to end are waited for."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while True:
         found = []
         for process in psutil.process_iter():

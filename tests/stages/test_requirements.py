@@ -41,17 +41,17 @@ READ: dict[str, set[str]] = {
 """What the methods read, by the papers: of both students, of two blocks where two are kept."""
 
 
-def of(*overrides: str) -> tuple[dict[str, Any], str]:
-    """The requirements for programs, and all that is printed for people; problems do not matter."""
-    texts = []
-    for as_json in (True, False):
+def of(*overrides: str, people: bool = True) -> tuple[dict[str, Any], str]:
+    """The requirements for programs, and all that is printed for people, if wanted; problems do not matter."""
+    texts = [""] * (not people)
+    for as_json in (False, True)[not people :]:
         with redirect_stdout(io.StringIO()) as printed:
             try:
                 check.run(source(*overrides), as_json=as_json)
             except ConfigError as error:
                 print("" if as_json else error)
         texts.append(printed.getvalue())
-    return json.loads(texts[0])["requirements"], texts[1]
+    return json.loads(texts[1])["requirements"], texts[0]
 
 
 def needs(facts: dict[str, Any]) -> dict[str, dict[str, set[str]]]:
@@ -208,13 +208,13 @@ SECTIONS = (
 )
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_the_section_serves_all_with_the_same_pairs_and_again_it_is_the_least(here: Path, seed: int):
     drawn = random.Random(seed)
     sets = {f"set{i}": drawn.sample(ENTRIES, drawn.choice((1, 2))) for i in range(2)}
     texts = [f"{name}: [{', '.join(e[:-1] + f', label: l{i}}}' for i, e in enumerate(s))}]" for name, s in sets.items()]
     objectives = f"objectives={{{', '.join(texts)}}}"
-    facts, _ = of(objectives, f"signals={SECTIONS[seed % 3]}")
+    facts, _ = of(objectives, f"signals={SECTIONS[seed % 3]}", people=False)
     again, printed = of(objectives, f"signals={json.dumps(facts['signals'])}")
     assert "the configuration is valid" in printed, printed
     assert again == {**facts, "missing": {}, "superfluous": {}}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cases import case
 from experiment import CLASSES, begin, content, source
 from safetensors.torch import load_file
 
@@ -71,9 +72,11 @@ def test_it_is_there_the_second_time_wherever_the_weights_lie_by_then(begun: Pat
     assert capsys.readouterr().out == "artifacts/teacher: already there\n"
 
 
-@pytest.mark.parametrize(
-    "override",
-    [
+def test_what_the_probe_depends_on_makes_another_teacher(begun: Path):
+    build_network("cifar_resnet8", 7, input_size=8, seed=8).save(Path("other.safetensors"))
+    train(*PROBE)
+    before = content(WEIGHTS.parent)
+    for override in (
         "teacher_training.probe=1",
         "teacher_training.class_weights=balanced",
         "teacher_training.label_smoothing=0.1",
@@ -81,15 +84,11 @@ def test_it_is_there_the_second_time_wherever_the_weights_lie_by_then(begun: Pat
         "data.holdout.seed=1",
         "teacher_training.start=other.safetensors",
         "views.seed=1",
-    ],
-)
-def test_what_the_probe_depends_on_makes_another_teacher(begun: Path, override: str):
-    build_network("cifar_resnet8", 7, input_size=8, seed=8).save(Path("other.safetensors"))
-    train(*PROBE)
-    before = content(WEIGHTS.parent)
-    with pytest.raises(CacheMismatch, match="another artifact is published"):
-        train(*PROBE, override)
-    assert content(WEIGHTS.parent) == before
+    ):
+        with case(override=override):
+            with pytest.raises(CacheMismatch, match="another artifact is published"):
+                train(*PROBE, override)
+            assert content(WEIGHTS.parent) == before
 
 
 def test_probe_and_fine_tuning_go_on_where_they_were_interrupted(

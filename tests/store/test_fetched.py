@@ -133,14 +133,16 @@ def test_small_stores_are_fetched_once(bucket: Bucket, teacher: TeacherCache) ->
 
 
 def test_a_few_are_fetched_at_once(bucket: Bucket, teacher: TeacherCache) -> None:
-    lock, going, most = threading.Lock(), 0, 0
+    lock, going, most, met = threading.Lock(), 0, 0, threading.Event()
 
     def gate(method: str, path: str, environment: dict[str, Any]) -> None:
         nonlocal going, most
         with lock:
             going += 1
             most = max(most, going)
-        time.sleep(0.02)
+            if going > 1:
+                met.set()
+        met.wait(60)  # the first for the second
         with lock:
             going -= 1
 
@@ -149,6 +151,7 @@ def test_a_few_are_fetched_at_once(bucket: Bucket, teacher: TeacherCache) -> Non
     settle(teacher)
     assert 1 < most <= FETCHES
     most = 0
+    met.clear()
     teacher.read(1, rows(*range(BLOCKS)))  # and without being told before
     assert 1 < most <= FETCHES
 
@@ -245,7 +248,7 @@ def test_a_process_that_is_forked_while_chunks_are_fetched_is_told_instead_of_ha
     with teacher._fetched._lock:  # as one of its threads may hold it
         process.start()
     try:
-        assert receiver.poll(15), "the child hangs"
+        assert receiver.poll(120), "the child hangs"
         assert "forked off" in receiver.recv()
     finally:
         process.kill()

@@ -114,7 +114,7 @@ def test_the_claim_of_the_dead_is_taken_over_by_the_servers_clock(
     held_by(bucket)
     holder, start = Lease(target.with_name(".cache.zarr.partial"), wait=True, notify=lambda text: None), time.time()
     assert holder.take(lambda: False)
-    assert 0.9 < time.time() - start < 60
+    assert time.time() - start > 0.9  # not at once
     found = read_claim(scratch(target))
     assert found is not None
     assert found[0].token == holder.claim.token != "token"

@@ -115,7 +115,7 @@ def test_two_attempts_at_one_unit_at_once_end_with_its_bytes(
     class Together(dict[str, Any]):
         def items(self) -> Any:
             for item in super().items():
-                both.wait(30)
+                both.wait(120)
                 yield item
 
     def runner(

@@ -38,7 +38,7 @@ class Stuck(TinyNetwork):
 
     def forward(self, images: Tensor) -> Signals:
         if STUCK.acquire(blocking=False):
-            LET_GO.wait(60)
+            LET_GO.wait(240)
         return super().forward(images)
 
 
@@ -54,7 +54,7 @@ def test_units_that_hang_are_computed_by_others(
     assert any("takes long" in text for text in said)
     assert content(path) == whole
     LET_GO.set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while any(client.processing().values()) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert content(path) == whole
@@ -125,7 +125,7 @@ def test_who_hangs_is_not_asked_in_later_caches(
     said: list[str] = []
     STUCK.release()
     with (
-        dask.config.set({"decant.patience": "400ms"}),
+        dask.config.set({"decant.patience": "2s"}),  # nobody else may seem to hang, however busy the machine is
         runners_on(client, partial(counted, network=Stuck), said.append) as runners,
     ):
         cache(tmp_path / "a", runner=runners("tiny"))

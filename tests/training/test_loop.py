@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cases import case
 from torch import Tensor
 from training_pieces import HARD, KD, LFCC, SMALL, VIT, Interrupting, config, drawn, network, objectives, same, steps
 
@@ -71,25 +72,30 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("after", "every"), [(2, 1), (3, 1), (7, 1), (8, 2)])
-def test_a_run_that_was_interrupted_ends_as_one_that_was_not(
-    road: Path, tmp_path: Path, case: str, after: int, every: int
-):
-    settings = CASES[case] | {"checkpoint_epochs": every}
-    scored: list[float] = []
+@pytest.mark.parametrize("name", CASES)
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(road: Path, tmp_path: Path, name: str):
+    """After so many steps, with a checkpoint every so many epochs."""
+    whole = run(road, score=size_of, **CASES[name])
+    for after, every in ((2, 1), (3, 1), (7, 1), (8, 2)):
+        with case(after=after, every=every):
+            interrupted_and_resumed(road, tmp_path / f"{after}", whole, after, **CASES[name], checkpoint_epochs=every)
 
-    def score(network: Network) -> float:
-        return float(sum(p.detach().abs().sum() for p in network.model.parameters()))
 
-    whole = run(road, score=score, **settings)
+def size_of(network: Network) -> float:
+    """A score."""
+    return float(sum(p.detach().abs().sum() for p in network.model.parameters()))
+
+
+def interrupted_and_resumed(road: Path, folder: Path, whole: TrainingResult, after: int, **settings: Any) -> None:
+    folder.mkdir()
+    every, scored = settings["checkpoint_epochs"], []
     with pytest.raises(KeyboardInterrupt):
-        run(road, tmp_path, progress=Interrupting(after), score=score, **settings)
-    found = Checkpoint.load(tmp_path)
+        run(road, folder, progress=Interrupting(after), score=size_of, **settings)
+    found = Checkpoint.load(folder)
     finished = after // 3
     assert (found.epoch if found else 0) == finished - finished % every
     torch.rand(7)  # what happened in between does not matter
-    resumed = run(road, tmp_path, score=lambda n: scored.append(1) or score(n), **settings)
+    resumed = run(road, folder, score=lambda n: scored.append(1) or size_of(n), **settings)
     assert len(scored) == 3 - (found.epoch if found else 0)
     assert same(weights(resumed), weights(whole))
     assert stripped(resumed.history.rows) == stripped(whole.history.rows)

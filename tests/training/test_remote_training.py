@@ -144,8 +144,10 @@ MEMBERS = {"tiny": "artifacts/caches/tiny.zarr", "more": "more.zarr", "other": "
 """Views 0 and 1, and 2 and 3, of one teacher, and 0 to 3 of another: row blocks of 20, 13 and 20 samples."""
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-@pytest.mark.parametrize("afar", [("more",), ("tiny", "other"), ("tiny", "more", "other")])
+@pytest.mark.parametrize(
+    ("workers", "afar"),
+    [(0, ("more",)), (0, ("tiny", "other")), (0, ("tiny", "more", "other")), (2, ("tiny", "other"))],
+)
 def test_of_several_caches_each_that_lies_afar_is_fetched_once_and_the_others_are_at_hand(
     bucket: Bucket, several: Path, workers: int, afar: tuple[str, ...]
 ) -> None:
