@@ -26,7 +26,7 @@ import click
 import numpy as np
 
 from pipeline.files import write_atomic
-from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, SummaryRow, read_evaluation, summarise
+from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, SummaryRow, summarise
 from pipeline.reporting.tables import stat
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -55,9 +55,9 @@ def main() -> None:
 def add(evaluations: Sequence[Path]) -> None:
     """File the students of EVALUATIONS."""
     for path in evaluations:
-        new = read_evaluation(path)
+        new = Evaluation.read(path)
         kept = DOCS / "measured" / f"{new.experiment}.json"
-        write_atomic(kept, merged(read_evaluation(kept) if kept.exists() else None, new).to_text())
+        write_atomic(kept, merged(Evaluation.read(kept) if kept.exists() else None, new).to_text())
         print(f"{kept.name}: {len(new.students)} students of {path}")
 
 
@@ -154,7 +154,7 @@ def with_tables(text: str, page: str) -> str:
 def rows_of(experiment: str) -> list[SummaryRow]:
     """A row for every student and objective set of the experiment; none if nothing was measured."""
     kept = DOCS / "measured" / f"{experiment}.json"
-    return summarise(read_evaluation(kept)) if kept.exists() else []
+    return summarise(Evaluation.read(kept)) if kept.exists() else []
 
 
 def table(rows: Sequence[SummaryRow], student: str | None) -> str:

@@ -10,7 +10,7 @@ from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.report import write_report
-from pipeline.reporting.results import read_evaluation, read_histories, summarise
+from pipeline.reporting.results import Evaluation, read_histories, summarise
 from pipeline.reporting.tables import terminal
 
 
@@ -25,7 +25,7 @@ def run(source: ConfigFile, *, write: bool, table: bool) -> None:
     page = runs.report / "report.html"
     if not runs.evaluation.exists():
         raise DataError("nothing is evaluated yet", where=runs.evaluation, fix="run `pipeline evaluate`")
-    evaluation = read_evaluation(runs.evaluation)
+    evaluation = Evaluation.read(runs.evaluation)
     rows = summarise(evaluation)
     if write:
         page = write_report(runs.report, evaluation, read_histories(runs.path / "students"), to_yaml(raw))

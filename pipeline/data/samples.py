@@ -46,6 +46,11 @@ class Samples:
         """Return N."""
         return len(self.positions)
 
+    def ids(self, samples: NDArray[np.integer[Any]]) -> list[str]:
+        """Return the ids of samples [B] (numbers in 0..N-1)."""
+        ids = self.split.ids
+        return [ids[position] for position in self.positions[samples].tolist()]
+
     def read(self, samples: NDArray[np.int64]) -> Images:
         """Read the images of samples [B] (numbers in 0..N-1), as `Split.read` returns them.
 
@@ -84,8 +89,8 @@ class Samples:
         table = csv.writer(text, lineterminator="\n")
         table.writerow(("split", "id", "label"))
         labels = [-1] * self.count if self.labels is None else self.labels.tolist()
-        ids = self.split.ids
-        table.writerows((self.split.name, ids[p], k) for p, k in zip(self.positions.tolist(), labels, strict=True))
+        ids = self.ids(np.arange(self.count))
+        table.writerows((self.split.name, name, label) for name, label in zip(ids, labels, strict=True))
         return text.getvalue()
 
     def pixel_digest(self) -> str:
@@ -112,9 +117,8 @@ class Samples:
     def ids_digest(self) -> str:
         """Compute `sha256:...` of the line `ids N` and of each id's length (8 bytes, little-endian) and UTF-8 bytes."""
         digest = hashlib.sha256(f"ids {self.count}\n".encode())
-        ids = self.split.ids
-        for position in self.positions.tolist():
-            text = ids[position].encode()
+        for name in self.ids(np.arange(self.count)):
+            text = name.encode()
             digest.update(len(text).to_bytes(8, "little") + text)
         return f"sha256:{digest.hexdigest()}"
 

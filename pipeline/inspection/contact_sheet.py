@@ -83,9 +83,8 @@ def cache_sheet(
         parts = zip(replayed.images, guesses, replayed.same.tolist(), strict=True)
         columns.append([Tile(_pixels(image), found, same) for image, found, same in parts])
     strips = []
-    for number, (image, row) in enumerate(zip(samples.read(rows), rows, strict=True)):
+    for number, (image, name) in enumerate(zip(samples.read(rows), samples.ids(rows), strict=True)):
         label = None if labels[number] < 0 else classes[labels[number]]
-        name = samples.split.ids[int(samples.positions[row])]
         strips.append(Strip(_pixels(image), name, label, [column[number] for column in columns]))
     teacher = cache.manifest.identity["teacher"]["model"]
     note = f"{len(rows)} of {cache.count:,} samples, {len(numbers)} of {len(cache.views)} views; "

@@ -74,6 +74,5 @@ def verify_labels(cache: TeacherCache, samples: Samples) -> LabelsReport:
     wrong, first = np.flatnonzero(stored != now), None
     if len(wrong):
         row = int(wrong[0])
-        name = samples.split.ids[int(samples.positions[row])]
-        first = f"sample {row} ({name}): {stored[row]} in the cache, {now[row]} in the data set"
+        first = f"sample {row} ({samples.ids(wrong[:1])[0]}): {stored[row]} in the cache, {now[row]} in the data set"
     return LabelsReport(len(stored), len(wrong), first)

@@ -87,7 +87,7 @@ def verify_views(
         pixels, parameters = pixels + int(np.sum(~same)), parameters + int(np.sum(~drawn))
         if first is None and len(wrong := np.flatnonzero(~(same & drawn))):
             row = int(rows[wrong[0]])
-            first = f"view {view} of sample {row} ({samples.split.ids[int(samples.positions[row])]})"
+            first = f"view {view} of sample {row} ({samples.ids(rows[wrong[:1]])[0]})"
         progress.advance(1)
     progress.end()
     return ViewsReport(sum(len(block) for _, block in sample), pixels, parameters, first)

@@ -178,7 +178,3 @@ class Network(nn.Module):
         """Return height times width of the deepest block's map: the tokens of a ViT, those in a window of a Swin."""
         height, width = self.taps[f"block{len(self._anatomy.blocks)}"][1:]
         return height * width
-
-    def parameter_count(self) -> int:
-        """Count the trainable values of the model."""
-        return sum(parameter.numel() for parameter in self.model.parameters())

@@ -140,11 +140,6 @@ class SummaryRow:
     train_seconds: float | None
 
 
-def read_evaluation(path: Path) -> Evaluation:
-    """Read the evaluation in `evaluation.json`. Raises DataError if it is missing or malformed."""
-    return Evaluation.read(path)
-
-
 def read_run(folder: Path) -> tuple[RunMetrics, HistoryTable]:
     """Read what the training run in the folder wrote. Raises DataError if a file is missing or malformed."""
     run = RunMetrics.read(folder / "metrics.json")

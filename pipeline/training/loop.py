@@ -235,8 +235,7 @@ def _mean(values: list[tuple[Terms, float]]) -> Terms:
 
 def _not_finite(value: Terms, step: Step, steps: Steps) -> TrainingError:
     wrong = [term for term, amount in value.terms.items() if not torch.isfinite(amount)] or ["the weighted sum"]
-    positions = steps.samples.positions[step.sample.cpu().numpy()]
-    ids = list(dict.fromkeys(steps.samples.split.ids[int(position)] for position in positions))
+    ids = list(dict.fromkeys(steps.samples.ids(step.sample.cpu().numpy())))
     return TrainingError(
         f"the loss is not finite at step {step.index}; the weights before it are in the last checkpoint",
         where=f"term {', '.join(wrong)}",

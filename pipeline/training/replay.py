@@ -95,5 +95,4 @@ def _same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> Non
 
 
 def _named(steps: Steps, view: int, rows: NDArray[np.int64]) -> str:
-    ids = [steps.samples.split.ids[int(steps.samples.positions[row])] for row in rows[:5]]
-    return f"view {view}, samples {', '.join(ids)}{', ...' if len(rows) > 5 else ''}"
+    return f"view {view}, samples {', '.join(steps.samples.ids(rows[:5]))}{', ...' if len(rows) > 5 else ''}"

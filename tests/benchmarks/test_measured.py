@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from pipeline.measuring.metrics import Metrics
-from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult, read_evaluation
+from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult
 
 measured = pytest.importorskip("measured")
 
@@ -22,7 +22,7 @@ def test_tables_are_those_of_what_was_measured(page: Path) -> None:
 
 @pytest.mark.parametrize("kept", sorted((measured.DOCS / "measured").glob("*.json")), ids=lambda kept: kept.name)
 def test_what_was_measured_is_of_a_configuration(kept: Path) -> None:
-    evaluation = read_evaluation(kept)
+    evaluation = Evaluation.read(kept)
     assert evaluation.experiment == kept.stem
     assert (measured.DOCS.parent / "configs" / f"{kept.stem}.yaml").exists()
     assert {student.metrics.count for student in evaluation.students} == {10_000}
@@ -34,7 +34,7 @@ def test_students_are_added_and_take_the_place_of_their_like(tmp_path: Path, mon
     (tmp_path / "measured").mkdir()
     add(tmp_path, student("kd", 0, 0.5), student("hard", 0, 0.25))
     add(tmp_path, student("kd", 1, 0.6), student("hard", 0, 0.3))
-    kept = read_evaluation(tmp_path / "measured/tiny.json")
+    kept = Evaluation.read(tmp_path / "measured/tiny.json")
     assert [(s.objectives, s.seed, s.metrics.top1) for s in kept.students] == [
         ("hard", 0, 0.3),
         ("kd", 0, 0.5),

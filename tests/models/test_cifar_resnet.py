@@ -11,6 +11,7 @@ from shared import shared_file
 from torch import Tensor, nn
 
 import pipeline.models  # noqa: F401 - registers the models
+from pipeline.measuring.cost import parameters
 from pipeline.models import build_network
 
 MEAN, STD = (0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)
@@ -68,7 +69,7 @@ def test_depth_counts_weighted_layers(depth: int) -> None:
 # for every normalised channel, the classifier 65 * 100 or 257 * 100.
 @pytest.mark.parametrize(("name", "count"), [("cifar_resnet20", 278_324), ("cifar_resnet8x4", 1_233_540)])
 def test_parameters(name: str, count: int) -> None:
-    assert build_network(name, 100).parameter_count() == count
+    assert parameters(build_network(name, 100)) == count
 
 
 def test_timm_interface() -> None:
@@ -91,7 +92,7 @@ def test_published_weights_load_as_they_are(depth: int) -> None:
     path = shared_file(f"data/weights/cifar100_resnet{depth}.safetensors")
     network = build_network(f"cifar_resnet{depth}", 100, path)
     assert network.linear
-    assert network.parameter_count() == {20: 278_324, 32: 472_756, 44: 667_188, 56: 861_620}[depth]
+    assert parameters(network) == {20: 278_324, 32: 472_756, 44: 667_188, 56: 861_620}[depth]
 
 
 @pytest.mark.long

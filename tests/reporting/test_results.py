@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from reporting_fakes import experiment, metrics, result
 
 from pipeline.errors import DataError
-from pipeline.reporting.results import Evaluation, read_evaluation, read_histories, read_run, summarise
+from pipeline.reporting.results import Evaluation, read_histories, read_run, summarise
 
 RUN = {
     "student": "resnet8",
@@ -49,7 +49,7 @@ def test_an_evaluation_survives_its_file(tmp_path: Path) -> None:
     evaluation, _ = experiment()
     path = tmp_path / "evaluation.json"
     path.write_text(evaluation.to_text())
-    assert read_evaluation(path) == evaluation
+    assert Evaluation.read(path) == evaluation
     plain = json.loads(path.read_text())
     assert set(plain) == {"experiment", "split", "teacher", "students"}
     assert plain["students"][0]["metrics"] == evaluation.students[0].metrics.to_json()
@@ -58,7 +58,7 @@ def test_an_evaluation_survives_its_file(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"No such file[\s\S]*evaluation\.json"):
-        read_evaluation(tmp_path / "evaluation.json")
+        Evaluation.read(tmp_path / "evaluation.json")
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_malformed_file_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "evaluation.json"
     path.write_text(text)
     with pytest.raises(DataError, match="not a result of this version"):
-        read_evaluation(path)
+        Evaluation.read(path)
 
 
 def test_a_run_is_read(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_a_terabyte_is_not_read(tmp_path: Path, name: str) -> None:
     folder = write_run(tmp_path)
     os.truncate(folder / name, 1 << 40) if (folder / name).exists() else os.mkfifo(folder / name)
     with bounded(), pytest.raises(DataError):
-        read_run(folder) if name != "evaluation.json" else read_evaluation(folder / name)
+        read_run(folder) if name != "evaluation.json" else Evaluation.read(folder / name)
 
 
 @few
@@ -158,4 +158,4 @@ def test_any_evaluation(tmp_path_factory: pytest.TempPathFactory, data: st.DataO
     document = {"experiment": "x", "split": "test", "teacher": None, "students": [{"student": "a", "metrics": {}}]}
     path.write_bytes(dumps(data.draw(mutated(document))).encode(errors="surrogatepass"))
     with bounded(), contextlib.suppress(DataError):
-        read_evaluation(path)
+        Evaluation.read(path)

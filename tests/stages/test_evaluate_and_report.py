@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.models import build_network
-from pipeline.reporting.results import read_evaluation
+from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import evaluate, report
 
@@ -31,7 +31,7 @@ def _rates_are_not_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_student_and_the_teacher_are_measured(there: Path, capsys: pytest.CaptureFixture[str]):
     evaluate.run(source())
     assert capsys.readouterr().out == f"{EVALUATION}: 6 students on split 'test'\n"
-    found = read_evaluation(EVALUATION)
+    found = Evaluation.read(EVALUATION)
     assert [(each.student, each.objectives) for each in found.students] == RUNS
     assert found.experiment == "tiny"
     assert all(each.metrics.count == TEST for each in found.students)
@@ -48,7 +48,7 @@ def test_every_student_and_the_teacher_are_measured(there: Path, capsys: pytest.
 
 def test_metrics_are_those_of_the_saved_weights_on_the_test_split(there: Path):
     evaluate.run(source())
-    result = next(each for each in read_evaluation(EVALUATION).students if each.objectives == "kd")
+    result = next(each for each in Evaluation.read(EVALUATION).students if each.objectives == "kd")
     split = PackedDataset.open(Path("data.h5")).split("test")
     assert split.labels is not None
     network = build_network(
@@ -77,7 +77,7 @@ def test_untrained_students_are_left_out_with_a_note(there: Path, capsys: pytest
     assert len(notes) == 9
     assert f"note: {STUDENTS}/vit/kd/seed-0 is not trained yet and left out" in notes
     assert f"note: {STUDENTS}/small/kd/seed-1 is not trained yet and left out" in notes
-    assert [each.student for each in read_evaluation(EVALUATION).students] == ["small"] * 3
+    assert [each.student for each in Evaluation.read(EVALUATION).students] == ["small"] * 3
 
 
 def test_nothing_trained_is_an_error_that_says_what_to_do(here: Path):
@@ -91,7 +91,7 @@ def test_without_the_evaluation_cache_there_is_no_agreement(there: Path, capsys:
     shutil.rmtree("artifacts/caches/tiny.evaluation.zarr")
     evaluate.run(source())
     assert "note: no evaluation cache" in capsys.readouterr().err
-    found = read_evaluation(EVALUATION)
+    found = Evaluation.read(EVALUATION)
     assert found.teacher is None
     assert all(each.metrics.agreement is None for each in found.students)
 
@@ -99,7 +99,7 @@ def test_without_the_evaluation_cache_there_is_no_agreement(there: Path, capsys:
 def test_without_the_teachers_weights_it_is_measured_by_its_answers(there: Path):
     Path("artifacts/teacher/teacher.safetensors").unlink()
     evaluate.run(source())
-    teacher = read_evaluation(EVALUATION).teacher
+    teacher = Evaluation.read(EVALUATION).teacher
     assert teacher is not None
     assert teacher.parameters is None
     assert teacher.metrics.count == TEST

@@ -19,7 +19,7 @@ from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError, P
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
-from pipeline.reporting.results import read_evaluation
+from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate, prepare_data, train_teacher
 
@@ -272,7 +272,7 @@ def test_images_of_differing_sizes_go_all_the_way(tmp_path: Path, monkeypatch: p
     cache_teacher.run(source(*road), replace=False, wait=False)
     folder = student("small", "kd", *road, "train.workers=0")
     evaluate.run(source(*road))
-    assert len(read_evaluation(Path("artifacts/tiny/evaluation.json")).students) == 1
+    assert len(Evaluation.read(Path("artifacts/tiny/evaluation.json")).students) == 1
     assert json.loads((folder / "metrics.json").read_text())["holdout"]["count"] == HOLDOUT
 
 

@@ -20,7 +20,7 @@ from pipeline.measuring.cost import Rate
 from pipeline.measuring.metrics import measure
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from pipeline.reporting.results import read_evaluation
+from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import evaluate
 
@@ -74,7 +74,7 @@ def test_what_is_scored_and_exported_is_what_was_trained(here: Path):
 
     shutil.rmtree("artifacts/caches/tiny.zarr")  # the student's folder is all that is needed
     evaluate.run(source(*SETS))
-    reused, plain = read_evaluation(Path("artifacts/tiny/evaluation.json")).students
+    reused, plain = Evaluation.read(Path("artifacts/tiny/evaluation.json")).students
     expected, own = logits()
     assert reused.metrics.top1 == (expected.argmax(1) == labels).double().mean().item()
     assert reused.metrics.nll == pytest.approx(F.cross_entropy(expected, labels).item(), rel=1e-4)

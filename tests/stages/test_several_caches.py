@@ -22,7 +22,7 @@ from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.methods.kd import KD
-from pipeline.reporting.results import read_evaluation
+from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate
 
@@ -151,7 +151,7 @@ def test_evaluation_is_against_the_ensemble(among: Path, mean: str):
     given = ENSEMBLE.replace("mean-probabilities", mean)
     student("small", "kd", given)
     evaluate.run(source(given))
-    found = read_evaluation(Path("artifacts/tiny/evaluation.json"))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
     one, two = (stored(path)[0] for path in ("artifacts/caches/tiny.evaluation.zarr", "other.evaluation.zarr"))
     both = [np.log(softmax(logits)) for logits in (one, two)] if mean == "mean-logits" else [softmax(one), softmax(two)]
     labels = PackedDataset.open(Path("data.h5")).split("test").labels
@@ -175,7 +175,7 @@ def test_without_one_of_the_evaluation_caches_there_is_no_comparison(among: Path
     assert json.loads((folder / "metrics.json").read_text())["holdout"]["agreement"] is None
     evaluate.run(source(ENSEMBLE))
     assert "no evaluation cache at other.evaluation.zarr" in capsys.readouterr().err
-    assert read_evaluation(Path("artifacts/tiny/evaluation.json")).teacher is None
+    assert Evaluation.read(Path("artifacts/tiny/evaluation.json")).teacher is None
 
 
 def test_evaluation_caches_of_yet_another_teacher_are_refused(among: Path):

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.experiment.data import Data
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.methods.kd import KD
-from pipeline.reporting.results import read_evaluation
+from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate, prepare_data, train_student
 
@@ -52,7 +52,7 @@ def test_an_unlabeled_split_is_cached_distilled_from_and_evaluated(free: Path):
         rows = (folder / "history.csv").read_text().splitlines()
         assert "holdout_top1" not in rows[0]
     evaluate.run(source(*UNLABELED))
-    found = read_evaluation(Path("artifacts/tiny/evaluation.json"))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
     assert [each.objectives for each in found.students] == ["kd", "lfcc"]
     assert found.teacher is not None
     assert all(each.metrics.agreement is not None for each in found.students)

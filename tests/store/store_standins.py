@@ -41,6 +41,9 @@ class TinySamples:
         self.labels: Any = generator.integers(0, 5, count)
         self.split = SimpleNamespace(ids=[f"image-{position}" for position in range(2 * count)])
 
+    def ids(self, samples: Any) -> list[str]:
+        return [self.split.ids[position] for position in self.positions[samples]]
+
     def read(self, samples: Any) -> Tensor:
         return self._images[torch.from_numpy(samples)]
 

@@ -110,7 +110,7 @@ class Filling:
 
     def _refused(self, what: str, task: Task, rows: NDArray[np.intp], fix: str) -> CacheError:
         samples = self._teacher.samples
-        named = [samples.split.ids[p] for p in samples.positions[task.rows.start + rows[:NAMED_IDS]]]
+        named = samples.ids(task.rows.start + rows[:NAMED_IDS])
         more = f" and {len(rows) - NAMED_IDS} more" if len(rows) > NAMED_IDS else ""
         view = self._teacher.views.numbers[task.unit.view]
         return CacheError(what, where=f"view {view} of samples {', '.join(named)}{more}", fix=fix)
