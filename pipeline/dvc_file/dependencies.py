@@ -63,7 +63,6 @@ LEARNING = (
     "pipeline/experiment/scoring.py",
 )
 CACHES = (
-    "pipeline/experiment/caches.py",
     "pipeline/experiment/experiment.py",
     "pipeline/experiment/pointers.py",
 )

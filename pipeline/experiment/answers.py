@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
-from pipeline.experiment.caches import Cached
-from pipeline.experiment.experiment import AnswerSections, Experiment
+from pipeline.experiment.experiment import AnswerSections, Cached, Experiment
 from pipeline.experiment.pointers import check_pointer
 from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
 from pipeline.progress import size

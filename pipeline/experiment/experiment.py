@@ -9,17 +9,19 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 from pipeline.config import Section
 from pipeline.data import DataSection, PackedDataset, Samples, select
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.caches import Cached, caches_of
-from pipeline.experiment.data import Data, evaluated_split
+from pipeline.experiment.data import Data, evaluated_split, one_view
 from pipeline.experiment.networks import build, identity_without_building
-from pipeline.experiment.sections import CachesSection, EvaluateSection, caches_written
+from pipeline.experiment.sections import CachesSection, EvaluateConfig, EvaluateSection, caches_written
 from pipeline.models import Network, TeacherSection, load_weights
 from pipeline.models.weights import digest_of
-from pipeline.signals import SignalsSection
+from pipeline.signals import LogitsConfig, SignalsConfig, SignalsSection
 from pipeline.store.config import StoreSection
-from pipeline.store.format.identity import teacher_identity
+from pipeline.store.format.identity import data_identity, encodings_identity, teacher_identity, views_identity
 from pipeline.store.location import StorePath
-from pipeline.views import ViewsSection
+from pipeline.views import Views, ViewsSection
+
+EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
+"""What evaluation caches hold: exact logits, for agreement and KL."""
 
 Beside = Literal["holdout", "evaluation"]
 """The caches beside the main one, of exact logits alone: of the holdout, and of the split that is reported."""
@@ -45,6 +47,33 @@ class ReferenceSections(TaughtSections, CachesSection):
 
 class AnswerSections(CacheSections, ReferenceSections):
     """Declares what decides the teachers that students learn from, and are compared with."""
+
+
+class Cached(NamedTuple):
+    """What a cache holds: the samples and views that the teacher sees, and the signals that are kept of it."""
+
+    samples: Samples
+    views: Views
+    signals: SignalsConfig
+
+    @classmethod
+    def beside(cls, samples: Samples, evaluate: EvaluateConfig) -> Cached:
+        """Return what a cache beside the main one holds: the logits of the one view that evaluation sees."""
+        return cls(samples, one_view(samples, evaluate.operations), EVALUATION_SIGNALS)
+
+    def required(self, teacher: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
+        """Return what the identity of a cache must say, to be of these samples, views and signals.
+
+        teacher: what it must say of the teacher. exact: of the samples also their pixels, which are all read for that;
+        else their number and ids.
+        """
+        samples = self.samples
+        return {
+            "data": data_identity(samples) if exact else {"samples": samples.count, "ids": samples.ids_digest()},
+            "views": views_identity(self.views),
+            "teacher": dict(teacher),
+            "signals": _signals(self.signals),
+        }
 
 
 class Requirement(NamedTuple):
@@ -115,7 +144,10 @@ class Experiment(Generic[SectionsT_co]):
     @property
     def caches(self: Experiment[CacheSections]) -> dict[str, Cached]:
         """What the caches hold that `cache-teacher` writes, by what they are for. Opens the data."""
-        return caches_of(self.data, self.config.signals, self.config.evaluate)
+        data, evaluate = self.data, self.config.evaluate
+        caches = {"training": Cached(data.training, data.views, self.config.signals)}
+        beside = {"holdout": data.holdout, "evaluation": Samples(evaluated_split(data.dataset, evaluate))}
+        return caches | {name: Cached.beside(each, evaluate) for name, each in beside.items() if each is not None}
 
     def beside(self: Experiment[TaughtSections], what: Beside) -> Cached:
         """Return what a cache beside the main one holds.
@@ -173,3 +205,15 @@ class Experiment(Generic[SectionsT_co]):
         if known is None:
             return None
         return {**known, "weights": self._digest, "precision": config.precision, "micro_batch": config.micro_batch}
+
+
+def _signals(config: SignalsConfig) -> dict[str, Any]:
+    encoding = {kind: {"encoding": encoding} for kind, encoding in encodings_identity(config).items()}
+    wanted: dict[str, Any] = {kind: encoding[kind] for kind in ("logits", "embedding") if kind in encoding}
+    if config.features is not None:
+        wanted |= {"grid": config.features.grid, "filter": config.features.filter}
+        blocks = config.features.blocks if isinstance(config.features.blocks, tuple) else ("*",)
+        wanted["features"] = dict.fromkeys(blocks, encoding["features"])
+    if config.extras:
+        wanted["extras"] = {extra.name: encoding[f"extras/{extra.name}"] for extra in config.extras}
+    return wanted
