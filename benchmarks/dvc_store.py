@@ -26,6 +26,7 @@ import numpy as np
 
 from pipeline.config import to_yaml
 from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.signal_sections import SignalsIdentity
 
 SIGNALS = {"logits": [1000], "embedding": [2048], "features": {"block3": [1024, 4, 4], "block4": [2048, 4, 4]}}
 ROUNDS, FEWEST_BLOCKS = 5, 16
@@ -38,7 +39,7 @@ Seconds = tuple[float, float]
 def planned(total: int, files: int) -> StoreLayout:
     """A store of about so many bytes in about so many files."""
     entry = {"encoding": "float16"}
-    signals = {
+    said = {
         "logits": {"shape": SIGNALS["logits"], **entry},
         "embedding": {"shape": SIGNALS["embedding"], **entry},
         "features": {tap: {"shape": shape, **entry} for tap, shape in SIGNALS["features"].items()},
@@ -47,6 +48,7 @@ def planned(total: int, files: int) -> StoreLayout:
         "filter": "mean",
         "head": {"shape": [1000, 2048], "linear": True},
     }
+    signals = SignalsIdentity.model_validate(said)
     one = make_layout(signals, samples=1, views=1, parameters=5, micro_batch=1, rows_per_block=1)
     units = files // len(one.arrays)
     views = max(1, units // FEWEST_BLOCKS)

@@ -35,14 +35,13 @@ import numpy as np
 import torch
 import zarr
 
-from pipeline.publishing import fingerprint
 from pipeline.signals import FeaturesConfig, Signals, SignalsConfig
-from pipeline.store.format.identity import cache_identity
-from pipeline.store.format.identity import signals_identity as signals_of
-from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
+from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.format.zarr_files import metadata_files
-from pipeline.store.making.local import LocalWorkspace
+from pipeline.store.local.workspace import LocalWorkspace
 from pipeline.store.reader import TeacherCache
 
 BATCH, BLOCKS, FEW = 256, 16, 4
@@ -52,21 +51,21 @@ MOST_RESIDENT = 0.02
 """The share of a store's pages that may stay in memory where it is called cold."""
 
 
-def identity_of(samples: int) -> tuple[dict[str, Any], StoreLayout]:
+def identity_of(samples: int) -> CacheIdentity:
     nothing = torch.empty(1, device="meta")
     said = Signals(nothing.expand(1, 1000), nothing.expand(1, 512), {"block3": nothing.expand(1, 680, 4, 4)})
-    signals = signals_of(said, SignalsConfig(features=FeaturesConfig()))
-    rows = -(-samples // BLOCKS)
-    layout = make_layout(signals, samples=samples, views=1, parameters=0, micro_batch=1, rows_per_block=rows)
-    data = {"samples": samples, "pixels": "none", "ids": "none"}
-    views = {"operations": [], "seed": 0, "first": 0, "count": 1, "parameters": []}
-    return cache_identity(
-        data, views, {"model": "none", "weights": "none", "precision": "float32", "micro_batch": 1}, signals, layout
-    ), layout
+    return CacheIdentity.of(
+        DataIdentity(samples=samples, pixels="none", ids="none"),
+        ViewsIdentity(operations=(), seed=0, first=0, count=1, parameters=()),
+        TeacherIdentity(model="none", weights="none", precision="float32", micro_batch=1),
+        SignalsIdentity.of(said, SignalsConfig(features=FeaturesConfig())),
+        rows_per_block=-(-samples // BLOCKS),
+    )
 
 
-def write_store(target: Path, identity: dict[str, Any], layout: StoreLayout, content: dict[str, Any]) -> None:
-    with LocalWorkspace(target, fingerprint(identity), layout, wait=False, notify=print) as workspace:
+def write_store(target: Path, identity: CacheIdentity, content: dict[str, Any]) -> None:
+    layout = identity.layout
+    with LocalWorkspace(target, identity.fingerprint, layout, wait=False, notify=print) as workspace:
         static = {spec.file(None): np.zeros(spec.shape, spec.dtype) for spec in layout.static.values()}
         workspace.commit("static", workspace.place.write(static, ""), "")
         for unit in layout.units:
@@ -182,7 +181,8 @@ def readers(path: Path, copy: Path, samples: int, random: np.random.Generator) -
 
 def one_round(folder: Path, samples: int, stage_one_first: bool, random: np.random.Generator) -> dict[str, float]:
     """Rates, in GB or views per second; what was written is gone afterwards."""
-    identity, layout = identity_of(samples)
+    identity = identity_of(samples)
+    layout = identity.layout
     content = {
         name: random.integers(0, 1 << 14, spec.chunk[1:], dtype=np.uint16).view(np.float16)
         if spec.dtype == np.float16
@@ -194,7 +194,7 @@ def one_round(folder: Path, samples: int, stage_one_first: bool, random: np.rand
     store, plain, copy = folder / "cache.zarr", folder / "plain", folder / "cache.h5"
     amount, rates = sum(sizes) / 1e9, dict[str, float]()
     writers: dict[str, Callable[[], None]] = {
-        "written by stage one's writer, GB/s": lambda: write_store(store, identity, layout, content),
+        "written by stage one's writer, GB/s": lambda: write_store(store, identity, content),
         "written plainly with fsync, GB/s": lambda: write_plain(plain, sizes, largest),
     }
     for what in writers if stage_one_first else reversed(writers):
@@ -225,7 +225,7 @@ def main(samples: int, rounds: int, folder: Path | None) -> None:
         with tempfile.TemporaryDirectory(dir=folder) as name:
             for what, rate in one_round(Path(name), samples, number % 2 == 0, random).items():
                 results.setdefault(what, []).append(rate)
-    _, layout = identity_of(samples)
+    layout = identity_of(samples).layout
     files = sum(bool(size) for _, sizes in layout.chunk_files() for size in sizes.values())
     print(f"{samples:,} samples of {sum(layout.bytes_per_view.values()):,} bytes, {files} files")
     for what, values in results.items():

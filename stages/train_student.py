@@ -42,7 +42,7 @@ def run(
     if not one.chosen.fresh:
         taught = open_answers(experiment, training.views_per_step, exact=exact)
     unsaid = expected_by_teacher(inputs.teacher, source.raw().get("teacher_training"))
-    used = used_by(taught.primary.manifest.identity) if taught else unsaid
+    used = used_by(taught.primary.manifest.identity.teacher) if taught else unsaid
     config = one.config.taught_by(inputs.teacher, used)
     network = build(config, taught.shapes.logits if taught else data.classes, seed=seed)
     if network.kept is not None:

@@ -475,7 +475,7 @@ def test_a_full_disk_says_how_much_is_missing(here: Path, monkeypatch: pytest.Mo
     def full(*arguments: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipeline.store.making.local.write_chunk", full)
+    monkeypatch.setattr("pipeline.store.local.workspace.write_chunk", full)
     refused(run("cache-teacher", "--set", "store.path=new.zarr"), 1, "the disk is full", "do: make room")
 
 

@@ -20,6 +20,7 @@ from pipeline.planning.plan_lines import disk_lines, plan_lines
 from pipeline.planning.requirements import MissingSignalsError
 from pipeline.planning.time_lines import Times
 from pipeline.progress import size
+from pipeline.store.backend import backend_of
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 
@@ -71,7 +72,7 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
 def _given_caches(experiment: ExperimentConfig, data: Data) -> list[str]:
     """A line for each of `caches`: whether it is there. Those that are must fit, else CacheMismatch is raised."""
     entries = sorted(experiment.caches or (), key=lambda entry: entry.role != "teacher")
-    there = [entry for entry in entries if entry.path.exists()]
+    there = [entry for entry in entries if backend_of(entry.path).exists()]
     if there:
         opened = open_caches(Experiment(experiment, data), there, exact=False)
         if len(there) == len(entries):
@@ -83,7 +84,7 @@ def _accuracies(experiment: ExperimentConfig) -> dict[StorePath, CachedAccuracy]
     """How often the teachers in the caches that are there, and that can be read, are right."""
     found: dict[StorePath, CachedAccuracy | None] = {}
     for path in experiment.caches_read()["training"]:
-        if path.exists():
+        if backend_of(path).exists():
             with suppress(CacheError):  # `verify` says what is wrong with it, and who trains from it is told
                 found[path] = cached_accuracy(TeacherCache.open(path, signals=()))
     return {path: each for path, each in found.items() if each is not None}

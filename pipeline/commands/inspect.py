@@ -19,7 +19,6 @@ from pipeline.files import write_atomic
 from pipeline.inspection.contact_sheet import cache_sheet
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.config import StoreSection
-from pipeline.store.format.identity import views_config
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 
@@ -78,7 +77,7 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
     samples = next((each for each in _candidates(dataset, config) if _same(each, cache)), None)
     if samples is None or len(dataset.class_names) != cache.shapes.logits:
         raise DataError("these are not the samples of this cache", where=config.path, got=str(cache.path), fix=fix)
-    views = views_of(samples, views_config(cache.manifest.identity), "views")
+    views = views_of(samples, cache.manifest.identity.views.config(), "views")
     rows = np.unique(np.linspace(0, cache.count - 1, min(sheet.samples, cache.count)).astype(np.int64))
     return cache_sheet(cache, samples, views, dataset.class_names, cache.views[: sheet.views], rows)
 
@@ -91,5 +90,5 @@ def _candidates(dataset: PackedDataset, config: DataConfig) -> Iterator[Samples]
 
 
 def _same(samples: Samples, cache: TeacherCache) -> bool:
-    data = cache.manifest.identity["data"]
-    return bool(samples.count == data["samples"] and samples.ids_digest() == data["ids"])
+    data = cache.manifest.identity.data
+    return samples.count == data.samples and samples.ids_digest() == data.ids

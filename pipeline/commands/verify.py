@@ -18,6 +18,7 @@ from pipeline.inspection.report import Asking, CacheReport, ask_again
 from pipeline.models import Network
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
+from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
@@ -64,7 +65,7 @@ def _there(experiment: Experiment[CacheSections], role: str) -> dict[str, StoreP
     paths = experiment.paths
     if role not in (*paths, "all"):
         raise ConfigError([NOTHING_HELD_OUT])
-    there = {name: path for name, path in paths.items() if role in (name, "all") and path.exists()}
+    there = {name: path for name, path in paths.items() if role in (name, "all") and backend_of(path).exists()}
     for name, path in paths.items():
         if role in (name, "all") and name not in there:
             if not there:

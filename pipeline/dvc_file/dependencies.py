@@ -22,12 +22,11 @@ COMMON = (
 )
 READING = (
     "pipeline/store/__init__.py",
+    "pipeline/store/backend.py",
     "pipeline/store/encodings",
     "pipeline/store/format",
     "pipeline/store/location.py",
-    "pipeline/store/published.py",
     "pipeline/store/reader.py",
-    "pipeline/store/store_files.py",
     "pipeline/store/workspace.py",
 )
 """A cache that is read: neither what makes one, nor object storage, nor the workers of a cluster."""
@@ -65,6 +64,9 @@ LEARNING = (
 CACHES = (
     "pipeline/experiment/experiment.py",
     "pipeline/experiment/pointers.py",
+    "pipeline/store/local/__init__.py",
+    "pipeline/store/local/backend.py",
+    "pipeline/store/local/chunks.py",
 )
 COMPARED_CACHES = (*CACHES, "pipeline/experiment/reference.py", "pipeline/experiment/runs.py")
 CODE: dict[str, tuple[str, ...]] = {
@@ -81,6 +83,7 @@ CODE: dict[str, tuple[str, ...]] = {
         *CACHES,
         "pipeline/measuring/__init__.py",
         "pipeline/measuring/teacher_accuracy.py",
+        "pipeline/store/local/workspace.py",
         "pipeline/store/making",
         "stages/cache_teacher.py",
     ),

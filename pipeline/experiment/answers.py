@@ -79,10 +79,10 @@ def open_caches(
             left = unchecked
             cache.require(wanted, left)
         else:  # the configuration does not describe it
-            other = cache.manifest.identity["teacher"]
+            other = cache.manifest.identity.teacher
             left = [field for field in unchecked if not field.startswith("teacher")]
             cache.require({**wanted, "teacher": {"num_classes": data.classes}, "signals": {}}, left)
-            left.append(f"which teacher it is ({other['model']}, weights {other['weights'][:23]}...)")
+            left.append(f"which teacher it is ({other.model}, weights {other.weights[:23]}...)")
         numbers = entry.views or tuple(cache.views)
         if missing := sorted(set(numbers) - set(cache.views)):
             what = f"the teacher cache lacks {names_and_count(missing)}"
@@ -93,8 +93,8 @@ def open_caches(
 
 def _compare(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) -> None:
     """Whether a cache is of the same samples as the own teacher's, and of the teacher that its role says."""
-    cache.require({"data": own.manifest.identity["data"]})
-    teachers = own.manifest.identity["teacher"], cache.manifest.identity["teacher"]
+    cache.require({"data": own.manifest.identity.data.plain()})
+    teachers = own.manifest.identity.teacher.plain(), cache.manifest.identity.teacher.plain()
     lines, another = differences(*teachers), differences(*teachers, ("precision", "micro_batch"))
     if lines and entry.role == "teacher":
         what = f"this cache is of another teacher than {own.path}\n" + "\n".join(f"  - {line}" for line in lines)

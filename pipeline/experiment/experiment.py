@@ -16,7 +16,9 @@ from pipeline.models import Network, TeacherSection, load_weights
 from pipeline.models.weights import digest_of
 from pipeline.signals import LogitsConfig, SignalsConfig, SignalsSection
 from pipeline.store.config import StoreSection
-from pipeline.store.format.identity import data_identity, encodings_identity, teacher_identity, views_identity
+from pipeline.store.format.identity import CacheIdentity
+from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
+from pipeline.store.format.signal_sections import encodings_identity
 from pipeline.store.location import StorePath
 from pipeline.views import Views, ViewsSection
 
@@ -68,9 +70,10 @@ class Cached(NamedTuple):
         else their number and ids.
         """
         samples = self.samples
+        named = {"samples": samples.count, "ids": samples.ids_digest()}
         return {
-            "data": data_identity(samples) if exact else {"samples": samples.count, "ids": samples.ids_digest()},
-            "views": views_identity(self.views),
+            "data": DataIdentity.of(samples).plain() if exact else named,
+            "views": ViewsIdentity.of(self.views).plain(),
             "teacher": dict(teacher),
             "signals": _signals(self.signals),
         }
@@ -163,7 +166,7 @@ class Experiment(Generic[SectionsT_co]):
         return self._beside[what]
 
     def required(
-        self: Experiment[TaughtSections], held: Cached, found: Mapping[str, Any] | None, *, exact: bool
+        self: Experiment[TaughtSections], held: Cached, found: CacheIdentity | None, *, exact: bool
     ) -> Requirement:
         """Return what a cache must be that holds the signals of this experiment's teacher.
 
@@ -179,15 +182,15 @@ class Experiment(Generic[SectionsT_co]):
         unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
         return Requirement(held.required(said, exact=exact), unchecked)
 
-    def _identified(self: Experiment[TaughtSections], found: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _identified(self: Experiment[TaughtSections], found: CacheIdentity | None) -> dict[str, Any]:
         """The teacher's identity, with the digest of its weights."""
         if self._identity is None and found is not None:
-            self._identity = self._as_found(found["teacher"])
+            self._identity = self._as_found(found.teacher.plain())
         if self._identity is None:
             config = self.config.teacher
             network = self._teacher or build(config, self.classes)
-            identity = teacher_identity(network, precision=config.precision, micro_batch=config.micro_batch)
-            self._identity = {**identity, "interpolation": network.interpolation}
+            identity = TeacherIdentity.of(network, precision=config.precision, micro_batch=config.micro_batch)
+            self._identity = {**identity.plain(), "interpolation": network.interpolation}
         return self._identity
 
     def _as_found(self: Experiment[TaughtSections], found: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError, DataError
@@ -21,8 +21,10 @@ from pipeline.models import (
     preprocessing_of,
 )
 from pipeline.models.build import own_input_size
+from pipeline.models.preprocessing import Interpolation, Triple
 from pipeline.models.reused import load_trained
 from pipeline.signals import SignalShapes
+from pipeline.store.format.sections import TeacherIdentity
 
 
 def trained_network(folder: Path, student: str, classes: int) -> Network | WithReusedHead:
@@ -109,11 +111,10 @@ def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | No
     return expected_by(teacher.model, weights)
 
 
-def used_by(identity: Mapping[str, Any]) -> Preprocessing:
-    """Return how images were prepared for the teacher of a cache. identity: of the cache."""
-    teacher = identity["teacher"]
-    mean, std = (tuple(teacher[name]) for name in ("mean", "std"))
-    return Preprocessing(mean, std, teacher.get("interpolation", NEUTRAL.interpolation))
+def used_by(teacher: TeacherIdentity) -> Preprocessing:
+    """Return how images were prepared for the teacher of a cache. teacher: as the cache's identity records it."""
+    mean, std = (cast(Triple, values) for values in (teacher.mean, teacher.std))
+    return Preprocessing(mean, std, cast(Interpolation, teacher.interpolation))
 
 
 def shapes_of(network: Network) -> SignalShapes:

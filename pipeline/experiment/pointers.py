@@ -13,9 +13,9 @@ from typing import Any
 from pipeline.errors import CacheMismatch
 from pipeline.files import write_atomic
 from pipeline.publishing.artifacts import FINGERPRINT
-from pipeline.store.location import RemotePath, StorePath
+from pipeline.store.backend import backend_of
+from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
-from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json, read_file
 
 FOLDER = Path("artifacts/caches")
@@ -27,9 +27,7 @@ REWRITE_HINT = "run `pipeline cache-teacher` again, which writes it anew, or del
 
 def tracked(path: StorePath) -> Path:
     """What DVC tracks of a store: the store, or the pointer to one on object storage."""
-    if not isinstance(path, RemotePath):
-        return path
-    return FOLDER / f"{path.url.replace('://', '/')}.json"
+    return backend_of(path).folder or FOLDER / f"{str(path).replace('://', '/')}.json"
 
 
 def stamps(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
@@ -41,21 +39,27 @@ def stamps(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
     DVC looks at every file of a folder once for each stage that depends on it, and hashes those that it does not
     know: minutes for thousands of files and a dozen students, hours for terabytes that somebody else made.
     """
-    pointers = {cache: tracked(cache) for cache in caches if isinstance(cache, RemotePath)}
-    known = [cache for cache in caches if cache not in pointers or pointers[cache] in made or pointers[cache].exists()]
-    return [pointers[cache] if isinstance(cache, RemotePath) else cache / FINGERPRINT for cache in known]
+    found = []
+    for cache in caches:
+        folder, pointer = backend_of(cache).folder, tracked(cache)
+        if folder is not None:
+            found.append(folder / FINGERPRINT)
+        elif pointer in made or pointer.exists():
+            found.append(pointer)
+    return found
 
 
 def write_pointer(cache: TeacherCache) -> None:
     """Write the pointer to a store, if that lies on object storage."""
-    if not isinstance(cache.path, RemotePath):
+    backend = backend_of(cache.path)
+    if backend.folder is not None:
         return
-    manifest, sizes = cache.manifest, files_at(cache.path).sizes()
+    manifest, sizes = cache.manifest, backend.files.sizes()
     value = {
         "format": POINTER_FORMAT,
         "url": str(cache.path),
         "fingerprint": manifest.fingerprint,
-        "teacher": manifest.identity["teacher"]["model"],
+        "teacher": manifest.identity.teacher.model,
         "samples": cache.count,
         "views": [cache.views.start, len(cache.views)],
         "signals": [spec.name for spec in manifest.layout.signals],
@@ -67,7 +71,7 @@ def write_pointer(cache: TeacherCache) -> None:
 
 def check_pointer(cache: TeacherCache) -> None:
     """Raise CacheMismatch if there is a pointer in the place of this store's, and it is to another store."""
-    if not isinstance(cache.path, RemotePath) or not (file := tracked(cache.path)).exists():
+    if backend_of(cache.path).folder is not None or not (file := tracked(cache.path)).exists():
         return
     try:
         value: Any = parse_json(read_file(file, 1 << 20, follow=True))

@@ -11,8 +11,8 @@ from torch import Tensor
 from pipeline.experiment.experiment import Beside, Experiment, ReferenceSections
 from pipeline.experiment.pointers import check_pointer
 from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
-from pipeline.publishing import fingerprint
 from pipeline.signals import combine
+from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 
@@ -33,7 +33,7 @@ def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, e
     """
     config = experiment.config
     paths = [(main, cache_paths(main)[what]) for main in reference_stores(config.store, config.caches)]
-    if missing := [str(path) for _, path in paths if not path.exists()]:
+    if missing := [str(path) for _, path in paths if not backend_of(path).exists()]:
         print(f"note: no {what} cache at {', '.join(missing)}: no comparison with the teacher", file=sys.stderr)
         return None
     held, opened = experiment.beside(what), dict[str, TeacherCache]()
@@ -44,15 +44,15 @@ def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, e
         if wanted is None:
             wanted, unchecked = experiment.required(held, cache.manifest.identity, exact=exact)
         else:  # another teacher: not of the configuration, but of the cache that students learn from
-            other = Manifest.read(main).identity["teacher"] if main.exists() else {}
+            other = Manifest.read(main).identity.teacher.plain() if backend_of(main).exists() else {}
             wanted = {**wanted, "teacher": {**other, "num_classes": experiment.classes}}
             unchecked = [field for field in unchecked if not field.startswith("teacher")]
         cache.require(wanted, unchecked)
         # Several caches of one teacher, of other views: what it says here is the same in each.
-        opened.setdefault(fingerprint(cache.manifest.identity["teacher"]), cache)
+        opened.setdefault(cache.manifest.identity.teacher.fingerprint, cache)
     logits = [cache.read(cache.views[0], np.arange(cache.count)).logits for cache in opened.values()]
     mean = ensemble_mean(config.caches)
     if mean is None:
         return Reference(logits[0], config.teacher.model)
-    names = " + ".join(str(cache.manifest.identity["teacher"]["model"]) for cache in opened.values())
+    names = " + ".join(cache.manifest.identity.teacher.model for cache in opened.values())
     return Reference(combine(logits, mean), f"{names}, {mean}")

@@ -86,7 +86,7 @@ def cache_sheet(
     for number, (image, name) in enumerate(zip(samples.read(rows), samples.ids(rows), strict=True)):
         label = None if labels[number] < 0 else classes[labels[number]]
         strips.append(Strip(_pixels(image), name, label, [column[number] for column in columns]))
-    teacher = cache.manifest.identity["teacher"]["model"]
+    teacher = cache.manifest.identity.teacher.model
     note = f"{len(rows)} of {cache.count:,} samples, {len(numbers)} of {len(cache.views)} views; "
     note += f"bars: the probabilities that {teacher} gives, green: the label"
     if other := sum(not tile.same for column in columns for tile in column):

@@ -20,10 +20,10 @@ NOT_FINITE = "have values that are not finite"
 
 def manifest_problem(manifest: Manifest) -> str | None:
     """Say how the manifest contradicts itself; None if it does not."""
-    identity, plan = manifest.identity, manifest.layout
+    plan = manifest.layout
     classes, embedding = plan.shapes.logits, plan.shapes.embedding
-    named = identity["teacher"].get("num_classes", classes)
-    if named != classes:
+    named = manifest.identity.teacher.num_classes
+    if named not in (None, classes):
         return f"the teacher has {named} classes, its logits {classes}"
     if plan.head is not None and plan.head != (classes, embedding or plan.head[1]):
         return f"the head is {_by(plan.head)}, logits and embedding are {_by((classes, embedding or 0))}"

@@ -13,14 +13,13 @@ from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
 from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, ROOT, decode_line
+from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import STATIC, ArraySpec, Unit
 from pipeline.store.format.chunks import CRC_BYTES, most_bytes
 from pipeline.store.format.layout import MOST_CHUNK, StoreLayout
 from pipeline.store.format.manifest import MANIFEST_MAX_BYTES, Manifest
 from pipeline.store.format.zarr_files import laid_out, metadata_checksums, metadata_names
-from pipeline.store.location import RemotePath, StorePath, store_path
-from pipeline.store.published import unfinished_stores
-from pipeline.store.store_files import files_at
+from pipeline.store.location import StorePath, store_path
 
 DAMAGED_NAMED = 10
 LOST_MANIFEST_HINT = "not the manifest that was written; without it, the other zarr.json cannot be checked"
@@ -66,11 +65,12 @@ def check_files(path: StorePath | str, progress: Progress | None = None) -> File
     Raises CacheNotFound, CacheUnfinished or CacheMismatch if there is no finished cache of this schema.
     """
     path = store_path(path)
-    files = files_at(path)
+    backend = backend_of(path)
+    files = backend.files
     if is_scratch_folder(path.name) and not files.has(FINGERPRINT):
         fix = "run `pipeline cache-teacher` again: it goes on where it stopped"
         raise CacheUnfinished("this is the folder of an unfinished cache", where=path, fix=fix)
-    begun = isinstance(path, RemotePath) and unfinished_stores(path)  # only there the target holds unfinished work
+    begun = backend.in_place and backend.unfinished()
     if not files.has(ROOT) and (begun or not files.has(LEDGER_FILE)):
         Manifest.read(path)  # raises: says what is there instead
     return _Reading(path, progress or Silent()).report()
@@ -80,7 +80,7 @@ class _Reading:
     """One pass over all files of a cache; small ones first, for they say what there should be."""
 
     def __init__(self, path: StorePath, progress: Progress) -> None:
-        self._path, self._files, self._progress, self._report = path, files_at(path), progress, FilesReport()
+        self._path, self._files, self._progress, self._report = path, backend_of(path).files, progress, FilesReport()
         self._root = b""
 
     def report(self) -> FilesReport:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
@@ -13,8 +13,8 @@ from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.static import LabelsReport, verify_labels
 from pipeline.inspection.teacher import Deviation, Limits, TeacherReport, verify_teacher
 from pipeline.inspection.views import ViewsReport, verify_views
+from pipeline.models.device import Precision
 from pipeline.progress import Progress, size
-from pipeline.store.format.identity import asked_signals
 from pipeline.store.location import StorePath
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
@@ -134,8 +134,8 @@ def ask_again(
 
     network: None if the teacher is not here. The cache must be one of these samples, views and network.
     """
-    of_teacher = cache.manifest.identity["teacher"]
-    sample = sampled_batches(cache.manifest.layout, of_teacher["micro_batch"], asking.views, asking.seed)
+    identity = cache.manifest.identity
+    sample = sampled_batches(cache.manifest.layout, identity.teacher.micro_batch, asking.views, asking.seed)
     report.labels = verify_labels(cache, samples)
     report.views = verify_views(cache, samples, views, sample, progress)
     if network is None:
@@ -147,10 +147,10 @@ def ask_again(
         network,
         samples,
         views,
-        asked_signals(cache.manifest.identity),
+        identity.signals.config(),
         device=device,
-        precision=of_teacher["precision"],
-        micro_batch=of_teacher["micro_batch"],
+        precision=cast(Precision, identity.teacher.precision),
+        micro_batch=identity.teacher.micro_batch,
     )
     report.teacher = verify_teacher(cache, teacher, sample, asking.limits, progress)
 

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CacheCorrupt, CacheNotFound, printable
+from pipeline.errors import CacheCorrupt, printable
 from pipeline.progress import duration, size
-from pipeline.publishing.artifacts import is_scratch_folder, unfinished
-from pipeline.publishing.ledger import Ledger
-from pipeline.publishing.scratch import HOLDER, read_holder
 from pipeline.signals import EncodingChoice
+from pipeline.store.backend import UnfinishedCache, backend_of
 from pipeline.store.encodings import name_of
 from pipeline.store.format.arrays import STATIC
-from pipeline.store.format.identity import IDENTITY
-from pipeline.store.format.layout import StoreLayout
-from pipeline.store.format.manifest import MANIFEST_MAX_BYTES, Manifest, sound_layout
-from pipeline.store.format.provenance import RUNS, noted_runs, provenance_of
-from pipeline.store.location import RemotePath, StorePath, store_path
-from pipeline.store.published import scratch_prefix
-from pipeline.store.remote.lease import STALE_SECONDS
-from pipeline.store.remote.unfinished import unfinished_cache
-from pipeline.store.store_files import files_at
-from pipeline.untrusted import parse_json, read_file
+from pipeline.store.format.identity import IDENTITY, CacheIdentity
+from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.provenance import noted_runs, provenance_of
+from pipeline.store.location import StorePath, store_path
+from pipeline.untrusted import parse_json
 
 Facts = dict[str, Any]
 """Plain values: what `describe` found out about one cache."""
@@ -37,28 +27,11 @@ def describe(path: StorePath | str) -> list[Facts]:
     Raises CacheNotFound if there is neither, CacheMismatch or CacheCorrupt if the manifest cannot be read.
     """
     path = store_path(path)
-    if isinstance(path, RemotePath):
-        return _at_address(path)
-    folders = [path] if is_scratch_folder(path.name) else unfinished(path)
-    found = [] if is_scratch_folder(path.name) or (folders and not path.exists()) else [_finished(path)]
-    return found + [_unfinished(folder) for folder in folders]
-
-
-def _at_address(path: RemotePath) -> list[Facts]:
-    """Of a store on object storage, where one cache at a time is finished or made."""
-    started = None if path.exists() else unfinished_cache(path)
-    if started is None:
-        return [_finished(path)]
-    facts: Facts = {"path": path.as_posix(), "state": "unfinished"}
-    total = None
-    if started.identity is not None:
-        what, total = _will_be(started.identity, scratch_prefix(path) / IDENTITY)
-        facts |= what
-    claim, running = started.claim, None if started.claim.token else False
-    made = {"units": len(started.units - {STATIC}), "of": total, "holder": None, "running": running}
-    facts["progress"] = {**made, "claim": {"who": claim.who, "renewed": started.renewed}}
-    facts |= {**_on_disk(path), "provenance": provenance_of(noted_runs(started.runs))}
-    return [{**facts, "fingerprint": claim.fingerprint}]
+    backend = backend_of(path)
+    begun = backend.unfinished_caches()
+    # A scratch folder that was named is there, too, and is no cache.
+    nothing = begun and (not backend.exists() or any(each.path == path for each in begun))
+    return ([] if nothing else [_finished(path)]) + [_unfinished(each) for each in begun]
 
 
 def _finished(path: StorePath) -> Facts:
@@ -66,81 +39,56 @@ def _finished(path: StorePath) -> Facts:
     facts = {
         "path": path.as_posix(),
         "state": "finished",
-        **_what(manifest.identity, manifest.layout),
+        **_what(manifest.identity),
         **_on_disk(path),
     }
     return {**facts, "provenance": manifest.provenance, "fingerprint": manifest.fingerprint}
 
 
-def _unfinished(folder: Path) -> Facts:
-    """Of a folder in which a cache is made. Those of early versions do not say what it will be."""
-    facts: Facts = {"path": folder.as_posix(), "state": "unfinished"}
-    units = set(Ledger(folder).units)
-    if not units and not (folder / IDENTITY).exists() and not (folder / HOLDER).exists():
-        raise CacheNotFound("nobody makes a teacher cache here", where=folder)
+def _unfinished(begun: UnfinishedCache) -> Facts:
+    facts: Facts = {"path": begun.path.as_posix(), "state": "unfinished"}
     total = None
-    if (folder / IDENTITY).exists():
-        what, total = _will_be(_content(folder / IDENTITY), folder / IDENTITY)
+    if begun.identity is not None:
+        what, total = _will_be(begun.identity, begun.notes / IDENTITY)
         facts |= what
-    holder = read_holder(folder / HOLDER)
-    facts["progress"] = {"units": len(units - {STATIC}), "of": total, "holder": holder, "running": _running(holder)}
-    runs = _content(folder / RUNS) if (folder / RUNS).exists() else None
-    facts |= {**_on_disk(folder), "provenance": provenance_of(noted_runs(runs))}
-    return {**facts, "fingerprint": folder.name.split(".")[-2]}
+    made = {"units": len(begun.units - {STATIC}), "of": total, "holder": begun.holder, "running": begun.running}
+    facts["progress"] = {**made, "claim": begun.claim} if begun.claim else made
+    facts |= {**_on_disk(begun.path), "provenance": provenance_of(noted_runs(begun.runs))}
+    return {**facts, "fingerprint": begun.fingerprint}
 
 
 def _will_be(content: bytes, file: StorePath) -> tuple[Facts, int]:
     """What an unfinished cache will be, by its file `IDENTITY`, and the number of its units."""
     try:
-        identity = parse_json(content)
+        values = parse_json(content)
     except ValueError as error:
         raise CacheCorrupt("a file of an unfinished cache cannot be read", where=file, got=error) from None
-    plan = sound_layout(identity, file)
-    return _what(identity, plan), plan.views * plan.blocks
+    identity = CacheIdentity.read(values, file)
+    return _what(identity), identity.layout.views * identity.layout.blocks
 
 
-def _what(identity: Mapping[str, Any], plan: StoreLayout) -> Facts:
+def _what(identity: CacheIdentity) -> Facts:
+    layout, kept = identity.layout, identity.signals
     signals = [
         {"name": s.name, "shape": list(s.shape), "encoding": s.encoding, "bytes_per_view": s.bytes_per_view}
-        for s in plan.signals
+        for s in layout.signals
     ]
     return {
-        "teacher": identity["teacher"],
-        "data": identity["data"],
-        "views": identity["views"],
+        "teacher": identity.teacher.plain(),
+        "data": identity.data.plain(),
+        "views": identity.views.plain(),
         "signals": signals,
-        "head": identity["signals"]["head"],
-        "grid": identity["signals"]["grid"],
-        "filter": identity["signals"]["filter"],
-        "rows_per_block": plan.rows,
-        "row_blocks": plan.blocks,
+        "head": kept.head.plain() if kept.head else None,
+        "grid": kept.grid,
+        "filter": kept.filter,
+        "rows_per_block": layout.rows,
+        "row_blocks": layout.blocks,
     }
 
 
 def _on_disk(path: StorePath) -> Facts:
-    sizes = files_at(path).sizes()
+    sizes = backend_of(path).files.sizes()
     return {"files": len(sizes), "bytes": sum(sizes.values())}
-
-
-def _content(file: Path) -> bytes:
-    try:
-        return read_file(file, MANIFEST_MAX_BYTES)
-    except OSError as error:
-        what = "a file of an unfinished cache cannot be read"
-        raise CacheCorrupt(what, where=file, got=error.strerror) from None
-
-
-def _running(holder: Any) -> bool | None:
-    """Whether the process that holds a folder is there; None if it is on another machine, or nobody holds it."""
-    if holder is None or holder["host"] != socket.gethostname():
-        return None
-    try:
-        os.kill(holder["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def summary_text(facts: Facts) -> str:
@@ -174,7 +122,8 @@ def _progress(progress: Facts) -> list[str]:
     if claim := progress.get("claim"):
         lines.append(f"worked on by {claim['who'] or 'nobody'}, heard of at {claim['renewed']}")
     if claim and progress["running"] is None:
-        lines.append(f"if it is not heard of for {STALE_SECONDS:.0f} seconds, another may go on with the same command")
+        silence = f"{claim['stale_seconds']:.0f} seconds"
+        lines.append(f"if it is not heard of for {silence}, another may go on with the same command")
     elif not progress["running"]:
         command = f": {holder['command']}" if holder else ": pipeline cache-teacher"
         lines.append(f"to go on, run the same command again{command}")

@@ -9,12 +9,10 @@ from pipeline.experiment.data import Data
 from pipeline.experiment.experiment import Experiment
 from pipeline.models import Network
 from pipeline.planning.binding import Bound
-from pipeline.publishing.artifacts import unfinished
-from pipeline.publishing.ledger import Ledger
+from pipeline.store.backend import backend_of
 from pipeline.store.format.layout import StoreLayout
-from pipeline.store.location import RemotePath, StorePath
+from pipeline.store.location import StorePath
 from pipeline.store.making.layout_for import layout_for
-from pipeline.store.remote.unfinished import finished_units
 
 
 @dataclass(frozen=True)
@@ -75,16 +73,8 @@ def _remaining(path: StorePath, plan: StoreLayout) -> int:
     Which of several unfinished ones is of these settings is not known without reading all pixels: the one that is
     the furthest counts, of those with such files.
     """
-    if path.exists():
-        return 0
-    if isinstance(path, RemotePath):
-        return plan.total_bytes - sum(map(plan.unit_bytes, finished_units(path, plan)))
-    files = {unit: names.keys() for unit, names in plan.chunk_files()}
-    done = (
-        sum(plan.unit_bytes(unit) for unit, names in Ledger(folder).units.items() if files.get(unit) == names.keys())
-        for folder in unfinished(path)
-    )
-    return plan.total_bytes - max(done, default=0)
+    backend = backend_of(path)
+    return 0 if backend.exists() else plan.total_bytes - backend.finished_bytes(plan)
 
 
 def _bytes_of(network: Network) -> int:

@@ -11,9 +11,8 @@ from pipeline.experiment.data import Data
 from pipeline.planning.artifacts import Artifact, artifacts_of, cache_plans
 from pipeline.planning.binding import Bound
 from pipeline.planning.disks import Disk, DvcCache, device
+from pipeline.store.backend import RemoteCost, backend_of
 from pipeline.store.format.layout import StoreLayout
-from pipeline.store.location import RemotePath
-from pipeline.store.remote.cost import RemoteCost, remote_cost
 
 
 @dataclass(frozen=True)
@@ -30,9 +29,7 @@ class Plan:
     @property
     def remote(self) -> RemoteCost | None:
         """What the training cache costs on object storage; None if it is not there."""
-        if not isinstance(self.artifacts[0].path, RemotePath):
-            return None
-        return remote_cost(self.caches["training"], self.views_per_step)
+        return backend_of(self.artifacts[0].path).cost(self.caches["training"], self.views_per_step)
 
     @classmethod
     def of(cls, bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
@@ -80,9 +77,9 @@ def _disks(artifacts: Sequence[Artifact], dvc: DvcCache | None) -> list[Disk]:
         disks[device(path)] = replace(disk, needed=disk.needed + needed, copied=disk.copied + copied)
 
     for artifact in artifacts:
-        if isinstance(artifact.path, RemotePath):  # on nobody's disk, and DVC keeps no copy of it
+        if (folder := backend_of(artifact.path).folder) is None:  # on nobody's disk, and DVC keeps no copy of it
             continue
-        add(artifact.path, artifact.remaining, 0)
-        if dvc is not None and artifact.remaining and not dvc.links(artifact.path):
+        add(folder, artifact.remaining, 0)
+        if dvc is not None and artifact.remaining and not dvc.links(folder):
             add(dvc.folder, 0, artifact.bytes)
     return list(disks.values())

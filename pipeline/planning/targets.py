@@ -16,7 +16,7 @@ from pipeline.experiment.runs import RunsConfig
 from pipeline.publishing.artifacts import published
 from pipeline.publishing.ownership import foreign_files
 from pipeline.reporting.ownership import refuse_foreign_evaluation, refuse_foreign_report
-from pipeline.store.location import RemotePath
+from pipeline.store.backend import backend_of
 
 FILES_NAMED = 4
 OWN_FOLDER = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
@@ -65,8 +65,8 @@ def folders(experiment: ExperimentConfig) -> Iterator[Target]:
     if experiment.teacher_training is not None and isinstance(weights, Path):
         yield Target("teacher.weights", weights.parent, run_files(weights.name))
     for path in experiment.caches_written().values():
-        if not isinstance(path, RemotePath):
-            yield Target("store.path", path)
+        if (folder := backend_of(path).folder) is not None:
+            yield Target("store.path", folder)
     for path in experiment.runs.folders(experiment.students, experiment.objectives):
         yield Target("runs.path", path, run_files())
 

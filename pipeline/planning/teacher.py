@@ -9,7 +9,8 @@ from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import kept_of
 from pipeline.planning.students import optimise
 from pipeline.planning.targets import OWN_FOLDER
-from pipeline.store.format.identity import encodings_identity
+from pipeline.store.backend import backend_of
+from pipeline.store.format.signal_sections import encodings_identity
 
 
 def bind_teacher(parts: Assembly) -> None:
@@ -49,7 +50,7 @@ def _weights_will_be_there(draft: Draft) -> None:
     weights = draft.teacher.weights
     if weights == "pretrained" or (weights is not None and (weights.exists() or draft.teacher_training)):
         return
-    if draft.caches is None and not draft.store.path.exists():
+    if draft.caches is None and not backend_of(draft.store.path).exists():
         what = "a teacher needs weights" if weights is None else "there is no such file, and nothing that makes it"
         fix = f"name its file; or add `teacher_training: {{}}`, and a file for `train-teacher` to write: {OWN_FOLDER}"
         raise ConfigError([Problem("teacher.weights", what, got=str(weights) if weights else None, fix=fix)])

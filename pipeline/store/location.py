@@ -65,12 +65,6 @@ class RemotePath:
         """As it is written."""
         return self.url
 
-    def exists(self) -> bool:
-        """Whether a whole store is there: its manifest is written last. Raises CacheError if nobody can tell."""
-        from pipeline.store.remote.object_storage import ObjectStorage  # which is about addresses
-
-        return ObjectStorage(self).has("zarr.json")
-
 
 def store_path(value: str | Path | RemotePath) -> StorePath:
     """Where a store lies, as people write it. Raises ValueError for an address that is none."""

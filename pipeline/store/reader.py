@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,28 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import CacheMismatch, did_you_mean
-from pipeline.publishing.folder_files import inside
-from pipeline.publishing.ledger import Ledger, checksums
 from pipeline.signals import LinearHead, Signals, SignalShapes
+from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import ArraySpec, SignalSpec, Unit
-from pipeline.store.format.checked import check_size, checked_elements
-from pipeline.store.format.chunks import damaged, elements_of
 from pipeline.store.format.encoded import EncodedSignals, part_tensor
-from pipeline.store.format.identity import keep_cache_hint, unmet
 from pipeline.store.format.manifest import Manifest
-from pipeline.store.location import RemotePath, StorePath, store_path
-
-if TYPE_CHECKING:
-    from pipeline.store.remote.chunks import FetchedChunks
-
-OPEN_MAPS = 512
-"""Chunk files that are mapped at once; the least recently used is let go."""
-
-LOADED_BLOCKS = 24
-"""Row blocks of each array that are kept in memory where files cannot be mapped: a window of training, and half."""
-
-MapKey = tuple[str, Unit | None]
-"""A chunk: its array, and its unit unless it is the only one."""
+from pipeline.store.location import StorePath, store_path
 
 
 class TeacherCache:
@@ -49,12 +31,9 @@ class TeacherCache:
         """As `open` does it; `specs` are the signals to read."""
         self.path, self.manifest = path, manifest
         self._specs = specs
-        self._plan = manifest.layout
-        arrays = sum(len(spec.arrays) for spec in specs) + 2
-        self._kept = LOADED_BLOCKS * arrays if self._plan.compression else OPEN_MAPS
-        self._fetched = self._chunks_at(path) if isinstance(path, RemotePath) else None
-        self._maps: dict[MapKey, NDArray[Any]] = {}
-        self._checked: set[MapKey] = set()
+        self._plan, self._views = manifest.layout, manifest.identity.views.numbers
+        self._arrays = sum(len(spec.arrays) for spec in specs) + 2  # with those of the views' parameters and digests
+        self._chunks = backend_of(path).chunks(self._plan, self._arrays)
 
     @classmethod
     def open(cls, path: StorePath | str, signals: Sequence[str] | None = None) -> TeacherCache:
@@ -76,20 +55,8 @@ class TeacherCache:
         signals: as for `open`. Raises CacheMismatch if this cache does not read one of them.
         """
         narrowed = TeacherCache(self.path, self.manifest, _chosen(self._specs, signals, self.path))
-        narrowed._maps, narrowed._checked, narrowed._fetched = self._maps, self._checked, self._fetched
+        narrowed._chunks = self._chunks.narrowed(narrowed._arrays)
         return narrowed
-
-    def _chunks_at(self, path: RemotePath) -> FetchedChunks:
-        from pipeline.store.remote.chunks import (
-            FetchedChunks,
-        )  # no part of the code that a cache in a folder depends on
-
-        return FetchedChunks(path, self._plan)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Without the mapped files, and what was found out about them."""
-        kept = {name: value for name, value in self.__dict__.items() if name != "_listed"}
-        return {**kept, "_maps": {}, "_checked": set()}
 
     @property
     def count(self) -> int:
@@ -99,8 +66,7 @@ class TeacherCache:
     @property
     def views(self) -> range:
         """The numbers of the views."""
-        first = int(self.manifest.identity["views"]["first"])
-        return range(first, first + self._plan.views)
+        return self._views
 
     @property
     def rows_per_block(self) -> int:
@@ -110,7 +76,7 @@ class TeacherCache:
     @property
     def remote(self) -> bool:
         """Whether it lies on object storage: chunks are fetched, and held by the process that reads them."""
-        return self._fetched is not None
+        return self._chunks.remote
 
     def held_bytes(self, views: int = 1, rows_per_block: int | None = None) -> int:
         """The most of it that is in memory while it is trained from, if it lies on object storage.
@@ -118,9 +84,7 @@ class TeacherCache:
         views: of each sample in a step. rows_per_block: of the cache that decides the order of samples, if that is
         another.
         """
-        from pipeline.store.remote.chunks import held_bytes
-
-        return held_bytes(self._plan, self._read_in_training(), views, rows_per_block)
+        return self._chunks.held_bytes(self._read_in_training(), views, rows_per_block)
 
     @property
     def shapes(self) -> SignalShapes:
@@ -130,7 +94,7 @@ class TeacherCache:
     @property
     def labels(self) -> NDArray[np.int64]:
         """Labels [N] when the cache was made, -1 for none. The data set's own may have been corrected since."""
-        return self._chunk(self._plan.static["labels"], None).copy()
+        return self._chunks.get(self._plan.static["labels"], None).copy()
 
     @property
     def head(self) -> LinearHead | None:
@@ -138,10 +102,11 @@ class TeacherCache:
         if self._plan.head is None:
             return None
         weight, bias = (
-            torch.from_numpy(self._chunk(self._plan.static[f"head/{name}"], None).copy()) for name in ("weight", "bias")
+            torch.from_numpy(self._chunks.get(self._plan.static[f"head/{name}"], None).copy())
+            for name in ("weight", "bias")
         )
-        flags = self.manifest.identity["signals"]["head"]
-        return LinearHead(weight, bias, bool(flags["linear"]), bool(flags.get("linear_final")))
+        shapes = self._plan.shapes
+        return LinearHead(weight, bias, bool(shapes.linear), shapes.linear_final)
 
     def expect(self, samples: Iterable[tuple[int, NDArray[np.int64]]], *, parameters: bool = True) -> None:
         """The samples of views that training reads next, in this order: their signals, and maybe parameters.
@@ -149,13 +114,13 @@ class TeacherCache:
         On object storage they are fetched in the background and held, at once, until others are expected.
         Elsewhere nothing happens.
         """
-        if self._fetched is None:
+        if not self._chunks.remote:
             return
         specs, keys = self._read_in_training(parameters), []
         for view, rows in samples:
             blocks = np.unique(rows // self._plan.rows)
             keys += [(spec, Unit(view - self.views.start, int(block))) for block in blocks for spec in specs]
-        self._fetched.expect(keys)
+        self._chunks.expect(keys)
 
     def read(self, view: int, samples: NDArray[np.int64]) -> Signals:
         """The signals of a view of samples [B], decoded to float32 on the CPU, with the head."""
@@ -195,12 +160,12 @@ class TeacherCache:
         requirements: parts of an identity; the cache may have more than they name. unchecked: dotted fields
         that this machine cannot compute.
         """
-        if lines := unmet(requirements, self.manifest.identity, tuple(unchecked)):
+        if lines := self.manifest.identity.unmet(requirements, unchecked):
             raise CacheMismatch(
                 "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
                 where=self.path,
                 fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings"
-                + keep_cache_hint(lines, self.manifest.identity),
+                + self.manifest.identity.keep_cache_hint(lines),
             )
 
     def _read_in_training(self, parameters: bool = True) -> list[ArraySpec]:
@@ -225,10 +190,10 @@ class TeacherCache:
         ascending = samples if order is None else samples[order]
         rows = np.empty((len(samples), *spec.shape[2:]), spec.dtype)
         blocks, starts = np.unique(ascending // self._plan.rows, return_index=True)
-        index, ahead = view - self.views.start, self._fetched.at_once if self._fetched else 1
+        index, ahead = view - self.views.start, self._chunks.at_once
         units = [Unit(index, int(block)) for block in blocks]
         for number, (block, start, stop) in enumerate(zip(blocks, starts, [*starts[1:], len(samples)], strict=False)):
-            chunk = self._chunk(spec, *units[number : number + ahead])
+            chunk = self._chunks.get(spec, units[number], units[number + 1 : number + ahead])[0]
             within = ascending[start:stop] - block * self._plan.rows
             np.take(chunk, within, axis=0, out=rows[start:stop], mode="clip")  # "raise" would copy twice
         if order is None:
@@ -236,46 +201,6 @@ class TeacherCache:
         mixed = np.empty_like(rows)
         mixed[order] = rows
         return mixed
-
-    def _chunk(self, spec: ArraySpec, unit: Unit | None, *soon: Unit) -> NDArray[Any]:
-        """The elements of a chunk file, mapped or fetched: [R, ...]. soon: units that are asked for right after."""
-        if self._fetched is not None:
-            fetched = self._fetched.get((spec, unit), [(spec, each) for each in soon])
-            return fetched if unit is None else fetched[0]
-        key = (spec.name, unit)
-        # Taken out and put back last, so that the first is the least recently used. Threads may do so at once:
-        # the worst that happens is that a file is mapped twice.
-        elements = self._maps.pop(key, None)
-        if elements is None:
-            elements = self._load(key, spec)
-            for oldest in list(self._maps)[: max(0, len(self._maps) + 1 - self._kept)]:
-                self._maps.pop(oldest, None)
-        self._maps[key] = elements
-        return elements if unit is None else elements[0]
-
-    def _load(self, key: MapKey, spec: ArraySpec) -> NDArray[Any]:
-        assert isinstance(self.path, Path)
-        name = spec.file(key[1])
-        path = inside(self.path, name)
-        size = path.stat().st_size if path.is_file() else 0
-        check_size(self._plan, spec, size, path)
-        # torch maps privately and, unlike Python's mmap, keeps no file descriptor: 512 would be half of what
-        # a process may have.
-        content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
-        if key in self._checked:
-            return elements_of(content, spec, self._plan.compression, path)
-        elements = checked_elements(self._plan, spec, key[1], content, path, self._listed.get(name))
-        self._checked.add(key)
-        return elements
-
-    @cached_property
-    def _listed(self) -> dict[str, int]:
-        """The checksums of all files, as the ledger lists them."""
-        assert isinstance(self.path, Path)
-        ledger = Ledger(self.path)
-        if not ledger.units:
-            raise damaged(ledger.path, expected="the ledger", got="nothing")
-        return checksums(ledger.units)
 
 
 def _chosen(specs: tuple[SignalSpec, ...], signals: Collection[str], path: StorePath) -> tuple[SignalSpec, ...]:

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from pipeline.data import Images
 from pipeline.errors import CacheMismatch
-from pipeline.publishing import fingerprint
 from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
@@ -121,7 +120,7 @@ class FromCaches:
         """
         teachers: dict[str, dict[int, TeacherCache]] = {}
         for cache, numbers in parts:
-            views = teachers.setdefault(fingerprint(cache.manifest.identity["teacher"]), {})
+            views = teachers.setdefault(cache.manifest.identity.teacher.fingerprint, {})
             if twice := sorted(set(numbers) & set(views)):
                 what = f"two caches of one teacher have {names_and_count(twice)}"
                 raise CacheMismatch(what, where=f"{views[twice[0]].path} and {cache.path}", fix=CHOOSE_VIEWS_HINT)
@@ -217,7 +216,7 @@ def _narrowed(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> 
 
 def _described(cache: TeacherCache, signals: Collection[str]) -> dict[str, Any]:
     """What a cache's identity says of the logits and of some signals."""
-    held = cache.manifest.identity["signals"]
+    held = cache.manifest.identity.signals.plain()
     said: dict[str, Any] = {"logits": held["logits"]}
     for kind, _, rest in (name.partition("/") for name in signals):
         if rest:

@@ -3,13 +3,11 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from store_standins import patient
 
 from pipeline.publishing import differences, fingerprint
-from pipeline.store.format.identity import unmet
 
 plain = st.recursive(
     st.none()
@@ -57,32 +55,3 @@ def test_every_field_is_named_at_once() -> None:
 
 def test_true_is_not_one() -> None:
     assert differences({"a": True}, {"a": 1})
-
-
-@pytest.mark.parametrize(
-    ("first", "count", "fits"), [(0, 8, True), (2, 3, True), (7, 1, True), (0, 9, False), (7, 2, False)]
-)
-def test_fewer_views_are_fine(first: int, count: int, fits: bool) -> None:
-    identity = {"views": {"seed": 1, "first": 0, "count": 8}}
-    lines = unmet({"views": {"seed": 1, "first": first, "count": count}}, identity)
-    assert (lines == []) == fits
-    assert lines == [] or lines[0].endswith("got 0 to 7")
-
-
-def test_of_every_feature_the_encoding_is_required() -> None:
-    features = {
-        "block1": {"shape": [4, 2, 2], "encoding": "float16"},
-        "block2": {"shape": [6, 2, 2], "encoding": "int8"},
-    }
-    wanted = {"signals": {"features": {"*": {"encoding": "float16"}}}}
-    identity = {"signals": {"features": features}}
-    assert unmet(wanted, identity) == ['signals.features.block2.encoding: expected "float16", got "int8"']
-    assert wanted["signals"]["features"] == {"*": {"encoding": "float16"}}
-
-
-def test_a_network_with_more_options_is_another() -> None:
-    identity = {"teacher": {"model": "vit", "options": {"depth": 6, "heads": 3}}}
-    assert unmet({"teacher": {"model": "vit"}}, identity) == []
-    assert unmet({"teacher": {"options": {"depth": 6, "heads": 3}}}, identity) == []
-    assert unmet({"teacher": {"options": {"depth": 6}}}, identity) == ["teacher.options.heads: expected nothing, got 3"]
-    assert unmet({"teacher": {"options": {"depth": 6}}}, identity, ("teacher.options",)) == []

@@ -15,8 +15,7 @@ import pytest
 from pipeline.errors import CacheError, CacheMismatch
 from pipeline.files import sync_directory
 from pipeline.publishing import Scratch
-from pipeline.publishing.artifacts import FINGERPRINT, unfinished
-from pipeline.store.published import store_is_finished
+from pipeline.publishing.artifacts import FINGERPRINT, published, unfinished
 
 PRINT, OTHER = "ab" * 32, "cd" * 32
 
@@ -53,14 +52,14 @@ def end(process: ForkProcess) -> None:
 
 def test_publish_renames_and_leaves_nothing_beside(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "cache.zarr"
-    assert not store_is_finished(target, PRINT)
+    assert published(target) != PRINT
     with Scratch(target, PRINT) as scratch:
         assert scratch.folder.parent == target.parent
         assert scratch.folder.name == f".cache.zarr.{PRINT[:16]}.partial"
         (scratch.folder / "work").write_text("done")
         scratch.publish()
-    assert store_is_finished(target, PRINT)
-    assert not store_is_finished(target, OTHER)
+    assert published(target) == PRINT
+    assert published(target) != OTHER
     assert names(target.parent) == ["cache.zarr"]
     assert names(target) == [FINGERPRINT, "work"]
 
@@ -136,7 +135,7 @@ def test_another_artifact_needs_replace(tmp_path: Path) -> None:
             scratch.publish()
         assert (target / "old").exists()
         scratch.publish(replace=True)
-    assert store_is_finished(target, PRINT)
+    assert published(target) == PRINT
     assert not (target / "old").exists()
     assert names(tmp_path) == ["a"]
 
@@ -162,7 +161,7 @@ def test_foreign_files_are_never_replaced(tmp_path: Path, name: str) -> None:
         assert os.path.lexists(foreign)
         foreign.unlink()
         scratch.publish(replace=True)
-    assert store_is_finished(target, PRINT)
+    assert published(target) == PRINT
 
 
 def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +190,7 @@ def test_of_two_settings_one_alone_is_published(tmp_path: Path, monkeypatch: pyt
         scratch.publish()
     thread.join(120)
     assert not thread.is_alive()
-    assert store_is_finished(target, PRINT)
+    assert published(target) == PRINT
     assert (target / "work").read_text() == "first"
     assert names(tmp_path) == sorted(["cache.zarr", f".cache.zarr.{OTHER[:16]}.partial"])
 
@@ -210,7 +209,7 @@ def test_an_empty_folder_at_the_target_is_no_obstacle(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     with Scratch(tmp_path / "a", PRINT) as scratch:
         scratch.publish()
-    assert store_is_finished(tmp_path / "a", PRINT)
+    assert published(tmp_path / "a") == PRINT
 
 
 def test_unfinished_work_of_other_settings_is_mentioned(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ def test_another_cache_concerns_all_students(tracked: Project):
     cache_teacher.run(source("signals.logits.encoding=float16"), part="training", replace=True, wait=False)
     (reasons,) = tracked("status", ["train-student-kd@small-0"]).values()
     assert {"changed deps": {f"{CACHE}/.fingerprint": "modified"}} in reasons
-    assert TeacherCache.open(CACHE).manifest.identity["signals"]["logits"]["encoding"] == "float16"
+    assert TeacherCache.open(CACHE).manifest.identity.signals.logits.encoding == "float16"
 
 
 POINTER = {f"{CACHE}/.fingerprint": {"cache": False, "persist": True}}

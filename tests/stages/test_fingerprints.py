@@ -16,7 +16,7 @@ import pytest
 import torch
 from experiment import begin, images, source, student
 
-import pipeline.store.making.caching
+import pipeline.store.format.sections
 from pipeline.experiment.source import ConfigFile
 from pipeline.models import build_network
 from pipeline.publishing import fingerprint
@@ -122,6 +122,6 @@ def test_shipped_configurations(config: str, tmp_path: Path, monkeypatch: pytest
     )
     found = {
         "teacher": _of(teach, monkeypatch, train_teacher),
-        "cache": _of(cache, monkeypatch, pipeline.store.making.caching),
+        "cache": _of(cache, monkeypatch, pipeline.store.format.sections),
     }
     assert found == RECORDED[config]

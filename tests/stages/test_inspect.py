@@ -32,7 +32,7 @@ def test_a_path_needs_no_configuration(here: Path, capsys: pytest.CaptureFixture
     assert facts["state"] == "finished"
     assert facts["fingerprint"] == manifest.fingerprint
     assert {name: facts[name] for name in ("teacher", "data", "views")} == {
-        name: manifest.identity[name] for name in ("teacher", "data", "views")
+        name: manifest.stored[name] for name in ("teacher", "data", "views")
     }
     assert {one["name"]: one["bytes_per_view"] for one in facts["signals"]} == manifest.layout.bytes_per_view
     sizes = [file.stat().st_size for file in MAIN.rglob("*") if file.is_file()]

@@ -47,8 +47,8 @@ def seen(folder: Path) -> dict[str, Any]:
 
 def test_a_teacher_of_ones_own_is_seen_as_timm_knows_it_and_students_alike(own: Path):
     cache_teacher.run(source(OWN, ELSE, FLAT), replace=False, wait=False)
-    there = TeacherCache.open(Path("new.zarr")).manifest.identity["teacher"]
-    assert (there["mean"], there["std"], there["interpolation"]) == (MEAN, STD, "bicubic")
+    there = TeacherCache.open(Path("new.zarr")).manifest.identity.teacher
+    assert (list(there.mean), list(there.std), there.interpolation) == (MEAN, STD, "bicubic")
     folder = student("small", "kd", OWN, ELSE, FLAT)
     assert seen(folder) == {"mean": MEAN, "std": STD, "interpolation": "bilinear", "input_size": 8}
 
@@ -56,7 +56,7 @@ def test_a_teacher_of_ones_own_is_seen_as_timm_knows_it_and_students_alike(own: 
 def test_what_the_configuration_says_wins_and_a_cache_of_it_is_kept(own: Path):
     said = ("teacher.mean=[0.5, 0.5, 0.5]", "teacher.std=[0.25, 0.25, 0.25]", "teacher.interpolation=bilinear")
     cache_teacher.run(source(OWN, ELSE, FLAT, *said), replace=False, wait=False)
-    assert "interpolation" not in TeacherCache.open(Path("new.zarr")).manifest.identity["teacher"]
+    assert "interpolation" not in TeacherCache.open(Path("new.zarr")).manifest.identity.teacher.plain()
     lines = r"write `mean: \[0.5,0.5,0.5\], std: \[0.25,0.25,0.25\], interpolation: bilinear` in `teacher`"
     with pytest.raises(CacheMismatch, match=lines):
         student("small", "kd", OWN, ELSE, FLAT)
@@ -74,7 +74,7 @@ def test_a_teacher_that_decant_trained_is_seen_as_it_was(own: Path):
         "teacher_training: {epochs: 1}\n"
     )
     cache_teacher.run(source(OWN.replace("own.pth", "mine/own.pth"), ELSE, FLAT), replace=False, wait=False)
-    assert TeacherCache.open(Path("new.zarr")).manifest.identity["teacher"]["mean"] == [0.5, 0.5, 0.5]
+    assert TeacherCache.open(Path("new.zarr")).manifest.identity.teacher.mean == (0.5, 0.5, 0.5)
 
 
 def test_check_prints_what_each_network_sees(own: Path, capsys: pytest.CaptureFixture[str]):

@@ -23,6 +23,7 @@ from pipeline.experiment.config import ExperimentConfig
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import Evaluation
+from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate
 
@@ -110,7 +111,7 @@ def test_students_of_an_ensemble(among: Path, capsys: pytest.CaptureFixture[str]
     monkeypatch.setattr(pipeline.experiment.objective_set, "ObjectiveSet", Seen)
     folder = student("small", "lfcc", ENSEMBLE)
     printed = capsys.readouterr().out
-    digest = TeacherCache.open(Path("other.zarr")).manifest.identity["teacher"]["weights"]
+    digest = TeacherCache.open(Path("other.zarr")).manifest.identity.teacher.weights
     assert "note: not checked against other.zarr: which teacher it is (cifar_resnet8, weights " in printed
     assert digest[:23] in printed
     assert "mean-probabilities of 2 teachers; all else is the first's, and there is no head" in printed
@@ -253,7 +254,9 @@ def test_a_cache_whose_pixels_changed_is_refused_even_where_pixels_are_not_read(
 
 def test_a_teacher_of_other_classes_is_refused(among: Path, monkeypatch: pytest.MonkeyPatch):
     manifest = TeacherCache.open(Path("other.zarr")).manifest
-    monkeypatch.setitem(manifest.identity["teacher"], "num_classes", 5)
+    changed = manifest.identity.plain()
+    changed["teacher"]["num_classes"] = 5
+    monkeypatch.setattr(manifest, "_identity", CacheIdentity.model_validate(changed))
     original = TeacherCache.open.__func__  # type: ignore[attr-defined]
 
     def opened(cls: Any, path: Path, signals: Any = None) -> TeacherCache:

@@ -17,7 +17,8 @@ from pipeline.inspection.files import verify_files
 from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import ExtraConfig, LogitsConfig, SignalsConfig
-from pipeline.store.format.identity import asked_signals, encodings_identity
+from pipeline.store.format.identity import CacheIdentity
+from pipeline.store.format.signal_sections import encodings_identity
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
@@ -127,7 +128,7 @@ def test_only_those_that_are_asked_for_are_read(exact: Path) -> None:
 
 def test_asking_the_teacher_again_finds_the_same(exact: Path) -> None:
     opened = TeacherCache.open(exact)
-    asked = asked_signals(opened.manifest.identity)
+    asked = opened.manifest.identity.signals.config()
     assert tuple(extra.name for extra in asked.extras) == NAMES
     pieces: Any = (TinyNetwork(), TinySamples(), TinyViews())
     teacher = TeacherPass(*pieces, asked, device=torch.device("cpu"), precision="float32", micro_batch=4)
@@ -177,7 +178,7 @@ def test_one_that_overflows_stops_with_the_way_out(tmp_path: Path) -> None:
 
 
 def test_one_of_another_version_is_refused_by_name(exact: Path) -> None:
-    identity = dict(TeacherCache.open(exact).manifest.identity)
-    identity["signals"] = {**identity["signals"], "extras": {"unheard-of/block1": {"shape": [1], "encoding": "int8"}}}
+    identity = TeacherCache.open(exact).manifest.identity.plain()
+    identity["signals"]["extras"] = {"unheard-of/block1": {"shape": [1], "encoding": "int8"}}
     with pytest.raises(CacheMismatch, match="cannot do what the teacher cache says of its signals"):
-        asked_signals(identity)
+        CacheIdentity.model_validate(identity).signals.config()

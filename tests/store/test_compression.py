@@ -67,11 +67,11 @@ def test_a_file_that_decompresses_to_another_size_is_refused(compressed: Teacher
 
 
 def test_memory_is_bounded(compressed: TeacherCache, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.store.reader.LOADED_BLOCKS", 1)
+    monkeypatch.setattr("pipeline.store.local.chunks.LOADED_BLOCKS", 1)
     cache = TeacherCache.open(compressed.path, signals=[])
     for view in cache.views:
         cache.read(view, np.arange(cache.count))
-    assert len(cache._maps) <= 3
+    assert len(cache._chunks._maps) <= 3
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 300, 65_791, 65_792, 1 << 20])

@@ -21,7 +21,7 @@ from pipeline.store.cluster.watch import WorkerProvenance
 from pipeline.store.cluster.worker import Assignment, Receipt, UnitComputer, WorkerInfo, worker_identity
 from pipeline.store.format.arrays import Unit
 from pipeline.store.format.layout import StoreLayout
-from pipeline.store.making.local import LocalPlace, LocalWorkspace
+from pipeline.store.local.workspace import LocalPlace, LocalWorkspace
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 
@@ -145,7 +145,7 @@ def test_a_worker_without_the_folder_is_named(plan: StoreLayout, tmp_path: Path)
 def test_files_that_a_worker_wrote_elsewhere_are_missed(
     plan: StoreLayout, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.store.making.local.SEEN_SECONDS", 0.15)
+    monkeypatch.setattr("pipeline.store.local.workspace.SEEN_SECONDS", 0.15)
     files = dict.fromkeys((spec.file(Unit(0, 0)) for spec in plan.arrays.values()), 0)
     receipt = Receipt(Unit(0, 0), "attempt", files, 1.0, WorkerInfo("far-away", "cpu", {}))
     with LocalWorkspace(tmp_path / "a", "0" * 64, plan, wait=False, notify=print) as workspace:

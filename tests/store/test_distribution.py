@@ -124,7 +124,7 @@ def test_the_full_disk_of_a_worker_reads_as_in_one_process(
         return write_chunk(path, elements, compression)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.making.local.write_chunk", full)
+        patch.setattr("pipeline.store.local.workspace.write_chunk", full)
         with pytest.raises(CacheError, match=r"(?s)the disk is full.*GB more.*run the same command again"):
             distributed(client, tmp_path / "a")
     assert content(distributed(client, tmp_path / "a")) == whole

@@ -21,7 +21,7 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
 from pipeline.store.encodings import ENCODINGS, encodings_for
-from pipeline.store.format.identity import signals_identity
+from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
 
@@ -141,7 +141,7 @@ def test_a_teacher_that_is_asked_again_says_the_same(store: Path) -> None:
 
 def as_config(store: Path) -> SignalsConfig:
     """The configuration that a cache's identity speaks of: all options said."""
-    identity = TeacherCache.open(store).manifest.identity["signals"]
+    identity = TeacherCache.open(store).manifest.identity.signals.plain()
     return SignalsConfig.model_validate(
         {
             "logits": {"encoding": identity["logits"]["encoding"]},
@@ -162,11 +162,11 @@ def test_verifying_finds_what_the_teacher_says_today(store: Path) -> None:
 
 def test_caches_without_options_keep_the_identity_that_they_had(tmp_path: Path) -> None:
     signals = Signals(torch.zeros(1, 5), torch.zeros(1, 6), {"block1": torch.zeros(1, 4, 2, 2)})
-    said = signals_identity(signals, SignalsConfig(features=FeaturesConfig(encoding="float32")))
+    said = SignalsIdentity.of(signals, SignalsConfig(features=FeaturesConfig(encoding="float32"))).plain()
     assert said["logits"] == {"shape": [5], "encoding": "float16"}
     assert said["embedding"] == {"shape": [6], "encoding": "float16"}
     assert said["features"] == {"block1": {"shape": [4, 2, 2], "encoding": "float32"}}
-    said = signals_identity(signals, SignalsConfig(logits=LogitsConfig(encoding={"name": "topk"})))
+    said = SignalsIdentity.of(signals, SignalsConfig(logits=LogitsConfig(encoding={"name": "topk"}))).plain()
     assert said["logits"] == {"shape": [5], "encoding": {"name": "topk", "k": 32}}
 
 
@@ -187,7 +187,7 @@ def test_every_encoding_that_cannot_be_is_named_at_once() -> None:
         features=FeaturesConfig(encoding="in8"),
     )
     with pytest.raises(ConfigError) as caught:
-        signals_identity(Signals(torch.zeros(1, 5)), config)
+        SignalsIdentity.of(Signals(torch.zeros(1, 5)), config)
     keys = {problem.key for problem in caught.value.problems}
     logits = {"signals.logits.encoding.k", "signals.logits.encoding.kk"}
     assert keys == logits | {"signals.embedding.encoding", "signals.features.encoding"}

@@ -97,7 +97,7 @@ def test_a_second_ctrl_c_still_waits_for_the_unit_in_hand(tmp_path: Path, monkey
         assert writing.wait(120)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pipeline.store.making.local.write_chunk", slow)
+    monkeypatch.setattr("pipeline.store.local.workspace.write_chunk", slow)
     monkeypatch.setattr(writer, "threading", SimpleNamespace(Event=Waited, Thread=threading.Thread))
     before = signal.signal(signal.SIGINT, pressed)
     try:
@@ -125,7 +125,7 @@ def test_a_full_disk_says_what_is_needed_and_the_run_goes_on_later(
         return write_chunk(path, elements, compression)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.store.making.local.write_chunk", full)
+        patch.setattr("pipeline.store.local.workspace.write_chunk", full)
         with pytest.raises(CacheError) as caught:
             cache(tmp_path / "a")
     text = str(caught.value)
@@ -151,7 +151,7 @@ def test_another_error_of_the_writer_reaches_the_caller(tmp_path: Path, monkeypa
     def broken(path: Path, elements: Any, compression: Any) -> int:
         raise PermissionError(errno.EACCES, "no")
 
-    monkeypatch.setattr("pipeline.store.making.local.write_chunk", broken)
+    monkeypatch.setattr("pipeline.store.local.workspace.write_chunk", broken)
     with pytest.raises(PermissionError):
         cache(tmp_path / "a", samples=TinySamples(400))
 
@@ -286,6 +286,6 @@ def test_memory_is_bounded_by_the_queue(tmp_path: Path, monkeypatch: pytest.Monk
             if computed[0] >= 2:
                 ahead.set()
 
-    monkeypatch.setattr("pipeline.store.making.local.write_chunk", slow)
+    monkeypatch.setattr("pipeline.store.local.workspace.write_chunk", slow)
     cache(tmp_path / "a", samples=TinySamples(160), progress=Count())
     assert 1 <= max(alive) <= 4

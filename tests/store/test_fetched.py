@@ -19,7 +19,7 @@ from pipeline.errors import CacheCorrupt, CacheError
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import chunks as fetched
 from pipeline.store.remote import object_storage
-from pipeline.store.remote.chunks import FETCHES
+from pipeline.store.remote.chunks import FETCHES, FetchedChunks
 from pipeline.store.remote.cost import remote_cost
 
 NAME = "some/cache.zarr"
@@ -51,14 +51,14 @@ def rows(*blocks: int) -> Any:
 
 
 def held(teacher: TeacherCache) -> list[str]:
-    assert teacher._fetched is not None
-    return [spec.file(unit) for spec, unit in teacher._fetched._held]
+    assert isinstance(teacher._chunks, FetchedChunks)
+    return [spec.file(unit) for spec, unit in teacher._chunks._held]
 
 
 def settle(teacher: TeacherCache) -> None:
     """Wait until nothing is fetched any more."""
-    source = teacher._fetched
-    assert source is not None
+    source = teacher._chunks
+    assert isinstance(source, FetchedChunks)
     while source._busy or source._waiting:
         time.sleep(0.005)
 
@@ -244,8 +244,8 @@ def test_a_process_that_is_forked_while_chunks_are_fetched_is_told_instead_of_ha
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=child, args=(sender,))
-    assert teacher._fetched is not None
-    with teacher._fetched._lock:  # as one of its threads may hold it
+    assert isinstance(teacher._chunks, FetchedChunks)
+    with teacher._chunks._lock:  # as one of its threads may hold it
         process.start()
     try:
         assert receiver.poll(120), "the child hangs"

@@ -29,8 +29,7 @@ from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.ledger import LEDGER_FILE, Ledger
 from pipeline.publishing.scratch import HOLDER
 from pipeline.store.encodings import ENCODINGS
-from pipeline.store.format.identity import IDENTITY, asked_signals, views_config
-from pipeline.store.format.layout import layout_of
+from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.format.manifest import _arrays
 from pipeline.store.format.provenance import RUNS
 from pipeline.store.reader import TeacherCache
@@ -63,8 +62,8 @@ def use(path: Path) -> None:
     assert teacher.shapes.logits == teacher.read(view, rows).logits.shape[1]
     teacher.require({"views": {"first": view, "count": 1}})
     with contextlib.suppress(CacheMismatch):  # operations and filters that this version does not have
-        views_config(teacher.manifest.identity)
-        asked_signals(teacher.manifest.identity)
+        teacher.manifest.identity.views.config()
+        teacher.manifest.identity.signals.config()
     (facts,) = describe(path)
     assert all(line.isprintable() for line in summary_text(facts).split("\n"))
     verify_files(path)
@@ -160,7 +159,7 @@ def forged(root: dict[str, Any], identity: Any, *, arrays: bool) -> str:
     manifest = {**root["attributes"], "identity": identity, "fingerprint": digest(identity)}
     if arrays:
         try:
-            plan = layout_of(json.loads(dumps(identity)))
+            plan = CacheIdentity.model_validate(json.loads(dumps(identity))).layout
             manifest["arrays"] = {name: info.model_dump(mode="json") for name, info in _arrays(plan).items()}
         except Exception:  # then those that were there stay
             manifest["arrays"] = root["attributes"]["arrays"]

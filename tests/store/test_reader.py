@@ -18,7 +18,8 @@ from store_standins import TinyNetwork, TinySamples, TinyViews, cache
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.inspection.files import verify_files
 from pipeline.store import reader
-from pipeline.store.format.identity import data_identity, teacher_identity, views_identity
+from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
+from pipeline.store.local import chunks
 from pipeline.store.reader import TeacherCache
 
 
@@ -68,8 +69,8 @@ def test_an_open_cache_is_narrowed_without_opening_or_checking_anything_again(
     teacher, rows = TeacherCache.open(copied), np.arange(3)
     whole = teacher.read(0, rows)
     assert whole.features
-    for name in ("checked_elements", "Manifest"):  # a call would end in another error
-        monkeypatch.setattr(reader, name, None)
+    for module, name in ((chunks, "checked_elements"), (reader, "Manifest")):  # a call would end in another error
+        monkeypatch.setattr(module, name, None)
     monkeypatch.setattr(torch, "from_file", None)
     narrowed = teacher.select(["embedding"])
     signals = narrowed.read(0, rows)
@@ -120,12 +121,12 @@ def test_encoded_signals_pickle_small_and_move(store: Path) -> None:
 
 
 def test_mapped_files_are_bounded(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "OPEN_MAPS", 4)
+    monkeypatch.setattr(chunks, "OPEN_MAPS", 4)
     bounded, everything = TeacherCache.open(store), np.arange(23)
     whole = [TeacherCache.open(store).read(view, everything).logits for view in range(3)]
     for view in (0, 1, 2, 0):
         assert torch.equal(bounded.read(view, everything).logits, whole[view])
-        assert len(bounded._maps) <= 4
+        assert len(bounded._chunks._maps) <= 4
 
 
 def test_reading_keeps_no_files_open_and_changes_nothing(store: Path) -> None:
@@ -244,16 +245,16 @@ def test_what_cannot_be_opened(copied: Path, tmp_path: Path) -> None:
 def test_requirements_are_met_or_named_all_at_once(store: Path) -> None:
     teacher, samples, views, network = TeacherCache.open(store), TinySamples(), TinyViews(), TinyNetwork()
     ours: dict[str, Any] = {
-        "data": data_identity(samples),  # type: ignore[arg-type]
-        "views": views_identity(views),  # type: ignore[arg-type]
-        "teacher": teacher_identity(network, precision="float32", micro_batch=4),  # type: ignore[arg-type]
+        "data": DataIdentity.of(samples).plain(),  # type: ignore[arg-type]
+        "views": ViewsIdentity.of(views).plain(),  # type: ignore[arg-type]
+        "teacher": TeacherIdentity.of(network, precision="float32", micro_batch=4).plain(),  # type: ignore[arg-type]
         "signals": {"features": {"block2": {}}, "embedding": {}},
     }
     teacher.require(ours)
-    teacher.require(ours | {"views": views_identity(TinyViews(count=1, first=2))})  # type: ignore[arg-type]
+    teacher.require(ours | {"views": ViewsIdentity.of(TinyViews(count=1, first=2)).plain()})  # type: ignore[arg-type]
     wrong = ours | {
-        "data": data_identity(TinySamples(seed=1)),  # type: ignore[arg-type]
-        "views": views_identity(TinyViews(count=4)),  # type: ignore[arg-type]
+        "data": DataIdentity.of(TinySamples(seed=1)).plain(),  # type: ignore[arg-type]
+        "views": ViewsIdentity.of(TinyViews(count=4)).plain(),  # type: ignore[arg-type]
         "teacher": ours["teacher"] | {"weights": "sha256:other"},
         "signals": {"features": {"block3": {}}},
     }

@@ -18,7 +18,7 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
-from pipeline.store.format.identity import data_identity, views_identity
+from pipeline.store.format.sections import DataIdentity, ViewsIdentity
 from pipeline.store.making.caching import cache_teacher
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.reader import TeacherCache
@@ -79,7 +79,7 @@ def test_what_is_stored_is_what_replayed_views_say(tmp_path: Path, differing: bo
     )
     verify_files(path)
     cache = TeacherCache.open(path)
-    cache.require({"data": data_identity(samples), "views": views_identity(views)})
+    cache.require({"data": DataIdentity.of(samples).plain(), "views": ViewsIdentity.of(views).plain()})
     assert cache.count == 20
     rows = np.random.default_rng(1).permutation(20)
     network.eval()

@@ -19,6 +19,7 @@ from pipeline.inspection.files import check_files, verify_files
 from pipeline.publishing import fingerprint
 from pipeline.publishing.ledger import encode_line
 from pipeline.store.format.chunks import write_chunk
+from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.zarr_files import laid_out
 from pipeline.store.reader import TeacherCache
@@ -211,7 +212,7 @@ def signed(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
     identity = root["attributes"]["identity"]
     change(identity)
     old = Manifest.model_validate(root["attributes"])
-    manifest = Manifest.of(identity, old.provenance, {"zarr.json": b"{}"})
+    manifest = Manifest.of(CacheIdentity.model_validate(identity), old.provenance, {"zarr.json": b"{}"})
     root["attributes"] = {**manifest.attributes(), "metadata": old.metadata}
     again = Manifest.model_validate(root["attributes"])
     root["attributes"]["checksum"] = again._checksum()

@@ -20,8 +20,8 @@ from pipeline.inspection.report import Asking, CacheReport, ask_again
 from pipeline.inspection.sample import MicroBatch, sampled_batches
 from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
-from pipeline.store.format.identity import asked_signals
 from pipeline.store.format.layout import make_layout
+from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 
@@ -52,7 +52,7 @@ def a_plan(samples: int, views: int, rows: int, micro_batch: int) -> Any:
     signals: dict[str, Any] = {"logits": {"shape": [3], "encoding": "float32"}, "embedding": None, "features": {}}
     signals |= {"extras": {}, "grid": None, "filter": "mean", "head": None}
     cut = {"samples": samples, "views": views, "parameters": 0, "micro_batch": micro_batch}
-    return make_layout(signals, rows_per_block=rows, **cut)
+    return make_layout(SignalsIdentity.model_validate(signals), rows_per_block=rows, **cut)
 
 
 def everything(layout: Any, micro_batch: int) -> list[MicroBatch]:
@@ -102,9 +102,9 @@ def test_a_teacher_is_asked_for_what_the_cache_holds(tmp_path: Path) -> None:
         "one": SignalsConfig(features=FeaturesConfig(blocks=("block2",), grid=3)),
     }.items():
         identity = TeacherCache.open(cache(tmp_path / name, signals=config)).manifest.identity
-        ours = asked_signals(identity)
+        ours = identity.signals.config()
         assert (ours.embedding is None) == (config.embedding is None)
-        assert identity["signals"]["features"].keys() == set(
+        assert identity.signals.features.keys() == set(
             ours.features.blocks if ours.features and isinstance(ours.features.blocks, tuple) else ()
         )
         assert ours.features is None or config.features is None or ours.features.grid == config.features.grid

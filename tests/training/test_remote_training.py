@@ -16,6 +16,7 @@ from training_pieces import samples, steps, views, whole
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import chunks as fetched
+from pipeline.store.remote.chunks import FetchedChunks
 from pipeline.training import Drawn, FromCaches, Steps, loader
 from pipeline.training.answers import EncodedEnsemble, Upcoming
 from pipeline.training.order import WINDOW_BLOCKS, order
@@ -75,14 +76,14 @@ def test_what_is_held_is_what_was_foretold(road: Path, remote: TeacherCache, mon
     """A window of one row block each: of two views, and of one."""
     monkeypatch.setattr(fetched, "KEPT_BYTES", 0)
     monkeypatch.setattr(fetched, "BLOCKS_PER_VIEW", 1)
-    assert remote._fetched is not None
+    assert isinstance(remote._chunks, FetchedChunks)
     for per_step in (1, 2):
         windows = [(view, np.array([row])) for row in (0, 25) for view in range(per_step)]
         remote.expect(windows)
         for view, rows in windows:
             remote.read_encoded(view, rows)
             remote.view_parameters(view, rows)
-        held = sum(spec.chunk_bytes for spec, _ in remote._fetched._held)
+        held = sum(spec.chunk_bytes for spec, _ in remote._chunks._held)
         assert held == remote.held_bytes(per_step)
 
 
@@ -188,7 +189,7 @@ def test_a_cache_without_the_next_views_lets_go(bucket: Bucket, several: Path, m
     source.expect([(1, rows), (2, rows)])
     source.answers(1, rows, torch.empty(0))
     source.answers(2, rows, torch.empty(0))
-    assert tiny._fetched is not None
-    assert tiny._fetched._held
+    assert isinstance(tiny._chunks, FetchedChunks)
+    assert tiny._chunks._held
     source.expect([(2, rows), (3, rows)])
-    assert not tiny._fetched._held
+    assert not tiny._chunks._held

@@ -81,4 +81,4 @@ def test_compressed_files_of_photographs(made_by_0_1: Path) -> None:
     cache = TeacherCache.open(Path("photos.zarr"))
     signals = cache.read(0, np.arange(12))
     assert signals.logits.shape == (12, 4)
-    assert cache.manifest.identity["layout"]["compression"] == "zstd"
+    assert cache.manifest.identity.chunking.compression == "zstd"

@@ -21,9 +21,10 @@ from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Silent
 from pipeline.publishing.fingerprint import differences
 from pipeline.store.format.arrays import Unit
-from pipeline.store.format.identity import SCHEMA, teacher_identity, views_identity
+from pipeline.store.format.identity import SCHEMA
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.provenance import device_name, versions
+from pipeline.store.format.sections import TeacherIdentity, ViewsIdentity
 from pipeline.store.making.filling import computed
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Place
@@ -83,6 +84,7 @@ class Receipt:
 def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
     """Return what must be the same for all workers of a cache; of pixels, a digest of some samples."""
     samples, view = teacher.samples, teacher.views.numbers[0]
+    network = TeacherIdentity.of(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch)
     some = np.unique(np.linspace(0, samples.count - 1, COMPARED).astype(np.int64))
     digests = [teacher.render(view, range(sample, sample + 1), size=1).digests for sample in some.tolist()]
     return {
@@ -92,8 +94,8 @@ def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
             "ids": samples.ids_digest(),
             "pixels of some": hashlib.sha256(np.concatenate(digests).astype("<u8").tobytes()).hexdigest(),
         },
-        "views": views_identity(teacher.views),
-        "teacher": teacher_identity(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch),
+        "views": ViewsIdentity.of(teacher.views).plain(),
+        "teacher": network.plain(),
         "signals": teacher.config.model_dump(mode="json"),
     }
 

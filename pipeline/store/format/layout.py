@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -16,6 +16,7 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.signals import SignalShapes
 from pipeline.store.format.arrays import STATIC, ArraySpec, SignalSpec, Unit
 from pipeline.store.format.chunks import CRC_BYTES, Compression
+from pipeline.store.format.signal_sections import SignalsIdentity
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 << 20, 256 << 20
 BLOCKS_PER_VIEW = 16
@@ -146,7 +147,7 @@ class StoreLayout:
 
 
 def make_layout(
-    signals: Mapping[str, Any],
+    signals: SignalsIdentity,
     *,
     samples: int,
     views: int,
@@ -155,17 +156,18 @@ def make_layout(
     rows_per_block: int | None = None,
     compression: Compression = None,
 ) -> StoreLayout:
-    """The plan of a cache of `signals` (an identity: `signals_identity`).
+    """Return the layout of a cache of `signals`.
+
+    samples, views, parameters: N, V, P. micro_batch: views that the teacher sees at once. rows_per_block: samples in
+    a row block; None chooses.
 
     Raises ConfigError for encodings that do not exist, and for sizes that no machine should try.
-
-    samples, views, parameters: N, V, P. rows_per_block: None chooses.
     """
-    shapes, specs = _read_signals(signals)
-    head = tuple(signals["head"]["shape"]) if signals["head"] else None
+    specs = signals.specs
+    head = signals.head.shape if signals.head else None
     largest = max(prod(shape) * dtype.itemsize for spec in specs for dtype, shape in spec.codec.parts.values())
     rows = choose_rows(largest, samples, micro_batch, rows_per_block)
-    result = StoreLayout(shapes, specs, head, samples, views, parameters, rows, compression)
+    result = StoreLayout(signals.shapes, specs, head, samples, views, parameters, rows, compression)
     if problem := _too_large(result) or _overlapping(result):
         raise ConfigError([problem])
     return result
@@ -212,37 +214,3 @@ def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | N
         if even * largest <= LARGEST_CHUNK or blocks > samples // rows:
             return min(even, samples)
     return min(rows, samples)
-
-
-def layout_of(identity: Mapping[str, Any]) -> StoreLayout:
-    """The plan of the cache with this identity."""
-    return make_layout(
-        identity["signals"],
-        samples=identity["data"]["samples"],
-        views=identity["views"]["count"],
-        parameters=len(identity["views"]["parameters"]),
-        micro_batch=identity["teacher"]["micro_batch"],
-        rows_per_block=identity["layout"]["rows_per_block"],
-        compression=identity["layout"]["compression"],
-    )
-
-
-def _read_signals(identity: Mapping[str, Any]) -> tuple[SignalShapes, tuple[SignalSpec, ...]]:
-    """The shapes of signals, and their encodings, as `signals_identity` wrote them."""
-    found = {"logits": identity["logits"]}
-    if identity["embedding"]:
-        found["embedding"] = identity["embedding"]
-    found |= {f"features/{tap}": entry for tap, entry in identity["features"].items()}
-    found |= {f"extras/{name}": entry for name, entry in identity["extras"].items()}
-    specs = tuple(SignalSpec(name, entry["encoding"], tuple(entry["shape"])) for name, entry in found.items())
-    shapes = SignalShapes(
-        logits=identity["logits"]["shape"][0],
-        embedding=identity["embedding"]["shape"][0] if identity["embedding"] else None,
-        features={tap: tuple(entry["shape"]) for tap, entry in identity["features"].items()},
-        linear=identity["head"]["linear"] if identity["head"] else None,
-        linear_final=bool(identity["head"]) and identity["head"].get("linear_final", False),
-        filter=identity["filter"],
-        extras={name: tuple(entry["shape"]) for name, entry in identity["extras"].items()},
-        blocks=identity.get("blocks"),
-    )
-    return shapes, specs

@@ -5,21 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError
 
 from pipeline.config import problems_of
-from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
+from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import ROOT
-from pipeline.store.format.identity import SCHEMA
-from pipeline.store.format.layout import StoreLayout, layout_of
+from pipeline.store.backend import backend_of
+from pipeline.store.format.identity import SCHEMA, CacheIdentity, damaged_cache
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.provenance import check_provenance
-from pipeline.store.format.validation import problems_with
 from pipeline.store.format.zarr_files import metadata_checksums
 from pipeline.store.location import StorePath
-from pipeline.store.published import published_store, unfinished_stores
-from pipeline.store.store_files import files_at
 from pipeline.untrusted import parse_json
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
@@ -37,33 +35,36 @@ class ArrayInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """`identity` is hashed (`fingerprint`); `provenance` is not. `checksum` is of all the other fields.
+    """The identity is hashed (`fingerprint`); `provenance` is not. `checksum` is of all the other fields.
 
+    stored: the identity's plain values, as they were written.
     metadata: the checksum of each `zarr.json`, by path (`metadata_checksums`).
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["decant-teacher-cache"] = FORMAT
     schema_number: StrictInt = Field(alias="schema")
     fingerprint: str
-    identity: dict[str, Any]
+    stored: dict[str, Any] = Field(alias="identity")
     provenance: dict[str, Any]
     arrays: dict[str, ArrayInfo]
     metadata: dict[str, str]
     checksum: str = ""
+    _identity: CacheIdentity = PrivateAttr()
 
     @classmethod
-    def of(cls, identity: dict[str, Any], provenance: dict[str, Any], metadata: Mapping[str, bytes]) -> Self:
+    def of(cls, identity: CacheIdentity, provenance: dict[str, Any], metadata: Mapping[str, bytes]) -> Self:
         """The manifest of a cache with this identity. metadata: its `metadata_files`, with whatever attributes."""
         manifest = cls(
-            schema_number=SCHEMA,
-            fingerprint=fingerprint(identity),
-            identity=identity,
+            schema=SCHEMA,
+            fingerprint=identity.fingerprint,
+            identity=identity.plain(),
             provenance=provenance,
-            arrays=_arrays(layout_of(identity)),
+            arrays=_arrays(identity.layout),
             metadata=metadata_checksums(metadata),
         )
+        manifest._identity = identity
         return manifest.model_copy(update={"checksum": manifest._checksum()})
 
     @classmethod
@@ -72,9 +73,10 @@ class Manifest(BaseModel):
 
         Raises CacheNotFound, CacheUnfinished, CacheMismatch (of another version) or CacheCorrupt.
         """
-        file, files = path / ROOT, files_at(path)
-        if not path.exists():
-            if begun := unfinished_stores(path):
+        file, backend = path / ROOT, backend_of(path)
+        files = backend.files
+        if not backend.exists():
+            if begun := backend.unfinished():
                 raise CacheUnfinished(
                     "the teacher cache was begun and not finished",
                     where=begun[-1],
@@ -88,9 +90,9 @@ class Manifest(BaseModel):
             attributes = parse_json(files.read(ROOT, MANIFEST_MAX_BYTES))["attributes"]
             kind, schema = attributes.get("format"), attributes.get("schema")
         except (KeyError, TypeError, AttributeError):
-            raise _damaged(file, "zarr.json is not the metadata of a group") from None
+            raise damaged_cache(file, "zarr.json is not the metadata of a group") from None
         except (OSError, ValueError) as error:
-            raise _damaged(file, "zarr.json cannot be read", getattr(error, "strerror", None) or error) from None
+            raise damaged_cache(file, "zarr.json cannot be read", getattr(error, "strerror", None) or error) from None
         if kind != FORMAT and not files.has(FINGERPRINT):
             raise CacheNotFound("this Zarr group is no teacher cache", where=path, expected=FORMAT, got=f"{kind!r:.60}")
         if kind == FORMAT and schema != SCHEMA and type(schema) is int:
@@ -105,20 +107,21 @@ class Manifest(BaseModel):
             manifest = cls.model_validate(attributes)
         except ValidationError as error:
             got = "; ".join(problem.line for problem in problems_of(error)[:5])
-            raise _damaged(file, "the manifest has fields missing or misspelt", got) from None
+            raise damaged_cache(file, "the manifest has fields missing or misspelt", got) from None
         manifest._check(path, alone)
         return manifest
 
     def _check(self, path: StorePath, alone: bool) -> None:
-        if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.identity):
-            raise _damaged(path / "zarr.json", "the manifest is not what was written")
-        if not alone and published_store(path) != self.fingerprint:
-            raise _damaged(path / FINGERPRINT, "the fingerprint is not the manifest's")
+        if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.stored):
+            raise damaged_cache(path / "zarr.json", "the manifest is not what was written")
+        if not alone and backend_of(path).published() != self.fingerprint:
+            raise damaged_cache(path / FINGERPRINT, "the fingerprint is not the manifest's")
         try:
             check_provenance(self.provenance)
         except ValueError as error:
-            raise _damaged(path / "zarr.json", "the provenance is not that of a cache", error) from None
-        if self.arrays != _arrays(sound_layout(self.identity, path / "zarr.json")):
+            raise damaged_cache(path / "zarr.json", "the provenance is not that of a cache", error) from None
+        self._identity = CacheIdentity.read(self.stored, path / "zarr.json")
+        if self.arrays != _arrays(self.layout):
             raise CacheMismatch("the arrays are not those that this version writes", where=path)
 
     def _checksum(self) -> str:
@@ -129,34 +132,16 @@ class Manifest(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     @property
+    def identity(self) -> CacheIdentity:
+        """What the cache is: parsed once, when the manifest was read and what is stored had been checked."""
+        return self._identity
+
+    @property
     def layout(self) -> StoreLayout:
-        """The layout of the cache."""
-        return layout_of(self.identity)
-
-
-def sound_layout(identity: Any, file: StorePath) -> StoreLayout:
-    """The layout of the cache of an identity that was read from a file.
-
-    Raises CacheCorrupt if it is no identity, CacheMismatch if this version cannot read such a cache.
-    """
-    if wrong := problems_with(identity):
-        raise _damaged(file, "the identity is not that of a cache", "; ".join(wrong[:5]))
-    try:
-        return layout_of(identity)
-    except ConfigError as error:
-        problems = "; ".join(problem.line for problem in error.problems[:5])
-        raise CacheMismatch("this version cannot read the teacher cache", where=file, got=problems) from None
+        """How the cache is cut into arrays, chunk files and units."""
+        return self._identity.layout
 
 
 def _arrays(plan: StoreLayout) -> dict[str, ArrayInfo]:
     specs = plan.arrays | plan.static
     return {name: ArrayInfo(dtype=spec.dtype.str, shape=spec.shape, chunk=spec.chunk) for name, spec in specs.items()}
-
-
-def _damaged(file: StorePath, what: str, got: object = None) -> CacheCorrupt:
-    return CacheCorrupt(
-        f"the teacher cache is damaged: {what}",
-        where=file,
-        got=got,
-        fix="restore it (`dvc checkout`), or make it again with `pipeline cache-teacher --replace`",
-    )

@@ -12,30 +12,23 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.models.device import Precision
 from pipeline.progress import Progress, Silent
-from pipeline.publishing.fingerprint import canonical, differences, fingerprint
+from pipeline.publishing.fingerprint import differences
 from pipeline.publishing.scratch import say
 from pipeline.signals import Signals, SignalsConfig, deepest_block
+from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import STATIC, Unit
 from pipeline.store.format.chunks import Compression
-from pipeline.store.format.identity import (
-    IDENTITY,
-    cache_identity,
-    data_identity,
-    keep_cache_hint,
-    signals_identity,
-    teacher_identity,
-    views_identity,
-)
-from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.identity import IDENTITY, CacheIdentity
+from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.provenance import Runs
+from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
+from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.format.zarr_files import metadata_files
-from pipeline.store.location import RemotePath, StorePath
+from pipeline.store.location import StorePath
 from pipeline.store.making.filling import computed
-from pipeline.store.making.local import LocalWorkspace
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.making.writer import CacheWriter
-from pipeline.store.published import store_is_finished
 from pipeline.store.reader import TeacherCache
 from pipeline.store.workspace import Workspace
 
@@ -105,15 +98,15 @@ def cache_teacher(
     )
     with teacher.inference_mode():
         probe = _probe(teacher)
-        identity, layout = _describe(teacher, probe, rows_per_block, compression)
-        name = fingerprint(identity)
-        if store_is_finished(target, name):
+        identity = _describe(teacher, probe, rows_per_block, compression)
+        name, layout, backend = identity.fingerprint, identity.layout, backend_of(target)
+        if backend.published() == name:
             notify(f"{target} is there already, with the same fingerprint {name[:16]}")
             return target
-        with workspace_at(target, name, layout, wait=wait, notify=notify) as workspace:
+        with backend.workspace(name, layout, wait=wait, notify=notify) as workspace:
             if not workspace.done:
                 _refuse_other(workspace, target, identity, replace)
-                workspace.keep_note(IDENTITY, canonical(identity))
+                workspace.keep_note(IDENTITY, identity.canonical())
                 runs = Runs(workspace)
                 todo = _unfinished(workspace, layout, notify)
                 with runs.record(teacher.device, len(workspace.units)) as run:
@@ -121,11 +114,11 @@ def cache_teacher(
                         static = _static(layout, teacher.samples.labels, probe)
                         workspace.commit(STATIC, workspace.place.write(static, ""), "")
                     run["views"] = _run(runner, teacher, workspace, layout, todo, progress or Silent(), run)
-                _publish(workspace, layout, identity, runs, replace)
+                _publish(workspace, identity, runs, replace)
     return target
 
 
-def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, Any], replace: bool) -> None:
+def _refuse_other(workspace: Workspace, target: StorePath, identity: CacheIdentity, replace: bool) -> None:
     """As the workspace does; of another teacher cache at the target every field in which it differs is named."""
     try:
         workspace.refuse_other(replace)
@@ -136,24 +129,12 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: dict[str, A
             there = None
         if replace or there is None:
             raise
-        differing = differences(identity, there)
+        differing = differences(identity.plain(), there.plain())
         lines = "\n".join(f"  - {line}" for line in differing)
-        fix = "pass --replace to replace it, or name another `store.path`" + keep_cache_hint(differing, there)
+        fix = "pass --replace to replace it, or name another `store.path`" + there.keep_cache_hint(differing)
         raise CacheMismatch(
             f"another teacher cache is published at the target\n{lines}", where=target, fix=fix
         ) from None
-
-
-def workspace_at(
-    target: StorePath, name: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
-) -> Workspace:
-    """Where the cache with the fingerprint `name` is made, to be published at `target`."""
-    if isinstance(target, RemotePath):
-        # Not above: a cache in a folder must not depend on the code for object storage.
-        from pipeline.store.remote.workspace import RemoteWorkspace
-
-        return RemoteWorkspace(target, name, layout, wait=wait, notify=notify)
-    return LocalWorkspace(target, name, layout, wait=wait, notify=notify)
 
 
 def _probe(teacher: TeacherPass) -> Signals:
@@ -163,21 +144,16 @@ def _probe(teacher: TeacherPass) -> Signals:
 
 def _describe(
     teacher: TeacherPass, probe: Signals, rows_per_block: int | None, compression: Compression
-) -> tuple[dict[str, Any], StoreLayout]:
-    """The identity and the layout of the cache that a teacher fills. probe: its signals of any view."""
-    signals = signals_identity(probe, teacher.config, deepest_block(teacher.network.taps))
-    layout = make_layout(
-        signals,
-        samples=teacher.samples.count,
-        views=len(teacher.views.numbers),
-        parameters=len(teacher.views.parameter_names),
-        micro_batch=teacher.micro_batch,
+) -> CacheIdentity:
+    """The identity of the cache that a teacher fills. probe: its signals of any view."""
+    return CacheIdentity.of(
+        DataIdentity.of(teacher.samples),
+        ViewsIdentity.of(teacher.views),
+        TeacherIdentity.of(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch),
+        SignalsIdentity.of(probe, teacher.config, deepest_block(teacher.network.taps)),
         rows_per_block=rows_per_block,
         compression=compression,
     )
-    of_teacher = teacher_identity(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch)
-    data = data_identity(teacher.samples)
-    return cache_identity(data, views_identity(teacher.views), of_teacher, signals, layout), layout
 
 
 def _unfinished(workspace: Workspace, layout: StoreLayout, notify: Callable[[str], None]) -> list[Unit]:
@@ -216,7 +192,7 @@ def _static(layout: StoreLayout, labels: NDArray[np.int64] | None, probe: Signal
     return {layout.static[name].file(None): array for name, array in arrays.items()}
 
 
-def _publish(workspace: Workspace, layout: StoreLayout, identity: dict[str, Any], runs: Runs, replace: bool) -> None:
+def _publish(workspace: Workspace, identity: CacheIdentity, runs: Runs, replace: bool) -> None:
     """Make sure that everything is there, add the metadata, and publish."""
     if wrong := workspace.missing():
         raise CacheCorrupt(
@@ -224,6 +200,7 @@ def _publish(workspace: Workspace, layout: StoreLayout, identity: dict[str, Any]
             got="; ".join(list(wrong.values())[:4]),
             fix="run the same command again: damaged units are computed anew",
         )
+    layout = identity.layout
     specs = [*layout.arrays.values(), *layout.static.values()]
     manifest = Manifest.of(identity, runs.provenance(), metadata_files(specs, {}, layout.compression))
     workspace.publish(metadata_files(specs, manifest.attributes(), layout.compression), replace)

@@ -8,8 +8,8 @@ import torch
 
 from pipeline.signals import LinearHead, Signals, SignalsConfig, deepest_block, extract
 from pipeline.store.format.chunks import Compression
-from pipeline.store.format.identity import signals_identity
 from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import chosen_blocks, chosen_extras
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def layout_for(
     head = LinearHead(weight, bias, network.linear, network.linear_final)
     signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head, extras)
     return make_layout(
-        signals_identity(signals, config, deepest_block(taps)),
+        SignalsIdentity.of(signals, config, deepest_block(taps)),
         samples=samples,
         views=views,
         parameters=parameters,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import cached_property
@@ -35,8 +35,7 @@ class FetchedChunks:
     Pickles without what it holds. Of chunks that are expected all are held at once, and of others `KEPT_BYTES`.
     """
 
-    at_once = FETCHES
-    """Chunks that are asked for together."""
+    remote, at_once = True, FETCHES
 
     def __init__(self, path: RemotePath, plan: StoreLayout) -> None:
         """Nothing is fetched yet."""
@@ -51,6 +50,10 @@ class FetchedChunks:
     def __reduce__(self) -> tuple[type[FetchedChunks], tuple[RemotePath, StoreLayout]]:
         return FetchedChunks, (self._path, self._plan)
 
+    def narrowed(self, arrays: int) -> FetchedChunks:
+        """As `ChunkReader.narrowed`: what is held does not depend on it."""
+        return self
+
     def expect(self, keys: Iterable[ChunkKey]) -> None:
         """Chunks that are read next, in this order: fetched in the background, and kept until others are expected.
 
@@ -64,17 +67,15 @@ class FetchedChunks:
             while self._busy < FETCHES and self._begin():
                 self._busy += 1
 
-    def get(self, key: ChunkKey, soon: Iterable[ChunkKey] = ()) -> NDArray[Any]:
-        """The elements of a chunk, [1, R, ...] or of the whole array. soon: what is asked for right after.
-
-        Raises CacheCorrupt, and CacheError if the server cannot be reached.
-        """
+    def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
+        """As `ChunkReader.get`."""
+        key = (spec, unit)
         future = self._held.get(key)
         if future is None or key not in self._expected or not future.done():
             self._storage.open()  # raises where threads did not survive a fork: who waits for them waits for ever
         if future is None or key not in self._expected:
             with self._lock:
-                for each in (key, *soon):
+                for each in (key, *((spec, other) for other in soon)):
                     if each not in self._held:
                         self._waiting.pop(each, None)
                         self._held[each] = self._pool.submit(self._fetch, each)
@@ -87,6 +88,10 @@ class FetchedChunks:
                 if self._held.get(key) is future:
                     del self._held[key]  # asked for again, it is fetched again
             raise
+
+    def held_bytes(self, specs: Iterable[ArraySpec], views: int, rows_per_block: int | None) -> int:
+        """As `ChunkReader.held_bytes`."""
+        return held_bytes(self._plan, specs, views, rows_per_block)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from pipeline.store.backend import RemoteCost
 from pipeline.store.format.arrays import ArraySpec
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.remote.chunks import held_bytes
 from pipeline.store.remote.object_storage import PART_BYTES
-
-
-class RemoteCost(NamedTuple):
-    """puts: requests that making the cache takes, about; gets: of an epoch that reads all signals.
-
-    held: bytes of the cache that are in memory in training.
-    """
-
-    puts: int
-    gets: int
-    held: int
 
 
 def remote_cost(plan: StoreLayout, per_step: int = 1) -> RemoteCost:

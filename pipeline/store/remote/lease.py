@@ -23,7 +23,6 @@ from uuid import uuid4
 
 from pipeline.errors import CacheError, printable
 from pipeline.store.location import RemotePath
-from pipeline.store.published import CLAIM
 from pipeline.store.remote.object_storage import ABSENT, Conflict, ObjectStat, ObjectStorage, Unconditional
 from pipeline.untrusted import parse_json
 
@@ -39,7 +38,15 @@ STALE_SECONDS = 90.0
 POLL_SECONDS = 5.0
 """How often those who wait look."""
 
+CLAIM = "claim.json"
+"""The object, in the scratch prefix of a store on object storage, that says who makes it."""
+
 CLAIM_MAX_BYTES = 1 << 16
+
+
+def scratch_prefix(target: RemotePath) -> RemotePath:
+    """Return where, beside a store on object storage, lies what is known of it before it is published."""
+    return target.with_name(f".{target.name}.partial")
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound
 from pipeline.publishing.artifacts import FINGERPRINT
-from pipeline.publishing.fingerprint import canonical
 from pipeline.publishing.ledger import LEDGER_FILE, ROOT, listed_files
-from pipeline.store.format.identity import IDENTITY
+from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.format.layout import StoreLayout
-from pipeline.store.format.manifest import Manifest, sound_layout
+from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.zarr_files import metadata_names
 from pipeline.store.location import StorePath
 from pipeline.store.remote.object_storage import ObjectStorage
@@ -37,7 +36,7 @@ def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
             fix="move them away, or name another path; if they may go, delete them yourself",
         )
     if manifest:
-        scratch.put(IDENTITY, canonical(manifest.identity).encode())
+        scratch.put(IDENTITY, manifest.identity.canonical().encode())
     return there
 
 
@@ -52,7 +51,7 @@ def _manifest(target: StorePath) -> Manifest | None:
 def _noted(scratch: ObjectStorage) -> StoreLayout | None:
     """The plan of an unfinished cache; None if it is not noted, or not understood."""
     try:
-        return sound_layout(parse_json(read_note(scratch, IDENTITY) or b"null"), scratch.path / IDENTITY)
+        return CacheIdentity.read(parse_json(read_note(scratch, IDENTITY) or b"null"), scratch.path / IDENTITY).layout
     except (ValueError, CacheMismatch, CacheCorrupt):
         return None
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from pipeline.errors import CacheCorrupt, CacheMismatch
-from pipeline.store.format.identity import IDENTITY
+from pipeline.store.backend import UnfinishedCache
+from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.format.layout import StoreLayout
-from pipeline.store.format.manifest import sound_layout
 from pipeline.store.format.provenance import RUNS
 from pipeline.store.location import RemotePath
-from pipeline.store.published import scratch_prefix
-from pipeline.store.remote.lease import Claim, read_claim
+from pipeline.store.remote.lease import STALE_SECONDS, read_claim, scratch_prefix
 from pipeline.store.remote.object_storage import ObjectStorage
 from pipeline.store.workspace import MOST_OF_NOTE
 from pipeline.untrusted import parse_json
@@ -47,20 +45,6 @@ def read_note(scratch: ObjectStorage, name: str) -> bytes | None:
         raise CacheCorrupt("a note cannot be read", where=where, got=error.strerror, fix=fix) from None
 
 
-@dataclass(frozen=True)
-class UnfinishedCache:
-    """What is known of a store that was begun. renewed: the claim, by the server's clock, ISO 8601.
-
-    identity, runs: the content of the notes, None if there are none; units: the names of those with receipts.
-    """
-
-    claim: Claim
-    renewed: str
-    units: frozenset[str]
-    identity: bytes | None
-    runs: bytes | None
-
-
 def unfinished_cache(target: RemotePath) -> UnfinishedCache | None:
     """What lies beside a store on object storage until it is published; None if there is nothing."""
     scratch = ObjectStorage(scratch_prefix(target))
@@ -68,9 +52,17 @@ def unfinished_cache(target: RemotePath) -> UnfinishedCache | None:
     if found is None:
         return None
     claim, stat = found
-    units = frozenset(filter(None, map(receipt_of, scratch.sizes())))
     renewed = stat.modified.isoformat(timespec="seconds")
-    return UnfinishedCache(claim, renewed, units, read_note(scratch, IDENTITY), read_note(scratch, RUNS))
+    return UnfinishedCache(
+        path=target,
+        notes=scratch.path,
+        fingerprint=claim.fingerprint,
+        units=frozenset(filter(None, map(receipt_of, scratch.sizes()))),
+        identity=read_note(scratch, IDENTITY),
+        runs=read_note(scratch, RUNS),
+        running=None if claim.token else False,
+        claim={"who": claim.who, "renewed": renewed, "stale_seconds": STALE_SECONDS},
+    )
 
 
 def finished_units(target: RemotePath, plan: StoreLayout) -> list[str]:
@@ -79,7 +71,7 @@ def finished_units(target: RemotePath, plan: StoreLayout) -> list[str]:
     if found is None or found.identity is None:
         return []
     try:
-        if sound_layout(parse_json(found.identity), scratch_prefix(target) / IDENTITY) != plan:
+        if CacheIdentity.read(parse_json(found.identity), scratch_prefix(target) / IDENTITY).layout != plan:
             return []
     except (ValueError, CacheCorrupt, CacheMismatch):
         return []

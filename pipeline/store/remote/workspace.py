@@ -18,8 +18,8 @@ from pipeline.publishing.ledger import LEDGER_FILE, LONGEST_LINE, ROOT, decode_l
 from pipeline.store.format.chunks import CRC_BYTES, Compression, chunk_content
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
-from pipeline.store.published import published_store, scratch_prefix, store_is_finished
-from pipeline.store.remote.lease import Lease, read_claim, server_seconds
+from pipeline.store.remote.backend import RemoteBackend
+from pipeline.store.remote.lease import Lease, read_claim, scratch_prefix, server_seconds
 from pipeline.store.remote.object_storage import ObjectStorage, at_once
 from pipeline.store.remote.ownership import replaceable
 from pipeline.store.remote.unfinished import is_ours, read_note, receipt
@@ -105,7 +105,7 @@ class RemoteWorkspace:
 
         Of nothing but the cache there: with other objects beside its own it is refused whole.
         """
-        there = published_store(self._target.path)
+        there = RemoteBackend(self._target.path).published()
         before = there or self._lease.claim.fingerprint
         if before is None and (names := sorted(self._target.sizes())):
             raise CacheMismatch(
@@ -177,7 +177,7 @@ class RemoteWorkspace:
             self._clear_scratch()
 
     def _finished(self) -> bool:
-        return store_is_finished(self._target.path, self._fingerprint)
+        return RemoteBackend(self._target.path).published() == self._fingerprint
 
     def _receipts(self) -> dict[str, dict[str, int]]:
         """The finished units. Objects that are no receipts are left alone."""

@@ -1,0 +1,136 @@
+"""The sections of a cache's identity but its signals: samples, views, teacher, and how it is cut into files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from pipeline.config import problems_of
+from pipeline.errors import CacheMismatch, ConfigError
+from pipeline.publishing.fingerprint import canonical, fingerprint
+from pipeline.views import ViewsConfig
+
+if TYPE_CHECKING:
+    from pipeline.data import Samples
+    from pipeline.models import Network
+    from pipeline.views import Views
+
+Count = Annotated[int, Field(ge=1, lt=2**40)]
+PositiveSize = Annotated[int, Field(ge=1, lt=2**31)]
+Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
+"""A part of an array's name, and so of a path: never `..`, never hidden, never absolute."""
+
+
+class IdentitySection(BaseModel):
+    """A section of an identity, of the right types without conversion: `1.0` and `true` are no integers.
+
+    Fields that another version wrote and this one does not know are kept, so that the section hashes as it did.
+    """
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="allow")
+
+    def plain(self) -> dict[str, Any]:
+        """Return the section as JSON values: the fields that were given, and no defaults."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def canonical(self) -> str:
+        """Return the one JSON text of the section, with what another version wrote into it."""
+        return canonical(self.plain())
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """The SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+        return fingerprint(self.plain())
+
+
+class DataIdentity(IdentitySection):
+    """The samples: their number, pixels and ids. Labels are no part of it: correcting them keeps the cache."""
+
+    samples: Count
+    pixels: str
+    ids: str
+
+    @classmethod
+    def of(cls, samples: Samples) -> Self:
+        """Return what the identity says of `samples`, all of whose pixels are read for it."""
+        return cls(samples=int(samples.count), pixels=samples.pixel_digest(), ids=samples.ids_digest())
+
+
+class OperationIdentity(IdentitySection):
+    """An operation of views by its name, with all options beside it."""
+
+    name: str
+
+
+class ViewsIdentity(IdentitySection):
+    """The operations with all their options, the seed, and which views: `count` of them, numbered from `first`.
+
+    parameters: the names of what is drawn for a view.
+    """
+
+    operations: Annotated[tuple[OperationIdentity, ...], Field(strict=False)]
+    seed: int
+    first: Annotated[int, Field(ge=0, lt=2**40)]
+    count: PositiveSize
+    parameters: Annotated[tuple[str, ...], Field(strict=False, max_length=1000)]
+
+    @classmethod
+    def of(cls, views: Views) -> Self:
+        """Return what the identity says of `views`."""
+        numbers, names = views.numbers, list(views.parameter_names)
+        where = {"first": numbers.start, "count": len(numbers), "parameters": names}
+        return cls.model_validate({**views.identity(), **where})
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of the views."""
+        return range(self.first, self.first + self.count)
+
+    def config(self) -> ViewsConfig:
+        """Return the section `views` that renders these views. Raises CacheMismatch if this version cannot."""
+        given = self.plain()
+        with understood("views"):
+            return ViewsConfig.model_validate({key: given[key] for key in ("count", "first", "seed", "operations")})
+
+
+class TeacherIdentity(IdentitySection):
+    """The network with its weights, preprocessing and arithmetic. Without `interpolation` it is bilinear."""
+
+    model: str
+    options: dict[str, Any] = {}
+    num_classes: PositiveSize | None = None
+    input_size: PositiveSize | None = None
+    mean: Annotated[tuple[float | int, ...], Field(strict=False)] = ()
+    std: Annotated[tuple[float | int, ...], Field(strict=False)] = ()
+    interpolation: str = "bilinear"
+    weights: str
+    precision: str
+    micro_batch: PositiveSize
+
+    @classmethod
+    def of(cls, network: Network, *, precision: str, micro_batch: int) -> Self:
+        """Return what the identity says of a network that computes in `precision`, `micro_batch` views at a time."""
+        arithmetic = {"precision": precision, "micro_batch": micro_batch}
+        return cls.model_validate({**network.identity(), "weights": network.weights_digest(), **arithmetic})
+
+
+class ChunkingIdentity(IdentitySection):
+    """How a cache is cut into files: samples in a row block, and the compression of chunk files."""
+
+    rows_per_block: Count
+    compression: Literal["zstd"] | None
+
+
+@contextmanager
+def understood(part: str) -> Iterator[None]:
+    """Raise CacheMismatch if the configuration that a section of an identity speaks of is none of this version."""
+    try:
+        yield
+    except (ValidationError, ConfigError) as error:
+        problems = problems_of(error) if isinstance(error, ValidationError) else error.problems
+        got = "; ".join(problem.line for problem in problems[:5])
+        raise CacheMismatch(f"this version cannot do what the teacher cache says of its {part}", got=got) from None
