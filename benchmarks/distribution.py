@@ -29,7 +29,7 @@ from pipeline.models.device import choose_device
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.cluster.clusters import local_cluster
 from pipeline.store.cluster.distribution import runners_on
-from pipeline.store.making.caching import Runner, cache_teacher, in_process
+from pipeline.store.making.caching import Runner, in_process, make_cache
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.views import ViewsConfig, build_views
 
@@ -75,7 +75,7 @@ def main(model: str, count: int, rows: int, rounds: int, device: str) -> None:
             start = time.perf_counter()
             options = {"precision": "float32", "micro_batch": MICRO, "rows_per_block": rows, "device": where}
             target = folder / f"{next(numbers)}.zarr"
-            cache_teacher(
+            make_cache(
                 mine.network, mine.samples, mine.views, SIGNALS, target=target, runner=runner, notify=len, **options
             )
             return count / (time.perf_counter() - start)

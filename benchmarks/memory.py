@@ -1,4 +1,4 @@
-"""Peak memory of `cache_teacher` against the number of images and the rows of a block: it is bounded by configuration.
+"""Peak memory of `make_cache` against the number of images and the rows of a block: it is bounded by configuration.
 
     python benchmarks/memory.py [--count 10000 --count 50000] [--rows 512 --rows 2048 --rows 8192]
 
@@ -36,7 +36,7 @@ def measure(count: int, rows: int) -> dict[str, int]:
     from pipeline.data import PackedDataset, Samples
     from pipeline.models import build_network
     from pipeline.signals import FeaturesConfig, SignalsConfig
-    from pipeline.store.making.caching import cache_teacher
+    from pipeline.store.making.caching import make_cache
     from pipeline.store.reader import TeacherCache
     from pipeline.views import ViewsConfig, build_views
 
@@ -64,7 +64,7 @@ def measure(count: int, rows: int) -> dict[str, int]:
         signals = SignalsConfig(features=FeaturesConfig(blocks=("block2", "block3")))
         network = build_network("cifar_resnet20", 100, input_size=32, seed=0)
         threading.Thread(target=watch, daemon=True).start()
-        path = cache_teacher(network, samples, views, signals, target=folder / "cache.zarr", rows_per_block=rows)
+        path = make_cache(network, samples, views, signals, target=folder / "cache.zarr", rows_per_block=rows)
         stop.set()
         block = TeacherCache.open(path).manifest.layout.unit_bytes("")
     return {"anonymous": peak, "resident": status("VmHWM"), "block": block}

@@ -33,7 +33,7 @@ from pipeline.data import PackedDataset, Samples
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.location import StorePath, store_path
-from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.caching import make_cache
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, loader
 from pipeline.views import ViewsConfig, build_views
@@ -101,7 +101,7 @@ def main(delay: float, step: float, rounds: int) -> None:
         signals = SignalsConfig(features=FeaturesConfig(blocks=1, grid=4))
 
         def make(target: StorePath) -> StorePath:
-            return cache_teacher(
+            return make_cache(
                 network, samples, views, signals, target=target, micro_batch=ROWS, device="cpu", rows_per_block=ROWS
             )
 

@@ -9,7 +9,7 @@ round times, one after the other:
 - cache: `train-student`'s own loop with hard labels and KD: views replayed, answers read from the cache;
 - online: the same student and objectives with the teacher in the loop;
 - bare: the teacher's forward over tensors in memory, in the cache's precision and micro-batch;
-- stage one: `cache_teacher` over the same number of views, everything included.
+- stage one: `make_cache` over the same number of views, everything included.
 
 Printed: images per second, and ratios, median [lowest, highest] over rounds.
 """
@@ -35,7 +35,7 @@ from pipeline.models import build_network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, kl_divergence
 from pipeline.signals import FeaturesConfig, SignalsConfig
-from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.caching import make_cache
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig
 from pipeline.training.loop import Trainer
@@ -84,7 +84,7 @@ def main(student: str, teacher: str, rounds: int) -> None:
 
         def stage_one(target: str) -> int:
             options = {"precision": precision, "micro_batch": MICRO, "device": device}
-            cache_teacher(big, samples, views, signals, target=folder / target, notify=lambda text: None, **options)
+            make_cache(big, samples, views, signals, target=folder / target, notify=lambda text: None, **options)
             return COUNT
 
         stage_one("main.zarr")

@@ -1,5 +1,49 @@
 """Decant: run the teacher once, pour as many students as you like.
 
-Rooms, from left to right; a room imports only rooms to its left (`tests/test_imports.py`):
-errors, config < data < views < signals < models < store < objectives, evaluation < training < stages < cli.
+The names below are for use from Python: docs/python.md shows them at work. They are imported when they are first
+asked for, so that `import pipeline` is quick and does not load torch. docs/architecture.md says what lies where.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pipeline.api import (
+        CachedViews,
+        DatasetSplit,
+        DistillationLoss,
+        ModuleNetwork,
+        TeacherNetwork,
+        as_network,
+        build_network,
+        cache_teacher,
+        make_views,
+        objective,
+        open_packed,
+    )
+
+__all__ = [
+    "CachedViews",
+    "DatasetSplit",
+    "DistillationLoss",
+    "ModuleNetwork",
+    "TeacherNetwork",
+    "as_network",
+    "build_network",
+    "cache_teacher",
+    "make_views",
+    "objective",
+    "open_packed",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        return getattr(importlib.import_module("pipeline.api"), name)
+    raise AttributeError(f"module 'pipeline' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -16,7 +16,7 @@ from pipeline.measuring.teacher_accuracy import accuracy_sentences
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.publishing import say
-from pipeline.store.making.caching import Runner, cache_teacher, in_process
+from pipeline.store.making.caching import Runner, in_process, make_cache
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 
@@ -46,7 +46,7 @@ def run(
         jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
     with _runners(inputs, scheduler, workers) as (runner, device):
         for name, (samples, views, signals) in jobs.items():
-            path = cache_teacher(
+            path = make_cache(
                 network,
                 samples,
                 views,

@@ -7,7 +7,7 @@ from pipeline.data.packed import PackedDataset
 from pipeline.data.samples import Samples
 from pipeline.data.selection import HELD_OUT, described, select
 from pipeline.data.source import DataSource, FromFiles, Item, Reading, SourceOptions, Unreadable, open_source
-from pipeline.data.split import Images, Split
+from pipeline.data.split import Images, ImageSplit, Split
 
 __all__ = [
     "HELD_OUT",
@@ -16,6 +16,7 @@ __all__ = [
     "DataSource",
     "FromFiles",
     "HoldoutConfig",
+    "ImageSplit",
     "Images",
     "Item",
     "LimitConfig",

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.split import Images, Split
+from pipeline.data.split import Images, ImageSplit
 
 if TYPE_CHECKING:
     from torch import Tensor  # takes seconds: only who reads images waits for it, not who packs them
@@ -27,7 +27,7 @@ class Samples:
     one; None if none of these samples has one.
     """
 
-    def __init__(self, split: Split, positions: NDArray[np.int64] | None = None) -> None:
+    def __init__(self, split: ImageSplit, positions: NDArray[np.int64] | None = None) -> None:
         """All samples of the split, or those at `positions` (strictly ascending, else IndexError)."""
         everything = np.arange(split.count, dtype=np.int64)
         self.split = split
@@ -100,11 +100,7 @@ class Samples:
         `files N`, then of each its length (8 bytes, little-endian) and its bytes. In that line, ` decoded by ` and
         the rules of the split follow where they change pixels. Raises DataError.
         """
-        shape = self.split.image_shape
-        rules = self.split.decoding.text()
-        files = f"files {self.count}" + (f" decoded by {rules}" if rules else "")
-        head = files if shape is None else "pixels uint8 " + " ".join(map(str, (self.count, *shape)))
-        digest = hashlib.sha256(f"{head}\n".encode())
+        digest = hashlib.sha256(f"{self.split.digest_head(self.count)}\n".encode())
         for _, block in self._stored_blocks():
             if isinstance(block, np.ndarray):
                 digest.update(block.data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,32 @@ if TYPE_CHECKING:
 
 Images: TypeAlias = "Tensor | list[Tensor]"
 """uint8 [B, C, H, W], or, where sizes differ, B tensors uint8 [3, H, W]."""
+
+
+class ImageSplit(Protocol):
+    """Names what `Samples` needs of the place where images are: a split of a packed file, or somebody's data set.
+
+    name: for people. count: N. labels: int64 [N], -1 for a sample without one; None if no sample has one.
+    image_shape: (H, W, C) if all images have one size, else None.
+    """
+
+    name: str
+    count: int
+    labels: NDArray[np.int64] | None
+    image_shape: tuple[int, int, int] | None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The names of the samples, by position."""
+
+    def stored(self, positions: NDArray[np.int64]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
+        """Return uint8 [B, H, W, C], or, where sizes differ, the bytes that stand for each image in digests."""
+
+    def read(self, positions: NDArray[np.int64]) -> Images:
+        """Return uint8 [B, C, H, W], or, where sizes differ, B images uint8 [3, H, W]."""
+
+    def digest_head(self, count: int) -> str:
+        """Return the line that a digest of `count` images begins with."""
 
 
 class Split:
@@ -90,6 +116,13 @@ class Split:
             return [self._decoded(*pair) for pair in zip(positions, stored, strict=True)]
         with ThreadPoolExecutor(threads) as pool:
             return list(pool.map(self._decoded, positions, stored))
+
+    def digest_head(self, count: int) -> str:
+        """Return the line that a digest of `count` images begins with, as `Samples.pixel_digest` says."""
+        if self.image_shape is not None:
+            return "pixels uint8 " + " ".join(map(str, (count, *self.image_shape)))
+        rules = self.decoding.text()
+        return f"files {count}" + (f" decoded by {rules}" if rules else "")
 
     def _decoded(self, position: np.int64, encoded: NDArray[np.uint8]) -> Tensor:
         import torch

@@ -14,6 +14,7 @@ from pipeline.models import (
     Network,
     NetworkConfig,
     Preprocessing,
+    TeacherNetwork,
     WeightsSource,
     WithReusedHead,
     build_network,
@@ -117,9 +118,10 @@ def used_by(teacher: TeacherIdentity) -> Preprocessing:
     return Preprocessing(mean, std, cast(Interpolation, teacher.interpolation))
 
 
-def shapes_of(network: Network) -> SignalShapes:
+def shapes_of(network: TeacherNetwork) -> SignalShapes:
     """Return the shapes of the signals that a network can give, for objectives."""
     maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block") or tap == "final"}
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
-    (embedding,) = network.taps["embedding"]
-    return SignalShapes(network.num_classes, embedding, features, network.linear, local=network.local)
+    (embedding,) = network.taps.get("embedding", (None,))
+    local = isinstance(network, Network) and network.local
+    return SignalShapes(network.taps["logits"][0], embedding, features, network.linear, local=local)

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import torch
 
+from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.data import Data
 from pipeline.objectives import Context, Objective, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import SignalShapes
 from pipeline.training import Memory
+
+
+class Learnable(Protocol):
+    """Names what objectives read of a data set: the samples that are learnt from, and the number of classes."""
+
+    @property
+    def training(self) -> Samples:
+        """The samples."""
+
+    @property
+    def classes(self) -> int:
+        """K."""
 
 
 def objective_set(
@@ -16,7 +30,7 @@ def objective_set(
     config: ObjectiveSetConfig,
     student: SignalShapes,
     teacher: SignalShapes,
-    data: Data,
+    data: Learnable,
     seed: int,
     memory: Memory | None = None,
     views_per_step: int = 1,

@@ -6,6 +6,7 @@ from pipeline.models.fit import Kept
 from pipeline.models.network import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
 from pipeline.models.reused import WithReusedHead
+from pipeline.models.teacher_network import TeacherNetwork
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import load_weights
 
@@ -16,6 +17,7 @@ __all__ = [
     "NetworkConfig",
     "Preprocessing",
     "TeacherConfig",
+    "TeacherNetwork",
     "TeacherSection",
     "WeightsSource",
     "WithReusedHead",

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError, did_you_mean
 from pipeline.models.fit import Kept
+from pipeline.models.pixels import PixelInput
 from pipeline.models.preprocessing import Interpolation, Triple
 from pipeline.models.taps import Anatomy, examine, final_map, one_place, prefix_tokens
 from pipeline.models.weights import digest_of, save_weights
@@ -27,9 +27,6 @@ class Network(nn.Module):
     says so of `final` instead. `local` says that `place_logits` exist: the logits are a function of the mean of
     `final`. `kept` says what the network has of the weights that it was built from, None of random ones or of timm's.
     """
-
-    _scale: Tensor
-    _shift: Tensor
 
     def __init__(
         self,
@@ -48,14 +45,10 @@ class Network(nn.Module):
         self.name, self.options, self.num_classes, self.input_size = name, dict(options), num_classes, input_size
         self.mean, self.std, self.kept = mean, std, kept
         self.interpolation = interpolation
-        # (x / 255 - mean) / std as one product and one sum; the network's own, not weights of the model.
-        scale = [1 / (255 * s) for s in std]
-        shift = [-m / s for m, s in zip(mean, std, strict=True)]
-        self.register_buffer("_scale", torch.tensor(scale).view(3, 1, 1), persistent=False)
-        self.register_buffer("_shift", torch.tensor(shift).view(3, 1, 1), persistent=False)
+        self.pixels = PixelInput(name, input_size, mean, std, interpolation)
         generator = torch.Generator().manual_seed(0)
         images = torch.randint(0, 256, (2, 3, input_size, input_size), generator=generator, dtype=torch.uint8)
-        self._anatomy: Anatomy = examine(model, self._normalised(images))
+        self._anatomy: Anatomy = examine(model, self.pixels(images))
         self.taps: Mapping[str, tuple[int, ...]] = self._anatomy.shapes
         self.linear, self.linear_final = self._anatomy.linear, self._anatomy.linear_final
         self.local = self._anatomy.local
@@ -85,7 +78,7 @@ class Network(nn.Module):
         (antialiased) where they differ from it. The head runs in the precision of its weights even under autocast:
         it costs next to nothing, and bfloat16 logits have 8 bits. Raises ModelError for other images.
         """
-        x = self._normalised(images)
+        x = self.pixels(images)
         features: dict[str, Tensor] = {}
         if self._indices:
             final, maps = self.model.forward_intermediates(x, indices=self._indices, output_fmt="NCHW")
@@ -108,7 +101,7 @@ class Network(nn.Module):
     def map_of(self, images: Tensor, tap: str) -> Tensor:
         """Compute the map [B, C, H, W] of a block alone, kept or not, of images as in `forward`, without the head."""
         (found,) = self.model.forward_intermediates(
-            self._normalised(images),
+            self.pixels(images),
             indices=[self._anatomy.blocks[self._maps.index(tap)]],
             output_fmt="NCHW",
             intermediates_only=True,
@@ -131,22 +124,6 @@ class Network(nn.Module):
         with torch.autocast(final.device.type, enabled=False):
             embedding = embedding.to(classifier.weight.dtype)
             return embedding, classifier(embedding)
-
-    def _normalised(self, images: Tensor) -> Tensor:
-        if images.ndim != 4 or images.shape[1] not in (1, 3) or images.dtype != torch.uint8:
-            raise ModelError(
-                "a network takes whole batches of pixels",
-                where=self.name,
-                expected="uint8 [B, 3 or 1, H, W]",
-                got=f"{str(images.dtype).removeprefix('torch.')} {list(images.shape)}",
-            )
-        x = images.to(self._scale.dtype, memory_format=torch.channels_last)
-        x = torch.addcmul(self._shift, x, self._scale)  # one channel becomes three here
-        if tuple(x.shape[2:]) != (self.input_size, self.input_size):
-            x = F.interpolate(x, (self.input_size, self.input_size), mode=self.interpolation, antialias=True)
-            if self.interpolation == "bicubic":  # as in Pillow, none is blacker than black or whiter than white
-                x = x.clamp(self._shift, self._shift + 255 * self._scale)
-        return x.contiguous(memory_format=torch.channels_last)
 
     def identity(self) -> dict[str, Any]:
         """Return what the network is, apart from its weights, as plain JSON. No `interpolation` means bilinear."""

@@ -76,11 +76,11 @@ def examine(model: Any, images: Tensor) -> Anatomy:
     Fresh weights would make much look linear that is not: batch norms that are the identity, heads of zeros.
     The model is left as it was.
     """
-    with torch.no_grad(), _evaluating(model), _disturbed(model):
+    with torch.no_grad(), evaluation_mode(model), disturbed_weights(model):
         final, maps = model.forward_intermediates(images, output_fmt="NCHW")
         embedding, logits = model.forward_head(final, pre_logits=True), model.forward_head(final)
         classifier = model.get_classifier()
-        head = isinstance(classifier, nn.Linear) and _equal(classifier(embedding), logits)
+        head = isinstance(classifier, nn.Linear) and nearly_equal(classifier(embedding), logits)
     info = getattr(model, "feature_info", ())
     reductions = [each["reduction"] for each in info]
     if len(reductions) != len(maps):
@@ -94,14 +94,14 @@ def examine(model: Any, images: Tensor) -> Anatomy:
         size = final.shape[2:] if layout == "NCHW" else deepest.shape[2:]
         shapes["final"] = (channels, *size)
     shapes |= {"embedding": tuple(embedding.shape[1:]), "logits": tuple(logits.shape[1:])}
-    linear = head and _equal(deepest.mean((2, 3)), embedding)
+    linear = head and nearly_equal(deepest.mean((2, 3)), embedding)
     if layout is None:
         return Anatomy(blocks, shapes, None, head, linear, linear_final=False, local=False)
     prefix = prefix_tokens(model)
     mean = final_map(final, layout, shapes["final"], prefix).mean((2, 3))
-    with torch.no_grad(), _evaluating(model), _disturbed(model):
-        local = head and _equal(model.forward_head(one_place(mean, layout, prefix)), logits)
-    linear_final = head and not linear and _equal(mean, embedding)
+    with torch.no_grad(), evaluation_mode(model), disturbed_weights(model):
+        local = head and nearly_equal(model.forward_head(one_place(mean, layout, prefix)), logits)
+    linear_final = head and not linear and nearly_equal(mean, embedding)
     return Anatomy(blocks, shapes, layout, head, linear, linear_final, local)
 
 
@@ -119,15 +119,16 @@ def _layout(model: Any, final: Any, deepest: Tensor) -> str | None:
     return "NHWC" if turned else "NCHW"
 
 
-def _equal(a: Tensor, b: Tensor) -> bool:
-    """Equal up to float32 rounding, in units of the typical value."""
+def nearly_equal(a: Tensor, b: Tensor) -> bool:
+    """Return whether tensors are equal up to float32 rounding, in units of the typical value."""
     if a.shape != b.shape or not bool(b.isfinite().all()):
         return False
     return float((a - b).abs().max()) <= 1e-4 * float(b.square().mean().sqrt())
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put every module into evaluation mode, and back into its own afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -138,8 +139,8 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def _disturbed(model: nn.Module) -> Iterator[None]:
-    """Every weight and buffer changed a little at random, zeros too, then restored bit by bit."""
+def disturbed_weights(model: nn.Module) -> Iterator[None]:
+    """Change every weight and buffer a little at random, zeros too; restore them bit by bit afterwards."""
     floats = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     originals = [t.detach().clone() for t in floats]
     generator = torch.Generator().manual_seed(0)

@@ -62,8 +62,9 @@ class Step:
     view: Tensor
     answers: Answers | None
 
-    def to(self, device: torch.device) -> Step:
+    def to(self, device: torch.device | str) -> Step:
         """Return the batch on a device."""
+        device = torch.device(device)
         if device.type == "cpu":
             return self
         return Step(

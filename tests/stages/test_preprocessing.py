@@ -35,7 +35,7 @@ def own(here: Path) -> Path:
 def test_bicubic_is_pillows():
     pixels = np.random.default_rng(0).integers(80, 176, (30, 30, 3), dtype=np.uint8)
     network = build_network("cifar_resnet8", 4, input_size=20, interpolation="bicubic", seed=0)
-    ours = network._normalised(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
+    ours = network.pixels(torch.from_numpy(pixels).permute(2, 0, 1)[None])[0]
     theirs = np.asarray(Image.fromarray(pixels).resize((20, 20), Image.Resampling.BICUBIC))
     np.testing.assert_allclose((ours * 0.25 + 0.5).permute(1, 2, 0).numpy() * 255, theirs, atol=1.01)
 

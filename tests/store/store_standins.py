@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LinearHead, LogitsConfig, Signals, SignalsConfig
-from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.caching import make_cache
 from pipeline.store.making.teacher_pass import TeacherPass
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -157,7 +157,7 @@ def cache(target: Path, **changes: Any) -> Path:
         "rows_per_block": 8,
         "notify": lambda text: None,
     } | changes
-    return cache_teacher(target=target, **arguments)
+    return make_cache(target=target, **arguments)
 
 
 def content(store: Path) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from pipeline.data.decoding import RAW, Decoding
 from pipeline.data.sources import image_folder
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.caching import make_cache
 from pipeline.views import ViewsConfig, build_views
 
 FLIP = {"name": "horizontal-flip"}
@@ -47,7 +47,7 @@ def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str
     network = build_network("cifar_resnet8", 10, seed=0, input_size=32)
     options: Any = {"precision": "float32", "micro_batch": 8, "device": "cpu", "notify": print}
     views = build_views(config, None if differing else (32, 32))
-    path = cache_teacher(network, samples, views, SIGNALS, target=tmp_path / "cache.zarr", **options)
+    path = make_cache(network, samples, views, SIGNALS, target=tmp_path / "cache.zarr", **options)
 
     group: Any = zarr.open_group(path, mode="r")
     identity = group.attrs["identity"]

@@ -19,7 +19,7 @@ from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
 from pipeline.store.format.sections import DataIdentity, ViewsIdentity
-from pipeline.store.making.caching import cache_teacher
+from pipeline.store.making.caching import make_cache
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.reader import TeacherCache
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
@@ -66,7 +66,7 @@ def test_what_is_stored_is_what_replayed_views_say(tmp_path: Path, differing: bo
     config = ViewsConfig.model_validate({"count": 2, "operations": [crop, {"name": "horizontal-flip"}]})
     views = build_views(config, None if differing else (32, 32))
     network = build_network("cifar_resnet8", 10, seed=0)
-    path = cache_teacher(
+    path = make_cache(
         network,
         samples,
         views,
@@ -113,7 +113,7 @@ def test_bfloat16_is_another_cache_and_the_same_bytes_each_time(tmp_path: Path) 
     def run(name: str, precision: Any) -> TeacherCache:
         target = tmp_path / name
         arguments: Any = {"precision": precision, "micro_batch": 8, "device": "cpu", "notify": print}
-        return TeacherCache.open(cache_teacher(network, samples, views, SIGNALS, target=target, **arguments))
+        return TeacherCache.open(make_cache(network, samples, views, SIGNALS, target=target, **arguments))
 
     one, two, other = run("a", "bfloat16"), run("b", "bfloat16"), run("c", "float32")
     assert one.manifest.fingerprint == two.manifest.fingerprint != other.manifest.fingerprint
@@ -142,7 +142,7 @@ def test_the_cache_knows_that_its_head_reads_final(tmp_path: Path) -> None:
     signals = SignalsConfig.model_validate({"features": {"blocks": ["final"], "grid": 2, "encoding": "float32"}})
     numbers = {"samples": 20, "views": 1, "parameters": len(views.parameter_names), "micro_batch": 8}
     cache = TeacherCache.open(
-        cache_teacher(
+        make_cache(
             swin, samples, views, signals, target=tmp_path / "c.zarr", precision="float32", micro_batch=8, device="cpu"
         )
     )

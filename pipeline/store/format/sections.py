@@ -16,7 +16,7 @@ from pipeline.views import ViewsConfig
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
-    from pipeline.models import Network
+    from pipeline.models import TeacherNetwork
     from pipeline.views import Views
 
 Count = Annotated[int, Field(ge=1, lt=2**40)]
@@ -112,7 +112,7 @@ class TeacherIdentity(IdentitySection):
     micro_batch: PositiveSize
 
     @classmethod
-    def of(cls, network: Network, *, precision: str, micro_batch: int) -> Self:
+    def of(cls, network: TeacherNetwork, *, precision: str, micro_batch: int) -> Self:
         """Return what the identity says of a network that computes in `precision`, `micro_batch` views at a time."""
         arithmetic = {"precision": precision, "micro_batch": micro_batch}
         return cls.model_validate({**network.identity(), "weights": network.weights_digest(), **arithmetic})

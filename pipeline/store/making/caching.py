@@ -34,7 +34,7 @@ from pipeline.store.workspace import Workspace
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
-    from pipeline.models import Network
+    from pipeline.models import TeacherNetwork
     from pipeline.views import Views
 
 RunRecord = dict[str, Any]
@@ -61,8 +61,8 @@ def in_process(
             writer.submit(unit.key, chunks)
 
 
-def cache_teacher(
-    network: Network,
+def make_cache(
+    network: TeacherNetwork,
     samples: Samples,
     views: Views,
     signals: SignalsConfig,

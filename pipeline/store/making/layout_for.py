@@ -13,11 +13,11 @@ from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import chosen_blocks, chosen_extras
 
 if TYPE_CHECKING:
-    from pipeline.models import Network
+    from pipeline.models import TeacherNetwork
 
 
 def layout_for(
-    network: Network,
+    network: TeacherNetwork,
     config: SignalsConfig,
     *,
     samples: int,
@@ -27,7 +27,7 @@ def layout_for(
     rows_per_block: int | None = None,
     compression: Compression = None,
 ) -> StoreLayout:
-    """The plan of the cache that `cache_teacher` would make. samples, views, parameters: N, V, P.
+    """The plan of the cache that `make_cache` would make. samples, views, parameters: N, V, P.
 
     Raises ConfigError for taps, encodings and extra signals that do not exist.
     """
@@ -40,9 +40,12 @@ def layout_for(
         name: extract(name, *(torch.empty(1, *taps[tap]) for tap in read))
         for name, read in chosen_extras(list(taps), config).items()
     }
-    weight, bias = torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"])
-    head = LinearHead(weight, bias, network.linear, network.linear_final)
-    signals = Signals(_nothing(*taps["logits"]), _nothing(*taps["embedding"]), features, head, extras)
+    embedding = head = None
+    if "embedding" in taps:
+        embedding = _nothing(*taps["embedding"])
+        weight, bias = torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"])
+        head = LinearHead(weight, bias, network.linear, network.linear_final)
+    signals = Signals(_nothing(*taps["logits"]), embedding, features, head, extras)
     return make_layout(
         SignalsIdentity.of(signals, config, deepest_block(taps)),
         samples=samples,

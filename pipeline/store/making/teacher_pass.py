@@ -20,7 +20,7 @@ from pipeline.views import digest, sizes_of
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
-    from pipeline.models import Network
+    from pipeline.models import TeacherNetwork
     from pipeline.views import Views
 
 
@@ -59,7 +59,7 @@ class TeacherPass:
 
     def __init__(
         self,
-        network: Network,
+        network: TeacherNetwork,
         samples: Samples,
         views: Views,
         config: SignalsConfig,
@@ -79,10 +79,10 @@ class TeacherPass:
     @contextmanager
     def inference_mode(self) -> Iterator[None]:
         """The network on its device, in evaluation mode, with no gradients and reproducible arithmetic."""
-        modes = [(module, module.training) for module in self.network.modules()]
         self.network.keep_taps(self._maps)  # others may use the network in between
-        network: Any = self.network.eval()
-        network.to(device=self.device, memory_format=torch.channels_last)
+        network: Any = self.network
+        modes = [(module, module.training) for module in network.modules()]
+        network.eval().to(device=self.device, memory_format=torch.channels_last)
         enabled = self.precision == "bfloat16"
         # Convolutions in TF32 would be cuDNN's default; algorithms are chosen by rule, not by a race.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
@@ -109,7 +109,8 @@ class TeacherPass:
 
     def signals(self, images: Tensor) -> Signals:
         """What is kept of what the network says of images, in float32 on its device; inside `ready`."""
-        said = self.network(images.to(self.device, non_blocking=True))
+        network: Any = self.network
+        said: Signals = network(images.to(self.device, non_blocking=True))
         features = self.config.features
         maps = {}
         if features is not None:

@@ -1,0 +1,242 @@
+"""Gives the views of a cache with the teacher's outputs, as a data set for torch."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from pipeline.api.caching import require_network
+from pipeline.api.dataset import AnyDataset, samples_of
+from pipeline.data import Samples
+from pipeline.errors import ConfigError, Problem
+from pipeline.experiment.data import views_of
+from pipeline.models import TeacherNetwork
+from pipeline.progress import Lines, Silent
+from pipeline.store.format.encoded import EncodedSignals
+from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
+from pipeline.store.reader import TeacherCache
+from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
+from pipeline.training.batches import Step
+from pipeline.views import ViewsConfig
+
+OWN_LOADER = -1
+"""The number of a step that no loader of ours counted."""
+
+
+class Epochs(Sampler[list[int]]):
+    """Numbers the steps of one epoch each time that it is iterated: of the next one, or of that of `set_epoch`.
+
+    It is a batch sampler, whose batches are one step each: Accelerate keeps those, and loses samplers that it does not
+    know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
+
+    Example:
+        >>> sampler = Epochs(steps_per_epoch=3)
+        >>> list(sampler), list(sampler)
+        ([[0], [1], [2]], [[3], [4], [5]])
+    """
+
+    batch_size, drop_last = 1, False
+
+    def __init__(self, steps_per_epoch: int) -> None:
+        self.steps_per_epoch, self.epoch = steps_per_epoch, 0
+
+    @property
+    def sampler(self) -> Epochs:
+        """Itself: where Lightning looks for `set_epoch`."""
+        return self
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[list[int]]:
+        # A generator: a DataLoader with workers asks for an iterator twice and uses one, which alone is to count.
+        start = self.epoch * self.steps_per_epoch
+        self.epoch += 1
+        yield from ([step] for step in range(start, start + self.steps_per_epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Let the next iteration be that of an epoch, from 0 on: to go on where a run was stopped."""
+        self.epoch = epoch
+
+
+class CachedViews(Dataset[Step]):
+    """Gives augmented views with the teacher's outputs, read from a cache.
+
+    Before anything else the images are compared with those that the teacher saw: a changed image, another number of
+    images and other operations are refused, by name.
+
+    A batch has `images`, uint8 [B, C, H, W]; `labels`, `sample` (the number in the data set) and `view`, int64 [B];
+    `answers`, the teacher's outputs as they are stored; and `index`, the number of the step. `batch.to(device)` moves
+    it. Item `i` of the data set is a batch of one: view `i // N` of sample `i % N`, N samples. A DataLoader of your
+    own works with `collate_fn=data.collate`; `loader` reads in an order that suits the cache, and gives every epoch
+    each sample once, in the next of its views.
+
+    Args:
+        path: of the cache.
+        dataset: the same that the cache was made of.
+        views: what the cache must have, if it is to be compared with what `make_views` returns.
+        teacher: the network that the cache must be of, if weights and identity are to be compared.
+        verify: `full` renders all views and compares their digests, a thousand of each where that would take over a
+            minute; `sample` does that only and does not read every image; `bytes` compares images, not views (for
+            JPEG files and another version of the decoder); `none` takes all on trust.
+        progress: whether to print what is checked.
+
+    Raises:
+        CacheMismatch: every difference between the cache and what was asked for.
+        CacheNotFound, CacheUnfinished, CacheCorrupt: there is no cache that can be read.
+
+    Example:
+        >>> data = CachedViews("cache.zarr", photos, progress=False)  # doctest: +SKIP
+        >>> batch = next(iter(data.loader(batch_size=4)))  # doctest: +SKIP
+        >>> batch.images.shape, batch.answers.decode().logits.shape  # doctest: +SKIP
+        (torch.Size([4, 3, 8, 8]), torch.Size([4, 4]))
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        dataset: AnyDataset,
+        *,
+        views: ViewsConfig | None = None,
+        teacher: TeacherNetwork | None = None,
+        verify: Verify = "full",
+        progress: bool = True,
+    ) -> None:
+        self.samples = samples_of(dataset)
+        self.cache = TeacherCache.open(str(path))
+        identity = self.cache.manifest.identity
+        here = {"samples": self.samples.count, "ids": self.samples.ids_digest()}
+        wanted: dict[str, Any] = {
+            "data": here if verify in ("sample", "none") else DataIdentity.of(self.samples).plain()
+        }
+        self.cache.require(wanted)
+        self.views = views_of(self.samples, identity.views.config(), "views")
+        asked = self.views if views is None else views_of(self.samples, views, "views")
+        wanted = {"views": ViewsIdentity.of(asked).plain()}
+        if teacher is not None:
+            network, own = require_network(teacher, "the teacher"), identity.teacher
+            described = TeacherIdentity.of(network, precision=own.precision, micro_batch=own.micro_batch)
+            wanted["teacher"] = described.plain()
+        self.cache.require(wanted)
+        self.source = FromCaches.of([(self.cache, asked.numbers)])
+        every = len(asked.numbers)
+        self._steps_for_items = self._steps(self.source, every, every, seed=0, balanced=False)
+        said = check_views(self._steps_for_items, self.source, verify, Lines() if progress else Silent())
+        if progress:
+            print(f"{path}: {said}")
+
+    @property
+    def training(self) -> Samples:
+        """The samples that are learnt from: all of the data set."""
+        return self.samples
+
+    @property
+    def classes(self) -> int:
+        """K, of the teacher."""
+        return self.source.shapes.logits
+
+    def loader(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        workers: int = 0,
+        views: int = 1,
+        signals: Collection[str] | None = None,
+        balanced: bool = False,
+        pin_memory: bool | None = None,
+    ) -> DataLoader[Step]:
+        """Return a DataLoader: every time that it is iterated it gives the next epoch, in an order of its own.
+
+        Batch `i` of epoch `e` depends on nothing but seed and numbers. Batches differ by one sample at most, and none
+        is left out. `loader.batch_sampler.set_epoch(e)` goes to an epoch.
+
+        Args:
+            batch_size: the most views in a batch.
+            seed: of the order.
+            workers: processes that read and render images. With 0 this process does, fastest for small images.
+            views: of each sample in a batch, in adjacent rows; some objectives need two.
+            signals: of the teacher, to read, such as `loss.reads`; None for all in the cache.
+            balanced: whether every class comes equally often.
+            pin_memory: None where there is a GPU.
+
+        Raises:
+            ConfigError: more views than there are, classes to balance and no labels, workers and a cache on object
+                storage.
+
+        Example:
+            >>> loader = data.loader(batch_size=256, seed=0, signals=loss.reads)  # doctest: +SKIP
+        """
+        source = self.source if signals is None else self.source.reading(set(signals) - {"logits", "head"})
+        if workers and source.remote:
+            fix = "use workers=0: chunks are fetched ahead by threads"
+            raise ConfigError([Problem("workers", "a cache on object storage is read by this process alone", fix=fix)])
+        steps = self._steps(source, batch_size, views, seed, balanced)
+        return DataLoader(
+            steps,
+            batch_sampler=Epochs(steps.steps_per_epoch),
+            collate_fn=_only,
+            num_workers=workers,
+            pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
+            prefetch_factor=4 if workers else None,
+        )
+
+    def _steps(self, source: FromCaches, batch_size: int, views: int, seed: int, balanced: bool) -> Steps:
+        sampling: Literal["balanced", "shuffled"] = "balanced" if balanced else "shuffled"
+        config = TrainConfig(epochs=1, batch_size=batch_size, views_per_step=views, sampling=sampling)
+        rows = source.primary.rows_per_block
+        return Steps(self.samples, self.views, source, source.views, config, seed, rows)
+
+    def __len__(self) -> int:
+        return self.samples.count * len(self.source.views)
+
+    def __getitem__(self, index: int) -> Step:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"items are 0..{len(self) - 1}: {index}")
+        return self.__getitems__([index % len(self)])
+
+    def __getitems__(self, indices: Sequence[int]) -> Step:
+        """Return the items as one batch, in this order: what a DataLoader asks for."""
+        which, rows = np.divmod(np.asarray(indices, np.int64), self.samples.count)
+        order = np.argsort(which, kind="stable")
+        parts = [self._view(int(each), rows[which == each]) for each in np.unique(which)]
+        return _in_order(parts, torch.from_numpy(np.argsort(order)))
+
+    def _view(self, which: int, rows: NDArray[np.int64]) -> Step:
+        """One view of samples."""
+        number = self.source.views[which]
+        images = self._steps_for_items.render(number, rows)
+        labels, samples = torch.from_numpy(self._steps_for_items.labels[rows]), torch.from_numpy(rows)
+        answers = self.source.answers(number, rows, images)
+        return Step(OWN_LOADER, images, labels, samples, torch.full_like(samples, number), answers)
+
+    @staticmethod
+    def collate(batch: Step) -> Step:
+        """Return a batch as it is: for a DataLoader of your own, `collate_fn=data.collate`."""
+        return batch
+
+
+def _only(steps: Sequence[Step]) -> Step:
+    """The one step of a batch of steps."""
+    (step,) = steps
+    return step
+
+
+def _in_order(parts: Sequence[Step], order: Tensor) -> Step:
+    """Several batches as one, whose rows are those of all parts in this order."""
+    if len(parts) == 1:
+        return parts[0]
+    images, labels, sample, view = (
+        torch.cat(list(each))[order]
+        for each in zip(*((part.images, part.labels, part.sample, part.view) for part in parts), strict=True)
+    )
+    encoded = [part.answers for part in parts if isinstance(part.answers, EncodedSignals)]
+    arrays = {name: torch.cat([each.arrays[name] for each in encoded])[order] for name in encoded[0].arrays}
+    return Step(parts[0].index, images, labels, sample, view, EncodedSignals(encoded[0].specs, arrays))

@@ -1,0 +1,145 @@
+"""Runs a teacher once over all views of a data set, and keeps its outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from pipeline.api.dataset import AnyDataset, samples_of
+from pipeline.api.module_network import ModuleNetwork
+from pipeline.config import problems_of
+from pipeline.errors import ConfigError, ModelError, Problem
+from pipeline.experiment.data import views_of
+from pipeline.models import TeacherNetwork
+from pipeline.models.device import Precision, choose_device
+from pipeline.progress import Lines, Silent
+from pipeline.signals import FeaturesConfig, SignalsConfig
+from pipeline.store.location import StorePath, store_path
+from pipeline.store.making.caching import make_cache
+from pipeline.views import ViewsConfig
+
+AS_NETWORK_HINT = "wrap it: as_network(module, blocks=[...], input_size=32, mean=0.5, std=0.25)"
+
+
+def cache_teacher(
+    teacher: TeacherNetwork | nn.Module,
+    dataset: AnyDataset,
+    views: ViewsConfig,
+    path: str | Path,
+    *,
+    features: Sequence[str] | None = None,
+    grid: int = 4,
+    signals: SignalsConfig | Mapping[str, Any] | None = None,
+    precision: Precision | None = None,
+    micro_batch: int = 256,
+    device: str | torch.device = "auto",
+    rows_per_block: int | None = None,
+    replace: bool = False,
+    progress: bool = True,
+) -> StorePath:
+    """Run the teacher once over every view of every image, and keep its outputs in a cache for any number of students.
+
+    Kill it at any moment and call it again: it goes on, and ends with the same bytes. A finished cache of the same
+    images, views, teacher and signals is left as it is; one of others is refused, with every difference named.
+
+    Args:
+        teacher: what `as_network` makes of a module, what `build_network` returns, or a `TeacherNetwork` of yours.
+        dataset: a map-style data set that gives an image (PIL, uint8 tensor [C, H, W], uint8 array [H, W, C]) and
+            perhaps a label, without random augmentation; or what `open_packed` returns.
+        views: what `make_views` returns.
+        path: the folder to write, such as `cache.zarr`, or an address on object storage.
+        features: the blocks whose maps are kept, by path or as `block2`; None keeps all, () none.
+        grid: maps are kept as means over at most grid x grid cells.
+        signals: the section `signals` of a configuration, in place of `features` and `grid`: encodings, filters,
+            extra signals.
+        precision: `bfloat16` or `float32`, of the teacher's arithmetic. None is float32 on a CPU, else bfloat16.
+        micro_batch: images that the teacher sees at once, always: results differ in their last bits between sizes.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        rows_per_block: samples in a file; None chooses.
+        replace: whether another cache at the path may be replaced.
+        progress: whether to print how far it is.
+
+    Returns:
+        The path.
+
+    Raises:
+        CacheError: another cache is there, a full disk, outputs that are not finite or do not fit their encoding.
+        ConfigError, DataError, ModelError: signals, images or a module that cannot be used.
+
+    Example:
+        >>> import numpy as np, torchvision
+        >>> from pipeline import as_network, cache_teacher, make_views
+        >>> photos = [(np.full((8, 8, 3), shade, np.uint8), shade % 2) for shade in range(6)]
+        >>> model = torchvision.models.resnet18(num_classes=2)
+        >>> teacher = as_network(model, ["layer4"], input_size=32, mean=0.5, std=0.25)
+        >>> augment = make_views(["horizontal-flip"], count=2)
+        >>> path = cache_teacher(teacher, photos, augment, "shades.zarr", progress=False)
+    """
+    network = require_network(teacher, "the teacher")
+    samples = samples_of(dataset)
+    where = torch.device(device) if device != "auto" else choose_device("auto")
+    return make_cache(
+        network,
+        samples,
+        views_of(samples, views, "views"),
+        _signals(network, features, grid, signals),
+        target=store_path(path),
+        precision=precision or ("float32" if where.type == "cpu" else "bfloat16"),
+        micro_batch=micro_batch,
+        device=where,
+        rows_per_block=rows_per_block,
+        progress=Lines() if progress else Silent(),
+        replace=replace,
+        notify=print if progress else _say_nothing,
+    )
+
+
+def require_network(module: object, what: str) -> TeacherNetwork:
+    """Return a network of `as_network`, `build_network` or a user. Raises ModelError for anything else."""
+    if isinstance(module, TeacherNetwork) and isinstance(module, nn.Module):
+        return module
+    raise ModelError(
+        f"{what} does not say its signals",
+        expected="what as_network or build_network returns, or a torch.nn.Module with the members of TeacherNetwork",
+        got=type(module).__name__,
+        fix=AS_NETWORK_HINT if isinstance(module, nn.Module) else None,
+    )
+
+
+def _say_nothing(text: str) -> None:
+    """Print nothing."""
+
+
+def _signals(
+    network: TeacherNetwork,
+    features: Sequence[str] | None,
+    grid: int,
+    signals: SignalsConfig | Mapping[str, Any] | None,
+) -> SignalsConfig:
+    """What is kept: as `signals` says, or logits, embedding and the maps of some blocks."""
+    if isinstance(signals, SignalsConfig):
+        return signals
+    if signals is not None:
+        if features is not None:
+            raise ConfigError([Problem("features", "has no effect beside `signals`", fix="name blocks in one of them")])
+        try:
+            return SignalsConfig.model_validate(dict(signals))
+        except ValidationError as error:
+            raise ConfigError(problems_of(error), "of `signals`") from None
+    if features is None:
+        taps: tuple[str, ...] = tuple(tap for tap in network.taps if tap.startswith("block"))
+    elif isinstance(network, ModuleNetwork):
+        taps = tuple(network.tap_of(block) for block in features)
+    else:
+        taps = tuple(features)
+    if not taps:
+        return SignalsConfig()
+    try:
+        return SignalsConfig(features=FeaturesConfig(blocks=taps, grid=grid))
+    except ValidationError as error:
+        raise ConfigError(problems_of(error), "of cache_teacher") from None
