@@ -37,7 +37,7 @@ PATHS = os.pathsep.join(str(folder) for folder in list(Path(__file__).parents)[:
 
 def slowly(network: type[SlowNetwork] = SlowNetwork) -> dict[str, TeacherPass]:
     """What a worker opens. It writes slowly, too."""
-    from pipeline.store.making import local as module
+    from pipeline.store.local import workspace as module
 
     write_chunk = module.write_chunk
 
