@@ -2,7 +2,7 @@
 
     python benchmarks/dvc_store.py [--gigabytes 10] [--files 5000] [--tracked hardlink] [--folder DIR] [--push]
 
-A store with the layout of an ImageNet cache (ResNet-50's signals, the files and sizes of `pipeline.store.plan`) and
+A store with the layout of an ImageNet cache (ResNet-50's signals, the files and sizes of `StoreLayout`) and
 random content is made in a temporary folder below `--folder`; a stage hands it to DVC, and further stages depend on
 it as students do: on its `.fingerprint`, or with `--whole` on all of it. `--tracked` names DVC's `cache.type`, or
 `pointer`: DVC tracks `.fingerprint` alone. Files are dropped from the page cache before they are hashed. Printed are

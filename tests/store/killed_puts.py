@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
-import traceback
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import obstore  # noqa: F401 - before a process is forked, which would import it again
+from killed_writers import forked as forked_after
 from store_standins import TinySamples, TinyViews, cache
 
 from pipeline.store.location import store_path
@@ -47,19 +46,7 @@ def run(url: str, mode: str, step: int) -> None:
 
 def forked(before: Callable[[], object], url: str, **more: Any) -> int:
     """A process that makes the cache; its id."""
-    sys.stdout.flush()
-    child = os.fork()
-    if child == 0:
-        code = 1
-        try:
-            before()
-            cache(store_path(url), **more)  # type: ignore[arg-type]
-            code = 0
-        except Exception:
-            traceback.print_exc()
-        finally:
-            os._exit(code)
-    return child
+    return forked_after(before, lambda: cache(store_path(url), **more))  # type: ignore[arg-type]
 
 
 def killed(child: int) -> bool:
