@@ -19,7 +19,7 @@ PLUGINS = (
 )
 """Rooms whose files all have the same contract: what it names is there in each of them."""
 
-CONTRACT = {"build", "extract", "lowpass", "open_source", "run", "Inputs", "Options", "SIGNALS"}
+CONTRACT = {"build", "default_cfgs", "extract", "lowpass", "open_source", "run", "Inputs", "Options", "SIGNALS"}
 """What plug-ins, stages and commands define, and the functions of the same name that call them."""
 
 

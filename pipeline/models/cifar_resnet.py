@@ -5,19 +5,20 @@ He et al., arXiv 1512.03385, section 4.2: depth 6n + 2, one 3 x 3 convolution, t
 ones of the distillation literature, `x4`, have a stem of 32 and widths 64, 128 and 256. Shortcuts that change
 the shape are a 1 x 1 convolution and a batch norm. Weights with the names of chenyaofo/pytorch-cifar-models
 load as they are.
+
+`cifar_resnet50` is the paper's ResNet-50 with a stem for small images, as Tian et al. use it (CRD, arXiv 1910.10699):
+one 3 x 3 convolution, no pooling, and bottlenecks that lose their stride in the 3 x 3 convolution. Its last map is
+4 x 4. The names of its weights are those of RepDistiller.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
-from timm.models._features import feature_take_indices
+from timm.models import register_model
 from torch import Tensor, nn
 
-
-def _convolution(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, bias=False)
+from pipeline.models.cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution, initialise
 
 
 class BasicBlock(nn.Module):
@@ -25,14 +26,14 @@ class BasicBlock(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = _convolution(inputs, outputs, 3, stride)
+        self.conv1 = convolution(inputs, outputs, 3, stride)
         self.bn1 = nn.BatchNorm2d(outputs)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = _convolution(outputs, outputs, 3)
+        self.conv2 = convolution(outputs, outputs, 3)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample: nn.Sequential | None = None
         if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+            self.downsample = nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [B, inputs, H, W] to [B, outputs, H / stride, W / stride], after activation."""
@@ -43,8 +44,32 @@ class BasicBlock(nn.Module):
         return result
 
 
-class CifarResNet(nn.Module):
-    """Is a ResNet for small images, with timm's interface."""
+class BottleneckBlock(nn.Module):
+    """Computes a 3 x 3 convolution between two of 1 x 1, on a quarter of the channels, beside a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        inner = outputs // 4
+        self.conv1 = convolution(inputs, inner, 1)
+        self.bn1 = nn.BatchNorm2d(inner)
+        self.conv2 = convolution(inner, inner, 3, stride)
+        self.bn2 = nn.BatchNorm2d(inner)
+        self.conv3 = convolution(inner, outputs, 1)
+        self.bn3 = nn.BatchNorm2d(outputs)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(convolution(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, inputs, H, W] to [B, outputs, H / stride, W / stride], after activation."""
+        out = self.bn1(self.conv1(x)).relu()
+        out = self.bn2(self.conv2(out)).relu()
+        result: Tensor = (self.bn3(self.conv3(out)) + self.shortcut(x)).relu()
+        return result
+
+
+class CifarResNet(CifarNetwork):
+    """Is a ResNet of basic blocks for small images, with timm's interface."""
 
     def __init__(
         self,
@@ -55,98 +80,71 @@ class CifarResNet(nn.Module):
         in_chans: int = 3,
         drop_rate: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.num_classes, self.drop_rate = num_classes, drop_rate
-        self.num_features = self.head_hidden_size = widths[-1]
-        self.conv1 = _convolution(in_chans, stem, 3)
+        stages = [(f"layer{i + 1}", width, 2**i) for i, width in enumerate(widths)]
+        super().__init__(widths[-1], stages, num_classes, drop_rate)
+        self.conv1 = convolution(in_chans, stem, 3)
         self.bn1 = nn.BatchNorm2d(stem)
         self.relu = nn.ReLU(inplace=True)
         blocks = (depth - 2) // 6
-        self.layer1 = _layer(stem, widths[0], blocks, stride=1)
-        self.layer2 = _layer(widths[0], widths[1], blocks, stride=2)
-        self.layer3 = _layer(widths[1], widths[2], blocks, stride=2)
-        self.feature_info = [
-            {"num_chs": width, "reduction": 2**i, "module": f"layer{i + 1}"} for i, width in enumerate(widths)
-        ]
-        self.drop = nn.Dropout(drop_rate)
-        self.fc: nn.Module = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        self.layer1 = _layer(BasicBlock, stem, widths[0], blocks, stride=1)
+        self.layer2 = _layer(BasicBlock, widths[0], widths[1], blocks, stride=2)
+        self.layer3 = _layer(BasicBlock, widths[1], widths[2], blocks, stride=2)
+        self.fc = self.classifier_of(num_classes)
+        initialise(self)
 
-    def get_classifier(self) -> nn.Module:
-        """Return the linear classifier."""
-        return self.fc
+    def stem(self, x: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to [B, stem, H, W], after activation."""
+        result: Tensor = self.relu(self.bn1(self.conv1(x)))
+        return result
 
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Make a new classifier; the pooling is always the mean."""
-        self.num_classes = num_classes
-        self.fc = nn.Linear(self.num_features, num_classes) if num_classes > 0 else nn.Identity()
 
-    def forward_intermediates(
+class CifarBottleneckResNet(CifarNetwork):
+    """Is a ResNet of bottlenecks for small images, with timm's interface."""
+
+    CLASSIFIER = "linear"
+
+    def __init__(
         self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Compute the last map and the maps of the groups at `indices`, as in timm's models."""
-        take, deepest = feature_take_indices(3, indices)
-        intermediates = []
-        x = self.relu(self.bn1(self.conv1(x)))
-        for index, layer in enumerate((self.layer1, self.layer2, self.layer3)):
-            if stop_early and index > deepest:
-                break
-            x = layer(x)
-            if index in take:
-                intermediates.append(x)
-        return intermediates if intermediates_only else (x, intermediates)
+        blocks: tuple[int, ...],
+        stem: int = 64,
+        widths: tuple[int, ...] = (256, 512, 1024, 2048),
+        num_classes: int = 100,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+    ) -> None:
+        stages = [(f"layer{i + 1}", width, 2**i) for i, width in enumerate(widths)]
+        super().__init__(widths[-1], stages, num_classes, drop_rate)
+        self.conv1 = convolution(in_chans, stem, 3)
+        self.bn1 = nn.BatchNorm2d(stem)
+        inputs = stem
+        for (name, width, reduction), count in zip(stages, blocks, strict=True):
+            self.add_module(name, _layer(BottleneckBlock, inputs, width, count, stride=1 if reduction == 1 else 2))
+            inputs = width
+        self.linear = self.classifier_of(num_classes)
+        initialise(self)
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Compute the last map, [B, D, H / 4, W / 4]."""
-        x = self.relu(self.bn1(self.conv1(x)))
-        result: Tensor = self.layer3(self.layer2(self.layer1(x)))
+    def stem(self, x: Tensor) -> Tensor:
+        """Map images [B, C, H, W] to [B, stem, H, W], after activation."""
+        result: Tensor = self.bn1(self.conv1(x)).relu()
         return result
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Compute the logits of the last map, or the embedding that the classifier sees."""
-        x = self.drop(x.mean((2, 3)))
-        result: Tensor = x if pre_logits else self.fc(x)
-        return result
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Compute the logits [B, K] of normalised images [B, C, H, W]."""
-        return self.forward_head(self.forward_features(x))
-
-
-def _layer(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(inputs, outputs, stride)
-    return nn.Sequential(first, *(BasicBlock(outputs, outputs, 1) for _ in range(blocks - 1)))
+def _layer(
+    block: type[BasicBlock] | type[BottleneckBlock], inputs: int, outputs: int, blocks: int, stride: int
+) -> nn.Sequential:
+    first = block(inputs, outputs, stride)
+    return nn.Sequential(first, *(block(outputs, outputs, 1) for _ in range(blocks - 1)))
 
 
 _DEPTHS = (8, 14, 20, 32, 44, 56, 110)
-_CFG: dict[str, Any] = {
-    "url": "",
-    "num_classes": 100,
-    "input_size": (3, 32, 32),
-    "pool_size": (8, 8),
-    "mean": (0.5, 0.5, 0.5),
-    "std": (0.25, 0.25, 0.25),
-    "interpolation": "bilinear",
-    "crop_pct": 1.0,
-    "first_conv": "conv1",
-    "classifier": "fc",
+default_cfgs = {
+    **cifar_cfgs((*(f"cifar_resnet{depth}" for depth in _DEPTHS), "cifar_resnet8x4", "cifar_resnet32x4"), places=8),
+    **cifar_cfgs(["cifar_resnet50"], places=4, classifier="linear"),
 }
-default_cfgs = generate_default_cfgs(
-    dict.fromkeys((*(f"cifar_resnet{depth}" for depth in _DEPTHS), "cifar_resnet8x4", "cifar_resnet32x4"), _CFG)
-)
 
 
 def _build(variant: str, pretrained: bool, options: dict[str, Any], **architecture: Any) -> CifarResNet:
-    model: CifarResNet = build_model_with_cfg(CifarResNet, variant, pretrained, **architecture, **options)
-    return model
+    return build_cifar(CifarResNet, variant, pretrained, options, **architecture)
 
 
 # timm finds a model's function by its name; it passes the model's options by keyword.
@@ -204,3 +202,9 @@ def cifar_resnet8x4(pretrained: bool = False, **options: Any) -> CifarResNet:
 def cifar_resnet32x4(pretrained: bool = False, **options: Any) -> CifarResNet:
     """Build ResNet-32, four times as wide."""
     return _build("cifar_resnet32x4", pretrained, options, depth=32, stem=32, widths=(64, 128, 256))
+
+
+@register_model
+def cifar_resnet50(pretrained: bool = False, **options: Any) -> CifarBottleneckResNet:
+    """Build ResNet-50 for small images."""
+    return build_cifar(CifarBottleneckResNet, "cifar_resnet50", pretrained, options, blocks=(3, 4, 6, 3))

@@ -15,8 +15,14 @@ from huggingface_hub.utils._http import get_session
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import get_cache_dir, load_model_config_from_hf, load_model_config_from_path
 
-import pipeline.models.cifar_resnet  # noqa: F401 - registers the CIFAR models with timm
 from pipeline.errors import ModelError, did_you_mean
+from pipeline.models import (  # noqa: F401 - they register the CIFAR models with timm
+    cifar_mobilenet,
+    cifar_resnet,
+    cifar_shufflenet,
+    cifar_vgg,
+    cifar_wrn,
+)
 
 SOURCES = ("hf-hub", "local-dir")
 """What may stand before a model's name: where timm shall read its architecture and its weights."""
@@ -50,7 +56,7 @@ def timm_facts(name: str) -> Mapping[str, Any]:
     if not timm.is_model(name):
         raise ModelError(
             f"unknown model {name!r}",
-            expected="a model of timm, or one of ours: " + ", ".join(timm.list_models("cifar_resnet*")),
+            expected="a model of timm, or one of ours: " + ", ".join(timm.list_models("cifar_*")),
             got=repr(name),
             fix=did_you_mean(name, timm.list_models()) or "timm.list_models() names them",
         )

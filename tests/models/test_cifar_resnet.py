@@ -6,52 +6,49 @@ import h5py
 import pytest
 import timm
 import torch
-import torch.nn.functional as F
+from plain_layers import State, assert_computes, classify, convolve, disturbed, images, normalise
 from shared import shared_file
 from torch import Tensor, nn
 
-import pipeline.models  # noqa: F401 - registers the models
 from pipeline.measuring.cost import parameters
 from pipeline.models import build_network
 
 MEAN, STD = (0.5070, 0.4865, 0.4409), (0.2673, 0.2564, 0.2761)
 
 
-def plain_resnet(state: dict[str, Tensor], x: Tensor) -> Tensor:
-    """Section 4.2 of arXiv 1512.03385 in evaluation mode, from the names of the weights."""
-
-    def convolve(name: str, norm: str, x: Tensor, stride: int) -> Tensor:
-        weight = state[f"{name}.weight"]
-        x = F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
-        mean, var = (state[f"{norm}.running_{key}"][:, None, None] for key in ("mean", "var"))
-        scale, shift = (state[f"{norm}.{key}"][:, None, None] for key in ("weight", "bias"))
-        return (x - mean) / torch.sqrt(var + 1e-5) * scale + shift
-
-    x = convolve("conv1", "bn1", x, 1).relu()
-    for layer in (1, 2, 3):
+def plain_resnet(state: State, layers: int, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Section 4.2 of arXiv 1512.03385; blocks of three convolutions are those of its figure 5."""
+    shortcut, head = ("shortcut", "linear") if "linear.weight" in state else ("downsample", "fc")
+    maps = []
+    x = normalise(state, "bn1", convolve(state, "conv1", x)).relu()
+    for layer in range(1, layers + 1):
         block = 0
         while f"layer{layer}.{block}.conv1.weight" in state:
             here, stride = f"layer{layer}.{block}", 2 if layer > 1 and block == 0 else 1
-            out = convolve(f"{here}.conv1", f"{here}.bn1", x, stride).relu()
-            out = convolve(f"{here}.conv2", f"{here}.bn2", out, 1)
-            if f"{here}.downsample.0.weight" in state:
-                x = convolve(f"{here}.downsample.0", f"{here}.downsample.1", x, stride)
+            strides = (1, stride, 1) if f"{here}.conv3.weight" in state else (stride, 1)
+            out = x
+            for index, each in enumerate(strides, 1):
+                out = out.relu() if index > 1 else out
+                out = normalise(state, f"{here}.bn{index}", convolve(state, f"{here}.conv{index}", out, each))
+            if f"{here}.{shortcut}.0.weight" in state:
+                x = normalise(state, f"{here}.{shortcut}.1", convolve(state, f"{here}.{shortcut}.0", x, stride))
             x = (x + out).relu()
             block += 1
-    return x.mean((2, 3)) @ state["fc.weight"].T + state["fc.bias"]
+        maps.append(x)
+    return classify(state, head, x), maps
 
 
-@pytest.mark.parametrize("name", ["cifar_resnet14", "cifar_resnet8x4"])
-def test_equals_the_paper_in_float64(name: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    model = timm.create_model(name, num_classes=7).double().eval()
-    state = model.state_dict()
-    for value in state.values():
-        if value.is_floating_point():
-            value.add_(0.1 * torch.rand(value.shape, generator=generator, dtype=value.dtype))
-    images = torch.randn(2, 3, 32, 32, generator=generator, dtype=torch.float64)
-    with torch.no_grad():
-        torch.testing.assert_close(model(images), plain_resnet(state, images), rtol=1e-12, atol=0)
+@pytest.mark.parametrize(
+    ("name", "layers", "options"),
+    [
+        ("cifar_resnet14", 3, {}),
+        ("cifar_resnet8x4", 3, {}),
+        ("cifar_resnet50", 4, {"widths": (8, 12, 16, 20), "stem": 4}),
+    ],
+)
+def test_equals_the_paper_in_float64(name: str, layers: int, options: dict[str, Any]) -> None:
+    model, state = disturbed(name, **options)
+    assert_computes(model, *plain_resnet(state, layers, images(16)), images(16))
 
 
 @pytest.mark.parametrize("depth", [8, 14, 20, 32, 44, 56, 110])
@@ -70,21 +67,6 @@ def test_depth_counts_weighted_layers(depth: int) -> None:
 @pytest.mark.parametrize(("name", "count"), [("cifar_resnet20", 278_324), ("cifar_resnet8x4", 1_233_540)])
 def test_parameters(name: str, count: int) -> None:
     assert parameters(build_network(name, 100)) == count
-
-
-def test_timm_interface() -> None:
-    model: Any = timm.create_model("cifar_resnet8", num_classes=10, drop_rate=0.5).eval()
-    images = torch.randn(2, 3, 32, 32)
-    final, maps = model.forward_intermediates(images)
-    assert [tuple(each.shape[1:]) for each in maps] == [(16, 32, 32), (32, 16, 16), (64, 8, 8)]
-    assert torch.equal(final, model.forward_features(images))
-    assert torch.equal(model.forward_head(final), model(images))
-    early = model.forward_intermediates(images, indices=[1], stop_early=True, intermediates_only=True)
-    assert len(early) == 1
-    assert torch.equal(early[0], maps[1])
-    model.reset_classifier(3)
-    assert model(images).shape == (2, 3)
-    assert model.train().forward_head(final, pre_logits=True).eq(0).any()
 
 
 @pytest.mark.parametrize("depth", [20, 32, 44, 56])
