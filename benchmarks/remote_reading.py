@@ -1,4 +1,4 @@
-"""How long training waits for answers on object storage, beside training from a folder, as ratios within one run.
+"""How long training waits for a cache on object storage, beside training from a folder, as ratios within one run.
 
     python benchmarks/remote_reading.py [--delay 50] [--step 20] [--rounds 3]
 
@@ -49,7 +49,7 @@ class Untold(FromCaches):
         """Nothing."""
 
 
-def answers(path: StorePath) -> list[dict[int, TeacherCache]]:
+def opened(path: StorePath) -> list[dict[int, TeacherCache]]:
     """One teacher: all views of a cache."""
     cache = TeacherCache.open(path)
     return [dict.fromkeys(cache.views, cache)]
@@ -116,9 +116,9 @@ def main(delay: float, step: float, rounds: int) -> None:
 
         ratios: dict[str, list[float]] = {"ahead": [], "asked": []}
         for _ in range(rounds):
-            base = epochs(FromCaches(answers(here)))
-            ratios["ahead"].append(epochs(FromCaches(answers(afar))) / base)
-            ratios["asked"].append(epochs(Untold(answers(afar))) / base)
+            base = epochs(FromCaches(opened(here)))
+            ratios["ahead"].append(epochs(FromCaches(opened(afar))) / base)
+            ratios["asked"].append(epochs(Untold(opened(afar))) / base)
         for name, values in ratios.items():
             print(f"{name} / folder: {statistics.median(values):.2f} [{min(values):.2f}, {max(values):.2f}]")
 

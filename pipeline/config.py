@@ -65,10 +65,11 @@ class Section(BaseModel):
 
     later: ClassVar[frozenset[str]] = frozenset()
 
-    def said(self, *left_out: str) -> Raw:
-        """What a section says, as plain values for an identity: without some keys, and `later` ones only where set.
+    def for_identity(self, *left_out: str) -> Raw:
+        """Return the section as plain values for an identity.
 
-        So an artifact of a configuration that does not use a new key keeps its fingerprint.
+        left_out: keys that are no part of the identity. Keys in `later` are part of it only where they are set. So an
+        artifact of a configuration that does not use a new key keeps its fingerprint.
         """
         fields = type(self).model_fields
         unused = {name for name in self.later if getattr(self, name) == fields[name].default}

@@ -59,7 +59,7 @@ def run(
         "artifact": "student",
         "answers": learnt.identity(),
         "labels": data.training.labels_digest(),
-        "student": config.said("train", "weights"),
+        "student": config.for_identity("train", "weights"),
         "start": network.weights_digest(),
         "train": training.identity(),
         "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],

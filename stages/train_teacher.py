@@ -21,7 +21,7 @@ from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
 from pipeline.signals import SignalShapes
-from pipeline.training import Seen, Steps, probe, train
+from pipeline.training import ProbeViews, Steps, probe, train
 from pipeline.training.teacher import TeacherTrainingSection
 from pipeline.views import ViewsSection
 
@@ -50,7 +50,7 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
     identity = {
         "artifact": "teacher",
         "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
-        "network": plain.said("device", "micro_batch", "precision"),
+        "network": plain.for_identity("device", "micro_batch", "precision"),
         "classes": data.classes,
         "training": training.identity(),
         "views": data.views.identity(),
@@ -75,7 +75,7 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
         probed = None
         if training.probes:
             views = probe_views(data, inputs.evaluate, training.probe)
-            held = Seen(scorer.samples, [(scorer.views, 0)]) if scorer else None
+            held = ProbeViews(scorer.samples, [(scorer.views, 0)]) if scorer else None
             probed = probe(network, objectives, views, held, training, key="teacher_training", **how)
         if probed and training.freeze == "backbone":
             result = probed.run(network, training)

@@ -27,14 +27,16 @@ from pipeline.training.batches import Step
 from pipeline.views import ViewsConfig
 
 OWN_LOADER = -1
-"""The number of a step that no loader of ours counted."""
+"""The number of a step in a loop or a loader that is not of `CachedViews.loader`."""
 
 
 class Epochs(Sampler[list[int]]):
     """Numbers the steps of one epoch each time that it is iterated: of the next one, or of that of `set_epoch`.
 
-    It is a batch sampler, whose batches are one step each: Accelerate keeps those, and loses samplers that it does not
-    know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
+    It is a batch sampler, whose batches are one step each: Accelerate keeps batch samplers, and replaces samplers that
+    it does not know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
+
+    steps_per_epoch: steps in an epoch.
 
     Example:
         >>> sampler = Epochs(steps_per_epoch=3)
@@ -49,20 +51,20 @@ class Epochs(Sampler[list[int]]):
 
     @property
     def sampler(self) -> Epochs:
-        """Itself: where Lightning looks for `set_epoch`."""
+        """Return this object itself: Lightning looks here for `set_epoch`."""
         return self
 
     def __len__(self) -> int:
         return self.steps_per_epoch
 
     def __iter__(self) -> Iterator[list[int]]:
-        # A generator: a DataLoader with workers asks for an iterator twice and uses one, which alone is to count.
+        # A generator: a DataLoader with workers makes two iterators and uses one, and only that one may count.
         start = self.epoch * self.steps_per_epoch
         self.epoch += 1
         yield from ([step] for step in range(start, start + self.steps_per_epoch))
 
     def set_epoch(self, epoch: int) -> None:
-        """Let the next iteration be that of an epoch, from 0 on: to go on where a run was stopped."""
+        """Choose the epoch of the next iteration, from 0 on: to go on where a run was stopped."""
         self.epoch = epoch
 
 
@@ -73,7 +75,7 @@ class CachedViews(Dataset[Step]):
     images and other operations are refused, by name.
 
     A batch has `images`, uint8 [B, C, H, W]; `labels`, `sample` (the number in the data set) and `view`, int64 [B];
-    `answers`, the teacher's outputs as they are stored; and `index`, the number of the step. `batch.to(device)` moves
+    `teacher_outputs`, as they are stored; and `index`, the number of the step. `batch.to(device)` moves
     it. Item `i` of the data set is a batch of one: view `i // N` of sample `i % N`, N samples. A DataLoader of your
     own works with `collate_fn=data.collate`; `loader` reads in an order that suits the cache, and gives every epoch
     each sample once, in the next of its views.
@@ -89,13 +91,13 @@ class CachedViews(Dataset[Step]):
         progress: whether to print what is checked.
 
     Raises:
-        CacheMismatch: every difference between the cache and what was asked for.
+        CacheMismatch: every difference between the cache and what was requested.
         CacheNotFound, CacheUnfinished, CacheCorrupt: there is no cache that can be read.
 
     Example:
         >>> data = CachedViews("cache.zarr", photos, progress=False)  # doctest: +SKIP
         >>> batch = next(iter(data.loader(batch_size=4)))  # doctest: +SKIP
-        >>> batch.images.shape, batch.answers.decode().logits.shape  # doctest: +SKIP
+        >>> batch.images.shape, batch.teacher_outputs.decode().logits.shape  # doctest: +SKIP
         (torch.Size([4, 3, 8, 8]), torch.Size([4, 4]))
     """
 
@@ -118,28 +120,28 @@ class CachedViews(Dataset[Step]):
         }
         self.cache.require(wanted)
         self.views = views_of(self.samples, identity.views.config(), "views")
-        asked = self.views if views is None else views_of(self.samples, views, "views")
-        wanted = {"views": ViewsIdentity.of(asked).plain()}
+        requested = self.views if views is None else views_of(self.samples, views, "views")
+        wanted = {"views": ViewsIdentity.of(requested).plain()}
         if teacher is not None:
             network, own = require_network(teacher, "the teacher"), identity.teacher
             described = TeacherIdentity.of(network, precision=own.precision, micro_batch=own.micro_batch)
             wanted["teacher"] = described.plain()
         self.cache.require(wanted)
-        self.source = FromCaches.of([(self.cache, asked.numbers)])
-        every = len(asked.numbers)
+        self.source = FromCaches.of([(self.cache, requested.numbers)])
+        every = len(requested.numbers)
         self._steps_for_items = self._steps(self.source, every, every, seed=0, balanced=False)
-        said = check_views(self._steps_for_items, self.source, verify, Lines() if progress else Silent())
+        checked = check_views(self._steps_for_items, self.source, verify, Lines() if progress else Silent())
         if progress:
-            print(f"{path}: {said}")
+            print(f"{path}: {checked}")
 
     @property
     def training(self) -> Samples:
-        """The samples that are learnt from: all of the data set."""
+        """Return the samples to learn from: all of the data set."""
         return self.samples
 
     @property
     def classes(self) -> int:
-        """K, of the teacher."""
+        """Return the number of classes that the teacher tells apart, K."""
         return self.source.shapes.logits
 
     def loader(
@@ -203,19 +205,19 @@ class CachedViews(Dataset[Step]):
         return self.__getitems__([index % len(self)])
 
     def __getitems__(self, indices: Sequence[int]) -> Step:
-        """Return the items as one batch, in this order: what a DataLoader asks for."""
+        """Return the items with these numbers as one batch, in this order; a DataLoader calls it."""
         which, rows = np.divmod(np.asarray(indices, np.int64), self.samples.count)
         order = np.argsort(which, kind="stable")
         parts = [self._view(int(each), rows[which == each]) for each in np.unique(which)]
         return _in_order(parts, torch.from_numpy(np.argsort(order)))
 
     def _view(self, which: int, rows: NDArray[np.int64]) -> Step:
-        """One view of samples."""
+        """Return one view of some samples as a batch."""
         number = self.source.views[which]
         images = self._steps_for_items.render(number, rows)
         labels, samples = torch.from_numpy(self._steps_for_items.labels[rows]), torch.from_numpy(rows)
-        answers = self.source.answers(number, rows, images)
-        return Step(OWN_LOADER, images, labels, samples, torch.full_like(samples, number), answers)
+        outputs = self.source.teacher_outputs(number, rows, images)
+        return Step(OWN_LOADER, images, labels, samples, torch.full_like(samples, number), outputs)
 
     @staticmethod
     def collate(batch: Step) -> Step:
@@ -224,19 +226,19 @@ class CachedViews(Dataset[Step]):
 
 
 def _only(steps: Sequence[Step]) -> Step:
-    """The one step of a batch of steps."""
+    """Return the one step of a batch of steps."""
     (step,) = steps
     return step
 
 
 def _in_order(parts: Sequence[Step], order: Tensor) -> Step:
-    """Several batches as one, whose rows are those of all parts in this order."""
+    """Join several batches. order: of the rows of all parts in the result."""
     if len(parts) == 1:
         return parts[0]
     images, labels, sample, view = (
         torch.cat(list(each))[order]
         for each in zip(*((part.images, part.labels, part.sample, part.view) for part in parts), strict=True)
     )
-    encoded = [part.answers for part in parts if isinstance(part.answers, EncodedSignals)]
+    encoded = [part.teacher_outputs for part in parts if isinstance(part.teacher_outputs, EncodedSignals)]
     arrays = {name: torch.cat([each.arrays[name] for each in encoded])[order] for name in encoded[0].arrays}
     return Step(parts[0].index, images, labels, sample, view, EncodedSignals(encoded[0].specs, arrays))

@@ -95,24 +95,27 @@ def cache_teacher(
         rows_per_block=rows_per_block,
         progress=Lines() if progress else Silent(),
         replace=replace,
-        notify=print if progress else _say_nothing,
+        notify=print if progress else _ignore_message,
     )
 
 
 def require_network(module: object, what: str) -> TeacherNetwork:
-    """Return a network of `as_network`, `build_network` or a user. Raises ModelError for anything else."""
+    """Return `module` if it is a network: of `as_network`, of `build_network`, or a user's own `TeacherNetwork`.
+
+    what: the role that an error names, such as "the teacher". Raises ModelError for anything else.
+    """
     if isinstance(module, TeacherNetwork) and isinstance(module, nn.Module):
         return module
     raise ModelError(
-        f"{what} does not say its signals",
+        f"{what} is not a network that returns signals",
         expected="what as_network or build_network returns, or a torch.nn.Module with the members of TeacherNetwork",
         got=type(module).__name__,
         fix=AS_NETWORK_HINT if isinstance(module, nn.Module) else None,
     )
 
 
-def _say_nothing(text: str) -> None:
-    """Print nothing."""
+def _ignore_message(text: str) -> None:
+    """Do nothing with a message."""
 
 
 def _signals(
@@ -121,7 +124,7 @@ def _signals(
     grid: int,
     signals: SignalsConfig | Mapping[str, Any] | None,
 ) -> SignalsConfig:
-    """What is kept: as `signals` says, or logits, embedding and the maps of some blocks."""
+    """Return what is kept: `signals`, or logits, embedding and the maps of some blocks."""
     if isinstance(signals, SignalsConfig):
         return signals
     if signals is not None:

@@ -1,4 +1,4 @@
-"""Reads the samples of somebody's own map-style data set."""
+"""Reads the samples of any map-style data set."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ UINT8_HINT = (
     "take ToTensor, Normalize and the like out of the data set's transform: images are uint8 here, and the network "
     "normalises them"
 )
-"""What to do about images that are no pixels."""
+"""The way out of errors about images that are not uint8."""
 
 
 class MapStyle(Protocol):
-    """Names what a data set must have: a length, and items by their number."""
+    """Declares what a map-style data set has: a length, and items by their number."""
 
     def __len__(self) -> int: ...
 
@@ -41,11 +41,11 @@ class MapStyle(Protocol):
 
 
 class DatasetSplit:
-    """Gives the images of a map-style data set the form in which packed images are.
+    """Reads a map-style data set in the same form as a split of a packed one.
 
     An item is an image, `(image, label)`, or a mapping with `image` and perhaps `label`. An image is a PIL image, a
     uint8 tensor [C, H, W] or [H, W], or a uint8 array [H, W, C] or [H, W], with C of 1 or 3. A label is a whole
-    number from 0 on; None or -1 says that there is none. Every item is read once here; the name of a sample is its
+    number from 0 on; None or -1 stands for none. Every item is read once when this is made. The name of a sample is its
     number.
 
     Raises DataError for other items, and for images that are not the same when they are read again.
@@ -99,11 +99,14 @@ class DatasetSplit:
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The names of the samples: their numbers."""
+        """Return the names of the samples, which are their numbers."""
         return tuple(map(str, range(self.count)))
 
     def stored(self, positions: NDArray[np.int64]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
-        """Return uint8 [B, H, W, C], or, where sizes differ, of each image the ASCII line `H W 3` and its bytes."""
+        """Return the bytes of the images at some positions [B], for digests.
+
+        They are uint8 [B, H, W, C]; where sizes differ, of each image the ASCII line `H W 3` and its bytes.
+        """
         images = self._images(positions)
         if isinstance(images, np.ndarray):
             return images
@@ -111,7 +114,7 @@ class DatasetSplit:
         return [np.frombuffer(head + image.tobytes(), np.uint8) for head, image in zip(heads, images, strict=True)]
 
     def read(self, positions: NDArray[np.int64]) -> Images:
-        """Return uint8 [B, C, H, W], or, where sizes differ, B images uint8 [3, H, W]."""
+        """Return the images at some positions [B]: uint8 [B, C, H, W]; where sizes differ, B images uint8 [3, H, W]."""
         images = self._images(positions)
         if isinstance(images, np.ndarray):
             return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
@@ -147,11 +150,11 @@ class DatasetSplit:
 
 
 AnyDataset = MapStyle | Split | DatasetSplit | Samples
-"""What is cached and learnt from: a data set of one's own, or a packed one."""
+"""What can be cached and learnt from: any map-style data set, or a packed one."""
 
 
 def samples_of(dataset: AnyDataset) -> Samples:
-    """Return the samples of a data set: of a packed one as they are, of any other as `DatasetSplit` reads them.
+    """Return the samples of `dataset`: of a packed one as they are, of any other as `DatasetSplit` reads them.
 
     Raises DataError for what has no length or no items by number, and as `DatasetSplit` does.
     """
@@ -170,9 +173,9 @@ def samples_of(dataset: AnyDataset) -> Samples:
 
 
 def image_and_label(item: object, where: str) -> tuple[NDArray[np.uint8], int]:
-    """Return the image of an item, uint8 [H, W, C] with C of 1 or 3, and its label, -1 for none.
+    """Return the image of `item`, uint8 [H, W, C] with C of 1 or 3, and its label, -1 for none.
 
-    where: which item, for errors. Raises DataError.
+    where: the item that an error names. Raises DataError.
     """
     if isinstance(item, Mapping):
         if "image" not in item:

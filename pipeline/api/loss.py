@@ -1,4 +1,4 @@
-"""Compares a student with the cached outputs of its teacher: the loss to call `backward` on."""
+"""Computes the loss of a student from the cached outputs of its teacher."""
 
 from __future__ import annotations
 
@@ -22,16 +22,19 @@ from pipeline.training import Memory
 from pipeline.training.batches import Step
 
 NAME = "loss"
-"""What the set of objectives is called in messages: `objectives.loss.0.temperature`."""
+"""The name of the set of objectives in messages: `objectives.loss.0.temperature`."""
 
 Objectives = Sequence[str | tuple[str, float] | tuple[str, float, Mapping[str, Any]] | Mapping[str, Any]]
 """Objectives as people write them: `kd`, `("kd", 0.9)`, `("kd", 0.9, {"temperature": 2})`, or the YAML's mapping."""
 
 
 class DistillationLoss(nn.Module):
-    """The weighted sum of objectives for one student: what `objective` returns.
+    """Computes the weighted sum of objectives for one student. `objective` makes it.
 
     Move it to the student's device, and give its parameters (projections of some methods) to the optimiser.
+
+    objectives: the objectives with their weights. head: the teacher's, for objectives that read it. total_steps: of the
+    training, for schedules; None if no objective has one.
 
     reads: the teacher's signals that it reads, for `data.loader(..., signals=loss.reads)`.
     terms: of the last call, every term by `name/term`, unweighted, without gradient: for logs.
@@ -61,21 +64,21 @@ class DistillationLoss(nn.Module):
         student: the network, which is run on `batch.images`; or what it returned for them, where you need that too.
         batch: of `CachedViews`, on the student's device.
         """
-        said: Signals = student if isinstance(student, Signals) else student(batch.images)
-        if not isinstance(said, Signals):
+        outputs: Signals = student if isinstance(student, Signals) else student(batch.images)
+        if not isinstance(outputs, Signals):
             raise TrainingError(
                 "the student does not return signals",
                 expected="what as_network returns, or build_network",
-                got=type(said).__name__,
+                got=type(outputs).__name__,
                 fix="student = as_network(module, ...), and loss(student, batch)",
             )
-        assert batch.answers is not None  # batches of a cache have them
-        teacher = batch.answers.decode(self._head())
+        assert batch.teacher_outputs is not None  # batches of a cache have them
+        teacher = batch.teacher_outputs.decode(self._head())
         step = int(self.calls) if batch.index == OWN_LOADER else batch.index
         if self.training:
             self.calls += 1
         progress = min(step / self.total_steps, 1.0) if self.total_steps else 0.0
-        value = self.objectives(said, teacher, Batch(batch.labels, batch.sample, batch.view, step), progress)
+        value = self.objectives(outputs, teacher, Batch(batch.labels, batch.sample, batch.view, step), progress)
         self.terms = value.terms
         total: Tensor = value.total
         return total
@@ -138,7 +141,7 @@ def objective(
 
 
 def _config(objectives: Objectives) -> ObjectiveSetConfig:
-    """The objectives as a configuration has them. Raises ConfigError, every problem at once."""
+    """Return the objectives as a section of a configuration. Raises ConfigError, every problem at once."""
     entries: list[ObjectiveEntry] = []
     problems: list[Problem] = []
     for index, given in enumerate(objectives):

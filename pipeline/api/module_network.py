@@ -18,19 +18,22 @@ from pipeline.models.weights import digest_of
 from pipeline.signals import LinearHead, Signals
 
 MOST_PREFIX_TOKENS = 16
-"""Tokens before those of the image that are looked for: a class token, registers."""
+"""The most tokens before those of the image (a class token, registers) that are looked for."""
 
 
 @dataclass(frozen=True)
 class MapForm:
-    """Says how a block's output lies in memory: `NCHW`, `NHWC`, or `NLC`, tokens of which `prefix` are no places."""
+    """Describes the layout of a block's output.
+
+    layout: `NCHW`, `NHWC`, or `NLC` for tokens. prefix: tokens before those of the image.
+    """
 
     layout: str
     prefix: int = 0
 
     @classmethod
     def of(cls, output: Tensor) -> MapForm | None:
-        """Return the form of an output for square images; None if it is no map."""
+        """Return the form of a block's `output` for square images; None if it is no map."""
         if output.ndim == 4:
             turned = output.shape[1] == output.shape[2] and output.shape[2] != output.shape[3]
             return cls("NHWC" if turned else "NCHW")
@@ -41,7 +44,7 @@ class MapForm:
         return None if prefix is None else cls("NLC", prefix)
 
     def map(self, output: Tensor) -> Tensor:
-        """Return the output as [B, C, H, W]."""
+        """Return a block's `output` as a map [B, C, H, W]."""
         if self.layout == "NHWC":
             return output.permute(0, 3, 1, 2)
         if self.layout == "NCHW":
@@ -52,15 +55,15 @@ class MapForm:
 
 
 def _side(places: int) -> int:
-    """The side of a square of so many places; 0 if they are no square."""
+    """Return the side of a square of so many places; 0 if they do not make a square."""
     side = int(max(places, 0) ** 0.5 + 0.5)
     return side if side * side == places else 0
 
 
 class ModuleNetwork(nn.Module):
-    """Turns any module into a network: uint8 images in, `Signals` out. Made by `as_network`, which says more.
+    """Makes a network of any module: it takes uint8 images and returns `Signals`. `as_network` explains the options.
 
-    model: the module itself, trained and saved as ever. It takes float32 images [B, C, input_size, input_size] and
+    model: the module itself; train and save it as before. It takes float32 images [B, C, input_size, input_size] and
     returns logits [B, K], or something with `logits`. taps: the shape of every tap for one sample: `block1` to
     `blockS` are what the modules at `blocks` return, `embedding` is what enters the head, if there is one.
 
@@ -110,7 +113,7 @@ class ModuleNetwork(nn.Module):
         self.num_classes = self.taps["logits"][0]
 
     def _probed(self, head: str | None) -> dict[str, tuple[int, ...]]:
-        """Run the module once, with disturbed weights as `pipeline.models.taps.examine` does, and look."""
+        """Return the shapes of all taps: run the module once with disturbed weights, as `pipeline.models.taps` does."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         generator = torch.Generator().manual_seed(0)
         shape = (2, len(self.mean), self.input_size, self.input_size)
@@ -133,7 +136,7 @@ class ModuleNetwork(nn.Module):
         return taps | {"logits": tuple(logits.shape[1:])}
 
     def _first_map(self, path: str, records: Mapping[str, list[tuple[Tensor, Any]]]) -> Tensor:
-        """The map [B, C, H, W] of a block; what form it has is remembered."""
+        """Return the map [B, C, H, W] of a block, and remember its form."""
         calls = records[path]
         output = calls[0][1] if len(calls) == 1 else None
         form = MapForm.of(output) if isinstance(output, Tensor) else None
@@ -152,7 +155,7 @@ class ModuleNetwork(nn.Module):
         records: Mapping[str, list[tuple[Tensor, Any]]],
         logits: Tensor,
     ) -> str | None:
-        """The path of the linear layer whose output the logits are; None if there is none, or none is wanted."""
+        """Return the path of the linear layer whose output is the logits; None if there is none, or none is wanted."""
         for path in [] if wanted is None else linears if wanted == "auto" else [wanted]:
             calls = records.get(path, [])
             if len(calls) == 1 and calls[0][0].ndim == 2 and _same(calls[0][1], logits):
@@ -164,7 +167,10 @@ class ModuleNetwork(nn.Module):
         return None
 
     def keep_taps(self, taps: Sequence[str]) -> None:
-        """Let `forward` return the maps of these blocks and no others; at first, of all. Raises ModelError."""
+        """Choose the maps that `forward` returns; before the first call it returns all.
+
+        taps: such as `block2`. Raises ModelError for one that the network does not have.
+        """
         for tap in taps:
             if tap not in self._maps:
                 expected = ", ".join(self._maps) or "none: as_network(..., blocks=[...]) names them"
@@ -172,7 +178,10 @@ class ModuleNetwork(nn.Module):
         self._kept = tuple(tap for tap in self._maps if tap in taps)
 
     def tap_of(self, block: str) -> str:
-        """Return `block2` for the path of the second block, or for `block2` itself. Raises ModelError."""
+        """Return the tap of a block: `block2` for the path of the second one.
+
+        block: a path of `blocks`, or a tap. Raises ModelError for another.
+        """
         if block in self._maps:
             return block
         if block in self.blocks:
@@ -230,7 +239,7 @@ class ModuleNetwork(nn.Module):
 
 @contextmanager
 def _recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[dict[str, list[tuple[Tensor, Any]]]]:
-    """What modules are given first, and what they return, for every call while this is open."""
+    """Record the first argument and the output of modules, for every call inside the context."""
     records: dict[str, list[tuple[Tensor, Any]]] = {path: [] for path in paths}
 
     def keep(path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Makes networks, for Decant, of modules."""
+"""Makes a network, as Decant uses it, of a `torch.nn.Module`."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def as_network(
 ) -> Network | ModuleNetwork:
     """Make a teacher or a student of a module: it takes uint8 images, and returns logits, embedding and maps.
 
-    The module is shared, not copied: train, save and use it as ever. Its weights and its class are what a cache knows
-    it by.
+    The module is shared, not copied: train, save and use it as before. A cache identifies it by its class and its
+    weights.
 
     Args:
         module: takes float32 images [B, C, input_size, input_size] and returns logits [B, K].
@@ -51,7 +51,7 @@ def as_network(
             class with the same weights need two names if they compute something else.
 
     Raises:
-        ModelError: a path that there is not, a block that gives no map, a size or a normalisation that nobody said.
+        ModelError: a path that there is not, a block that gives no map, a size or a normalisation that is not known.
 
     Example:
         >>> import torchvision
@@ -70,9 +70,9 @@ def as_network(
         missing = [n for n, v in {"input_size": input_size, "mean": own_mean, "std": own_std}.items() if v is None]
         fix = NORMALISATION_HINT if missing != ["input_size"] else "say the side of its images in pixels: input_size=32"
         raise ModelError(
-            f"nobody knows how images become input of {type(module).__name__}",
+            f"it is not known how images become input of {type(module).__name__}",
             expected=", ".join(missing),
-            got="a module that is not timm's, and does not say",
+            got="a module that is not timm's, and no value",
             fix=fix,
         )
     if len(own_mean) != len(own_std) or len(own_mean) not in (1, 3) or min(own_std) <= 0:
@@ -107,7 +107,7 @@ def as_network(
 
 
 def _timm_facts(module: nn.Module) -> Mapping[str, Any]:
-    """timm's `pretrained_cfg` of a model that it built; empty of any other."""
+    """Return timm's `pretrained_cfg` of a model that timm built; an empty mapping for any other."""
     cfg = getattr(module, "pretrained_cfg", None)
     return cfg if isinstance(cfg, Mapping) and "input_size" in cfg else {}
 

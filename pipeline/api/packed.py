@@ -1,4 +1,4 @@
-"""Opens packed data sets, which commands and Python share."""
+"""Opens packed data sets from Python."""
 
 from __future__ import annotations
 

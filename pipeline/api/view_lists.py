@@ -1,4 +1,4 @@
-"""Says which augmented views there are."""
+"""Makes the section `views` of a configuration from Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.views import ViewsConfig
 def make_views(
     operations: Sequence[str | Mapping[str, Any]] = (), count: int = 1, *, seed: int = 0, first: int = 0
 ) -> ViewsConfig:
-    """Say which views of every image there are. Each can be made again, pixel by pixel, from the seed.
+    """Describe the views of every image. Each can be rendered again, pixel by pixel, from the seed.
 
     Args:
         operations: in the order in which they are applied: a name, or a mapping with `name` and options, as in the

@@ -53,7 +53,7 @@ class SourceOptions(Section):
         """Return which images these are, as plain JSON values; paths as they were written."""
         fields = type(self).model_fields
         unused = [name for name in _FOR_ALL if getattr(self, name) == fields[name].default]
-        return self.said(*self.fetching, *unused)
+        return self.for_identity(*self.fetching, *unused)
 
 
 class Unreadable(NamedTuple):

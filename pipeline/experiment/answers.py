@@ -13,7 +13,7 @@ from pipeline.progress import size
 from pipeline.publishing import differences
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches
-from pipeline.training.answers import CHOOSE_VIEWS_HINT, names_and_count
+from pipeline.training.teacher_outputs import CHOOSE_VIEWS_HINT, format_views
 
 
 class OpenedCache(NamedTuple):
@@ -85,8 +85,8 @@ def open_caches(
             left.append(f"which teacher it is ({other.model}, weights {other.weights[:23]}...)")
         numbers = entry.views or tuple(cache.views)
         if missing := sorted(set(numbers) - set(cache.views)):
-            what = f"the teacher cache lacks {names_and_count(missing)}"
-            raise CacheMismatch(what, where=entry.path, got=names_and_count(cache.views), fix=CHOOSE_VIEWS_HINT)
+            what = f"the teacher cache lacks {format_views(missing)}"
+            raise CacheMismatch(what, where=entry.path, got=format_views(cache.views), fix=CHOOSE_VIEWS_HINT)
         opened.append(OpenedCache(cache, numbers, tuple(left)))
     return opened
 

@@ -177,7 +177,7 @@ class Experiment(Generic[SectionsT_co]):
         here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
         if exact and here:
             return Requirement(held.required(self._identified(found), exact=True), [])
-        said = {key: value for key, value in config.said("device", "weights").items() if value is not None}
+        said = {key: value for key, value in config.for_identity("device", "weights").items() if value is not None}
         said |= {"interpolation": config.interpolation} if config.interpolation else {}
         unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
         return Requirement(held.required(said, exact=exact), unchecked)

@@ -16,7 +16,7 @@ from pipeline.models import Network
 from pipeline.objectives import Context, build_objective
 from pipeline.progress import duration
 from pipeline.signals import SignalShapes
-from pipeline.training import Probed, Seen, TrainingResult
+from pipeline.training import ProbeResult, ProbeViews, TrainingResult
 from pipeline.training.embeddings import refuse_to_embed
 from pipeline.training.teacher import TeacherTraining
 
@@ -40,17 +40,17 @@ def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> 
         refuse_to_embed(network, views, training, "teacher_training", holdout=data.scored)
 
 
-def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> Seen:
+def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> ProbeViews:
     """The training samples in so many views: the first as evaluation sees it, the others as training would draw them.
 
     Raises ConfigError if evaluation's operations do not give all of them one size.
     """
     plain = one_view(data.training, evaluate.operations)
-    return Seen(data.training, [(plain, 0), *((data.views, number) for number in range(count - 1))])
+    return ProbeViews(data.training, [(plain, 0), *((data.views, number) for number in range(count - 1))])
 
 
 def lines(
-    weights: Path, run: TrainingResult, probed: Probed | None, metrics: Mapping[str, Any], scorer: Scorer | None
+    weights: Path, run: TrainingResult, probed: ProbeResult | None, metrics: Mapping[str, Any], scorer: Scorer | None
 ) -> Iterator[str]:
     """How long it took, how good it became on the holdout, and a warning if that is next to nothing."""
     tuned = metrics["epochs"] > 0

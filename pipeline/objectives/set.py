@@ -79,7 +79,7 @@ class ObjectiveEntry(Section):
             return value
         entry = plugins.as_mapping(value, plugins.names(METHODS))
         given = {key: item for key, item in entry.items() if key == "name" or key not in RESERVED}
-        options = plugins.choose(METHODS, given).options.said()
+        options = plugins.choose(METHODS, given).options.for_identity()
         fields = {key: item for key, item in entry.items() if key in RESERVED and item is not None}
         return {"label": entry["name"], **fields, "options": options}
 

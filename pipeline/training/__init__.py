@@ -1,31 +1,32 @@
-"""Training: batches of replayed views, optimisation, checkpoints and the one loop for teachers and students."""
+"""Trains networks: batches of replayed views, optimisation, checkpoints and one loop for teachers and students."""
 
-from pipeline.training.answers import AnswerSource, FromCaches
-from pipeline.training.batches import Drawn, Step, Steps, loader, refuse_too_many_views
+from pipeline.training.batches import Step, Steps, loader, refuse_too_many_views
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
-from pipeline.training.embeddings import Seen
+from pipeline.training.embeddings import ProbeViews
+from pipeline.training.fresh_views import FreshViews
 from pipeline.training.history import History
-from pipeline.training.linear_probe import Probed, probe
+from pipeline.training.linear_probe import ProbeResult, probe
 from pipeline.training.loop import TrainingResult, train
 from pipeline.training.memory import Memory
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.replay import Verify, check_views
+from pipeline.training.teacher_outputs import FromCaches, ViewSource
 
 __all__ = [
-    "AnswerSource",
     "Checkpoint",
-    "Drawn",
+    "FreshViews",
     "FromCaches",
     "History",
     "Memory",
-    "Probed",
-    "Seen",
+    "ProbeResult",
+    "ProbeViews",
     "Step",
     "Steps",
     "TrainConfig",
     "TrainingResult",
     "Verify",
+    "ViewSource",
     "build_optimizer",
     "build_scheduler",
     "check_views",

@@ -1,4 +1,4 @@
-"""Makes batches: which samples and which view in every step, rendered, with the teacher's signals for them."""
+"""Makes batches: chooses samples and views of every step, renders them, and adds the teacher's outputs."""
 
 from __future__ import annotations
 
@@ -15,44 +15,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
 from pipeline.errors import ConfigError, Problem
-from pipeline.training.answers import Answers, AnswerSource, Upcoming, adjacent, rows_of
 from pipeline.training.config import TrainConfig
+from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
-from pipeline.views import Views, sizes_of
+from pipeline.training.teacher_outputs import TeacherOutputs, ViewSource, join_views, select_rows
+from pipeline.views import Views
 
 ENDLESS = range(2**31)
-"""View numbers without a cache: every epoch has views of its own."""
-
-
-class Drawn:
-    """Draws new parameters in every epoch and has no teacher's signals: for training on labels alone."""
-
-    def __init__(self, views: Views, samples: Samples) -> None:
-        self.views, self.samples = views, samples
-
-    @property
-    def remote(self) -> bool:
-        """Return False: nothing is fetched."""
-        return False
-
-    def expect(self, upcoming: Upcoming) -> None:
-        """Do nothing: there is nothing to fetch."""
-
-    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """Draw them for the samples' positions in their split, and for the sizes of their images where they matter."""
-        sizes = sizes_of(images) if self.views.needs_sizes else None
-        return self.views.parameters(view, self.samples.positions[samples], sizes)
-
-    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
-        """Return None: there is no teacher."""
-        return None
+"""Numbers of views without a cache: every epoch has views of its own."""
 
 
 @dataclass
 class Step:
-    """One batch. images: uint8 [B, C, H, W]; labels, sample, view: int64 [B]; answers: the teacher's, or None.
+    """Holds the batch of one optimiser step. With several views per step, those of a sample are in adjacent rows.
 
-    With several views per step the views of a sample are in adjacent rows.
+    index: the number of the step. images: uint8 [B, C, H, W]. labels: int64 [B], -1 for none. sample: the numbers of
+    the samples, int64 [B]. view: the numbers of their views, int64 [B]. teacher_outputs: the teacher's outputs for
+    these views as they are stored; None without a teacher.
     """
 
     index: int
@@ -60,10 +39,10 @@ class Step:
     labels: Tensor
     sample: Tensor
     view: Tensor
-    answers: Answers | None
+    teacher_outputs: TeacherOutputs | None
 
     def to(self, device: torch.device | str) -> Step:
-        """Return the batch on a device."""
+        """Return the batch on `device`; without a copy if that is the CPU, where it lies."""
         device = torch.device(device)
         if device.type == "cpu":
             return self
@@ -73,13 +52,13 @@ class Step:
             self.labels.to(device, non_blocking=True),
             self.sample.to(device, non_blocking=True),
             self.view.to(device, non_blocking=True),
-            self.answers.to(device) if self.answers else None,
+            self.teacher_outputs.to(device) if self.teacher_outputs else None,
         )
 
     def parts(self, count: int, views: int) -> list[Step]:
-        """Split the step into `count` batches, or as many as it has samples; they differ by one sample at most.
+        """Split the step into `count` batches whose sizes differ by one sample at most; fewer if samples are fewer.
 
-        views: of each sample, in adjacent rows, which stay together.
+        views: rows of each sample, which stay together.
         """
         if count == 1:
             return [self]
@@ -88,20 +67,20 @@ class Step:
         return [self._rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
 
     def _rows(self, rows: slice) -> Step:
-        answers = rows_of(self.answers, rows) if self.answers else None
-        return Step(self.index, self.images[rows], self.labels[rows], self.sample[rows], self.view[rows], answers)
+        outputs = select_rows(self.teacher_outputs, rows) if self.teacher_outputs else None
+        return Step(self.index, self.images[rows], self.labels[rows], self.sample[rows], self.view[rows], outputs)
 
     def pin_memory(self) -> Step:
-        """Called by DataLoader before batches cross to an accelerator."""
+        """Move the batch to page-locked memory: `DataLoader` calls this before batches go to an accelerator."""
         self.images = self.images.pin_memory()
-        self.answers = self.answers.pin_memory() if self.answers else None
+        self.teacher_outputs = self.teacher_outputs.pin_memory() if self.teacher_outputs else None
         return self
 
 
 class RenderRequest(NamedTuple):
-    """A step that a worker renders without asking the source: the process that trains has asked for its parameters.
+    """Holds what a worker needs to render a step where the source is remote and only this process reads it.
 
-    parameters: of every view of the step.
+    step: the number of the step. parameters: of each of its views, int32 [B, P].
     """
 
     step: int
@@ -109,17 +88,21 @@ class RenderRequest(NamedTuple):
 
 
 class Steps(Dataset[Step]):
-    """Every step of a run by its number: epoch = step // steps_per_epoch. Nothing depends on earlier steps.
+    """Makes every step of a run by its number: epoch = step // steps_per_epoch. No step depends on earlier ones.
 
-    numbers: the view numbers that epochs go through. rows_per_block: the store's, for the order of reads. Raises
-    ConfigError if there are fewer views than a step is to have of each sample, or no labels to balance classes by.
+    samples: the samples to train on. views: renders them. source: gives parameters of views and teacher's outputs.
+    numbers: the numbers of the views that epochs go through. config: batches and epochs. seed: of the order of
+    samples. rows_per_block: samples in a row block of the cache, for an order whose reads are local.
+
+    Raises ConfigError if a step needs more views of each sample than there are, or if classes are to be balanced and
+    there are no labels.
     """
 
     def __init__(
         self,
         samples: Samples,
         views: Views,
-        source: AnswerSource,
+        source: ViewSource,
         numbers: Sequence[int],
         config: TrainConfig,
         seed: int,
@@ -139,66 +122,72 @@ class Steps(Dataset[Step]):
 
     @classmethod
     def fresh(cls, samples: Samples, views: Views, config: TrainConfig, seed: int) -> Steps:
-        """Make steps on labels alone: views are drawn anew for every epoch, and there is no teacher."""
-        return cls(samples, views, Drawn(views, samples), ENDLESS, config, seed, samples.count)
+        """Make steps for training on labels alone: views are drawn anew for every epoch, and there is no teacher.
+
+        samples, views, config, seed: as for `Steps`.
+        """
+        return cls(samples, views, FreshViews(views, samples), ENDLESS, config, seed, samples.count)
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.config.epochs
 
     def views_of(self, epoch: int) -> list[int]:
-        """Return the view numbers of an epoch: as many different ones as a step has of each sample."""
+        """Return the numbers of the views of `epoch`: different ones, as many as a step has of each sample."""
         first = epoch * self.config.views_per_step + self.config.view_offset
         return [self.numbers[(first + i) % len(self.numbers)] for i in range(self.config.views_per_step)]
 
-    def __getitem__(self, asked: int | RenderRequest) -> Step:
-        index = asked.step if isinstance(asked, RenderRequest) else asked
+    def __getitem__(self, requested: int | RenderRequest) -> Step:
+        index = requested.step if isinstance(requested, RenderRequest) else requested
         numbers, rows = self._read_by(index)
-        images, answers = self._images(rows), None
-        if isinstance(asked, RenderRequest):
-            rendered = [self.views.apply(images, parameters) for parameters in asked.parameters]
+        images, outputs = self._images(rows), None
+        if isinstance(requested, RenderRequest):
+            rendered = [self.views.apply(images, parameters) for parameters in requested.parameters]
         else:
             self.expect(index)
             rendered = [self._rendered(view, rows, images) for view in numbers]
-            answers = self._answers(numbers, rows, rendered)
+            outputs = self._teacher_outputs(numbers, rows, rendered)
         return Step(
             index,
             rendered[0] if len(rendered) == 1 else torch.stack(rendered, 1).flatten(0, 1),
             torch.from_numpy(self.labels[rows].repeat(len(numbers))),
             torch.from_numpy(rows.repeat(len(numbers))),
             torch.tensor(numbers).repeat(len(rows)),
-            answers,
+            outputs,
         )
 
     def render(self, view: int, rows: NDArray[np.int64]) -> Tensor:
-        """Render a view of samples: uint8 [B, C, H, W]."""
+        """Render the view with number `view` of the samples `rows` [B]: uint8 [B, C, H, W]."""
         return self._rendered(view, rows, self._images(rows))
 
     def _rendered(self, view: int, rows: NDArray[np.int64], images: Images) -> Tensor:
         return self.views.apply(images, self.source.parameters(view, rows, images))
 
-    def _answers(self, numbers: list[int], rows: NDArray[np.int64], rendered: Sequence[Tensor]) -> Answers | None:
-        """Of every view of a step; None where there is no teacher."""
-        said = [self.source.answers(view, rows, images) for view, images in zip(numbers, rendered, strict=True)]
-        answers = [each for each in said if each is not None]
-        return adjacent(answers) if answers else None
+    def _teacher_outputs(
+        self, numbers: list[int], rows: NDArray[np.int64], rendered: Sequence[Tensor]
+    ) -> TeacherOutputs | None:
+        """Return the outputs for every view of a step; None where there is no teacher."""
+        views = zip(numbers, rendered, strict=True)
+        read = [self.source.teacher_outputs(view, rows, images) for view, images in views]
+        outputs = [each for each in read if each is not None]
+        return join_views(outputs) if outputs else None
 
-    def ask(self, index: int) -> RenderRequest:
-        """Return the request for a worker to render a step, where the source is remote."""
+    def render_request(self, index: int) -> RenderRequest:
+        """Return the request for a worker to render the step `index`, where the source is remote."""
         if self._expected is None:  # the first: what is read unexpected may be let go, and fetched twice
             self.expect(index)
         numbers, rows = self._read_by(index)
         return RenderRequest(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
 
-    def answered(self, step: Step, pin_memory: bool) -> Step:
-        """Add the teacher's signals to a step that a worker has rendered."""
+    def add_teacher_outputs(self, step: Step, pin_memory: bool) -> Step:
+        """Add the teacher's outputs to a step that a worker has rendered. pin_memory: into page-locked memory."""
         self.expect(step.index)
         numbers, rows = self._read_by(step.index)
-        answers = self._answers(numbers, rows, [step.images[i :: len(numbers)] for i in range(len(numbers))])
-        step.answers = answers.pin_memory() if answers and pin_memory else answers
+        outputs = self._teacher_outputs(numbers, rows, [step.images[i :: len(numbers)] for i in range(len(numbers))])
+        step.teacher_outputs = outputs.pin_memory() if outputs and pin_memory else outputs
         return step
 
     def expect(self, index: int) -> None:
-        """Tell a remote source what a step and those after it read: its window of the order, and the next window."""
+        """Announce to a remote source what the step `index` and later ones read: its window and the next."""
         if not self.source.remote:
             return
         epoch, within = divmod(index, self.steps_per_epoch)
@@ -215,18 +204,21 @@ class Steps(Dataset[Step]):
         self.source.expect(upcoming)
 
     def _read_by(self, index: int) -> tuple[list[int], NDArray[np.int64]]:
-        """The views and the samples of a step."""
+        """Return the numbers of the views of a step, and its samples."""
         epoch, within = divmod(index, self.steps_per_epoch)
         shuffled, _ = self._order(epoch)
         return self.views_of(epoch), shuffled[self._start(within) : self._start(within + 1)]
 
     def _start(self, within: int) -> int:
-        """Where a batch begins in its epoch's order: the first ones are larger by one."""
+        """Return where a step begins in the order of its epoch. The first steps have one sample more."""
         size, more = divmod(self.samples.count, self.steps_per_epoch)
         return within * size + min(within, more)
 
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The order of an epoch, and where its windows end. The one before is kept where it is asked for by turns."""
+        """Return the order of an epoch, and where its windows end.
+
+        For a remote source the order of the epoch before is kept too, since workers may still render its last steps.
+        """
         if epoch not in self._orders:
             for old in list(self._orders)[: -1 if self.source.remote else None]:
                 del self._orders[old]
@@ -241,7 +233,7 @@ class Steps(Dataset[Step]):
 
 
 def refuse_too_many_views(config: TrainConfig, count: int) -> None:
-    """Raise ConfigError if a step is to have more views of a sample than there are."""
+    """Raise ConfigError if `config` has more views of a sample in a step than there are. count: the views there are."""
     if config.views_per_step > count:
         fix = "raise `views.count` and run `pipeline cache-teacher` again, or lower it"
         what = "the views of a sample in a batch are different ones"
@@ -250,23 +242,30 @@ def refuse_too_many_views(config: TrainConfig, count: int) -> None:
 
 
 def worker_count(config: TrainConfig, resident: bool) -> int:
-    """Return how many processes read and render: none where images are in memory, unless the section says so."""
+    """Return how many processes read and render: as many as `config` has, else none for images in memory.
+
+    resident: whether all images are in memory.
+    """
     if config.workers is not None:
         return config.workers
     return 0 if resident else max(1, (os.cpu_count() or 2) - 1)
 
 
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
-    """Return the steps from `start` on: rendered here where images are in memory, else by worker processes."""
+    """Return an iterator over `steps` from the number `start` on.
+
+    They are rendered in this process where images are in memory, else by worker processes. device: of the training;
+    for a GPU, batches are in page-locked memory.
+    """
     workers = worker_count(steps.config, steps.resident is not None)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
     apart = workers > 0 and steps.source.remote
     batches: DataLoader[Step] = DataLoader(
         steps,
         batch_size=None,
-        sampler=map(steps.ask, numbers) if apart else numbers,
+        sampler=map(steps.render_request, numbers) if apart else numbers,
         num_workers=workers,
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
-    return (steps.answered(step, pin_memory) for step in batches) if apart else iter(batches)
+    return (steps.add_teacher_outputs(step, pin_memory) for step in batches) if apart else iter(batches)

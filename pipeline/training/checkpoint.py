@@ -17,9 +17,11 @@ CHECKPOINT_FILE = "checkpoint.pt"
 
 @dataclass
 class Checkpoint:
-    """The state after `epoch` epochs. Random numbers are keyed by the step and need no state.
+    """Holds the state of a run after `epoch` epochs. Random numbers are keyed by the step and need no state.
 
-    best: what is scored and saved, as it was after the best epoch, where that is what is kept.
+    model, objectives, optimizer: their states. ema: of the averaged weights; None without. history: one row for each
+    epoch. seconds: of training until then. best: the state of the network after the best epoch, where `patience` keeps
+    the best; else None.
     """
 
     epoch: int
@@ -32,14 +34,14 @@ class Checkpoint:
     best: dict[str, Any] | None = None
 
     def save(self, folder: Path) -> None:
-        """Replace the folder's checkpoint, durably and atomically."""
+        """Write the checkpoint into `folder`, durably and atomically, in place of an earlier one."""
         buffer = io.BytesIO()
         torch.save(vars(self), buffer)
         write_atomic(folder / CHECKPOINT_FILE, buffer.getvalue())
 
     @classmethod
     def load(cls, folder: Path) -> Checkpoint | None:
-        """Load the folder's checkpoint; None if there is none. Nothing in it is executed.
+        """Load the checkpoint in `folder`; None if there is none. Nothing in the file is executed.
 
         Raises TrainingError if it cannot be read.
         """
@@ -59,7 +61,7 @@ class Checkpoint:
             ) from None
 
     def _check(self) -> None:
-        """Raise ValueError for a field that is not what `save` writes; what is in the states is for their owners."""
+        """Raise ValueError for a field that `save` does not write so. The content of states is not checked here."""
         states = [self.model, self.objectives, self.optimizer]
         states += [state for state in (self.ema, self.best) if state is not None]
         if not all(isinstance(state, dict) for state in states):
@@ -72,5 +74,5 @@ class Checkpoint:
 
     @staticmethod
     def remove(folder: Path) -> None:
-        """Delete the checkpoint of a finished run."""
+        """Delete the checkpoint in the `folder` of a finished run."""
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)

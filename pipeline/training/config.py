@@ -1,4 +1,4 @@
-"""The section `train`."""
+"""Declares the section `train`: how a network is trained."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 
 NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident_gigabytes"})
-"""Keys that change how a run goes, never what comes out."""
+"""Keys that change how a run proceeds, but never the weights that it ends with."""
 
 
 class TrainConfig(Section):
-    """How a network is trained.
+    """Configures how a network is trained.
 
     batch_size: the largest batch, counted in views; the batches of an epoch differ by one sample at most.
     accumulate: batches whose gradients are added up before the optimiser makes one step, as of one batch that many
@@ -70,17 +70,18 @@ class TrainConfig(Section):
 
     @property
     def samples_per_step(self) -> int:
-        """The most samples that an optimiser step sees."""
+        """Return the most samples in an optimiser step."""
         return self.batch_size // self.views_per_step * self.accumulate
 
     def identity(self) -> dict[str, Any]:
-        """What decides the weights that come out, as plain JSON values."""
-        return self.said(*NOT_IN_THE_WEIGHTS)
+        """Return what decides the weights after training, as plain JSON values."""
+        return self.for_identity(*NOT_IN_THE_WEIGHTS)
 
     def refuse_without(self, key: str, *, labels: bool, holdout: bool) -> None:
-        """Raise ConfigError at the section `key` for settings that need what there is not.
+        """Raise ConfigError for settings that need labels or a holdout where there are none.
 
-        labels: of the samples to learn from. holdout: samples with labels that are held out.
+        key: the section that the error names. labels: whether the samples to learn from have some. holdout: whether
+        samples with labels are held out.
         """
         problems = []
         if self.patience is not None and not holdout:

@@ -9,13 +9,16 @@ HOLDOUT = "holdout_top1"
 
 
 class History:
-    """A row per epoch: epoch, learning_rate, loss, a column per term, holdout_top1, images_per_second, seconds."""
+    """Holds one row per epoch: epoch, learning_rate, loss, each term, holdout_top1, images_per_second, seconds.
+
+    rows: of a run that is resumed; None for none.
+    """
 
     def __init__(self, rows: list[dict[str, float]] | None = None) -> None:
         self.rows = rows if rows is not None else []
 
     def add(self, row: dict[str, float]) -> None:
-        """Append an epoch."""
+        """Append the `row` of an epoch."""
         self.rows.append(row)
 
     def best(self) -> int:
@@ -25,11 +28,11 @@ class History:
         return scores.index(best) + 1 if best > float("-inf") else 0
 
     def stale(self, patience: int | None) -> bool:
-        """Tell whether the last `patience` epochs were no better than the best before them."""
+        """Tell whether the last `patience` epochs were no better than the best before them; False for None."""
         return patience is not None and 0 < self.best() <= len(self.rows) - patience
 
     def csv(self) -> str:
-        """Write comma-separated values with a header; a cell is empty where a row lacks the column."""
+        """Return comma-separated values with a header; a cell is empty where a row lacks the column."""
         columns: dict[str, None] = {}
         for row in self.rows:
             columns.update(dict.fromkeys(row))

@@ -1,11 +1,11 @@
-"""A linear probe: a new classifier for a network whose other weights stay as they are, from its embeddings.
+"""Fits a linear probe: a new classifier for a network whose other weights stay as they are.
 
-Every image is seen once by the network, in a few views; then the classifier alone is fitted to what came out,
+The network computes the embeddings of a few views of each image, once. Then the classifier alone is fitted to them,
 
     L(W, b) = (1/M) Σ_m l(W x_m + b, y_m) + (λ/2) |W|²,
 
-by LBFGS over all embeddings x at once, which are standardised first so that the problem is well-conditioned. l is what
-the network would learn by as a whole. λ is the best of `DECAYS` on the holdout; without one, on every fifth image,
+by LBFGS over all embeddings x at once, which are standardised first so that the problem is well-conditioned. l is the
+objective of the whole network. λ is the best of `DECAYS` on the holdout; without one, on every fifth image,
 before all of them are fitted. Nothing is random but the views.
 """
 
@@ -29,16 +29,16 @@ from pipeline.objectives import Batch, ObjectiveSet
 from pipeline.progress import Progress
 from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
-from pipeline.training.embeddings import Seen, embed, refuse_to_embed
+from pipeline.training.embeddings import ProbeViews, embed, refuse_to_embed
 from pipeline.training.history import HOLDOUT, History
 from pipeline.training.loop import TrainingResult
 from pipeline.training.order import balanced
 
 DECAYS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0003, 0.0001)
-"""λ, the strongest first: each fit begins where the one before ended."""
+"""Values of λ that are tried, the strongest first: each fit begins where the one before ended."""
 
 ITERATIONS = 60
-"""Of LBFGS, at most, for each λ."""
+"""Iterations of LBFGS for each λ, at most."""
 
 EVERY = 5
 ASIDE = 0x6173696465  # "aside": keeps these random words apart from others
@@ -48,10 +48,12 @@ PROBE_FILE = "probe.pt"
 
 
 @dataclass(frozen=True)
-class Probed:
-    """A fitted probe. loss: in nats, without the penalty; holdout: accuracy there, in [0, 1], None without one.
+class ProbeResult:
+    """Describes a fitted probe.
 
-    decay: λ. views: of each image. seconds: in all. images_per_second: views that the network saw in a second.
+    loss: in nats, without the penalty. holdout: accuracy there, in [0, 1]; None without a holdout. decay: the λ that
+    was chosen. views: views of each image. seconds: of embedding and fitting. images_per_second: rate of embedding, in
+    views.
     """
 
     loss: float
@@ -62,7 +64,10 @@ class Probed:
     images_per_second: float
 
     def run(self, network: Network, config: TrainConfig) -> TrainingResult:
-        """Return the probe as a finished run of no epochs, where nothing comes after it."""
+        """Return the result of a training that consists of this probe alone.
+
+        network: with the fitted classifier. config: of the training.
+        """
         device = choose_device(config.device)
         row = {"epoch": 0, "loss": self.loss, "images_per_second": self.images_per_second, "seconds": self.seconds}
         row |= {} if self.holdout is None else {HOLDOUT: self.holdout}
@@ -73,19 +78,23 @@ class Probed:
 def probe(
     network: Network,
     objectives: ObjectiveSet,
-    training: Seen,
-    holdout: Seen | None,
+    training: ProbeViews,
+    holdout: ProbeViews | None,
     config: TrainConfig,
     *,
     seed: int,
     folder: Path | None,
     progress: Progress,
     key: str = "train",
-) -> Probed:
-    """Fit the network's classifier to the labels of samples, and set it. Its other weights are as they were.
+) -> ProbeResult:
+    """Fit the network's classifier to the labels of samples. Its other weights stay as they are.
 
-    objectives: what is minimised, of logits alone. holdout: None without labels there. folder: where a fitted probe is
-    kept, so that a run that goes on has it; one that is stopped before begins again. Raises as `refuse_to_embed` does.
+    network: its classifier is set. objectives: what is minimised; they read logits alone. training: the samples to
+    learn from. holdout: the samples that λ is chosen on; None if they have no labels. config: device, precision,
+    sampling, workers. seed: of balanced sampling. folder: where the fitted probe is kept, so that a resumed run has
+    it; None keeps none. progress: counts images, then fits. key: the section that an error names.
+
+    Raises as `refuse_to_embed` does, and DataError without labels to learn from.
     """
     if folder is not None and (found := _kept(network, folder)):
         return found
@@ -94,7 +103,7 @@ def probe(
     start = time.perf_counter()
     device = choose_device(config.device)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    progress.begin("probe: embeddings", sum(seen.samples.count for seen in (training, holdout) if seen), "images")
+    progress.begin("probe: embeddings", sum(data.samples.count for data in (training, holdout) if data), "images")
     vectors = embed(network, training, config, progress)
     rate = vectors.shape[:2].numel() / (time.perf_counter() - start)
     rows = _rows(vectors, _labels(training), config, seed)
@@ -106,7 +115,7 @@ def probe(
     decay, top1 = fit.best(rows, scored, progress)
     fit.set(classifier)
     seconds = time.perf_counter() - start
-    probed = Probed(fit.loss, top1 if scored else None, decay, views, seconds, rate)
+    probed = ProbeResult(fit.loss, top1 if scored else None, decay, views, seconds, rate)
     if folder is not None:
         buffer = io.BytesIO()
         torch.save({"classifier": network.model.get_classifier().state_dict(), **asdict(probed)}, buffer)
@@ -115,42 +124,43 @@ def probe(
 
 
 def forget(folder: Path) -> None:
-    """Delete the probe of a finished run."""
+    """Delete the probe in the folder of a finished run."""
     (folder / PROBE_FILE).unlink(missing_ok=True)
 
 
-def _kept(network: Network, folder: Path) -> Probed | None:
-    """The folder's probe, set; None if there is none that can be read: then it is fitted again."""
+def _kept(network: Network, folder: Path) -> ProbeResult | None:
+    """Set the classifier that the folder keeps; None if none can be read: then it is fitted again."""
     try:
         found: dict[str, Any] = torch.load(folder / PROBE_FILE, map_location="cpu", weights_only=True)
         network.model.get_classifier().load_state_dict(found.pop("classifier"))
-        return Probed(**found)
+        return ProbeResult(**found)
     except Exception:  # no file, half a file, another's: whatever is wrong, nothing is lost but time
         return None
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Embeddings [M, D], their labels and their samples, int64 [M]."""
+    """Holds embeddings [M, D], with their labels and the numbers of their samples, int64 [M]."""
 
     vectors: Tensor
     labels: Tensor
     samples: Tensor
 
     def where(self, chosen: Tensor) -> _Rows:
-        """Some of the rows, as a mask [M] says."""
+        """Return the rows that a mask [M] chooses."""
         return _Rows(self.vectors[chosen], self.labels[chosen], self.samples[chosen])
 
 
-def _labels(seen: Seen) -> Tensor:
-    if seen.samples.labels is None:
-        raise DataError("a probe needs labels", where=f"split {seen.samples.split.name!r}")
-    return torch.from_numpy(seen.samples.labels)
+def _labels(data: ProbeViews) -> Tensor:
+    if data.samples.labels is None:
+        raise DataError("a probe needs labels", where=f"split {data.samples.split.name!r}")
+    return torch.from_numpy(data.samples.labels)
 
 
 def _rows(vectors: Tensor, labels: Tensor, config: TrainConfig, seed: int) -> _Rows:
-    """The rows of embeddings [V, N, D]: all of them, where they lie, or, with `sampling: balanced`, drawn anew for
-    each view.
+    """Return the rows to learn from, of embeddings [V, N, D]: all, without a copy.
+
+    With `sampling: balanced` they are drawn, anew for each view, and copied.
     """
     count, views = len(labels), len(vectors)
     every, flat = np.arange(count, dtype=np.int64), vectors.flatten(0, 1)
@@ -164,7 +174,7 @@ def _rows(vectors: Tensor, labels: Tensor, config: TrainConfig, seed: int) -> _R
 
 
 class _Fit:
-    """A linear classifier of embeddings that are standardised first. loss: of the last fit, without the penalty."""
+    """Fits a linear classifier to standardised embeddings. loss: of the last fit, without the penalty."""
 
     def __init__(self, vectors: Tensor, classifier: nn.Linear, objectives: ObjectiveSet, device: torch.device) -> None:
         variance, mean = torch.var_mean(vectors, 0, correction=0)
@@ -177,7 +187,7 @@ class _Fit:
         self.objectives, self.device, self.loss = objectives, device, float("nan")
 
     def best(self, rows: _Rows, scored: _Rows | None, progress: Progress) -> tuple[float, float]:
-        """Fit with the λ that is best on `scored`, which is returned with the accuracy there."""
+        """Fit with the λ that is best on `scored`; return it with the accuracy there."""
         progress.begin("probe: classifier", len(DECAYS) + (scored is None), "fits")
         # Drawn, since samples may come class by class in turn: every fifth would then be of one class.
         words = np.random.Philox(key=np.array([EVERY, ASIDE], np.uint64)).random_raw(int(rows.samples.max()) + 1)
@@ -202,7 +212,7 @@ class _Fit:
         return decay, score[0]
 
     def set(self, classifier: nn.Linear) -> None:
-        """Let a network's classifier say of embeddings as they are what this one says of standardised ones."""
+        """Copy the fit into a network's classifier, which takes embeddings that are not standardised."""
         with torch.no_grad():
             weight = self.weight / self.deviation
             classifier.weight.copy_(weight)
@@ -210,7 +220,7 @@ class _Fit:
                 classifier.bias.copy_(self.bias - weight @ self.mean)
 
     def _standardised(self, rows: _Rows) -> _Rows:
-        """On the device of the fit, and where they lie, if that is there already: there may be gigabytes of them."""
+        """Return the rows standardised, on the device of the fit; in place if they lie there, to save memory."""
         vectors = rows.vectors.to(self.device).sub_(self.mean).div_(self.deviation)
         return _Rows(vectors, rows.labels.to(self.device), rows.samples.to(self.device))
 
@@ -231,13 +241,13 @@ class _Fit:
             self.loss = float(self._value(rows))
 
     def _value(self, rows: _Rows) -> Tensor:
-        """The objectives' value, without the penalty."""
+        """Return the value of the objectives, without the penalty."""
         logits = rows.vectors @ self.weight.T + self.bias
         batch = Batch(rows.labels, rows.samples, torch.zeros_like(rows.samples))
         return self.objectives(Signals(logits), Signals(logits.detach()), batch, 0.0).total  # type: ignore[no-any-return]
 
     def _score(self, rows: _Rows) -> tuple[float, float]:
-        """Accuracy, and, where that is the same, minus the cross-entropy."""
+        """Return accuracy and minus the cross-entropy, which decides between equal accuracies."""
         known = rows.where(rows.labels >= 0)
         with torch.no_grad():
             logits = known.vectors @ self.weight.T + self.bias

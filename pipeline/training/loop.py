@@ -1,4 +1,4 @@
-"""Trains a network: one loop, for teachers and students alike."""
+"""Trains a network: one loop for teachers and students."""
 
 from __future__ import annotations
 
@@ -27,9 +27,11 @@ from pipeline.training.optimisation import build_optimizer, build_scheduler
 
 @dataclass
 class TrainingResult:
-    """A finished run. seconds: of training alone, over all sessions; images_per_second: over the same time.
+    """Describes a finished run.
 
-    best: the epoch whose weights these are, where `patience` keeps the best; else None.
+    network: the trained network. history: one row for each epoch. seconds: of training alone, over all sessions.
+    images_per_second: over the same time. device, precision: of the training. best: the epoch whose weights these are,
+    where `patience` keeps the best; else None.
     """
 
     network: Network | WithReusedHead
@@ -42,7 +44,12 @@ class TrainingResult:
 
 
 class Trainer:
-    """A network, its objectives and their optimiser: what a step changes and a checkpoint keeps."""
+    """Holds a network, its objectives and their optimiser: what a step changes and a checkpoint keeps.
+
+    network: the network to train. objectives: what is minimised. steps: the batches; their `config` is that of the
+    training. seed: of what networks draw, such as dropout. head: the teacher's, for objectives that read it; None
+    without one.
+    """
 
     def __init__(
         self, network: Network, objectives: ObjectiveSet, steps: Steps, seed: int, head: LinearHead | None
@@ -62,10 +69,11 @@ class Trainer:
         self.best: dict[str, Tensor] | None = None
 
     def update(self, step: Step) -> Terms:
-        """Make one optimiser step, by the mean gradient of its batches. Raises TrainingError first if the loss is not
-        finite.
+        """Make one optimiser step, by the mean gradient of the batches of `step`; return the mean of their losses.
+
+        Raises TrainingError before the weights change if the loss is not finite.
         """
-        # Whatever a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
+        # What a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
         # run draws the same.
         torch.manual_seed((self.seed << 32) + step.index)
         self.network.train()
@@ -84,11 +92,12 @@ class Trainer:
         return _mean(values)
 
     def _backward(self, step: Step, share: float) -> tuple[Terms, float]:
-        """Add the gradient of a batch, which is this share of its step."""
+        """Add the gradient of a batch. share: its part of the samples of the step."""
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with autocast, fastest_attention(self.network, self.device, self.precision):
             student = self.network(step.images)
-            teacher = step.answers.decode(self.head) if step.answers else Signals(logits=student.logits.detach())
+            outputs = step.teacher_outputs
+            teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
             batch = Batch(step.labels, step.sample, step.view, step.index)
             value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps))
         if not torch.isfinite(value.total):
@@ -103,7 +112,7 @@ class Trainer:
         return float(group["lr"] / group.get("lr_scale", 1.0))
 
     def _student(self, kept: Projector | None) -> Network | WithReusedHead:
-        """What is scored and saved: the network, with what it keeps of its objectives."""
+        """Return what is scored and saved: the network, with the head that an objective keeps, if one does."""
         if kept is None:
             return self.network
         if self.head is None:
@@ -111,28 +120,28 @@ class Trainer:
         return WithReusedHead(self.network, ReusedHead(kept, self.head))
 
     def result(self) -> Network | WithReusedHead:
-        """Return the network to score and save: with averaged weights if there are any."""
+        """Return the network to score and save: the one with averaged weights if `ema` is configured."""
         averaged: Network | WithReusedHead | None = self.ema.module if self.ema is not None else None
         return self.student if averaged is None else averaged
 
     def keep(self) -> None:
-        """Remember the network as the best so far."""
+        """Keep a copy of the network as the best so far."""
         self.best = {name: value.detach().cpu().clone() for name, value in self.result().state_dict().items()}
 
     def finish(self) -> Network | WithReusedHead:
-        """Return the best network that was kept, or the last."""
+        """Return the network with the weights that were kept as the best, or else the last ones."""
         if self.best is not None:
             self.result().load_state_dict(self.best)
         return self.result()
 
     def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
-        """Return the state after `epoch` epochs."""
+        """Return the state after `epoch` epochs. history, seconds: of the run until then."""
         ema = self.ema.module.state_dict() if self.ema is not None else None
         states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
         return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best)
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go back to a checkpoint. Raises whatever the states' owners do if it is of another run."""
+        """Load the states of a checkpoint. Raises various errors, as PyTorch does, if it is of another run."""
         self.network.model.load_state_dict(checkpoint.model)
         self.objectives.load_state_dict(checkpoint.objectives)
         self.optimizer.load_state_dict(checkpoint.optimizer)
@@ -153,11 +162,16 @@ def train(
     score: Callable[[Network | WithReusedHead], float] | None = None,
     name: str = "training",
 ) -> TrainingResult:
-    """Minimise the objectives over all steps, from the folder's checkpoint if it holds one.
+    """Train a network: minimise the objectives over all steps, from a checkpoint if there is one.
 
-    folder: where checkpoints go; None keeps none. head: the teacher's, for objectives that read it. score:
-    top-1 on the holdout, asked after every epoch; `patience` goes by it. A run that was killed and resumed ends
-    with the same weights as one that was not: order, views and random numbers are functions of (seed, step).
+    network: the network to train. objectives: what is minimised. steps: the batches; their `config` is that of the
+    training. seed: of what networks draw, such as dropout. folder: where checkpoints are read and written; None keeps
+    none. progress: counts steps. head: the teacher's, for objectives that read it. score: computes top-1 on the
+    holdout, in [0, 1], after every epoch; `patience` goes by it. name: of the work, for the progress.
+
+    A run that was killed and resumed ends with the same weights as one that was not: order, views and random numbers
+    are functions of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that cannot
+    be read or is of another run.
     """
     trainer = Trainer(network, objectives, steps, seed, head)
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
@@ -189,15 +203,15 @@ def train(
                 break
             start = time.perf_counter()
             sums: dict[str, Tensor] = {}
-            seen: dict[str, int] = {}
+            counts: dict[str, int] = {}
             for _ in range(per_epoch):
                 step = next(batches).to(trainer.device)
                 value = trainer.update(step)
                 for term, amount in {"loss": value.total, **value.terms}.items():
                     sums[term] = sums.get(term, torch.zeros_like(amount)) + amount * len(step.sample)
-                    seen[term] = seen.get(term, 0) + len(step.sample)  # schedules switch within epochs
+                    counts[term] = counts.get(term, 0) + len(step.sample)  # schedules switch within epochs
                 progress.advance(1)
-            means = {term: float(total) / seen[term] for term, total in sums.items()}  # waits for the device
+            means = {term: float(total) / counts[term] for term, total in sums.items()}  # waits for the device
             passed = time.perf_counter() - start
             seconds += passed
             rate = {"images_per_second": count / passed, "seconds": seconds}
@@ -225,7 +239,7 @@ def train(
 
 
 def _mean(values: list[tuple[Terms, float]]) -> Terms:
-    """The values of a step, of those of its batches and their shares."""
+    """Return the values of a step from those of its batches, weighted by their shares."""
     if len(values) == 1:
         return values[0][0]
     names = values[0][0].terms

@@ -1,4 +1,4 @@
-"""Reads the teacher's signals for any training sample, for objectives that look beyond their batch."""
+"""Reads the teacher's signals of any training sample, for objectives that need more samples than their batch has."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import DataError
-from pipeline.training.answers import FromCaches
+from pipeline.training.teacher_outputs import FromCaches
 
 ROWS = 4096
-"""Read at a time: bounds the memory of means."""
+"""Rows that are read at once for means: this bounds the memory."""
 
 
 class Memory:
     """Serves as an exact memory bank that reads from the caches; `Context` takes its methods.
 
-    labels: int64 [N], -1 for a sample without one; None if none has one. classes: K.
+    source: reads the caches. labels: int64 [N], -1 for a sample without one; None if none has one. classes: the number
+    of classes, K.
     """
 
     def __init__(self, source: FromCaches, labels: NDArray[np.int64] | None, classes: int) -> None:
@@ -25,7 +26,7 @@ class Memory:
         self._means: Tensor | None = None
 
     def bank(self, signal: str, samples: Tensor, view: int) -> Tensor:
-        """Return a signal of a view of samples [M]: float32 [M, ...], on the samples' device.
+        """Return a signal of samples [M] in the view with number `view`: float32 [M, ...], on the samples' device.
 
         signal: `logits` (of an ensemble: combined), `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
         Raises CacheMismatch for a signal or a view that is not there.
@@ -33,9 +34,9 @@ class Memory:
         return self.source.signal(signal, view, samples.cpu().numpy()).to(samples.device)
 
     def class_means(self) -> Tensor:
-        """Return the primary teacher's mean embedding per class, over all labeled samples and views that are used.
+        """Return the primary teacher's mean embedding of each class, over all labeled samples and views that are used.
 
-        float32 [K, D] on the CPU; computed once, when it is first asked for, in float64. Raises CacheMismatch
+        float32 [K, D] on the CPU; computed in float64 at the first call, then kept. Raises CacheMismatch
         without embeddings, and DataError if a class has no labeled sample.
         """
         if self._means is None:
@@ -56,9 +57,9 @@ class Memory:
         sums: Tensor | None = None
         for view in self.source.views:
             for rows in np.array_split(labeled, -(-len(labeled) // ROWS)):
-                said = self.source.signal("embedding", view, rows).double()
+                embeddings = self.source.signal("embedding", view, rows).double()
                 if sums is None:
-                    sums = torch.zeros(self.classes, said.shape[1], dtype=torch.float64)
-                sums.index_add_(0, torch.from_numpy(labels[rows]), said)
+                    sums = torch.zeros(self.classes, embeddings.shape[1], dtype=torch.float64)
+                sums.index_add_(0, torch.from_numpy(labels[rows]), embeddings)
         assert sums is not None  # there are views, and labeled samples
         return (sums / torch.from_numpy(counts * len(self.source.views))[:, None]).float()

@@ -21,8 +21,8 @@ from pipeline.training.config import TrainConfig
 def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
     """Build the optimiser of the model's and the objectives' parameters.
 
-    As timm does, vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by its model's own
-    layers. Raises ConfigError for unknown names.
+    key: the section of `config`, for errors. As timm does, vectors (biases, normalisation) have no weight decay, and
+    `layer_decay` goes by timm's order of the layers. Raises ConfigError for unknown names.
     """
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
@@ -43,9 +43,10 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
 
 
 def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int, key: str = "train") -> Scheduler:
-    """Build the scheduler: `step_update(n)` sets the learning rate that follows n updates.
+    """Build the scheduler of an optimiser: `step_update(n)` sets the learning rate after n updates.
 
-    Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
+    config: schedule, warm-up and epochs. steps_per_epoch: updates in an epoch. key: the section of `config`, for
+    errors. Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
     """
     if config.schedule in ("none", "plateau"):
         what = "is not a function of the step alone, which exact resume needs"

@@ -1,4 +1,4 @@
-"""The order of an epoch's samples: shuffled, or drawn so that all classes are equally frequent."""
+"""Chooses the order of an epoch's samples: shuffled, or drawn so that all classes are equally frequent."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ _BALANCE_STREAM = 0x62616C616E6365  # "balance": keeps these random words apart 
 
 
 def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.int64]:
-    """Return the order of an epoch's samples: a permutation of 0..count-1, a function of its arguments alone.
+    """Return the order of an epoch's samples: a permutation of 0..count-1 that depends on nothing but the arguments.
 
-    Row blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less
-    is shuffled completely.
+    seed, epoch: key the random numbers. count: N, samples. rows_per_block: samples in a row block of the store. Row
+    blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less is shuffled
+    completely.
     """
     return np.concatenate(windows(seed, epoch, count, rows_per_block))
 
 
 def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDArray[np.int64]]:
-    """Return the windows of `order`, one after the other."""
+    """Return the windows of `order`, one after the other. The arguments are the same."""
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
     blocks = -(-count // rows_per_block)
     if blocks <= WINDOW_BLOCKS:
@@ -37,12 +38,12 @@ def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDAr
 def balanced(
     parts: list[NDArray[np.int64]], labels: NDArray[np.int64], seed: int, epoch: int
 ) -> list[NDArray[np.int64]]:
-    """Return windows in which every class is drawn equally often instead: as many samples in all, keyed.
+    """Return windows in which every class is drawn equally often, with as many samples in all.
 
-    parts: a permutation of 0..N-1, cut into windows. labels: int64 [N], -1 for a sample without one, which stays as it
-    is, once. The labeled ones are shared among the classes that there are, evenly up to one; in its class every
-    sample is drawn equally often, up to one. Samples stay in their windows, whose lengths vary, so that reads stay
-    local; copies of one sample are spread over its window.
+    parts: a permutation of 0..N-1, cut into windows. labels: int64 [N], -1 for a sample without one, which is drawn
+    once. seed, epoch: key the random numbers. The labeled ones are shared among the classes that there are, evenly up
+    to one; in its class every sample is drawn equally often, up to one. Samples stay in their windows, whose lengths
+    vary, so that reads stay local; copies of one sample are spread over its window.
     """
     times = _times(
         labels, np.random.Generator(np.random.Philox(key=np.array([seed ^ _BALANCE_STREAM, epoch], np.uint64)))
@@ -58,7 +59,7 @@ def balanced(
 
 
 def _times(labels: NDArray[np.int64], random: np.random.Generator) -> NDArray[np.int64]:
-    """How often each sample is drawn, int64 [N]."""
+    """Return how often each sample is drawn, int64 [N]."""
     times = np.ones(len(labels), np.int64)
     classes = [np.flatnonzero(labels == label) for label in np.unique(labels[labels >= 0])]
     total, more = divmod(int((labels >= 0).sum()), max(len(classes), 1))

@@ -1,4 +1,4 @@
-"""Checks that the student is trained on the very pixels that the teacher saw."""
+"""Checks that the student is trained on the same pixels that the teacher saw."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from pipeline.errors import CacheMismatch
 from pipeline.progress import Progress
 from pipeline.store.reader import TeacherCache
-from pipeline.training.answers import FromCaches
 from pipeline.training.batches import Steps
+from pipeline.training.teacher_outputs import FromCaches
 from pipeline.views import digest
 
 Verify = Literal["full", "sample", "bytes", "none"]
@@ -30,11 +30,13 @@ CHANGED_VIEWS_HINT = (
 def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Progress) -> str:
     """Render the views that training will use and compare their digests with those of the teacher's views.
 
-    `full` renders all of them, unless that would take over a minute: then, as with `sample`, a thousand of each
-    view. `bytes` renders none: it is for encoded images where another version of the decoder rounds differently,
-    and leaves it at the files' own bytes, which the cache's identity has. Of several teachers, `full` and
-    `sample` compare all digests with each other first. Returns a sentence that says what was checked. Raises
-    CacheMismatch, naming the first samples that differ.
+    steps: renders the views. source: reads the digests in the caches. progress: counts views. verify: how much is
+    checked. `full` renders all views, unless that would take over a minute: then, as with `sample`, a thousand samples
+    of each view. `bytes` renders none: it is for encoded images that another version of the decoder rounds differently;
+    the bytes of the files were compared by the cache's identity. `none` checks nothing. Of several teachers, `full` and
+    `sample` compare all digests with each other first.
+
+    Returns a sentence that says what was checked. Raises CacheMismatch, naming the first samples that differ.
     """
     if verify == "none":
         return "views were not checked against the teacher's (--verify none)"
@@ -62,7 +64,7 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
 
 
 def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
-    """Compare rendered pixels with the primary teacher's, to which the others' were found to be equal."""
+    """Raise CacheMismatch if rendered pixels are not the primary teacher's. The other teachers' are the same."""
     cache = source.caches(view)[0]
     wrong = rows[digest(steps.render(view, rows)) != cache.view_digests(view, rows)]
     if len(wrong):
@@ -78,7 +80,7 @@ def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64])
 
 
 def _same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> None:
-    """Compare the digests of a view in the caches of several teachers."""
+    """Raise CacheMismatch if the digests of a view differ between the caches of several teachers."""
     rows = np.arange(steps.samples.count)
     first, *others = caches
     for other in others:

@@ -1,4 +1,4 @@
-"""The section `teacher_training`."""
+"""Declares the section `teacher_training`: how a teacher is trained on labels."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.training.config import NOT_IN_THE_WEIGHTS, TrainConfig
 
 
 class TeacherTraining(TrainConfig):
-    """How a teacher is trained on labels: the keys of `train`, and what it begins with.
+    """Configures how a teacher is trained on labels: the keys of `train`, and the weights that it begins with.
 
     start: weights to begin with, `pretrained` (timm's own) or a file; the classifier is new where theirs does not fit.
     null: random ones. freeze: `backbone` trains the classifier alone, a linear probe, in minutes; `epochs` and all
-    that is about steps then has no part. `none` trains all weights, after such a probe if there is a `start`: a
+    that is about steps then has no effect. `none` trains all weights, after such a probe if there is a `start`: a
     classifier that fits does not distort good features in its first steps (LP-FT, Kumar et al. 2022, arXiv
     2202.10054). probe: how many views of each image the probe learns from: the first as evaluation sees it, the
     others drawn as `views` says; 0 leaves the probe out. label_smoothing, class_weights: options of `hard-label`.
@@ -43,17 +43,17 @@ class TeacherTraining(TrainConfig):
 
     @property
     def probes(self) -> bool:
-        """Whether a linear probe comes first."""
+        """Tell whether a linear probe comes first."""
         return self.start is not None and self.probe > 0
 
     @property
     def objective(self) -> dict[str, Any]:
-        """The entry of an objective set that a teacher learns by."""
+        """Return the entry of an objective set that a teacher is trained with."""
         return {"name": "hard-label", "label_smoothing": self.label_smoothing, "class_weights": self.class_weights}
 
     def identity(self) -> dict[str, Any]:
-        """As of `train`; the weights that it begins with are told by their digest, wherever they were."""
-        return self.said(*NOT_IN_THE_WEIGHTS, "start")
+        """Return what decides the weights, as for `train`. The digest of the first weights is added elsewhere."""
+        return self.for_identity(*NOT_IN_THE_WEIGHTS, "start")
 
 
 class TeacherTrainingSection(Section):

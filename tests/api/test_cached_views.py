@@ -31,13 +31,13 @@ def data(path: Path) -> CachedViews:
 def the_teachers(batch: Step) -> None:
     """Compare a batch's outputs with what the teacher says of its pixels now."""
     with torch.no_grad():
-        said = network(16).eval()(batch.images)
-    assert batch.answers is not None
-    answers = batch.answers.decode()
-    torch.testing.assert_close(answers.logits, said.logits)
-    torch.testing.assert_close(answers.embedding, said.embedding)
-    pooled = torch.nn.functional.adaptive_avg_pool2d(said.features["block1"], 2)
-    torch.testing.assert_close(answers.features["block1"], pooled)
+        outputs = network(16).eval()(batch.images)
+    assert batch.teacher_outputs is not None
+    stored = batch.teacher_outputs.decode()
+    torch.testing.assert_close(stored.logits, outputs.logits)
+    torch.testing.assert_close(stored.embedding, outputs.embedding)
+    pooled = torch.nn.functional.adaptive_avg_pool2d(outputs.features["block1"], 2)
+    torch.testing.assert_close(stored.features["block1"], pooled)
 
 
 def test_batches_have_the_teachers_outputs_for_their_own_pixels(data: CachedViews) -> None:
@@ -73,9 +73,9 @@ def test_workers_give_the_same_batches(data: CachedViews) -> None:
     alone, helped = data.loader(10, seed=1), data.loader(10, seed=1, workers=1)
     for one, other in zip(alone, helped, strict=True):
         assert torch.equal(one.images, other.images)
-        assert one.answers is not None
-        assert other.answers is not None
-        assert torch.equal(one.answers.decode().logits, other.answers.decode().logits)
+        assert one.teacher_outputs is not None
+        assert other.teacher_outputs is not None
+        assert torch.equal(one.teacher_outputs.decode().logits, other.teacher_outputs.decode().logits)
 
 
 def test_several_views_of_a_sample_are_in_adjacent_rows(data: CachedViews) -> None:
@@ -89,9 +89,9 @@ def test_several_views_of_a_sample_are_in_adjacent_rows(data: CachedViews) -> No
 
 def test_only_the_signals_that_are_wanted_are_read(data: CachedViews) -> None:
     batch = next(iter(data.loader(8, signals={"logits", "features/block2"})))
-    assert batch.answers is not None
-    answers = batch.answers.decode()
-    assert (list(answers.features), answers.embedding) == (["block2"], None)
+    assert batch.teacher_outputs is not None
+    stored = batch.teacher_outputs.decode()
+    assert (list(stored.features), stored.embedding) == (["block2"], None)
 
 
 def test_a_loader_of_ones_own_mixes_views(data: CachedViews) -> None:

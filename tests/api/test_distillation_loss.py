@@ -26,8 +26,8 @@ def test_the_value_is_that_of_the_formulas(data: CachedViews) -> None:
     batch = next(iter(data.loader(12)))
     signals = student(batch.images)
     value = loss(signals, batch)
-    assert batch.answers is not None
-    teacher = batch.answers.decode().logits
+    assert batch.teacher_outputs is not None
+    teacher = batch.teacher_outputs.decode().logits
     hard = F.cross_entropy(signals.logits, batch.labels)
     soft = 4 * F.kl_div((signals.logits / 2).log_softmax(1), (teacher / 2).softmax(1), reduction="batchmean")
     torch.testing.assert_close(value, 0.25 * hard + 0.75 * soft)

@@ -86,7 +86,7 @@ def test_every_epoch_has_views_of_its_own(bare: Path, monkeypatch: pytest.Monkey
         rows = torch.cat([batch.sample for batch in batches])
         assert torch.equal(rows.sort().values, torch.arange(COUNT))
         assert torch.equal(torch.cat([batch.images for batch in batches]), expected[epoch][rows])
-        assert all(batch.answers is None for batch in batches)
+        assert all(batch.teacher_outputs is None for batch in batches)
     assert not torch.equal(expected[0], expected[4])
 
 

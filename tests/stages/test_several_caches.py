@@ -189,7 +189,7 @@ def test_evaluation_caches_of_yet_another_teacher_are_refused(among: Path):
 REFUSED = {
     "two caches of one teacher have view 1\n": f"caches=[{TINY}, {{path: again.zarr, views: [1]}}]",
     "the teacher cache lacks views 3, 9\n": "caches=[{path: artifacts/caches/tiny.zarr, views: [1, 3, 9]}]",
-    "must have answered the same views\n": f"caches=[{TINY}, {{path: other.zarr, role: mean-logits}}]",
+    "must have the same views\n": f"caches=[{TINY}, {{path: other.zarr, role: mean-logits}}]",
     "this cache is of another teacher than artifacts/caches/tiny.zarr\n  - options.widths: expected nothing": (
         f"caches=[{TINY}, {{path: other.zarr}}]"
     ),
@@ -278,7 +278,7 @@ def test_check_says_which_are_there_and_refuses_those_that_do_not_fit(among: Pat
     json.loads(capsys.readouterr().out)
     with pytest.raises(CacheMismatch, match="of another teacher"):
         check.run(source(f"caches=[{TINY}, {{path: other.zarr}}]"), as_json=False)
-    with pytest.raises(CacheMismatch, match="must have answered the same views"):
+    with pytest.raises(CacheMismatch, match="must have the same views"):
         check.run(source(f"caches=[{TINY}, {{path: other.zarr, role: mean-logits}}]"), as_json=True)
     with pytest.raises(CacheMismatch, match=r"views\.seed: expected 3, got 0"):
         check.run(source(BOTH, "views.seed=3"), as_json=True)

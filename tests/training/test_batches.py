@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from training_pieces import cache, config, drawn, samples, steps, views
 
 from pipeline.errors import ConfigError
-from pipeline.training import Drawn, FromCaches, Step, loader
+from pipeline.training import FreshViews, FromCaches, Step, loader
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 47, 48, 1000])
@@ -35,7 +35,7 @@ def test_epoch_e_uses_view_e_plus_offset_modulo_v(road: Path, offset: int):
         assert run[epoch * run.steps_per_epoch].view.unique().tolist() == run.views_of(epoch)
 
 
-def test_a_step_is_the_replayed_view_its_labels_and_the_stored_answers(road: Path):
+def test_a_step_is_the_replayed_view_its_labels_and_the_stored_outputs(road: Path):
     run, stored, data, rendering = steps(road), cache(road), samples(road), views()
     step = run[4]
     rows = step.sample.numpy()
@@ -46,9 +46,9 @@ def test_a_step_is_the_replayed_view_its_labels_and_the_stored_answers(road: Pat
     parameters = rendering.parameters(view, data.positions[rows])
     assert np.array_equal(run.source.parameters(view, rows, data.read(rows)), parameters)
     assert torch.equal(step.images, rendering.apply(data.read(rows), parameters))
-    assert step.answers is not None
+    assert step.teacher_outputs is not None
     expected = stored.read(view, rows)
-    got = step.answers.decode()
+    got = step.teacher_outputs.decode()
     assert torch.equal(got.logits, expected.logits)
     assert torch.equal(got.features["block2"], expected.features["block2"])
 
@@ -86,7 +86,7 @@ def test_a_row_of_several_views_is_what_it_would_be_alone(road: Path):
     for source in (
         None,
         FromCaches([dict.fromkeys((0, 1), cache(road))] * 2, "mean-logits"),
-        Drawn(views(), samples(road)),
+        FreshViews(views(), samples(road)),
     ):
         run = steps(road, source, batch_size=32, views_per_step=2)
         step = run[5]
@@ -94,10 +94,10 @@ def test_a_row_of_several_views_is_what_it_would_be_alone(road: Path):
         for i, view in enumerate(run.views_of(1)):
             images = run.render(view, rows)
             assert torch.equal(step.images[i::2], images)
-            said = run.source.answers(view, rows, images)
-            assert (said is None) == (step.answers is None)
-            if said is not None and step.answers is not None:
-                alone, together = said.decode(), step.answers.decode()
+            said = run.source.teacher_outputs(view, rows, images)
+            assert (said is None) == (step.teacher_outputs is None)
+            if said is not None and step.teacher_outputs is not None:
+                alone, together = said.decode(), step.teacher_outputs.decode()
                 assert torch.equal(together.logits[i::2], alone.logits)
                 assert torch.equal(together.features["block2"][i::2], alone.features["block2"])
                 assert together.embedding is not None
@@ -129,7 +129,7 @@ def test_unlabeled_samples_have_label_minus_one(road: Path):
     unlabeled = drawn(road)
     plain = type(unlabeled)(data, unlabeled.views, unlabeled.source, range(2), unlabeled.config, 0, 20)
     assert plain[0].labels.tolist() == [-1] * 16
-    assert plain[0].answers is None
+    assert plain[0].teacher_outputs is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -146,9 +146,9 @@ def test_the_loader_starts_anywhere_and_worker_processes_change_nothing(road: Pa
         expected = resident[step.index]
         assert torch.equal(step.images, expected.images)
         assert torch.equal(step.sample, expected.sample)
-        assert step.answers is not None
-        assert expected.answers is not None
-        assert torch.equal(step.answers.decode().logits, expected.answers.decode().logits)
+        assert step.teacher_outputs is not None
+        assert expected.teacher_outputs is not None
+        assert torch.equal(step.teacher_outputs.decode().logits, expected.teacher_outputs.decode().logits)
 
 
 def test_a_step_on_the_cpu_is_itself(road: Path):
@@ -160,6 +160,13 @@ def test_moving_a_step_moves_all_of_it(road: Path):
     moved = steps(road)[0].to(torch.device("meta"))
     tensors = [value for value in vars(moved).values() if isinstance(value, torch.Tensor)]
     assert len(tensors) == 4
-    assert moved.answers is not None
-    assert {t.device.type for t in (*tensors, *moved.answers.arrays.values())} == {"meta"}
-    assert [f.name for f in dataclasses.fields(Step)] == ["index", "images", "labels", "sample", "view", "answers"]
+    assert moved.teacher_outputs is not None
+    assert {t.device.type for t in (*tensors, *moved.teacher_outputs.arrays.values())} == {"meta"}
+    assert [f.name for f in dataclasses.fields(Step)] == [
+        "index",
+        "images",
+        "labels",
+        "sample",
+        "view",
+        "teacher_outputs",
+    ]

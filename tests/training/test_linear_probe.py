@@ -17,7 +17,7 @@ from pipeline.measuring.metrics import measure
 from pipeline.measuring.prediction import predict
 from pipeline.models import Network
 from pipeline.progress import Silent
-from pipeline.training import Probed, Seen, probe
+from pipeline.training import ProbeResult, ProbeViews, probe
 from pipeline.training.embeddings import embed
 from pipeline.views import Views, ViewsConfig, build_views
 
@@ -32,17 +32,17 @@ def held(road: Path) -> Samples:
     return found
 
 
-def seen(road: Path, *numbers: int) -> Seen:
+def seen(road: Path, *numbers: int) -> ProbeViews:
     """As evaluation sees the images, and drawn in views of these numbers."""
     drawn: list[tuple[Views, int]] = [(views(), number) for number in numbers]
-    return Seen(samples(road), [(PLAIN, 0), *drawn])
+    return ProbeViews(samples(road), [(PLAIN, 0), *drawn])
 
 
 def fitted(
     road: Path, student: Network, *numbers: int, holdout: bool = True, folder: Path | None = None, **changes: Any
-) -> Probed:
+) -> ProbeResult:
     entry = changes.pop("entry", HARD)
-    scored = Seen(held(road), [(PLAIN, 0)]) if holdout else None
+    scored = ProbeViews(held(road), [(PLAIN, 0)]) if holdout else None
     chosen = objectives(student, entry)
     settings = config(**changes)
     given = seen(road, *numbers)

@@ -155,9 +155,9 @@ class Poisoned(FromCaches):
         super().__init__(source.teachers)
         self.sample = sample
 
-    def answers(self, view: int, samples: Any, images: Tensor) -> EncodedSignals | None:
-        """The stored answers, but for one."""
-        found = super().answers(view, samples, images)
+    def teacher_outputs(self, view: int, samples: Any, images: Tensor) -> EncodedSignals | None:
+        """The stored outputs, but for one."""
+        found = super().teacher_outputs(view, samples, images)
         assert found is not None
         found.arrays["logits"][torch.from_numpy(samples == self.sample)] = float("nan")
         return found
@@ -400,9 +400,9 @@ def test_views_of_a_sample_stay_together_in_parts(road: Path):
     assert [len(part.sample) for part in parts] == [6, 4, 4]
     assert all(torch.equal(part.sample[::2], part.sample[1::2]) for part in parts)
     assert torch.equal(torch.cat([part.images for part in parts]), step.images)
-    said = torch.cat([part.answers.decode().logits for part in parts if part.answers])
-    assert step.answers is not None
-    assert torch.equal(said, step.answers.decode().logits)
+    said = torch.cat([part.teacher_outputs.decode().logits for part in parts if part.teacher_outputs])
+    assert step.teacher_outputs is not None
+    assert torch.equal(said, step.teacher_outputs.decode().logits)
     assert len(step.parts(99, 2)) == 7
 
 

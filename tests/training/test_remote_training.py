@@ -17,9 +17,9 @@ from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import chunks as fetched
 from pipeline.store.remote.chunks import FetchedChunks
-from pipeline.training import Drawn, FromCaches, Steps, loader
-from pipeline.training.answers import EncodedEnsemble, Upcoming
+from pipeline.training import FreshViews, FromCaches, Steps, loader
 from pipeline.training.order import WINDOW_BLOCKS, order
+from pipeline.training.teacher_outputs import EncodedEnsemble, Upcoming
 
 NAME = "caches/tiny.zarr"
 
@@ -34,14 +34,14 @@ def alike(one: Any, other: Any) -> None:
     assert one.index == other.index
     for field in ("images", "labels", "sample", "view"):
         assert torch.equal(getattr(one, field), getattr(other, field))
-    for said, expected in zip(members(one.answers), members(other.answers), strict=True):
+    for said, expected in zip(members(one.teacher_outputs), members(other.teacher_outputs), strict=True):
         ours, theirs = said.arrays, expected.arrays
         assert list(ours) == list(theirs)
         assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def members(answers: Any) -> tuple[EncodedSignals, ...]:
-    return answers.members if isinstance(answers, EncodedEnsemble) else (answers,)
+def members(outputs: Any) -> tuple[EncodedSignals, ...]:
+    return outputs.members if isinstance(outputs, EncodedEnsemble) else (outputs,)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -87,12 +87,12 @@ def test_what_is_held_is_what_was_foretold(road: Path, remote: TeacherCache, mon
         assert held == remote.held_bytes(per_step)
 
 
-class Watched(Drawn):
+class Watched(FreshViews):
     """A remote source that notes what it is told to expect, and what is asked for then."""
 
     remote = True
 
-    def __init__(self, drawn: Drawn) -> None:
+    def __init__(self, drawn: FreshViews) -> None:
         super().__init__(drawn.views, drawn.samples)
         self.told: list[list[tuple[int, NDArray[np.int64]]]] = []
         self.asked = 0
@@ -100,7 +100,7 @@ class Watched(Drawn):
     def expect(self, upcoming: Upcoming) -> None:
         self.told.append(list(upcoming))
 
-    def answers(self, view: int, samples: NDArray[np.int64], images: Any) -> None:
+    def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Any) -> None:
         """It is among what was announced last."""
         self.asked += 1
         expected = {(number, int(row)) for number, rows in self.told[-1] for row in rows}
@@ -110,10 +110,10 @@ class Watched(Drawn):
 @pytest.mark.parametrize("batch_size", [3, 7])
 def test_a_source_is_told_of_this_window_and_the_next(road: Path, batch_size: int) -> None:
     plain = steps(road, epochs=3, batch_size=batch_size)
-    watched = Watched(Drawn(plain.views, plain.samples))
+    watched = Watched(FreshViews(plain.views, plain.samples))
     run = Steps(plain.samples, plain.views, watched, range(2), plain.config, 5, rows_per_block=1)
     for index in range(len(run)):
-        assert run[index].answers is None
+        assert run[index].teacher_outputs is None
     assert watched.asked == len(run)
     windows = [
         (view, order(5, epoch, 48, 1)[start : start + WINDOW_BLOCKS].tolist())
@@ -126,7 +126,7 @@ def test_a_source_is_told_of_this_window_and_the_next(road: Path, batch_size: in
 
 def test_a_run_that_starts_in_the_middle_says_where(road: Path) -> None:
     plain = steps(road, epochs=3, batch_size=3)
-    watched = Watched(Drawn(plain.views, plain.samples))
+    watched = Watched(FreshViews(plain.views, plain.samples))
     run = Steps(plain.samples, plain.views, watched, range(2), plain.config, 5, rows_per_block=1)
     run[16 + 6]
     ((view, rows), (_, following)) = watched.told[0]
@@ -155,7 +155,7 @@ def test_of_several_caches_each_that_lies_afar_is_fetched_once_and_the_others_ar
     for name in afar:
         bucket.upload(several / MEMBERS[name], f"{name}.zarr")
 
-    def answers(remote: tuple[str, ...]) -> FromCaches:
+    def opened(remote: tuple[str, ...]) -> FromCaches:
         opened = {
             n: TeacherCache.open(bucket.url(f"{n}.zarr") if n in remote else several / MEMBERS[n]) for n in MEMBERS
         }
@@ -166,7 +166,7 @@ def test_of_several_caches_each_that_lies_afar_is_fetched_once_and_the_others_ar
         settings = steps(several, epochs=4, resident_gigabytes=0, workers=workers).config
         return Steps(samples(several), views(), source, source.views, settings, 0, rows_per_block=2)
 
-    source, here = run(answers(afar)), run(answers(()))
+    source, here = run(opened(afar)), run(opened(()))
     assert (source.source.remote, here.source.remote) == (True, False)
     got = list(loader(source, 0, torch.device("cpu")))
     assert [step.index for step in got] == list(range(len(here)))
@@ -187,8 +187,8 @@ def test_a_cache_without_the_next_views_lets_go(bucket: Bucket, several: Path, m
     source = FromCaches.of([(tiny, (0, 1)), (more, (2, 3))])
     rows = np.arange(48)
     source.expect([(1, rows), (2, rows)])
-    source.answers(1, rows, torch.empty(0))
-    source.answers(2, rows, torch.empty(0))
+    source.teacher_outputs(1, rows, torch.empty(0))
+    source.teacher_outputs(2, rows, torch.empty(0))
     assert isinstance(tiny._chunks, FetchedChunks)
     assert tiny._chunks._held
     source.expect([(2, rows), (3, rows)])

@@ -14,7 +14,7 @@ from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.progress import Silent
 from pipeline.signals import SignalShapes
 from pipeline.store.reader import TeacherCache
-from pipeline.training import AnswerSource, Drawn, FromCaches, Steps, TrainConfig
+from pipeline.training import FreshViews, FromCaches, Steps, TrainConfig, ViewSource
 from pipeline.views import Views, ViewsConfig, build_views
 
 OPERATIONS = [{"name": "pad-crop", "padding": 1}, {"name": "horizontal-flip"}]
@@ -58,15 +58,15 @@ def config(**changes: Any) -> TrainConfig:
     )
 
 
-def steps(folder: Path, source: AnswerSource | None = None, seed: int = 0, **changes: Any) -> Steps:
-    """Steps of the samples of `road`, answered by its cache, or by another source."""
-    answers = source or whole(cache(folder))
-    return Steps(samples(folder), views(), answers, range(2), config(**changes), seed, rows_per_block=20)
+def steps(folder: Path, source: ViewSource | None = None, seed: int = 0, **changes: Any) -> Steps:
+    """Steps of the samples of `road`, with the outputs in its cache, or from another source."""
+    chosen = source or whole(cache(folder))
+    return Steps(samples(folder), views(), chosen, range(2), config(**changes), seed, rows_per_block=20)
 
 
 def drawn(folder: Path, **changes: Any) -> Steps:
     """Steps without a teacher, with the same views."""
-    return steps(folder, Drawn(views(), samples(folder)), **changes)
+    return steps(folder, FreshViews(views(), samples(folder)), **changes)
 
 
 def network(kind: tuple[str, int, dict[str, Any]] = SMALL, seed: int = 0, **options: Any) -> Network:

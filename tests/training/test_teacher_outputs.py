@@ -1,4 +1,4 @@
-"""Answers of several caches, against plain numpy over the arrays in the stores."""
+"""Outputs read from several caches, against plain numpy over the arrays in the stores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.training import FromCaches, check_views, loader
 
 ROWS = np.array([31, 3, 47, 0, 3, 22])
 IMAGES = torch.empty(0)
-"""Answers from a cache do not look at images."""
+"""Sources that read caches do not look at images."""
 
 
 def more(folder: Path) -> TeacherCache:
@@ -55,7 +55,7 @@ def test_every_view_comes_from_the_cache_that_has_it(several: Path):
     source = FromCaches.of([(more(several), (2, 3)), (cache(several), (0, 1))])
     assert source.views == (0, 1, 2, 3)
     for view, path in {0: MAIN, 1: MAIN, 2: "more.zarr", 3: "more.zarr"}.items():
-        said = source.answers(view, ROWS, IMAGES).decode()
+        said = source.teacher_outputs(view, ROWS, IMAGES).decode()
         for name, tensor in {
             "logits": said.logits,
             "embedding": said.embedding,
@@ -69,7 +69,7 @@ def test_every_view_comes_from_the_cache_that_has_it(several: Path):
 
 def test_one_cache_is_what_it_was(several: Path):
     source, plain = whole(cache(several)), cache(several)
-    said, expected = source.answers(1, ROWS, IMAGES), plain.read_encoded(1, ROWS)
+    said, expected = source.teacher_outputs(1, ROWS, IMAGES), plain.read_encoded(1, ROWS)
     assert type(said) is type(expected)
     assert said.specs == expected.specs
     assert all(torch.equal(said.arrays[name], array) for name, array in expected.arrays.items())
@@ -85,9 +85,9 @@ def softmax(z: NDArray[Any]) -> NDArray[np.float64]:
 def test_an_ensembles_logits_are_the_mean_and_all_else_is_the_primary_teachers(several: Path, view: int):
     own = several / (MAIN if view < 2 else "more.zarr")
     one, two = stored(own, "logits", view), stored(several / "other.zarr", "logits", view)
-    said = ensemble(several).answers(view, ROWS, IMAGES).decode()
+    said = ensemble(several).teacher_outputs(view, ROWS, IMAGES).decode()
     np.testing.assert_allclose(said.logits.exp(), (softmax(one) + softmax(two)) / 2, rtol=1e-5)
-    mean = ensemble(several, "mean-logits").answers(view, ROWS, IMAGES).decode()
+    mean = ensemble(several, "mean-logits").teacher_outputs(view, ROWS, IMAGES).decode()
     np.testing.assert_allclose(mean.logits, (one.astype(np.float64) + two) / 2, rtol=1e-6)
     assert said.embedding is not None
     assert np.array_equal(said.embedding, stored(own, "embedding", view))
@@ -97,8 +97,8 @@ def test_an_ensembles_logits_are_the_mean_and_all_else_is_the_primary_teachers(s
     assert cache(several).shapes.linear is not None
 
 
-def test_encoded_answers_travel_and_are_combined_where_they_arrive(several: Path):
-    said = ensemble(several).answers(1, ROWS, IMAGES)
+def test_encoded_outputs_travel_and_are_combined_where_they_arrive(several: Path):
+    said = ensemble(several).teacher_outputs(1, ROWS, IMAGES)
     again = pickle.loads(pickle.dumps(said)).to("cpu")
     assert torch.equal(again.decode().logits, said.decode().logits)
     moved = said.to("meta").decode()
@@ -113,9 +113,9 @@ def test_steps_go_through_all_views_whoever_reads_them(several: Path, workers: i
     found = list(loader(run, 0, torch.device("cpu")))
     assert [int(step.view[0]) for step in found[:: run.steps_per_epoch]] == [0, 1, 3, 0]
     for step in found[::2]:
-        expected = ensemble(several).answers(int(step.view[0]), step.sample.numpy(), IMAGES)
-        assert step.answers is not None
-        assert torch.equal(step.answers.decode().logits, expected.decode().logits)
+        expected = ensemble(several).teacher_outputs(int(step.view[0]), step.sample.numpy(), IMAGES)
+        assert step.teacher_outputs is not None
+        assert torch.equal(step.teacher_outputs.decode().logits, expected.decode().logits)
 
 
 def test_views_that_a_teacher_has_twice_are_refused(several: Path):
@@ -125,7 +125,7 @@ def test_views_that_a_teacher_has_twice_are_refused(several: Path):
 
 
 def test_teachers_of_other_views_are_refused(several: Path):
-    with pytest.raises(CacheMismatch, match="must have answered the same views") as error:
+    with pytest.raises(CacheMismatch, match="must have the same views") as error:
         FromCaches.of([(cache(several), (0, 1)), (other(several), (0, 1, 2))], "mean-logits")
     assert "expected: views 0, 1" in str(error.value)
     assert "got: views 0 to 2" in str(error.value)
@@ -133,10 +133,10 @@ def test_teachers_of_other_views_are_refused(several: Path):
 
 def test_reading_a_part_of_the_signals(several: Path):
     source = ensemble(several).reading({"features/block3"})
-    said = source.answers(3, ROWS, IMAGES).decode()
+    said = source.teacher_outputs(3, ROWS, IMAGES).decode()
     assert list(said.features) == ["block3"]
     assert said.embedding is None
-    assert torch.equal(said.logits, ensemble(several).answers(3, ROWS, IMAGES).decode().logits)
+    assert torch.equal(said.logits, ensemble(several).teacher_outputs(3, ROWS, IMAGES).decode().logits)
 
 
 def test_a_signal_that_a_cache_lacks_or_holds_in_another_form_is_refused(several: Path):

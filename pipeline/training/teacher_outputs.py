@@ -1,4 +1,4 @@
-"""Reads the teachers' signals for training: from one cache, several of one teacher, or those of several teachers."""
+"""Reads what the teacher computed, for training: from one cache, several of one teacher, or of several teachers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 
 CHOOSE_VIEWS_HINT = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
-"""What to do about views that do not fit."""
+"""The way out of errors about views that do not fit."""
 
 
 @dataclass(frozen=True)
 class EncodedEnsemble:
     """Holds the signals of several teachers for a batch as they are stored; `decode` combines them.
 
-    members: of every teacher, the primary one first.
+    members: the signals of each teacher, the primary one first. mean: how their logits are combined.
     """
 
     members: tuple[EncodedSignals, ...]
     mean: Mean
 
     def to(self, device: torch.device | str) -> EncodedEnsemble:
-        """Return a copy on a device, without waiting if the tensors are in page-locked memory."""
+        """Return a copy on `device`. Does not wait for the transfer if the tensors are in page-locked memory."""
         return replace(self, members=tuple(member.to(device) for member in self.members))
 
     def pin_memory(self) -> EncodedEnsemble:
@@ -40,72 +40,81 @@ class EncodedEnsemble:
         return replace(self, members=tuple(member.pin_memory() for member in self.members))
 
     def decode(self, head: LinearHead | None = None) -> Signals:
-        """Return the signals in float32, on the tensors' device: mean logits, and all else of the primary teacher."""
+        """Return the signals in float32, on the tensors' device: mean logits, and all else of the primary teacher.
+
+        head: the primary teacher's, on that device; None leaves it out.
+        """
         primary, *others = (member.decode(head) for member in self.members)
         return replace(primary, logits=combine([primary.logits, *(other.logits for other in others)], self.mean))
 
 
-Answers = EncodedSignals | EncodedEnsemble
-"""What was said of a batch, still encoded."""
+TeacherOutputs = EncodedSignals | EncodedEnsemble
+"""The teacher's signals for a batch as they are stored; `decode()` turns them into `Signals`."""
 
 
 Upcoming = Sequence[tuple[int, NDArray[np.int64]]]
-"""Views, by their numbers, with the samples of each that are asked for; in this order."""
+"""What will be read, in this order: numbers of views, each with the samples [M] of it."""
 
 
-def adjacent(answers: Sequence[Answers]) -> Answers:
-    """Join the signals of several views of the same samples: the views of a sample become adjacent rows.
+def join_views(outputs: Sequence[TeacherOutputs]) -> TeacherOutputs:
+    """Join the outputs for several views of the same samples: the views of a sample become adjacent rows.
 
-    answers: at least one, of one source, hence stored in the same form.
+    outputs: one for each view, at least one. All come from one source, so they are stored in the same form.
     """
-    first = answers[0]
-    if len(answers) == 1:
+    first = outputs[0]
+    if len(outputs) == 1:
         return first
     if isinstance(first, EncodedEnsemble):
-        teachers = zip(*(said.members for said in answers if isinstance(said, EncodedEnsemble)), strict=True)
-        return replace(first, members=tuple(_adjacent(said) for said in teachers))
-    return _adjacent([said for said in answers if isinstance(said, EncodedSignals)])
+        teachers = zip(*(each.members for each in outputs if isinstance(each, EncodedEnsemble)), strict=True)
+        return replace(first, members=tuple(_join_views(views) for views in teachers))
+    return _join_views([each for each in outputs if isinstance(each, EncodedSignals)])
 
 
-def _adjacent(answers: Sequence[EncodedSignals]) -> EncodedSignals:
-    parts = {name: torch.stack([said.arrays[name] for said in answers], 1) for name in answers[0].arrays}
-    return EncodedSignals(answers[0].specs, {name: part.flatten(0, 1) for name, part in parts.items()})
+def _join_views(views: Sequence[EncodedSignals]) -> EncodedSignals:
+    parts = {name: torch.stack([view.arrays[name] for view in views], 1) for name in views[0].arrays}
+    return EncodedSignals(views[0].specs, {name: part.flatten(0, 1) for name, part in parts.items()})
 
 
-def rows_of(answers: Answers, rows: slice) -> Answers:
-    """Return the signals of some rows of a batch."""
-    if isinstance(answers, EncodedEnsemble):
-        return replace(answers, members=tuple(_rows_of(said, rows) for said in answers.members))
-    return _rows_of(answers, rows)
+def select_rows(outputs: TeacherOutputs, rows: slice) -> TeacherOutputs:
+    """Return the outputs for some rows of a batch."""
+    if isinstance(outputs, EncodedEnsemble):
+        return replace(outputs, members=tuple(_select_rows(member, rows) for member in outputs.members))
+    return _select_rows(outputs, rows)
 
 
-def _rows_of(answers: EncodedSignals, rows: slice) -> EncodedSignals:
-    return EncodedSignals(answers.specs, {name: part[rows] for name, part in answers.arrays.items()})
+def _select_rows(signals: EncodedSignals, rows: slice) -> EncodedSignals:
+    return EncodedSignals(signals.specs, {name: part[rows] for name, part in signals.arrays.items()})
 
 
-class AnswerSource(Protocol):
-    """Gives the parameters of views, and the teacher's signals for them."""
+class ViewSource(Protocol):
+    """Gives the drawn parameters of views, and the teacher's outputs for these views."""
 
     @property
     def remote(self) -> bool:
         """Tell whether data come over a network: then the process that trains fetches them, and no worker does."""
 
     def expect(self, upcoming: Upcoming) -> None:
-        """Announce what is read next, in order, so that a remote source can fetch it ahead."""
+        """Announce what is read next, in the order of `upcoming`, so that a remote source can fetch it ahead."""
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """Return the parameters [B, P] of a view of samples. images: theirs; a remote source gets none."""
+        """Return the drawn parameters [B, P] of a view, for samples [B].
 
-    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers | None:
-        """Return the teacher's signals for a view of samples. images: its rendered pixels."""
+        images: of these samples, for operations whose parameters depend on sizes. A remote source gets none.
+        """
+
+    def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs | None:
+        """Return the teacher's outputs for a view of samples [B]; None if there is no teacher.
+
+        images: the rendered view, uint8 [B, C, H, W], for sources that run the teacher.
+        """
 
 
 class FromCaches:
-    """Reads parameters and signals from teacher caches.
+    """Reads parameters of views and the teacher's outputs from teacher caches.
 
-    teachers: of each the cache that holds a view, by the view's number; all have the same numbers. The first is
-    the primary teacher: it gives all signals but the logits. mean: how the logits of several are combined, None
-    for one teacher.
+    teachers: for each teacher, the cache that holds a view, by the view's number; all have the same numbers. The
+    first is the primary teacher: it gives all signals but the logits. mean: how the logits of several teachers are
+    combined; None for one teacher.
     """
 
     def __init__(self, teachers: Sequence[Mapping[int, TeacherCache]], mean: Mean | None = None) -> None:
@@ -114,30 +123,32 @@ class FromCaches:
 
     @classmethod
     def of(cls, parts: Iterable[tuple[TeacherCache, Collection[int]]], mean: Mean | None = None) -> FromCaches:
-        """Sort caches by their teacher. parts: caches, and the numbers of the views that are used of each.
+        """Sort caches by their teacher, and return a source that reads them.
 
-        Raises CacheMismatch if two caches have the same view of one teacher, or if teachers lack each other's.
+        parts: caches, each with the numbers of its views that are used. mean: how the logits of several teachers are
+        combined; None for one teacher. Raises CacheMismatch if two caches have the same view of one teacher, or if one
+        teacher lacks a view that another has.
         """
         teachers: dict[str, dict[int, TeacherCache]] = {}
         for cache, numbers in parts:
             views = teachers.setdefault(cache.manifest.identity.teacher.fingerprint, {})
             if twice := sorted(set(numbers) & set(views)):
-                what = f"two caches of one teacher have {names_and_count(twice)}"
+                what = f"two caches of one teacher have {format_views(twice)}"
                 raise CacheMismatch(what, where=f"{views[twice[0]].path} and {cache.path}", fix=CHOOSE_VIEWS_HINT)
             views |= dict.fromkeys(numbers, cache)
         own, *others = teachers.values()
         for other in others:
             if set(other) != set(own):
-                what = "the teachers of an ensemble must have answered the same views"
+                what = "the caches of an ensemble must have the same views"
                 where = next(iter(other.values())).path
                 raise CacheMismatch(
-                    what, where=where, expected=names_and_count(own), got=names_and_count(other), fix=CHOOSE_VIEWS_HINT
+                    what, where=where, expected=format_views(own), got=format_views(other), fix=CHOOSE_VIEWS_HINT
                 )
         return cls(list(teachers.values()), mean)
 
     @property
     def views(self) -> tuple[int, ...]:
-        """Return the view numbers, ascending."""
+        """Return the numbers of the views, in ascending order."""
         return tuple(self.teachers[0])
 
     @property
@@ -151,10 +162,10 @@ class FromCaches:
         return self.primary.shapes if self.mean is None else replace(self.primary.shapes, linear=None)
 
     def caches(self, view: int) -> list[TeacherCache]:
-        """Return, for every teacher, the cache that holds a view. Raises CacheMismatch if it is not one of `views`."""
+        """Return, for every teacher, the cache that holds `view`. Raises CacheMismatch if it is not one of `views`."""
         if view not in self.teachers[0]:
-            what = f"view {view} is not among those that are learnt from"
-            raise CacheMismatch(what, where=self.primary.path, expected=names_and_count(self.views), got=view)
+            what = f"view {view} is not one of those that are used for training"
+            raise CacheMismatch(what, where=self.primary.path, expected=format_views(self.views), got=view)
         return [teacher[view] for teacher in self.teachers]
 
     @property
@@ -163,31 +174,32 @@ class FromCaches:
         return any(cache.remote for teacher in self.teachers for cache in teacher.values())
 
     def expect(self, upcoming: Upcoming) -> None:
-        """Announce to each cache the views that it holds; a cache that holds none of them frees its memory."""
+        """Announce to each cache those of `upcoming` that it holds; a cache that holds none frees its memory."""
         for number, teacher in enumerate(self.teachers):
             for cache in set(teacher.values()):
                 its = [(view, samples) for view, samples in upcoming if teacher[view] is cache]
                 cache.expect(its, parameters=number == 0)
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """Return the stored parameters."""
+        """Return the stored parameters [B, P] of a view, for samples [B]. images: not used."""
         return self.caches(view)[0].view_parameters(view, samples)
 
-    def answers(self, view: int, samples: NDArray[np.int64], images: Tensor) -> Answers:
-        """Return the stored signals, still encoded."""
-        said = tuple(cache.read_encoded(view, samples) for cache in self.caches(view))
-        return said[0] if self.mean is None else EncodedEnsemble(said, self.mean)
+    def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs:
+        """Return the stored signals of a view, for samples [B], still encoded. images: not used."""
+        members = tuple(cache.read_encoded(view, samples) for cache in self.caches(view))
+        return members[0] if self.mean is None else EncodedEnsemble(members, self.mean)
 
     def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
-        """Return one signal of a view of samples [B, ...], in float32 on the CPU; logits are the ensemble's."""
+        """Return the signal `name` of a view, for samples [B]: float32 [B, ...] on the CPU. Logits are combined."""
         if name == "logits" and self.mean is not None:
             return combine([cache.signal(name, view, samples) for cache in self.caches(view)], self.mean)
         return self.caches(view)[0].signal(name, view, samples)
 
     def reading(self, signals: Collection[str]) -> FromCaches:
-        """Return a source whose `answers` read only some signals, named as by `TeacherCache.select`.
+        """Return a source whose `teacher_outputs` read only some signals, and the logits.
 
-        Raises CacheMismatch if a cache of the primary teacher lacks one, or holds it in another form.
+        signals: names as for `TeacherCache.select`; of other teachers than the primary only the logits are read. Raises
+        CacheMismatch if a cache of the primary teacher lacks one, or holds it in another form.
         """
         return FromCaches([_narrowed(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)], self.mean)
 
@@ -196,8 +208,8 @@ class FromCaches:
         return {"mean": self.mean, "teachers": [_views_by_fingerprint(teacher) for teacher in self.teachers]}
 
 
-def names_and_count(views: Collection[int]) -> str:
-    """Write view numbers for people: `views 0 to 7`, or `views 0, 2, 5`."""
+def format_views(views: Collection[int]) -> str:
+    """Return the text for numbers of views in a message: `views 0 to 7`, or `views 0, 2, 5`."""
     some = sorted(views)
     if len(some) > 2 and some[-1] - some[0] == len(some) - 1:
         return f"views {some[0]} to {some[-1]}"
@@ -205,7 +217,7 @@ def names_and_count(views: Collection[int]) -> str:
 
 
 def _narrowed(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> dict[int, TeacherCache]:
-    """Narrow each cache once, and see that all of them hold the signals in the same form."""
+    """Narrow each cache once. Raises CacheMismatch unless all of them hold the signals in the same form."""
     caches = {cache.path: cache for cache in teacher.values()}
     caches = {path: cache.select(signals) for path, cache in caches.items()}
     first, *others = caches.values()
@@ -215,15 +227,15 @@ def _narrowed(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> 
 
 
 def _described(cache: TeacherCache, signals: Collection[str]) -> dict[str, Any]:
-    """What a cache's identity says of the logits and of some signals."""
+    """Return the entries of a cache's identity for the logits and for some signals."""
     held = cache.manifest.identity.signals.plain()
-    said: dict[str, Any] = {"logits": held["logits"]}
+    entries: dict[str, Any] = {"logits": held["logits"]}
     for kind, _, rest in (name.partition("/") for name in signals):
         if rest:
-            said.setdefault(kind, {})[rest] = held[kind][rest]
+            entries.setdefault(kind, {})[rest] = held[kind][rest]
         else:
-            said[kind] = held[kind]
-    return said | ({"grid": held["grid"], "filter": held["filter"]} if "features" in said else {})
+            entries[kind] = held[kind]
+    return entries | ({"grid": held["grid"], "filter": held["filter"]} if "features" in entries else {})
 
 
 def _views_by_fingerprint(teacher: Mapping[int, TeacherCache]) -> dict[str, list[int]]:
