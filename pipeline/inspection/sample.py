@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 
-from pipeline.store.format.arrays import Unit
+from pipeline.store.format.arrays import MicroBatch, Unit
 from pipeline.store.format.layout import StoreLayout
-
-
-class MicroBatch(NamedTuple):
-    """Names the samples that the teacher computed at once: consecutive samples of a unit."""
-
-    unit: Unit
-    rows: range
 
 
 def sampled_batches(plan: StoreLayout, micro_batch: int, views: int, seed: int) -> list[MicroBatch]:

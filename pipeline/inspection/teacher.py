@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import CacheMismatch
-from pipeline.inspection.sample import MicroBatch
 from pipeline.inspection.static import HeadReport, compare_heads
 from pipeline.progress import Progress, Silent
 from pipeline.store.encodings import EncodingOverflow
-from pipeline.store.format.arrays import SignalSpec
+from pipeline.store.format.arrays import MicroBatch, SignalSpec
 from pipeline.store.format.encoded import part_tensor
 from pipeline.store.format.provenance import device_name, versions
 from pipeline.store.making.teacher_pass import TeacherPass, signal_of
@@ -153,8 +152,8 @@ def verify_teacher(
                     fix="the data set or the view operations changed since: restore them, or make the cache again",
                 )
             stored = cache.read(numbers[unit.view], rows)
-            answer = teacher.ask(rendered, list(deviations))
-            values = answer.arrays()
+            outputs = teacher.infer(rendered, list(deviations))
+            values = outputs.arrays()
             for spec in cache.manifest.layout.signals:
                 now, bound = _as_stored(spec, values[spec.name])
                 deviations[spec.name].add(signal_of(stored, spec.name), now, bound)
@@ -162,7 +161,7 @@ def verify_teacher(
     progress.end()
     return TeacherReport(
         tuple(deviations.values()),
-        head=compare_heads(cache.head, answer.head),
+        head=compare_heads(cache.head, outputs.head),
         made_on=tuple(dict.fromkeys(_computed_by(run) for run in cache.manifest.provenance.get("runs", []))),
         asked_on=_computed_by({"device": device_name(teacher.device), "versions": versions()}),
         limits=limits or Limits(),

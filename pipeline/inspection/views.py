@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import DataError
-from pipeline.inspection.sample import MicroBatch
 from pipeline.progress import Progress, Silent
+from pipeline.store.format.arrays import MicroBatch
 from pipeline.store.reader import TeacherCache
 from pipeline.views import digest, sizes_of
 

@@ -1,4 +1,7 @@
-"""What holds stores, behind one protocol: a folder, or object storage. Each backend is a folder of code here."""
+"""Declares what a backend of stores does, and chooses the backend of a path: a folder, or object storage.
+
+The code of each backend is a folder beside this file.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,10 @@ if TYPE_CHECKING:
 
 
 class RemoteCost(NamedTuple):
-    """What a store costs that is not on a disk here.
+    """Holds the cost of a store that is not on a disk of this machine.
 
-    puts: requests that making it takes, about; gets: of an epoch that reads all signals. held: bytes of the store that
-    are in memory in training.
+    puts: requests to make it, about. gets: requests of an epoch that reads all signals. held: bytes of the store that
+    are in memory during training.
     """
 
     puts: int
@@ -32,13 +35,13 @@ class RemoteCost(NamedTuple):
 
 @dataclass(frozen=True)
 class UnfinishedCache:
-    """What is known of a cache that was begun and is not published.
+    """Describes a cache that was begun and is not published.
 
-    path: where its files lie; notes: where the notes about it lie. fingerprint: as much of it as is known. units: the
-    names of the finished ones. identity, runs: the content of these notes, None if there are none.
-    running: whether somebody works on it, None if that cannot be told from this machine. holder: the process that does,
-    in a folder. claim: who does, when that was renewed (ISO 8601) and after how many seconds without it another may
-    go on, on object storage.
+    path: where its files lie. notes: where the notes about it lie. fingerprint: as much of it as is known. units: the
+    names of the finished units. identity, runs: the content of these notes; None if they do not exist. running: whether
+    a process works on it; None if this machine cannot tell. holder: that process, of a cache in a folder. claim: of a
+    cache on object storage, who works on it (`who`), when the claim was renewed (`renewed`, ISO 8601), and after how
+    many seconds without renewal another process may go on (`stale_seconds`).
     """
 
     path: StorePath
@@ -53,34 +56,43 @@ class UnfinishedCache:
 
 
 class ChunkReader(Protocol):
-    """Reads the chunks of one published store, each checked when it is first read. Pickles without what it holds."""
+    """Reads the chunks of one published store; each is checked when it is first read.
+
+    A pickled reader has no chunks in it.
+    """
 
     @property
     def remote(self) -> bool:
-        """Whether chunks are fetched and held in memory, so that it helps to know what is read next."""
+        """Tell whether chunks are fetched and held in memory, so that it helps to announce what is read next."""
 
     @property
     def at_once(self) -> int:
-        """Chunks that are best asked for together."""
+        """Return how many chunks are best requested together."""
 
     def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
-        """Return the elements of a chunk: [1, R, ...], or the whole of an array of one chunk, whose `unit` is None.
+        """Return the elements of a chunk: [1, R, ...], or those of a whole array that has only one chunk.
 
-        soon: units of the same array that are asked for right after. Raises CacheCorrupt, and CacheError if a server
-        cannot be reached.
+        spec: the array. unit: whose chunk it is; None for an array of one chunk. soon: units of the same array that are
+        requested right after. Raises CacheCorrupt for a damaged chunk, and CacheError if a server cannot be reached.
         """
 
     def narrowed(self, arrays: int) -> ChunkReader:
-        """Return a reader of fewer arrays in turn, which shares what is held and what is known to be sound."""
+        """Return a reader for fewer arrays, which shares the chunks in memory and the results of checks.
+
+        arrays: how many arrays are read in turn.
+        """
 
     def expect(self, keys: Iterable[tuple[ArraySpec, Unit | None]]) -> None:
-        """Take note of the chunks that are read next, in this order, until others are expected."""
+        """Announce the chunks that are read next, so that a remote reader fetches and keeps them.
+
+        keys: array and unit of each, in the order of reading. They replace those that were announced before.
+        """
 
     def held_bytes(self, specs: Iterable[ArraySpec], views: int, rows_per_block: int | None) -> int:
-        """Return the most bytes of some arrays that are in memory while a student is trained from them.
+        """Return how many bytes of some arrays are in memory, at most, while a student is trained from them.
 
-        views: of each sample in a step. rows_per_block: of the store that decides the order of samples, if that is
-        another.
+        specs: the arrays. views: views of each sample in a step. rows_per_block: of the store whose row blocks decide
+        the order of samples; None for this one.
         """
 
 
@@ -93,53 +105,54 @@ class Backend(Protocol):
 
     @property
     def folder(self) -> Path | None:
-        """The folder on this machine that the store is; None if it is nowhere on its disks."""
+        """Return the folder that the store is; None if the store is not on a disk of this machine."""
 
     @property
     def in_place(self) -> bool:
-        """Whether the files of an unfinished store lie at the path itself."""
+        """Tell whether the files of an unfinished store lie at the path itself, and not beside it."""
 
     @property
     def files(self) -> Files:
-        """The files of the store, by their names in it."""
+        """Return access to the files of the store, by their names in it."""
 
     def exists(self) -> bool:
-        """Tell whether something is published at the path. Raises CacheError if nobody can tell."""
+        """Tell whether something is published at the path. Raises CacheError if the server cannot be reached."""
 
     def published(self) -> str | None:
-        """Return the fingerprint of the store; None if there is none, or nothing that Decant published."""
+        """Return the fingerprint of the published store; None if nothing is there that Decant published."""
 
     def unfinished(self) -> Sequence[StorePath]:
-        """Return where lies what is known of unfinished stores for this path."""
+        """Return the folders or prefixes with the notes about unfinished stores for this path."""
 
     def unfinished_caches(self) -> list[UnfinishedCache]:
-        """Return what is known of them. Raises CacheCorrupt if a file about one cannot be read."""
+        """Return the unfinished stores for this path. Raises CacheCorrupt if a file about one cannot be read."""
 
     def finished_bytes(self, layout: StoreLayout) -> int:
-        """Return the bytes of finished units of an unfinished store with this layout; of several the most."""
+        """Return the bytes of finished units of an unfinished store with this `layout`; of several the most."""
 
     def cost(self, layout: StoreLayout, views: int = 1) -> RemoteCost | None:
-        """Return what a store with this layout costs here; None if it costs nothing but room on a disk.
+        """Return what a store with this `layout` costs here; None if it costs nothing but disk space.
 
-        views: of each sample that an epoch reads.
+        views: views of each sample that an epoch reads.
         """
 
     def workspace(
         self, fingerprint: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
     ) -> Workspace:
-        """Return where the store with this fingerprint and layout is made.
+        """Return the workspace in which the store with this `fingerprint` and `layout` is made.
 
-        wait: for another process that makes it; else CacheError. notify: takes messages for people.
+        wait: whether to wait for another process that makes it; if not, CacheError is raised. notify: takes messages
+        for the user.
         """
 
     def chunks(self, layout: StoreLayout, arrays: int) -> ChunkReader:
-        """Return the reader of the published store. arrays: how many arrays are read in turn."""
+        """Return a reader of the published store, which has this `layout`. arrays: how many arrays are read in turn."""
 
 
 def backend_of(path: StorePath) -> Backend:
-    """Return the backend that holds the store at `path`: the only place that looks at the kind of a path.
+    """Return the backend that holds the store at `path`. No other code looks at the kind of a path.
 
-    The code of a backend is imported when a path asks for it.
+    The code of a backend is imported when a path needs it.
     """
     if isinstance(path, RemotePath):
         from pipeline.store.remote.backend import RemoteBackend

@@ -1,4 +1,4 @@
-"""The `store` section: where the teacher cache lies and how it is cut into files."""
+"""Declares the section `store`: where the teacher cache lies and how it is cut into files."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pipeline.store.location import StorePath
 
 
 class StoreConfig(Section):
-    """Where the cache lies, and how it is cut into files.
+    """Configures where the cache lies, and how it is cut into files.
 
     path: a folder, or an address on object storage: `s3://bucket/caches/name.zarr`.
-    rows_per_block: samples in a chunk file, None to choose. compression: `zstd` for archives and remote stores; a
-    store without is read in place.
+    rows_per_block: samples in a chunk file; null chooses. compression: `zstd` for archives and remote stores; null
+    stores files that can be mapped into memory.
     """
 
     path: StorePath

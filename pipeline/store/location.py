@@ -1,4 +1,4 @@
-"""Where a store lies: a path on this machine, or an address on object storage."""
+"""Names where a store lies: a path on this machine, or an address on object storage."""
 
 from __future__ import annotations
 
@@ -12,20 +12,23 @@ from pydantic import PlainSerializer, PlainValidator
 from pipeline.config import from_home
 
 SCHEMES = ("s3", "gs", "az")
-"""What is tested is s3; the others are opened in the same way."""
+"""The schemes of addresses. Only s3 is tested; the others are opened in the same way."""
 
 _SEGMENT = re.compile(r"[A-Za-z0-9_.=+-]+")
 
 
 @dataclass(frozen=True)
 class RemotePath:
-    """An address on object storage, `s3://bucket/caches/name.zarr`, with what stores need of `Path`'s interface."""
+    """Names an address on object storage, such as `s3://bucket/caches/name.zarr`.
+
+    It has the part of the interface of `pathlib.Path` that stores need.
+    """
 
     url: str
 
     @classmethod
     def parse(cls, text: str) -> RemotePath:
-        """The address that a text says. Raises ValueError, which says what is wrong and what to do."""
+        """Return the address in a text. Raises ValueError, which says what is wrong and what to do."""
         scheme, _, rest = text.partition("://")
         bucket, *segments = rest.rstrip("/").split("/")
         if scheme not in SCHEMES:
@@ -38,21 +41,21 @@ class RemotePath:
 
     @property
     def name(self) -> str:
-        """What follows the last slash."""
+        """Return what follows the last slash."""
         return self.url.rpartition("/")[2]
 
     @property
     def stem(self) -> str:
-        """The name without its suffix."""
+        """Return the name without its suffix."""
         return Path(self.name).stem
 
     @property
     def suffix(self) -> str:
-        """The last dot of the name and what follows it."""
+        """Return the last dot of the name and what follows it."""
         return Path(self.name).suffix
 
     def with_name(self, name: str) -> RemotePath:
-        """The address beside this one with another name."""
+        """Return the address beside this one that has another name."""
         return RemotePath(f"{self.url.rpartition('/')[0]}/{name}")
 
     def __truediv__(self, name: str) -> RemotePath:
@@ -62,12 +65,15 @@ class RemotePath:
         return self.url
 
     def as_posix(self) -> str:
-        """As it is written."""
+        """Return the address as text."""
         return self.url
 
 
 def store_path(value: str | Path | RemotePath) -> StorePath:
-    """Where a store lies, as people write it. Raises ValueError for an address that is none."""
+    """Return the location of a store from the form in which users write it.
+
+    value: a path, in which `~` is the home folder, or an address. Raises ValueError for an address that is not valid.
+    """
     if isinstance(value, RemotePath):
         return value
     text = str(value)
@@ -87,4 +93,4 @@ def _validated(value: Any) -> StorePath:
 StorePath = Annotated[
     Path | RemotePath, PlainValidator(_validated), PlainSerializer(str, return_type=str, when_used="json")
 ]
-"""Where a store lies; the type of fields of the configuration."""
+"""The location of a store, as a type for fields of the configuration."""

@@ -1,4 +1,4 @@
-"""Reads a published teacher cache: chunk files, memory-mapped or fetched, checked once, gathered by batches."""
+"""Reads published teacher caches: chunk files are mapped or fetched, checked once, and gathered into batches."""
 
 from __future__ import annotations
 
@@ -20,27 +20,32 @@ from pipeline.store.location import StorePath, store_path
 
 
 class TeacherCache:
-    """A published teacher cache; `open` it. It never writes.
+    """Reads a published teacher cache. `TeacherCache.open(path)` opens it; it never writes.
 
-    Samples are counted from 0 in the order of the samples that the cache was made of; views go by their
-    numbers. A cache may be pickled and may be used after a fork: files are mapped where they are first read. Only
-    on object storage a process that was forked off cannot read what its parent has begun to read.
+    Samples are counted from 0, in the order of the samples that the cache was made of. Views have the numbers of
+    `views`. A cache may be pickled, and may be used after a fork, with one exception: on object storage, a forked
+    process cannot read from a cache that its parent has read from.
+
+    path: where the cache lies. manifest: describes it. specs: the signals to read.
+
+        cache = TeacherCache.open("cache.zarr", ["embedding"])
+        signals = cache.read(view=0, samples=np.arange(8))  # logits [8, K], embedding [8, D]
     """
 
     def __init__(self, path: StorePath, manifest: Manifest, specs: tuple[SignalSpec, ...]) -> None:
-        """As `open` does it; `specs` are the signals to read."""
         self.path, self.manifest = path, manifest
         self._specs = specs
-        self._plan, self._views = manifest.layout, manifest.identity.views.numbers
+        self._layout, self._views = manifest.layout, manifest.identity.views.numbers
         self._arrays = sum(len(spec.arrays) for spec in specs) + 2  # with those of the views' parameters and digests
-        self._chunks = backend_of(path).chunks(self._plan, self._arrays)
+        self._chunks = backend_of(path).chunks(self._layout, self._arrays)
 
     @classmethod
     def open(cls, path: StorePath | str, signals: Sequence[str] | None = None) -> TeacherCache:
         """Open the cache at `path`.
 
-        signals: names as in `SignalShapes` ("embedding", "features/block3"; logits are always read); None for
-        all there are. Raises CacheNotFound, CacheUnfinished, CacheMismatch or CacheCorrupt.
+        signals: names as in `SignalShapes`, such as "embedding" and "features/block3". Logits are always read. None
+        reads all signals. Raises CacheNotFound, CacheUnfinished, CacheMismatch (another version, or a signal that it
+        does not have) or CacheCorrupt.
         """
         path = store_path(path)
         manifest = Manifest.read(path)
@@ -48,11 +53,11 @@ class TeacherCache:
         return cls(path, manifest, specs if signals is None else _chosen(specs, signals, path))
 
     def select(self, signals: Collection[str]) -> TeacherCache:
-        """Return the same cache, of which only some signals are read, and the logits.
+        """Return a reader of the same cache that reads only some signals, and the logits.
 
-        What is mapped, fetched and checked of its files is shared: nothing is opened or checked a second time.
+        Both readers share the files that are mapped, fetched and checked: nothing is opened or checked twice.
 
-        signals: as for `open`. Raises CacheMismatch if this cache does not read one of them.
+        signals: names as for `open`. Raises CacheMismatch if this cache does not read one of them.
         """
         narrowed = TeacherCache(self.path, self.manifest, _chosen(self._specs, signals, self.path))
         narrowed._chunks = self._chunks.narrowed(narrowed._arrays)
@@ -60,80 +65,83 @@ class TeacherCache:
 
     @property
     def count(self) -> int:
-        """N, the number of samples."""
-        return self._plan.samples
+        """Return the number of samples, N."""
+        return self._layout.samples
 
     @property
     def views(self) -> range:
-        """The numbers of the views."""
+        """Return the numbers of the views."""
         return self._views
 
     @property
     def rows_per_block(self) -> int:
-        """R, the samples whose signals lie in one file."""
-        return self._plan.rows
+        """Return how many samples have their signals in one file, R."""
+        return self._layout.rows
 
     @property
     def remote(self) -> bool:
-        """Whether it lies on object storage: chunks are fetched, and held by the process that reads them."""
+        """Tell whether the cache lies on object storage: then the process that reads fetches and holds its chunks."""
         return self._chunks.remote
 
     def held_bytes(self, views: int = 1, rows_per_block: int | None = None) -> int:
-        """The most of it that is in memory while it is trained from, if it lies on object storage.
+        """Return how many bytes are in memory, at most, while students are trained from it; 0 for a cache in a folder.
 
-        views: of each sample in a step. rows_per_block: of the cache that decides the order of samples, if that is
-        another.
+        views: views of each sample in a step. rows_per_block: of the cache whose row blocks decide the order of
+        samples; None for this one.
         """
         return self._chunks.held_bytes(self._read_in_training(), views, rows_per_block)
 
     @property
     def shapes(self) -> SignalShapes:
-        """The shapes of all signals in the cache, whether they are read or not."""
-        return self._plan.shapes
+        """Return the shapes of all signals in the cache, of those that are not read too."""
+        return self._layout.shapes
 
     @property
     def labels(self) -> NDArray[np.int64]:
-        """Labels [N] when the cache was made, -1 for none. The data set's own may have been corrected since."""
-        return self._chunks.get(self._plan.static["labels"], None).copy()
+        """Return the labels [N] of the time when the cache was made, -1 for none. The data set may have others now."""
+        return self._chunks.get(self._layout.static["labels"], None).copy()
 
     @property
     def head(self) -> LinearHead | None:
-        """The teacher's head, on the CPU; None if it has none."""
-        if self._plan.head is None:
+        """Return the teacher's head, on the CPU; None if it has none."""
+        if self._layout.head is None:
             return None
         weight, bias = (
-            torch.from_numpy(self._chunks.get(self._plan.static[f"head/{name}"], None).copy())
+            torch.from_numpy(self._chunks.get(self._layout.static[f"head/{name}"], None).copy())
             for name in ("weight", "bias")
         )
-        shapes = self._plan.shapes
+        shapes = self._layout.shapes
         return LinearHead(weight, bias, bool(shapes.linear), shapes.linear_final)
 
     def expect(self, samples: Iterable[tuple[int, NDArray[np.int64]]], *, parameters: bool = True) -> None:
-        """The samples of views that training reads next, in this order: their signals, and maybe parameters.
+        """Announce what training reads next. On object storage it is fetched in the background; else nothing happens.
 
-        On object storage they are fetched in the background and held, at once, until others are expected.
-        Elsewhere nothing happens.
+        samples: numbers of views, each with samples [M] of it, in the order of reading. They replace what was announced
+        before. parameters: whether the parameters of views are read too.
         """
         if not self._chunks.remote:
             return
         specs, keys = self._read_in_training(parameters), []
         for view, rows in samples:
-            blocks = np.unique(rows // self._plan.rows)
+            blocks = np.unique(rows // self._layout.rows)
             keys += [(spec, Unit(view - self.views.start, int(block))) for block in blocks for spec in specs]
         self._chunks.expect(keys)
 
     def read(self, view: int, samples: NDArray[np.int64]) -> Signals:
-        """The signals of a view of samples [B], decoded to float32 on the CPU, with the head."""
+        """Return the signals of the view with number `view`, for samples [B]: float32 on the CPU, with the head."""
         return self.read_encoded(view, samples).decode(self.head)
 
     def read_encoded(self, view: int, samples: NDArray[np.int64]) -> EncodedSignals:
-        """The signals of a view of samples [B] as they are stored."""
+        """Return the signals of the view with number `view`, for samples [B], as they are stored."""
         names = [name for spec in self._specs for name in spec.arrays.values()]
         arrays = {name: part_tensor(self._gather(name, view, samples)) for name in names}
         return EncodedSignals(self._specs, arrays)
 
     def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
-        """One signal of a view of samples, [B, ...] in float32 on the CPU. Raises CacheMismatch if it is not read."""
+        """Return one signal of a view, for samples [B]: float32 [B, ...] on the CPU.
+
+        name: as for `open`. view: the number of the view. Raises CacheMismatch if this cache does not read the signal.
+        """
         specs = tuple(spec for spec in self._specs if spec.name == name)
         if not specs:
             known = [spec.name for spec in self._specs]
@@ -145,20 +153,20 @@ class TeacherCache:
         return EncodedSignals(specs, arrays).values()[name]
 
     def view_parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
-        """What was drawn for a view of samples: int32 [B, P]."""
-        if not self._plan.parameters:
+        """Return the drawn parameters of the view with number `view`, for samples [B]: int32 [B, P]."""
+        if not self._layout.parameters:
             return np.empty((len(samples), 0), np.int32)
         return self._gather("view_parameters", view, samples)
 
     def view_digests(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """The digests of the pixels that the teacher saw: uint64 [B]."""
+        """Return the digests of the pixels that the teacher saw, of a `view` of samples [B]: uint64 [B]."""
         return self._gather("view_digest", view, samples)
 
     def require(self, requirements: Mapping[str, Any], unchecked: Collection[str] = ()) -> None:
-        """Raise CacheMismatch, naming every field, unless the cache provides what is required.
+        """Raise CacheMismatch, with every field that differs, unless the cache provides what is required.
 
-        requirements: parts of an identity; the cache may have more than they name. unchecked: dotted fields
-        that this machine cannot compute.
+        requirements: parts of an identity, as plain values. The cache may have more than they name. unchecked: dotted
+        fields that are not compared, since this machine cannot compute them.
         """
         if lines := self.manifest.identity.unmet(requirements, unchecked):
             raise CacheMismatch(
@@ -169,13 +177,13 @@ class TeacherCache:
             )
 
     def _read_in_training(self, parameters: bool = True) -> list[ArraySpec]:
-        names = ["view_parameters"] if parameters and self._plan.parameters else []
+        names = ["view_parameters"] if parameters and self._layout.parameters else []
         names += [name for spec in self._specs for name in spec.arrays.values()]
-        return [self._plan.arrays[name] for name in names]
+        return [self._layout.arrays[name] for name in names]
 
     def _gather(self, name: str, view: int, samples: NDArray[np.int64]) -> NDArray[Any]:
-        """Rows of a view's array, in the order of `samples`."""
-        spec = self._plan.arrays[name]
+        """Return the rows of the array `name` of a view, in the order of `samples`."""
+        spec = self._layout.arrays[name]
         if view not in self.views:
             raise CacheMismatch(
                 f"the teacher cache has no view {view}",
@@ -189,12 +197,12 @@ class TeacherCache:
         order = None if np.all(samples[1:] >= samples[:-1]) else np.argsort(samples, kind="stable")
         ascending = samples if order is None else samples[order]
         rows = np.empty((len(samples), *spec.shape[2:]), spec.dtype)
-        blocks, starts = np.unique(ascending // self._plan.rows, return_index=True)
+        blocks, starts = np.unique(ascending // self._layout.rows, return_index=True)
         index, ahead = view - self.views.start, self._chunks.at_once
         units = [Unit(index, int(block)) for block in blocks]
         for number, (block, start, stop) in enumerate(zip(blocks, starts, [*starts[1:], len(samples)], strict=False)):
             chunk = self._chunks.get(spec, units[number], units[number + 1 : number + ahead])[0]
-            within = ascending[start:stop] - block * self._plan.rows
+            within = ascending[start:stop] - block * self._layout.rows
             np.take(chunk, within, axis=0, out=rows[start:stop], mode="clip")  # "raise" would copy twice
         if order is None:
             return rows

@@ -1,4 +1,4 @@
-"""Where a teacher cache is made, whatever holds it: workers write units, one process commits them and publishes."""
+"""Declares the workspace in which a teacher cache is made: workers write units, one process commits and publishes."""
 
 from __future__ import annotations
 
@@ -12,59 +12,68 @@ Chunks = Mapping[str, NDArray[Any]]
 """The content of a unit's chunk files, by path in the store."""
 
 MOST_OF_NOTE = 4 << 20
-"""Bytes."""
+"""The most bytes of a note that are read."""
 
 
 class Place(Protocol):
-    """Takes the files of units, from any number of processes at once; pickles.
+    """Takes the files of units, from any number of processes at once. It can be pickled.
 
-    A unit may be computed more than once: where a worker seemed to be lost, another does its work again. So each
-    attempt has a name of its own, and no two write to one file. Nothing of an attempt counts until it is committed.
-    Only on object storage, where files are put whole, attempts share names.
+    A unit may be computed more than once: if a worker seemed to be lost, another one computes its units again. So each
+    attempt has a name of its own, and no two attempts write to one file. Only on object storage, where objects are put
+    as a whole, attempts share names. The files of an attempt are not used before it is committed.
     """
 
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
-        """Write the files of a unit durably; returns the CRC-32C of each."""
+        """Write the files of a unit durably; return the CRC-32C of each.
+
+        chunks: their content. attempt: a name that no other attempt has; empty for the process that commits.
+        """
 
 
 class Workspace(Protocol):
-    """Held by one process, which alone commits units and publishes. A context manager."""
+    """Lets one process commit the units of a cache and publish it. It is a context manager: the process holds it."""
 
     done: bool
-    """Whether the cache was published before the workspace was had."""
+    """Whether the cache was published before this process got the workspace."""
 
     units: dict[str, dict[str, int]]
     """The committed units, with the CRC-32C of their files."""
 
     @property
     def place(self) -> Place:
-        """Where workers write."""
+        """Return the place where workers write."""
 
     def __enter__(self) -> Self:
-        """Hold the workspace."""
+        """Take the workspace, so that no other process does."""
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of it; what is committed stays for the next run."""
+        """Release the workspace. What is committed stays for the next run."""
 
     def refuse_other(self, replace: bool) -> None:
-        """Raise CacheMismatch if something is at the target that must not be replaced."""
+        """Raise CacheMismatch if something is at the target that must not be replaced.
+
+        replace: whether another artifact of Decant may be replaced.
+        """
 
     def missing(self) -> dict[str, str]:
-        """What is wrong, by unit, with those whose files are not there as they were committed."""
+        """Return the units whose files are not there as they were committed, each with what is wrong."""
 
     def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
-        """Make an attempt the unit, durably and at once: from now on it is finished."""
+        """Make the files of an attempt those of a unit, durably and all at once: from now on the unit is finished.
+
+        unit: its name in the ledger. files: the CRC-32C of each file. attempt: as for `Place.write`.
+        """
 
     def note(self, name: str) -> bytes | None:
-        """What was noted under a name, by this run or an earlier one."""
+        """Return the note with this name, of this run or an earlier one; None if there is none."""
 
     def keep_note(self, name: str, content: str) -> None:
-        """Note something that is not part of the cache."""
+        """Write a note, which is not part of the cache."""
 
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
-        """Add the metadata files, drop notes and what is left of attempts, and make the cache visible at once.
+        """Add the metadata files, delete notes and files of other attempts, and make the cache visible all at once.
 
-        Every unit must be committed. Raises as `refuse_other` does.
+        metadata: content by name. replace: as for `refuse_other`, and raises as it does. Every unit must be committed.
         """

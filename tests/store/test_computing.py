@@ -109,7 +109,7 @@ def test_a_worker_does_not_let_go_of_the_teacher_in_the_middle_of_a_unit(
     thread = threading.Thread(target=computer, args=(assigned, 0, 0))
     thread.start()
     assert asked.wait(10)
-    computer._let_go()  # as a timer would that was about to ring
+    computer._free()  # as a timer would that was about to ring
     assert computer._teachers is not None
     slow.set()
     thread.join(10)
@@ -149,7 +149,7 @@ def test_files_that_a_worker_wrote_elsewhere_are_missed(
     files = dict.fromkeys((spec.file(Unit(0, 0)) for spec in plan.arrays.values()), 0)
     receipt = Receipt(Unit(0, 0), "attempt", files, 1.0, WorkerInfo("far-away", "cpu", {}))
     with LocalWorkspace(tmp_path / "a", "0" * 64, plan, wait=False, notify=print) as workspace:
-        with pytest.raises(CacheError, match=r"(?s)a worker on far-away wrote is not to be seen.*all workers share"):
+        with pytest.raises(CacheError, match=r"(?s)a worker on far-away wrote is not visible.*all workers share"):
             _commit(workspace, receipt)
         assert not workspace.units
 
@@ -212,7 +212,7 @@ def test_workers_that_differ_are_noted(monkeypatch: pytest.MonkeyPatch) -> None:
         ],
     }
     assert said == [
-        "note: workers differ, and so may the last bits of answers: B on here, before A",
+        "note: workers differ, and so may the last bits of outputs: B on here, before A",
         'note: other versions on here: torch: expected "2", got "3"',
     ]
 

@@ -70,20 +70,20 @@ def test_what_travels_is_small_and_has_a_name(
     client: Client, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tasks, receipts, in_flight = [], [], []
-    ask, handed_in = OutstandingUnits.ask, OutstandingUnits.handed_in
+    request, results = OutstandingUnits.request, OutstandingUnits.results
 
-    def asking(asked: OutstandingUnits, *arguments: Any) -> None:
-        tasks.append(len(pickle.dumps(asked._task)))
-        ask(asked, *arguments)
-        in_flight.append(len(asked))
+    def requesting(outstanding: OutstandingUnits, *arguments: Any) -> None:
+        tasks.append(len(pickle.dumps(outstanding._task)))
+        request(outstanding, *arguments)
+        in_flight.append(len(outstanding))
 
-    def handing(asked: OutstandingUnits) -> Iterator[Any]:
-        for unit, receipt in handed_in(asked):
+    def handing(outstanding: OutstandingUnits) -> Iterator[Any]:
+        for unit, receipt in results(outstanding):
             receipts.append(len(pickle.dumps(receipt)))
             yield unit, receipt
 
-    monkeypatch.setattr(OutstandingUnits, "ask", asking)
-    monkeypatch.setattr(OutstandingUnits, "handed_in", handing)
+    monkeypatch.setattr(OutstandingUnits, "request", requesting)
+    monkeypatch.setattr(OutstandingUnits, "results", handing)
     monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 10)
     distributed(client, tmp_path / "a", partial(counted, count=100), samples=TinySamples(100))
     assert len(pickle.dumps(workers.Held(pickle.dumps(UnitComputer(partial(counted, count=100)))))) < 500

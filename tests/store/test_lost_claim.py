@@ -18,7 +18,7 @@ from pipeline.errors import CacheError
 from pipeline.store.format.arrays import Unit
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
-from pipeline.store.making.filling import computed
+from pipeline.store.making.filling import compute_units
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.remote import lease
 from pipeline.store.remote import workspace as remote
@@ -121,7 +121,7 @@ def test_two_attempts_at_one_unit_at_once_end_with_its_bytes(
     def runner(
         teacher: TeacherPass, workspace: Workspace, layout: StoreLayout, units: Sequence[Unit], progress: Any, run: Any
     ) -> None:
-        for unit, chunks in computed(teacher, layout, units, progress):
+        for unit, chunks in compute_units(teacher, layout, units, progress):
             files: dict[str, dict[str, int]] = {}
 
             def attempt(name: str, chunks: Chunks = chunks, files: dict[str, dict[str, int]] = files) -> None:

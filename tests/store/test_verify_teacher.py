@@ -17,9 +17,10 @@ from torch import Tensor
 from pipeline.errors import CacheMismatch
 from pipeline.inspection.files import check_files
 from pipeline.inspection.report import Asking, CacheReport, ask_again
-from pipeline.inspection.sample import MicroBatch, sampled_batches
+from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
+from pipeline.store.format.arrays import MicroBatch
 from pipeline.store.format.layout import make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import TeacherPass

@@ -106,7 +106,7 @@ def test_where_one_worker_fails_others_do_its_units(
         failing = Failing.where
         assert failing is not None
         assert (failing in client.nthreads()) == (left == 2)
-    assert any(f"failed on {failing}, others are asked: RuntimeError: {network.error}" in text for text in said)
+    assert any(f"failed on {failing}, others compute it: RuntimeError: {network.error}" in text for text in said)
     assert any("taken out of the cluster" in text for text in said) == (left == 1)
 
 
@@ -153,7 +153,7 @@ def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: py
     with dask.config.set({"decant.patience": "0s"}):
         watch = HangWatch(nobody, said.append)
         assert list(watch.hanging(Asking(), {Unit(1, 2)})) == []
-        assert said == ["unit 1/2 takes long on tcp://a: there is nobody else to be asked"]
+        assert said == ["unit 1/2 takes long on tcp://a: there is no other worker"]
         answers["ncores"] = {"tcp://a": 1, "tcp://b": 1}
         assert list(watch.hanging(Asking(), {Unit(1, 2)})) == [(Unit(1, 2), ["tcp://b"])]
         assert list(watch.hanging(Asking(), set())) == []  # handed in by another meanwhile

@@ -1,4 +1,4 @@
-"""Training from a cache is training with the teacher: the same pixels, the same answers, the same student."""
+"""Training from a cache is training with the teacher: the same pixels, the same outputs, the same student."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 from pipeline.training import train
-from pipeline.training.answers import Upcoming
 from pipeline.training.batches import loader
 from pipeline.training.loop import Trainer
+from pipeline.training.teacher_outputs import Upcoming
 
 ENTRIES = (HARD, KD, LFCC)
 SIGNALS = SignalsConfig(
@@ -40,11 +40,11 @@ def teacher(road: Path) -> Network:
 
 
 class Live:
-    """The teacher in the loop: it is asked at every step, in the micro-batches that stage one shows it."""
+    """The teacher in the loop: it is run at every step, in the micro-batches of stage one."""
 
     def __init__(self, road: Path, stored: TeacherCache) -> None:
-        self.plan = stored.manifest.layout
-        self.asked = 0
+        self.layout = stored.manifest.layout
+        self.runs = 0
         self.samples, self.views = samples(road), views()
         self.teacher = TeacherPass(
             teacher(road),
@@ -65,23 +65,23 @@ class Live:
         """Drawn again."""
         return self.views.parameters(view, self.samples.positions[rows])
 
-    def answers(self, view: int, rows: NDArray[np.int64], images: Tensor) -> EncodedSignals:
+    def teacher_outputs(self, view: int, rows: NDArray[np.int64], images: Tensor) -> EncodedSignals:
         """Asked again, whole micro-batches for the rows that are wanted."""
-        names = [spec.name for spec in self.plan.signals]
+        names = [spec.name for spec in self.layout.signals]
         everything: dict[str, NDArray[Any]] = {}
         with self.teacher.inference_mode():
             for batch in {self._micro_batch(int(row)) for row in rows}:
-                said = self.teacher.ask(self.teacher.render(view, batch), names).arrays()
-                self.asked += 1
-                for spec in self.plan.signals:
-                    for part, array in spec.codec.encode(said[spec.name]).items():
+                outputs = self.teacher.infer(self.teacher.render(view, batch), names).arrays()
+                self.runs += 1
+                for spec in self.layout.signals:
+                    for part, array in spec.codec.encode(outputs[spec.name]).items():
                         name = spec.arrays[part]
                         whole = np.full((self.samples.count, *array.shape[1:]), np.nan, array.dtype)
                         everything.setdefault(name, whole)[batch.start : batch.stop] = array
-        return EncodedSignals(self.plan.signals, {k: torch.from_numpy(v[rows]) for k, v in everything.items()})
+        return EncodedSignals(self.layout.signals, {k: torch.from_numpy(v[rows]) for k, v in everything.items()})
 
     def _micro_batch(self, row: int) -> range:
-        rows, size = self.plan.rows, self.teacher.micro_batch
+        rows, size = self.layout.rows, self.teacher.micro_batch
         block = row // rows * rows
         start = block + (row - block) // size * size
         return range(start, min(start + size, block + rows, self.samples.count))
@@ -104,7 +104,7 @@ def test_students_from_the_cache_and_from_the_live_teacher_are_identical(
         run = steps(road, source, **({"epochs": 12, "batch_size": 16, "learning_rate": 0.02} | together))
         train(student, objectives(student, *ENTRIES), run, seed=0, folder=None, progress=Silent(), head=stored.head)
         found.append(student.model.state_dict())
-    assert live.asked > 100
+    assert live.runs > 100
     assert same(*found)
     assert not same(found[0], network(kind).model.state_dict())
 
@@ -124,10 +124,10 @@ def test_caches_of_other_views_would_end_elsewhere(road: Path):
 def test_terms_agree_at_every_step_whatever_the_batch_in_which_the_live_teacher_sees_them(road: Path, kind: Any):
     """From the weights that a student has at each of 36 steps: batches of 1 to 48 samples, in any order."""
     stored, data, rendering = cache(road), samples(road), views()
-    student, asked = network(kind), teacher(road).eval()
+    student, big = network(kind), teacher(road).eval()
     run = steps(road, epochs=12, batch_size=16, learning_rate=0.02)
     trainer = Trainer(student, objectives(student, *ENTRIES), run, 0, stored.head)
-    live = TeacherPass(asked, data, rendering, SIGNALS, device=torch.device("cpu"), precision="float32", micro_batch=16)
+    live = TeacherPass(big, data, rendering, SIGNALS, device=torch.device("cpu"), precision="float32", micro_batch=16)
     chance = np.random.default_rng(0)
     assert data.labels is not None
     for number, step in enumerate(itertools.islice(loader(run, 0, torch.device("cpu")), len(run))):

@@ -1,1 +1,1 @@
-"""Teacher caches that the workers of a Dask cluster make together."""
+"""Makes teacher caches on the workers of a Dask cluster."""

@@ -1,4 +1,4 @@
-"""Clusters that units are computed on: one that is there already, or workers on this machine."""
+"""Connects to the cluster that computes units: an existing one, or workers that are started on this machine."""
 
 from __future__ import annotations
 
@@ -20,31 +20,35 @@ from pipeline.errors import CacheError
 from pipeline.store.cluster.worker import UNITS_AT_ONCE
 
 CONNECT_SECONDS = 10
+"""The time limit for a connection to a scheduler."""
 
 RESTART_SECONDS = 30
-"""What processes are given to end; Dask kills them after four."""
+"""The time limit for a restart of workers. Dask kills processes that have not ended after four."""
 
 THREADS = UNITS_AT_ONCE
-"""Of a worker. More would only wait."""
+"""Threads of a worker. More would only wait."""
 
 TLS_HINT = (
     "name certificates and key in Dask's configuration (`distributed.comm.tls`: ca-file, client.cert, client.key)"
 )
 
 IGNORE_CTRL_C_CODE = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
-"""Workers here end with this process, which Ctrl-C reaches too and which finishes what is in hand."""
+"""Workers on this machine ignore Ctrl-C: this process handles it, finishes what is being written, and ends them."""
 
 
 def patience() -> float:
-    """Seconds after which what says nothing is taken for hanging: `decant.patience` in Dask's configuration."""
+    """Return after how many silent seconds a worker counts as hanging: `decant.patience` in Dask's configuration."""
     return float(parse_timedelta(dask.config.get("decant.patience", 60)))
 
 
 @contextmanager
 def connect(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
-    """A client of the scheduler at an address such as `tcp://10.0.0.1:8786`. Raises CacheError if there is none."""
+    """Connect to the scheduler at an address such as `tcp://10.0.0.1:8786`, and yield the client.
+
+    notify: takes messages for the user. Raises CacheError if the scheduler cannot be reached.
+    """
     fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
-    # Before there is a client: one that fails at this moment leaves its thread behind.
+    # Checked before a client is made: one that fails to connect leaves its thread behind.
     if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
         raise _unreached(address, "a scheduler that asks for certificates, and none to show", f"{TLS_HINT}; or {fix}")
     try:
@@ -63,9 +67,10 @@ def _unreached(address: str, got: str, fix: str) -> CacheError:
 
 @contextmanager
 def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Client]:
-    """A client of `count` worker processes on this machine, which end with it.
+    """Start `count` worker processes on this machine, and yield a client. They end with the context.
 
-    device: as in the configuration; where that is `auto` or `cuda`, each worker has one of the GPUs, in turn.
+    device: as in the configuration; with `auto` or `cuda` each worker has one of the GPUs, in turn. notify: takes
+    messages for the user.
     """
     common: dict[str, Any] = {"host": "127.0.0.1", "protocol": "tcp://"}
     dashboard = find_spec("bokeh") is not None
@@ -79,7 +84,7 @@ def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Ite
             "nthreads": THREADS,
             "memory_limit": 0,  # a teacher takes what it takes; pausing the worker would not make it less
             "dashboard": False,
-            "silence_logs": logging.CRITICAL,  # what matters is said by this process
+            "silence_logs": logging.CRITICAL,  # this process prints what matters
             "local_directory": folder,
             "preload": [IGNORE_CTRL_C_CODE],
         }
@@ -96,10 +101,10 @@ def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Ite
 
 @contextmanager
 def kept_environment() -> Iterator[None]:
-    """Leave no trace in `os.environ`.
+    """Restore `os.environ` at the end of the context.
 
-    Dask sets there what workers are to find: a process started later would compute with their number of threads, and
-    end with other last digits than this one.
+    Dask sets variables for workers there. A process that is started later would compute with their number of threads,
+    and its results would differ in their last digits.
     """
     before = dict(os.environ)
     try:
@@ -111,20 +116,26 @@ def kept_environment() -> Iterator[None]:
 
 
 def cores(count: int) -> dict[str, str]:
-    """The environment in which each of `count` workers starts: its share of the cores. Dask would say one thread."""
+    """Return the environment variables that give each of `count` workers its share of the cores.
+
+    Without them Dask gives each one thread.
+    """
     threads = max(1, torch.get_num_threads() // count)
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 
 
 def environments(count: int, device: str) -> list[dict[str, str]]:
-    """The environment of each worker: its share of the cores, and one of the GPUs, as far as there are some."""
+    """Return the environment variables of each worker: its share of the cores, and one of the GPUs if there are some.
+
+    count: of workers. device: as for `local_cluster`.
+    """
     gpus = _gpus() if device in ("auto", "cuda") else []
     own = [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
     return [{**cores(count), **gpu} for gpu in own]
 
 
 def _gpus() -> list[str]:
-    """The GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
+    """Return the GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     names = visible.split(",") if visible is not None else [str(number) for number in range(count)]
@@ -132,7 +143,10 @@ def _gpus() -> list[str]:
 
 
 def restart(client: Client, addresses: Collection[str]) -> set[str]:
-    """Start those of some workers anew that this process owns; says which. Raises OSError or TimeoutError."""
+    """Restart the workers that this process owns, of some; return which.
+
+    client: of the cluster. addresses: of the workers. Raises OSError or TimeoutError if the scheduler does not respond.
+    """
     nannies = getattr(getattr(client, "cluster", None), "workers", {}).values()
     ours = {nanny.worker_address for nanny in nannies if isinstance(nanny, Nanny)} & set(addresses)
     if ours:
@@ -142,5 +156,9 @@ def restart(client: Client, addresses: Collection[str]) -> set[str]:
 
 
 def call_scheduler(client: Client, operation: str, seconds: float, **arguments: Any) -> Any:
-    """What the scheduler answers in time. Raises OSError or TimeoutError."""
+    """Call an operation of the scheduler, and return the result.
+
+    client: of the cluster. operation: its name. seconds: the time limit. arguments: of the operation. Raises OSError or
+    TimeoutError.
+    """
     return client.sync(getattr(client.scheduler, operation), callback_timeout=seconds, **arguments)

@@ -1,8 +1,8 @@
 """Computes the units of a cache on the workers of a Dask cluster; this process alone commits them.
 
-What travels is small: a worker opens data and teacher itself (`store.cluster.worker`), writes where the cache is
-made, and hands in a receipt. A unit may be computed twice, where a worker was lost or seemed to be: attempts have
-names of their own, the first receipt counts, and what is left of the others is swept when the cache is published.
+Little is sent: a worker opens data and teacher itself (`store.cluster.worker`), writes where the cache is made, and
+returns a receipt. A unit may be computed twice, if a worker was lost or seemed to be: attempts have names of their own,
+the first receipt counts, and the files of other attempts are deleted when the cache is published.
 """
 
 from __future__ import annotations
@@ -43,25 +43,26 @@ from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Workspace
 
 IN_FLIGHT = 1000
-"""Units that are asked for and not handed in: enough for any cluster, and soon cancelled."""
+"""Units that are requested and not finished: enough for any cluster, and quickly cancelled."""
 
 AHEAD = UNITS_AT_ONCE + 1
-"""The same for each worker, where some hang and this process chooses who is asked."""
+"""The same for each worker, if some workers hang and this process chooses among the others."""
 
 RECEIPT_POLL_SECONDS = 0.02
-"""How often receipts are looked for."""
+"""How often this process looks for receipts."""
 
 RECEIPT_SECONDS = 5
-"""What the scheduler is given to do as it is told when all is over."""
+"""The time limit for calls of the scheduler when a command ends."""
 
 
 @contextmanager
 def runners_on(
     client: Client, open_teacher: Open, notify: Callable[[str], None] = say
 ) -> Iterator[Callable[[str], Runner]]:
-    """Runners by the name of the cache, which use all workers of a cluster, those that join later too.
+    """Yield a function that returns the runner of a cache by its name. Runners use all workers of a cluster.
 
-    open_teacher: called once in every worker process, when it computes its first unit.
+    client: of the cluster; workers that join later are used too. open_teacher: called once in every worker process,
+    when it computes its first unit. notify: takes messages for the user. Raises CacheError without a scheduler.
     """
     held = f"decant-{uuid4().hex[:8]}"
     if client.scheduler is None:
@@ -72,7 +73,7 @@ def runners_on(
     try:
         yield lambda cache: Distributed(client, address, held, cache, watch, notify)
     finally:
-        # Workers stop after the micro-batch in hand. One that hangs is not waited for.
+        # Workers stop after the current micro-batch. Nobody waits for one that hangs.
         with suppress(Exception):
             call_scheduler(client, "unregister_worker_plugin", RECEIPT_SECONDS, name=held)
 
@@ -88,7 +89,11 @@ def _register(client: Client, held: workers.Held, name: str) -> None:
 
 @dataclass(frozen=True)
 class Distributed:
-    """The runner of one cache. address: of the scheduler. held: under which name workers hold what computes units."""
+    """Computes the units of one cache on the workers of a cluster: a `Runner`.
+
+    client: of the cluster. address: of its scheduler. held: the name under which workers hold the `UnitComputer`.
+    cache: the name of the cache. watch: finds units that hang. notify: takes messages for the user.
+    """
 
     client: Client
     address: str
@@ -106,19 +111,22 @@ class Distributed:
         progress: Progress,
         run: dict[str, Any],
     ) -> None:
-        """Have units computed, and commit them. Raises CacheError, and whatever stops a worker."""
-        asked = OutstandingUnits(
+        """Have units computed, and commit them. The arguments are those of `Runner`.
+
+        Raises CacheError, and the errors that stop a worker.
+        """
+        outstanding = OutstandingUnits(
             self.client, self.held, Assignment(self.cache, layout, workspace.place, worker_identity(teacher))
         )
         todo, roster, watch = set(units), WorkerProvenance(run, self.notify), self.watch
         watch.begin()
 
         def commit_receipts() -> None:
-            for unit, receipt in asked.handed_in():
+            for unit, receipt in outstanding.results():
                 if unit not in todo:  # another attempt was first
                     continue
                 if isinstance(receipt, workers.Failed) and (others := watch.failed(unit, receipt)):
-                    asked.ask([unit], others)
+                    outstanding.request([unit], others)
                     continue
                 if not isinstance(receipt, Receipt):
                     raise _explained(receipt, unit, self.address, workspace)
@@ -133,28 +141,30 @@ class Distributed:
             while todo:
                 if self.client.status != "running":
                     raise _lost(self.address, workspace)
-                willing = watch.willing()
-                # Those who join are asked too: for units that are not asked for yet.
-                room = IN_FLIGHT if willing is None else min(IN_FLIGHT, AHEAD * len(willing))
-                if more := list(islice(waiting, max(0, room - len(asked)))):
-                    asked.ask(more, willing)
+                responsive = watch.responsive()
+                # Workers that join compute units that are not requested yet.
+                room = IN_FLIGHT if responsive is None else min(IN_FLIGHT, AHEAD * len(responsive))
+                if more := list(islice(waiting, max(0, room - len(outstanding)))):
+                    outstanding.request(more, responsive)
                 commit_receipts()
-                for unit, elsewhere in watch.hanging(asked, todo):
-                    asked.ask([unit], elsewhere)
+                for unit, elsewhere in watch.hanging(outstanding, todo):
+                    outstanding.request([unit], elsewhere)
                 time.sleep(RECEIPT_POLL_SECONDS)
         except KeyboardInterrupt:
             with suppress(PipelineError, OSError):
                 commit_receipts()
             raise
         finally:
-            asked.cancel()
+            outstanding.cancel()
 
 
 class OutstandingUnits:
-    """Units that workers were asked for, and what they handed in."""
+    """Keeps track of the units that workers compute, and of their results.
+
+    client: of the cluster. held: the name under which workers hold the `UnitComputer`. assignment: of the cache.
+    """
 
     def __init__(self, client: Client, held: str, assignment: Assignment) -> None:
-        """Nothing is asked for yet."""
         self._client = client
         self._task = partial(workers.call, held, pickle.dumps(assignment))
         self._group = f"cache-{assignment.name}-{uuid4().hex[:8]}"  # what the dashboard shows, but for the digits
@@ -165,11 +175,14 @@ class OutstandingUnits:
         self._ready: deque[tuple[Future[Any], Any]] = deque()
 
     def __len__(self) -> int:
-        """Units that nobody has handed in."""
+        """Return how many units are requested and not finished."""
         return len(self._open)
 
-    def ask(self, units: Sequence[Unit], elsewhere: Collection[str] | None = None) -> None:
-        """Ask for units. elsewhere: of these workers alone, as long as one of them is there."""
+    def request(self, units: Sequence[Unit], elsewhere: Collection[str] | None = None) -> None:
+        """Have units computed.
+
+        elsewhere: by these workers alone, as long as one of them exists; None for any worker.
+        """
         self._times += 1
         self._open.update(units)
         futures = self._client.map(
@@ -183,8 +196,8 @@ class OutstandingUnits:
         self._units.update((future, (unit, self._times)) for future, unit in zip(futures, units, strict=True))
         self._completed.update(futures)
 
-    def handed_in(self) -> Iterator[tuple[Unit, Receipt | BaseException]]:
-        """What came since the last call: receipts, or what stopped a worker."""
+    def results(self) -> Iterator[tuple[Unit, Receipt | BaseException]]:
+        """Yield the results since the last call: units, each with its receipt or the error that stopped a worker."""
         self._ready.extend(self._completed.next_batch(block=False))
         while self._ready:
             future, result = self._ready.popleft()
@@ -192,12 +205,12 @@ class OutstandingUnits:
                 continue
             unit, attempt = self._units.pop(future)
             if isinstance(result, Receipt):
-                self._handed_in(unit, attempt)
-            # Dask says what went wrong as type, error and traceback.
+                self._finish(unit, attempt)
+            # Dask reports errors as type, error and traceback.
             yield unit, result[1] if isinstance(result, tuple) else result
 
-    def _handed_in(self, unit: Unit, first: int) -> None:
-        """Cancel later attempts. Earlier ones may hang; as long as they do, Dask knows that their worker is busy."""
+    def _finish(self, unit: Unit, first: int) -> None:
+        """Cancel later attempts. Earlier ones may hang; while they do, Dask regards their worker as busy."""
         if unit not in self._open:
             return
         self._open.remove(unit)
@@ -209,11 +222,11 @@ class OutstandingUnits:
                 self._client.cancel(later)
 
     def unit_of(self, key: Any) -> Unit | None:
-        """The unit that a task is about; None if the task is not ours."""
+        """Return the unit that a task computes, by the key of the task; None for a task of others."""
         return Unit(*key[1:3]) if isinstance(key, tuple) and key[0] == self._group else None
 
     def cancel(self) -> None:
-        """Ask for nothing any more."""
+        """Cancel all units that are not finished."""
         with suppress(Exception):  # a client that lost its scheduler
             self._client.cancel(list(self._units))
         self._units.clear()
@@ -225,14 +238,14 @@ def _commit(workspace: Workspace, receipt: Receipt) -> None:
         workspace.commit(receipt.unit.key, receipt.files, receipt.attempt)
     except FileNotFoundError as error:
         raise CacheError(
-            f"what a worker on {receipt.hand.host} wrote is not to be seen here",
+            f"what a worker on {receipt.info.host} wrote is not visible here",
             where=error.filename,
             fix="put the store on a file system that all workers share, at the same path",
         ) from error
 
 
 def _explained(error: BaseException, unit: Unit, address: str, workspace: Workspace) -> BaseException:
-    """What to tell about what stopped a worker: what Decant says itself, and errors of files, as they are."""
+    """Return the error to raise for one that stopped a worker: Decant's own, and errors of files, as they are."""
     if isinstance(error, (PipelineError, OSError)):
         return error
     if isinstance(error, CancelledError):

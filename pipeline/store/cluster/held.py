@@ -1,7 +1,7 @@
-"""What the processes of a Dask cluster hold for a command, and the task that uses it. Imports nothing heavy.
+"""Holds one object in every worker of a Dask cluster for a command, and calls it in tasks.
 
-Scheduler and workers import this in their event loops. All that takes long (importing torch, loading weights)
-waits for the first task and happens in its thread: a worker whose event loop stands still is taken for dead.
+Scheduler and workers import this in their event loops, so it imports nothing heavy. What takes long (importing torch,
+loading weights) happens in the thread of the first task: a worker whose event loop stands still is regarded as dead.
 """
 
 from __future__ import annotations
@@ -17,31 +17,33 @@ from pipeline.errors import PipelineError
 
 
 class Closable(Protocol):
-    """What a worker can hold: it is called by tasks, with their arguments, from several threads."""
+    """Declares an object that workers can hold. Tasks call it with their arguments, from several threads."""
 
     def __call__(self, *arguments: Any, worker: str) -> Any:
-        """Do a task's work. worker: the address of this one."""
+        """Do the work of a task, and return the result. worker: the address of this worker."""
 
     def close(self) -> None:
-        """Give up what is being done, and let go of everything; called in the event loop, so it must not wait."""
+        """Stop all work and free everything. It is called in the event loop, so it must not wait."""
 
 
 class Held(WorkerPlugin):
-    """One object for every worker process, those that join later too; unpickled when a task first asks for it."""
+    """Holds one object in each worker process, of those that join later too; the first task unpickles it.
+
+    pickled: a `Closable`.
+    """
 
     def __init__(self, pickled: bytes) -> None:
-        """pickled: a `Closable`."""
         self._pickled = pickled
         self._lock = Lock()
         self._object: Closable | None = None
         self._closed = False
 
     def __reduce__(self) -> tuple[type[Held], tuple[bytes]]:
-        """Pickles without what this process made of it."""
+        """Pickle without the object that this process has unpickled."""
         return Held, (self._pickled,)
 
     def get(self) -> Closable:
-        """The object."""
+        """Return the object."""
         with self._lock:
             if self._object is None:
                 self._object = pickle.loads(self._pickled)
@@ -50,18 +52,18 @@ class Held(WorkerPlugin):
             return self._object
 
     def setup(self, worker: Worker) -> None:
-        """The command begins."""
+        """Prepare the worker when a command begins."""
         keep_freed_memory()
 
     def teardown(self, worker: Worker) -> None:
-        """The command is over."""
+        """Close the object when the command is over."""
         self._closed = True
         if self._object is not None:
             self._object.close()
 
 
-class Failed(Exception):  # noqa: N818 - it says what happened to a worker
-    """A worker came upon an error that Decant does not know. worker: its address. what: the error."""
+class Failed(Exception):  # noqa: N818 - it is a result of a worker
+    """Reports an error in a worker that is not one of Decant's. worker: its address. what: the error as text."""
 
     def __init__(self, worker: str, what: str) -> None:
         super().__init__(worker, what)
@@ -69,7 +71,7 @@ class Failed(Exception):  # noqa: N818 - it says what happened to a worker
 
 
 def worker_address() -> str:
-    """Of the worker that this is called in; empty if it is none."""
+    """Return the address of the worker that this runs in; empty if it does not run in one."""
     try:
         return str(get_worker().address)
     except ValueError:
@@ -77,7 +79,10 @@ def worker_address() -> str:
 
 
 def call(name: str, *arguments: Any) -> Any:
-    """The task: call what this worker holds under a name. Raises Failed for all but Decant's errors and OSError."""
+    """Call the object that this worker holds under `name` with `arguments`, as a task.
+
+    Raises Failed for errors other than Decant's and OSError.
+    """
     try:
         held = get_worker().plugins[name]
         assert isinstance(held, Held)

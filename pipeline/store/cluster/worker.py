@@ -1,4 +1,4 @@
-"""What a worker of a cluster does: opens the teacher once, computes units, writes them and hands in receipts."""
+"""Computes units in a worker of a cluster: opens the teacher once, computes, writes, and returns receipts."""
 
 from __future__ import annotations
 
@@ -25,41 +25,45 @@ from pipeline.store.format.identity import SCHEMA
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.provenance import device_name, versions
 from pipeline.store.format.sections import TeacherIdentity, ViewsIdentity
-from pipeline.store.making.filling import computed
+from pipeline.store.making.filling import compute_units
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Place
 
 Open = Callable[[], Mapping[str, TeacherPass]]
-"""Opens the teacher for every cache of a command, by the cache's name; pickles."""
+"""A function that opens the teacher for every cache of a command, by the name of the cache. It can be pickled."""
 
 COMPARED = 64
-"""Samples that a worker renders to see whether it has the same pixels as the process that commits."""
+"""Samples that a worker renders to compare its pixels with those of the process that commits."""
 
 UNITS_AT_ONCE = 3
-"""In one worker: one that is rendered, one that the teacher looks at, one that is written. They bound its memory."""
+"""Units in one worker: one that is rendered, one that the teacher computes, one that is written. Memory holds these."""
 
 SAME_EVERYWHERE_HINT = "give every worker the data and the weights at the same paths, and the same version of Decant"
 
 IDLE_SECONDS = 600.0
-"""A worker that is asked for nothing any more lets go of the teacher: the command may have been killed."""
+"""After this time without a unit a worker frees the teacher, since the command may have been killed."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What the units of one cache have in common; small, for it travels with each of them.
+    """Holds what the units of one cache have in common. It is small, since it is sent with each unit.
 
-    name: of the cache. seen: what every process must see (`worker_identity`).
+    name: of the cache. layout: of the cache. place: takes the files of units. identity: what must be the same in every
+    process (`worker_identity`).
     """
 
     name: str
     layout: StoreLayout
     place: Place
-    seen: Mapping[str, Any]
+    identity: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class WorkerInfo:
-    """A worker, as receipts and errors name it."""
+    """Describes a worker in receipts and errors.
+
+    host: the name of its machine. device: what it computes on. versions: of Python and packages.
+    """
 
     host: str
     device: str
@@ -68,21 +72,22 @@ class WorkerInfo:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a worker hands in for a unit that it has written. files: CRC-32C. seconds: computing and writing.
+    """Confirms that a worker has written a unit.
 
-    worker: its address in the cluster.
+    attempt: under which name the files lie. files: the CRC-32C of each. seconds: of computing and writing. info:
+    describes the worker. worker: its address in the cluster.
     """
 
     unit: Unit
     attempt: str
     files: Mapping[str, int]
     seconds: float
-    hand: WorkerInfo
+    info: WorkerInfo
     worker: str = ""
 
 
 def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
-    """Return what must be the same for all workers of a cache; of pixels, a digest of some samples."""
+    """Return what must be the same in all workers of a cache, as plain values; of pixels, a digest of some samples."""
     samples, view = teacher.samples, teacher.views.numbers[0]
     network = TeacherIdentity.of(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch)
     some = np.unique(np.linspace(0, samples.count - 1, COMPARED).astype(np.int64))
@@ -101,50 +106,50 @@ def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
 
 
 class UnitComputer:
-    """Computes units in any number of threads: the teacher looks at one, while others are rendered or written.
+    """Computes units in several threads: the teacher computes one while others are rendered or written.
 
-    Called with an assignment and a unit it returns the receipt. Raises CacheError, and whatever opening raises.
+    open_teacher: called when the first unit is computed.
     """
 
     def __init__(self, open_teacher: Open) -> None:
-        """Nothing is opened yet."""
         self._open = open_teacher
-        self._opening, self._looking, self._units = Lock(), Lock(), Semaphore(UNITS_AT_ONCE)
+        self._opening, self._inferring, self._units = Lock(), Lock(), Semaphore(UNITS_AT_ONCE)
         self._closed = Event()
         self._teachers: Mapping[str, TeacherPass] | None = None
         self._checked: set[str] = set()
-        self._counting, self._in_hand = Lock(), 0
+        self._counting, self._running = Lock(), 0
         self._idle: Timer | None = None
 
     def __reduce__(self) -> tuple[type[UnitComputer], tuple[Open]]:
-        """Pickles as what opens the teacher."""
+        """Pickle only the function that opens the teacher."""
         return UnitComputer, (self._open,)
 
     def __call__(self, assigned: bytes, view: int, block: int, worker: str = "") -> Receipt:
-        """Compute a unit and write it under a name that nothing else has or will have.
+        """Compute a unit, write it under a name that no other attempt has, and return the receipt.
 
-        assigned: a pickled `Assignment`, which schedulers thus need not understand. worker: the address of this one.
+        assigned: a pickled `Assignment`, so that a scheduler need not import it. view, block: of the unit. worker: the
+        address of this worker. Raises CacheError, and the errors of opening the teacher.
         """
         assignment: Assignment = pickle.loads(assigned)
         unit, attempt = Unit(view, block), uuid4().hex
-        with self._units, self._one_in_hand():
+        with self._units, self._count_running():
             teacher = self._teacher(assignment)
-            hand = WorkerInfo(socket.gethostname(), device_name(teacher.device), versions())
-            start, turn = time.perf_counter(), _TeacherLock(teacher, self._looking)
-            ((_, chunks),) = computed(teacher, assignment.layout, [unit], _Cancellable(self._closed), turn)
+            info = WorkerInfo(socket.gethostname(), device_name(teacher.device), versions())
+            start, lock = time.perf_counter(), _TeacherLock(teacher, self._inferring)
+            ((_, chunks),) = compute_units(teacher, assignment.layout, [unit], _Cancellable(self._closed), lock)
             files = assignment.place.write(chunks, attempt)
-        return Receipt(unit, attempt, files, time.perf_counter() - start - turn.waited, hand, worker)
+        return Receipt(unit, attempt, files, time.perf_counter() - start - lock.waited, info, worker)
 
     def close(self) -> None:
-        """Give up after the micro-batch in hand."""
+        """Stop after the current micro-batch, and free the teacher."""
         self._closed.set()
-        Thread(target=self._let_go, daemon=True).start()  # the event loop must not wait
+        Thread(target=self._free, daemon=True).start()  # the event loop must not wait
 
     def _teacher(self, assignment: Assignment) -> TeacherPass:
-        """The teacher for a cache, opened and compared with what the process that commits sees."""
+        """Return the teacher for a cache, opened, and compared with that of the process that commits."""
         with self._opening:
             if self._closed.is_set():
-                raise _given_up()
+                raise _command_over()
             if self._teachers is None:
                 try:
                     self._teachers = self._open()
@@ -161,30 +166,30 @@ class UnitComputer:
             return teacher
 
     @contextmanager
-    def _one_in_hand(self) -> Iterator[None]:
-        """Counts the units in hand. After the last, the next is waited for, but not for ever."""
+    def _count_running(self) -> Iterator[None]:
+        """Count the units that are computed. The teacher is freed some time after the last one."""
         with self._counting:
-            self._in_hand += 1
+            self._running += 1
             if self._idle is not None:
                 self._idle.cancel()
         try:
             yield
         finally:
             with self._counting:
-                self._in_hand -= 1
-                if not self._in_hand and not self._closed.is_set():
-                    self._idle = Timer(IDLE_SECONDS, self._let_go)
+                self._running -= 1
+                if not self._running and not self._closed.is_set():
+                    self._idle = Timer(IDLE_SECONDS, self._free)
                     self._idle.daemon = True
                     self._idle.start()
             if self._closed.is_set():
-                self._let_go()
+                self._free()
 
-    def _let_go(self) -> None:
+    def _free(self) -> None:
         with self._counting:
             if self._idle is not None:
                 self._idle.cancel()
-            if self._in_hand and not self._closed.is_set():
-                return  # a unit came at this moment
+            if self._running and not self._closed.is_set():
+                return  # a unit has come meanwhile
         self._teachers = None
         gc.collect()  # networks have cycles
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
@@ -192,46 +197,46 @@ class UnitComputer:
 
 
 class _TeacherLock(AbstractContextManager[None]):
-    """The time in which the teacher looks at one unit alone. waited: seconds that it took to come."""
+    """Lets one thread at a time use the teacher. waited: seconds until this thread got it."""
 
-    def __init__(self, teacher: TeacherPass, looking: Lock) -> None:
-        self._teacher, self._looking = teacher, looking
+    def __init__(self, teacher: TeacherPass, inferring: Lock) -> None:
+        self._teacher, self._inferring = teacher, inferring
         self._stack = ExitStack()
         self.waited = 0.0
 
     def __enter__(self) -> None:
-        """In the thread that asks: modes of torch belong to threads."""
+        """Take the teacher, and enter its inference mode in this thread: modes of torch belong to threads."""
         start = time.perf_counter()
         with ExitStack() as stack:
-            stack.enter_context(self._looking)
+            stack.enter_context(self._inferring)
             self.waited = time.perf_counter() - start
             stack.enter_context(self._teacher.inference_mode())
             self._stack = stack.pop_all()
 
     def __exit__(self, *error: object) -> None:
-        """Let the next one compute."""
+        """Release the teacher for the next thread."""
         self._stack.close()
 
 
 class _Cancellable(Silent):
-    """Interrupts the computation of a unit that nobody waits for any more."""
+    """Interrupts the computation of a unit when its command is over."""
 
     def __init__(self, closed: Event) -> None:
         self._closed = closed
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Between two micro-batches."""
+        """Raise CacheError if the command is over. It is called between two micro-batches."""
         if self._closed.is_set():
-            raise _given_up()
+            raise _command_over()
 
 
-def _given_up() -> CacheError:
-    return CacheError("the command that asked for this unit is over")
+def _command_over() -> CacheError:
+    return CacheError("the command that needed this unit is over")
 
 
 def _check(teacher: TeacherPass, assignment: Assignment) -> None:
-    """Raise CacheError if this process does not see what the one that commits sees."""
-    if different := differences(assignment.seen, worker_identity(teacher)):
+    """Raise CacheError if this process has another teacher or other data than the one that commits."""
+    if different := differences(assignment.identity, worker_identity(teacher)):
         raise CacheError(
             f"a worker on {socket.gethostname()} does not see what this process sees",
             where=f"the {assignment.name} cache",

@@ -1,4 +1,4 @@
-"""How signals are written, one encoding a file, named as in `signals.*.encoding`.
+"""Encodes signals as the numbers that are stored: one encoding a file, named as in `signals.*.encoding`.
 
 A file provides `SIGNALS`, the kinds of signals that it can write, and `build(shape, options)`, which returns the
 `Encoding` of a signal [R, *shape]. Options, if it has any, are its class `Options`: `{name: topk, k: 10}` in the

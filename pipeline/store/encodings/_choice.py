@@ -1,4 +1,4 @@
-"""From what a configuration or an identity says about an encoding to the encoding."""
+"""Finds the encoding that a configuration or an identity names."""
 
 from __future__ import annotations
 
@@ -12,26 +12,31 @@ ENCODINGS = "pipeline.store.encodings"
 
 
 def encodings_for(kind: str) -> tuple[str, ...]:
-    """The encodings that can write signals of a kind: `logits`, `embedding`, `features`, `extras`."""
+    """Return the names of the encodings for a kind of signals: `logits`, `embedding`, `features` or `extras`."""
     return tuple(name for name in plugins.names(ENCODINGS) if kind in plugins.load(ENCODINGS, name, "").SIGNALS)
 
 
 def name_of(encoding: EncodingChoice) -> str:
-    """Its name alone."""
+    """Return the name of an encoding, without its options."""
     return encoding if isinstance(encoding, str) else str(encoding["name"])
 
 
 def resolved_encoding(encoding: EncodingChoice, kind: str) -> EncodingChoice:
-    """As an identity records it: the name, with every option if there are options.
+    """Return an encoding as an identity records it: the name, with every option if it has options.
 
-    Raises ConfigError at `signals.<kind>.encoding` for what there is not, or what cannot write that kind.
+    encoding: as a configuration names it. kind: of the signal, as for `encodings_for`. Raises ConfigError at
+    `signals.<kind>.encoding` for an encoding that does not exist, or that cannot write this kind.
     """
     options = _bound(encoding, kind).options.model_dump(mode="json")
     return {"name": name_of(encoding), **options} if options else name_of(encoding)
 
 
 def load_encoding(encoding: EncodingChoice, signal: str, shape: tuple[int, ...]) -> Encoding:
-    """The encoding of a signal, by its name in the cache, with the shape of one view. Raises as `resolved_encoding`."""
+    """Return the encoding of a signal.
+
+    encoding: as a configuration or an identity names it. signal: the name in the cache, such as `features/block3`.
+    shape: of one view. Raises as `resolved_encoding` does.
+    """
     chosen = _bound(encoding, signal.partition("/")[0])
     result: Encoding = chosen.module.build(shape, chosen.options)
     return result

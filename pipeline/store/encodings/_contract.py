@@ -1,4 +1,4 @@
-"""The contract of encodings: what a file of this folder provides."""
+"""Declares the contract of encodings: what a file of this folder provides."""
 
 from __future__ import annotations
 
@@ -13,36 +13,45 @@ EVERY_SIGNAL = ("logits", "embedding", "features", "extras")
 """The kinds of signals."""
 
 Parts = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
-"""Data type and shape, for one view, of every array that an encoding writes, by the name of the part."""
+"""Data type and shape, for one view, of each array that an encoding writes, by the name of the part."""
 
 
 class EncodingOverflow(ArithmeticError):  # noqa: N818 - as OverflowError, but with rows
-    """Finite values that the encoding cannot hold. `rows` are their indices, `limit` what it holds at most."""
+    """Reports finite values that an encoding cannot store.
+
+    rows: the rows of the encoded batch that have such values, in ascending order. limit: the largest magnitude that
+    the encoding stores.
+    """
 
     def __init__(self, rows: NDArray[np.intp], limit: float) -> None:
-        """Rows of the encoded batch, in ascending order, and the largest magnitude that fits."""
         super().__init__(f"rows {rows.tolist()} exceed {limit:g}")
         self.rows, self.limit = rows, limit
 
 
 class Encoding(Protocol):
-    """Writes one signal as one or more arrays and reads it back. Rows are encoded each by itself."""
+    """Writes one signal as one or more arrays, and reads it back. Each row is encoded by itself."""
 
     @property
     def parts(self) -> Parts:
-        """The arrays. The main part is named ""; part `scale` of the signal `logits` is the array `logits.scale`."""
+        """Return data type and shape of each array.
+
+        The main part is named "". Part `scale` of the signal `logits` is the array `logits.scale`.
+        """
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The parts of finite values [R, ...]. Raises EncodingOverflow."""
+        """Return the parts of finite values [R, ...]. Raises EncodingOverflow for values that it cannot store."""
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The float32 values [R, ...] of the parts, on their device, with autocast off.
+        """Return the values of stored `parts`: float32 [R, ...], on their device. The caller turns autocast off.
 
-        Unsigned integers may come as the signed ones of the same bits.
+        Unsigned integers may be given as signed integers with the same bits.
         """
 
     def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """How far, at most, each decoded value may lie from its own of `values` [R, ...], if encoding accepts them."""
+        """Return the largest difference that encoding and decoding may make to each of `values` [R, ...]: [R, ...]."""
 
     def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Which rows [R, ...] of a part cannot come from `encode`, the fill value of an array among them: [R]."""
+        """Tell which rows of a part cannot be what `encode` wrote: bool [R].
+
+        part: its name. rows: stored values [R, ...]; the fill value of an array is one that cannot be.
+        """

@@ -1,4 +1,4 @@
-"""IEEE 754 half precision, rounded to the nearest: 11 significant bits, magnitudes up to 65,504."""
+"""Converts to IEEE 754 half precision: rounded to the nearest, 11 significant bits, magnitudes up to 65,504."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pipeline.store.encodings._contract import EncodingOverflow
 
 LIMIT = 65504.0
+"""The largest magnitude in half precision."""
 
 
 def halves(values: NDArray[np.float32]) -> NDArray[np.float16]:
-    """The nearest half-precision numbers of [R, ...]. Raises EncodingOverflow for those that would become infinite."""
+    """Round values [R, ...] to half precision. Raises EncodingOverflow for those that would become infinite."""
     # torch converts four times as fast as NumPy (measured), to the same bits.
     tensor = torch.from_numpy(values)
     encoded: NDArray[np.float16] = tensor.to(torch.float16).numpy()
@@ -25,5 +26,5 @@ def halves(values: NDArray[np.float32]) -> NDArray[np.float16]:
 
 
 def half_bound(values: NDArray[np.float32]) -> NDArray[np.float64]:
-    """The largest rounding error: 2^-11 of the magnitude, or 2^-25 where numbers are subnormal."""
+    """Return the largest rounding error of values [R, ...]: 2^-11 of the magnitude, or 2^-25 for subnormal numbers."""
     return np.maximum(np.abs(values.astype(np.float64)) * 2.0**-11, 2.0**-25)

@@ -1,4 +1,4 @@
-"""Rows in which something is."""
+"""Finds rows that have certain values."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 
 def anywhere(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Whether it is anywhere in each row of [R, ...]: [R]."""
+    """Tell for each row of a mask [R, ...] whether it is true anywhere: bool [R]."""
     return np.asarray(found.reshape(len(found), -1).any(axis=1))
 
 
 def not_finite(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Rows [R, ...] of numbers that are not all finite: [R]."""
+    """Tell for each row of numbers [R, ...] whether some are not finite: bool [R]."""
     return anywhere(~np.isfinite(rows))

@@ -1,4 +1,4 @@
-"""IEEE 754 half precision, rounded to the nearest: 11 significant bits, magnitudes up to 65,504."""
+"""Stores numbers in IEEE 754 half precision: rounded to the nearest, 11 significant bits, magnitudes up to 65,504."""
 
 from __future__ import annotations
 
@@ -20,32 +20,32 @@ SIGNALS = EVERY_SIGNAL
 
 @dataclass(frozen=True)
 class Float16:
-    """One array of the signal's shape."""
+    """Stores a signal as one array of its shape. shape: of the signal of one view."""
 
     shape: tuple[int, ...]
 
     @property
     def parts(self) -> Parts:
-        """The main part alone."""
+        """Return the main part, which is the only one."""
         return {"": (np.dtype("<f2"), self.shape)}
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The nearest half-precision numbers. Raises EncodingOverflow for those that would become infinite."""
+        """Round values [R, ...] to half precision. Raises EncodingOverflow for those that would become infinite."""
         return {"": halves(values)}
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The values in float32."""
+        """Return the values in float32: [R, ...]."""
         return parts[""].float()
 
     def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Half a unit in the last place."""
+        """Return half a unit in the last place of each value: [R, ...]."""
         return half_bound(values)
 
     def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Those with values that are not finite."""
+        """Tell which rows have values that are not finite: [R]."""
         return not_finite(rows)
 
 
 def build(shape: tuple[int, ...], options: NoOptions) -> Encoding:
-    """For a signal of any shape."""
+    """Return the encoding for a signal of any shape. It has no options."""
     return Float16(shape)

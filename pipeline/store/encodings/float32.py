@@ -1,4 +1,4 @@
-"""IEEE 754 single precision: exact."""
+"""Stores numbers as they are, in IEEE 754 single precision."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ SIGNALS = EVERY_SIGNAL
 
 @dataclass(frozen=True)
 class Float32:
-    """One array of the signal's shape."""
+    """Stores a signal as one array of its shape. shape: of the signal of one view."""
 
     shape: tuple[int, ...]
 
     @property
     def parts(self) -> Parts:
-        """The main part alone."""
+        """Return the main part, which is the only one."""
         return {"": (np.dtype("<f4"), self.shape)}
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
-        """The values themselves."""
+        """Return the values [R, ...] as they are."""
         return {"": values}
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The values themselves."""
+        """Return the stored values [R, ...] as they are."""
         return parts[""]
 
     def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Nothing."""
+        """Return zeros [R, ...], since nothing is rounded."""
         return np.zeros(values.shape)
 
     def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
-        """Those with values that are not finite."""
+        """Tell which rows have values that are not finite: [R]."""
         return not_finite(rows)
 
 
 def build(shape: tuple[int, ...], options: NoOptions) -> Encoding:
-    """For a signal of any shape."""
+    """Return the encoding for a signal of any shape. It has no options."""
     return Float32(shape)

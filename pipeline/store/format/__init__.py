@@ -1,1 +1,1 @@
-"""The format of a teacher cache on disk: identity, layout, arrays, chunk files, manifest (`docs/cache-format.md`)."""
+"""Defines the format of a teacher cache: identity, layout, arrays, chunk files, manifest (`docs/cache-format.md`)."""

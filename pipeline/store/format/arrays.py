@@ -1,4 +1,4 @@
-"""The parts of a store: units of work, arrays, and the signals that are written as arrays."""
+"""Describes the parts of a store: units of work, arrays, and the signals that are written as arrays."""
 
 from __future__ import annotations
 
@@ -14,24 +14,34 @@ from pipeline.store import encodings
 from pipeline.store.encodings import Encoding
 
 STATIC = "static"
-"""The unit of the arrays that do not depend on views: labels and the head."""
+"""The name of the unit with the arrays that do not depend on views: labels and the head."""
 
 
 class Unit(NamedTuple):
-    """What is computed, written and retried as a whole: a row block of a view. Both are counted from 0."""
+    """Names what is computed, written and retried as a whole: a row block of a view. Both are counted from 0."""
 
     view: int
     block: int
 
     @property
     def key(self) -> str:
-        """Its name in the ledger."""
+        """Return the name of the unit in the ledger."""
         return f"{self.view}/{self.block}"
+
+
+class MicroBatch(NamedTuple):
+    """Names the samples that the teacher computes at once: consecutive samples of a unit."""
+
+    unit: Unit
+    rows: range
 
 
 @dataclass(frozen=True)
 class ArraySpec:
-    """A Zarr array: name, data type (little-endian), shape, chunk shape, and what its axes are called."""
+    """Describes a Zarr array.
+
+    dtype: little-endian. shape, chunk: of the array and of one chunk. dimensions: the names of the axes.
+    """
 
     name: str
     dtype: np.dtype[Any]
@@ -41,7 +51,7 @@ class ArraySpec:
 
     @property
     def fill(self) -> Any:
-        """What stands for "not there": NaN, or the extreme that is no value (-1 is one: an absent label)."""
+        """Return the value for absent elements: NaN, or an extreme integer. -1 is a value, for an absent label."""
         if self.dtype.kind == "f":
             return self.dtype.type(np.nan)
         extremes = np.iinfo(self.dtype)
@@ -49,11 +59,11 @@ class ArraySpec:
 
     @property
     def chunk_bytes(self) -> int:
-        """Bytes of the elements of one chunk file, which has four more."""
+        """Return the bytes of the elements in one chunk file. The file has four bytes more."""
         return prod(self.chunk) * self.dtype.itemsize
 
     def file(self, unit: Unit | None) -> str:
-        """The path, in the store, of a unit's chunk; None for an array of one chunk."""
+        """Return the path, in the store, of the chunk of `unit`; None for an array of one chunk."""
         index = [0] * len(self.shape)
         if unit is not None:
             index[:2] = unit
@@ -62,32 +72,35 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class SignalSpec:
-    """A signal and its encoding, as an identity records it; shape: of one view."""
+    """Describes a stored signal.
+
+    name: such as `features/block3`. encoding: as an identity records it. shape: of one view.
+    """
 
     name: str
     encoding: EncodingChoice
     shape: tuple[int, ...]
 
     def __reduce__(self) -> tuple[type[SignalSpec], tuple[str, EncodingChoice, tuple[int, ...]]]:
-        """Pickles without the module of its encoding."""
+        """Pickle without the module of the encoding."""
         return SignalSpec, (self.name, self.encoding, self.shape)
 
     @cached_property
     def codec(self) -> Encoding:
-        """The encoding. Raises ConfigError for an unknown one, or one that cannot write this signal."""
+        """Return the encoding. Raises ConfigError for an unknown one, or one that cannot write this signal."""
         return encodings.load_encoding(self.encoding, self.name, self.shape)
 
     @cached_property
     def arrays(self) -> dict[str, str]:
-        """The array of every part of the encoding."""
+        """Return the names of the arrays, by the parts of the encoding."""
         return {part: f"{self.name}.{part}" if part else self.name for part in self.codec.parts}
 
     @property
     def axes(self) -> dict[str, tuple[str, ...]]:
-        """What the axes of every array are called beyond view and sample.
+        """Return the names of the axes of every array, without view and sample.
 
-        `<signal>.<number>`, without the signal's group; parts share the names of the main part's axes, where they are
-        as long, for within a group a name stands for one length.
+        A name is `<signal>.<number>`, without the group of the signal. Parts share the names of the main part's axes
+        that are as long, since within a group a name stands for one length.
         """
         main, found = self.codec.parts[""][1], {}
         for part, array in self.arrays.items():
@@ -100,12 +113,12 @@ class SignalSpec:
 
     @property
     def bytes_per_view(self) -> int:
-        """What one view takes."""
+        """Return the bytes of one view."""
         return sum(prod(shape) * dtype.itemsize for dtype, shape in self.codec.parts.values())
 
     @property
     def alternatives(self) -> dict[str, int]:
-        """What one view would take in every encoding that can write the signal; of others than its own, by default."""
+        """Return the bytes of one view in every encoding that can write the signal; others have default options."""
         names = encodings.encodings_for(self.name.partition("/")[0])
         specs = {name: SignalSpec(self.name, name, self.shape) for name in names}
         specs[encodings.name_of(self.encoding)] = self

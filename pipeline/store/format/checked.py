@@ -1,4 +1,4 @@
-"""What is checked of a chunk when it is first read, wherever it lies."""
+"""Checks a chunk when it is first read, from a folder or from object storage."""
 
 from __future__ import annotations
 
@@ -15,25 +15,31 @@ from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import StorePath
 
 
-def check_size(plan: StoreLayout, spec: ArraySpec, size: int, path: StorePath) -> None:
-    """Raise CacheCorrupt for a chunk file of another size than one of this array can have."""
+def check_size(layout: StoreLayout, spec: ArraySpec, size: int, path: StorePath) -> None:
+    """Raise CacheCorrupt if a chunk file has a size that no chunk of the array has.
+
+    layout: of the store. spec: the array. size: of the file, in bytes. path: the file, for the error.
+    """
     wanted = spec.chunk_bytes + CRC_BYTES
-    if not CRC_BYTES < size <= most_bytes(spec) or (plan.compression is None and size != wanted):
+    if not CRC_BYTES < size <= most_bytes(spec) or (layout.compression is None and size != wanted):
         raise damaged(path, expected=f"{wanted} bytes", got=f"{size} bytes")
 
 
 def checked_elements(
-    plan: StoreLayout,
+    layout: StoreLayout,
     spec: ArraySpec,
     unit: Unit | None,
     content: NDArray[np.uint8],
     path: StorePath,
     listed: int | None,
 ) -> NDArray[Any]:
-    """The elements of a chunk file with this content. listed: its checksum in the ledger.
+    """Check the content of a chunk file, and return its elements.
 
-    Raises CacheCorrupt if it was damaged, if it is the chunk of another view or cache, or if it says what nothing can
-    be decoded from. Other values that nobody wrote are found by `verify`.
+    layout: of the store. spec: the array. unit: whose chunk it is; None for an array of one chunk. content: uint8 [L].
+    path: the file, for errors. listed: its checksum in the ledger; None if it has none.
+
+    Raises CacheCorrupt if the file is damaged, if it is the chunk of another view or cache, or if it has indices that
+    cannot be decoded. `pipeline verify` finds other impossible values.
     """
     if check_chunk(content.data, path) != listed:
         raise CacheCorrupt(
@@ -42,11 +48,11 @@ def checked_elements(
             fix="if the cache was replaced meanwhile, start again; else restore it (`dvc checkout`), or make it again "
             "with `pipeline cache-teacher --replace`",
         )
-    elements = elements_of(content, spec, plan.compression, path)
-    signal, part = plan.parts.get(spec.name, (None, ""))
-    # Indices of what there is not: a GPU that is asked for them gives up for good.
+    elements = elements_of(content, spec, layout.compression, path)
+    signal, part = layout.parts.get(spec.name, (None, ""))
+    # Indices out of range: a process that reads them on a GPU cannot use the GPU afterwards.
     if signal is not None and unit is not None and part and spec.dtype.kind == "u":
-        rows = elements[0, : len(plan.block_of(unit))]
+        rows = elements[0, : len(layout.block_of(unit))]
         if wrong := int(signal.codec.impossible_rows(part, rows).sum()):
             raise damaged(
                 path, expected=f"what {name_of(signal.encoding)} writes", got=f"{wrong} rows of something else"

@@ -1,7 +1,7 @@
-"""Chunk files: the elements of an array in C order, little-endian, and four bytes CRC-32C of them.
+"""Writes and reads chunk files: the elements of an array in C order, little-endian, then their CRC-32C in four bytes.
 
-With compression the elements are one Zstandard frame, of which the checksum then is: compressed files cannot be
-mapped, so that is for archives and remote stores.
+With compression the elements are one Zstandard frame, and the checksum is of the frame. Compressed files cannot be
+mapped into memory, so compression is for archives and remote stores.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ Compression = Literal["zstd"] | None
 CRC_BYTES = 4
 
 ZSTD_LEVEL = 3
-"""zstd's own default: float16 features shrink by some ten percent, and no level makes much of that more."""
+"""The default of zstd: float16 features shrink by some ten percent, and hardly more at higher levels."""
 
 
 def chunk_content(elements: NDArray[Any], compression: Compression = None) -> tuple[memoryview, int]:
-    """What a chunk file holds before its checksum, and that."""
+    """Return the content of a chunk file without its checksum, and the checksum.
+
+    elements: of the chunk. compression: None stores them as they are.
+    """
     data = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data
     if compression is not None:
         data = memoryview(zstd.compress(data, ZSTD_LEVEL))
@@ -37,7 +40,10 @@ def chunk_content(elements: NDArray[Any], compression: Compression = None) -> tu
 
 
 def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = None) -> int:
-    """Write a chunk file, durable but for its name, and return its checksum. Its directory must exist."""
+    """Write a chunk file, and return its checksum. The content is durable, the name not yet.
+
+    path: the file, in a directory that exists. elements, compression: as for `chunk_content`.
+    """
     data, checksum = chunk_content(elements, compression)
     with durable(path) as file:
         file.write(data)
@@ -46,9 +52,10 @@ def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = N
 
 
 def elements_of(content: NDArray[np.uint8], spec: ArraySpec, compression: Compression, path: StorePath) -> NDArray[Any]:
-    """The elements of a checked chunk file: a view of its content, or what that decompresses to.
+    """Return the elements of a chunk file: a view of its content, or the decompressed content.
 
-    Never takes more memory than the chunk has: a file that claims to be larger is refused with CacheCorrupt.
+    content: of the file, uint8 [L], whose checksum has been checked. spec: the array. compression: of the store. path:
+    the file, for errors. Raises CacheCorrupt if the content claims to be larger than a chunk: no more memory is taken.
     """
     data = content[:-CRC_BYTES]
     if compression is not None:
@@ -63,7 +70,7 @@ def elements_of(content: NDArray[np.uint8], spec: ArraySpec, compression: Compre
 
 
 def _frame_content_size(frame: NDArray[np.uint8]) -> int | None:
-    """The size that a Zstandard frame says it decompresses to (RFC 8878, 3.1.1.1); None if it does not say."""
+    """Return the decompressed size that a Zstandard frame declares (RFC 8878, 3.1.1.1); None if it declares none."""
     header = bytes(frame[:18])
     if len(header) < 6 or header[:4] != b"\x28\xb5\x2f\xfd":
         return None
@@ -75,12 +82,15 @@ def _frame_content_size(frame: NDArray[np.uint8]) -> int | None:
 
 
 def most_bytes(spec: ArraySpec) -> int:
-    """Of a chunk file: Zstandard makes what it cannot compress larger by at most a 256th and some bytes."""
+    """Return the most bytes of a chunk file of an array.
+
+    Zstandard makes what it cannot compress larger, by at most a 256th and some bytes.
+    """
     return spec.chunk_bytes + spec.chunk_bytes // 256 + 1024
 
 
 def stored_checksum(path: Path) -> int:
-    """The checksum at the end of a chunk file, taken on trust; -1 if the file is too short to have one."""
+    """Return the checksum at the end of the chunk file `path`, unchecked; -1 if the file is too short to have one."""
     with path.open("rb") as file:
         if file.seek(0, os.SEEK_END) < CRC_BYTES:
             return -1
@@ -89,7 +99,7 @@ def stored_checksum(path: Path) -> int:
 
 
 def check_chunk(content: memoryview | bytes, path: StorePath) -> int:
-    """The checksum of a chunk file with this content. Raises CacheCorrupt if it is not the stored one."""
+    """Compute the checksum of the `content` of a chunk file. Raises CacheCorrupt, with `path`, if another is stored."""
     view = memoryview(content)
     checksum = crc32c(view[:-CRC_BYTES])
     stored = int.from_bytes(view[-CRC_BYTES:], "little")
@@ -99,7 +109,7 @@ def check_chunk(content: memoryview | bytes, path: StorePath) -> int:
 
 
 def damaged(path: StorePath, *, expected: object, got: object) -> CacheCorrupt:
-    """The error of a chunk file that is not as it was written."""
+    """Make the error for a chunk file that is not as it was written. expected, got: what is wrong with it."""
     return CacheCorrupt(
         "a chunk file of the teacher cache is damaged",
         where=path,

@@ -1,4 +1,4 @@
-"""Signals as they are stored: small on their way to the device, decoded there."""
+"""Holds a batch of signals as they are stored, so that little is copied to a device and decoding happens there."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from pipeline.store.format.arrays import SignalSpec
 
 @dataclass(frozen=True)
 class EncodedSignals:
-    """A batch of stored signals: `arrays` are the encodings' parts [B, ...] by array name, as `part_tensor` gives them.
+    """Holds the signals of a batch as they are stored; `decode` turns them into `Signals`.
 
-    Pickles as plain tensors. The head is not in it: it is the same for every batch (`TeacherCache.head`).
+    specs: the signals. arrays: the parts of their encodings [B, ...] by the names of arrays, as `part_tensor` returns
+    them. The head is not part of it, since it is the same for every batch (`TeacherCache.head`).
     """
 
     specs: tuple[SignalSpec, ...]
     arrays: Mapping[str, Tensor]
 
     def to(self, device: torch.device | str) -> EncodedSignals:
-        """The same on a device, without waiting if the tensors are pinned."""
+        """Return a copy on `device`. Does not wait for the transfer if the tensors are in page-locked memory."""
         moved = {name: tensor.to(device, non_blocking=True) for name, tensor in self.arrays.items()}
         return EncodedSignals(self.specs, moved)
 
     def pin_memory(self) -> EncodedSignals:
-        """The same in page-locked memory."""
+        """Return a copy in page-locked memory."""
         return EncodedSignals(self.specs, {name: tensor.pin_memory() for name, tensor in self.arrays.items()})
 
     def values(self) -> dict[str, Tensor]:
-        """Every signal by its name, in float32, on the tensors' device, under autocast too."""
+        """Return every signal by its name: float32 [B, ...] on the tensors' device, even under autocast."""
         device = next(iter(self.arrays.values())).device.type
         autocast = torch.amp.is_autocast_available(device)
         with torch.autocast(device, enabled=False) if autocast else nullcontext():
@@ -45,7 +46,10 @@ class EncodedSignals:
             }
 
     def decode(self, head: LinearHead | None = None) -> Signals:
-        """The signals in float32, on the tensors' device. head: the cache's, on that device."""
+        """Return the signals in float32, on the tensors' device.
+
+        head: of the cache, on that device; None leaves it out.
+        """
         values = self.values()
         return Signals(
             logits=values["logits"],
@@ -57,7 +61,10 @@ class EncodedSignals:
 
 
 def part_tensor(array: NDArray[Any]) -> Tensor:
-    """A part as a tensor of the same memory; unsigned integers, which torch cannot even pickle, as signed ones."""
+    """Return a part of an encoding as a tensor that shares the memory of `array`.
+
+    Unsigned integers, which torch cannot pickle, become signed ones with the same bits.
+    """
     return torch.from_numpy(array.view(f"i{array.itemsize}") if array.dtype.kind == "u" else array)
 
 

@@ -1,4 +1,4 @@
-"""What a teacher cache is: its identity, which is hashed, compared with what a run needs, and has the layout."""
+"""Defines the identity of a teacher cache: it is hashed, compared with what a run needs, and determines the layout."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.location import StorePath
 
 SCHEMA = 2
+"""The version of the format."""
 
 IDENTITY = "identity.json"
-"""The file in the folder of an unfinished cache that says what will be in it; then the manifest does."""
+"""The file with the identity in the folder of an unfinished cache. A published cache has it in its manifest."""
 
 
 class CacheIdentity(IdentitySection):
-    """What a teacher cache is: two caches of one identity hold the same bytes, wherever and whenever they were made.
+    """Identifies a teacher cache: two caches with one identity hold the same bytes, wherever they were made.
 
     identity = TeacherCache.open("cache.zarr").manifest.identity
     identity.teacher.model, identity.views.count, identity.layout.total_bytes
@@ -54,9 +55,10 @@ class CacheIdentity(IdentitySection):
         rows_per_block: int | None = None,
         compression: Compression = None,
     ) -> Self:
-        """Return the identity of a cache from its sections. rows_per_block: samples in a row block; None chooses.
+        """Return the identity of a cache from its sections.
 
-        Raises ConfigError for sizes that no machine should try.
+        data, views, teacher, signals: the sections. rows_per_block: samples in a row block; None chooses. compression:
+        of chunk files; None stores them as they are. Raises ConfigError for sizes that are too large for any machine.
         """
         layout = _layout(data, views, teacher, signals, rows_per_block, compression)
         chunking = ChunkingIdentity(rows_per_block=layout.rows, compression=compression)
@@ -65,13 +67,14 @@ class CacheIdentity(IdentitySection):
 
     @classmethod
     def read(cls, values: Any, file: StorePath) -> Self:
-        """Return the identity that was read from a file, whoever wrote it. values: of its JSON.
+        """Return the identity that was read from a file; the file may come from anywhere.
 
-        Raises CacheCorrupt if it is none, CacheMismatch if this version cannot read such a cache.
+        values: of its JSON. file: for errors. Raises CacheCorrupt if it is no identity, CacheMismatch if this version
+        cannot read such a cache.
         """
         try:
             identity = cls.model_validate(values)
-            identity.layout  # noqa: B018 - computed now, so that who has an identity has a layout
+            identity.layout  # noqa: B018 - computed now, so that every identity has a layout
         except ValidationError as error:
             got = "; ".join(problem.line for problem in problems_of(error)[:5])
             raise damaged_cache(file, "the identity is not that of a cache", got) from None
@@ -82,7 +85,7 @@ class CacheIdentity(IdentitySection):
 
     @cached_property
     def layout(self) -> StoreLayout:
-        """How the cache is cut into arrays, chunk files and units."""
+        """Return how the cache is cut into arrays, chunk files and units."""
         chunking = self.chunking
         return _layout(self.data, self.views, self.teacher, self.signals, chunking.rows_per_block, chunking.compression)
 
@@ -90,7 +93,7 @@ class CacheIdentity(IdentitySection):
         """Return a line for every field in which the cache does not provide what is required.
 
         requirements: parts of an identity, as plain values. The cache may have more fields, signals and views than
-        are required; a network with more options is another. Required of the feature `*` is what is required of every
+        are required, but not more options of the network. What is required of the feature `*` is required of every
         feature. unchecked: dotted fields that are not compared.
         """
         wanted, identity = dict(requirements), self._with_defaults()
@@ -114,14 +117,17 @@ class CacheIdentity(IdentitySection):
         return lines
 
     def keep_cache_hint(self, lines: Sequence[str]) -> str:
-        """Return what to write into a configuration, so that the cache keeps its meaning, for unmet lines of pixels."""
+        """Return a hint how to change the configuration so that the cache still fits; empty if there is none.
+
+        lines: the fields that differ, as `unmet` returns them. The hint is about normalisation and interpolation.
+        """
         there = self._with_defaults()["teacher"]
         names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]
         named = ", ".join(f"{name}: {canonical(there[name]).strip(chr(34))}" for name in names if name in there)
         return f"; to keep the cache, write `{named}` in `teacher`" if named else ""
 
     def _with_defaults(self) -> dict[str, Any]:
-        """The plain values, with the interpolation that is left out where it is the bilinear one."""
+        """Return the plain values, with the interpolation, which is left out of an identity if it is bilinear."""
         values = self.plain()
         return {**values, "teacher": {"interpolation": self.teacher.interpolation, **values["teacher"]}}
 
@@ -146,7 +152,7 @@ def _layout(
 
 
 def damaged_cache(file: StorePath, what: str, got: object = None) -> CacheCorrupt:
-    """Return the error of a file that says what a cache is and is not as it was written."""
+    """Make the error for a damaged file that describes a cache. what: is wrong with it. got: what was found."""
     return CacheCorrupt(
         f"the teacher cache is damaged: {what}",
         where=file,

@@ -1,4 +1,4 @@
-"""How a teacher cache is cut into arrays, chunk files and units of work; known before anything is computed."""
+"""Computes how a teacher cache is cut into arrays, chunk files and units of work, before anything is computed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,25 @@ from pipeline.store.format.chunks import CRC_BYTES, Compression
 from pipeline.store.format.signal_sections import SignalsIdentity
 
 SMALLEST_CHUNK, LARGEST_CHUNK = 16 << 20, 256 << 20
+"""Bytes of a chunk file of the largest array, if its size is chosen."""
+
 BLOCKS_PER_VIEW = 16
 """As many row blocks as training shuffles at once; more where a chunk file would become too large."""
 
 MOST_FILES, MOST_CHUNK, MOST_ROW = 1 << 22, 1 << 32, 1 << 28
-"""Chunk files, bytes of one, bytes of one view in it: a plan of more is a mistake, or somebody's trap."""
+"""The most chunk files, bytes of one, and bytes of one view in it: a layout with more is a mistake, or an attack."""
 
 METADATA_BYTES = 4096
-"""About what the metadata of one array takes on disk."""
+"""Bytes of the metadata of one array on a disk, about."""
 
 
 @dataclass(frozen=True)
 class StoreLayout:
-    """What a cache will consist of.
+    """Describes the arrays, chunk files and units of a cache.
 
-    head: K, D; None without one. views, samples, parameters: V, N, P; rows: R, samples in a row block.
-    compression: of chunk files; bytes are those before it.
+    shapes, signals: of what the cache holds of each view. head: K and D; None without a head. samples, views,
+    parameters: N, V, P. rows: samples in a row block, R. compression: of chunk files. All bytes are those before
+    compression.
     """
 
     shapes: SignalShapes
@@ -48,22 +51,22 @@ class StoreLayout:
 
     @property
     def blocks(self) -> int:
-        """Row blocks per view."""
+        """Return the number of row blocks per view."""
         return -(-self.samples // self.rows)
 
     @property
     def units(self) -> Iterator[Unit]:
-        """Every unit, in the order in which they are computed."""
+        """Return an iterator over all units, in the order in which they are computed."""
         return (Unit(view, block) for view in range(self.views) for block in range(self.blocks))
 
     def block_of(self, unit: Unit) -> range:
-        """The samples of a unit."""
+        """Return the samples of `unit`."""
         first = unit.block * self.rows
         return range(first, min(first + self.rows, self.samples))
 
     @cached_property
     def arrays(self) -> dict[str, ArraySpec]:
-        """The arrays [V, N, ...] that every unit has a chunk of."""
+        """Return the arrays [V, N, ...] that every unit has a chunk of, by name."""
         shapes = {array: signal.codec.parts[part] for array, (signal, part) in self.parts.items()}
         axes = {array: names for signal in self.signals for array, names in signal.axes.items()}
         if self.parameters:
@@ -83,12 +86,12 @@ class StoreLayout:
 
     @cached_property
     def parts(self) -> dict[str, tuple[SignalSpec, str]]:
-        """The signal, and the part of its encoding, that an array holds, by the name of the array."""
+        """Return the signal that an array holds, and the part of its encoding, by the name of the array."""
         return {array: (signal, part) for signal in self.signals for part, array in signal.arrays.items()}
 
     @cached_property
     def static(self) -> dict[str, ArraySpec]:
-        """The arrays of one chunk."""
+        """Return the arrays of one chunk, by name: labels and the head."""
         shapes: dict[str, tuple[str, tuple[int, ...], tuple[str, ...]]] = {
             "labels": ("<i8", (self.samples,), ("sample",))
         }
@@ -99,31 +102,31 @@ class StoreLayout:
 
     @property
     def bytes_per_view(self) -> dict[str, int]:
-        """Bytes that one view takes, by signal."""
+        """Return the bytes of one view, by signal."""
         return {signal.name: signal.bytes_per_view for signal in self.signals}
 
     @property
     def encodings(self) -> dict[str, dict[str, Any]]:
-        """By signal: the encoding `chosen`, and `bytes_per_view` by each that can write it."""
+        """Return for each signal the encoding `chosen`, and `bytes_per_view` in each encoding that can write it."""
         return {
             signal.name: {"chosen": signal.encoding, "bytes_per_view": signal.alternatives} for signal in self.signals
         }
 
     @property
     def files(self) -> int:
-        """Files of the published store: chunks, metadata of arrays and groups, ledger and fingerprint."""
+        """Return the number of files of the published store: chunks, metadata, ledger and fingerprint."""
         arrays = [*self.arrays, *self.static]
         groups = {group.as_posix() for name in arrays for group in PurePosixPath(name).parents} - {"."}
         return self.views * self.blocks * len(self.arrays) + len(self.static) + len(arrays) + len(groups) + 3
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all files, up to the size of metadata."""
+        """Return the bytes of all files; the size of metadata is an estimate."""
         units = self.unit_bytes("") * self.views * self.blocks
         return units + self.unit_bytes(STATIC) + METADATA_BYTES * (len(self.arrays) + 2)
 
     def chunk_files(self) -> Iterator[tuple[str, dict[str, int | None]]]:
-        """Every unit's name with the size of each of its files; None where compression decides it."""
+        """Yield the name of each unit with the sizes of its files, in bytes; None if files are compressed."""
 
         def size(spec: ArraySpec) -> int | None:
             return None if self.compression else spec.chunk_bytes + CRC_BYTES
@@ -133,12 +136,12 @@ class StoreLayout:
             yield unit.key, {spec.file(unit): size(spec) for spec in self.arrays.values()}
 
     def unit_bytes(self, unit: str) -> int:
-        """Bytes of a unit's files, by its name in the ledger."""
+        """Return the bytes of the files of a unit. unit: its name in the ledger."""
         specs = self.static if unit == STATIC else self.arrays
         return sum(spec.chunk_bytes + CRC_BYTES for spec in specs.values())
 
     def new_unit(self, unit: Unit) -> dict[str, NDArray[Any]]:
-        """A row block of every array, [R, ...], to be filled; rows beyond the samples hold the fill value."""
+        """Return an empty row block [R, ...] of every array for `unit`. Rows beyond its samples have the fill value."""
         count = len(self.block_of(unit))
         arrays = {name: np.empty(spec.chunk[1:], spec.dtype) for name, spec in self.arrays.items()}
         for name, array in arrays.items():
@@ -174,7 +177,7 @@ def make_layout(
 
 
 def _too_large(layout: StoreLayout) -> Problem | None:
-    """What no machine should try to allocate; None if all sizes are sensible."""
+    """Return the problem if a size is too large for any machine; else None."""
     key, row = "store.rows_per_block", max(layout.arrays.values(), key=lambda spec: spec.chunk_bytes)
     largest = max([row, *layout.static.values()], key=lambda spec: spec.chunk_bytes)
     for what, size, most in (
@@ -188,7 +191,7 @@ def _too_large(layout: StoreLayout) -> Problem | None:
 
 
 def _overlapping(layout: StoreLayout) -> Problem | None:
-    """An array that would lie on or inside another; None if every one has a folder of its own."""
+    """Return the problem if the folder of an array would be that of another, or lie in it; else None."""
     names = [name for signal in layout.signals for name in signal.arrays.values()]
     for name in names:
         if names.count(name) > 1 or any(name.startswith(f"{other}/") for other in names):
@@ -197,9 +200,11 @@ def _overlapping(layout: StoreLayout) -> Problem | None:
 
 
 def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | None = None) -> int:
-    """Samples in a row block: as requested, or for chunk files of 16 to 256 MiB, whole micro-batches each.
+    """Return the number of samples in a row block.
 
-    largest: bytes that one view takes in the largest array.
+    It is as requested, or else a multiple of the micro-batch for chunk files of 16 to 256 MiB. largest: bytes of one
+    view in the largest array. samples: N. micro_batch: views that the teacher computes at once. requested: None
+    chooses.
     """
     if requested is not None:
         return min(requested, samples)
@@ -208,7 +213,7 @@ def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | N
     if micro_batches > 1 and micro_batches * micro_batch * largest > LARGEST_CHUNK:
         micro_batches -= 1
     rows = micro_batches * micro_batch
-    # Blocks of one size, so that the last is not mostly padding: rather fewer and larger ones.
+    # Blocks of one size, so that the last one is not mostly padding. Fewer and larger ones are preferred.
     for blocks in (max(1, samples // rows), -(-samples // rows)):
         even = -(-samples // (blocks * micro_batch)) * micro_batch
         if even * largest <= LARGEST_CHUNK or blocks > samples // rows:

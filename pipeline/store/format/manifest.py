@@ -1,4 +1,4 @@
-"""The manifest: what a teacher cache is and how it came about, stored as the attributes of the Zarr group."""
+"""Reads and writes the manifest of a teacher cache: identity and provenance, in the attributes of the Zarr group."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ from pipeline.store.location import StorePath
 from pipeline.untrusted import parse_json
 
 FORMAT: Literal["decant-teacher-cache"] = "decant-teacher-cache"
+"""The name of the format, in every manifest."""
+
 MANIFEST_MAX_BYTES = 4 << 20
 
 
 class ArrayInfo(BaseModel):
-    """An array for readers that know no encodings: NumPy's data type, shape and chunk shape."""
+    """Describes an array for readers that do not know encodings. dtype: as NumPy writes it. shape, chunk: shapes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -35,10 +37,11 @@ class ArrayInfo(BaseModel):
 
 
 class Manifest(BaseModel):
-    """The identity is hashed (`fingerprint`); `provenance` is not. `checksum` is of all the other fields.
+    """Describes a teacher cache: what it is, and how it was made.
 
-    stored: the identity's plain values, as they were written.
-    metadata: the checksum of each `zarr.json`, by path (`metadata_checksums`).
+    fingerprint: the hash of the identity; provenance is not hashed. stored: the plain values of the identity, as they
+    were written. provenance: the runs that made the cache. arrays: all arrays, for other readers. metadata: the
+    checksum of each `zarr.json`, by path (`metadata_checksums`). checksum: of all other fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,7 +58,7 @@ class Manifest(BaseModel):
 
     @classmethod
     def of(cls, identity: CacheIdentity, provenance: dict[str, Any], metadata: Mapping[str, bytes]) -> Self:
-        """The manifest of a cache with this identity. metadata: its `metadata_files`, with whatever attributes."""
+        """Make the manifest of a cache. provenance: of its runs. metadata: its `metadata_files`, attributes aside."""
         manifest = cls(
             schema=SCHEMA,
             fingerprint=identity.fingerprint,
@@ -69,9 +72,10 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, path: StorePath, *, alone: bool = False) -> Self:
-        """The manifest of the published cache at `path`. alone: without a look at its file `.fingerprint`.
+        """Read the manifest of the published cache at `path`.
 
-        Raises CacheNotFound, CacheUnfinished, CacheMismatch (of another version) or CacheCorrupt.
+        alone: whether its file `.fingerprint` is not compared. Raises CacheNotFound, CacheUnfinished, CacheMismatch (of
+        another version) or CacheCorrupt.
         """
         file, backend = path / ROOT, backend_of(path)
         files = backend.files
@@ -128,20 +132,20 @@ class Manifest(BaseModel):
         return fingerprint(self.model_dump(mode="json", by_alias=True, exclude={"checksum"}))
 
     def attributes(self) -> dict[str, Any]:
-        """Plain values, as stored."""
+        """Return the manifest as plain values, as they are stored."""
         return self.model_dump(mode="json", by_alias=True)
 
     @property
     def identity(self) -> CacheIdentity:
-        """What the cache is: parsed once, when the manifest was read and what is stored had been checked."""
+        """Return the identity of the cache. It is parsed once, when the manifest is read."""
         return self._identity
 
     @property
     def layout(self) -> StoreLayout:
-        """How the cache is cut into arrays, chunk files and units."""
+        """Return how the cache is cut into arrays, chunk files and units."""
         return self._identity.layout
 
 
-def _arrays(plan: StoreLayout) -> dict[str, ArrayInfo]:
-    specs = plan.arrays | plan.static
+def _arrays(layout: StoreLayout) -> dict[str, ArrayInfo]:
+    specs = layout.arrays | layout.static
     return {name: ArrayInfo(dtype=spec.dtype.str, shape=spec.shape, chunk=spec.chunk) for name, spec in specs.items()}

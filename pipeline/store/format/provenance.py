@@ -1,4 +1,4 @@
-"""How a cache came about: recorded, never hashed."""
+"""Records how a cache was made. This is never hashed."""
 
 from __future__ import annotations
 
@@ -19,22 +19,28 @@ from pipeline.store.workspace import Workspace
 from pipeline.untrusted import parse_json
 
 RUNS = "runs.json"
-"""The workspace's note of what worked on it."""
+"""The note in a workspace with the runs that worked on it."""
 
 PACKAGES = ("decant-kd", "numpy", "timm", "torchvision", "zarr")
 
 
 class Runs:
-    """The runs that worked on a store, noted in its workspace until it is published."""
+    """Records the runs that work on a store, in a note of its workspace.
+
+    workspace: must be held; the runs that are noted there are read. Raises CacheCorrupt if the note cannot be read.
+    """
 
     def __init__(self, workspace: Workspace) -> None:
-        """Read what earlier runs left."""
         self._workspace = workspace
         self._runs = noted_runs(workspace.note(RUNS))
 
     @contextmanager
     def record(self, device: torch.device, done: int) -> Iterator[dict[str, Any]]:
-        """Record a run that begins after `done` units. Its caller sets `views`; one that fails has none."""
+        """Record a run from here to the end of the context; yield its record.
+
+        device: of the teacher. done: units that were finished before. The caller sets `views`; a run that fails has
+        none.
+        """
         run: dict[str, Any] = {
             "units_before": done,
             "started": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -53,7 +59,7 @@ class Runs:
             self._save()
 
     def provenance(self) -> dict[str, Any]:
-        """All runs, and the rate over those that were timed."""
+        """Return all runs, with their time and the rate over those that have one."""
         return provenance_of(self._runs)
 
     def _save(self) -> None:
@@ -61,7 +67,7 @@ class Runs:
 
 
 def provenance_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the manifest says of the runs that `RUNS` notes."""
+    """Return what a manifest holds of the `runs`: the runs, their seconds in all, and views per second."""
     timed = [run for run in runs if run.get("views") and run.get("seconds")]
     seconds = sum(run["seconds"] for run in timed)
     views = sum(run["views"] for run in timed)
@@ -70,7 +76,7 @@ def provenance_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
-    """The runs in the note `RUNS`. Raises CacheCorrupt if it is none."""
+    """Return the runs in the note `RUNS`. note: its content; None for none. Raises CacheCorrupt if it is not valid."""
     try:
         found: list[dict[str, Any]] = parse_json(note or b"[]")
         check_runs(found)
@@ -85,7 +91,7 @@ def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
 
 
 def check_runs(runs: Any) -> None:
-    """Raise ValueError unless these are runs as they are recorded."""
+    """Raise ValueError unless `runs` has the form in which runs are recorded."""
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise ValueError("not a list of runs")
     for run in runs:
@@ -97,7 +103,7 @@ def check_runs(runs: Any) -> None:
 
 
 def check_provenance(provenance: Mapping[str, Any]) -> None:
-    """Raise ValueError unless this is as `provenance_of` writes it."""
+    """Raise ValueError unless `provenance` has the form that `provenance_of` returns."""
     check_runs(provenance.get("runs"))
     if not all(_amount(provenance.get(name)) for name in ("seconds", "views_per_second")):
         raise ValueError("seconds and views per second are not numbers")
@@ -108,7 +114,7 @@ def _amount(value: Any) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """The versions of what computes and writes."""
+    """Return the versions of Python and of the packages that compute and write."""
     found = {"python": platform.python_version(), "torch": torch.__version__}  # with the kind of its build
     for package in PACKAGES:
         try:
@@ -119,7 +125,7 @@ def versions() -> dict[str, str]:
 
 
 def device_name(device: torch.device) -> str:
-    """What people call the device."""
+    """Return the name of a device: of the GPU, or of the processor with its capability and threads."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     kind = _processor() or platform.processor() or platform.machine()
@@ -127,7 +133,7 @@ def device_name(device: torch.device) -> str:
 
 
 def _processor() -> str | None:
-    """The model of the processor, which Python does not know on Linux."""
+    """Return the model of the processor, which Python does not know on Linux."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""The sections of a cache's identity but its signals: samples, views, teacher, and how it is cut into files."""
+"""Defines the sections of a cache's identity, except its signals: samples, views, teacher, and row blocks."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 Count = Annotated[int, Field(ge=1, lt=2**40)]
 PositiveSize = Annotated[int, Field(ge=1, lt=2**31)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
-"""A part of an array's name, and so of a path: never `..`, never hidden, never absolute."""
+"""A part of the name of an array, and so of a path: it is never `..`, never hidden, never absolute."""
 
 
 class IdentitySection(BaseModel):
-    """A section of an identity, of the right types without conversion: `1.0` and `true` are no integers.
+    """Declares a section of an identity. Types are not converted: `1.0` and `true` are no integers.
 
-    Fields that another version wrote and this one does not know are kept, so that the section hashes as it did.
+    Unknown fields, which another version wrote, are kept, so that the hash of the section stays the same.
     """
 
     model_config = ConfigDict(strict=True, frozen=True, extra="allow")
@@ -38,17 +38,20 @@ class IdentitySection(BaseModel):
         return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
 
     def canonical(self) -> str:
-        """Return the one JSON text of the section, with what another version wrote into it."""
+        """Return the canonical JSON text of the section, with the fields of other versions."""
         return canonical(self.plain())
 
     @cached_property
     def fingerprint(self) -> str:
-        """The SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+        """Return the SHA-256 of the canonical JSON, 64 hexadecimal digits."""
         return fingerprint(self.plain())
 
 
 class DataIdentity(IdentitySection):
-    """The samples: their number, pixels and ids. Labels are no part of it: correcting them keeps the cache."""
+    """Identifies the samples: their number, pixels and ids. Labels are left out: correcting them keeps the cache.
+
+    pixels, ids: digests.
+    """
 
     samples: Count
     pixels: str
@@ -56,20 +59,21 @@ class DataIdentity(IdentitySection):
 
     @classmethod
     def of(cls, samples: Samples) -> Self:
-        """Return what the identity says of `samples`, all of whose pixels are read for it."""
+        """Return the section for `samples`. All their pixels are read for it."""
         return cls(samples=int(samples.count), pixels=samples.pixel_digest(), ids=samples.ids_digest())
 
 
 class OperationIdentity(IdentitySection):
-    """An operation of views by its name, with all options beside it."""
+    """Identifies an operation of views: its name, and all options as further fields."""
 
     name: str
 
 
 class ViewsIdentity(IdentitySection):
-    """The operations with all their options, the seed, and which views: `count` of them, numbered from `first`.
+    """Identifies the views of every sample.
 
-    parameters: the names of what is drawn for a view.
+    operations: with all their options. seed: of the drawn parameters. first, count: the number of the first view, and
+    how many views there are. parameters: the names of the drawn parameters.
     """
 
     operations: Annotated[tuple[OperationIdentity, ...], Field(strict=False)]
@@ -80,14 +84,14 @@ class ViewsIdentity(IdentitySection):
 
     @classmethod
     def of(cls, views: Views) -> Self:
-        """Return what the identity says of `views`."""
+        """Return the section for `views`."""
         numbers, names = views.numbers, list(views.parameter_names)
         where = {"first": numbers.start, "count": len(numbers), "parameters": names}
         return cls.model_validate({**views.identity(), **where})
 
     @property
     def numbers(self) -> range:
-        """The numbers of the views."""
+        """Return the numbers of the views."""
         return range(self.first, self.first + self.count)
 
     def config(self) -> ViewsConfig:
@@ -98,7 +102,12 @@ class ViewsIdentity(IdentitySection):
 
 
 class TeacherIdentity(IdentitySection):
-    """The network with its weights, preprocessing and arithmetic. Without `interpolation` it is bilinear."""
+    """Identifies the network with its weights, preprocessing and arithmetic.
+
+    model, options: its name, and options that it is built with. num_classes: K. input_size: in pixels. mean, std: of
+    the channels, in units of the range [0, 1]. interpolation: absent for bilinear. weights: a digest. precision: of the
+    arithmetic. micro_batch: views that are computed at once.
+    """
 
     model: str
     options: dict[str, Any] = {}
@@ -113,13 +122,13 @@ class TeacherIdentity(IdentitySection):
 
     @classmethod
     def of(cls, network: TeacherNetwork, *, precision: str, micro_batch: int) -> Self:
-        """Return what the identity says of a network that computes in `precision`, `micro_batch` views at a time."""
+        """Return the section for a `network` that computes in `precision`, `micro_batch` views at a time."""
         arithmetic = {"precision": precision, "micro_batch": micro_batch}
         return cls.model_validate({**network.identity(), "weights": network.weights_digest(), **arithmetic})
 
 
 class ChunkingIdentity(IdentitySection):
-    """How a cache is cut into files: samples in a row block, and the compression of chunk files."""
+    """Records how a cache is cut into files: samples in a row block, and the compression of chunk files."""
 
     rows_per_block: Count
     compression: Literal["zstd"] | None
@@ -127,7 +136,10 @@ class ChunkingIdentity(IdentitySection):
 
 @contextmanager
 def understood(part: str) -> Iterator[None]:
-    """Raise CacheMismatch if the configuration that a section of an identity speaks of is none of this version."""
+    """Turn errors of a configuration that is made from an identity into CacheMismatch: another version wrote it.
+
+    part: the section of the identity, for the error.
+    """
     try:
         yield
     except (ValidationError, ConfigError) as error:

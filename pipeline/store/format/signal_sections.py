@@ -1,4 +1,4 @@
-"""The signals of a cache in its identity: their shapes, how they are written, and what is known of the head."""
+"""Defines the section of a cache's identity for its signals: shapes, encodings, and the head."""
 
 from __future__ import annotations
 
@@ -28,37 +28,40 @@ Words = Annotated[
 
 
 class EncodingIdentity(IdentitySection):
-    """An encoding with options, which are fields of their own beside the name."""
+    """Identifies an encoding with options: its name, and the options as further fields."""
 
     name: Word
 
 
 class StoredSignal(IdentitySection):
-    """A signal of a cache: the shape of one view, and how it is written."""
+    """Identifies a signal of a cache. shape: of one view. encoding: how it is written."""
 
     shape: Annotated[tuple[PositiveSize, ...], Field(strict=False, max_length=8)]
     encoding: Word | EncodingIdentity
 
     def spec(self, name: str) -> SignalSpec:
-        """Return the arrays that the signal `name` is written as."""
+        """Return the description of the stored signal with this `name`."""
         plain = self.encoding if isinstance(self.encoding, str) else self.encoding.plain()
         return SignalSpec(name, plain, self.shape)
 
 
 class StoredVector(StoredSignal):
-    """A signal [D] of each view."""
+    """Identifies a signal that is a vector [D] for each view."""
 
     shape: Annotated[tuple[PositiveSize], Field(strict=False)]
 
 
 class StoredMap(StoredSignal):
-    """A signal [C, H, W] of each view."""
+    """Identifies a signal that is a map [C, H, W] for each view."""
 
     shape: Annotated[tuple[PositiveSize, PositiveSize, PositiveSize], Field(strict=False)]
 
 
 class HeadIdentity(IdentitySection):
-    """The teacher's head: shape [K, D], and whether it is linear on the mean of the last block, or of `final`."""
+    """Identifies the teacher's head, a linear layer.
+
+    shape: K and D. linear: whether its input is the mean of the last block. linear_final: the same of the map `final`.
+    """
 
     shape: Annotated[tuple[PositiveSize, PositiveSize], Field(strict=False)]
     linear: bool
@@ -66,10 +69,11 @@ class HeadIdentity(IdentitySection):
 
 
 class SignalsIdentity(IdentitySection):
-    """The signals that are kept, and how they are written.
+    """Identifies the signals that are kept, and how they are written.
 
-    blocks: how many the network has. It is written only where some are kept and the deepest is not: elsewhere the
-    deepest that is kept tells it.
+    logits, embedding, features, extras: each signal; None or empty for those that are not kept. grid, filter: of the
+    low-passed features. head: None without one. blocks: how many the network has. It is written only if some blocks are
+    kept and the deepest is not; else the deepest one that is kept is the last.
     """
 
     logits: StoredVector
@@ -83,9 +87,10 @@ class SignalsIdentity(IdentitySection):
 
     @classmethod
     def of(cls, signals: Signals, config: SignalsConfig, blocks: int = 0) -> Self:
-        """Return what the identity says of signals. signals: of any batch, already low-passed; blocks: as the field.
+        """Return the section for the signals of a teacher.
 
-        Raises ConfigError with every problem of the encodings.
+        signals: of any batch, already low-passed. config: which are kept, and their encodings. blocks: how many the
+        network has; 0 leaves it out. Raises ConfigError with every problem of the encodings.
         """
         features, encoding = config.features, encodings_identity(config)
 
@@ -100,7 +105,7 @@ class SignalsIdentity(IdentitySection):
         if signals.head is not None:
             head = {"shape": list(signals.head.weight.shape), "linear": signals.head.linear}
             head |= {"linear_final": True} if signals.head.linear_final else {}
-        said = {
+        kept = {
             "logits": entry(encoding["logits"], signals.logits),
             "embedding": embedding,
             "features": maps,
@@ -110,7 +115,7 @@ class SignalsIdentity(IdentitySection):
             "head": head,
         }
         depth = {"blocks": blocks} if 0 < deepest_block(maps, signals.extras) < blocks else {}
-        return cls.model_validate(said | depth)
+        return cls.model_validate(kept | depth)
 
     @model_validator(mode="after")
     def _head_fits(self) -> Self:
@@ -124,7 +129,7 @@ class SignalsIdentity(IdentitySection):
 
     @property
     def specs(self) -> tuple[SignalSpec, ...]:
-        """Every signal with its arrays, by the names of `SignalShapes`."""
+        """Return the description of every stored signal, with the names of `SignalShapes`."""
         found: dict[str, StoredSignal] = {"logits": self.logits}
         found |= {"embedding": self.embedding} if self.embedding else {}
         found |= {f"features/{tap}": stored for tap, stored in self.features.items()}
@@ -133,7 +138,7 @@ class SignalsIdentity(IdentitySection):
 
     @property
     def shapes(self) -> SignalShapes:
-        """The shapes of all signals, and what is known of the head."""
+        """Return the shapes of all signals, and what is known of the head."""
         return SignalShapes(
             logits=self.logits.shape[0],
             embedding=self.embedding.shape[0] if self.embedding else None,
@@ -146,7 +151,7 @@ class SignalsIdentity(IdentitySection):
         )
 
     def config(self) -> SignalsConfig:
-        """Return the section `signals` that asks a teacher for these signals, whatever their encodings.
+        """Return the section `signals` of a configuration that keeps these signals, without their encodings.
 
         Raises CacheMismatch if this version cannot compute them.
         """
@@ -161,7 +166,7 @@ class SignalsIdentity(IdentitySection):
 def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:
     """Return the encoding of every kind of signal that is kept, and of each `extras/<name>`, with all options.
 
-    Raises ConfigError with every problem.
+    config: the section `signals`. Raises ConfigError with every problem.
     """
     kinds = {"logits": config.logits, "embedding": config.embedding, "features": config.features}
     sections = [(kind, kind, section) for kind, section in kinds.items() if section is not None]

@@ -1,4 +1,4 @@
-"""The metadata files of a store, made by zarr's own interface: valid for every Zarr v3 reader."""
+"""Makes the metadata files of a store with zarr's own interface, so that every Zarr v3 reader can open it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from pipeline.store.format.chunks import ZSTD_LEVEL, Compression
 def metadata_files(
     arrays: Iterable[ArraySpec], attributes: Mapping[str, Any], compression: Compression = None
 ) -> dict[str, bytes]:
-    """The content of every `zarr.json`, by path in the store. attributes: of the root group.
+    """Return the content of every `zarr.json`, by path in the store.
 
-    The root's lists all arrays (zarr's consolidated metadata, which other readers may ignore), so that opening
-    takes one read and the store's own files are not taken for broken arrays.
+    arrays: of the store. attributes: of the root group. compression: of the chunks. The file of the root lists all
+    arrays (zarr's consolidated metadata, which other readers may ignore). So opening takes one read, and the store's
+    other files are not regarded as broken arrays.
     """
     content: dict[str, Buffer] = {}
     store = MemoryStore(content)
@@ -51,7 +52,7 @@ def metadata_files(
 
 
 def metadata_names(arrays: Iterable[ArraySpec]) -> set[str]:
-    """The path of every `zarr.json` of a store with these arrays: of each, and of the groups that they are in."""
+    """Return the path of every `zarr.json` of a store with these `arrays`: one for each, and one for each group."""
     names = {ROOT}
     for spec in arrays:
         parts = spec.name.split("/")
@@ -60,15 +61,16 @@ def metadata_names(arrays: Iterable[ArraySpec]) -> set[str]:
 
 
 def laid_out(root: Any) -> bytes:
-    """The bytes of the root's `zarr.json`, for its value: as zarr writes them, whatever it is told about spaces."""
+    """Return the bytes of the `zarr.json` of the root for its value, always with the indentation of zarr's default."""
     return json.dumps(root, indent=2).encode()
 
 
 def metadata_checksums(files: Mapping[str, bytes]) -> dict[str, str]:
-    """CRC-32C of every `zarr.json`, eight hexadecimal digits; the root's without its attributes.
+    """Return the CRC-32C of every `zarr.json`, eight hexadecimal digits; of the root without its attributes.
 
-    The manifest holds these, so that nothing in a store goes without a checksum: the root's attributes have one of
-    their own, and what it has beside them is hashed here as canonical JSON (`laid_out` fixes its bytes).
+    files: the content, by path. The manifest holds these checksums, so that every byte of a store has one: the
+    attributes of the root have their own, and its other fields are hashed here as canonical JSON (`laid_out` fixes
+    their bytes).
     """
     root = {key: value for key, value in json.loads(files[ROOT]).items() if key != "attributes"}
     content = {**files, ROOT: canonical(root).encode()}

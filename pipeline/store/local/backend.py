@@ -1,4 +1,4 @@
-"""The backend of stores in folders."""
+"""Implements the backend of stores in folders."""
 
 from __future__ import annotations
 
@@ -16,53 +16,53 @@ from pipeline.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class LocalBackend:
-    """Holds the store in a folder; `Backend` says what everything means."""
+    """Holds the store in a folder. `Backend` documents the members."""
 
     folder: Path
     in_place = False
 
     @property
     def files(self) -> LocalFiles:
-        """As `Backend.files`; links that would lead out of the folder are not followed."""
+        """Return access to the files in the folder. Links that lead out of it are not followed."""
         return LocalFiles(self.folder)
 
     def exists(self) -> bool:
-        """As `Backend.exists`: a store in a folder appears whole, by renaming."""
+        """Tell whether the folder exists: a published store appears as a whole, by renaming."""
         return self.folder.exists()
 
     def published(self) -> str | None:
-        """As `Backend.published`."""
+        """Return the fingerprint of the published store; None if there is none."""
         return published(self.folder)
 
     def unfinished(self) -> list[Path]:
-        """As `Backend.unfinished`: the scratch folders beside the target."""
+        """Return the scratch folders beside the target."""
         return unfinished(self.folder)
 
     def unfinished_caches(self) -> list[UnfinishedCache]:
-        """As `Backend.unfinished_caches`; of a scratch folder, what is in it."""
-        # Here and below, what only making or inspecting needs: no student depends on it.
+        """Return the caches in the scratch folders; for a path that is one itself, the cache in it."""
+        # Imported here and below, since only making and inspecting need it: no student depends on this code.
         from pipeline.store.local.unfinished import unfinished_in_folders
 
         return unfinished_in_folders(self.folder)
 
     def finished_bytes(self, layout: StoreLayout) -> int:
-        """As `Backend.finished_bytes`."""
+        """Return the bytes of finished units in a scratch folder with this `layout`; of several the most."""
         from pipeline.store.local.unfinished import finished_bytes
 
         return finished_bytes(self.folder, layout)
 
     def cost(self, layout: StoreLayout, views: int = 1) -> RemoteCost | None:
-        """As `Backend.cost`: no requests."""
+        """Return None: `layout` and `views` cost no requests."""
         return None
 
     def workspace(
         self, fingerprint: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
     ) -> Workspace:
-        """As `Backend.workspace`: the scratch folder."""
+        """Return the scratch folder as a workspace. The arguments are those of `Backend.workspace`."""
         from pipeline.store.local.workspace import LocalWorkspace
 
         return LocalWorkspace(self.folder, fingerprint, layout, wait=wait, notify=notify)
 
     def chunks(self, layout: StoreLayout, arrays: int) -> MappedChunks:
-        """As `Backend.chunks`: mapped files."""
+        """Return a reader that maps the files of a store with this `layout`. arrays: how many are read in turn."""
         return MappedChunks(self.folder, layout, arrays)

@@ -1,4 +1,4 @@
-"""Chunk files in a folder: mapped into memory, or decompressed, checked once, and the last ones kept."""
+"""Reads chunk files in a folder: maps or decompresses them, checks each once, and keeps the last ones."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from pipeline.store.format.chunks import damaged, elements_of
 from pipeline.store.format.layout import StoreLayout
 
 OPEN_MAPS = 512
-"""Chunk files that are mapped at once; the least recently used is let go."""
+"""Chunk files that are mapped at the same time; the least recently used is unmapped first."""
 
 LOADED_BLOCKS = 24
-"""Row blocks of each array that are kept in memory where files cannot be mapped: a window of training, and half."""
+"""Row blocks of each array that are kept in memory if files are compressed: one and a half windows of training."""
 
 MapKey = tuple[str, Unit | None]
-"""A chunk: its array, and its unit unless it is the only one."""
+"""Names a chunk by its array and its unit; None for an array of one chunk."""
 
 
 class MappedChunks:
-    """The chunks of a published store in a folder. It may be used after a fork: files are mapped where they are read.
+    """Reads the chunks of a published store in a folder. `ChunkReader` documents the methods.
 
-    Pickles without the mapped files, and without what was found out about them.
+    It may be used after a fork. A pickled reader has no mapped files, and none that are known to be sound.
+
+    folder: the store. layout: of the store. arrays: how many arrays are read in turn.
     """
 
     remote, at_once = False, 1
 
     def __init__(self, folder: Path, layout: StoreLayout, arrays: int) -> None:
-        """Nothing is mapped yet. arrays: that are read in turn."""
         self._folder, self._layout, self._arrays = folder, layout, arrays
         self._kept = LOADED_BLOCKS * arrays if layout.compression else OPEN_MAPS
         self._maps: dict[MapKey, NDArray[Any]] = {}
@@ -46,7 +47,7 @@ class MappedChunks:
         return MappedChunks, (self._folder, self._layout, self._arrays)
 
     def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
-        """As `ChunkReader.get`."""
+        """Return the elements of the chunk of `unit` in the array `spec`. soon: has no effect here."""
         key = (spec.name, unit)
         # Taken out and put back last, so that the first is the least recently used. Threads may do so at once:
         # the worst that happens is that a file is mapped twice.
@@ -59,16 +60,16 @@ class MappedChunks:
         return elements
 
     def narrowed(self, arrays: int) -> MappedChunks:
-        """As `ChunkReader.narrowed`."""
+        """Return a reader for fewer arrays, which shares the mapped files. arrays: how many are read in turn."""
         result = MappedChunks(self._folder, self._layout, arrays)
         result._maps, result._checked = self._maps, self._checked
         return result
 
     def expect(self, keys: Iterable[tuple[ArraySpec, Unit | None]]) -> None:
-        """As `ChunkReader.expect`: the operating system reads ahead by itself."""
+        """Do nothing with `keys`: the operating system reads ahead by itself."""
 
     def held_bytes(self, specs: Iterable[ArraySpec], views: int, rows_per_block: int | None) -> int:
-        """As `ChunkReader.held_bytes`: what is mapped the operating system may drop at any time."""
+        """Return 0 for all arguments: the operating system may drop mapped files at any time."""
         return 0
 
     def _load(self, key: MapKey, spec: ArraySpec) -> NDArray[Any]:
@@ -87,7 +88,7 @@ class MappedChunks:
 
     @cached_property
     def _listed(self) -> dict[str, int]:
-        """The checksums of all files, as the ledger lists them."""
+        """Return the checksums of all files, as the ledger lists them."""
         ledger = Ledger(self._folder)
         if not ledger.units:
             raise damaged(ledger.path, expected="the ledger", got="nothing")

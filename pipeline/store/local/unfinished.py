@@ -1,4 +1,4 @@
-"""What lies beside a store in a folder until it is published: scratch folders, with a ledger and notes."""
+"""Reads the scratch folders that lie beside a store until it is published, with their ledgers and notes."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from pipeline.untrusted import read_file
 
 
 def unfinished_in_folders(target: Path) -> list[UnfinishedCache]:
-    """Return what is known of the unfinished caches for `target`; of the one in it, if it is a scratch folder itself.
+    """Return the unfinished caches for `target`; the one in it, if it is a scratch folder itself.
 
-    Raises CacheNotFound if a scratch folder is nobody's, CacheCorrupt if a file in it cannot be read.
+    Raises CacheNotFound if a scratch folder has no cache in it, CacheCorrupt if a file in it cannot be read.
     """
     folders = [target] if is_scratch_folder(target.name) else unfinished(target)
     return [_unfinished(folder) for folder in folders]
 
 
 def _unfinished(folder: Path) -> UnfinishedCache:
-    """Of a folder in which a cache is made. Those of early versions do not say what it will be."""
+    """Describe the cache in a scratch folder. Early versions did not write an identity there."""
     units = frozenset(Ledger(folder).units)
     if not units and not (folder / IDENTITY).exists() and not (folder / HOLDER).exists():
-        raise CacheNotFound("nobody makes a teacher cache here", where=folder)
+        raise CacheNotFound("no teacher cache is made here", where=folder)
     holder = read_holder(folder / HOLDER)
     return UnfinishedCache(
         path=folder,
@@ -47,9 +47,10 @@ def _unfinished(folder: Path) -> UnfinishedCache:
 
 
 def finished_bytes(target: Path, layout: StoreLayout) -> int:
-    """Return the bytes of finished units for `target` with the files of this layout, of the unfinished store with most.
+    """Return the bytes of finished units for `target` that have the files of this `layout`.
 
-    Which of several is of some settings is not known without reading all pixels.
+    Of several unfinished stores the one with most bytes counts: which of them has the current settings is not known
+    without reading all pixels.
     """
     files = {unit: names.keys() for unit, names in layout.chunk_files()}
     done = (
@@ -70,7 +71,7 @@ def _note(file: Path) -> bytes | None:
 
 
 def _running(holder: Any) -> bool | None:
-    """Whether the process that holds a folder is there; None if it is on another machine, or nobody holds it."""
+    """Tell whether the process that holds a folder exists; None if it is on another machine, or if there is none."""
     if holder is None or holder["host"] != socket.gethostname():
         return None
     try:

@@ -1,4 +1,4 @@
-"""A workspace on a file system: the scratch folder beside the target."""
+"""Makes a store in a folder: its workspace is a scratch folder beside the target."""
 
 from __future__ import annotations
 
@@ -28,40 +28,52 @@ from pipeline.store.workspace import MOST_OF_NOTE, Chunks
 from pipeline.untrusted import NOT_READ, read_file
 
 SEEN_SECONDS = 10.0
-"""After which what a worker wrote is to be seen here: network file systems remember for a while what was not there."""
+"""The time limit until a file of a worker is visible here: network file systems remember absent files for a while."""
 
 
 @dataclass(frozen=True)
 class LocalPlace:
-    """Takes files of units in a folder that all workers see; they are durable but for their names."""
+    """Takes the files of units in a folder that all workers see. Their content is durable, their names not yet.
+
+    folder: the scratch folder. compression: of the files.
+    """
 
     folder: Path
     compression: Compression
 
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
-        """Write files under the attempt's own names. Raises CacheError if the folder is gone, or not seen here."""
+        """Write the files of a unit under names of the attempt; return their checksums.
+
+        chunks: their content. attempt: as for `Place.write`. Raises CacheError if the folder is gone, or not visible
+        here.
+        """
         try:
             self.folder.stat()
             return {name: self._write(name, elements, attempt) for name, elements in chunks.items()}
         except FileNotFoundError:
-            raise CacheError("the cache is finished, or its folder is not to be seen", where=self.folder) from None
+            raise CacheError("the cache is finished, or its folder is not visible", where=self.folder) from None
 
     def _write(self, name: str, elements: NDArray[Any], attempt: str) -> int:
         path = self.folder / name
         if not path.parent.is_dir():
-            # Without the folder itself: a worker that was given up may come back after the cache was published, and
-            # must not begin another.
+            # The scratch folder itself is not made: a worker that was given up may come back after the cache was
+            # published, and must not begin another one.
             for parent in reversed(path.relative_to(self.folder).parents[:-1]):
                 (self.folder / parent).mkdir(exist_ok=True)
         return write_chunk(attempted(path, attempt), elements, self.compression)
 
 
 class LocalWorkspace:
-    """A scratch folder with a ledger, published by renaming it."""
+    """Makes a store in a scratch folder with a ledger, and publishes it by renaming the folder.
 
-    def __init__(self, target: Path, fingerprint: str, plan: StoreLayout, *, wait: bool, notify: Callable[[str], None]):
-        """As `Scratch`. plan: what the cache consists of."""
-        self.plan = plan
+    `Workspace` documents the methods. target: where the store is published. fingerprint: of the cache. layout: of the
+    store. wait: whether to wait for another process that makes it. notify: takes messages for the user.
+    """
+
+    def __init__(
+        self, target: Path, fingerprint: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
+    ) -> None:
+        self.layout = layout
         self._scratch = Scratch(target, fingerprint, wait=wait, notify=notify)
         self._stack = ExitStack()
         self._durable = {self.folder}
@@ -70,16 +82,16 @@ class LocalWorkspace:
 
     @property
     def folder(self) -> Path:
-        """Where the cache is made."""
+        """Return the scratch folder."""
         return self._scratch.folder
 
     @property
     def place(self) -> LocalPlace:
-        """The folder, for workers."""
-        return LocalPlace(self.folder.absolute(), self.plan.compression)
+        """Return the scratch folder for workers."""
+        return LocalPlace(self.folder.absolute(), self.layout.compression)
 
     def __enter__(self) -> Self:
-        """Take the folder's lock and read its ledger."""
+        """Take the lock of the folder, and read its ledger."""
         with ExitStack() as stack:
             stack.enter_context(_explained(self))
             self.done = stack.enter_context(self._scratch).done
@@ -94,11 +106,11 @@ class LocalWorkspace:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Release the lock."""
+        """Release the lock of the folder."""
         self._stack.__exit__(kind, value, trace)
 
     def _refuse_foreign(self) -> None:
-        foreign = self.units.keys() - {STATIC, *(unit.key for unit in self.plan.units)}
+        foreign = self.units.keys() - {STATIC, *(unit.key for unit in self.layout.units)}
         if foreign:
             raise CacheCorrupt(
                 "the ledger lists units that this cache does not have",
@@ -108,14 +120,17 @@ class LocalWorkspace:
             )
 
     def refuse_other(self, replace: bool) -> None:
-        """As `Scratch.refuse_other`."""
+        """Raise CacheMismatch if another artifact is at the target, unless `replace` permits it and Decant made it."""
         self._scratch.refuse_other(replace)
 
     def missing(self) -> dict[str, str]:
-        """Looks at names, sizes and stored checksums; `verify` reads the content."""
+        """Return units whose files have wrong names, sizes or stored checksums, with what is wrong.
+
+        The content is not read: `pipeline verify` does that.
+        """
         refuse_links(self.folder)
         wrong = {}
-        for unit, files in self.plan.chunk_files():
+        for unit, files in self.layout.chunk_files():
             recorded = self.units.get(unit)
             if recorded is None:
                 wrong[unit] = f"unit {unit} is not in the ledger"
@@ -131,13 +146,16 @@ class LocalWorkspace:
         return wrong
 
     def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
-        """Rename the attempt's files, make the names durable, and only then write the ledger's line."""
+        """Rename the files of an attempt, make the names durable, and only then write the line of the ledger.
+
+        unit, files, attempt: as for `Workspace.commit`.
+        """
         to_sync: set[Path] = set()
         for name in files:
             path = self.folder / name
             _rename(attempted(path, attempt), path)
             to_sync.add(path.parent)
-            # Directories that an earlier process made may not be durable: nothing is taken for known.
+            # Directories that an earlier process made may not be durable: each is synced once.
             for directory in path.relative_to(self.folder).parents:
                 if self.folder / directory not in self._durable:
                     self._durable.add(self.folder / directory)
@@ -147,7 +165,7 @@ class LocalWorkspace:
         self._ledger.append(unit, files)
 
     def note(self, name: str) -> bytes | None:
-        """The content of a file beside the units."""
+        """Return the content of the note `name`; None if there is none. Raises CacheCorrupt if it cannot be read."""
         path = self.folder / name
         try:
             return read_file(path, MOST_OF_NOTE)
@@ -160,14 +178,17 @@ class LocalWorkspace:
             raise CacheCorrupt("a note cannot be read", where=path, got=error.strerror, fix=fix) from None
 
     def keep_note(self, name: str, content: str) -> None:
-        """Write such a file."""
+        """Write `content` as the note `name`, a file beside the units."""
         write_atomic(self.folder / name, content)
 
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
-        """Rename the folder to the target."""
+        """Write the metadata, delete notes and files of other attempts, and rename the folder to the target.
+
+        metadata, replace: as for `Workspace.publish`.
+        """
         for name, content in metadata.items():
             write_atomic(self.folder / name, content)
-        write_atomic(self.folder / LEDGER_FILE, whole(self.units, (unit for unit, _ in self.plan.chunk_files())))
+        write_atomic(self.folder / LEDGER_FILE, whole(self.units, (unit for unit, _ in self.layout.chunk_files())))
         for note in (RUNS, IDENTITY):
             (self.folder / note).unlink(missing_ok=True)
         self._sweep(self.folder)
@@ -176,18 +197,18 @@ class LocalWorkspace:
         self._sweep(self._scratch.target)
 
     def _sweep(self, folder: Path) -> None:
-        """Delete what is left of attempts that were never committed."""
+        """Delete the files of attempts that were never committed."""
         for path in folder.rglob(".*.new"):
             path.unlink(missing_ok=True)
 
 
 def attempted(path: Path, attempt: str) -> Path:
-    """Where an attempt writes what may become the file at `path`."""
+    """Return the path at which an attempt writes what may become the file at `path`."""
     return path.with_name(f".{path.name}.{attempt}.new" if attempt else f".{path.name}.new")
 
 
 def _rename(source: Path, target: Path) -> None:
-    """Rename a file that another machine may have written a moment ago. Raises FileNotFoundError."""
+    """Rename a file that another machine may have written just now. Raises FileNotFoundError after a time limit."""
     deadline = time.monotonic() + SEEN_SECONDS
     while True:
         try:
@@ -213,15 +234,15 @@ FAILED = {
 
 @contextmanager
 def _explained(workspace: LocalWorkspace) -> Iterator[None]:
-    """Turn what a disk refuses into a CacheError that says what is needed and how to go on."""
+    """Turn errors of the disk into a CacheError that says what is needed and how to go on."""
     try:
         yield
     except OSError as error:
         folder, goes_on = workspace.folder, "run the same command again: it goes on after the units that are finished"
         where, near = Path(error.filename or folder).absolute(), folder.parent.absolute()
         if error.errno in FULL:
-            plan = workspace.plan
-            needed = plan.total_bytes - sum(plan.unit_bytes(unit) for unit in workspace.units)
+            layout = workspace.layout
+            needed = layout.total_bytes - sum(layout.unit_bytes(unit) for unit in workspace.units)
             free = shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
             raise CacheError(
                 FULL[error.errno],
@@ -230,7 +251,7 @@ def _explained(workspace: LocalWorkspace) -> Iterator[None]:
                 got=f"{free / 1e9:,.3f} GB free",
                 fix=f"make room and {goes_on}",
             ) from error
-        # What cannot be read elsewhere, of the data say, is somebody else's to explain.
+        # Errors of files elsewhere, such as the data, are explained by other code.
         ours = where.is_relative_to(near) or where in near.parents
         if error.errno in FAILED and error.filename and ours:
             what, fix = FAILED[error.errno]

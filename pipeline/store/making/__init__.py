@@ -1,1 +1,1 @@
-"""Makes a teacher cache: the teacher computes unit by unit, and what it computed is written durably."""
+"""Makes teacher caches: the teacher computes unit by unit, and its outputs are written durably."""

@@ -1,4 +1,4 @@
-"""Makes a teacher cache: runs the teacher once over every view and writes down what it says."""
+"""Makes a teacher cache: runs the teacher once over every view, and writes its outputs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsI
 from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.format.zarr_files import metadata_files
 from pipeline.store.location import StorePath
-from pipeline.store.making.filling import computed
+from pipeline.store.making.filling import compute_units
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.making.writer import CacheWriter
 from pipeline.store.reader import TeacherCache
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
     from pipeline.views import Views
 
 RunRecord = dict[str, Any]
-"""What is recorded of a run: `pipeline.store.format.provenance`."""
+"""The record of a run, as `pipeline.store.format.provenance` keeps it."""
 
 Runner = Callable[[TeacherPass, Workspace, StoreLayout, Sequence[Unit], Progress, RunRecord], None]
-"""Computes units, writes and commits them, and advances the progress by their views.
+"""A function that computes units, writes and commits them, and advances the progress by their views.
 
-What else than this process works on them is noted in the record of the run.
+If workers compute, it notes them in the record of the run.
 """
 
 
@@ -55,9 +55,13 @@ def in_process(
     progress: Progress,
     run: RunRecord,
 ) -> None:
-    """The runner that works here and now."""
+    """Compute units in this process, and write and commit them: the default `Runner`.
+
+    teacher: runs the network. workspace: takes the units. layout: of the cache. units: what to compute. progress:
+    advances by views. run: the record of the run; nothing is added to it.
+    """
     with CacheWriter(workspace) as writer:
-        for unit, chunks in computed(teacher, layout, units, progress):
+        for unit, chunks in compute_units(teacher, layout, units, progress):
             writer.submit(unit.key, chunks)
 
 
@@ -79,11 +83,19 @@ def make_cache(
     wait: bool = True,
     notify: Callable[[str], None] = say,
 ) -> StorePath:
-    """Make the teacher cache at `target`, going on from what an earlier run finished; returns its path.
+    """Make the teacher cache at `target`, and return its path. Units that an earlier run finished are not repeated.
 
-    A cache of the same identity that is there already is left alone. runner: who computes, if not this process.
-    replace: another cache may be replaced. wait: for another process that makes the same. Raises CacheError: a
-    signal that is not finite or does not fit its encoding, a full disk, another artifact at the target.
+    A finished cache with the same identity is left as it is.
+
+    network: the teacher. samples, views: what it is run on. signals: which of its outputs are kept, and how. precision:
+    of its arithmetic. micro_batch: views that it computes at once. device: `auto` is a GPU if there is one.
+    rows_per_block: samples in a chunk file; None chooses. compression: of chunk files; None stores them as they are.
+    runner: computes the units; by default this process does. progress: counts views. replace: whether another cache may
+    be replaced. wait: whether to wait for another process that makes the same cache. notify: takes messages for the
+    user.
+
+    Raises CacheError for a signal that is not finite or does not fit its encoding, a full disk, or another artifact at
+    the target; ConfigError and ModelError for signals that the network does not have.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -119,7 +131,7 @@ def make_cache(
 
 
 def _refuse_other(workspace: Workspace, target: StorePath, identity: CacheIdentity, replace: bool) -> None:
-    """As the workspace does; of another teacher cache at the target every field in which it differs is named."""
+    """Raise CacheMismatch as the workspace does; for another teacher cache, name every field that differs."""
     try:
         workspace.refuse_other(replace)
     except CacheMismatch:
@@ -138,14 +150,14 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: CacheIdenti
 
 
 def _probe(teacher: TeacherPass) -> Signals:
-    """What is kept of one view: shapes and head."""
+    """Return the signals of one view, for their shapes and the head."""
     return teacher.signals(teacher.render(teacher.views.numbers[0], range(1), size=1).images)
 
 
 def _describe(
     teacher: TeacherPass, probe: Signals, rows_per_block: int | None, compression: Compression
 ) -> CacheIdentity:
-    """The identity of the cache that a teacher fills. probe: its signals of any view."""
+    """Return the identity of the cache. probe: the teacher's signals of any view."""
     return CacheIdentity.of(
         DataIdentity.of(teacher.samples),
         ViewsIdentity.of(teacher.views),
@@ -157,7 +169,7 @@ def _describe(
 
 
 def _unfinished(workspace: Workspace, layout: StoreLayout, notify: Callable[[str], None]) -> list[Unit]:
-    """The units to compute: all but those that are committed and whose files are there."""
+    """Return the units to compute: all except those that are committed and whose files are there."""
     for unit, problem in workspace.missing().items():
         if workspace.units.pop(unit, None) is not None:
             notify(f"unit {unit} is computed again: {problem}")
@@ -173,7 +185,7 @@ def _run(
     progress: Progress,
     run: RunRecord,
 ) -> int:
-    """Have units computed; returns the number of their views."""
+    """Compute units with the runner, and return the number of their views."""
     left, total = sum(len(layout.block_of(unit)) for unit in todo), layout.views * layout.samples
     progress.begin("cache teacher", total, "views", total - left)
     runner(teacher, workspace, layout, todo, progress, run)
@@ -182,7 +194,7 @@ def _run(
 
 
 def _static(layout: StoreLayout, labels: NDArray[np.int64] | None, probe: Signals) -> dict[str, NDArray[Any]]:
-    """The chunks of the arrays that do not depend on views."""
+    """Return the chunks of the arrays that do not depend on views."""
     arrays: dict[str, NDArray[Any]] = {
         "labels": np.full(layout.samples, -1, np.int64) if labels is None else labels.astype(np.int64)
     }
@@ -193,7 +205,7 @@ def _static(layout: StoreLayout, labels: NDArray[np.int64] | None, probe: Signal
 
 
 def _publish(workspace: Workspace, identity: CacheIdentity, runs: Runs, replace: bool) -> None:
-    """Make sure that everything is there, add the metadata, and publish."""
+    """Publish the cache with its metadata. Raises CacheCorrupt if a unit is not there."""
     if wrong := workspace.missing():
         raise CacheCorrupt(
             "the teacher cache is not complete",

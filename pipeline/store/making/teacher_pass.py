@@ -1,4 +1,4 @@
-"""Renders views and asks the teacher about them, one micro-batch at a time."""
+"""Renders views and runs the teacher on them, one micro-batch at a time."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 
 class Rendered(NamedTuple):
-    """Views of B samples. images: uint8 [M, C, H, W], of which the last M - B repeat the last view.
+    """Holds rendered views of B samples.
 
-    parameters: int32 [B, P]. digests: uint64 [B].
+    images: uint8 [M, C, H, W], of which the last M - B repeat the last view. parameters: what was drawn for the views,
+    int32 [B, P]. digests: of their pixels, uint64 [B].
     """
 
     images: Tensor
@@ -36,25 +37,34 @@ class Rendered(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the teacher said of B views, perhaps still on its way from the device. head: as it is on the device."""
+class PendingOutputs:
+    """Holds the outputs of the teacher for B views; on a GPU, they may not have arrived on the CPU yet.
+
+    values: signals [B, ...] by name. head: the teacher's, on its device. arrived: when the copies are done; None if
+    they are.
+    """
 
     values: dict[str, Tensor]
     head: LinearHead | None
     arrived: torch.cuda.Event | None
 
     def arrays(self) -> dict[str, NDArray[np.float32]]:
-        """The signals [B, ...] by name, waited for."""
+        """Wait for the copies, and return the signals by name: float32 [B, ...]."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return {name: value.numpy() for name, value in self.values.items()}
 
 
 class TeacherPass:
-    """A network, what it looks at, and what is kept of what it says.
+    """Runs a teacher on views of samples, and reduces its outputs to the signals that are kept.
 
-    It sees fixed micro-batches: results differ in their last bits between sizes of a batch. Inside `ready` the
-    network returns the maps that are kept and no others. Raises ConfigError or ModelError for unknown taps.
+    Micro-batches have one fixed size, since results differ in their last bits between sizes of a batch. Inside
+    `inference_mode` the network returns the maps that are kept and no others.
+
+    network: the teacher. samples, views: what it is run on. config: which signals are kept. device, precision: of the
+    computation. micro_batch: views in a micro-batch.
+
+    Raises ConfigError or ModelError for unknown taps.
     """
 
     def __init__(
@@ -68,7 +78,6 @@ class TeacherPass:
         precision: Precision,
         micro_batch: int,
     ) -> None:
-        """micro_batch: views that the network sees at once, always."""
         self.network, self.samples, self.views, self.config = network, samples, views, config
         self.device, self.precision, self.micro_batch = device, precision, micro_batch
         self._features = chosen_blocks(list(network.taps), config)
@@ -78,7 +87,7 @@ class TeacherPass:
 
     @contextmanager
     def inference_mode(self) -> Iterator[None]:
-        """The network on its device, in evaluation mode, with no gradients and reproducible arithmetic."""
+        """Move the network to its device and run it there in evaluation mode, reproducibly and without gradients."""
         self.network.keep_taps(self._maps)  # others may use the network in between
         network: Any = self.network
         modes = [(module, module.training) for module in network.modules()]
@@ -94,7 +103,11 @@ class TeacherPass:
                 module.training = training
 
     def render(self, view: int, rows: range, size: int | None = None) -> Rendered:
-        """A view, by its number, of consecutive samples, padded to `size` (None: a micro-batch)."""
+        """Render a view of consecutive samples.
+
+        view: the number of the view. rows: the samples. size: how many images there are after padding; None is the size
+        of a micro-batch.
+        """
         samples = np.arange(rows.start, rows.stop, dtype=np.int64)
         images = self.samples.read(samples)
         positions = self.samples.positions[samples]
@@ -108,31 +121,41 @@ class TeacherPass:
         return Rendered(pixels, parameters, digests)
 
     def signals(self, images: Tensor) -> Signals:
-        """What is kept of what the network says of images, in float32 on its device; inside `ready`."""
+        """Compute the signals that are kept, in `inference_mode`: float32 on the device.
+
+        images: uint8 [M, C, H, W].
+        """
         network: Any = self.network
-        said: Signals = network(images.to(self.device, non_blocking=True))
+        outputs: Signals = network(images.to(self.device, non_blocking=True))
         features = self.config.features
         maps = {}
         if features is not None:
-            maps = {t: lowpass(said.features[t], features.grid, features.filter) for t in self._features}
-        extras = {name: extract(name, *(said.features[tap] for tap in taps)) for name, taps in self._extras.items()}
-        embedding = None if said.embedding is None else said.embedding.float()
-        return Signals(said.logits.float(), embedding, maps, said.head, extras)
+            maps = {t: lowpass(outputs.features[t], features.grid, features.filter) for t in self._features}
+        extras = {name: extract(name, *(outputs.features[tap] for tap in taps)) for name, taps in self._extras.items()}
+        embedding = None if outputs.embedding is None else outputs.embedding.float()
+        return Signals(outputs.logits.float(), embedding, maps, outputs.head, extras)
 
-    def ask(self, rendered: Rendered, names: Sequence[str]) -> Answer:
-        """Let the network look at views; returns before the device is done."""
+    def infer(self, rendered: Rendered, names: Sequence[str]) -> PendingOutputs:
+        """Run the network on rendered views; on a GPU, return before it has finished.
+
+        names: the signals to return, such as `logits` and `features/block3`.
+        """
         signals, count = self.signals(rendered.images), len(rendered.digests)
         # On an accelerator the copies land in page-locked memory while the next micro-batch is computed.
         values = {name: signal_of(signals, name)[:count].to("cpu", non_blocking=True) for name in names}
         if self.device.type != "cuda":
-            return Answer(values, signals.head, None)
+            return PendingOutputs(values, signals.head, None)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
         arrived.record()
-        return Answer(values, signals.head, arrived)
+        return PendingOutputs(values, signals.head, arrived)
 
 
 def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]:
-    """The taps whose maps are kept, of a network's `taps` (shallow to deep). Raises ConfigError."""
+    """Return the taps whose maps are kept.
+
+    taps: all of the network, from shallow to deep. config: which signals are kept. Raises ConfigError for blocks that
+    the network does not have.
+    """
     if config.features is None:
         return ()
     wanted = config.features.blocks
@@ -150,7 +173,11 @@ def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]
 
 
 def chosen_extras(taps: Sequence[str], config: SignalsConfig) -> dict[str, tuple[str, ...]]:
-    """The extra signals that are kept, with the taps that each is computed from, of a network's. Raises ConfigError."""
+    """Return the names of the extra signals that are kept, each with the taps that it is computed from.
+
+    taps: all of the network, from shallow to deep. config: which signals are kept. Raises ConfigError for signals that
+    the network does not have.
+    """
     chosen: dict[str, tuple[str, ...]] = {}
     problems: list[Problem] = []
     for index, extra in enumerate(config.extras):
@@ -164,7 +191,7 @@ def chosen_extras(taps: Sequence[str], config: SignalsConfig) -> dict[str, tuple
 
 
 def signal_of(signals: Signals, name: str) -> Tensor:
-    """The signal of a name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`."""
+    """Return the signal with this name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`."""
     kind, _, rest = name.partition("/")
     if rest:
         tensors = signals.features if kind == "features" else signals.extras

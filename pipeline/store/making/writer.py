@@ -1,4 +1,4 @@
-"""Writes finished units beside the teacher, so that it never waits for the disk."""
+"""Writes finished units in a thread, so that the teacher never waits for the disk."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from typing import Self
 from pipeline.store.workspace import Chunks, Workspace
 
 QUEUE = 2
-"""Units that wait for the writer: memory is bounded by this, the one being written and the one being filled."""
+"""Units that wait for the writer. Memory holds these, the one being written and the one being filled."""
 
 
 class CacheWriter:
-    """A thread that writes units into a workspace and commits them.
+    """Writes units into a workspace and commits them, in a thread of its own.
+
+    workspace: must be held.
 
         with CacheWriter(workspace) as writer:
             for unit, chunks in ...:
                 writer.submit(unit.key, chunks)
 
     Leaving the block waits until everything that was submitted is written, after an error or Ctrl-C too; a
-    second Ctrl-C waits for the unit in hand only. Nothing is written after that.
+    second Ctrl-C waits only for the unit that is being written. Nothing is written after that.
     """
 
     def __init__(self, workspace: Workspace) -> None:
-        """The workspace must be held."""
         self._workspace, self._place = workspace, workspace.place
         self._queue: queue.Queue[tuple[str, Chunks] | None] = queue.Queue(QUEUE)
         self._error: BaseException | None = None
@@ -41,27 +42,30 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish. Raises the writer's error, unless another is on its way already."""
+        """Wait for the thread. Raises the error of the writer, unless the block has raised another one."""
         self.close()
         if self._error is not None and value is None:
             raise self._error
 
     def submit(self, unit: str, chunks: Chunks) -> None:
-        """Hand over a unit; its arrays must not change afterwards. Raises the writer's error, if it had one."""
+        """Pass a unit to the thread. Raises the error of the writer, if it had one.
+
+        unit: its name in the ledger. chunks: its arrays, which must not change afterwards.
+        """
         if self._error is not None:
             raise self._error
         self._queue.put((unit, chunks))
 
     def close(self) -> None:
-        """Wait for the thread; it never outlives this call, for the workspace is let go after it."""
+        """Wait until the thread has ended. It never runs longer, since the workspace is released afterwards."""
         interrupted: KeyboardInterrupt | None = None
-        asked = False
-        # Not by join and is_alive alone: Python takes a thread for ended once Ctrl-C has interrupted a join of it.
+        requested = False
+        # Not by join and is_alive alone: Python regards a thread as ended once Ctrl-C has interrupted a join of it.
         while not self._finished.is_set():
             try:
-                if not asked:
+                if not requested:
                     self._queue.put(None)
-                    asked = True
+                    requested = True
                 self._finished.wait()
             except KeyboardInterrupt as error:
                 interrupted, self._abandon = error, True

@@ -1,1 +1,1 @@
-"""Teacher caches on object storage: claimed, put, published and read there."""
+"""Keeps stores on object storage: one process claims an address, puts objects there and publishes them."""

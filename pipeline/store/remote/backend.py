@@ -1,4 +1,4 @@
-"""The backend of stores on object storage."""
+"""Implements the backend of stores on object storage."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class RemoteBackend:
-    """Holds the store at an address; `Backend` says what everything means."""
+    """Holds the store at an address. `Backend` documents the members."""
 
     path: RemotePath
     folder = None
@@ -26,15 +26,15 @@ class RemoteBackend:
 
     @property
     def files(self) -> ObjectStorage:
-        """As `Backend.files`: objects below the address."""
+        """Return access to the objects below the address."""
         return ObjectStorage(self.path)
 
     def exists(self) -> bool:
-        """As `Backend.exists`: objects cannot be renamed, so the manifest is written last."""
+        """Tell whether the manifest is there: it is written last, since objects cannot be renamed."""
         return self.files.has(ROOT)
 
     def published(self) -> str | None:
-        """As `Backend.published`."""
+        """Return the fingerprint of the published store; None if there is none."""
         try:
             found = parse_fingerprint(self.files.read(FINGERPRINT, 100))
         except OSError:
@@ -42,25 +42,25 @@ class RemoteBackend:
         return found if found and self.exists() else None
 
     def unfinished(self) -> list[RemotePath]:
-        """As `Backend.unfinished`: the prefix beside the store, if there is a claim."""
+        """Return the prefix beside the store, if there is a claim in it."""
         prefix = scratch_prefix(self.path)
         return [prefix] if ObjectStorage(prefix).has(CLAIM) else []
 
     def unfinished_caches(self) -> list[UnfinishedCache]:
-        """As `Backend.unfinished_caches`: one cache at a time is finished or made at an address."""
+        """Return the unfinished cache at the address, if there is one: it has one cache at a time."""
         from pipeline.store.remote.unfinished import unfinished_cache
 
         found = None if self.exists() else unfinished_cache(self.path)
         return [] if found is None else [found]
 
     def finished_bytes(self, layout: StoreLayout) -> int:
-        """As `Backend.finished_bytes`."""
+        """Return the bytes of finished units of an unfinished store with this `layout`."""
         from pipeline.store.remote.unfinished import finished_units
 
         return sum(map(layout.unit_bytes, finished_units(self.path, layout)))
 
     def cost(self, layout: StoreLayout, views: int = 1) -> RemoteCost | None:
-        """As `Backend.cost`."""
+        """Return requests and memory of a store with this `layout`. views: of each sample that an epoch reads."""
         from pipeline.store.remote.cost import remote_cost
 
         return remote_cost(layout, views)
@@ -68,11 +68,11 @@ class RemoteBackend:
     def workspace(
         self, fingerprint: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
     ) -> Workspace:
-        """As `Backend.workspace`: a claim, and receipts of finished units."""
+        """Return a workspace with a claim and receipts. The arguments are those of `Backend.workspace`."""
         from pipeline.store.remote.workspace import RemoteWorkspace
 
         return RemoteWorkspace(self.path, fingerprint, layout, wait=wait, notify=notify)
 
     def chunks(self, layout: StoreLayout, arrays: int) -> FetchedChunks:
-        """As `Backend.chunks`: fetched ahead."""
+        """Return a reader that fetches the chunks of a store with this `layout`. arrays: has no effect here."""
         return FetchedChunks(self.path, layout)

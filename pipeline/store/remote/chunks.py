@@ -1,4 +1,4 @@
-"""Chunks on object storage: fetched whole, checked, and kept as long as they are expected to be read."""
+"""Reads chunks on object storage: fetches them whole, checks them, and keeps those that are read again soon."""
 
 from __future__ import annotations
 
@@ -20,26 +20,27 @@ from pipeline.store.location import RemotePath
 from pipeline.store.remote.object_storage import ObjectStorage
 
 FETCHES = 8
-"""Chunks that are fetched at once: one connection is slower than most networks, and small chunks wait for answers."""
+"""Chunks that are fetched at once: one connection is slower than most networks, and small chunks wait long."""
 
 KEPT_BYTES = 1 << 30
-"""Of chunks that nobody expects any more so many bytes are kept; the least recently used go first."""
+"""Bytes of chunks that are kept although they were not announced; the least recently used go first."""
 
 ChunkKey = tuple[ArraySpec, Unit | None]
-"""A chunk: its array, and its unit unless it is the only one."""
+"""Names a chunk by its array and its unit; None for an array of one chunk."""
 
 
 class FetchedChunks:
-    """The chunks of a published store at an address.
+    """Reads the chunks of a published store at an address. `ChunkReader` documents the methods.
 
-    Pickles without what it holds. Of chunks that are expected all are held at once, and of others `KEPT_BYTES`.
+    Announced chunks are all held at once, and `KEPT_BYTES` of others. A pickled reader has no chunks in it.
+
+    path: the address of the store. layout: of the store.
     """
 
     remote, at_once = True, FETCHES
 
-    def __init__(self, path: RemotePath, plan: StoreLayout) -> None:
-        """Nothing is fetched yet."""
-        self._path, self._plan = path, plan
+    def __init__(self, path: RemotePath, layout: StoreLayout) -> None:
+        self._path, self._layout = path, layout
         self._storage = ObjectStorage(path)
         self._lock, self._reading = threading.Lock(), threading.Lock()
         self._held: dict[ChunkKey, Future[NDArray[Any]]] = {}
@@ -48,16 +49,17 @@ class FetchedChunks:
         self._busy = 0
 
     def __reduce__(self) -> tuple[type[FetchedChunks], tuple[RemotePath, StoreLayout]]:
-        return FetchedChunks, (self._path, self._plan)
+        return FetchedChunks, (self._path, self._layout)
 
     def narrowed(self, arrays: int) -> FetchedChunks:
-        """As `ChunkReader.narrowed`: what is held does not depend on it."""
+        """Return this reader: the chunks that it holds do not depend on the number of `arrays`."""
         return self
 
     def expect(self, keys: Iterable[ChunkKey]) -> None:
-        """Chunks that are read next, in this order: fetched in the background, and kept until others are expected.
+        """Announce the chunks that are read next: they are fetched in the background, and kept until the next call.
 
-        Raises CacheError in a process that was forked off one that had used object storage.
+        keys: array and unit of each, in the order of reading. Raises CacheError in a process that was forked from one
+        that had used object storage.
         """
         self._storage.open()  # the lock may have been held when the process was forked
         with self._lock:
@@ -68,11 +70,14 @@ class FetchedChunks:
                 self._busy += 1
 
     def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
-        """As `ChunkReader.get`."""
+        """Return the elements of the chunk of `unit` in the array `spec`.
+
+        soon: units that are fetched too, if not held.
+        """
         key = (spec, unit)
         future = self._held.get(key)
         if future is None or key not in self._expected or not future.done():
-            self._storage.open()  # raises where threads did not survive a fork: who waits for them waits for ever
+            self._storage.open()  # raises if threads did not survive a fork: waiting for them would not end
         if future is None or key not in self._expected:
             with self._lock:
                 for each in (key, *((spec, other) for other in soon)):
@@ -86,25 +91,25 @@ class FetchedChunks:
         except BaseException:
             with self._lock:
                 if self._held.get(key) is future:
-                    del self._held[key]  # asked for again, it is fetched again
+                    del self._held[key]  # the next call fetches it again
             raise
 
     def held_bytes(self, specs: Iterable[ArraySpec], views: int, rows_per_block: int | None) -> int:
-        """As `ChunkReader.held_bytes`."""
-        return held_bytes(self._plan, specs, views, rows_per_block)
+        """Return how many bytes are in memory at most. The arguments are those of `ChunkReader.held_bytes`."""
+        return held_bytes(self._layout, specs, views, rows_per_block)
 
     @cached_property
     def _pool(self) -> ThreadPoolExecutor:
         return ThreadPoolExecutor(FETCHES, thread_name_prefix="fetch")
 
     def _checksum(self, name: str) -> int | None:
-        """Of a chunk, as the ledger lists it."""
-        with self._reading:  # or each of the threads reads the ledger
+        """Return the checksum of a chunk, as the ledger lists it."""
+        with self._reading:  # else each of the threads would read the ledger
             return self._checksums.get(name)
 
     @cached_property
     def _checksums(self) -> dict[str, int]:
-        """What the ledger lists: a chunk that was put there later, by whomever, is another's."""
+        """Return the checksums in the ledger: a chunk with another checksum is not of this cache."""
         path = self._path / LEDGER_FILE
         try:
             units, _ = decode_ledger(self._storage.read(LEDGER_FILE, LEDGER_MAX_BYTES), path)
@@ -113,7 +118,7 @@ class FetchedChunks:
         return checksums(units)
 
     def _begin(self) -> bool:
-        """Have the next of those that wait fetched; False if there is none. The lock is held."""
+        """Start to fetch the next waiting chunk; return False if there is none. The lock must be held."""
         for key in self._waiting:
             del self._waiting[key]
             self._held[key] = self._pool.submit(self._work, key)
@@ -121,18 +126,18 @@ class FetchedChunks:
         return False
 
     def _work(self, key: ChunkKey) -> NDArray[Any]:
-        """Fetch a chunk that is expected, and have the next one fetched."""
+        """Fetch an announced chunk, and start to fetch the next one."""
         try:
             return self._fetch(key)
         finally:
             with self._lock:
                 more = False
-                with suppress(RuntimeError):  # the interpreter ends: what waits is not fetched
+                with suppress(RuntimeError):  # the interpreter ends: waiting chunks are not fetched
                     more = self._begin()
                 self._busy -= not more
 
     def _let_go(self) -> None:
-        """Forget what is not expected, the least recently used first, but for some of it. The lock is held."""
+        """Drop chunks that are not announced, the least recently used first, down to a limit. The lock must be held."""
         others = [key for key, future in self._held.items() if key not in self._expected and future.done()]
         room = KEPT_BYTES
         for key in reversed(others):
@@ -142,24 +147,26 @@ class FetchedChunks:
 
     def _fetch(self, key: ChunkKey) -> NDArray[Any]:
         spec, unit = key
-        name, compression = spec.file(unit), self._plan.compression
+        name, compression = spec.file(unit), self._layout.compression
         path, wanted = self._path / name, spec.chunk_bytes + CRC_BYTES
         try:
             content, _ = self._storage.fetch(name, wanted if compression is None else most_bytes(spec))
         except OSError as error:
             raise damaged(path, expected=f"{wanted} bytes", got=error.strerror) from None
-        check_size(self._plan, spec, len(content), path)
-        return checked_elements(self._plan, spec, unit, content, path, self._checksum(name))
+        check_size(self._layout, spec, len(content), path)
+        return checked_elements(self._layout, spec, unit, content, path, self._checksum(name))
 
 
-def held_bytes(plan: StoreLayout, specs: Iterable[ArraySpec], views: int = 1, rows_per_block: int | None = None) -> int:
-    """The most of some arrays that training holds: two windows of row blocks, and what nobody expects any more.
+def held_bytes(
+    layout: StoreLayout, specs: Iterable[ArraySpec], views: int = 1, rows_per_block: int | None = None
+) -> int:
+    """Return how many bytes training holds at most: two windows of row blocks, and chunks that are not announced.
 
-    views: of each sample in a step. rows_per_block: of the cache whose row blocks make the windows, if that is
-    another; each touches several here.
+    layout: of the store. specs: the arrays that are read. views: views of each sample in a step. rows_per_block: of the
+    cache whose row blocks make the windows, each of which may lie in several blocks here; None for this cache.
     """
     block = sum(spec.chunk_bytes for spec in specs)
-    rows = rows_per_block or plan.rows
-    touched = 1 if rows == plan.rows else rows // plan.rows + 2
-    window = min(BLOCKS_PER_VIEW * touched, plan.blocks)
-    return min(2 * window * block * views + KEPT_BYTES, plan.views * plan.blocks * block)
+    rows = rows_per_block or layout.rows
+    touched = 1 if rows == layout.rows else rows // layout.rows + 2
+    window = min(BLOCKS_PER_VIEW * touched, layout.blocks)
+    return min(2 * window * block * views + KEPT_BYTES, layout.views * layout.blocks * block)

@@ -1,4 +1,4 @@
-"""What a cache on object storage costs in requests and in memory, before anything is computed."""
+"""Estimates what a cache on object storage costs in requests and in memory, before anything is computed."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pipeline.store.remote.chunks import held_bytes
 from pipeline.store.remote.object_storage import PART_BYTES
 
 
-def remote_cost(plan: StoreLayout, per_step: int = 1) -> RemoteCost:
-    """The cost of a cache on object storage. Uncompressed chunks are assumed.
+def remote_cost(layout: StoreLayout, per_step: int = 1) -> RemoteCost:
+    """Return the cost of a cache on object storage. Chunks are assumed not to be compressed.
 
-    per_step: views of each sample that an epoch has.
+    layout: of the cache. per_step: views of each sample in a step.
     """
-    units, arrays = plan.views * plan.blocks, plan.arrays.values()
-    metadata = plan.files - units * len(arrays) - len(plan.static)
-    chunks = units * sum(map(_puts, arrays)) + sum(map(_puts, plan.static.values()))
+    units, arrays = layout.views * layout.blocks, layout.arrays.values()
+    metadata = layout.files - units * len(arrays) - len(layout.static)
+    chunks = units * sum(map(_puts, arrays)) + sum(map(_puts, layout.static.values()))
     read = [spec for spec in arrays if spec.name != "view_digest"]
     return RemoteCost(
-        chunks + units + 1 + metadata, plan.blocks * len(read) * per_step, held_bytes(plan, read, per_step)
+        chunks + units + 1 + metadata, layout.blocks * len(read) * per_step, held_bytes(layout, read, per_step)
     )
 
 
 def _puts(spec: ArraySpec) -> int:
-    """Requests for a chunk: one, or those that begin and end an upload in parts, too."""
+    """Return the requests to put a chunk: one, or one for each part and two that begin and end the upload."""
     parts = -(-spec.chunk_bytes // PART_BYTES)
     return 1 if parts <= 1 else parts + 2

@@ -1,8 +1,8 @@
-"""The right to make a store on object storage, which one process has at a time.
+"""Gives one process at a time the right to make a store on object storage.
 
-There are no locks there that death releases. So the holder renews an object, the claim, and a claim that was not
-renewed for long may be taken over. How old it is, is read from the server's clock alone. Conditional puts make that
-of many who try one succeeds.
+Object storage has no locks that are released when a process dies. So the holder renews an object, the claim, and a
+claim that was not renewed for some time may be taken over. Its age is read from the server's clock alone. If many
+processes try to take it, conditional puts let one succeed.
 """
 
 from __future__ import annotations
@@ -33,27 +33,28 @@ BEAT_SECONDS = 15.0
 """How often the holder renews its claim."""
 
 STALE_SECONDS = 90.0
-"""Who has not renewed it for so long may lose it."""
+"""After this time without renewal another process may take the claim."""
 
 POLL_SECONDS = 5.0
-"""How often those who wait look."""
+"""How often a waiting process looks."""
 
 CLAIM = "claim.json"
-"""The object, in the scratch prefix of a store on object storage, that says who makes it."""
+"""The name of the claim, an object in the scratch prefix of a store on object storage."""
 
 CLAIM_MAX_BYTES = 1 << 16
 
 
 def scratch_prefix(target: RemotePath) -> RemotePath:
-    """Return where, beside a store on object storage, lies what is known of it before it is published."""
+    """Return the prefix beside the store at `target` for claim, receipts and notes until it is published."""
     return target.with_name(f".{target.name}.partial")
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What the object says. fingerprint: of the cache whose objects lie there, unfinished; None for none.
+    """Holds the content of a claim.
 
-    token: of the holder, None if nobody holds it; beat: counts renewals; who: the holder, for people.
+    fingerprint: of the cache whose unfinished objects lie at the address; None if none lie there. token: of the holder;
+    None if no process holds the claim. beat: counts renewals. who: describes the holder to users.
     """
 
     fingerprint: str | None = None
@@ -62,16 +63,19 @@ class Claim:
     who: str = ""
 
     def encode(self) -> bytes:
-        """The content of the object."""
+        """Return the content of the object."""
         return json.dumps(asdict(self)).encode()
 
 
 class Lease:
-    """Holds the claim at an address from `take` to `release`, and renews it in a thread."""
+    """Holds the claim at an address from `take` to `release`, and renews it in a thread.
+
+    path: the scratch prefix. wait: whether to wait for another holder; if not, CacheError is raised. notify: takes
+    messages for the user.
+    """
 
     def __init__(self, path: RemotePath, *, wait: bool, notify: Callable[[str], None]) -> None:
-        """wait: for another holder, or raise CacheError naming it. notify: takes messages."""
-        # Soon to give up: a renewal that fails is followed by the next.
+        # Few retries: a renewal that fails is followed by the next one.
         self._storage = ObjectStorage(path, {"max_retries": 2})
         self._wait, self._notify = wait, notify
         self._lock, self._end = threading.Lock(), threading.Event()
@@ -80,7 +84,11 @@ class Lease:
         self.claim = Claim(token=uuid4().hex, who=_who())
 
     def take(self, finished: Callable[[], bool]) -> bool:
-        """Become the holder; False if it was waited for another, who finished. Raises CacheError."""
+        """Take the claim; return False if another process finished the cache meanwhile.
+
+        finished: tells whether the cache is published. Raises CacheError if another process holds the claim and `wait`
+        is false.
+        """
         told = False
         while True:
             found = read_claim(self._storage)
@@ -105,35 +113,40 @@ class Lease:
             time.sleep(POLL_SECONDS)
 
     def mark(self, fingerprint: str | None) -> None:
-        """Say of which cache the objects are from now on. Raises CacheError unless the claim is ours still."""
+        """Write into the claim of which cache the objects are.
+
+        Raises CacheError if another process has taken the claim.
+
+        fingerprint: of that cache; None if no objects of a cache lie there.
+        """
         with self._lock:
             self._put(replace(self.claim, fingerprint=fingerprint))
 
     def check(self) -> None:
-        """Raise CacheError unless the claim is ours still: while a machine sleeps, another may take it over."""
+        """Raise CacheError if another process has taken the claim, which may happen while a machine sleeps."""
         if server_seconds() - self._renewed > STALE_SECONDS / 2:
             with self._lock:
                 self._put(self.claim)
 
     def release(self) -> None:
-        """Hold it no more, but leave word of whose objects lie there, if any do."""
+        """Release the claim. It stays, without a holder, if unfinished objects of a cache lie there."""
         self._end.set()
         self._thread.join()
         with suppress(CacheError, Conflict):
             if self.claim.fingerprint is None:
-                self.mark(None)  # not another's
+                self.mark(None)  # raises if it is another process's claim
                 self._storage.delete([CLAIM])
             else:
                 self._write(replace(self.claim, token=None), self._version)
 
     def _stale(self, stat: ObjectStat) -> bool:
-        """Whether a claim is old by the server's clock, which it tells by an object that was put just now."""
+        """Tell whether a claim is old by the server's clock, which is read from an object that is put for that."""
         clock = f"clock-{self.claim.token}"
         self._storage.put(clock, b"")
         try:
             now = self._storage.stat(clock).modified
         except FileNotFoundError:
-            return False  # the holder cleared up behind itself just now, so it is alive
+            return False  # the holder deletes such objects, so it is alive
         self._storage.delete([clock])
         return (now - stat.modified).total_seconds() > STALE_SECONDS
 
@@ -143,7 +156,7 @@ class Lease:
                 self._put(self.claim)
 
     def _put(self, claim: Claim) -> None:
-        """Renew the claim; the lock is held. Raises CacheError if it is another's by now."""
+        """Renew the claim; the lock must be held. Raises CacheError if another process has taken it."""
         try:
             self._write(replace(claim, beat=claim.beat + 1), self._version)
         except Conflict:
@@ -157,7 +170,7 @@ class Lease:
             ) from None
 
     def _write(self, claim: Claim, expected: UpdateVersion) -> None:
-        """Put the claim where one of the version `expected` lies. Raises Conflict and CacheError."""
+        """Put the claim in place of one with the version `expected`. Raises Conflict and CacheError."""
         start = server_seconds()
         try:
             version = self._storage.replace(CLAIM, claim.encode(), expected)
@@ -166,8 +179,8 @@ class Lease:
                 self._notify(f"note: {self._storage.path} has no conditional puts: let one process at a time begin")
             version = self._storage.replace(CLAIM, claim.encode(), None)
         except Conflict:
-            # Ours all the same, if an answer of the server was lost: to this put, and the client asked again, or to
-            # an earlier one, whose version is thus not known.
+            # The claim may still be this process's, if a response of the server was lost: to this put, which the client
+            # then repeated, or to an earlier one, whose version is therefore not known.
             found = read_claim(self._storage)
             if found is None or (found[0] != claim and found[0].token != self.claim.token):
                 raise
@@ -178,7 +191,10 @@ class Lease:
 
 
 def read_claim(storage: ObjectStorage) -> tuple[Claim, ObjectStat] | None:
-    """Read the claim at an address; None if there is none. A claim that Decant did not write is one nobody holds."""
+    """Read the claim in a scratch prefix, with what is known of its object; None if there is none.
+
+    storage: the scratch prefix. For a claim that Decant did not write, one without a holder is returned.
+    """
     try:
         content, stat = storage.fetch(CLAIM, CLAIM_MAX_BYTES)
     except FileNotFoundError:
@@ -192,7 +208,7 @@ def read_claim(storage: ObjectStorage) -> tuple[Claim, ObjectStat] | None:
 
 
 def _sound(claim: Claim) -> bool:
-    """Whether a claim that was read is one as they are written."""
+    """Tell whether a claim that was read has the types that Decant writes."""
     fingerprint, token = claim.fingerprint, claim.token
     return (
         (fingerprint is None or (isinstance(fingerprint, str) and bool(re.fullmatch("[0-9a-f]{64}", fingerprint))))
@@ -203,7 +219,7 @@ def _sound(claim: Claim) -> bool:
 
 
 def server_seconds() -> float:
-    """Seconds that pass while the machine sleeps, too."""
+    """Return seconds of a clock that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

@@ -1,4 +1,4 @@
-"""Objects below an address: the one file that knows obstore, its client and its errors."""
+"""Reads and writes objects below an address. Only this file uses obstore, its client and its errors."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore, RetryConfig
 
 PART_BYTES, PARTS_AT_ONCE = 8 << 20, 4
-"""Larger objects are put in parts of this size, so many at once: obstore allows a request half a minute."""
+"""Larger objects are put in parts of this size, and so many parts at once: obstore gives a request half a minute."""
 
 REQUESTS = 16
-"""Small requests that are made at once: each waits for the network longer than for anything else."""
+"""Small requests that are made at once, since each mostly waits for the network."""
 
 MOST_OBJECTS = 5_000_000
-"""More than any store has: no longer list is read."""
+"""The most objects that are listed: no store has more."""
 
 RETRIES: RetryConfig = {}
-"""obstore's own: ten, for up to three minutes."""
+"""The retries of obstore: its defaults are ten, for up to three minutes."""
 
 ACCESS = (
     "these credentials need GetObject and ListBucket there, to write also PutObject and DeleteObject; AWS_REGION and "
@@ -49,33 +49,34 @@ _T = TypeVar("_T")
 
 
 class Conflict(Exception):  # noqa: N818 - not shown to people
-    """An object is not as a conditional put wants it: another process was quicker."""
+    """Reports that a conditional put failed: another process was quicker."""
 
 
 class Unconditional(Exception):  # noqa: N818
-    """The server knows no conditional puts."""
+    """Reports that the server does not support conditional puts."""
 
 
 ABSENT: UpdateVersion = {}
-"""The version of an object that is not there."""
+"""The version of an object that does not exist."""
 
 
 class ObjectStat(NamedTuple):
-    """What is known of an object. version: for conditional puts; modified: by the server's clock."""
+    """Describes an object. version: for conditional puts. modified: by the server's clock."""
 
     version: UpdateVersion
     modified: datetime
 
 
 class ObjectStorage:
-    """The objects below an address, by the rest of their names.
+    """Reads and writes objects below an address, which are named by the rest of their path.
 
-    Pickles as its address; the client is opened where it is first used, with credentials and endpoint from the
+    Only the address is pickled. The client is opened at the first use, with credentials and endpoint from the
     environment. Every method raises CacheError if the server cannot be reached or refuses.
+
+    path: the address. retries: how often a request is repeated; None for `RETRIES`.
     """
 
     def __init__(self, path: RemotePath, retries: RetryConfig | None = None) -> None:
-        """Nothing is opened yet. retries: how patient to be, if not as obstore is."""
         self.path, self._retries = path, retries
         self._client: ObjectStore | None = None
 
@@ -83,10 +84,10 @@ class ObjectStorage:
         return ObjectStorage, (self.path, self._retries)
 
     def open(self) -> ObjectStore:
-        """obstore's client. Raises CacheError without obstore, and in a process that cannot use it."""
+        """Return obstore's client. Raises CacheError without obstore, and in a process that cannot use it."""
         if _process() != os.getpid():
             raise CacheError(
-                "this process was forked off one that had used object storage, and cannot use it itself",
+                "this process was forked from one that had used object storage, and cannot use it itself",
                 where=self.path,
                 fix="start processes by spawn or forkserver, or use object storage only after the fork",
             )
@@ -97,12 +98,15 @@ class ObjectStorage:
         return self._client
 
     def read(self, name: str, most: int) -> bytes:
-        """The content of an object. Raises FileNotFoundError, and OSError if it has more than `most` bytes."""
+        """Return the content of the object `name`. Raises FileNotFoundError, and OSError for more than `most` bytes."""
         return self.fetch(name, most)[0].tobytes()
 
     def fetch(self, name: str, most: int) -> tuple[NDArray[np.uint8], ObjectStat]:
-        """As `read`, without another copy, and what is known of the object."""
-        with self._asked(name) as client:
+        """Return the content of the object `name` as bytes [L] without a further copy, and what is known of it.
+
+        most: as for `read`, and raises as it does.
+        """
+        with self._request(name) as client:
             got = client.get(name)
             if got.meta["size"] > most:
                 what = f"{got.meta['size']:,} bytes, where {most:,} are the most that is read"
@@ -110,33 +114,33 @@ class ObjectStorage:
             return np.frombuffer(memoryview(got.bytes()), np.uint8), _stat(got.meta)
 
     def ends(self, sizes: Mapping[str, int], count: int) -> dict[str, bytes]:
-        """The last `count` bytes of objects of known sizes."""
+        """Return the last `count` bytes of objects. sizes: the bytes of each, by its name."""
 
         def end(name: str) -> tuple[str, bytes]:
-            with self._asked(name) as client:
+            with self._request(name) as client:
                 start = max(0, sizes[name] - count)
                 return name, client.get_range(name, start=start, end=sizes[name]).to_bytes()
 
         return dict(at_once(end, [name for name in sizes if sizes[name]]))
 
     def has(self, name: str) -> bool:
-        """Whether there is such an object."""
+        """Tell whether the object `name` exists."""
         try:
-            with self._asked(name) as client:
-                client.get(name)  # unlike `head` it is told of a bucket that is not there
+            with self._request(name) as client:
+                client.get(name)  # unlike `head` it reports a bucket that does not exist
         except FileNotFoundError:
             return False
         return True
 
     def stat(self, name: str) -> ObjectStat:
-        """What is known of an object. Raises FileNotFoundError."""
-        with self._asked(name) as client:
+        """Return what is known of the object `name`. Raises FileNotFoundError."""
+        with self._request(name) as client:
             return _stat(client.head(name))
 
     def sizes(self) -> dict[str, int]:
-        """Every object with its size, in one request per thousand. Raises CacheCorrupt if there is no end of them."""
+        """Return the size of every object, by name, with one request per thousand. Raises CacheCorrupt for millions."""
         found: dict[str, int] = {}
-        with self._asked("") as client:
+        with self._request("") as client:
             for metas in client.list(chunk_size=1000):
                 # Consoles mark what they call folders by an object without a name.
                 found |= {meta["path"]: meta["size"] for meta in metas if meta["path"]}
@@ -145,8 +149,8 @@ class ObjectStorage:
         return found
 
     def put(self, name: str, *content: bytes | memoryview) -> None:
-        """Put an object, whole or not at all. content: pieces of it."""
-        with self._asked(name) as client:
+        """Put the object `name`, as a whole or not at all. content: pieces of it."""
+        with self._request(name) as client:
             if sum(len(piece) for piece in content) > PART_BYTES:
                 options: Any = {"use_multipart": True, "chunk_size": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
                 client.put(name, _parts(content), **options)
@@ -154,11 +158,12 @@ class ObjectStorage:
                 client.put(name, b"".join(content), use_multipart=False)
 
     def replace(self, name: str, content: bytes, expected: UpdateVersion | None) -> UpdateVersion:
-        """Put an object where one of this version lies, or none, or (None) whatever lies there; returns its version.
+        """Put the object `name` if the present one has the version `expected`; return the new version.
 
-        Raises Conflict if another lies there, and Unconditional if the server cannot tell.
+        expected: `ABSENT` for no object; None replaces any. Raises Conflict if the present one has another version, and
+        Unconditional if the server does not support this.
         """
-        with self._asked(name) as client:
+        with self._request(name) as client:
             mode: Any = "overwrite" if expected is None else expected or "create"
             try:
                 return _version(client.put(name, content, mode=mode, use_multipart=False))
@@ -168,14 +173,14 @@ class ObjectStorage:
                 raise Conflict from None  # it is gone
 
     def delete(self, names: Sequence[str]) -> None:
-        """Delete objects; those that are not there are no error."""
-        with self._asked("") as client:
+        """Delete the objects `names`, as far as they exist."""
+        with self._request("") as client:
             if names:
                 client.delete(list(names))
 
     @contextmanager
-    def _asked(self, name: str) -> Iterator[ObjectStore]:
-        """The client, for something about an object or about all; turns obstore's errors into ours."""
+    def _request(self, name: str) -> Iterator[ObjectStore]:
+        """Yield the client for a request about an object, or about all; turn obstore's errors into Decant's."""
         where = self.path / name if name else self.path
         exceptions = _exceptions(self.path)
         try:
@@ -196,7 +201,7 @@ class ObjectStorage:
                 raise FileNotFoundError(errno.ENOENT, "there is no such object", str(where)) from None
             if "501 Not Implemented" in text:
                 raise Unconditional from None
-            if "169.254.169.254" in text:  # asked last, where the environment has no credentials
+            if "169.254.169.254" in text:  # tried last, if the environment has no credentials
                 raise CacheError("there are no credentials for object storage", where=where, fix=CREDENTIALS) from None
             if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
                 raise CacheError("access to object storage is denied", where=where, got=got, fix=ACCESS) from None
@@ -207,7 +212,10 @@ class ObjectStorage:
 
 
 def at_once(call: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
-    """The result of a call for each name, made by some threads; none is begun after an error or Ctrl-C."""
+    """Return the results of calling a function with each name, in some threads.
+
+    After an error or Ctrl-C no further call is begun.
+    """
     pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests")
     try:
         return list(pool.map(call, names))
@@ -217,12 +225,12 @@ def at_once(call: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
 
 @cache
 def _process() -> int:
-    """The process that used obstore first: its threads do not survive a fork, and whoever waits for them hangs."""
+    """Return the process that used obstore first: its threads do not survive a fork, and waiting for them hangs."""
     return os.getpid()
 
 
 def _exceptions(path: RemotePath) -> Any:
-    """obstore's. Raises CacheError if it is not installed."""
+    """Return the module of obstore's exceptions. Raises CacheError if obstore is not installed."""
     try:
         from obstore import exceptions
     except ImportError:
@@ -247,8 +255,8 @@ def _parts(content: Sequence[bytes | memoryview]) -> Iterator[memoryview]:
 
 
 def _short(error: Exception, limit: int = 300) -> str:
-    """The part of obstore's message that is for people: what the server says, or its first line."""
+    """Return the part of obstore's message that helps users: the server's message, or the first line."""
     text = str(error).partition("Debug source")[0]
-    said = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL)
-    text = " ".join((f"{said[1]}: {said[2]}" if said else text).split())
+    found = re.search(r"<Code>(.*?)</Code>.*?<Message>(.*?)</Message>", text, re.DOTALL)
+    text = " ".join((f"{found[1]}: {found[2]}" if found else text).split())
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -1,4 +1,4 @@
-"""Which objects at an address are those of the cache there, finished or not: when it is replaced, only they go."""
+"""Finds the objects at an address that belong to the cache there: only they are deleted when it is replaced."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from pipeline.store.remote.unfinished import read_note
 from pipeline.untrusted import parse_json
 
 OBJECTS_NAMED = 4
+"""Objects that an error names."""
 
 
 def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
-    """The objects at a target, all of which belong to the cache there. Raises CacheMismatch if others are among them.
+    """Return the objects at a target, all of which belong to the cache there. Raises CacheMismatch if others are there.
 
-    What a published cache is, is noted beside it: whoever finds half of it deleted must know, too.
+    target: the address. scratch: the scratch prefix. The identity of a published cache is written there, for a process
+    that finds the cache partly deleted.
     """
     there = sorted(target.sizes())
     manifest = _manifest(target.path) if ROOT in there else None
-    plans = [plan for plan in (manifest and manifest.layout, _noted(scratch)) if plan]
-    # Of another version's, or a damaged one, the ledger tells.
-    known = {ROOT, LEDGER_FILE, FINGERPRINT}.union(*map(_names, plans), listed_files(target))
+    layouts = [layout for layout in (manifest and manifest.layout, _noted(scratch)) if layout]
+    # For a cache of another version, or a damaged one, the ledger lists the chunks.
+    known = {ROOT, LEDGER_FILE, FINGERPRINT}.union(*map(_names, layouts), listed_files(target))
     if foreign := [name for name in there if name not in known]:
         raise CacheMismatch(
             "beside another cache, objects lie at the target that are none of its own, so nothing is deleted",
@@ -41,7 +43,7 @@ def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
 
 
 def _manifest(target: StorePath) -> Manifest | None:
-    """The manifest of a published cache; None if it cannot be read."""
+    """Return the manifest of a published cache; None if it cannot be read."""
     try:
         return Manifest.read(target, alone=True)
     except (CacheNotFound, CacheMismatch, CacheCorrupt):
@@ -49,14 +51,14 @@ def _manifest(target: StorePath) -> Manifest | None:
 
 
 def _noted(scratch: ObjectStorage) -> StoreLayout | None:
-    """The plan of an unfinished cache; None if it is not noted, or not understood."""
+    """Return the layout of an unfinished cache; None if there is no note of it, or if it cannot be read."""
     try:
         return CacheIdentity.read(parse_json(read_note(scratch, IDENTITY) or b"null"), scratch.path / IDENTITY).layout
     except (ValueError, CacheMismatch, CacheCorrupt):
         return None
 
 
-def _names(plan: StoreLayout) -> set[str]:
-    """The chunks and the metadata of a store."""
-    chunks = {name for _, files in plan.chunk_files() for name in files}
-    return chunks | metadata_names([*plan.arrays.values(), *plan.static.values()])
+def _names(layout: StoreLayout) -> set[str]:
+    """Return the names of all chunks and metadata of a store."""
+    chunks = {name for _, files in layout.chunk_files() for name in files}
+    return chunks | metadata_names([*layout.arrays.values(), *layout.static.values()])

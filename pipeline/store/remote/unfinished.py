@@ -1,4 +1,4 @@
-"""What lies beside a store on object storage until it is published: receipts of finished units, and notes."""
+"""Reads what lies beside a store on object storage until it is published: receipts of finished units, and notes."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ from pipeline.store.workspace import MOST_OF_NOTE
 from pipeline.untrusted import parse_json
 
 RECEIPTS = "units"
+"""The prefix of the receipts."""
 
 
 def receipt(unit: str) -> str:
-    """The name of a finished unit's receipt."""
+    """Return the name of the receipt of a finished unit. unit: its name in the ledger."""
     return f"{RECEIPTS}/{unit.replace('/', '-')}.json"
 
 
 def receipt_of(name: str) -> str | None:
-    """The unit whose receipt has this name; None if it is none's."""
+    """Return the unit whose receipt has this name; None for other objects."""
     found = re.fullmatch(rf"{RECEIPTS}/(static|\d+-\d+)\.json", name)
     return found and found[1].replace("-", "/")
 
 
 def is_ours(name: str) -> bool:
-    """Whether an object with this name is a receipt, a note, or the clock of somebody who looks at the claim."""
+    """Tell whether an object with this name is a receipt, a note, or one that was put to read the server's clock."""
     return bool(name in (IDENTITY, RUNS) or receipt_of(name) or re.fullmatch("clock-[0-9a-f]{32}", name))
 
 
 def read_note(scratch: ObjectStorage, name: str) -> bytes | None:
-    """The content of an object beside the receipts; None if there is none. Raises CacheCorrupt if it is too large."""
+    """Return the content of the note `name` in the scratch prefix; None if there is none.
+
+    Raises CacheCorrupt if it is too large.
+    """
     try:
         return scratch.read(name, MOST_OF_NOTE)
     except FileNotFoundError:
@@ -46,7 +50,7 @@ def read_note(scratch: ObjectStorage, name: str) -> bytes | None:
 
 
 def unfinished_cache(target: RemotePath) -> UnfinishedCache | None:
-    """What lies beside a store on object storage until it is published; None if there is nothing."""
+    """Return what is known of the unfinished cache for the address `target`; None if there is none."""
     scratch = ObjectStorage(scratch_prefix(target))
     found = read_claim(scratch)
     if found is None:
@@ -65,14 +69,14 @@ def unfinished_cache(target: RemotePath) -> UnfinishedCache | None:
     )
 
 
-def finished_units(target: RemotePath, plan: StoreLayout) -> list[str]:
-    """The finished units of a store with this plan that is being made; none if it has another."""
+def finished_units(target: RemotePath, layout: StoreLayout) -> list[str]:
+    """Return the finished units of the unfinished cache for `target`; none if it has another `layout`."""
     found = unfinished_cache(target)
     if found is None or found.identity is None:
         return []
     try:
-        if CacheIdentity.read(parse_json(found.identity), scratch_prefix(target) / IDENTITY).layout != plan:
+        if CacheIdentity.read(parse_json(found.identity), scratch_prefix(target) / IDENTITY).layout != layout:
             return []
     except (ValueError, CacheCorrupt, CacheMismatch):
         return []
-    return [unit for unit, _ in plan.chunk_files() if unit in found.units]
+    return [unit for unit, _ in layout.chunk_files() if unit in found.units]

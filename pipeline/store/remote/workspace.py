@@ -1,7 +1,7 @@
-"""A workspace on object storage: objects are put under their final names, and the manifest last.
+"""Makes a store on object storage: objects are put under their final names, and the manifest last.
 
-Beside the store, under `.<name>.partial/`, lie the claim of who makes it, a receipt for every finished unit and the
-notes. They go when the store is published: then nothing tells it from one that was made in a folder.
+Beside the store, under `.<name>.partial/`, lie the claim of the process that makes it, a receipt for every finished
+unit, and the notes. They are deleted when the store is published: then it is the same as one that was made in a folder.
 """
 
 from __future__ import annotations
@@ -26,15 +26,17 @@ from pipeline.store.remote.unfinished import is_ours, read_note, receipt
 from pipeline.store.workspace import Chunks
 
 CLAIM_LOOK_SECONDS = 5.0
-"""No object is put unless the claim was read this recently; a unit of small objects takes one read, not one each."""
+"""The claim is read again after this time, before the next object of a unit is put."""
 
 
 @dataclass(frozen=True)
 class RemotePlace:
     """Puts the objects of units under their final names, from any number of processes.
 
-    Attempts share names, for a put replaces an object whole. On one kind of device they carry the same bytes;
-    `publish` sees to it that the bytes are those that were committed.
+    Attempts share names, since a put replaces an object as a whole. On one kind of device they have the same bytes.
+    `publish` checks that the bytes are those that were committed.
+
+    target: the address. scratch: the scratch prefix. token: of the claim. compression: of the chunks.
     """
 
     target: ObjectStorage
@@ -43,7 +45,10 @@ class RemotePlace:
     compression: Compression
 
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
-        """Put the objects of a unit. Raises CacheError if the claim is another's by now."""
+        """Put the objects of a unit, and return their checksums.
+
+        chunks: their content. attempt: has no effect here. Raises CacheError if another process has taken the claim.
+        """
         checksums, looked = {}, float("-inf")
         for name, elements in chunks.items():
             data, checksums[name] = chunk_content(elements, self.compression)
@@ -54,20 +59,22 @@ class RemotePlace:
         return checksums
 
     def _look(self) -> None:
-        """Raise CacheError unless the claim is as it was: who was given up may come back when another holds it."""
+        """Raise CacheError if the claim has changed: a worker that was given up may come back when it has."""
         claim = read_claim(self.scratch)
         if claim is None or claim[0].token != self.token:
             raise CacheError("the cache is finished, or another process makes it", where=self.target.path)
 
 
 class RemoteWorkspace:
-    """Objects at the target and a scratch prefix beside it, published by putting the manifest."""
+    """Makes a store of objects with a scratch prefix beside it, and publishes it by putting the manifest.
+
+    `Workspace` documents the methods, `LocalWorkspace` the parameters.
+    """
 
     def __init__(
-        self, target: RemotePath, fingerprint: str, plan: StoreLayout, *, wait: bool, notify: Callable[[str], None]
+        self, target: RemotePath, fingerprint: str, layout: StoreLayout, *, wait: bool, notify: Callable[[str], None]
     ) -> None:
-        """As `LocalWorkspace`."""
-        self.plan = plan
+        self.layout = layout
         self._fingerprint, self._notify = fingerprint, notify
         self._target, self._scratch = ObjectStorage(target), ObjectStorage(scratch_prefix(target))
         self._lease = Lease(self._scratch.path, wait=wait, notify=notify)
@@ -77,15 +84,15 @@ class RemoteWorkspace:
 
     @property
     def place(self) -> RemotePlace:
-        """The address, for workers."""
-        return RemotePlace(self._target, self._scratch, self._lease.claim.token, self.plan.compression)
+        """Return the address for workers."""
+        return RemotePlace(self._target, self._scratch, self._lease.claim.token, self.layout.compression)
 
     def __enter__(self) -> Self:
-        """Take the claim and read the receipts."""
+        """Take the claim, and read the receipts."""
         self._held = self._lease.take(self._finished)
         try:
             self.done = self._finished()
-            if self.done and self._held:  # its maker was killed after it had published
+            if self.done and self._held:  # the process that made it was killed after publishing
                 self._clear_scratch()
             elif self._lease.claim.fingerprint == self._fingerprint:
                 self.units = self._receipts()
@@ -97,13 +104,14 @@ class RemoteWorkspace:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Let go of the claim."""
+        """Release the claim."""
         self._release()
 
     def refuse_other(self, replace: bool) -> None:
-        """Raise CacheMismatch for what must not be replaced; what may be is deleted now, its manifest first.
+        """Raise CacheMismatch if something is at the target that must not be replaced; else delete it, manifest first.
 
-        Of nothing but the cache there: with other objects beside its own it is refused whole.
+        replace: whether another cache of Decant may be replaced. If objects lie beside it that are not its own, nothing
+        is deleted.
         """
         there = RemoteBackend(self._target.path).published()
         before = there or self._lease.claim.fingerprint
@@ -125,18 +133,21 @@ class RemoteWorkspace:
                 )
             names = replaceable(self._target, self._scratch)
             self._notify(f"deleting another cache at {self._target.path}, to make this one in its place")
-            self._lease.mark(before)  # whoever finds half of it knows what it was
+            self._lease.mark(before)  # for a process that finds it partly deleted
             for some in ([ROOT], [name for name in names if name not in (ROOT, LEDGER_FILE)], [LEDGER_FILE]):
                 self._target.delete(some)
             self._clear_scratch()
         self._lease.mark(self._fingerprint)
 
     def missing(self) -> dict[str, str]:
-        """Looks at the listing and at stored checksums; `verify` reads the content."""
+        """Return units whose objects have wrong names, sizes or stored checksums, with what is wrong.
+
+        The content is not read: `pipeline verify` does that.
+        """
         wrong, there = {}, self._target.sizes()
         listed = {name for files in self.units.values() for name in files}
         ends = self._target.ends({name: there[name] for name in listed if name in there}, CRC_BYTES)
-        for unit, files in self.plan.chunk_files():
+        for unit, files in self.layout.chunk_files():
             recorded = self.units.get(unit)
             if recorded is None:
                 wrong[unit] = f"unit {unit} has no receipt"
@@ -151,22 +162,22 @@ class RemoteWorkspace:
         return wrong
 
     def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
-        """Put the receipt."""
+        """Put the receipt of a unit. The arguments are those of `Workspace.commit`; `attempt` has no effect here."""
         self._lease.check()
         self._scratch.put(receipt(unit), encode_line(unit, files))
         self.units[unit] = dict(files)
 
     def note(self, name: str) -> bytes | None:
-        """The content of an object beside the receipts."""
+        """Return the content of the note `name`; None if there is none."""
         return read_note(self._scratch, name)
 
     def keep_note(self, name: str, content: str) -> None:
-        """Put such an object."""
+        """Put `content` as the note `name`, an object beside the receipts."""
         self._scratch.put(name, content.encode())
 
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
-        """Put the metadata, and the manifest last."""
-        units = [unit for unit, _ in self.plan.chunk_files()]
+        """Put the metadata, and the manifest last. The arguments are those of `Workspace.publish`."""
+        units = [unit for unit, _ in self.layout.chunk_files()]
         own = {LEDGER_FILE: whole(self.units, units), FINGERPRINT: f"{self._fingerprint}\n".encode()}
         for name, content in [*metadata.items(), *own.items()]:
             if name != ROOT:
@@ -180,8 +191,8 @@ class RemoteWorkspace:
         return RemoteBackend(self._target.path).published() == self._fingerprint
 
     def _receipts(self) -> dict[str, dict[str, int]]:
-        """The finished units. Objects that are no receipts are left alone."""
-        units = {receipt(unit): unit for unit, _ in self.plan.chunk_files()}
+        """Return the finished units with their checksums. Objects that are no receipts are left as they are."""
+        units = {receipt(unit): unit for unit, _ in self.layout.chunk_files()}
         there = self._scratch.sizes()
         names = [name for name in units if there.get(name, LONGEST_LINE + 1) <= LONGEST_LINE]
         found = at_once(lambda name: decode_line(self._scratch.read(name, LONGEST_LINE)), names)
@@ -189,7 +200,7 @@ class RemoteWorkspace:
         return {units[name]: entry[1] for name, entry in pairs if entry and entry[0] == units[name]}
 
     def _clear_scratch(self) -> None:
-        """Delete receipts, notes and clocks, and leave word that no unfinished objects lie here."""
+        """Delete receipts, notes and clocks, and write into the claim that no unfinished objects lie here."""
         self._scratch.delete([name for name in sorted(self._scratch.sizes()) if is_ours(name)])
         self.units = {}
         self._lease.mark(None)
