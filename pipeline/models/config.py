@@ -42,10 +42,10 @@ class NetworkConfig(Section):
         source, _, place = self.model.partition(":")
         return Path(place) if source == "local-dir" and place else None
 
-    def said(self, *left_out: str) -> dict[str, Any]:
-        """Return plain values for identities: without some fields, and without how weights are found.
+    def for_identity(self, *left_out: str) -> dict[str, Any]:
+        """Return plain values for an identity, without some fields and without how weights are found.
 
-        What the weights are is in an identity by their digest.
+        left_out: further fields to leave out. The weights are in an identity by their digest.
         """
         bilinear = {"interpolation"} if self.interpolation in (None, "bilinear") else set()
         return self.model_dump(mode="json", exclude={*left_out, "match", "start", *bilinear})
