@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import pickle
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 import pytest
@@ -90,6 +91,15 @@ def test_unknown_option_is_refused(operation: dict[str, Any]) -> None:
     with pytest.raises(ConfigError) as error:
         bind({"views": {"operations": [{**operation, "nonsense": 1}]}}, Experiment, ["views"])
     assert [problem.key for problem in error.value.problems] == ["views.operations.0.nonsense"]
+
+
+def test_the_docstring_of_its_class_says_what_every_column_is(operation: dict[str, Any]) -> None:
+    """It is what docs/cache-format.md says: `python docs/list_operations.py`."""
+    built = plugins.load(PACKAGE, operation["name"], "name").build(config(operation).operations[0])
+    said = inspect.getdoc(type(built)) or ""
+    assert not said.startswith(f"{type(built).__name__}("), "a dataclass without a docstring"
+    assert [name for name in built.parameter_names if f"`{name}`" not in said] == []
+    assert get_type_hints(plugins.load(PACKAGE, operation["name"], "name").build)["return"] is type(built)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,9 @@ import pytest
 import xxhash
 import zarr
 from PIL import Image
-from test_encoded_caches import DOCUMENTATION, documented
+from test_encoded_caches import documented
 from test_store_with_rooms import SIGNALS, packed
 
-from pipeline import plugins
 from pipeline.data import PackedDataset, Samples, pack
 from pipeline.data.decoding import RAW, Decoding
 from pipeline.data.sources import image_folder
@@ -88,16 +86,3 @@ def test_the_digest_of_files_with_rules_is_that_of_the_page(tmp_path: Path, rule
     samples = Samples(PackedDataset.open(tmp_path / "x.h5").split("train"))
     assert documented("pixels_digest")(files, attribute) == samples.pixel_digest()
     assert (documented("pixels_digest")(files) == samples.pixel_digest()) == (rules == RAW)
-
-
-def test_every_column_of_every_operation_is_in_the_table() -> None:
-    table = DOCUMENTATION.read_text().partition("### Drawing a view")[2].partition("\n#")[0]
-    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
-    used = [options for each in OPERATIONS.values() for options in each]
-    assert {options["name"] for options in used} == set(plugins.names("pipeline.views.operations"))
-    names = {
-        column
-        for options in used
-        for column in build_views(ViewsConfig.model_validate({"operations": [options]})).parameter_names
-    }
-    assert {name for row in rows for name in re.findall(r"`(\S+)`", row)} == names

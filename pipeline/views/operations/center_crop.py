@@ -23,7 +23,10 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class CenterCrop:
-    """Cuts out the middle of an image. It draws no parameters."""
+    """Cuts out the middle of an image: `size` is height and width, or one number for a square.
+
+    It draws no parameters.
+    """
 
     size: Size
 

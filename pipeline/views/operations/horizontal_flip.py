@@ -24,7 +24,10 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class HorizontalFlip:
-    """Mirrors images left and right. Column `flip`: 1 if a view is mirrored, else 0."""
+    """Mirrors images left and right.
+
+    Column `flip`: 1 if a view is mirrored, else 0.
+    """
 
     probability: float
 

@@ -29,7 +29,10 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class PadCrop:
-    """Shifts images. Columns `top` and `left`: the crop's corner in the padded image, uniform in [0, 2 padding]."""
+    """Shifts images. The image gets `padding` pixels of value `fill` on every side, and a view has its old size.
+
+    Columns `top` and `left`: the corner of the view in the padded image, uniform in [0, 2 padding].
+    """
 
     padding: int
     fill: int

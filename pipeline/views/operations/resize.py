@@ -24,7 +24,10 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class Resize:
-    """Resizes images. It draws no parameters."""
+    """Resizes images to `size`: height and width, or one number for the shorter side, which keeps proportions.
+
+    It draws no parameters.
+    """
 
     size: int | Size
 

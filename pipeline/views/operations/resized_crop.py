@@ -49,7 +49,11 @@ class Options(OperationOptions):
 
 @dataclass(frozen=True)
 class ResizedCrop:
-    """Crops and resizes. Columns `top`, `left`, `height`, `width` of the crop, in pixels of the image."""
+    """Cuts a part out of an image and resizes it to `size`: height and width, or one number for a square.
+
+    Columns `top`, `left`, `height`, `width` of the part, in pixels of the image that the operation gets: corners are
+    counted from 0, and heights and widths are at least 1.
+    """
 
     size: Size
     scale: tuple[float, float]
