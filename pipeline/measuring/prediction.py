@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.models.device import Precision
+from pipeline.models.taps import evaluation_mode
 from pipeline.progress import Progress, Silent
 from pipeline.views import sizes_of
 
@@ -58,12 +59,6 @@ def inference(network: nn.Module, precision: Precision, device: torch.device | s
 
     Each module has a mode of its own: a network in training may hold frozen parts that are in evaluation mode.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    kind = torch.device(device).type
-    try:
-        with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=precision == "bfloat16"):
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
+    arithmetic = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
+    with evaluation_mode(network), torch.inference_mode(), arithmetic:
+        yield

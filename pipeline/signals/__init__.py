@@ -12,7 +12,7 @@ from pipeline.signals.config import (
 )
 from pipeline.signals.ensemble import Mean, combine
 from pipeline.signals.extra import extract, maps_read, taps_read
-from pipeline.signals.lowpass import lowpass, preserves_mean
+from pipeline.signals.lowpass import lowpass
 from pipeline.signals.signals import LinearHead, Signals, SignalShapes
 from pipeline.signals.unit import unit
 
@@ -34,7 +34,6 @@ __all__ = [
     "extract",
     "lowpass",
     "maps_read",
-    "preserves_mean",
     "taps_read",
     "unit",
 ]

@@ -27,11 +27,3 @@ def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002
     with torch.autocast(x.device.type, enabled=False):
         result: Tensor = module.lowpass(x, height, width)
     return result
-
-
-def preserves_mean(filter: str) -> bool:  # noqa: A002 - the word of the configuration
-    """Tell whether a filter keeps the mean of a map, which is the embedding where a head is `linear`.
-
-    Raises ConfigError for an unknown filter.
-    """
-    return bool(plugins.load(FILTERS, filter, FILTER_KEY).PRESERVES_MEAN)

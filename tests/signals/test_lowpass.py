@@ -95,3 +95,11 @@ def test_autocast_does_not_round_float32_maps() -> None:
 def test_unknown_filter_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean 'mean'"):
         lowpass(torch.zeros(1, 1, 2, 2), 2, "means")
+
+
+@pytest.mark.parametrize("name", ["mean", "dct"])
+@pytest.mark.parametrize("size", [(8, 8), (7, 7), (3, 6), (32, 16)])
+@pytest.mark.parametrize("grid", [1, 3, 4])
+def test_the_mean_of_the_grid_is_that_of_the_map(name: str, size: tuple[int, int], grid: int) -> None:
+    maps = random_maps(2, 3, *size)
+    torch.testing.assert_close(lowpass(maps, grid, name).mean((2, 3)), maps.mean((2, 3)), rtol=0, atol=1e-14)

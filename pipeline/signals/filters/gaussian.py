@@ -21,8 +21,6 @@ from torch import Tensor
 
 from pipeline.signals.filters._separable import separable
 
-PRESERVES_MEAN = False
-
 
 def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
     """Compute the weighted means [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from pipeline.signals.filters._separable import separable
 
-PRESERVES_MEAN = True
-
 
 def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
     """Compute the means [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""

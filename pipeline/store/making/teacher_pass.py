@@ -15,6 +15,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.models.device import Precision
+from pipeline.models.taps import evaluation_mode
 from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, lowpass, taps_read
 from pipeline.views import digest, sizes_of
 
@@ -90,17 +91,13 @@ class TeacherPass:
         """Move the network to its device and run it there in evaluation mode, reproducibly and without gradients."""
         self.network.keep_taps(self._maps)  # others may use the network in between
         network: Any = self.network
-        modes = [(module, module.training) for module in network.modules()]
-        network.eval().to(device=self.device, memory_format=torch.channels_last)
+        network.to(device=self.device, memory_format=torch.channels_last)
         enabled = self.precision == "bfloat16"
         # Convolutions in TF32 would be cuDNN's default; algorithms are chosen by rule, not by a race.
         exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
-        try:
-            with exact, torch.inference_mode(), torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-                yield
-        finally:
-            for module, training in modes:
-                module.training = training
+        arithmetic = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        with evaluation_mode(network), exact, torch.inference_mode(), arithmetic:
+            yield
 
     def render(self, view: int, rows: range, size: int | None = None) -> Rendered:
         """Render a view of consecutive samples.
