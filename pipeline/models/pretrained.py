@@ -15,14 +15,12 @@ from huggingface_hub.utils._http import get_session
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from timm.models._hub import get_cache_dir, load_model_config_from_hf, load_model_config_from_path
 
+from pipeline import plugins
 from pipeline.errors import ModelError, did_you_mean
-from pipeline.models import (  # noqa: F401 - they register the CIFAR models with timm
-    cifar_mobilenet,
-    cifar_resnet,
-    cifar_shufflenet,
-    cifar_vgg,
-    cifar_wrn,
-)
+
+ARCHITECTURES = "pipeline.models.architectures"
+for _file in plugins.names(ARCHITECTURES):
+    plugins.load(ARCHITECTURES, _file, "model")  # registers its models with timm
 
 SOURCES = ("hf-hub", "local-dir")
 """What may stand before a model's name: where timm shall read its architecture and its weights."""
@@ -31,6 +29,11 @@ SECONDS = 8.0
 """How long the hub may take to answer at all."""
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def own_models() -> list[str]:
+    """List the models of `pipeline/models/architectures/`, by the names that they have with timm."""
+    return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith(ARCHITECTURES)]
 
 
 def timm_facts(name: str) -> Mapping[str, Any]:
@@ -56,7 +59,7 @@ def timm_facts(name: str) -> Mapping[str, Any]:
     if not timm.is_model(name):
         raise ModelError(
             f"unknown model {name!r}",
-            expected="a model of timm, or one of ours: " + ", ".join(timm.list_models("cifar_*")),
+            expected="a model of timm, or one of ours: " + ", ".join(own_models()),
             got=repr(name),
             fix=did_you_mean(name, timm.list_models()) or "timm.list_models() names them",
         )

@@ -20,6 +20,8 @@ PAGE = (ROOT / "docs/extending.md").read_text()
 EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 """The text of each example, by its path in the repository."""
 
+del EXAMPLES["pipeline/store/nearby/backend.py"]  # a backend: tests/store/test_backends.py runs its suite on it
+
 KINDS = {
     "pipeline/data/sources": "test_sources",
     "pipeline/views/operations": "test_views",
@@ -27,6 +29,7 @@ KINDS = {
     "pipeline/store/encodings": "test_encodings",
     "pipeline/signals/filters": "test_filters",
     "pipeline/signals/extras": "test_extras",
+    "pipeline/models/architectures": "test_architectures",
 }
 """The suite of each kind, by its folder."""
 

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from plain_layers import State, assert_computes, classify, convolve, disturbed, images, normalise
 from torch import Tensor
 
-from pipeline.models.cifar_shufflenet import shuffled
+from pipeline.models.architectures.cifar_shufflenet import shuffled
 
 
 def test_the_shuffle_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,16 +21,24 @@ from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.location import StorePath, store_path
 from pipeline.store.reader import TeacherCache
 
+PAGE = (Path(__file__).resolve().parents[2] / "docs/extending.md").read_text()
+(EXAMPLE,) = re.findall(r"```python\n# pipeline/store/nearby/backend.py\n(.*?)```", PAGE, re.DOTALL)
+
 pytestmark = pytest.mark.usefixtures("impatient")
 
 SMALL: dict[str, Any] = {"samples": TinySamples(5), "views": TinyViews(count=2), "rows_per_block": 4}
 """Two views of two row blocks: five units with that of the static arrays."""
 
 
-@pytest.fixture(params=["folder", "object storage"])
-def target(request: pytest.FixtureRequest, tmp_path: Path) -> StorePath:
+@pytest.fixture(params=["folder", "object storage", "the example of docs/extending.md"])
+def target(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StorePath:
     """Where a store may be made; a test that needs no bucket starts none."""
-    if request.param == "folder":
+    if request.param == "the example of docs/extending.md":
+        example: dict[str, Any] = {"__name__": "pipeline.store.nearby.backend"}
+        exec(EXAMPLE, example)
+        example["NEAR"] = tmp_path / "near"
+        monkeypatch.setattr("pipeline.store.local.backend.LocalBackend", example["NearbyBackend"])
+    if request.param != "object storage":
         return store_path(tmp_path / "stores/name.zarr")
     bucket: Bucket = request.getfixturevalue("bucket")
     return store_path(bucket.url("stores/name.zarr"))

@@ -18,7 +18,7 @@ from typing import Any
 from timm.models import register_model
 from torch import Tensor, nn
 
-from pipeline.models.cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution, initialise
+from pipeline.models.architectures._cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution, initialise
 
 
 class BasicBlock(nn.Module):

@@ -14,7 +14,7 @@ from typing import Any
 from timm.models import register_model
 from torch import Tensor, nn
 
-from pipeline.models.cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution, initialise
+from pipeline.models.architectures._cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution, initialise
 
 _BLOCKS = (1, 2, 3, 4, 3, 3, 1)
 _STRIDES = (1, 1, 2, 2, 1, 2, 1)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.models import register_model
 from torch import Tensor, nn
 
-from pipeline.models.cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution
+from pipeline.models.architectures._cifar_network import CifarNetwork, build_cifar, cifar_cfgs, convolution
 
 _STEM = 24
 
