@@ -20,6 +20,11 @@ import difflib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+# What there is to do, for those who run a command and for those who call a function from Python.
+CACHE_COMMAND = "`pipeline cache-teacher` (in Python, cache_teacher)"
+REPLACE_HINT = "pass --replace (in Python, replace=True)"
+RESTORE_HINT = "restore it (`dvc checkout`), or make it again with " + CACHE_COMMAND + " and --replace (replace=True)"
+
 
 def message(
     what: str,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from pipeline.api.caching import require_network
 from pipeline.api.dataset import AnyDataset, samples_of
+from pipeline.config import problems_of
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import views_of
@@ -25,6 +28,9 @@ from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
 from pipeline.training.batches import Step
 from pipeline.views import ViewsConfig
+
+ARGUMENTS = {"train.batch_size": "batch_size", "train.views_per_step": "views", "train.sampling": "balanced"}
+"""What keys of the section `train` are called here."""
 
 OWN_LOADER = -1
 """The number of a step in a loop or a loader that is not of `CachedViews.loader`."""
@@ -192,9 +198,13 @@ class CachedViews(Dataset[Step]):
 
     def _steps(self, source: FromCaches, batch_size: int, views: int, seed: int, balanced: bool) -> Steps:
         sampling: Literal["balanced", "shuffled"] = "balanced" if balanced else "shuffled"
-        config = TrainConfig(epochs=1, batch_size=batch_size, views_per_step=views, sampling=sampling)
         rows = source.primary.rows_per_block
-        return Steps(self.samples, self.views, source, source.views, config, seed, rows)
+        try:
+            config = TrainConfig(epochs=1, batch_size=batch_size, views_per_step=views, sampling=sampling)
+            return Steps(self.samples, self.views, source, source.views, config, seed, rows)
+        except (ValidationError, ConfigError) as error:
+            found = error.problems if isinstance(error, ConfigError) else problems_of(error, "train")
+            raise ConfigError([replace(p, key=ARGUMENTS.get(p.key, p.key)) for p in found], "of the loader") from None
 
     def __len__(self) -> int:
         return self.samples.count * len(self.source.views)

@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import dataclass, field
 
-from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.errors import CACHE_COMMAND, RESTORE_HINT, CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.inspection.content import chunk_problem, manifest_problem, metadata_problem
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
@@ -54,7 +54,7 @@ def verify_files(path: StorePath | str, progress: Progress | None = None) -> int
             f"{len(wrong)} files of the teacher cache are damaged",
             where=path,
             got="\n    ".join(["", *wrong[:DAMAGED_NAMED], *more]),
-            fix="restore it (`dvc checkout`), or make it again with `pipeline cache-teacher --replace`",
+            fix=RESTORE_HINT,
         )
     return report.files
 
@@ -68,7 +68,7 @@ def check_files(path: StorePath | str, progress: Progress | None = None) -> File
     backend = backend_of(path)
     files = backend.files
     if is_scratch_folder(path.name) and not files.has(FINGERPRINT):
-        fix = "run `pipeline cache-teacher` again: it goes on where it stopped"
+        fix = f"run {CACHE_COMMAND} again: it goes on where it stopped"
         raise CacheUnfinished("this is the folder of an unfinished cache", where=path, fix=fix)
     begun = backend.in_place and backend.unfinished()
     if not files.has(ROOT) and (begun or not files.has(LEDGER_FILE)):

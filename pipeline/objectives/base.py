@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from pipeline import plugins
-from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.errors import CACHE_COMMAND, ConfigError, Problem, unknown_name
 from pipeline.signals import Signals, SignalShapes, block_number
 
 if TYPE_CHECKING:
     from pipeline.models.reused import Projector
 
 METHODS = "pipeline.objectives.methods"
-CACHE_IT = "add it to `signals` in the configuration and run `pipeline cache-teacher` again"
+CACHE_IT = f"add it to `signals` and run {CACHE_COMMAND} again"
 NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
 
 
@@ -207,7 +207,7 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
         problems.append(Problem(key, "needs a label for every sample, and some have none"))
     if needs.views > context.views_per_step:
         what = f"needs {needs.views} views of every sample in a batch"
-        fix = f"set `train.views_per_step: {needs.views}`"
+        fix = f"set `train.views_per_step: {needs.views}` (in Python, views={needs.views})"
         problems.append(Problem(key, what, str(needs.views), str(context.views_per_step), fix))
     return problems
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from pipeline.errors import CacheError, CacheMismatch, printable
+from pipeline.errors import REPLACE_HINT, CacheError, CacheMismatch, printable
 from pipeline.files import sync_directory, write_atomic
 from pipeline.publishing.artifacts import FINGERPRINT, published, scratch_folder, unfinished
 from pipeline.publishing.ownership import foreign_files
@@ -193,7 +193,7 @@ class Scratch:
                 where=self.target,
                 expected=f"fingerprint {self.fingerprint[:16]}",
                 got=f"fingerprint {str(there)[:16]}",
-                fix="pass --replace to replace it, or name another path",
+                fix=f"{REPLACE_HINT} to replace it, or name another path",
             )
         if there is not None and (foreign := foreign_files(self.target, self._files)):
             raise CacheMismatch(

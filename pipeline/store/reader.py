@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import CacheMismatch, did_you_mean
+from pipeline.errors import CACHE_COMMAND, CacheMismatch, did_you_mean
 from pipeline.signals import LinearHead, Signals, SignalShapes
 from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import ArraySpec, SignalSpec, Unit
@@ -172,7 +172,7 @@ class TeacherCache:
             raise CacheMismatch(
                 "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
                 where=self.path,
-                fix="make a cache for these settings with `pipeline cache-teacher`, or go back to its settings"
+                fix=f"make a cache for these settings with {CACHE_COMMAND}, or go back to its settings"
                 + self.manifest.identity.keep_cache_hint(lines),
             )
 
@@ -226,4 +226,4 @@ def _chosen(specs: tuple[SignalSpec, ...], signals: Collection[str], path: Store
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:
-    return did_you_mean(name, known) or "make a cache that has it with `pipeline cache-teacher`"
+    return did_you_mean(name, known) or f"make a cache that has it with {CACHE_COMMAND}"

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import CACHE_COMMAND, ConfigError, Problem
 from pipeline.training.config import TrainConfig
 from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
@@ -235,7 +235,7 @@ class Steps(Dataset[Step]):
 def refuse_too_many_views(config: TrainConfig, count: int) -> None:
     """Raise ConfigError if `config` has more views of a sample in a step than there are. count: the views there are."""
     if config.views_per_step > count:
-        fix = "raise `views.count` and run `pipeline cache-teacher` again, or lower it"
+        fix = f"raise `count` of the views and run {CACHE_COMMAND} again, or lower it"
         what = "the views of a sample in a batch are different ones"
         problem = Problem("train.views_per_step", what, f"at most {count}", str(config.views_per_step), fix)
         raise ConfigError([problem])

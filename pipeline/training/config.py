@@ -89,7 +89,7 @@ class TrainConfig(Section):
             what = "stops by the accuracy on the holdout, and there is none"
             problems.append(Problem(f"{key}.patience", what, got=str(self.patience), fix=fix))
         if self.sampling == "balanced" and not labels:
-            fix = "use `sampling: shuffled`"
+            fix = "shuffle them (`sampling: shuffled`)"
             problems.append(Problem(f"{key}.sampling", "balances classes, and there are no labels", fix=fix))
         if problems:
             raise ConfigError(problems)

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheMismatch
+from pipeline.errors import CACHE_COMMAND, CacheMismatch
 from pipeline.progress import Progress
 from pipeline.store.reader import TeacherCache
 from pipeline.training.batches import Steps
@@ -21,9 +21,9 @@ Verify = Literal["full", "sample", "bytes", "none"]
 REPLAYED_ROWS = 1024
 LONGEST_SECONDS = 60.0
 SAMPLED_ROWS = 1024
+VERIFY_BYTES = "--verify bytes (in Python, verify='bytes')"
 CHANGED_VIEWS_HINT = (
-    "the images or the view operations changed since the cache was made: restore them, or run "
-    "`pipeline cache-teacher` again"
+    f"the images or the view operations changed since the cache was made: restore them, or run {CACHE_COMMAND} again"
 )
 
 
@@ -39,7 +39,7 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
     Returns a sentence that says what was checked. Raises CacheMismatch, naming the first samples that differ.
     """
     if verify == "none":
-        return "views were not checked against the teacher's (--verify none)"
+        return "views were not checked against the teacher's (verify: none)"
     if verify == "bytes":
         return "the images' bytes and the drawn parameters are the teacher's; pixels were not compared"
     count = steps.samples.count
@@ -74,8 +74,8 @@ def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64])
             expected=f"the digests stored in {cache.path}",
             fix=CHANGED_VIEWS_HINT
             if steps.samples.split.image_shape
-            else f"{CHANGED_VIEWS_HINT}; where only the decoder of JPEG files is "
-            "another version, --verify bytes compares the files' bytes instead",
+            else f"{CHANGED_VIEWS_HINT}; where only the decoder of JPEG files is another version, {VERIFY_BYTES} "
+            "compares the files' bytes instead",
         )
 
 
@@ -92,7 +92,7 @@ def _same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> Non
                 expected=f"the digests stored in {first.path}",
                 got=f"those in {other.path}",
                 fix="cache both teachers from the same images; where only the decoder of JPEG files was another "
-                "version, --verify bytes does not compare pixels",
+                f"version, {VERIFY_BYTES} does not compare pixels",
             )
 
 

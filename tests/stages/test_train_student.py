@@ -120,7 +120,7 @@ def test_other_settings_are_refused_without_replace(there: Path, override: str):
     before = content(folder)
     with pytest.raises(CacheMismatch, match="another artifact is published at the target") as error:
         student("small", "kd", override)
-    assert "do: pass --replace to replace it, or name another path" in str(error.value)
+    assert "do: pass --replace (in Python, replace=True) to replace it, or name another path" in str(error.value)
     assert error.value.exit_code == 2
     assert content(folder) == before
     student("small", "kd", override, replace=True)

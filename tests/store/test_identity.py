@@ -223,5 +223,7 @@ def test_an_interpolation_that_is_left_out_is_the_bilinear_one() -> None:
     wanted = {"teacher": {"interpolation": "bicubic"}}
     (line,) = identity().unmet(wanted)
     assert line == 'teacher.interpolation: expected "bicubic", got "bilinear"'
-    assert identity().keep_cache_hint([line]) == "; to keep the cache, write `interpolation: bilinear` in `teacher`"
+    assert identity().keep_cache_hint([line]) == (
+        "; to keep the cache, write `interpolation: bilinear` in `teacher` (in Python, give it to the network)"
+    )
     assert identity(teacher={"interpolation": "bicubic"}).unmet(wanted) == []

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheCorrupt
+from pipeline.errors import RESTORE_HINT, CacheCorrupt
 from pipeline.store.encodings import name_of
 from pipeline.store.format.arrays import ArraySpec, Unit
 from pipeline.store.format.chunks import CRC_BYTES, check_chunk, damaged, elements_of, most_bytes
@@ -45,8 +45,7 @@ def checked_elements(
         raise CacheCorrupt(
             "a chunk is not the one that the teacher cache was published with",
             where=path,
-            fix="if the cache was replaced meanwhile, start again; else restore it (`dvc checkout`), or make it again "
-            "with `pipeline cache-teacher --replace`",
+            fix=f"if the cache was replaced meanwhile, start again; else {RESTORE_HINT}",
         )
     elements = elements_of(content, spec, layout.compression, path)
     signal, part = layout.parts.get(spec.name, (None, ""))

@@ -14,7 +14,7 @@ import numpy as np
 from numcodecs import zstd
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheCorrupt
+from pipeline.errors import RESTORE_HINT, CacheCorrupt
 from pipeline.files import durable
 from pipeline.publishing.checksum import crc32c
 from pipeline.store.format.arrays import ArraySpec
@@ -115,5 +115,5 @@ def damaged(path: StorePath, *, expected: object, got: object) -> CacheCorrupt:
         where=path,
         expected=expected,
         got=got,
-        fix="restore it (`dvc checkout`), or make the cache again with `pipeline cache-teacher --replace`",
+        fix=RESTORE_HINT,
     )

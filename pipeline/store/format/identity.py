@@ -9,7 +9,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from pipeline.config import problems_of
-from pipeline.errors import CacheCorrupt, CacheMismatch, ConfigError
+from pipeline.errors import RESTORE_HINT, CacheCorrupt, CacheMismatch, ConfigError
 from pipeline.publishing.fingerprint import canonical, differences
 from pipeline.store.format.chunks import Compression
 from pipeline.store.format.layout import StoreLayout, make_layout
@@ -124,7 +124,7 @@ class CacheIdentity(IdentitySection):
         there = self._with_defaults()["teacher"]
         names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]
         named = ", ".join(f"{name}: {canonical(there[name]).strip(chr(34))}" for name in names if name in there)
-        return f"; to keep the cache, write `{named}` in `teacher`" if named else ""
+        return f"; to keep the cache, write `{named}` in `teacher` (in Python, give it to the network)" if named else ""
 
     def _with_defaults(self) -> dict[str, Any]:
         """Return the plain values, with the interpolation, which is left out of an identity if it is bilinear."""
@@ -157,7 +157,7 @@ def damaged_cache(file: StorePath, what: str, got: object = None) -> CacheCorrup
         f"the teacher cache is damaged: {what}",
         where=file,
         got=got,
-        fix="restore it (`dvc checkout`), or make it again with `pipeline cache-teacher --replace`",
+        fix=RESTORE_HINT,
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, StrictInt, ValidationError
 
 from pipeline.config import problems_of
-from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.errors import CACHE_COMMAND, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import ROOT
@@ -84,11 +84,11 @@ class Manifest(BaseModel):
                 raise CacheUnfinished(
                     "the teacher cache was begun and not finished",
                     where=begun[-1],
-                    fix="run `pipeline cache-teacher` again: it goes on where it stopped",
+                    fix=f"run {CACHE_COMMAND} again: it goes on where it stopped",
                 )
-            raise CacheNotFound("there is no teacher cache", where=path, fix="make it with `pipeline cache-teacher`")
+            raise CacheNotFound("there is no teacher cache", where=path, fix=f"make it with {CACHE_COMMAND}")
         if not files.has(ROOT):
-            fix = "name a folder that `pipeline cache-teacher` made, or make one at another path"
+            fix = f"name a folder that {CACHE_COMMAND} made, or make one at another path"
             raise CacheNotFound("this is no teacher cache: it has no zarr.json", where=path, fix=fix)
         try:
             attributes = parse_json(files.read(ROOT, MANIFEST_MAX_BYTES))["attributes"]

@@ -227,7 +227,10 @@ FAILED = {
     errno.EIO: ("the disk failed", "look at the disk (`dmesg`)"),
     **dict.fromkeys(
         (errno.EROFS, errno.EACCES, errno.EPERM),
-        ("the folder of the teacher cache may not be written to", "get the permission, or name another store.path"),
+        (
+            "the folder of the teacher cache may not be written to",
+            "get the permission, or name another path (`store.path`)",
+        ),
     ),
 }
 

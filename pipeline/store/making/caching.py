@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
+from pipeline.errors import REPLACE_HINT, CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.models.device import Precision
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.fingerprint import differences
@@ -143,7 +143,7 @@ def _refuse_other(workspace: Workspace, target: StorePath, identity: CacheIdenti
             raise
         differing = differences(identity.plain(), there.plain())
         lines = "\n".join(f"  - {line}" for line in differing)
-        fix = "pass --replace to replace it, or name another `store.path`" + there.keep_cache_hint(differing)
+        fix = f"{REPLACE_HINT} to replace it, or name another path (`store.path`)" + there.keep_cache_hint(differing)
         raise CacheMismatch(
             f"another teacher cache is published at the target\n{lines}", where=target, fix=fix
         ) from None

@@ -195,7 +195,7 @@ class ObjectStorage:
         except (exceptions.BaseError, FileNotFoundError) as error:
             text, got = str(error), _short(error)
             if "NoSuchBucket" in text:
-                fix = "make the bucket, or name another one in store.path"
+                fix = "make the bucket, or name another one in the path (`store.path`)"
                 raise CacheError("there is no such bucket", where=where, fix=fix) from None
             if isinstance(error, FileNotFoundError):
                 raise FileNotFoundError(errno.ENOENT, "there is no such object", str(where)) from None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import CacheError, CacheMismatch
+from pipeline.errors import REPLACE_HINT, CacheError, CacheMismatch
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.ledger import LEDGER_FILE, LONGEST_LINE, ROOT, decode_line, encode_line, whole
 from pipeline.store.format.chunks import CRC_BYTES, Compression, chunk_content
@@ -129,7 +129,7 @@ class RemoteWorkspace:
                     where=self._target.path,
                     expected=f"fingerprint {self._fingerprint[:16]}",
                     got=f"fingerprint {str(before)[:16]}",
-                    fix="pass --replace to delete it now and make this one, or name another path",
+                    fix=f"{REPLACE_HINT} to delete it now and make this one, or name another path",
                 )
             names = replaceable(self._target, self._scratch)
             self._notify(f"deleting another cache at {self._target.path}, to make this one in its place")
