@@ -48,6 +48,8 @@ def run(
     if network.kept is not None:
         print(f"starts with {config.start}: {network.kept}")
     learnt = Learnt.of(one, network, taught, data)
+    for note in learnt.chosen.notes:
+        print(f"note: {note}")
     build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)  # refused now, if unknown
     scorer = Scorer.of(data, inputs.evaluate, training)
     if scorer and taught:  # a fresh run must be the same on a machine with caches and without

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -103,7 +104,7 @@ def objective(
     """Make the loss of a student: objectives by name, each with its weight.
 
     From now on the student returns the maps that the objectives compare, and no others. `pipeline methods` lists the
-    objectives, what each reads and its options.
+    objectives, what each reads and its options. A warning says what an objective leaves out for this student.
 
     Args:
         objectives: names; pairs of a name and a weight; triples with options besides; or mappings as in a
@@ -134,6 +135,8 @@ def objective(
         what = "its student ends in the teacher's classifier, which is no part of your module"
         fix = "train it with `pipeline train-student`"
         raise ConfigError([Problem(f"objectives.{NAME}", what, fix=fix)])
+    for note in built.notes:
+        warnings.warn(note, stacklevel=2)
     maps = [name.removeprefix("features/") for name in built.needs.student if name.startswith("features/")]
     network.keep_taps(maps)
     head = data.source.primary.head if "head" in built.needs.teacher else None

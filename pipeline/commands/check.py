@@ -50,7 +50,8 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
     if as_json:
         needs = bound.requirements.facts() if bound.requirements else None
         accuracy = {str(path): found.facts() for path, found in _accuracies(bound.experiment).items()}
-        facts = {**plan.facts(), "requirements": needs, "teacher_accuracy": accuracy}
+        notes = [{"student": s, "objectives": o, "note": note} for (s, o), each in bound.notes.items() for note in each]
+        facts = {**plan.facts(), "requirements": needs, "notes": notes, "teacher_accuracy": accuracy}
         if timed:
             facts["times"] = Times.of(bound, plan, bound.data).facts()
         print(json.dumps(facts, indent=2))

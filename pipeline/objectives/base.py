@@ -81,6 +81,8 @@ class Objective(nn.Module, ABC):
     """
 
     needs: Needs
+    notes: tuple[str, ...] = ()
+    """What of its options it leaves out for these networks, in words for the user, who did not say so."""
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:

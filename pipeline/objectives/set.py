@@ -186,6 +186,16 @@ class ObjectiveSet(nn.Module):
             views=max((needs.views for needs in every), default=1),
         )
 
+    @property
+    def notes(self) -> list[str]:
+        """What objectives leave out for these networks, each with the objective's label."""
+        members = [member for member in self.members if isinstance(member, Objective)]
+        return [
+            f"{entry.label} {note}"
+            for entry, member in zip(self.entries, members, strict=True)
+            for note in member.notes
+        ]
+
     def kept(self) -> Projector | None:
         """What the student keeps at inference, as one of the objectives says, or None."""
         every = (member.kept() for member in self.members if isinstance(member, Objective))

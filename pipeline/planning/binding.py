@@ -24,6 +24,7 @@ class Bound:
     """An experiment that fits together.
 
     data: None if it is not packed yet. requirements: of the students; None without data, students or objectives.
+    notes: what objectives leave out, by student and objective set.
     """
 
     experiment: ExperimentConfig
@@ -31,6 +32,7 @@ class Bound:
     teacher: Network
     students: dict[str, Network]
     requirements: Requirements | None
+    notes: dict[tuple[str, str], list[str]]
 
 
 def bind_experiment(source: ConfigFile) -> Bound:
@@ -55,7 +57,7 @@ def bind_experiment(source: ConfigFile) -> Bound:
         raise MissingSignalsError(in_order(problems, raw), source.file, needs)
     if problems or parts.teacher is None:
         raise ConfigError(in_order(problems, raw), source.file)
-    return Bound(parts.draft, parts.data, parts.teacher, parts.students, needs)
+    return Bound(parts.draft, parts.data, parts.teacher, parts.students, needs, parts.notes)
 
 
 def bind_data(parts: Assembly) -> None:

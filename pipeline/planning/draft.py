@@ -45,6 +45,7 @@ class Assembly:
     draft: its sections. problems: takes what is wrong. data: None if it is not packed yet, or not what it should be.
     teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had. students: those that
     can be built. views_per_step: of each sample in a batch, of the students whose settings of training are valid.
+    notes: what objectives leave out, by student and objective set.
     """
 
     draft: Draft
@@ -54,6 +55,7 @@ class Assembly:
     shapes: SignalShapes | None = None
     students: dict[str, Network] = field(default_factory=dict)
     views_per_step: dict[str, int] = field(default_factory=dict)
+    notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     @property
     def classes(self) -> int:

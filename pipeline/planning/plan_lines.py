@@ -49,6 +49,8 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
         start = experiment.students[name].start
         begins = f"starts with {start}: {student.kept}" if student.kept else "random weights"
         yield f"          {name}: {student.name}, {_seen(student)}; {begins}"
+    for (name, objectives), notes in bound.notes.items():
+        yield from (f"note      {name}, {objectives}: {note}" for note in notes)
     if bound.requirements:
         yield from bound.requirements.lines()
 

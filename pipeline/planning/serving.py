@@ -51,7 +51,7 @@ def _serving(parts: Assembly, data: Data, teacher: Network, *, whole: bool) -> R
         """What the objective reads of these signals; None if it cannot be built."""
         only = draft.objectives[name].model_copy(update={"objectives": (entry,)})
         alone = draft.model_copy(update={"objectives": {name: only}})
-        tried = replace(parts, draft=alone, students={student: parts.students[student]}, problems=[])
+        tried = replace(parts, draft=alone, students={student: parts.students[student]}, problems=[], notes={})
         needs = bind_objectives(tried, data, shapes)
         return None if tried.problems else needs[student, name]
 

@@ -59,6 +59,7 @@ def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[
             with collected(parts.problems, note=f" (student {name})"):
                 bound = objective_set(objectives, config, shapes_of(network), teacher, data, 0, views_per_step=views)
                 needs[name, objectives] = bound.needs.teacher
+                parts.notes[name, objectives] = bound.notes
     return needs
 
 

@@ -151,7 +151,12 @@ def test_deepest_blocks_are_paired_where_numbers_differ():
 @pytest.mark.parametrize(
     ("options", "teacher", "message"),
     [
-        ({"scales": [1, 8]}, TEACHER, "scales: a scale is finer than the coarsest map of the paired blocks, 4 x 4"),
+        (
+            {"scales": [1, 8], "blocks": ["block2"]},
+            TEACHER,
+            "scales: a scale is finer than the cached map of block2, 4 x 4",
+        ),
+        ({"scales": [8]}, TEACHER, "scales: all are finer than the student's block3, 4 x 4"),
         ({"blocks": ["block4"]}, TEACHER, "lfcc.blocks: unknown name 'block4'"),
         ({"blocks": ["blok3"]}, TEACHER, "did you mean 'block3'?"),
         ({}, SignalShapes(logits=3), "needs cached features of the teacher"),
@@ -178,3 +183,26 @@ def test_a_batch_of_one_with_maps_of_one_cell_is_taken():
     said = Signals(torch.zeros(1, 5), None, {"block1": torch.ones(1, 3, 1, 1)})
     zero = torch.zeros(1, dtype=torch.long)
     assert objective(said, said, Batch(zero, zero, zero), 0.0)["contrast"].isfinite()
+
+
+def test_a_student_with_coarse_maps_learns_at_the_scales_that_fit():
+    coarse = SignalShapes(logits=3, features={"block1": (6, 4, 4), "block2": (10, 2, 2)})
+    student, teacher = maps(coarse, 5, 1), maps(TEACHER, 5, 2)
+
+    def value(**options: object) -> tuple[float, tuple[str, ...]]:
+        torch.manual_seed(0)
+        objective = build_objective("lfcc", options, coarse, TEACHER, CONTEXT).double()
+        return objective(student, teacher, batch(5), 0.0)["contrast"].item(), objective.notes
+
+    assert value(scales=[1, 2, 4], blocks=["block2"])[1] == ()
+    at_some, said = value(scales=[1, 2, 4], blocks=["block3"])
+    assert at_some == value(scales=[1, 2], blocks=["block3"])[0] == value(scales=[1, 2, 8], blocks=["block3"])[0]
+    assert said == ("without scale 4 at the student's block2, which has 2 x 2",)
+    # Both pairs: the mean over their five scales, with the first projection and the second.
+    both = build_objective("lfcc", {}, coarse, TEACHER, CONTEXT).double()
+    alone = [build_objective("lfcc", {"blocks": [b]}, coarse, TEACHER, CONTEXT).double() for b in ("block2", "block3")]
+    for index, one in enumerate(alone):
+        one.student_projectors[0].load_state_dict(both.student_projectors[index].state_dict())
+    first, second = (one(student, teacher, batch(5), 0.0)["contrast"].item() for one in alone)
+    found = both(student, teacher, batch(5), 0.0)["contrast"].item()
+    assert found == pytest.approx((3 * first + 2 * second) / 5, rel=1e-12)

@@ -208,7 +208,7 @@ def test_every_problem_of_binding_at_once(here: Path):
     text = str(error.value)
     assert "train.optimizer: unknown name 'adamv' (student vit)" in text
     assert "train.schedule: is not a schedule that timm can make" in text
-    assert "objectives.lfcc.0.scales: a scale is finer than the coarsest map" in text
+    assert "objectives.lfcc.0.scales: a scale is finer than the cached map" in text
     assert "objectives.lfcc: has several entries named 'hard-label' (student small)" in text
     assert len(error.value.problems) == len(set(error.value.problems)) == 6
 
@@ -257,9 +257,7 @@ def test_problems_of_form_and_of_content_in_one_round_in_the_order_of_the_file(h
 
 
 def test_a_broken_set_or_student_keeps_no_other_from_being_bound(here: Path):
-    scale = (
-        "objectives.lfcc.0.scales: a scale is finer than the coarsest map of the paired blocks, 2 x 2 (student small)"
-    )
+    scale = "objectives.lfcc.0.scales: a scale is finer than the cached map of block2, 2 x 2 (student small)"
     overrides = ["objectives.lfcc=[{name: lfcc, scales: [1, 4]}]"]
     assert scale in problems(*overrides)
     others = ("objectives.kd=[{name: kdd}]", "students.vit={}", "views.count=0", "store={}", "train=3", "evaluate=3")

@@ -170,7 +170,7 @@ def test_a_head_that_reads_final_gets_it(here: Path):
 def test_nothing_is_left_out_for_the_sake_of_an_objective_that_cannot_be_bound(here: Path):
     wrong = "objectives={lfcc: [{name: lfcc, scales: [1, 4]}], crcd: [{name: crcd}]}"
     facts, printed = of("signals.embedding=null", wrong)
-    assert "a scale is finer than the coarsest map" in printed
+    assert "a scale is finer than the cached map" in printed
     assert set(facts["missing"]) == {"embedding"}
     assert facts["signals"]["features"]["blocks"] == ["block2", "block3"]
     # Not to be had by other signals: no section is offered.

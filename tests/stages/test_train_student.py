@@ -14,6 +14,7 @@ from experiment import COUNT, HOLDOUT, RUNS, content, source, student
 
 import pipeline.experiment.students
 import stages.train_student
+from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.data import PackedDataset, select
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
@@ -211,6 +212,20 @@ def test_several_views_of_each_sample_in_a_batch(here: Path, capsys: pytest.Capt
     assert "all 2 views match the teacher's pixels" in capsys.readouterr().out
     header = (folder / "history.csv").read_text().splitlines()[0]
     assert "mlld/instance,mlld/batch,mlld/class" in header
+
+
+def test_a_student_with_coarse_maps_is_told_which_scales_it_goes_without(
+    here: Path, capsys: pytest.CaptureFixture[str]
+):
+    coarse = ("students.small={model: cifar_resnet8, input_size: 4, options: {widths: [16, 16, 16]}}", "train.epochs=1")
+    said = "lfcc without scale 2 at the student's block3, which has 1 x 1"
+    student("small", "lfcc", *coarse)
+    assert f"note: {said}\n" in capsys.readouterr().out
+    check.run(source(*coarse), as_json=False)
+    assert f"note      small, lfcc: {said}\n" in capsys.readouterr().out
+    check.run(source(*coarse), as_json=True)
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["notes"] == [{"student": "small", "objectives": "lfcc", "note": said}]
 
 
 def test_embeddings_that_the_cache_lacks_are_no_matter_to_those_that_do_not_ask(here: Path):

@@ -10,7 +10,7 @@ For every pair of blocks k (from the deepest backwards) and every scale r:
 
     u_s(b) = norm(vec(low_r(φ_k F_s(b)))),   u_t(b) = norm(vec(low_r(ψ_k F_t(b))))     in R^{D · r²}
     L_{k,r} = -(1/B) Σ_b log( exp(u_s(b)·u_t(b)/τ) / Σ_{j ∈ N(b)} exp(u_s(b)·u_t(j)/τ) )
-    L = mean over k, r (and over both directions if symmetric)
+    L = mean over k, r (and over both directions if symmetric), r no finer than the student's map of k
 
 φ is a learned linear map to the teacher's D channels, followed by batch normalisation over samples and cells (without
 learned scale), and ψ that normalisation alone: the student meets all that the teacher says. With a `width` both are
@@ -41,8 +41,8 @@ from pipeline.signals import Signals, SignalShapes, lowpass, unit
 class Options(Section):
     """width: channels of a compact space that the maps of both are projected to; default none, the teacher's are kept.
 
-    scales: grids, each at most the cached grid. temperature: τ > 0. blocks: the teacher's blocks, default all that are
-    cached. symmetric: contrast in both directions.
+    scales: grids, each at most the cached grid; of those finer than a student's map none is used there. temperature:
+    τ > 0. blocks: the teacher's blocks, default all that are cached. symmetric: contrast in both directions.
     """
 
     width: int | None = Field(None, gt=0)
@@ -83,12 +83,12 @@ class NormedProjection(nn.Module):
 
 
 class LFCC(Objective):
-    """The mean contrast over pairs of blocks and scales."""
+    """The mean contrast over pairs of blocks and scales. scales: of each pair."""
 
-    def __init__(self, pairs: list[BlockPair], options: Options, low_pass: str) -> None:
+    def __init__(self, pairs: list[BlockPair], scales: list[tuple[int, ...]], options: Options, low_pass: str) -> None:
         super().__init__()
-        self.pairs, self.low_pass = pairs, low_pass
-        self.scales, self.temperature, self.symmetric = options.scales, options.temperature, options.symmetric
+        self.pairs, self.scales, self.low_pass = pairs, scales, low_pass
+        self.temperature, self.symmetric = options.temperature, options.symmetric
         width = options.width
         self.student_projectors = nn.ModuleList(
             NormedProjection(pair.student_shape[0], width or pair.teacher_shape[0]) for pair in pairs
@@ -105,23 +105,44 @@ class LFCC(Objective):
         same.fill_diagonal_(False)
         of_student: list[Tensor] = []
         of_teacher: list[Tensor] = []
-        for pair, student_projector, teacher_projector in zip(
-            self.pairs, self.student_projectors, self.teacher_projectors, strict=True
+        for pair, scales, student_projector, teacher_projector in zip(
+            self.pairs, self.scales, self.student_projectors, self.teacher_projectors, strict=True
         ):
             teacher_map = teacher.features[pair.teacher]
             s = student_projector(lowpass(student.features[pair.student], teacher_map.shape[-1], self.low_pass))
             t = teacher_projector(teacher_map)
-            of_student += [lowpass(s, scale, self.low_pass).flatten(1) for scale in self.scales]
-            of_teacher += [lowpass(t, scale, self.low_pass).flatten(1) for scale in self.scales]
+            of_student += [lowpass(s, scale, self.low_pass).flatten(1) for scale in scales]
+            of_teacher += [lowpass(t, scale, self.low_pass).flatten(1) for scale in scales]
         return {"contrast": contrast(of_student, of_teacher, same, self.temperature, self.symmetric)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
-    """Pairs the blocks; refuses scales finer than the cached grid."""
+    """Pairs the blocks; leaves out scales finer than the student's map, refuses those finer than the cached."""
     pairs = pair_blocks(student, teacher, options.blocks, key)
-    grid = min(min(pair.teacher_shape[1:] + pair.student_shape[1:]) for pair in pairs)
-    if max(options.scales) > grid:
-        fix = f"use scales up to {grid}, or cache a finer `signals.features.grid`"
-        what = f"a scale is finer than the coarsest map of the paired blocks, {grid} x {grid}"
+    scales: list[tuple[int, ...]] = []
+    notes: list[str] = []
+    coarse: list[BlockPair] = []
+    for pair in pairs:
+        own, cached = min(pair.student_shape[1:]), min(pair.teacher_shape[1:])
+        fitting = tuple(scale for scale in options.scales if scale <= own)
+        finer = " and ".join(str(scale) for scale in options.scales if scale > own)
+        size = "{} x {}".format(*pair.student_shape[1:])
+        if not fitting:
+            what, fix = (
+                f"all are finer than the student's {pair.student}, {size}",
+                "add scale 1, or name other `blocks`",
+            )
+            raise ConfigError([Problem(f"{key}.scales", what, got=str(options.scales), fix=fix)])
+        if finer:
+            notes.append(f"without scale {finer} at the student's {pair.student}, which has {size}")
+        if max(fitting) > cached:
+            coarse.append(pair)
+        scales.append(fitting)
+    if coarse:
+        pair = min(coarse, key=lambda pair: min(pair.teacher_shape[1:]))
+        what = "a scale is finer than the cached map of {}, {} x {}".format(pair.teacher, *pair.teacher_shape[1:])
+        fix = f"use scales up to {min(pair.teacher_shape[1:])}, or cache a finer `signals.features.grid`"
         raise ConfigError([Problem(f"{key}.scales", what, got=str(options.scales), fix=fix)])
-    return LFCC(pairs, options, teacher.filter)
+    objective = LFCC(pairs, scales, options, teacher.filter)
+    objective.notes = tuple(notes)
+    return objective
