@@ -1,7 +1,7 @@
-"""Decant: run the teacher once, pour as many students as you like.
+"""Runs a teacher once over a data set, and trains any number of students from its stored outputs.
 
-The names below are for use from Python: docs/python.md shows them at work. They are imported when they are first
-asked for, so that `import pipeline` is quick and does not load torch. docs/architecture.md says what lies where.
+The names below are for use from Python: docs/python.md explains them with examples. They are imported at their first
+use, so that `import pipeline` is quick and does not load torch. docs/architecture.md says what lies where.
 """
 
 from __future__ import annotations

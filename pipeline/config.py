@@ -37,28 +37,28 @@ def _name(text: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_name)]
-"""What people call students and objective sets: it becomes part of paths and of DVC's stage names."""
+"""The name of a student or an objective set: it becomes part of paths and of DVC's stage names."""
 
 
 def from_home(path: Path) -> Path:
     """Return a path with the home folder where `~` stands."""
-    return Path(os.path.expanduser(path))  # noqa: PTH111 - leaves users that nobody knows as they are, without error
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - keeps the names of unknown users, without error
 
 
 LocalPath = Annotated[Path, AfterValidator(from_home)]
-"""A file or folder of this machine, as people write it."""
+"""A file or folder of this machine, in which `~` is the home folder."""
 
 MOST_BYTES, MOST_VALUES = 1 << 18, 100_000
-"""What a configuration may have; aliases count as often as they occur."""
+"""The most bytes and values of a configuration; aliases count as often as they occur."""
 
 Raw = dict[str, Any]
 """A configuration as it was read: plain YAML values."""
 
 
 class Section(BaseModel):
-    """A frozen part of the configuration. Unknown keys are refused, with the nearest known one.
+    """Declares a frozen part of the configuration. Unknown keys are refused, with the nearest known one.
 
-    later: the keys that version 0.1 did not have. With their defaults, all is as it was then.
+    later: the keys that version 0.1 did not have. With their default values they change nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -105,7 +105,7 @@ SectionT = TypeVar("SectionT", bound=Section)
 
 
 def read_config(path: Path, overrides: Sequence[str] = ()) -> Raw:
-    """The configuration in the YAML file `path`, with `section.key=value` overrides applied.
+    """Read the configuration in the YAML file `path`, and apply `section.key=value` overrides.
 
     Raises ConfigError if the file cannot be read as a YAML mapping or an override cannot be applied.
     """
@@ -124,7 +124,10 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> Raw:
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """The plain value of a YAML 1.2 text. Raises ConfigError, with line and column, if it is none."""
+    """Parse a YAML 1.2 text into plain values. Raises ConfigError, with line and column, if it is not valid.
+
+    where: the file or option, for errors.
+    """
     if len(text) > MOST_BYTES:
         raise ConfigError([Problem(where, "is too long for a configuration", f"at most {MOST_BYTES:,} bytes")])
     try:
@@ -140,7 +143,7 @@ def parse_yaml(text: str, where: str) -> Any:
 
 
 def to_yaml(value: Any) -> str:
-    """The YAML 1.2 text of plain values."""
+    """Return plain values as YAML 1.2 text."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
@@ -150,7 +153,10 @@ def to_yaml(value: Any) -> str:
 
 
 def override(raw: Raw, overrides: Sequence[str]) -> Raw:
-    """A copy of `raw` in which every `a.b.c=value` is set, with the value read as YAML."""
+    """Return a copy of `raw` in which every `a.b.c=value` of `overrides` is set. Values are read as YAML.
+
+    Raises ConfigError for overrides that cannot be applied.
+    """
     result: Raw = _copied(raw)
     problems: list[Problem] = []
     for text in overrides:
@@ -192,17 +198,17 @@ def override(raw: Raw, overrides: Sequence[str]) -> Raw:
 
 
 def _copied(value: Any) -> Any:
-    """A copy in which nothing is shared: what an alias of YAML repeats can be overridden in one place."""
+    """Return a copy without shared parts, so that what an alias of YAML repeats can be overridden in one place."""
     if isinstance(value, dict):
         return {key: _copied(inner) for key, inner in value.items()}
     return [_copied(inner) for inner in value] if isinstance(value, list) else value
 
 
 def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], source: object = None) -> SectionT:
-    """The sections of `raw` that `model` declares, validated.
+    """Validate the sections of `raw` that `model` declares, and return them.
 
-    `known` are the names of all sections there are: others than `model`'s are left to the stages that read
-    them; a name outside `known` is a problem. Raises ConfigError with every problem.
+    known: the names of all sections that exist; another name is a problem. Sections that `model` does not declare are
+    not validated. source: the file of the configuration, for errors. Raises ConfigError with every problem.
     """
     problems = _unknown_sections(raw, known)
     mine = {name: value for name, value in raw.items() if name in model.model_fields}
@@ -217,10 +223,10 @@ def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], 
 
 
 def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[str]) -> tuple[Raw, list[Problem]]:
-    """The sections of `raw` that are valid, each by itself, and the problems of the others.
+    """Validate each section of `raw` by itself; return the valid ones, and the problems of the others.
 
-    As `bind`, but one section that is wrong does not keep the others from being used. In a section of named things
-    (`dict[...]` in the model) the same goes for its entries.
+    raw, model, known: as for `bind`. Sections that are valid can be used even if others are not. In a section with
+    named entries (`dict[...]` in the model) the same is true of each entry.
     """
     problems, valid = _unknown_sections(raw, known), {}
     fields = model.model_fields
@@ -243,7 +249,7 @@ def _unknown_sections(raw: Mapping[str, Any], known: Collection[str]) -> list[Pr
 
 
 def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Problem]:
-    """Each problem once, in the order of the sections in the file; sections that it lacks come last."""
+    """Return each problem once, in the order of the sections in `raw`; those of other sections come last."""
     places = {str(name): place for place, name in enumerate(raw)}
 
     def place(problem: Problem) -> int:
@@ -254,9 +260,9 @@ def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Proble
 
 
 def problems_of(error: ValidationError, key: str = "") -> list[Problem]:
-    """Says pydantic's errors in our words: dotted key, what, expected, got, nearest name.
+    """Turn pydantic's errors into problems: dotted key, what, expected, got, nearest name.
 
-    key: of the value that was validated, for one that is a part of a configuration.
+    key: of the value that was validated, if it is a part of a configuration.
     """
     problems = []
     for line in error.errors(include_url=False):
@@ -281,5 +287,5 @@ def _short(value: object, limit: int = 120) -> str:
 
 
 def resolved(config: BaseModel) -> Raw:
-    """Every value that a stage went by, defaults included, as plain YAML values."""
+    """Return every value of `config`, defaults included, as plain YAML values."""
     return config.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""The errors that Decant raises for its users.
+"""Defines the errors that Decant raises for its users.
 
     PipelineError
     ├── ConfigError        every problem of a configuration at once (`pipeline.config`)
@@ -34,7 +34,11 @@ def message(
     got: object = None,
     fix: str | None = None,
 ) -> str:
-    """Write a message in the one layout there is: what, where, expected, got and the way out, each if known."""
+    """Return the text of a message, with a line for each part that is known.
+
+    what: is wrong. where: the file, key or sample. expected, got: the right value and the one that was found. fix: what
+    to do next.
+    """
     lines = [what]
     for name, value in (("where", where), ("expected", expected), ("got", got), ("do", fix)):
         if value is not None:
@@ -43,7 +47,7 @@ def message(
 
 
 def printable(text: str) -> str:
-    """Write what moves a terminal's cursor, colours it or hides letters as escapes.
+    """Return `text` with escapes for characters that move the cursor of a terminal, colour it or hide letters.
 
     Messages quote names and contents of files that may come from anywhere.
     """
@@ -53,7 +57,10 @@ def printable(text: str) -> str:
 
 
 class PipelineError(Exception):
-    """Anything that Decant refuses or cannot do. `exit_code` is what the command returns."""
+    """Reports what Decant refuses or cannot do.
+
+    what, where, expected, got, fix: as for `message`. exit_code: what the command returns.
+    """
 
     exit_code = 1
 
@@ -71,7 +78,11 @@ class PipelineError(Exception):
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing wrong with a configuration: the dotted `key`, what was expected there and what was found."""
+    """Describes one problem of a configuration.
+
+    key: the dotted key. what: is wrong. expected, got: the right value and the one that was found. fix: what to do
+    next.
+    """
 
     key: str
     what: str
@@ -81,12 +92,12 @@ class Problem:
 
     @property
     def line(self) -> str:
-        """Write the problem in short, for lists of what is wrong with a file."""
+        """Return the problem in one line, for lists of what is wrong with a file."""
         got = f" (got {self.got})" if self.got else ""
         return f"{self.key:.100}: {self.what:.200}{got:.150}"
 
     def below(self, key: str) -> Problem:
-        """Return the same problem of a value that stands at the dotted `key`."""
+        """Return the same problem of a value that is at the dotted `key`."""
         return replace(self, key=".".join(filter(None, (key, self.key))))
 
     def __str__(self) -> str:
@@ -94,19 +105,19 @@ class Problem:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Find the known name that a person most likely meant; None if none is close."""
+    """Return the one of the `known` names that is most like `name`; None if none is close."""
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return close[0] if close else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
-    """Ask for the nearest known name, as messages end; None if none is close."""
+    """Return the question whether the nearest of the `known` names was meant; None if none is close to `name`."""
     close = nearest(name, known)
     return f"did you mean {close!r}?" if close else None
 
 
 def unknown_name(key: str, name: str, known: Iterable[str]) -> Problem:
-    """Make the problem of a name at the dotted `key` that is none of the known ones."""
+    """Make the problem of a `name` at the dotted `key` that is not one of the `known` ones."""
     known = list(known)
     return Problem(
         key,
@@ -118,7 +129,10 @@ def unknown_name(key: str, name: str, known: Iterable[str]) -> Problem:
 
 
 class ConfigError(PipelineError):
-    """Every problem of a configuration, found before any work starts."""
+    """Reports every problem of a configuration at once, before any work starts.
+
+    problems: at least one. source: the file of the configuration, for the message; None for none.
+    """
 
     exit_code = 2
 
@@ -133,42 +147,42 @@ class ConfigError(PipelineError):
 
 
 class DataError(PipelineError):
-    """A packed data set, or what it is packed from, is missing, malformed or not what was asked for."""
+    """Reports a packed data set, or a source of one, that is missing, malformed or not the requested one."""
 
     exit_code = 2
 
 
 class ModelError(PipelineError):
-    """A network cannot be built, lacks a tap, or its weights do not fit."""
+    """Reports a network that cannot be built, lacks a tap, or has weights that do not fit."""
 
     exit_code = 2
 
 
 class CacheError(PipelineError):
-    """A teacher cache cannot be written or read."""
+    """Reports a teacher cache that cannot be written or read."""
 
 
 class CacheNotFound(CacheError):  # noqa: N818 - the names are part of the contract
-    """There is no teacher cache at the path."""
+    """Reports that there is no teacher cache at a path."""
 
     exit_code = 2
 
 
 class CacheUnfinished(CacheError):  # noqa: N818
-    """The teacher cache was begun and not finished."""
+    """Reports a teacher cache that was begun and not finished."""
 
     exit_code = 2
 
 
 class CacheMismatch(CacheError):  # noqa: N818
-    """The teacher cache holds something else than what was asked for; every differing field is named."""
+    """Reports a teacher cache that is not the requested one; every field that differs is named."""
 
     exit_code = 2
 
 
 class CacheCorrupt(CacheError):  # noqa: N818
-    """Bytes of the teacher cache are not the bytes that were written."""
+    """Reports bytes of a teacher cache that are not the bytes that were written."""
 
 
 class TrainingError(PipelineError):
-    """Training cannot go on: a loss that is not finite, a checkpoint of another run."""
+    """Reports that training cannot go on, such as for a loss that is not finite or a checkpoint of another run."""

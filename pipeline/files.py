@@ -1,4 +1,4 @@
-"""Writing files so that a power cut leaves either the old content or the new one, never half of it."""
+"""Writes files so that a power cut leaves either the old content or the new one, never half of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from typing import BinaryIO, Literal, cast
 
 @contextmanager
 def durable(path: Path, mode: Literal["wb", "ab"] = "wb") -> Iterator[BinaryIO]:
-    """Open a file for writing; when the block ends, its content is on the disk (its name: `sync_directory`)."""
+    """Open the file `path` for writing, in `mode`; at the end of the context its content is on the disk.
+
+    Its name is durable only after `sync_directory`.
+    """
     with _naming(path), path.open(mode) as file:
         yield cast(BinaryIO, file)
         file.flush()
@@ -29,7 +32,7 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: a rename is lost with the power until its directory is synced."""
+    """Make the names in the directory `path` durable: until then a power cut may undo a rename."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         with _naming(path):

@@ -23,11 +23,14 @@ from pipeline.errors import ConfigError, unknown_name
 
 
 class NoOptions(Section):
-    """The options of plug-ins whose file has no class `Options`."""
+    """Declares no options, for plug-ins whose file has no class `Options`."""
 
 
 class Plugin(NamedTuple):
-    """A plug-in that was named: the module of its file, and its options, an instance of the module's `Options`."""
+    """Holds a plug-in that a configuration names.
+
+    name: as in the configuration. module: of its file. options: an instance of the module's `Options`.
+    """
 
     name: str
     module: ModuleType
@@ -42,7 +45,7 @@ def names(package: str) -> tuple[str, ...]:
 
 
 def load(package: str, name: str, key: str) -> ModuleType:
-    """Import the file of the plug-in `name`.
+    """Import the file of the plug-in `name` in a `package`, and return the module.
 
     Raises ConfigError at the dotted `key`, with the nearest known name, if there is no such file.
     """
@@ -92,14 +95,17 @@ def choose(package: str, value: object, known: Sequence[str] | None = None) -> P
 
 
 def choose_at(key: str, package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
-    """Do what `choose` does for a value that stands at the dotted `key`. Raises ConfigError with every problem."""
+    """Find a plug-in as `choose` does, for a value that is at the dotted `key` of a configuration.
+
+    package, value, known: as for `choose`. Raises ConfigError with every problem.
+    """
     try:
         return choose(package, value, known)
     except ValidationError as error:
         raise ConfigError(problems_of(error, key)) from None
 
 
-@functools.cache  # asked for in every training step; the files of a package do not change while it runs
+@functools.cache  # called in every training step; the files of a package do not change while it runs
 def _module(package: str, name: str) -> ModuleType | None:
     return importlib.import_module(f"{package}.{name.replace('-', '_')}") if name in names(package) else None
 

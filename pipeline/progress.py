@@ -1,4 +1,4 @@
-"""How long work says how far it is: a live bar on a terminal, a line every few seconds elsewhere."""
+"""Shows the progress of long work: a live bar on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Protocol
 
 
 class Progress(Protocol):
-    """What long-running functions report to."""
+    """Declares the reports of long-running functions on their progress."""
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Work of `total` units starts; `done` of them were finished by an earlier run."""
+        """Begin work that is called `what`, of `total` units; `done` of them were finished by an earlier run."""
 
     def advance(self, amount: int, note: str = "") -> None:
-        """`amount` more units are done; `note` replaces the text behind the bar."""
+        """Count `amount` more units as done; `note` replaces the text behind the bar."""
 
     def end(self) -> None:
-        """The work that was begun last is over."""
+        """End the work that was begun last."""
 
 
 class Silent:
@@ -88,7 +88,7 @@ class Lines:
 
 
 def size(amount: float) -> str:
-    """Bytes as people say them: `512 bytes`, `1.5 kB`, `20 GB`."""
+    """Return an `amount` of bytes as text: `512 bytes`, `1.5 kB`, `20 GB`."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if amount < 1000:
             return f"{amount:,.3g} {unit}" if unit != "bytes" else f"{amount:,.0f} bytes"
@@ -97,7 +97,7 @@ def size(amount: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: `7 s`, `3 min 20 s`, `2 h 05 min`."""
+    """Return `seconds` as text: `7 s`, `3 min 20 s`, `2 h 05 min`."""
     if seconds == float("inf"):
         return "?"
     whole = max(0, round(seconds))  # clocks of other machines, and those that are set, may go back

@@ -1,4 +1,4 @@
-"""Reading what may come from anywhere: bounded before it is read, links not followed, plain values only."""
+"""Reads files that may come from anywhere: of bounded size, without following links, and plain values only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_VALUES = 1_000_000
 
 
 def read_file(path: Path, most: int, *, follow: bool = False) -> bytes:
-    """The content of a regular file of at most `most` bytes.
+    """Read the regular file `path`, of at most `most` bytes.
 
     Raises OSError, also for what is larger, for anything but a file, and (unless `follow`) for a symbolic link.
     """
@@ -44,8 +44,10 @@ def read_file(path: Path, most: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> Any:
-    """The value of a JSON text. Raises ValueError, which says why, for anything that `check_plain` refuses,
-    for keys that occur twice, and for what is not UTF-8.
+    """Parse a JSON text. content: its bytes.
+
+    Raises ValueError, which says why, for values that `check_plain` refuses, for keys that occur twice, and for bytes
+    that are not UTF-8.
     """
     try:
         value = json.loads(content.decode(), object_pairs_hook=_distinct, parse_constant=_no_number, parse_int=_integer)

@@ -1,4 +1,4 @@
-"""The version of Decant that is installed."""
+"""Tells which version of Decant is installed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Decant from Python, without YAML: a data set, a module and a training loop of one's own.
+"""Provides Decant for use from Python, without YAML: for any data set, any module and any training loop.
 
-`import pipeline` gives all of these names; docs/python.md shows them at work.
+`import pipeline` gives all of these names; docs/python.md explains them with examples.
 """
 
 from pipeline.api.cached_views import CachedViews

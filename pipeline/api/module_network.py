@@ -65,7 +65,8 @@ class ModuleNetwork(nn.Module):
 
     model: the module itself; train and save it as before. It takes float32 images [B, C, input_size, input_size] and
     returns logits [B, K], or something with `logits`. taps: the shape of every tap for one sample: `block1` to
-    `blockS` are what the modules at `blocks` return, `embedding` is what enters the head, if there is one.
+    `blockS` are what the modules at `blocks` return, `embedding` is what enters the head, if there is one. The other
+    arguments are those of `as_network`.
 
     Raises ModelError for paths that the module lacks, blocks that are no maps, and a head that does not give the
     logits.

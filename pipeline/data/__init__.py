@@ -1,4 +1,4 @@
-"""Packed data sets (HDF5), the sources they are packed from, and the samples of them that a run uses."""
+"""Reads and packs data sets (HDF5): their sources, and the samples of them that a run uses."""
 
 from pipeline.data.config import DataConfig, DataSection, HoldoutConfig, LimitConfig
 from pipeline.data.origin import Origin

@@ -1,4 +1,4 @@
-"""The names of the classes: as a person writes them down, and held against what a packed data set says."""
+"""Reads files with the names of classes, and compares them with those in a packed data set."""
 
 from __future__ import annotations
 

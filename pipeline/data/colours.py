@@ -26,7 +26,7 @@ _BROKEN: Literal["broken"] = "broken"
 def eight_bit(image: Image.Image, trace: Trace | None = None) -> Image.Image:
     """Reduce an image to 8 bits per channel: greys of 16 bits over 257, floating-point ones (0..1) times 255.
 
-    Raises UndecodableError for other ranges, which have no scale that is known.
+    trace: takes notes of what is done. Raises UndecodableError for other ranges, which have no scale that is known.
     """
     bits = DEEP_MODES.get(image.mode)
     if bits is None:
@@ -53,7 +53,10 @@ def eight_bit(image: Image.Image, trace: Trace | None = None) -> Image.Image:
 
 
 def flat(image: Image.Image, rules: Decoding = RAW, trace: Trace | None = None) -> Image.Image:
-    """Turn a loaded image into mode L, where it is grey, or RGB, by the rules. Raises UndecodableError."""
+    """Turn a loaded image into mode L, if it is grey, or RGB, by the rules. Raises UndecodableError.
+
+    trace: takes notes of what is done.
+    """
     image = eight_bit(image, trace)
     if image.mode == "LAB":
         if trace is not None:

@@ -1,4 +1,4 @@
-"""The `data` section of a configuration."""
+"""Declares the section `data`."""
 
 from __future__ import annotations
 

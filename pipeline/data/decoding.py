@@ -1,4 +1,4 @@
-"""How image files become pixels where there is a choice: a section of the configuration, and what files say of it."""
+"""Declares the choices of how image files become pixels, and reads those that a packed file was made with."""
 
 from __future__ import annotations
 
@@ -51,7 +51,10 @@ RAW = Decoding(orientation="ignore", background=None, profile="ignore")
 
 
 def read_choices(text: str) -> dict[str, Any]:
-    """Read the choices in the attribute of a split. Raises ValueError if they are none that this version knows."""
+    """Read the choices in the `text` of a split's attribute.
+
+    Raises ValueError for choices that this version does not know.
+    """
     value = parse_json(text.encode())
     if not isinstance(value, dict):
         raise ValueError("not a JSON object")
@@ -64,7 +67,7 @@ def read_choices(text: str) -> dict[str, Any]:
 
 
 def decoding_differences(config: Decoding, chosen: Mapping[str, Any], split: str, names: Collection[str]) -> list[str]:
-    """Write a line for every field, of those named, that is chosen otherwise now than when a split was packed."""
+    """Return a line for each field of `names` that `config` chooses otherwise than `chosen`, of a packed split."""
     now = config.choices(names)
     return [
         f"data.decoding.{name}: expected {json.dumps(now[name])}, got {json.dumps(value)} for images of split {split!r}"

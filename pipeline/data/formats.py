@@ -1,4 +1,4 @@
-"""Which image files are opened, and with what."""
+"""Opens image files of the formats that are supported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Opening HDF5 files that may come from anywhere, and reading rows of them."""
+"""Opens HDF5 files that may come from anywhere, and reads their rows."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def open_h5(path: Path) -> h5py.File:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn whatever h5py and the HDF5 library raise on a damaged file into DataError."""
+    """Turn the errors of h5py and the HDF5 library on a damaged file into DataError, which names `path`."""
     try:
         yield
     except PipelineError:
@@ -61,7 +61,7 @@ def explained(path: Path) -> Iterator[None]:
 def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
     """Return `group[name]`, or None. Raises DataError for links and for data that lie in another file.
 
-    Following them would read files that a digest or DVC knows nothing of.
+    where: the file, for errors. Following links would read files that a digest or DVC knows nothing of.
     """
     links, key = group.id.links, name.encode() if isinstance(name, str) else name
     if not links.exists(key):
@@ -88,7 +88,10 @@ def attribute(group: h5py.Group, name: str) -> str | None:
 
 
 def read_strings(dataset: h5py.Dataset, where: Path) -> list[str]:
-    """Read the strings of a one-dimensional data set. Raises DataError if they are none, or not UTF-8."""
+    """Read the strings of a one-dimensional data set. where: the file, for errors.
+
+    Raises DataError if the values are no strings, or not UTF-8.
+    """
     if dataset.ndim != 1 or h5py.check_string_dtype(dataset.dtype) is None:
         raise DataError(
             f"{dataset.name} does not hold strings",
@@ -145,7 +148,7 @@ class LazyFile:
         return {"path": self.path, "_stamp": self._stamp, "_process": -1, "_arrays": {}, "_guards": {}}
 
     def rows(self, name: str, positions: NDArray[np.int64]) -> NDArray[Any]:
-        """Read rows of the data set `name`. Raises DataError if they cannot be read."""
+        """Read the rows at `positions` [B] of the data set `name`. Raises DataError if they cannot be read."""
         try:
             array = self._array(name)
             if name in self._guards:

@@ -1,4 +1,4 @@
-"""What an array of an HDF5 file claims to hold, held against the size of the file before memory is taken."""
+"""Compares what an array of an HDF5 file claims to hold with the size of the file, before memory is taken."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ AT_ONCE = 64
 
 
 def check_claims(dataset: h5py.Dataset, where: Path, *, at_once: bool = False) -> None:
-    """Raise DataError unless the file can hold what an array claims, and reading it runs nobody else's code.
+    """Raise DataError unless the file can hold what an array claims, and reading it runs no foreign code.
 
-    at_once: it is going to be read as a whole, not by rows.
+    dataset: the array. where: the file, for errors. at_once: whether it will be read as a whole, not by rows.
     """
     if dataset.shape is None:
         raise DataError(f"{dataset.name} is empty", where=where, expected="an array")

@@ -76,7 +76,7 @@ class HeapGuard:
         self._content = np.memmap(path, np.uint8, "r", dataset.file.userblock_size).data
 
     def check(self, positions: NDArray[np.int64] | slice) -> None:
-        """Raise ValueError unless the heaps of these rows come to an end."""
+        """Raise ValueError unless the heaps of the rows at `positions` end."""
         for address in np.unique(self._addresses[positions]).tolist():
             if address and not _ends(self._content, address):  # an empty value is nowhere
                 raise ValueError(f"the heap at {address} is damaged")

@@ -1,4 +1,4 @@
-"""Image files to pixels and back."""
+"""Decodes image files to pixels, and encodes pixels as image files."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def decode_image(
 ) -> Decoded:
     """Decode the first frame of an image file, by the rules; reduce it if its shorter side has more pixels than given.
 
-    trace: told what was done, for those who pack. alone: entered while a very large image is read, so that a
+    trace: takes notes of what is done, for packing. alone: entered while a very large image is read, so that a
     machine never holds several of them. Raises UndecodableError.
     """
     try:
@@ -104,13 +104,13 @@ def pixels(image: Image.Image) -> NDArray[np.uint8]:
 
 
 def shrunk_size(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Return width and height, with the shorter of both as given; the other one is rounded down."""
+    """Return width and height after an image of `size` is reduced to `shorter_side`; the other side is rounded down."""
     width, height = size
     return width * shorter_side // min(size), height * shorter_side // min(size)
 
 
 def shrunk(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uint8]:
-    """Reduce uint8 [H, W, C] to a shorter side of at most so many pixels: the very same, if it has no more."""
+    """Reduce an image uint8 [H, W, C] to a shorter side of at most `shorter_side` pixels; smaller ones stay."""
     height, width, channels = image.shape
     if shorter_side is None or min(height, width) <= shorter_side:
         return image

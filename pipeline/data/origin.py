@@ -1,4 +1,4 @@
-"""What a packed data set remembers of how it was packed: an attribute of the file."""
+"""Records how a data set was packed, in an attribute of the file."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Origin:
 
     @classmethod
     def read(cls, text: str) -> Origin | None:
-        """Read the origin in an attribute; None if it is none of ours."""
+        """Read the origin in the `text` of an attribute; None if Decant did not write it."""
         try:
             value = parse_json(text.encode())
         except ValueError:
@@ -43,7 +43,10 @@ class Origin:
         return cls(source, skipped) if all(type(count) is int for count in skipped.values()) else None
 
     def differences(self, source: SourceOptions, unreadable: Literal["refuse", "skip"]) -> list[str]:
-        """Write a line for every option of `data` by which something else would be packed now."""
+        """Return a line for each option of `data` by which something else would be packed now.
+
+        source, unreadable: as the configuration has them now.
+        """
         then, now = dict(self.source), source.identity()
         # Another kind of source differs in everything: its name says enough.
         keys = sorted({*then, *now}) if then.get("name") == now["name"] else ["name"]

@@ -54,12 +54,12 @@ def pack(
 ) -> PackReport:
     """Write the packed data set `path`, all at once: until it is complete, what was there stays.
 
-    Images of one size become an array uint8 [N, H, W, C] (C is 3 as soon as one image has colours); where
-    sizes differ, JPEG and PNG files are stored as they are, HEIC and AVIF as JPEG, others as PNG. Every image is
-    decoded, by the rules of `decoding` (by default its own), to know that it can be; where they change pixels of a
-    split, the file says so. Images with a larger shorter side than `options.shorter_side` are reduced to it. A few
-    megabytes of images are held at a time, and the ids and labels of a split. The file remembers the `options` that
-    the source was opened with.
+    Images of one size become an array uint8 [N, H, W, C] (C is 3 as soon as one image has colours); where sizes differ,
+    JPEG and PNG files are stored as they are, HEIC and AVIF as JPEG, others as PNG. Every image is decoded, by the
+    rules of `decoding` (by default its own), to check it; if they change pixels of a split, the file records them.
+    progress: counts images. Images with a larger shorter side than `options.shorter_side` are reduced to it. A few
+    megabytes of images are held at a time, and the ids and labels of a split. The file remembers the `options` that the
+    source was opened with.
 
     Raises DataError with the list of all unreadable images (`unreadable="skip"` reports them instead), and
     for labels out of range, labels for some samples only, ids that occur twice, empty splits, a target that

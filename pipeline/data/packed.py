@@ -1,4 +1,4 @@
-"""Packed data sets: one HDF5 file with a group per split."""
+"""Reads packed data sets: one HDF5 file with a group for each split."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encode
 class PackedDataset:
     """Reads a packed data set, and checks it when it is opened. Survives pickling and forking.
 
-    path: the file. class_names: K names, in the order of the labels. named: whether the file has them, or they are
-    but numbers. source: what it was packed from, for people; empty if the file does not say. origin: the same in
-    full; None if the file does not say.
+    path: the file. splits: by name. class_names: K names, in the order of the labels. named: whether the file has them,
+    or they are but numbers. source: what it was packed from, for people; empty if the file does not say. origin: the
+    same in full; None if the file does not say.
     """
 
     def __init__(
@@ -201,14 +201,14 @@ def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
 
 
 def as_labels(stored: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Turn stored integers into labels. Raises DataError for those beyond 64 bits with sign: they would change."""
+    """Turn stored integers into labels, int64. where: for errors. Raises DataError for numbers beyond int64."""
     if stored.dtype.kind == "u" and stored.max(initial=0) > np.iinfo(np.int64).max:
         raise DataError("a label has more than 63 bits", where=where, got=stored.max())
     return stored.astype(np.int64)
 
 
 def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> tuple[str, ...]:
-    """Name classes that are only numbered, up to the largest label. Raises DataError if that is absurd."""
+    """Return the numbers 0 to the largest label as names of classes. Raises DataError for absurd labels in `path`."""
     largest = max((int(some.max(initial=-1)) for some in labels if some is not None), default=-1)
     if largest >= MOST_CLASSES:
         expected = f"labels below {MOST_CLASSES:,}, or the attribute class_names"
@@ -217,7 +217,7 @@ def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> 
 
 
 def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
-    """Raise DataError unless every label is in 0..classes-1, or -1 for none."""
+    """Raise DataError unless every label is in 0..classes-1, or -1 for none. where, ids: for the error."""
     wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
     if len(wrong):
         examples = ", ".join(f"{labels[i]} of {ids[i]!r}" for i in wrong[:5])
@@ -229,7 +229,7 @@ def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple
 
 
 def check_ids(ids: list[str], where: str) -> None:
-    """Raise DataError unless every id occurs once."""
+    """Raise DataError unless every id occurs once. where: for the error."""
     if len(set(ids)) != len(ids):
         twice = [name for name, times in Counter(ids).items() if times > 1]
         got = ", ".join(repr(name) for name in twice[:5]) + (", ..." if len(twice) > 5 else "")

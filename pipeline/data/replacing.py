@@ -1,4 +1,4 @@
-"""Which packed data sets may be replaced."""
+"""Refuses to replace a file that Decant did not pack."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.errors import DataError
 
 
 def refuse_foreign_file(path: Path) -> None:
-    """Raise DataError if a file is there that was not packed here: it may be all that there is of its images."""
+    """Raise DataError if a file at `path` was not packed by Decant: it may be the only copy of its images."""
     if not path.exists():
         return
     try:

@@ -40,7 +40,10 @@ class Repeated(NamedTuple):
 
 
 def repeated_images(dataset: PackedDataset, hashes: Mapping[str, bytes]) -> list[Repeated]:
-    """Find the images that are there more than once. hashes: of every split, 16 bytes for each sample, in order."""
+    """Find the images of a data set that occur more than once.
+
+    hashes: of every split, 16 bytes for each sample, in order.
+    """
     splits = list(hashes)
     counts = [len(value) // HASH_BYTES for value in hashes.values()]
     starts = np.concatenate(([0], np.cumsum(counts)))

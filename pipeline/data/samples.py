@@ -1,4 +1,4 @@
-"""The samples of a split that a run uses: read, hashed, and listed."""
+"""Reads, hashes and lists the samples of a split that a run uses."""
 
 from __future__ import annotations
 

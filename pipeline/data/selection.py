@@ -1,4 +1,4 @@
-"""Which samples of a packed data set a run learns from, and which ones it holds out."""
+"""Chooses the samples of a packed data set to learn from, and those to hold out."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
 
 
 def described(dataset: Splits, config: DataConfig, reported: str | None = None) -> Iterator[str]:
-    """Write a line for `limit` and one for `holdout`, if they are given: what they were taken to mean.
+    """Yield a line about `limit` and one about `holdout`, if `config` has them: which samples they choose.
 
-    reported: the split that results are reported on; one that is learnt from with its labels, or chosen by, or that
-    lacks labels, is warned of.
+    dataset: whose samples. reported: the split that results are reported on: a warning is given if it is also learnt
+    from or chosen by, or has no labels.
     """
     split, limit, holdout = dataset.split(config.split), config.limit, config.holdout
     if limit is not None and limit.count < split.count:

@@ -1,4 +1,4 @@
-"""The contract of data sources: what a file of `pipeline/data/sources/` provides, for packing."""
+"""Declares the contract of data sources: what a file of `pipeline/data/sources/` provides."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class SourceOptions(Section):
 
 
 class Unreadable(NamedTuple):
-    """Stands for an image that cannot be read, and says why."""
+    """Stands for an image that cannot be read. reason: why."""
 
     reason: str
 

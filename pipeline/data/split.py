@@ -1,4 +1,4 @@
-"""One split of a packed data set."""
+"""Reads one split of a packed data set."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class ImageSplit(Protocol):
 
     @property
     def ids(self) -> tuple[str, ...]:
-        """The names of the samples, by position."""
+        """Return the names of the samples, by position."""
 
     def stored(self, positions: NDArray[np.int64]) -> NDArray[np.uint8] | list[NDArray[np.uint8]]:
-        """Return uint8 [B, H, W, C], or, where sizes differ, the bytes that stand for each image in digests."""
+        """Return the images at `positions` [B] for digests: uint8 [B, H, W, C]; if sizes differ, bytes of each."""
 
     def read(self, positions: NDArray[np.int64]) -> Images:
         """Return uint8 [B, C, H, W], or, where sizes differ, B images uint8 [3, H, W]."""

@@ -31,7 +31,7 @@ _SPARE_BYTES = 2**24  # for names and HDF5's own tables
 
 @dataclass(frozen=True)
 class ImageLayout:
-    """Holds what is believed of a source until an item proves otherwise; then packing starts again with another.
+    """Holds assumptions about a source. If an item contradicts them, packing starts again with others.
 
     Sizes nearly always differ within the first images, if they do, so that little is lost.
     """

@@ -1,4 +1,4 @@
-"""What a packed data set holds, as facts and as a table for people."""
+"""Describes what a packed data set holds, as facts and as a table."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _summary(dataset: PackedDataset, name: str) -> SplitSummary:
 
 
 def split_table(summaries: Sequence[SplitSummary]) -> Iterator[str]:
-    """Write a line of titles, and a line for every split."""
+    """Return the table as lines: one of titles, and one for each of `summaries`."""
     rows = [_HEAD, *map(_row, summaries)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     for row in rows:
@@ -81,7 +81,10 @@ def _row(summary: SplitSummary) -> tuple[str, ...]:
 
 
 def notes(summaries: Sequence[SplitSummary], repeated: Sequence[Repeated]) -> Iterator[str]:
-    """Write a line for every thing that may surprise: classes without images, images that are there more than once."""
+    """Return a line for each thing that may surprise: classes without images, and images that occur more than once.
+
+    summaries: of the splits. repeated: images that occur more than once.
+    """
     labeled = [summary for summary in summaries if summary.least]
     empty = [name for name in labeled[0].missing if all(name in each.missing for each in labeled)] if labeled else []
     if empty:
@@ -137,7 +140,10 @@ def treated(counts: Mapping[str, int]) -> str:
 
 
 def split_facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:
-    """Describe the splits for programs. None where it is not known: repeated images are looked for when packing."""
+    """Describe the splits of a data set for programs.
+
+    reading, repeated: what a source left out, and images that occur more than once; None if that is not known.
+    """
     return {
         "path": dataset.path.as_posix(),
         "source": dataset.source,

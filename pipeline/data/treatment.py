@@ -1,4 +1,4 @@
-"""What is done to every image on its way into a packed data set."""
+"""Treats every image before it is stored in a packed data set."""
 
 from __future__ import annotations
 

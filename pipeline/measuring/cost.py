@@ -1,4 +1,4 @@
-"""What a network costs: parameters, multiply-accumulates and images per second."""
+"""Measures what a network costs: parameters, multiply-accumulates and images per second."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Rate(NamedTuple):
 
 
 def parameters(network: nn.Module) -> int:
-    """Count trainable and frozen parameters; statistics of batch normalisation are not parameters."""
+    """Count trainable and frozen parameters of `network`; statistics of batch normalisation are not parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Count multiply-accumulates of one forward pass of one uint8 image of shape (C, H, W).
+    """Count multiply-accumulates of one forward pass of `network`. image_shape: (C, H, W) of one uint8 image.
 
     Counts convolutions, linear layers, matrix products and attention, as papers do: half of the floating-point
     operations that `torch.utils.flop_counter` finds. Bias, normalisation, activation and pooling are left out.
@@ -56,9 +56,10 @@ def images_per_second(
     device: torch.device | str = "cpu",
     seconds: float = 1.0,
 ) -> Rate:
-    """Measure the rate of forward passes over uint8 images of shape (C, H, W) that lie on `device` already.
+    """Measure the rate of forward passes over uint8 images that lie on `device` already, in images per second.
 
-    Takes about `seconds`, and at least three repeats of one batch however slow the network is.
+    image_shape: (C, H, W). batch_size: images in a pass. precision: of the arithmetic. Takes about `seconds`, and at
+    least three repeats of one batch however slow the network is.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, *image_shape)

@@ -1,4 +1,4 @@
-"""Accuracy, calibration and fidelity, from logits.
+"""Measures accuracy, calibration and fidelity from logits.
 
 Calibration: Guo et al., arXiv 1706.04599, equation 3, with 15 equal-width bins of the confidence.
 Fidelity: Stanton et al., arXiv 2106.05945: top-1 agreement and predictive KL with the teacher.
@@ -48,7 +48,7 @@ class Metrics:
 
 
 def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor, teacher_logits: Tensor | None = None) -> Metrics:
-    """Compare `logits` [N, K] with `labels` int64 [N] and, where given, the teacher's logits [N, K].
+    """Compare `logits` [N, K] with `labels` int64 [N] and, if they are given, with `teacher_logits` [N, K].
 
     Computed in float64. Of equal logits, the one of the lower class counts as larger.
     Raises DataError for labels outside [0, K) and shapes that do not fit, ModelError for logits not finite.

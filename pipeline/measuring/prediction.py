@@ -33,8 +33,8 @@ def predict(
 ) -> Tensor:
     """Compute the logits float32 [N, K], on the CPU, of the first view of each of the samples, in their order.
 
-    The network lies on `device` already; it runs in evaluation mode, without gradients, and every module's
-    mode is put back afterwards.
+    The network lies on `device` already. It runs in evaluation mode without gradients, and the mode of every module is
+    restored afterwards. precision: of the arithmetic. batch_size: images in a pass. progress: counts images.
     """
     progress = progress or Silent()
     view = views.numbers[0]
@@ -55,7 +55,7 @@ def predict(
 
 @contextmanager
 def inference(network: nn.Module, precision: Precision, device: torch.device | str) -> Iterator[None]:
-    """Enter evaluation mode without gradients, in the precision's autocast; leave each module in its own mode.
+    """Enter evaluation mode without gradients, with autocast for `precision` on `device`; restore modes at the end.
 
     Each module has a mode of its own: a network in training may hold frozen parts that are in evaluation mode.
     """

@@ -113,7 +113,7 @@ def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
 
 
 def accuracy_of(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> CachedAccuracy:
-    """Compare labels [N] with the teacher's predictions [N], both class numbers."""
+    """Compare `labels` [N] with the classes [N] that the teacher predicted. classes: K."""
     given = np.bincount(labels, minlength=classes) / len(labels)
     often = np.bincount(predicted, minlength=classes) / len(predicted)
     accuracy = float(np.mean(labels == predicted))

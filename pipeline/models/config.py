@@ -1,4 +1,4 @@
-"""The sections that describe networks: what every network needs, and what a teacher needs beside."""
+"""Declares the sections that describe networks: of every network, and of a teacher."""
 
 from __future__ import annotations
 

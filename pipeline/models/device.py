@@ -1,4 +1,4 @@
-"""Where a network computes, and in which precision."""
+"""Chooses the device on which a network computes, and the precision."""
 
 from __future__ import annotations
 

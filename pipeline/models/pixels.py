@@ -38,7 +38,7 @@ class PixelInput(nn.Module):
         self.register_buffer("_shift", torch.tensor(shift).view(len(std), 1, 1), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The input, in channels-last memory. Raises ModelError for other images."""
+        """Return the network's input for images, in channels-last memory. Raises ModelError for other images."""
         channels = (1,) if len(self._scale) == 1 else (3, 1)
         if images.ndim != 4 or images.shape[1] not in channels or images.dtype != torch.uint8:
             raise ModelError(

@@ -1,4 +1,4 @@
-"""What images a network expects: how they are normalised, and how they are resized to its input."""
+"""Describes the images that a network expects: how they are normalised, and how they are resized to its input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What timm knows of a model by its name, `hf-hub:` and `local-dir:` included, and whether its weights can be had."""
+"""Finds what timm knows of a model by its name, `hf-hub:` and `local-dir:` included, and whether its weights exist."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SOURCES = ("hf-hub", "local-dir")
 """What may stand before a model's name: where timm shall read its architecture and its weights."""
 
 SECONDS = 8.0
-"""How long the hub may take to answer at all."""
+"""The time limit for the first response of the hub."""
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -84,7 +84,10 @@ def refuse_absent(name: str) -> None:
 
 
 def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]) -> None:
-    """Raise ModelError if none of some files of the hub is in its cache here, and the hub does not answer."""
+    """Raise ModelError if none of the files is in the hub's cache on this machine, and the hub does not respond.
+
+    name: of the model, for errors. repository, files: on the hub.
+    """
     repository, _, revision = repository.partition("@")
     for file in files:
         if file and isinstance(
@@ -96,22 +99,22 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
 
 def _refuse_silent(name: str, what: str, url: str) -> None:
     """Ask a server for anything. In a thread, since looking up its name may hang beyond every timeout."""
-    said: list[Exception] = []
+    errors: list[Exception] = []
 
     def ask() -> None:
         try:
             get_session().head(url, timeout=SECONDS)
         except Exception as error:  # whatever the client of the day raises
-            said.append(error)
+            errors.append(error)
 
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(SECONDS)
-    if said or asking.is_alive():
+    if errors or asking.is_alive():
         raise ModelError(
             f"the weights of {name} are not on this machine, and cannot be downloaded",
             where=what,
-            expected=f"an answer from {url}",
-            got=f"{type(said[0]).__name__}: {said[0]}" if said else f"none within {SECONDS:.0f} s",
+            expected=f"a response from {url}",
+            got=f"{type(errors[0]).__name__}: {errors[0]}" if errors else f"none within {SECONDS:.0f} s",
             fix="download them elsewhere, and name a weights file in place of `pretrained`",
         )

@@ -1,4 +1,4 @@
-"""What a cache needs of a teacher: seven members."""
+"""Declares what a cache needs of a teacher: seven members."""
 
 from __future__ import annotations
 

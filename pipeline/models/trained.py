@@ -1,4 +1,4 @@
-"""What weights expect of images: those of a network that Decant trained, what its folder says."""
+"""Finds how images must be prepared for the weights of a network that Decant trained, from its folder."""
 
 from __future__ import annotations
 

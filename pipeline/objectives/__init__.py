@@ -1,4 +1,4 @@
-"""Distillation objectives: one method per file, the file's name is the name in the configuration."""
+"""Computes distillation objectives: one method per file, the file's name is the name in the configuration."""
 
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.divergence import kl_divergence

@@ -1,4 +1,4 @@
-"""Memory banks and the negatives that are drawn from them."""
+"""Keeps memory banks, and draws negatives from them."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 
 class MomentumBank(nn.Module):
-    """One unit vector for every sample of the training set, which follows what a network says of it.
+    """Keeps one unit vector for every sample of the training set, a running mean of what a network computes for it.
 
-    `rows` [N, D] is a buffer, saved with the student: 4 N D bytes. Random directions at first.
+    count: N. width: D. momentum: of the mean, in [0, 1). `rows` [N, D] is a buffer, saved with the student: 4 N D
+    bytes. At first they are random directions.
     """
 
     rows: Tensor
@@ -26,7 +27,7 @@ class MomentumBank(nn.Module):
 
     @torch.no_grad()
     def update(self, samples: Tensor, values: Tensor) -> None:
-        """rows[i] = norm(momentum · rows[i] + (1 - momentum) · value), for samples [B] and unit values [B, D].
+        """Set rows[i] = norm(momentum · rows[i] + (1 - momentum) · value), for samples [B] and unit values [B, D].
 
         Of several views of a sample the last one counts.
         """
@@ -51,9 +52,9 @@ def draw_pool(labels: Tensor, count: int, seed: int, step: int) -> Tensor:
 
 
 def draw_some(samples: Tensor, count: int, seed: int, step: int) -> Tensor:
-    """At most `count` different ones of samples [B], ascending: [A]. Their order in the batch does not matter.
+    """Draw at most `count` different ones of samples [B], ascending: [A]. Their order in the batch does not matter.
 
-    Depends on (seed, step) and on which samples there are.
+    seed, step: key the random numbers.
     """
     different: Tensor = torch.unique(samples)
     if len(different) <= count:
@@ -71,11 +72,11 @@ class Negatives:
 
 
 def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, step: int) -> Negatives:
-    """`count` negatives for each row of a batch, uniform among the samples of other classes, without repetition.
+    """Draw `count` negatives for each row of a batch, uniform among the samples of other classes, without repetition.
 
     The rows share one pool, a little larger than `count`, of which each takes the first that are not of its class: a
     row's negatives are distributed as if they were drawn for it alone, and a step touches hundreds of samples, not
-    tens of thousands. Repeats only where the pool has too few of other classes. Depends on (seed, step) alone.
+    tens of thousands. They repeat only if the pool has too few of other classes. Depends on (seed, step) alone.
 
     labels: [N], of the training set, at least two classes. batch_labels: [B].
     """

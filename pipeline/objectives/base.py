@@ -1,4 +1,4 @@
-"""What an objective is given, what it returns, and how one is built from its name."""
+"""Declares what an objective is given and what it returns, and builds one from its name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective t
 
 @dataclass(frozen=True)
 class Batch:
-    """What is known about a batch besides signals.
+    """Holds what an objective is given of a batch besides signals.
 
     labels: [B] int64, -1 where unlabeled. labels_mixed, mix: the second label and the share of the first,
     [B] each, where views mix two samples. sample, view: [B] int64, the row in the cache and the view number.
@@ -41,12 +41,13 @@ class Batch:
 
 @dataclass(frozen=True)
 class Context:
-    """What is known about the whole run.
+    """Holds what an objective is given of the whole run.
 
-    bank(signal, samples, view) returns what the teacher said of any samples [M] of the training set, float32
-    [M, ...] on the samples' device, from the cache: everyone's exact memory bank. class_means() returns the
+    num_samples: N. classes: K. labels: int64 [N], -1 for none; None without any. seed: of random choices.
+    bank(signal, samples, view) returns a signal of the teacher for any samples [M] of the training set, float32
+    [M, ...] on the samples' device, from the cache: an exact memory bank. class_means() returns the
     teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
-    an objective is only checked: ask for them in `forward`. views_per_step: how many views of each sample a batch
+    an objective is only checked: call them in `forward`. views_per_step: how many views of each sample a batch
     has, in adjacent rows (`train.views_per_step`).
     """
 
@@ -61,10 +62,10 @@ class Context:
 
 @dataclass(frozen=True)
 class Needs:
-    """The signals that an objective reads, by name: `logits`, `embedding`, `head`, `features/block3`,
-    `extras/channel-gram/block3`.
+    """Names the signals that an objective reads.
 
-    labels: it needs a label for every sample. views: how many views of each sample, or more, in adjacent rows.
+    teacher, student: `logits`, `embedding`, `head`, `features/block3`, `extras/channel-gram/block3`. labels: it needs a
+    label for every sample. views: how many views of each sample, or more, in adjacent rows.
     """
 
     teacher: frozenset[str] = frozenset()
@@ -74,7 +75,7 @@ class Needs:
 
 
 class Objective(nn.Module, ABC):
-    """A distillation method: compares what student and teacher said about a batch.
+    """Compares the signals of student and teacher for a batch: a distillation method.
 
     It never sees a network, an optimiser, a device or a path. Projectors and banks are its submodules and
     buffers; they are trained and saved with the student.
@@ -86,14 +87,17 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Named scalar terms, each a mean over the batch; their sum is the objective's value.
+        """Compute named scalar terms, each a mean over the batch; their sum is the objective's value.
 
-        No gradient flows through the teacher's signals: a call has them as constants.
+        student, teacher: signals of the batch; the teacher's are constants without gradient. batch: labels and numbers.
+        progress: the fraction of training that is done, in [0, 1].
         """
 
     def kept(self) -> Projector | None:
-        """What the student keeps of it at inference: a projection behind which the teacher's classifier stands in for
-        the student's own. Both are scored and exported with the student, whatever else its own classifier learned.
+        """Return what the student keeps of it at inference; None for nothing.
+
+        That is a projection with the teacher's classifier behind it, in place of the student's own classifier. Both are
+        scored and exported with the student.
         """
         return None
 
@@ -105,7 +109,10 @@ class Objective(nn.Module, ABC):
 
 @dataclass(frozen=True)
 class BlockPair:
-    """A student's block and the teacher's block that it learns from, with shapes (C, H, W)."""
+    """Names a student's block and the teacher's block that it learns from.
+
+    student_shape, teacher_shape: (C, H, W).
+    """
 
     student: str
     teacher: str
@@ -116,7 +123,7 @@ class BlockPair:
 def pair_blocks(
     student: SignalShapes, teacher: SignalShapes, blocks: tuple[str, ...] | None, key: str
 ) -> list[BlockPair]:
-    """Pairs the blocks of two networks from the deepest backwards: the last of both, those before them, and so on.
+    """Pair the blocks of two networks from the deepest backwards: the last of both, those before them, and so on.
 
     `blocks` are the teacher's blocks to use, None for all that are cached and have a partner. A block that is not
     cached counts none the less. Raises ConfigError at `key` if a block is not cached or has no partner.
@@ -140,9 +147,9 @@ def pair_blocks(
 
 
 def partners(student: SignalShapes, teacher: SignalShapes, blocks: Iterable[str]) -> dict[str, str]:
-    """The student's block for each of the teacher's `blocks`, as deep as it, counted from the last of both networks.
+    """Return the student's block for each of the teacher's `blocks`: as deep, counted from the last of both networks.
 
-    Without those of which the student has none.
+    Blocks for which the student has none are left out.
     """
     shallower = student.depth - teacher.depth
     found = {block: f"block{block_number(block) + shallower}" for block in blocks}
@@ -150,9 +157,10 @@ def partners(student: SignalShapes, teacher: SignalShapes, blocks: Iterable[str]
 
 
 def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> BlockPair:
-    """The last blocks of both networks, of whose map a linear head reads the mean.
+    """Pair the last blocks of both networks: a linear head reads the mean of their maps.
 
-    Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks are.
+    student, teacher: shapes. Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks
+    are.
     """
     last = f"block{teacher.depth}"
     if teacher.features and last not in teacher.features:
@@ -169,10 +177,11 @@ def build_objective(
     context: Context,
     key: str | None = None,
 ) -> Objective:
-    """The objective in the file `name`, for these networks.
+    """Build the objective in the file `name`, for two networks.
 
-    options: bound strictly; every problem at once. key: the dotted key that errors name (default: `name`).
-    Raises ConfigError for unknown names and options, and for signals that the teacher cache does not hold.
+    student, teacher: shapes of their signals. context: of the run. options: bound strictly; every problem at once. key:
+    the dotted key that errors name (default: `name`). Raises ConfigError for unknown names and options, and for signals
+    that the teacher cache does not hold.
     """
     key = key or name
     method = plugins.choose_at(key, METHODS, {**options, "name": name})
@@ -184,7 +193,10 @@ def build_objective(
 
 
 def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: str) -> list[Problem]:
-    """What an objective needs and the teacher's signals, the labels or the batches do not provide."""
+    """Return the problems with what an objective needs and teacher, labels or batches do not provide.
+
+    teacher: shapes of its signals. context: of the run. key: the dotted key that problems name.
+    """
     held = {
         "logits",
         *(f"features/{block}" for block in teacher.features),
@@ -216,7 +228,7 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
 
 @dataclass(frozen=True)
 class Terms:
-    """The value of an objective set: the weighted total to minimise and every term unweighted."""
+    """Holds the value of an objective set: the weighted total to minimise, and every term unweighted."""
 
     total: Tensor
     terms: dict[str, Tensor] = field(default_factory=dict)

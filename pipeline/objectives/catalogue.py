@@ -1,4 +1,4 @@
-"""What there is to know of a method before it is used, read from its file.
+"""Describes methods before they are used, from their files.
 
 What a method needs follows from how it is built, so it is built here, which takes torch, and some seconds; a list kept
 beside the code could become false.
@@ -25,7 +25,7 @@ _VIEWS = 8
 
 @dataclass(frozen=True)
 class Method:
-    """One method. summary: the first line of its documentation, all of which is `text`.
+    """Describes one method. summary: the first line of its documentation, all of which is `text`.
 
     needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`, `head`,
     `features`, `extras`; and `labels`, `2 views of each sample`. options: their defaults by name.
@@ -39,12 +39,12 @@ class Method:
 
 
 def list_methods() -> list[Method]:
-    """Every method that there is, by name."""
+    """Describe every method, by name."""
     return [method(name) for name in plugins.names(METHODS)]
 
 
 def method(name: str) -> Method:
-    """Raises ConfigError, with the nearest known name, if there is none of that name."""
+    """Describe the method `name`. Raises ConfigError, with the nearest known name, if there is none."""
     module = plugins.load(METHODS, name, "method")
     text = (module.__doc__ or "").strip()
     return Method(name, text.partition("\n")[0], text, _needs(name), _options(module))

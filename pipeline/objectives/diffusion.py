@@ -1,4 +1,4 @@
-"""Noise put on and taken off in steps, deterministically: DDIM (Song, Meng and Ermon, arXiv 2010.02502)."""
+"""Adds noise, and removes it in deterministic steps: DDIM (Song, Meng and Ermon, arXiv 2010.02502)."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _LEFT = torch.linspace(1e-4, 0.02, TIMES, dtype=torch.float64).neg().add(1).cump
 
 
 def signal_left(times: Tensor) -> Tensor:
-    """ᾱ_t, the share of variance that is still signal at times [...] in 0 ... 999: Π (1 - β), β from 10⁻⁴ to 0.02."""
+    """Return ᾱ_t, the share of signal in the variance at times [...] in 0 ... 999: Π (1 - β), β from 10⁻⁴ to 0.02."""
     return _LEFT.to(times.device)[times]
 
 
 def noisy(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
-    """√ᾱ_t · clean + √(1 - ᾱ_t) · noise, for tensors [B, ...] and times [B]."""
+    """Return √ᾱ_t · clean + √(1 - ᾱ_t) · noise, for tensors [B, ...] and times [B]."""
     left = signal_left(times).to(clean.dtype).reshape(-1, *[1] * (clean.ndim - 1))
     return left.sqrt() * clean + (1 - left).sqrt() * noise
 
 
 def denoised(x: Tensor, predict: Callable[[Tensor, int], Tensor], steps: int) -> Tensor:
-    """What is left of x [B, ...] when the noise that `predict(x, time)` sees in it is taken off, in `steps` steps.
+    """Remove from x [B, ...] the noise that `predict(x, time)` finds in it, in `steps` steps.
 
     The times are the lower half of 2 · steps evenly spaced ones: 400, 300, 200, 100, 0 for five steps.
     """
@@ -41,7 +41,7 @@ def denoised(x: Tensor, predict: Callable[[Tensor, int], Tensor], steps: int) ->
 
 
 class RowNoise:
-    """Random numbers for the rows of a batch, by (seed, step) and a row's rank among the samples and views in it.
+    """Draws random numbers for the rows of a batch, by (seed, step) and a row's rank among its samples and views.
 
     So the order of the batch does not matter, nor what else draws random numbers.
     """
@@ -55,10 +55,10 @@ class RowNoise:
         self.generator = np.random.Generator(np.random.Philox(key=key))
 
     def normal(self, like: Tensor) -> Tensor:
-        """Standard normal numbers of the shape, type and device of [B, ...], independent of those before."""
+        """Draw standard normal numbers with shape, type and device of `like` [B, ...], independent of earlier ones."""
         drawn = torch.from_numpy(self.generator.standard_normal(like.shape, dtype=np.float32))
         return drawn.to(like)[self.rank]
 
     def times(self) -> Tensor:
-        """A time for each row, uniform in 0 ... 999: [B] int64."""
+        """Draw a time for each row, uniform in 0 ... 999: [B] int64."""
         return torch.from_numpy(self.generator.integers(TIMES, size=len(self.rank))).to(self.rank.device)[self.rank]

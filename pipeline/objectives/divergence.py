@@ -1,4 +1,4 @@
-"""The one Kullback-Leibler divergence of this library, with its T^2."""
+"""Computes the Kullback-Leibler divergence of all methods, with its factor T^2."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
-    """T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of every sample, in nats.
+    """Compute T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of every sample, in nats.
 
     Both [..., K]; returns [...]. Computed from log-softmaxes in at least float32 (half types are promoted,
     float64 is kept), so that logits of ±1e4 stay finite. T² keeps the gradient's size independent of the

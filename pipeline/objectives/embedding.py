@@ -1,4 +1,4 @@
-"""What methods on embeddings have in common: reading both, and comparing all samples of a batch."""
+"""Provides what methods on embeddings share: reading both, and comparing all samples of a batch."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ EMBEDDINGS = Needs(teacher=frozenset({"embedding"}), student=frozenset({"embeddi
 
 
 def embeddings(student: Signals, teacher: Signals) -> tuple[Tensor, Tensor]:
-    """The student's [B, D_s] and the teacher's [B, D_t], in at least float32."""
+    """Return the embeddings of student [B, D_s] and teacher [B, D_t], in at least float32."""
     assert student.embedding is not None
     assert teacher.embedding is not None
     return precise(student.embedding), precise(teacher.embedding)
 
 
 def gram(x: Tensor) -> Tensor:
-    """All inner products of rows, [B, D] to [B, B], in at least float32 whatever autocast says."""
+    """Compute all inner products of rows of x, [B, D] to [B, B], in at least float32 even under autocast."""
     x = precise(x)
     with torch.autocast(x.device.type, enabled=False):
         return x @ x.T

@@ -13,19 +13,22 @@ from pipeline.objectives.precision import precise
 
 
 class Depthwise(nn.Conv2d):
-    """A 3 x 3 convolution of each channel by itself, in float32: in bfloat16 it takes three times as long on CPUs."""
+    """Computes a 3 x 3 convolution of each channel, in float32: bfloat16 takes three times as long on CPUs."""
 
     def __init__(self, channels: int, stride: int) -> None:
         super().__init__(channels, channels, 3, stride, padding=1, groups=channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, C, H, W] to [B, C, H / stride, W / stride]."""
+        """Map x [B, C, H, W] to [B, C, H / stride, W / stride]."""
         with torch.autocast(x.device.type, enabled=False):
             return super().forward(precise(x))
 
 
 class TokenExit(nn.Module):
-    """The classifier of tokens that are all alike: a layer for each of them, their mean, and a linear map."""
+    """Classifies the maps of token networks: a layer for each token, their mean, and a linear map.
+
+    width: D of tokens. classes: K.
+    """
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
@@ -33,15 +36,15 @@ class TokenExit(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """[B, C, H, W] to logits [B, K]."""
+        """Map `maps` [B, C, H, W] to logits [B, K]."""
         logits: Tensor = self.head(self.each(maps.flatten(2).transpose(1, 2)).mean(1))
         return logits
 
 
 def exits(own: Mapping[str, tuple[int, int, int]], blocks: tuple[str, ...], width: int, classes: int) -> nn.ModuleDict:
-    """An exit for each of `blocks`, maps [B, C, H, W] to logits [B, K].
+    """Make an exit for each of `blocks`: it maps [B, C, H, W] to logits [B, K].
 
-    own: the shapes of all blocks of the network, from shallow to deep.
+    own: the shapes of all blocks of the network, from shallow to deep. width: of the embedding. classes: K.
 
     Blocks that are all of one shape are those of a token network (ViT, mixer). Others are halved as many times as
     there are blocks after them, by two separable convolutions each, and end with `width` channels, a mean, and a

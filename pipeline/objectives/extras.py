@@ -10,7 +10,7 @@ from pipeline.signals import SignalShapes, block_number, maps_read
 def pair_extras(
     extra: str, student: SignalShapes, teacher: SignalShapes, blocks: tuple[str, ...] | None, key: str
 ) -> dict[str, tuple[str, ...]]:
-    """For every block of the teacher at which the cache holds an extra signal: the student's blocks to compute it from.
+    """Return the student's blocks to compute an extra signal from, for every block of the teacher that has it cached.
 
     extra: its file. blocks: the teacher's, None for all. Blocks are paired as maps are. Raises ConfigError at
     `key`, with the line to add, if there are none.

@@ -1,4 +1,4 @@
-"""Learned layers beyond a connector, for methods with more than a projection between two networks."""
+"""Provides learned layers for methods with more than a projection between two networks."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pipeline.objectives.precision import precise
 
 
 class Mixture(nn.Linear):
-    """A 1 x 1 convolution, [B, C, h, w] to [B, width, h, w], as one matrix product over all cells.
+    """Computes a 1 x 1 convolution, [B, C, h, w] to [B, width, h, w], as one matrix product over all cells.
 
     On maps of one cell it takes a quarter of a convolution's time (one CPU core, bfloat16, 1,000 channels).
     """
 
     def forward(self, maps: Tensor) -> Tensor:
-        """In the student's precision."""
+        """Map `maps` [B, C, h, w] to [B, width, h, w], in the student's precision."""
         return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean over everything of (student - teacher)², in at least float32."""
+    """Compute the mean of (student - teacher)² over all elements, in at least float32."""
     return (precise(student) - precise(teacher)).square().mean()

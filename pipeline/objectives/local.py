@@ -1,4 +1,4 @@
-"""Local logits: what a network says of every cell of its last map, on one grid or several.
+"""Computes local logits: those of every cell of a network's last map, on one grid or several.
 
 Where a network ends in a mean over its last map and a linear head, the head of a cell's mean is that cell's logits, and
 coarser cells are exact means of finer ones. So the teacher's low-passed last map and its head are all that methods on
@@ -22,7 +22,7 @@ from pipeline.signals import Signals, SignalShapes, lowpass
 
 
 def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tensor]:
-    """For each scale r the logits of the r x r cells of a map, row by row: [B, r², K] each.
+    """Compute, for each scale r, the logits of the r x r cells of a map, row by row: [B, r², K] each.
 
     Cells are means; `scales` divide the largest of them, so that each is pooled from that one. tap: as `last_maps`
     names it.
@@ -39,25 +39,26 @@ def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tens
 
 
 def refuse_repeated_grids(scales: tuple[int, ...]) -> tuple[int, ...]:
-    """The scales, for options. Raises ValueError unless they are different grids of 1 or more."""
+    """Return `scales` for options. Raises ValueError unless they are different grids of 1 or more."""
     if min(scales, default=0) < 1 or len(set(scales)) != len(scales):
         raise ValueError("different grids of 1 or more")
     return scales
 
 
 def reads_head(signals: Signals, tap: str) -> bool:
-    """Whether the logits of a place are the head of it, so that nothing else need be asked."""
+    """Tell whether the logits of a place are the head of its vector, for the map at `tap` of `signals`."""
     return tap != "final" or (signals.head is not None and signals.head.linear_final)
 
 
 def last_maps(
     student: SignalShapes, teacher: SignalShapes, scales: Sequence[int], key: str, option: str = "scales"
 ) -> BlockPair:
-    """The maps of both networks that local logits are read from: the deepest blocks, or `final`.
+    """Choose the maps of both networks that local logits are read from: the deepest blocks, or `final`.
 
     Raises ConfigError with every reason why they cannot be had at these scales: a teacher's head that is not linear on
     the mean of the last map, a student that does not pool by a mean, maps that are too coarse, scales that do not
-    divide each other, another filter than `mean`, different classes. option: what the scales are called there.
+    divide each other, another filter than `mean`, different classes. key: the dotted
+    key that errors name. option: the name of the scales there.
     """
     require_same_classes(student, teacher, key)
     pair = _last_pair(student, teacher, key)

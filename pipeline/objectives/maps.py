@@ -1,4 +1,4 @@
-"""What methods on maps share: both networks' maps on one grid, and learned connectors between their widths."""
+"""Provides what methods on maps share: both networks' maps on one grid, and connectors between their widths."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ MapSize = tuple[int, int]
 
 
 def on_one_grid(student: Tensor, teacher: Tensor, low_pass: str) -> tuple[Tensor, Tensor]:
-    """The maps of both networks [B, C, h, w] on one grid, in at least float32.
+    """Return the maps of both networks [B, C, h, w] on one grid, in at least float32.
 
-    The student's is low-passed to the teacher's grid, as the cache was; where it is coarser, the teacher's to its.
+    low_pass: the filter of the cache. The student's map is low-passed to the teacher's grid; if it is the coarser one,
+    the teacher's is low-passed to its grid.
     """
     s = lowpass(student, max(teacher.shape[2:]), low_pass)
     return s, lowpass(teacher, max(s.shape[2:]), low_pass)
 
 
 def common_grid(student: MapSize, teacher: MapSize) -> MapSize | None:
-    """The grid that `on_one_grid` brings maps of these sizes to; None if there is none."""
+    """Return the grid that `on_one_grid` reduces maps to. student, teacher: their sizes. None if there is none."""
 
     def reduced(size: MapSize, grid: int) -> MapSize:
         return min(size[0], grid), min(size[1], grid)
@@ -43,10 +44,10 @@ def pair_maps(
     deepest: bool = False,
     cells: int = 1,
 ) -> list[BlockPair]:
-    """As `pair_blocks`, for maps that are compared place by place.
+    """Pair blocks as `pair_blocks` does, for maps that are compared place by place.
 
-    deepest: if no blocks are named, the deepest pair alone. cells: the fewest that the method can do with. Raises
-    ConfigError at `key` for maps of other proportions, and for grids with fewer cells.
+    student, teacher, blocks, key: as there. deepest: if no blocks are named, the deepest pair alone. cells: the fewest
+    that the method needs. Raises ConfigError at `key` for maps of other proportions, and for grids with fewer cells.
     """
     pairs = pair_blocks(student, teacher, blocks, key)
     if deepest and blocks is None:
@@ -73,7 +74,7 @@ def pair_maps(
 
 
 def needs_of(pairs: Iterable[BlockPair], *both: str) -> Needs:
-    """The maps of pairs of blocks, and other signals that are read of `both` networks."""
+    """Return the needs of a method: the maps of `pairs` of blocks, and other signals, read of `both` networks."""
     pairs = list(pairs)
     return Needs(
         teacher=frozenset({*both, *(f"features/{pair.teacher}" for pair in pairs)}),
@@ -82,9 +83,10 @@ def needs_of(pairs: Iterable[BlockPair], *both: str) -> Needs:
 
 
 class Connector(nn.Module):
-    """A 1 x 1 convolution and a batch normalisation: [B, C, h, w] to [B, width, h, w], in at least float32.
+    """Computes a 1 x 1 convolution and a batch normalisation: [B, C, h, w] to [B, width, h, w], in at least float32.
 
-    Linear but for the statistics, so it commutes with every low-pass filter; one matrix product over all cells.
+    channels: C. Linear but for the statistics, so it commutes with every low-pass filter; one matrix product over all
+    cells.
     """
 
     def __init__(self, channels: int, width: int) -> None:
@@ -93,7 +95,7 @@ class Connector(nn.Module):
         self.norm = CellNorm(width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """The product is in the student's precision: half under autocast."""
+        """Map `maps` [B, C, h, w] to [B, width, h, w]. The product has the student's precision: half under autocast."""
         batch, channels, height, width = maps.shape
         rows = precise(maps).permute(0, 2, 3, 1).reshape(-1, channels)
         connected: Tensor = self.norm(precise(self.linear(rows)))

@@ -1,4 +1,4 @@
-"""The precision in which objectives compute."""
+"""Defines the precision in which objectives compute."""
 
 from __future__ import annotations
 
@@ -7,5 +7,5 @@ from torch import Tensor
 
 
 def precise(x: Tensor) -> Tensor:
-    """In at least float32: half types are promoted, float64 is kept."""
+    """Return x in at least float32: half types are promoted, float64 is kept."""
     return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -37,18 +37,18 @@ HIGHEST = 80.0
 
 
 class Relations:
-    """The noise-contrastive loss of all pairs of sample and anchor, over 1 + m candidates, and its gradient.
+    """Computes the noise-contrastive loss of all pairs of sample and anchor, over 1 + m candidates, and its gradient.
 
     <f - a, c - a> = (|f - a|² + |c - a|² - |f - c|²) / 2: B · A · m sums from small tables of distances, where
     differences are D times as many. Distances are as exact as those of differences: inner products in float32 would
-    leave nothing of them where rows all but coincide, as a sure teacher's gradients do. The gradient is taken along
+    lose them if rows are nearly equal, as the gradients of a sure teacher are. The gradient is taken along
     with the value, so that scores are not kept.
 
     Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose positive is one
     of them. Without it their direction is that of the offset.
 
     features: [B, D], unit vectors. bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are
-    rows; candidate 0 is the sample itself.
+    rows; candidate 0 is the sample itself. temperature: divides the scores.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Relations:
             self._tables(features.detach(), bank.detach().to(features.dtype), samples, anchors, candidates[:, 1:])
 
     def normaliser(self, population: int) -> Tensor:
-        """N times the mean of exp(score), over all that is not left out."""
+        """Return N times the mean of exp(score), over all scores that are not left out. population: N."""
         with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
             sums = []
             for chunk, scores, _ in self._chunks(1 / self.temperature):
@@ -82,7 +82,10 @@ class Relations:
             return population * total[self.kept].sum() / count[self.kept].sum()
 
     def loss(self, normaliser: Tensor, population: int) -> Tensor:
-        """The mean over pairs, in nats; 0 without pairs."""
+        """Compute the mean loss over pairs, in nats; 0 without pairs.
+
+        normaliser: as `normaliser` returns it. population: N.
+        """
         if not self.pairs:
             return self.features.sum() * 0
         with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):

@@ -1,4 +1,4 @@
-"""What objectives ask of the networks that they compare, and how they say no."""
+"""Checks what objectives need of the networks that they compare, and refuses others."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.signals import SignalShapes
 
 
 def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
-    """Raises ConfigError at `key` if the networks do not know the same number of classes."""
+    """Raise ConfigError at `key` if the networks do not have the same number of classes. student, teacher: shapes."""
     if student.logits != teacher.logits:
         what = f"student and teacher must know the same classes, got {student.logits} and {teacher.logits}"
         raise ConfigError([Problem(key, what)])
@@ -35,7 +35,7 @@ def teacher_embedding(teacher: SignalShapes, key: str) -> int:
 
 
 def deepest_map(student: SignalShapes, key: str) -> tuple[str, tuple[int, int, int]]:
-    """The student's deepest block and its shape (C, H, W). Raises ConfigError at `key` if it has no maps."""
+    """Return the student's deepest block and its shape (C, H, W). Raises ConfigError at `key` if it has no maps."""
     blocks = [name for name in student.features if name.startswith("block")]
     if not blocks:
         raise ConfigError([Problem(key, "needs the student's last map, and it has none")])
@@ -43,7 +43,7 @@ def deepest_map(student: SignalShapes, key: str) -> tuple[str, tuple[int, int, i
 
 
 def require_active_places(teacher: SignalShapes, key: str) -> None:
-    """Raises ConfigError at `key` if the teacher's maps do not tell where its neurons are active.
+    """Raise ConfigError at `key` if the teacher's maps do not tell where its neurons are active.
 
     A mean of values that are not negative is 0 where all of them are, and positive elsewhere. Other filters ring, or
     reach into neighbouring cells: with them next to no value is 0.
@@ -55,7 +55,7 @@ def require_active_places(teacher: SignalShapes, key: str) -> None:
 
 
 def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
-    """Raises ValueError if an option differs from its default that is not read by what was `chosen`."""
+    """Raise ValueError if an option of `idle` differs from its default: what was `chosen` does not read it."""
     fields = type(options).model_fields
     found = [name for name in idle if getattr(options, name) != fields[name].default]
     if found:
@@ -63,7 +63,10 @@ def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
 
 
 def several_classes(context: Context, key: str) -> list[Problem]:
-    """What is wrong with the labels for a method that needs samples of other classes as negatives."""
+    """Return the problems of labels for a method that needs samples of other classes as negatives.
+
+    context: of the run. key: the dotted key that problems name.
+    """
     if context.labels is None or len(torch.unique(context.labels)) > 1:
         return []
     return [Problem(key, "needs samples of other classes, and all samples have one label")]

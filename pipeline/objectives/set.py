@@ -1,4 +1,4 @@
-"""A weighted list of objectives, as named in the configuration."""
+"""Combines objectives into a weighted sum, as the configuration names them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ RESERVED = ("name", "weight", "label", "schedule", "learning_rate")
 
 
 class Schedule(Section):
-    """How an objective's weight moves with progress, the fraction of training done.
+    """Configures how an objective's weight changes with progress, the fraction of training that is done.
 
     0 up to `on_after`; from there linear from 0 over `warmup`; then constant, or, with `decay: cosine`, half a cosine
     from 1 at the end of the warm-up down to 0 at `off_after`; 0 from there on. Twenty of 240 epochs are a warm-up of
@@ -48,7 +48,7 @@ class Schedule(Section):
         return self.on_after + self.warmup
 
     def factor(self, progress: float) -> float:
-        """The factor in [0, 1] at a progress in [0, 1]."""
+        """Return the factor in [0, 1] at a `progress` in [0, 1]."""
         if progress < self.on_after or (self.off_after <= progress and self.off_after < 1):
             return 0.0
         if progress < self._full:
@@ -59,10 +59,10 @@ class Schedule(Section):
 
 
 class ObjectiveEntry(Section):
-    """One objective of a set, or its name alone. Every key that is not reserved is an option of the objective.
+    """Configures one objective of a set; its name alone will do. Other keys than these are options of the objective.
 
-    weight: factor of its value. label: its name in logs, needed where a set holds an objective twice.
-    learning_rate: multiplies the student's learning rate for the objective's own parameters.
+    weight: factor of its value. label: its name in logs, needed where a set holds an objective twice. learning_rate:
+    multiplies the student's learning rate for the objective's own parameters. schedule: of the weight; null keeps it.
     """
 
     name: str
@@ -91,7 +91,7 @@ class ObjectiveEntry(Section):
 
 
 class ObjectiveSetConfig(Section):
-    """An objective set: a list of objectives, or `{views: fresh, objectives: [...]}`.
+    """Configures an objective set: a list of objectives, or `{views: fresh, objectives: [...]}`.
 
     views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations and
     the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label` alone: no
@@ -103,11 +103,11 @@ class ObjectiveSetConfig(Section):
 
     @property
     def fresh(self) -> bool:
-        """Whether views are drawn anew in every epoch."""
+        """Tell whether views are drawn anew in every epoch."""
         return self.views == "fresh"
 
     def place(self, name: str) -> str:
-        """Where the list of a set of this name is, below `objectives`: `kd`, or `hard.objectives`."""
+        """Return the key of the list of the set `name`, below `objectives`: `kd`, or `hard.objectives`."""
         return f"{name}.objectives" if "views" in self.model_fields_set else name
 
     @model_serializer
@@ -135,10 +135,11 @@ class ObjectivesSection(Section):
 
 
 class ObjectiveSet(nn.Module):
-    """Several objectives and their weights; its value is their weighted sum.
+    """Computes the weighted sum of several objectives.
 
-    Raises ConfigError, for all entries at once, as `build_objective` does, and if two of them would stand in for the
-    student's classifier.
+    name: of the set, for errors. config: its section. student, teacher: shapes of the networks' signals. context: of
+    the run. Raises ConfigError, for all entries at once, as `build_objective` does, and if two of them would replace
+    the student's classifier.
     """
 
     def __init__(
@@ -177,7 +178,7 @@ class ObjectiveSet(nn.Module):
 
     @property
     def needs(self) -> Needs:
-        """The union of what the objectives need."""
+        """Return the union of what the objectives need."""
         every = [member.needs for member in self.members if isinstance(member, Objective)]
         return Needs(
             teacher=frozenset().union(*(needs.teacher for needs in every)),
@@ -197,12 +198,15 @@ class ObjectiveSet(nn.Module):
         ]
 
     def kept(self) -> Projector | None:
-        """What the student keeps at inference, as one of the objectives says, or None."""
+        """Return what the student keeps of an objective at inference; None for nothing."""
         every = (member.kept() for member in self.members if isinstance(member, Objective))
         return next((projector for projector in every if projector is not None), None)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> Terms:
-        """The weighted total, and every term by `label/term`, unweighted."""
+        """Compute the weighted total, and every term by `label/term`, unweighted.
+
+        student, teacher, batch, progress: as for `Objective.forward`.
+        """
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
         for entry, member in zip(self.entries, self.members, strict=True):
@@ -217,7 +221,7 @@ class ObjectiveSet(nn.Module):
         return Terms(total, {name: value.detach() for name, value in terms.items()})
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The objectives' own parameters, each group at its multiple of the student's learning rate."""
+        """Return the objectives' own parameters, each group at its multiple of the student's `learning_rate`."""
         groups = []
         for entry, member in zip(self.entries, self.members, strict=True):
             own = [parameter for parameter in member.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""The target class apart from all others: what DKD and NKD are made of."""
+"""Separates the target class from all others, for DKD and NKD."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def others_of(logits: Tensor, labels: Tensor) -> Tensor:
-    """The logits of all classes but the target: [..., K] and labels [...] to [..., K - 1], in the classes' order.
+    """Return the logits of all classes but the target, in their order: [..., K] and labels [...] to [..., K - 1].
 
     Taken out rather than masked by a very small number, so that no logit is too large for it.
     """
@@ -16,6 +16,6 @@ def others_of(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def target_or_not(logits: Tensor, labels: Tensor) -> Tensor:
-    """Logits of the question whether it is the target: [..., K] to [..., 2], whose softmax is (p_y, 1 - p_y)."""
+    """Return logits for target or not: [..., K] and labels [...] to [..., 2], whose softmax is (p_y, 1 - p_y)."""
     target = logits.gather(-1, labels[..., None])
     return torch.cat((target, others_of(logits, labels).logsumexp(-1, keepdim=True)), dim=-1)

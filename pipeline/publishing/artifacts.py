@@ -1,4 +1,4 @@
-"""Where artifacts lie in folders, finished and unfinished, and what says which they are."""
+"""Finds artifacts in folders, finished and unfinished, and their fingerprints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def is_scratch_folder(name: str) -> bool:
 
 
 def parse_fingerprint(content: bytes) -> str | None:
-    """Return the fingerprint that a file `.fingerprint` holds; None if it holds none."""
+    """Return the fingerprint in the `content` of a file `.fingerprint`; None if there is none."""
     found = re.fullmatch(rb"([0-9a-f]{64})\n?", content)
     return found and found[1].decode()
 

@@ -1,4 +1,4 @@
-"""CRC-32C (Castagnoli), as in zarr's `crc32c` codec."""
+"""Computes CRC-32C (Castagnoli), as in zarr's `crc32c` codec."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files of an artifact, read by their paths in it; links that would lead out of it are not followed."""
+"""Reads the files of an artifact by their paths in it. Links that lead out of it are not followed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Files(Protocol):
     """Reads files by their path in the store."""
 
     def read(self, name: str, most: int) -> bytes:
-        """Read a file of at most `most` bytes.
+        """Read the file `name`, of at most `most` bytes.
 
         Raises FileNotFoundError, and OSError for what is larger, for anything but a file, and for links.
         """
 
     def has(self, name: str) -> bool:
-        """Tell whether there is such a file."""
+        """Tell whether the file `name` exists."""
 
     def sizes(self) -> dict[str, int]:
         """List every file that is there, with its size; links, which are not followed, too."""
@@ -36,7 +36,7 @@ class LocalFiles:
     folder: Path
 
     def read(self, name: str, most: int) -> bytes:
-        """Read as `Files.read`; a link anywhere below the folder is refused."""
+        """Read the file `name`, of at most `most` bytes. Raises as `Files.read`, and for links anywhere below."""
         try:
             return read_file(inside(self.folder, name), most)
         except CacheCorrupt:
@@ -44,7 +44,7 @@ class LocalFiles:
             raise OSError(errno.ELOOP, what, str(self.folder / name)) from None
 
     def has(self, name: str) -> bool:
-        """Tell as `Files.has`."""
+        """Tell whether the file `name` exists."""
         return (self.folder / name).is_file()
 
     def sizes(self) -> dict[str, int]:
@@ -59,7 +59,7 @@ class LocalFiles:
 
 
 def inside(root: Path, name: str) -> Path:
-    """Return the path of the file `name` of a store. Raises CacheCorrupt if a symbolic link leads away from there."""
+    """Return the path of the file `name` in the folder `root`. Raises CacheCorrupt if a link leads out of it."""
     path = root / name
     if os.path.realpath(path) != f"{os.path.realpath(root)}/{name}":
         raise _linked(path)

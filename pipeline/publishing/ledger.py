@@ -1,8 +1,8 @@
-"""The ledger of a store: one line of JSON for every finished unit, with the checksums of its files.
+"""Keeps the ledger of a store: one line of JSON for every finished unit, with the checksums of its files.
 
-A line is appended, and made durable, only after the files are durable: what it names is there. Each line
-carries a checksum of itself. A process that dies may leave a torn last line, and a power cut one that is whole
-in length alone: what the last line is counts only if it is right.
+A line is appended, and made durable, only after the files are durable: so the files that it names are there. Each line
+has a checksum of itself. A process that dies may leave an incomplete last line, and a power cut one with wrong bytes:
+the last line counts only if its checksum is right.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes
 
 
 def decode_ledger(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], int]:
-    """Read the units of a ledger, and count the bytes of its whole lines: a last line may be torn.
+    """Read the units of a ledger, and count the bytes of its complete lines: the last line may be incomplete.
 
-    Raises CacheCorrupt for a damaged line that is not the last.
+    content: of the file. where: the file, for errors. Raises CacheCorrupt for a damaged line that is not the last.
     """
     units: dict[str, dict[str, int]] = {}
     end = 0
@@ -72,12 +72,15 @@ def decode_ledger(content: bytes, where: object) -> tuple[dict[str, dict[str, in
 
 
 def checksums(units: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
-    """Return the CRC-32C of every file, by path in the store."""
+    """Return the CRC-32C of every file of `units`, by path in the store."""
     return {name: checksum for files in units.values() for name, checksum in files.items()}
 
 
 def listed_files(files: Files) -> set[str]:
-    """Return the chunks in a store's ledger, and the metadata of the arrays and groups that they are in."""
+    """Return the names of the chunks in a store's ledger, and of the metadata of their arrays and groups.
+
+    files: of the store.
+    """
     try:
         content = files.read(LEDGER_FILE, LEDGER_MAX_BYTES)
     except OSError:

@@ -1,4 +1,4 @@
-"""Which files of a published folder are the artifact's: when it is replaced, only they may go."""
+"""Finds the files of a published folder that belong to its artifact: only they are deleted when it is replaced."""
 
 from __future__ import annotations
 

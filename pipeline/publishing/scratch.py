@@ -1,9 +1,9 @@
-"""The folder in which an artifact is made, beside the place where it will be published.
+"""Makes an artifact in a scratch folder beside the place where it will be published.
 
 `.<name>.<fingerprint>.partial` lies on the same file system as its target and outside every DVC output: DVC
 deletes a stage's outputs before it reruns it, and a killed `dvc repro` leaves its child running. The folder is
-held by a lock (flock) on the folder itself, which death releases. Whoever comes second waits; nobody joins in
-and nobody deletes what another holds. `publish` renames the folder to its target.
+held by a lock (flock) on the folder itself, which is released when the process dies. A second process waits: no process
+works in a folder that another holds, or deletes it. `publish` renames the folder to its target.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ NAMED_FILES = 4
 
 
 def read_holder(file: Path) -> dict[str, Any] | None:
-    """Read who holds or held a folder: `pid`, and texts `host`, `command`, `since`; None if it is not said."""
+    """Read from `file` which process holds or held a folder; None if it is not known.
+
+    The process is described by `pid` and the texts `host`, `command` and `since`.
+    """
     try:
         holder = parse_json(read_file(file, 1 << 20))
     except (OSError, ValueError):
@@ -45,7 +48,7 @@ def read_holder(file: Path) -> dict[str, Any] | None:
 
 
 def say(text: str) -> None:
-    """Print a line to standard error, where a terminal may be showing how far the work is."""
+    """Print `text` to standard error as a line of its own, although a terminal may show progress there."""
     print(f"\r\x1b[2K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
 

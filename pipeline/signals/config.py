@@ -1,4 +1,4 @@
-"""The `signals` section: which signals of the teacher are kept, and how they are written."""
+"""Declares the section `signals`: which signals of the teacher are kept, and how they are written."""
 
 from __future__ import annotations
 

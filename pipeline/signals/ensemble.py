@@ -1,4 +1,4 @@
-"""Several networks as one: an ensemble's logits from those of its members."""
+"""Computes the logits of an ensemble from those of its members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Extra signals: what is computed from full maps where a low-passed one cannot give it."""
+"""Computes extra signals: functions of full maps that low-passed maps cannot give."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def maps_read(name: str, key: str = EXTRAS_KEY) -> int:
 
 
 def taps_read(signal: str, taps: Sequence[str], key: str = EXTRAS_KEY) -> tuple[str, ...]:
-    """Return the taps that "<file>/<tap>" is computed from, of a network's `taps` (shallow to deep).
+    """Return those of a network's `taps` (shallow to deep) that the extra `signal` "<file>/<tap>" is computed from.
 
     Raises ConfigError at `key` for unknown names, and if there are too few blocks beyond the tap.
     """

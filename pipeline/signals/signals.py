@@ -1,4 +1,4 @@
-"""What is kept of a network's outputs; teachers, students and caches share the types."""
+"""Defines what is kept of a network's outputs, in types that teachers, students and caches share."""
 
 from __future__ import annotations
 

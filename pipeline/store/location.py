@@ -21,7 +21,7 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_.=+-]+")
 class RemotePath:
     """Names an address on object storage, such as `s3://bucket/caches/name.zarr`.
 
-    It has the part of the interface of `pathlib.Path` that stores need.
+    It has the part of the interface of `pathlib.Path` that stores need. url: the address; `parse` checks it.
     """
 
     url: str

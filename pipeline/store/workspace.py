@@ -70,7 +70,7 @@ class Workspace(Protocol):
         """Return the note with this name, of this run or an earlier one; None if there is none."""
 
     def keep_note(self, name: str, content: str) -> None:
-        """Write a note, which is not part of the cache."""
+        """Write `content` as the note `name`, which is not part of the cache."""
 
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
         """Add the metadata files, delete notes and files of other attempts, and make the cache visible all at once.

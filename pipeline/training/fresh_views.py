@@ -26,7 +26,7 @@ class FreshViews:
         return False
 
     def expect(self, upcoming: Upcoming) -> None:
-        """Do nothing, since nothing is fetched."""
+        """Do nothing with `upcoming`, since nothing is fetched."""
 
     def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
         """Draw the parameters [B, P] of a view, for samples [B]: they depend on their positions in the split.

@@ -43,7 +43,7 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
 
 
 def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int, key: str = "train") -> Scheduler:
-    """Build the scheduler of an optimiser: `step_update(n)` sets the learning rate after n updates.
+    """Build the scheduler of `optimizer`: `step_update(n)` sets the learning rate after n updates.
 
     config: schedule, warm-up and epochs. steps_per_epoch: updates in an epoch. key: the section of `config`, for
     errors. Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.

@@ -1,4 +1,4 @@
-"""The `views` section, and the type of a list of operations for any section that has one."""
+"""Declares the section `views`, and the type of a list of operations for any section that has one."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Counter-based random words: a function of seed, view and sample, of nothing else.
+"""Draws random words that depend on seed, view and sample alone.
 
-The stream of NumPy's Philox with key (seed, view) is dealt out in rows of W words, W a multiple of the four
+The stream of NumPy's Philox with key (seed, view) is divided into rows of W words, W a multiple of the four
 words of one Philox block: the sample at position p owns words p W to (p + 1) W - 1.
 """
 
@@ -16,7 +16,10 @@ _GAP = 64
 
 
 def random_words(seed: int, view: int, samples: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
-    """Draw `count` 64-bit words for each of the samples, in any order: uint64 [B, count]."""
+    """Draw `count` 64-bit words for each of `samples` [B]: uint64 [B, count].
+
+    seed, view: the key. samples: positions, in any order.
+    """
     blocks = -(-count // _BLOCK)
     result = np.empty((len(samples), count), np.uint64)
     if not result.size:

@@ -1,4 +1,4 @@
-"""The contract of view operations: what a file of `pipeline/views/operations/` provides, and its types."""
+"""Declares the contract of view operations: what a file of `pipeline/views/operations/` provides, and its types."""
 
 from __future__ import annotations
 

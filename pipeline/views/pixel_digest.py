@@ -1,4 +1,4 @@
-"""A 64-bit digest of each rendered view, by which replayed pixels are compared with those the teacher saw."""
+"""Computes a 64-bit digest of each rendered view, to compare its pixels with those that the teacher saw."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Resizing that gives the same bytes on every device: an antialiased triangle filter in fixed point.
+"""Resizes images to the same bytes on every device: by an antialiased triangle filter in fixed point.
 
-Horizontally, then vertically; each pass is a weighted sum of a few rows, rounded to uint8. The weights are
+Rows are resized first, then columns; each pass is a weighted sum of a few rows, rounded to uint8. The weights are
 whole multiples of 2^-14, not negative, with sum one: every product and partial sum is a multiple of 2^-14 below
 2^8, fits the 24 bits of a float32, and is exact in any order. Adding a half and truncating then rounds exactly.
 
@@ -47,7 +47,7 @@ def taps(start: Tensor, length: Tensor, longest: int, target: int) -> tuple[Tens
 
 
 def resample(images: Tensor, boxes: Tensor, size: Size) -> Tensor:
-    """Resize each image's box: uint8 [B, C, h, w] from `images` uint8 [B, C, H, W].
+    """Resize the box of each image to `size`, (h, w): uint8 [B, C, h, w] from `images` uint8 [B, C, H, W].
 
     `boxes` int64 [B, 4] holds top, left, height and width in pixels, inside the image.
     """

@@ -85,7 +85,10 @@ class Views:
         return np.concatenate(columns, 1)
 
     def sources(self, parameters: NDArray[np.int32], samples: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return positions int64 [B, S] of the images that these views are made from; S is 1 without mixing."""
+        """Return the positions int64 [B, S] of the images in the views of `samples` [B]; S is 1 without mixing.
+
+        parameters: of these views, int32 [B, P].
+        """
         return np.asarray(samples, np.int64)[:, None]
 
     def apply(self, images: Images, parameters: NDArray[np.int32] | Tensor) -> Tensor:

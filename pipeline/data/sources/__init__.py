@@ -1,1 +1,1 @@
-"""What packed data sets are made from: one kind of source per file, named in `data.source.name`."""
+"""Holds the sources that data sets are packed from: one kind per file, named in `data.source.name`."""

@@ -1,4 +1,4 @@
-"""Image files with labels, split by split, as a source: what every source of files ends in."""
+"""Makes a source of image files with labels, split by split: all sources of files use it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MEANINGS = {
 
 
 def meaning(name: str) -> str | None:
-    """Return the split that people call so, in capitals or small letters; None if it is none."""
+    """Return the split that a usual `name` means, in capitals or small letters; None for other names."""
     small = name.casefold()
     return next((split for split, names in _MEANINGS.items() if small in names), None)
 
@@ -40,7 +40,11 @@ class Entry(NamedTuple):
 
 
 class ImageFiles:
-    """Gives the entries of every split, in order. reading: what was left out, and notes."""
+    """Gives the entries of every split, in order.
+
+    root: the folder. class_names: in the order of the labels. description: of the source, for the packed file. reading:
+    what was left out, and notes.
+    """
 
     def __init__(
         self,
@@ -58,11 +62,11 @@ class ImageFiles:
         self._entries = entries
 
     def count(self, split: str) -> int:
-        """Return the number of image files, those that cannot be used included."""
+        """Return the number of image files of `split`, with those that cannot be used."""
         return len(self._entries[split])
 
     def items(self, split: str) -> Iterator[Item]:
-        """Yield the files' bytes, as they are."""
+        """Yield the bytes of the files of `split`, as they are."""
         for name, label, problem in self._entries[split]:
             if is_text(name):
                 yield Item(Unreadable(problem) if problem else self._read(name), label, name)
@@ -91,5 +95,5 @@ def escaped(name: str) -> str:
 
 
 def some(names: Sequence[str], most: int = 5) -> str:
-    """Write the first few of some names, for people."""
+    """Return the first `most` of some names as text for messages."""
     return ", ".join(map(escaped, names[:most])) + (", ..." if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""Which folders of an image folder are splits and which are classes."""
+"""Finds out which folders of an image folder are splits and which are classes."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ class FolderLayout:
 
 
 def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> FolderLayout:
-    """Find the splits. splits: the folder of each, where a person says so; then nothing is guessed.
+    """Find the splits of a folder.
 
-    Raises DataError where a guess could be wrong.
+    tree: the folder. where: its path, for errors. splits: the folder of each, if the configuration names them; then
+    nothing is guessed. Raises DataError where a guess could be wrong.
     """
     layout = FolderLayout()
     if splits is not None:
@@ -166,10 +167,11 @@ def _refuse_mixture(got: str, where: Path) -> None:
 
 
 def classes_of(layout: FolderLayout, where: Path, wanted: Classes | None) -> None:
-    """Make the classes of every split the top folders or the leaves. Raises DataError if that is for a person to say.
+    """Choose the top folders or the leaves as the classes of every split.
 
-    It is where a top folder has several folders with images below it. One with a single such folder, as
-    `cat/images`, is a class by either reading.
+    layout: of the folder. where: its path, for errors. wanted: the choice of the configuration; None if there is none.
+    Raises DataError if the configuration must choose: that is where a top folder has several folders with images below
+    it. One with a single such folder, as `cat/images`, is a class by either reading.
     """
     if wanted == "top":
         return

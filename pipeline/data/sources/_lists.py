@@ -1,4 +1,4 @@
-"""Image files whose labels are written elsewhere: rows of a table or of lists, made into a source."""
+"""Makes a source of image files whose labels are in a table, in lists or in the names of files."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ _MOST_BYTES = 1 << 30
 
 
 class LabelRow(NamedTuple):
-    """Holds what a list says of one image. path: as written. label: empty if there is none. where: such as `line 3`."""
+    """Holds the row of a list about one image. split: its split. path: as written. label: empty if there is none.
+
+    where: such as `line 3`.
+    """
 
     split: str
     path: str
@@ -28,7 +31,7 @@ class LabelRow(NamedTuple):
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read the text of a list. Raises DataError if it cannot be read or is not UTF-8."""
+    """Read the text of a list. what: its kind, for errors. Raises DataError if it cannot be read or is not UTF-8."""
     try:
         return read_file(path.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
     except OSError as error:
@@ -39,7 +42,7 @@ def read_text(path: Path, what: str) -> str:
 
 
 def split_called(name: str, where: object) -> str:
-    """Return the split that a list calls so. Raises DataError if it is none."""
+    """Return the split that a `name` in a list means. where: for errors. Raises DataError if it means none."""
     split = meaning(name.strip())
     if split is None:
         raise DataError("there is no such split", where=where, expected="one of " + ", ".join(SPLITS), got=repr(name))

@@ -1,4 +1,4 @@
-"""A folder of files as it lies on the disk: image files, folders, and what is neither."""
+"""Reads a folder of files as it lies on the disk: image files, folders, and other files."""
 
 from __future__ import annotations
 

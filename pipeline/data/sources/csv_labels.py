@@ -1,4 +1,4 @@
-"""A folder of images, and a table (CSV) with a row for each: path, label and, if there is such a column, split."""
+"""Reads a folder of images and a table (CSV) with a row for each: path, label and, if there is such a column, split."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _DELIMITERS = ",;\t|:"
 
 
 class Options(SourceOptions):
-    """Say where the images and the table are, and what its columns are called.
+    """Declares where the images and the table are, and what its columns are called.
 
     path: the folder; the paths in the table are relative to it. labels: the table, with a first line of titles.
     delimiter: of columns; null finds it. path_column, label_column: their titles. split_column: used where there is

@@ -1,4 +1,4 @@
-"""The digits of scikit-learn: 1,797 grey images of 8 x 8 pixels, ten classes, no download.
+"""Reads the digits of scikit-learn: 1,797 grey images of 8 x 8 pixels, ten classes, no download.
 
 E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998;
 scikit-learn ships its test part.
@@ -18,7 +18,7 @@ _TEST_PER_CLASS = 36
 
 
 class Options(SourceOptions):
-    """Take no options: the split is fixed."""
+    """Declares no options: the split is fixed."""
 
     name: Literal["digits"] = "digits"
 
@@ -48,10 +48,10 @@ class Digits:
         self._positions = {"train": np.flatnonzero(~test), "test": np.flatnonzero(test)}
 
     def count(self, split: str) -> int:
-        """Return 1,437 for train, 360 for test."""
+        """Return the number of images of `split`: 1,437 for train, 360 for test."""
         return len(self._positions[split])
 
     def items(self, split: str) -> Iterator[Item]:
-        """Yield them in the order of scikit-learn; the id is the position there."""
+        """Yield the images of `split` in the order of scikit-learn; the id is the position there."""
         for position in self._positions[split].tolist():
             yield Item(self._images[position], int(self._labels[position]), f"digits/{position:04d}")

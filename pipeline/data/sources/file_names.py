@@ -1,4 +1,4 @@
-"""A folder of images whose names hold their labels, such as `great_pyrenees_12.jpg`."""
+"""Reads a folder of images whose names hold their labels, such as `great_pyrenees_12.jpg`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 class Options(SourceOptions):
-    """Say which folder, and how a name is read.
+    """Declares which folder is read, and how the names are read.
 
     path: the folder. pattern: `{label}_{id}.jpg`, where every field is any text without a slash, as long as it can
     be from the left; or a regular expression with a group `(?P<label>...)`. It fits the whole name of a file, or, if
@@ -77,8 +77,8 @@ def open_source(options: Options) -> ImageFiles:
             rows.append(LabelRow(top or "train", path, "", "its name does not fit the pattern"))
         else:
             found = match.groupdict()
-            said = found.get("split")
-            rows.append(LabelRow(split_called(said, path) if said else top or "train", path, found["label"] or ""))
+            named = found.get("split")
+            rows.append(LabelRow(split_called(named, path) if named else top or "train", path, found["label"] or ""))
     if not rows:
         raise DataError("there are no image files", where=root, expected="files with a suffix of images")
     order = {split: number for number, split in enumerate(SPLITS)}

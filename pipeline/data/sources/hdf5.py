@@ -1,4 +1,4 @@
-"""An HDF5 file of images that is not, or not quite, a packed data set.
+"""Reads an HDF5 file of images that is not, or not quite, a packed data set.
 
 `images`, `labels` and `ids` name data sets: `images` means `<split>/images` of every group that has it, or
 the file's own `images` (split `train`); a name with `{split}`, such as `x_{split}`, is matched as it stands.
@@ -27,7 +27,7 @@ _BLOCK_FILES = 64
 
 
 class Options(SourceOptions):
-    """Take `path`, the file, and `images`, `labels`, `ids`, the names of its data sets."""
+    """Declares `path`, the file, and `images`, `labels`, `ids`, the names of its data sets."""
 
     name: Literal["hdf5"] = "hdf5"
     path: Path
@@ -80,11 +80,11 @@ class Hdf5:
         self.description = f"HDF5 file {path.name}"
 
     def count(self, split: str) -> int:
-        """Return the number of rows of the images."""
+        """Return the number of images of `split`."""
         return self._splits[split].size
 
     def items(self, split: str) -> Iterator[Item]:
-        """Yield the rows in order, read some megabytes at a time."""
+        """Yield the images of `split` in order, read some megabytes at a time."""
         mine = self._splits[split]
         with open_h5(self._path) as file:
             images = file[mine.images]

@@ -1,4 +1,4 @@
-"""A folder of image files: `root/<split>/<class>/...`, `root/<class>/<split>/...`, or `root/<class>/...`.
+"""Reads a folder of image files: `root/<split>/<class>/...`, `root/<class>/<split>/...`, or `root/<class>/...`.
 
 Splits are `train`, `test`, `val` (folders of class folders) and `unlabeled` (any files below it), under any of their
 usual names: `training`, `testing`, `valid`, `validation`, `dev`, in capitals or small letters. Without them, all is
@@ -23,7 +23,7 @@ from pipeline.errors import DataError, did_you_mean
 
 
 class Options(SourceOptions):
-    """Say which folder, and how it is understood where that is not plain.
+    """Declares which folder is read, and how it is understood if there are several ways.
 
     path: the folder. classes: where class folders lie in folders: `top` takes the folders in a split for the classes,
     `leaf` the innermost ones. splits: the folder of each split, such as `{train: images/a, test: held}`; null for the

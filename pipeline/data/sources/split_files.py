@@ -1,4 +1,4 @@
-"""A folder of images, and a text file for each split with a line for each image: its path and its label.
+"""Reads a folder of images and a text file for each split, with a line for each image: its path and its label.
 
 As ImageNet (`ILSVRC2012_val_00000001.JPEG 65`) and Food-101 (`apple_pie/1005649`: the folder is the label) have them.
 """
@@ -19,7 +19,7 @@ from pipeline.errors import DataError
 
 
 class Options(SourceOptions):
-    """Say where the images and the lists are.
+    """Declares where the images and the lists are.
 
     path: the folder; the paths in the lists are relative to it. lists: the file of each split, such as
     `{train: train.txt, test: test.txt}`. A line is a path and a label, with a tab, a comma or a space between; where no

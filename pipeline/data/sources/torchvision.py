@@ -1,4 +1,4 @@
-"""Any classification data set of torchvision, by the name of its class in `torchvision.datasets`."""
+"""Reads any classification data set of torchvision, by the name of its class in `torchvision.datasets`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _OURS = frozenset(("root", "train", "download", "loader", "transform", "target_t
 
 
 class Options(SourceOptions):
-    """Say which data set, and where its files are.
+    """Declares which data set is read, and where its files are.
 
     dataset: the class, such as `CIFAR100`.
     root: the folder for downloads; null for `decant/torchvision` in the user's cache folder.
@@ -76,11 +76,14 @@ class Torchvision:
         self.class_names: Sequence[str] = self._class_names()
 
     def count(self, split: str) -> int:
-        """Return the length of torchvision's data set."""
+        """Return the length of torchvision's data set for `split`."""
         return len(self._sets[split])
 
     def items(self, split: str) -> Iterator[Item]:
-        """Yield them in torchvision's order; the id is the position there. Files are passed on as they are."""
+        """Yield the images of `split` in torchvision's order; the id is the position there.
+
+        Files are passed as they are.
+        """
         data = self._sets[split]
         for position in range(len(data)):
             name = f"{split}/{position:06d}"

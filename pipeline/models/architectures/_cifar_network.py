@@ -1,4 +1,4 @@
-"""What the networks of the literature for 32 x 32 images share: stem, stages, mean, classifier, timm's interface."""
+"""Provides what the networks of the literature for 32 x 32 images share: stem, stages, mean, classifier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The MobileNetV2 of the distillation literature for 32 x 32 images, registered with timm.
+"""Builds the MobileNetV2 of the distillation literature for 32 x 32 images, registered with timm.
 
 Sandler et al., arXiv 1801.04381, table 2, at half of its width, as Tian et al. use it (CRD, arXiv 1910.10699): a 3 x 3
 convolution with a stride of 2, seven groups of inverted residuals of which three halve the map, a 1 x 1 convolution to

@@ -1,4 +1,4 @@
-"""The ResNets of the distillation literature for 32 x 32 images, registered with timm.
+"""Builds the ResNets of the distillation literature for 32 x 32 images, registered with timm.
 
 He et al., arXiv 1512.03385, section 4.2: depth 6n + 2, one 3 x 3 convolution, three groups of n basic blocks at
 32, 16 and 8 pixels, global mean, linear classifier. `cifar_resnet{depth}` has widths 16, 32 and 64; the wide

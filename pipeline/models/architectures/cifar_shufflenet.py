@@ -1,4 +1,4 @@
-"""The ShuffleNets of the distillation literature for 32 x 32 images, registered with timm.
+"""Builds the ShuffleNets of the distillation literature for 32 x 32 images, registered with timm.
 
 As Tian et al. use them (CRD, arXiv 1910.10699): a 1 x 1 convolution to 24 channels, no pooling, three groups of units
 at 16, 8 and 4 pixels, global mean, linear classifier. `cifar_shufflenetv1` is of Zhang et al., arXiv 1707.01083, with 3

@@ -1,4 +1,4 @@
-"""The VGG networks of the distillation literature for 32 x 32 images, registered with timm.
+"""Builds the VGG networks of the distillation literature for 32 x 32 images, registered with timm.
 
 Simonyan and Zisserman, arXiv 1409.1556, as Tian et al. use it (CRD, arXiv 1910.10699): five stages of 3 x 3
 convolutions with a bias, each followed by a batch norm and a rectifier, of widths 64, 128, 256, 512 and 512; a pooling

@@ -1,4 +1,4 @@
-"""The wide ResNets of the distillation literature for 32 x 32 images, registered with timm.
+"""Builds the wide ResNets of the distillation literature for 32 x 32 images, registered with timm.
 
 Zagoruyko and Komodakis, arXiv 1605.07146: depth 6n + 4, one 3 x 3 convolution to 16 channels, three groups of n blocks
 at 32, 16 and 8 pixels of widths 16k, 32k and 64k, a norm and a rectifier, global mean, linear classifier. Norm and

@@ -1,4 +1,4 @@
-"""Extra signals, one file each, named as in `signals.extras`: functions of full maps, small enough to be cached.
+"""Holds extra signals, one file each, named as in `signals.extras`: small functions of full maps.
 
 `channel-gram/block3` is what the file `channel_gram.py` makes of the map at the tap `block3`. A file provides `MAPS`,
 the number of maps that it reads, that of the tap and, beyond it, of the next deeper blocks; and `extract(*maps)`: maps

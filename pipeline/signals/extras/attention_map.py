@@ -1,4 +1,4 @@
-"""The attention map of AT: how much the channels respond at every place, all places together of length one.
+"""Computes the attention map of AT: how much the channels respond at every place, all places together of length one.
 
     A(i) = Σ_c F(c, i)²,   Q = A / |A|     [H, W]
 

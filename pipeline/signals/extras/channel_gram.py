@@ -1,4 +1,4 @@
-"""The channel Gram matrix of ICKD: how much alike the places are that two channels respond at.
+"""Computes the channel Gram matrix of ICKD: how similar the places are at which two channels respond.
 
     G = F Fᵀ,   Ĝ(c) = G(c) / |G(c)|   (row by row)     [C, C]
 

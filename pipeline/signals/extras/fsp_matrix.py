@@ -1,4 +1,4 @@
-"""The FSP matrix: how channels of a block and of the next deeper one respond together, the flow from one to the other.
+"""Computes the FSP matrix: how channels of a block and of the next deeper one respond together.
 
     G(c, d) = (1 / H W) Σ_i F(c, i) F'(d, i)     [C, C']
 

@@ -1,4 +1,4 @@
-"""The lowest g x g frequencies of a discrete cosine transform, as the g x g map that has just these.
+"""Keeps the lowest g x g frequencies of a discrete cosine transform, as the g x g map that has just these.
 
 With C_n the orthonormal DCT-II of n rows, rows become sqrt(g / H) C_gᵀ (C_H)[:g], columns alike: transform, keep the
 lowest g coefficients, transform back to g rows. The root keeps values: a constant map stays the same constant.

@@ -1,4 +1,4 @@
-"""A Gaussian around the centre of each of g x g cells, after which the map is sampled there.
+"""Weights a map by a Gaussian around the centre of each of g x g cells: the mean is the value of the cell.
 
 Cells are s = H / g pixels high, and cell i of them has its centre at row (i + 1/2) s - 1/2. Its value is the mean
 of all rows, weighted by a Gaussian around that centre with standard deviation

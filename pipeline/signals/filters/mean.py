@@ -1,4 +1,4 @@
-"""Area-weighted means over exact cells: cell i of g covers the rows from i H / g to (i + 1) H / g.
+"""Computes area-weighted means over exact cells: cell i of g covers the rows from i H / g to (i + 1) H / g.
 
 Cells at a boundary that is no whole row share that row by area. So coarser grids are exact means of finer
 ones (4 -> 2 -> 1 -> the global mean) for maps of any size, 7 x 7 too, where adaptive pooling's overlapping

@@ -42,7 +42,7 @@ class WorkerProvenance:
         self._kinds: dict[str, dict[str, Any]] = {}
 
     def note(self, receipt: Receipt) -> None:
-        """Count a unit, and notify the user if its worker computes with something else than others or this process."""
+        """Count the unit of a receipt; tell the user if its worker computes with something else than others do."""
         info = receipt.info
         found: dict[str, Any] = {"device": info.device, "versions": dict(info.versions)}
         kind = self._kinds.get(canonical(found))
@@ -89,7 +89,7 @@ class HangWatch:
         self._failed: dict[Unit, set[str]] = {}
 
     def note(self, receipt: Receipt) -> None:
-        """Note that a worker has finished a unit."""
+        """Note that a worker has finished the unit of a receipt."""
         self._seconds.append(receipt.seconds)
         self._last = time.monotonic()
         self._known.add(receipt.worker)

@@ -87,7 +87,10 @@ class Receipt:
 
 
 def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
-    """Return what must be the same in all workers of a cache, as plain values; of pixels, a digest of some samples."""
+    """Return what must be the same in all workers of a cache, as plain values.
+
+    teacher: opened in this process. Of the pixels, a digest of some samples is compared.
+    """
     samples, view = teacher.samples, teacher.views.numbers[0]
     network = TeacherIdentity.of(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch)
     some = np.unique(np.linspace(0, samples.count - 1, COMPARED).astype(np.int64))

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def anywhere(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Tell for each row of a mask [R, ...] whether it is true anywhere: bool [R]."""
+    """Tell for each row of the mask `found` [R, ...] whether it is true anywhere: bool [R]."""
     return np.asarray(found.reshape(len(found), -1).any(axis=1))
 
 

@@ -53,12 +53,12 @@ class Int8:
         return {"": steps.round_().to(torch.int8).numpy(), "scale": scale.numpy()}
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return the steps times their scale: [R, ...]."""
+        """Return the steps times their scale, the `parts` of a signal: float32 [R, ...]."""
         steps = parts[""].to(torch.float32)
         return steps * _beside(parts["scale"], steps.ndim)
 
     def error_bound(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return half a step, with the rounding of float32 and with what is too small for a scale: [R, ...]."""
+        """Return half a step for each of `values`, with rounding and with what is too small for a scale: [R, ...]."""
         half = _beside(self._largest(values), values.ndim).double().numpy() / (2 * STEPS)
         return np.broadcast_to(half * (1 + 2.0**-14) + 2.0**-119, values.shape)
 

@@ -73,7 +73,7 @@ class TopK:
         }
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """Return all logits: float32 [R, K]."""
+        """Return all logits from their `parts`: float32 [R, K]."""
         share = parts["rest"] - math.log(max(1, self.classes - self.k))
         dense = share[:, None].repeat(1, self.classes)
         return dense.scatter_(1, _unsigned(parts["indices"]), parts[""].float())

@@ -30,7 +30,7 @@ class Unit(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """Names the samples that the teacher computes at once: consecutive samples of a unit."""
+    """Names the samples that the teacher computes at once. rows: consecutive samples of the unit."""
 
     unit: Unit
     rows: range

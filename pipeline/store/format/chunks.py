@@ -82,7 +82,7 @@ def _frame_content_size(frame: NDArray[np.uint8]) -> int | None:
 
 
 def most_bytes(spec: ArraySpec) -> int:
-    """Return the most bytes of a chunk file of an array.
+    """Return the most bytes of a chunk file of the array `spec`.
 
     Zstandard makes what it cannot compress larger, by at most a 256th and some bytes.
     """
@@ -109,7 +109,7 @@ def check_chunk(content: memoryview | bytes, path: StorePath) -> int:
 
 
 def damaged(path: StorePath, *, expected: object, got: object) -> CacheCorrupt:
-    """Make the error for a chunk file that is not as it was written. expected, got: what is wrong with it."""
+    """Make the error for a chunk file `path` that is not as it was written. expected, got: what is wrong with it."""
     return CacheCorrupt(
         "a chunk file of the teacher cache is damaged",
         where=path,

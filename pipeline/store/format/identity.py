@@ -33,8 +33,11 @@ IDENTITY = "identity.json"
 class CacheIdentity(IdentitySection):
     """Identifies a teacher cache: two caches with one identity hold the same bytes, wherever they were made.
 
-    identity = TeacherCache.open("cache.zarr").manifest.identity
-    identity.teacher.model, identity.views.count, identity.layout.total_bytes
+        identity = TeacherCache.open("cache.zarr").manifest.identity
+        identity.teacher.model, identity.views.count, identity.layout.total_bytes
+
+    schema_number: the version of the format. data, views, teacher, signals: what the cache was made of. chunking: how
+    it is cut into files.
     """
 
     schema_number: int = Field(alias="schema", ge=SCHEMA, le=SCHEMA)

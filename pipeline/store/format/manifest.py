@@ -39,9 +39,10 @@ class ArrayInfo(BaseModel):
 class Manifest(BaseModel):
     """Describes a teacher cache: what it is, and how it was made.
 
-    fingerprint: the hash of the identity; provenance is not hashed. stored: the plain values of the identity, as they
-    were written. provenance: the runs that made the cache. arrays: all arrays, for other readers. metadata: the
-    checksum of each `zarr.json`, by path (`metadata_checksums`). checksum: of all other fields.
+    format, schema_number: the name and the version of the format. fingerprint: the hash of the identity; provenance is
+    not hashed. stored: the plain values of the identity, as they were written. provenance: the runs that made the
+    cache. arrays: all arrays, for other readers. metadata: the checksum of each `zarr.json`, by path
+    (`metadata_checksums`). checksum: of all other fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -58,7 +59,10 @@ class Manifest(BaseModel):
 
     @classmethod
     def of(cls, identity: CacheIdentity, provenance: dict[str, Any], metadata: Mapping[str, bytes]) -> Self:
-        """Make the manifest of a cache. provenance: of its runs. metadata: its `metadata_files`, attributes aside."""
+        """Make the manifest of a cache.
+
+        identity: of the cache. provenance: of its runs. metadata: its `metadata_files`; attributes do not matter.
+        """
         manifest = cls(
             schema=SCHEMA,
             fingerprint=identity.fingerprint,

@@ -128,7 +128,7 @@ class TeacherIdentity(IdentitySection):
 
 
 class ChunkingIdentity(IdentitySection):
-    """Records how a cache is cut into files: samples in a row block, and the compression of chunk files."""
+    """Identifies how a cache is cut into files. rows_per_block: samples in a row block. compression: of chunk files."""
 
     rows_per_block: Count
     compression: Literal["zstd"] | None

@@ -130,7 +130,10 @@ def _key_of(signal: str) -> str:
 
 
 def micro_batches_of(layout: StoreLayout, units: Iterable[Unit], micro_batch: int) -> Iterator[MicroBatch]:
-    """Yield the micro-batches of each unit, from its start on. micro_batch: their size; the last may be smaller."""
+    """Yield the micro-batches of each unit, from its start on.
+
+    layout: of the cache. micro_batch: samples in each; the last one of a unit may have fewer.
+    """
     for unit in units:
         block = layout.block_of(unit)
         for start in range(block.start, block.stop, micro_batch):

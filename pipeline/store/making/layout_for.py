@@ -1,4 +1,4 @@
-"""What a cache will consist of, before anything is computed."""
+"""Computes the layout of a cache before the network runs."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pipeline.store.workspace import Workspace
 
 @dataclass(frozen=True)
 class RemoteBackend:
-    """Holds the store at an address. `Backend` documents the members."""
+    """Holds the store at the address `path`. `Backend` documents the members."""
 
     path: RemotePath
     folder = None

@@ -160,8 +160,8 @@ class ObjectStorage:
     def replace(self, name: str, content: bytes, expected: UpdateVersion | None) -> UpdateVersion:
         """Put the object `name` if the present one has the version `expected`; return the new version.
 
-        expected: `ABSENT` for no object; None replaces any. Raises Conflict if the present one has another version, and
-        Unconditional if the server does not support this.
+        content: the new bytes. expected: `ABSENT` for no object; None replaces any. Raises Conflict if the present one
+        has another version, and Unconditional if the server does not support this.
         """
         with self._request(name) as client:
             mode: Any = "overwrite" if expected is None else expected or "create"

@@ -1,1 +1,1 @@
-"""The operations that views are made of: one file each, named as in the configuration."""
+"""Holds the operations that views are made of: one file each, named as in the configuration."""
