@@ -60,9 +60,9 @@ def parse_json(content: bytes) -> Any:
 
 
 def check_plain(value: Any, most: int = MOST_VALUES) -> None:
-    """Raise ValueError unless a value is plain, so that whatever is done with it ends and can be written again.
+    """Raise ValueError unless a value is plain, so that reading it ends and it can be written again.
 
-    That is: None, booleans, text that UTF-8 can write, finite numbers, integers of 64 bits, lists and mappings
+    Plain values are None, booleans, text that UTF-8 can write, finite numbers, integers of 64 bits, lists and mappings
     with text as keys, nested at most `DEEPEST` deep, at most `most` values. Lists and mappings that occur in
     several places, as YAML's aliases make them, count as often.
     """

@@ -15,7 +15,7 @@ from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import accuracy_sentences
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
-from pipeline.publishing import say
+from pipeline.publishing import print_message
 from pipeline.store.making.caching import Runner, in_process, make_cache
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
@@ -89,8 +89,12 @@ def _runners(inputs: Inputs, scheduler: str | None, workers: int) -> Iterator[tu
     from pipeline.store.cluster.clusters import connect, local_cluster  # a second that few need
     from pipeline.store.cluster.distribution import runners_on
 
-    cluster = local_cluster(workers, inputs.teacher.device, say) if scheduler is None else connect(scheduler, say)
-    with cluster as client, runners_on(client, partial(passes, _from_anywhere(inputs)), say) as runners:
+    cluster = (
+        local_cluster(workers, inputs.teacher.device, print_message)
+        if scheduler is None
+        else connect(scheduler, print_message)
+    )
+    with cluster as client, runners_on(client, partial(passes, _from_anywhere(inputs)), print_message) as runners:
         yield runners, "cpu"  # one view for its shapes; the GPUs are the workers'
 
 

@@ -51,7 +51,7 @@ def as_network(
             class with the same weights need two names if they compute something else.
 
     Raises:
-        ModelError: a path that there is not, a block that gives no map, a size or a normalisation that is not known.
+        ModelError: a path that does not exist, a block that gives no map, a size or a normalisation that is not known.
 
     Example:
         >>> import torchvision

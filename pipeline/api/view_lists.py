@@ -25,7 +25,7 @@ def make_views(
         first: the number of the first view. Views 8 to 15 of another cache are more views of the same kind.
 
     Raises:
-        ConfigError: an operation or an option that there is not, every problem at once.
+        ConfigError: operations or options that do not exist, every problem at once.
 
     Example:
         >>> from pipeline import make_views

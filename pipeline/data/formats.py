@@ -45,8 +45,8 @@ class UndecodableError(Exception):
 def opened(encoded: bytes) -> ImageFile.ImageFile:
     """Open the image in the bytes of a file; its pixels are not read yet.
 
-    As Image.open does it, but for that function's own limit, which is below what telephones take, and which
-    every other user of Pillow in the process shares. Raises UndecodableError.
+    It does what `Image.open` does, without the limit of that function, which is below the photographs of telephones and
+    holds for the whole process. encoded: the content of the file. Raises UndecodableError.
     """
     if len(encoded) == 0:
         raise UndecodableError("the file is empty")

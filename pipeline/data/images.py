@@ -95,7 +95,7 @@ def _decoded(image: Image.Image, rules: Decoding, shorter_side: int | None, trac
 
 
 def pixels(image: Image.Image) -> NDArray[np.uint8]:
-    """Return uint8 [H, W, C] of a Pillow image, C 1 for grey modes and 3 for all others: `RAW` but for orientation.
+    """Return uint8 [H, W, C] of a Pillow image, C 1 for grey modes and 3 for all others; orientation is not applied.
 
     Raises UndecodableError if its values have no scale that is known.
     """

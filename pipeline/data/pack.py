@@ -26,7 +26,7 @@ from pipeline.progress import Progress
 
 @dataclass(frozen=True)
 class PackReport:
-    """Tells what was packed.
+    """Describes what was packed.
 
     path: the file. counts: samples per split. class_names: in the order of the labels. image_shape: (H, W, C),
     or None where sizes differ. source: the source's description. unreadable: `split/id: reason` of every

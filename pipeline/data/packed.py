@@ -31,9 +31,9 @@ LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encode
 class PackedDataset:
     """Reads a packed data set, and checks it when it is opened. Survives pickling and forking.
 
-    path: the file. splits: by name. class_names: K names, in the order of the labels. named: whether the file has them,
-    or they are but numbers. source: what it was packed from, for people; empty if the file does not say. origin: the
-    same in full; None if the file does not say.
+    path: the file. splits: by name. class_names: K names, in the order of the labels. named: whether the file has
+    names, or they are numbers. source: what it was packed from, for people; empty if the file does not record it.
+    origin: the same in full; None if the file does not record it.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class PackedDataset:
 
     @classmethod
     def of(cls, config: DataConfig) -> PackedDataset:
-        """Open the file that a configuration names, with the classes of `data.classes` where it has no names.
+        """Open the file that a configuration names, with the classes of `data.classes` if it has no names.
 
-        A file that does not say what it was packed from is taken for what the configuration says it is. Raises
+        config: the section `data`. A file that does not record its source is assumed to be the configured one. Raises
         DataError as `open` does, for another `data.source`, for other rules of `data.decoding` where they change
         pixels, and for other classes than the file has.
         """

@@ -16,7 +16,7 @@ HASH_BYTES = 16
 
 
 def hash_pixels(pixels: NDArray[np.uint8]) -> bytes:
-    """Hash an image [H, W, C] to 16 bytes: the same for the same size and pixels, whatever file they came from."""
+    """Hash an image [H, W, C] to 16 bytes: the same for the same size and pixels, of any file."""
     digest = hashlib.blake2b(repr(pixels.shape).encode(), digest_size=HASH_BYTES)
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.digest()

@@ -109,11 +109,11 @@ def _labeled(split: Split) -> Samples:
 
 
 def _is_fair(labels: NDArray[np.int64] | None, count: int) -> bool:
-    """Whether the first `count` samples are as even as those of a random order, or there are no labels.
+    """Tell whether the first `count` samples are as even as those of a random order, or there are no labels.
 
     By the chi-squared statistic of their classes, whose mean is K - 1 in a random order, with variance 2 (K - 1): eight
-    standard deviations above the mean are no chance. Files sorted by class are far beyond, but for small numbers (ten
-    of two classes), so that they are told by their order as well.
+    standard deviations above the mean are no chance. Files sorted by class are far beyond, except for few samples (ten
+    of two classes): their order is looked at as well.
     """
     if labels is None:
         return True

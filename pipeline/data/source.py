@@ -24,12 +24,12 @@ _FOR_ALL = frozenset(("shorter_side", "quality"))
 
 
 class SourceOptions(Section):
-    """Is the base of every source's `Options`, which narrow `name` to the name of their file.
+    """Declares the options of every source. The `Options` of a source narrow `name` to the name of its file.
 
     shorter_side: images whose shorter side has more pixels are packed reduced to it, as JPEG; null for none.
     quality: of JPEG files that are made while packing, 1..100.
 
-    fetching: the options that say how the files are had, not which images they are.
+    fetching: the options that decide how files are obtained, not which images they are.
     """
 
     fetching: ClassVar[frozenset[str]] = frozenset()
@@ -76,7 +76,7 @@ class Item(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Tells what a source of files did not take in, and how it was understood.
+    """Describes what a source of files left out, and how it was understood.
 
     left_out: how many files, by their suffix in small letters ("" for none). notes: a line for each fact.
     """

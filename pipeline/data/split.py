@@ -24,7 +24,7 @@ Images: TypeAlias = "Tensor | list[Tensor]"
 
 
 class ImageSplit(Protocol):
-    """Names what `Samples` needs of the place where images are: a split of a packed file, or somebody's data set.
+    """Declares what `Samples` needs of a split of images: one of a packed file, or a user's data set.
 
     name: for people. count: N. labels: int64 [N], -1 for a sample without one; None if no sample has one.
     image_shape: (H, W, C) if all images have one size, else None.

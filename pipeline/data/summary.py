@@ -125,7 +125,7 @@ def _short(name: str) -> str:
 
 
 def left_out(reading: Reading) -> str | None:
-    """Write `412 files (.heic 400, .txt 12)`: what a source of files did not take in; None if there is nothing."""
+    """Return what a source of files left out, such as `412 files (.heic 400, .txt 12)`; None for nothing."""
     kinds = sorted(reading.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     if not kinds:
         return None
@@ -135,7 +135,7 @@ def left_out(reading: Reading) -> str | None:
 
 
 def treated(counts: Mapping[str, int]) -> str:
-    """Write `orientation followed: 12; transparency on white: 3`: how many images had what done to them."""
+    """Return how many images were changed and how: `orientation followed: 12; transparency on white: 3`."""
     return "; ".join(f"{what}: {count:,}" for what, count in counts.items())
 
 

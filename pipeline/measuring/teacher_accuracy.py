@@ -32,7 +32,7 @@ CAUSES = (
 class CachedAccuracy:
     """Holds the accuracy of cached logits on some training views.
 
-    count: views looked at. accuracy: share of them where the largest logit is the label's. chance: what that share
+    count: number of views. accuracy: share of them where the largest logit is the label's. chance: what that share
     would be if logits had nothing to do with labels, as often as each is given. order: for every class of the
     teacher the label that it seems to mean, if that makes it right on `reordered` of the views; None if no order is
     much better than the one that there is.

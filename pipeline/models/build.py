@@ -143,11 +143,12 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
 
 
 def own_input_size(model: str, options: Mapping[str, Any]) -> int | None:
-    """Return the size in pixels of a model's input, where no `input_size` is named, without building the model.
+    """Return the size in pixels of a model's input, if no `input_size` is configured, without building the model.
 
-    None if only the built model tells: of one that a folder or a hub describes. Raises ModelError for no such model.
+    model, options: as in the configuration. Returns None for a model that a folder or a hub describes, since it must be
+    built. Raises ModelError for a model that does not exist.
     """
-    timm_facts(model)  # refuses a name that is none
+    timm_facts(model)  # refuses unknown names
     if model.partition(":")[0] in SOURCES:
         return None
     known = get_pretrained_cfg(model)

@@ -30,12 +30,12 @@ _ROLES = {
     "moving_var": "variance",
     "moving_variance": "variance",
 }
-"""What a tensor is, by the last part of its name in torch or TensorFlow: where shapes are equal, only this tells."""
+"""The kind of a tensor, by the last part of its name in torch or TensorFlow: shapes alone do not decide it."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """Tells what a network keeps of the weights that it begins with.
+    """Describes what a network keeps of the weights that it begins with.
 
     kept: how many of its `total` tensors. new: the names of the others, those of its classifier, which are drawn from
     the seed. by_order: whether weights with other names were mapped by order.

@@ -98,19 +98,19 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
 
 
 def _refuse_silent(name: str, what: str, url: str) -> None:
-    """Ask a server for anything. In a thread, since looking up its name may hang beyond every timeout."""
+    """Raise ModelError if a server does not respond. A thread makes the request: finding the address may hang."""
     errors: list[Exception] = []
 
-    def ask() -> None:
+    def request() -> None:
         try:
             get_session().head(url, timeout=SECONDS)
-        except Exception as error:  # whatever the client of the day raises
+        except Exception as error:  # the client has many errors
             errors.append(error)
 
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(SECONDS)
-    if errors or asking.is_alive():
+    thread = threading.Thread(target=request, daemon=True)
+    thread.start()
+    thread.join(SECONDS)
+    if errors or thread.is_alive():
         raise ModelError(
             f"the weights of {name} are not on this machine, and cannot be downloaded",
             where=what,

@@ -116,7 +116,7 @@ class WithReusedHead(nn.Module):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield all but those of the network's own classifier, so that what is counted is what is used."""
+        """Yield the parameters that are used: all except those of the network's own classifier."""
         idle = {id(parameter) for parameter in self.network.model.get_classifier().parameters()}
         every = super().named_parameters(prefix, recurse, remove_duplicate)
         return ((name, parameter) for name, parameter in every if id(parameter) not in idle)

@@ -4,6 +4,6 @@ An artifact is a folder with its fingerprint in the file `.fingerprint`: a teach
 """
 
 from pipeline.publishing.fingerprint import canonical, differences, fingerprint
-from pipeline.publishing.scratch import Scratch, say
+from pipeline.publishing.scratch import Scratch, print_message
 
-__all__ = ["Scratch", "canonical", "differences", "fingerprint", "say"]
+__all__ = ["Scratch", "canonical", "differences", "fingerprint", "print_message"]

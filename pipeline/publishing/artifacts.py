@@ -40,5 +40,5 @@ def published(folder: Path) -> str | None:
 
 
 def unfinished(target: Path) -> list[Path]:
-    """Return the scratch folders of `target`, of whatever fingerprint."""
+    """Return the scratch folders of `target`, with any fingerprint."""
     return sorted(target.parent.glob(f".{glob.escape(target.name)}.{'[0-9a-f]' * DIGITS}.partial"))

@@ -27,7 +27,7 @@ def differences(
     *,
     provides: bool = False,
 ) -> list[str]:
-    """Write a line `dotted.field: expected X, got Y` for every field in which two identities differ.
+    """Return a line `dotted.field: expected X, got Y` for every field in which two identities differ.
 
     ignore: dotted fields that are not compared, with all below them. provides: `got` may have fields that
     `expected` does not name.
@@ -52,7 +52,7 @@ def _compare(key: str, expected: Any, got: Any, ignore: Collection[str], provide
 
 
 def _text(value: Any) -> str | None:
-    """JSON tells 1 from True and 1.0, which Python's `==` does not; None for a field that is not there."""
+    """Return a value as JSON, which distinguishes 1 from True and 1.0 unlike `==`; None for an absent field."""
     return None if value is _NOTHING else canonical(value)
 
 

@@ -46,7 +46,7 @@ def decode_line(line: bytes) -> tuple[str, dict[str, int]] | None:
 
 
 def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes:
-    """Write the ledger of a published store: each unit once, in one order, whoever finished it when."""
+    """Return the ledger of a published store: each of `units` once, in a fixed `order`."""
     return b"".join(encode_line(unit, units[unit]) for unit in order)
 
 

@@ -10,11 +10,11 @@ from pipeline.publishing.folder_files import LocalFiles
 from pipeline.publishing.ledger import LEDGER_FILE, ROOT, listed_files
 
 LEFT_BY_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}
-"""What file managers leave in any folder that somebody looks into: nobody misses it."""
+"""Files that file managers create in folders that they show: they may be deleted."""
 
 
 def foreign_files(folder: Path, names: Collection[str] = ()) -> list[str]:
-    """Return the files below a folder that are none of the artifact published there, by their paths in it.
+    """Return the files below a folder that do not belong to the artifact published there, by their paths in it.
 
     names: the files that an artifact of this kind consists of. A teacher cache lists its own in its ledger.
     """

@@ -47,7 +47,7 @@ def read_holder(file: Path) -> dict[str, Any] | None:
     return holder if 0 < holder["pid"] < 2**31 else None
 
 
-def say(text: str) -> None:
+def print_message(text: str) -> None:
     """Print `text` to standard error as a line of its own, although a terminal may show progress there."""
     print(f"\r\x1b[2K{text}" if sys.stderr.isatty() else text, file=sys.stderr, flush=True)
 
@@ -71,7 +71,7 @@ class Scratch:
         *,
         files: Collection[str] = (),
         wait: bool = True,
-        notify: Callable[[str], None] = say,
+        notify: Callable[[str], None] = print_message,
     ) -> None:
         """files: the names of those that such an artifact consists of, for `foreign_files`.
 
@@ -118,7 +118,7 @@ class Scratch:
         if self._lock is None:
             return
         with suppress(OSError):
-            # After publishing, the name is free: a folder there is somebody else's.
+            # After publishing, the name is free: a folder there is another process's.
             if not self._published and {path.name for path in self.folder.iterdir()} <= {HOLDER}:
                 (self.folder / HOLDER).unlink(missing_ok=True)
                 self.folder.rmdir()
@@ -228,7 +228,7 @@ class Scratch:
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """No other artifact is published in the folder meanwhile: whoever makes another for the same target waits.
+    """Lock a folder, so that no other artifact is published in it meanwhile.
 
     The scratch folders of two settings do not exclude each other, so both may find the target free.
     """

@@ -173,7 +173,7 @@ class Steps(Dataset[Step]):
 
     def render_request(self, index: int) -> RenderRequest:
         """Return the request for a worker to render the step `index`, where the source is remote."""
-        if self._expected is None:  # the first: what is read unexpected may be let go, and fetched twice
+        if self._expected is None:  # the first step: what was not announced may be dropped, and fetched twice
             self.expect(index)
         numbers, rows = self._read_by(index)
         return RenderRequest(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])

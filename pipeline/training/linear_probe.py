@@ -134,7 +134,7 @@ def _kept(network: Network, folder: Path) -> ProbeResult | None:
         found: dict[str, Any] = torch.load(folder / PROBE_FILE, map_location="cpu", weights_only=True)
         network.model.get_classifier().load_state_dict(found.pop("classifier"))
         return ProbeResult(**found)
-    except Exception:  # no file, half a file, another's: whatever is wrong, nothing is lost but time
+    except Exception:  # no file, an incomplete one, another's: the probe is fitted again
         return None
 
 
@@ -179,7 +179,7 @@ class _Fit:
     def __init__(self, vectors: Tensor, classifier: nn.Linear, objectives: ObjectiveSet, device: torch.device) -> None:
         variance, mean = torch.var_mean(vectors, 0, correction=0)
         deviation = variance.sqrt()
-        # Where nothing varies there is nothing to learn, but rounding that must not be blown up.
+        # A feature that does not vary has only rounding errors, which must not be scaled up.
         self.deviation = deviation.clamp(min=max(1e-6 * float(deviation.max()), 1e-12)).to(device)
         self.mean = mean.to(device) if classifier.bias is not None else torch.zeros_like(mean, device=device)
         self.weight = torch.zeros(classifier.weight.shape, device=device, requires_grad=True)

@@ -64,7 +64,7 @@ class Views:
     ) -> NDArray[np.int32]:
         """Draw view number `view` of the samples at these positions: int32 [B, P], reals as float32 bits.
 
-        The same for a sample whatever else is drawn with it. `sizes` [B, 2], heights and widths of the
+        Parameters of a sample do not depend on the other samples. `sizes` [B, 2], heights and widths of the
         images, are needed only if `needs_sizes`: DataError without.
         """
         samples = np.asarray(samples, np.int64)

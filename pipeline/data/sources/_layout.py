@@ -16,7 +16,7 @@ Classes = Literal["leaf", "top"]
 
 @dataclass
 class FolderLayout:
-    """Tells how a tree was understood.
+    """Describes how a tree was understood.
 
     labeled: of every split the folders of its classes, in order. unlabeled: the folder of images without labels, if
     there is one. places: of every split, the folders that are it. aside: folders beside the splits that are none.
@@ -38,7 +38,7 @@ def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> F
     """
     layout = FolderLayout()
     if splits is not None:
-        _as_told(tree, where, splits, layout)
+        _as_configured(tree, where, splits, layout)
     elif any(meaning(folder.name) for folder in tree.folders):
         _splits_first(tree, where, layout)
     elif any(meaning(inner.name) for folder in tree.folders for inner in folder.folders):
@@ -52,18 +52,18 @@ def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> F
     return layout
 
 
-def _as_told(tree: Folder, where: Path, splits: Mapping[str, str], layout: FolderLayout) -> None:
+def _as_configured(tree: Folder, where: Path, splits: Mapping[str, str], layout: FolderLayout) -> None:
     known = {folder.path: folder for folder in tree.walk()}
-    told = {}
+    named = {}
     for split, path in splits.items():
         place = "" if Path(path) == Path() else Path(path).as_posix()
         if place not in known:
             what = f"there is no folder for split {split!r}"
             fix = did_you_mean(place, known)
             raise DataError(what, where=where, expected="a folder, relative to this one", got=path, fix=fix)
-        told[split] = known[place]
-    for split, folder in told.items():
-        others = [other.path for other in told.values() if other is not folder]
+        named[split] = known[place]
+    for split, folder in named.items():
+        others = [other.path for other in named.values() if other is not folder]
         layout.places[split] = [folder]
         if split == UNLABELED:
             layout.unlabeled = folder

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def convolution(
     inputs: int, outputs: int, size: int, stride: int = 1, groups: int = 1, bias: bool = False
 ) -> nn.Conv2d:
-    """Make a convolution that keeps the map's size, but for its stride."""
+    """Make a convolution that keeps the size of the map, divided by the stride."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2, groups=groups, bias=bias)
 
 
@@ -107,7 +107,7 @@ class CifarNetwork(nn.Module):
 
 
 def cifar_cfgs(names: Iterable[str], places: int, classifier: str = "fc", first_conv: str = "conv1") -> Any:
-    """Say to timm what it wants to know of networks of ours. places: the side of the last map of an image of 32."""
+    """Return timm's description of some networks. places: the side of the last map of an image of 32 pixels."""
     cfg: dict[str, Any] = {
         "url": "",
         "num_classes": 100,

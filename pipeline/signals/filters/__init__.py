@@ -1,4 +1,4 @@
-"""Low-pass filters, one file each, named as in `signals.features.filter`.
+"""Holds low-pass filters, one file each, named as in `signals.features.filter`.
 
 A filter is a module with `lowpass(x, grid_h, grid_w)`: maps [B, C, H, W] of any floating type to
 [B, C, grid_h, grid_w] with grid_h <= H and grid_w <= W, one of them smaller, in at least float32, linear in `x`,

@@ -23,7 +23,7 @@ from distributed import Client, Future, KilledWorker, as_completed
 
 from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Progress
-from pipeline.publishing.scratch import say
+from pipeline.publishing.scratch import print_message
 from pipeline.store.cluster import held as workers
 from pipeline.store.cluster.clusters import call_scheduler
 from pipeline.store.cluster.watch import HangWatch, WorkerProvenance
@@ -57,7 +57,7 @@ RECEIPT_SECONDS = 5
 
 @contextmanager
 def runners_on(
-    client: Client, open_teacher: Open, notify: Callable[[str], None] = say
+    client: Client, open_teacher: Open, notify: Callable[[str], None] = print_message
 ) -> Iterator[Callable[[str], Runner]]:
     """Yield a function that returns the runner of a cache by its name. Runners use all workers of a cluster.
 
@@ -73,7 +73,7 @@ def runners_on(
     try:
         yield lambda cache: Distributed(client, address, held, cache, watch, notify)
     finally:
-        # Workers stop after the current micro-batch. Nobody waits for one that hangs.
+        # Workers stop after the current micro-batch. This process does not wait for one that hangs.
         with suppress(Exception):
             call_scheduler(client, "unregister_worker_plugin", RECEIPT_SECONDS, name=held)
 
@@ -167,7 +167,7 @@ class OutstandingUnits:
     def __init__(self, client: Client, held: str, assignment: Assignment) -> None:
         self._client = client
         self._task = partial(workers.call, held, pickle.dumps(assignment))
-        self._group = f"cache-{assignment.name}-{uuid4().hex[:8]}"  # what the dashboard shows, but for the digits
+        self._group = f"cache-{assignment.name}-{uuid4().hex[:8]}"  # the dashboard shows it without the digits
         self._units: dict[Future[Any], tuple[Unit, int]] = {}  # and which attempt it is
         self._open: set[Unit] = set()
         self._times = 0

@@ -13,7 +13,7 @@ from pipeline.errors import REPLACE_HINT, CacheCorrupt, CacheMismatch, PipelineE
 from pipeline.models.device import Precision
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.fingerprint import differences
-from pipeline.publishing.scratch import say
+from pipeline.publishing.scratch import print_message
 from pipeline.signals import Signals, SignalsConfig, deepest_block
 from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import STATIC, Unit
@@ -81,7 +81,7 @@ def make_cache(
     progress: Progress | None = None,
     replace: bool = False,
     wait: bool = True,
-    notify: Callable[[str], None] = say,
+    notify: Callable[[str], None] = print_message,
 ) -> StorePath:
     """Make the teacher cache at `target`, and return its path. Units that an earlier run finished are not repeated.
 

@@ -1,4 +1,4 @@
-"""Cut out the middle."""
+"""Cuts out the middle of images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pipeline.views.operation import OperationOptions, Size, SizeOption, square
 
 
 class Options(OperationOptions):
-    """Take `size` in pixels: one number for a square, or [height, width]."""
+    """Declares `size` in pixels: one number for a square, or [height, width]."""
 
     name: Literal["center-crop"] = "center-crop"
     size: SizeOption = Field(examples=[24, (20, 28)])

@@ -1,4 +1,4 @@
-"""Mirror left and right with a given probability."""
+"""Mirrors images left and right with a given probability."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.views.operation import OperationOptions, Size
 
 
 class Options(OperationOptions):
-    """Mirror a view with this `probability`."""
+    """Declares the `probability` with which a view is mirrored."""
 
     name: Literal["horizontal-flip"] = "horizontal-flip"
     probability: float = Field(0.5, ge=0, le=1, examples=[0.0, 1.0])
@@ -38,7 +38,7 @@ class HorizontalFlip:
     fixes_size: ClassVar[bool] = False
 
     def output_size(self, size: Size | None) -> Size | None:
-        """Return the size that came in."""
+        """Return the size of the images: it does not change."""
         return size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:

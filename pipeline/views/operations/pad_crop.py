@@ -1,4 +1,4 @@
-"""Pad on all sides, then crop back to the original size at a random place: the usual shift on CIFAR.
+"""Pads images on all sides, then crops them to the original size at a random place: the usual shift on CIFAR.
 
 He et al., Deep Residual Learning for Image Recognition, arXiv 1512.03385, section 4.2.
 """
@@ -20,7 +20,7 @@ from pipeline.views.operation import OperationOptions, Size
 
 
 class Options(OperationOptions):
-    """Add `padding` pixels of value `fill` on every side, and crop to the old size."""
+    """Declares `padding`, the pixels that are added on every side, and `fill`, their value."""
 
     name: Literal["pad-crop"] = "pad-crop"
     padding: int = Field(4, ge=0, le=4096, examples=[0, 3])
@@ -44,11 +44,11 @@ class PadCrop:
     fixes_size: ClassVar[bool] = False
 
     def output_size(self, size: Size | None) -> Size | None:
-        """Return the size that came in."""
+        """Return the size of the images: it does not change."""
         return size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """Return zero and twice the padding, whatever the size."""
+        """Return zero and twice the padding, for any size."""
         return ((0, 2 * self.padding), (0, 2 * self.padding))
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:

@@ -1,4 +1,4 @@
-"""Resize with an antialiased triangle filter ("bilinear"), in fixed point: see `pipeline/views/resample.py`."""
+"""Resizes images with an antialiased triangle filter ("bilinear"), in fixed point: see `pipeline/views/resample.py`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pipeline.views.resample import resample
 
 
 class Options(OperationOptions):
-    """Take `size` in pixels: one number for the shorter side, which keeps proportions, or [height, width]."""
+    """Declares `size` in pixels: one number for the shorter side, which keeps proportions, or [height, width]."""
 
     name: Literal["resize"] = "resize"
     size: SizeOption = Field(examples=[24, (20, 47)])

@@ -1,4 +1,4 @@
-"""Crop a random part of random area and proportions, then resize it: the usual augmentation on ImageNet.
+"""Crops a random part of random area and proportions, then resizes it: the usual augmentation on ImageNet.
 
 Szegedy et al., Going Deeper with Convolutions, arXiv 1409.4842, section 6; drawn as torchvision's
 RandomResizedCrop does: ten tries, then the largest central part whose proportions are allowed.
@@ -25,7 +25,7 @@ _TRIES = 10
 
 
 class Options(OperationOptions):
-    """Take `size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop."""
+    """Declares `size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop."""
 
     name: Literal["resized-crop"] = "resized-crop"
     size: SizeOption = Field(examples=[24, (20, 28)])
@@ -66,7 +66,7 @@ class ResizedCrop:
     fixes_size: ClassVar[bool] = True
 
     def output_size(self, size: Size | None) -> Size | None:
-        """Return the size that the options ask for."""
+        """Return the size that the options name."""
         return self.size
 
     def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
@@ -98,7 +98,7 @@ class ResizedCrop:
         return np.stack([top, left, height, width], 1).astype(np.int32)
 
     def _central(self, H: NDArray[np.int64], W: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
-        """Height and width of the largest part whose proportions are allowed."""
+        """Return height and width of the largest part whose proportions are allowed."""
         narrowest, widest = self.ratio
         ratio = W / H
         height = np.where(ratio < narrowest, np.rint(W / narrowest), H)
