@@ -25,7 +25,7 @@ import click
 import numpy as np
 
 from pipeline.config import to_yaml
-from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.layout import CacheExtent, StoreLayout, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
 
 SIGNALS = {"logits": [1000], "embedding": [2048], "features": {"block3": [1024, 4, 4], "block4": [2048, 4, 4]}}
@@ -49,12 +49,13 @@ def planned(total: int, files: int) -> StoreLayout:
         "head": {"shape": [1000, 2048], "linear": True},
     }
     signals = SignalsIdentity.model_validate(said)
-    one = make_layout(signals, samples=1, views=1, parameters=5, micro_batch=1, rows_per_block=1)
+    one = make_layout(signals, CacheExtent(samples=1, views=1, parameters=5, micro_batch=1, rows_per_block=1))
     units = files // len(one.arrays)
     views = max(1, units // FEWEST_BLOCKS)
     blocks = units // views
     rows = max(1, total // (blocks * views) // sum(one.bytes_per_view.values()))
-    return make_layout(signals, samples=rows * blocks, views=views, parameters=5, micro_batch=rows, rows_per_block=rows)
+    extent = CacheExtent(rows * blocks, views, parameters=5, micro_batch=rows, rows_per_block=rows)
+    return make_layout(signals, extent)
 
 
 def write_store(folder: Path, layout: StoreLayout) -> None:

@@ -13,7 +13,7 @@ from cluster import Cluster, Job
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.format.arrays import SignalSpec
-from pipeline.store.format.layout import StoreLayout, choose_rows
+from pipeline.store.format.layout import CacheExtent, StoreLayout, choose_rows
 from pipeline.store.making.layout_for import layout_for
 
 HOUR = 3600.0
@@ -61,9 +61,7 @@ def resnet50(data: DataSet) -> StoreLayout:
     """The real plan of the cache in float16."""
     network = build_network("resnet50", data.classes, input_size=224)
     signals = SignalsConfig(features=FeaturesConfig(blocks=("block3", "block4"), grid=4))
-    return layout_for(
-        network, signals, samples=data.samples, views=data.views, parameters=PARAMETERS, micro_batch=MICRO_BATCH
-    )
+    return layout_for(network, signals, CacheExtent(data.samples, data.views, PARAMETERS, MICRO_BATCH))
 
 
 @dataclass(frozen=True)

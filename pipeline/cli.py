@@ -1,4 +1,4 @@
-"""The command `pipeline`. Each command imports its stage when it runs: `--help` never imports torch.
+"""Defines the command `pipeline`. Each command imports its stage when it runs: `--help` never imports torch.
 
 Exit codes: 0 done, 2 the user's input is wrong, 1 anything else, 130 interrupted.
 """
@@ -26,10 +26,10 @@ VERSION = installed_version() or "0+unknown"
 
 
 class ErrorsForPeople(click.Group):
-    """A group whose commands end with a message and an exit code instead of a traceback."""
+    """Groups commands, which end with a message and an exit code instead of a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command; turn what it raises into a message."""
+        """Run the command, and turn what it raises into a message. context: click's."""
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -43,7 +43,7 @@ class ErrorsForPeople(click.Group):
             if isinstance(error, PipelineError):
                 click.echo(f"error: {error}", err=True)
                 sys.exit(error.exit_code)
-            if isinstance(error, BrokenPipeError):  # whoever read the output has enough of it
+            if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit
                 sys.exit(1)
             if isinstance(error, OSError):
@@ -63,14 +63,14 @@ class ErrorsForPeople(click.Group):
 @click.option("--traceback", "show_traceback", is_flag=True, help="Show where in the code an error arose.")
 @click.option("--require-version", metavar="VERSION", help="Refuse to run unless this version of Decant is installed.")
 def main(show_traceback: bool, require_version: str | None) -> None:
-    """Run a teacher once over augmented views, then train any number of students from what it said.
+    """Run a teacher once over augmented views, then train any number of students from its outputs.
 
     \b
     The whole road, in order:
       pipeline check          what would be done, and what it would cost
       pipeline prepare-data   pack a data set into one HDF5 file
       pipeline train-teacher  for those who have no teacher yet
-      pipeline cache-teacher  the teacher's answers about every view, in a Zarr store
+      pipeline cache-teacher  the teacher's outputs for every view, in a Zarr store
       pipeline train-student  a student, from the store, without the teacher
       pipeline evaluate       accuracy, calibration, agreement, cost
       pipeline report         one page with tables and plots
@@ -79,7 +79,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
     And at any time:
       pipeline methods        the distillation methods: what each reads of the teacher, and its options
       pipeline inspect        what a cache is; how far one is that is being made; its views as a picture
-      pipeline verify         whether it is still what was written, and what the teacher says today
+      pipeline verify         whether it is still what was written, and whether the teacher still agrees
 
     `dvc repro` runs these commands as needed.
     """
@@ -106,8 +106,8 @@ main.add_command(methods)
 def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
     """Validate the whole experiment and print the plan: work, bytes, files, free disk, time.
 
-    The times of decoding, rendering, asking the teacher and training are measured on a handful of images, for about
-    five seconds.
+    The times of decoding, rendering, inference of the teacher and training are measured on a few images, for
+    about five seconds.
 
     \b
     Examples:
@@ -172,7 +172,7 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
 def run_cache_teacher(
     config: Path, overrides: tuple[str, ...], part: Any, scheduler: str | None, workers: int, replace: bool, wait: bool
 ) -> None:
-    """Write what the teacher says about every view to the Zarr store. Goes on where it was stopped.
+    """Write the teacher's outputs for every view to the Zarr store. Goes on where it was stopped.
 
     \b
     Examples:

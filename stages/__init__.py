@@ -1,1 +1,1 @@
-"""One file per DVC stage: wiring only. A stage reads its sections, calls the rooms and publishes its artifact."""
+"""Runs the stages of a `dvc.yaml`, one file for each: it reads its sections, calls the rooms, publishes an artifact."""

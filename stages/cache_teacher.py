@@ -1,4 +1,4 @@
-"""cache-teacher: writes what the teacher says about every view to Zarr stores."""
+"""Writes the teacher's outputs for every view to Zarr stores: the stage `cache-teacher`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Part = Literal["all", "training", "evaluation"]
 
 
 class Inputs(CacheSections):
-    """What this stage reads."""
+    """Declares the sections that this stage reads."""
 
 
 def run(
@@ -32,8 +32,10 @@ def run(
 ) -> None:
     """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split.
 
-    part: only the first, or only the others: two DVC stages, so that another `evaluate` keeps the first.
-    scheduler: of a Dask cluster that computes; workers: that many processes here do; else this process does.
+    source: the configuration. part: only the first, or only the others: they are two DVC stages, so that another
+    `evaluate` keeps the first. replace: whether a different cache that is there may be replaced. wait: for another
+    process that makes the same cache; else raise. scheduler: the address of a Dask cluster that computes; None for
+    none. workers: how many processes on this machine compute; 0 computes in this process.
     """
     inputs = source.read(Inputs)
     teacher = inputs.teacher
@@ -70,7 +72,7 @@ def run(
 
 
 def passes(inputs: Inputs) -> dict[str, TeacherPass]:
-    """The teacher for each cache, as a worker opens it."""
+    """Open the teacher for each cache, as a worker does. inputs: the sections. Returns the passes, by cache."""
     experiment, config = Experiment(inputs), inputs.teacher
     jobs, network = experiment.caches, experiment.teacher
     device, precision = choose_device(config.device), config.precision
@@ -82,7 +84,7 @@ def passes(inputs: Inputs) -> dict[str, TeacherPass]:
 
 @contextmanager
 def _runners(inputs: Inputs, scheduler: str | None, workers: int) -> Iterator[tuple[Callable[[str], Runner], str]]:
-    """Who computes each cache; and the device that this process itself uses."""
+    """Yield a function that returns the runner of a cache, and the device that this process itself uses."""
     if scheduler is None and not workers:
         yield lambda name: in_process, inputs.teacher.device
         return
@@ -99,7 +101,7 @@ def _runners(inputs: Inputs, scheduler: str | None, workers: int) -> Iterator[tu
 
 
 def _from_anywhere(inputs: Inputs) -> Inputs:
-    """The same with paths that other processes understand."""
+    """Return the same with absolute paths, for processes in other folders."""
     data = inputs.data.model_copy(update={"path": inputs.data.path.absolute()})
     weights = inputs.teacher.weights
     here = weights.absolute() if isinstance(weights, Path) else weights

@@ -1,4 +1,4 @@
-"""evaluate: measures the teacher and every trained student on one split, and what they cost."""
+"""Measures the teacher and every trained student on one split, and what they cost: the stage `evaluate`."""
 
 from __future__ import annotations
 
@@ -29,17 +29,20 @@ EVALUATION_BATCH = 500
 
 
 class Inputs(ReferenceSections, StudentsSection, RunsSection):
-    """What this stage reads. Of objective sets the names alone: what evaluates does not depend on methods."""
+    """Declares the sections that this stage reads. Of objective sets only the names count, so no method is imported."""
 
     objectives: dict[str, Any]
 
 
 def run(source: ConfigFile) -> None:
-    """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are named and left out."""
+    """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are left out, with a note.
+
+    source: the configuration.
+    """
     inputs = source.read(Inputs)
     refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics)
     experiment = Experiment(inputs)
-    _ = experiment.dataset  # it is missing, before students are
+    _ = experiment.dataset  # opened first, so that a missing data set is reported before missing students
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
     trained = [folder for folder in folders if (folder / "metrics.json").exists()]
     if not trained:
@@ -48,21 +51,24 @@ def run(source: ConfigFile) -> None:
     for folder in folders:
         if folder not in trained:
             print(f"note: {folder} is not trained yet and left out", file=sys.stderr)
-    judge, progress = Judge(experiment), Lines()
+    evaluator, progress = Evaluator(experiment), Lines()
     progress.begin("evaluating", len(trained), "students")
     students = []
     for folder in trained:
-        students.append(judge.student(folder))
+        students.append(evaluator.student(folder))
         progress.advance(1, folder.as_posix())
     progress.end()
-    split, teacher = inputs.evaluate.split, judge.teacher()
+    split, teacher = inputs.evaluate.split, evaluator.teacher()
     evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
     print(f"{inputs.runs.evaluation}: {len(students)} students on split {split!r}")
 
 
-class Judge:
-    """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device."""
+class Evaluator:
+    """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device.
+
+    experiment: names the images and the teacher. Raises DataError if images have no labels.
+    """
 
     def __init__(self, experiment: Experiment[Inputs]) -> None:
         self.experiment = experiment
@@ -78,7 +84,11 @@ class Judge:
         self._rates: dict[tuple[str, int], float] = {}
 
     def measured(self, name: str, network: Network | WithReusedHead, logits: Tensor | None = None) -> dict[str, Any]:
-        """Metrics and cost of a network, or of logits that it is known to give. One rate for a name and its MACs."""
+        """Return metrics and cost of a network, as the fields of a result.
+
+        name: of the network; its speed is measured once for a name and its MACs. network: is moved to the device.
+        logits: [N, K], where they are known; None computes them.
+        """
         cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
         key, device = (name, cost["macs"]), choose_device()
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -92,14 +102,14 @@ class Judge:
         return {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
 
     def student(self, folder: Path) -> StudentResult:
-        """The student in a folder."""
+        """Measure the student in the folder of a run."""
         run = RunMetrics.read(folder / "metrics.json")
         network = trained_network(folder, run.student, self.experiment.classes)
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
         return StudentResult(**facts, **self.measured(run.student, network))
 
     def teacher(self) -> TeacherResult | None:
-        """The teacher, by its cached answers; its cost where its weights are on this machine. Or the ensemble."""
+        """Measure the teacher or ensemble by cached logits, its cost where weights are here; None without a cache."""
         config = self.experiment.config.teacher
         if self.reference is None:
             return None

@@ -1,4 +1,4 @@
-"""prepare-data: packs a data set into one HDF5 file."""
+"""Packs a data set into one HDF5 file: the stage `prepare-data`."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from pipeline.progress import Lines
 
 
 class Inputs(DataSection):
-    """What this stage reads."""
+    """Declares the sections that this stage reads."""
 
 
 def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:
     """Pack `data.source` to `data.path`. A file that is there already, packed from the same, is kept.
 
-    replace: pack again; a file that was not packed here is never replaced.
+    source: the configuration. replace: pack again; a file that was not packed here is never replaced. as_json: print
+    facts for programs.
     """
     data = source.read(Inputs).data
     if data.path.exists() and not replace:
@@ -52,7 +53,9 @@ def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:
 def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> DataSource | None:
     """Raise DataError if a file or folder of this machine holds more or fewer images than when it was packed.
 
-    Numbers alone: to look into the images would take as long as to pack them.
+    dataset: the packed file. options: of its source. Only numbers are compared: to read the images would take as long
+    as to pack them. Returns the source; None if it is not on this machine, or if the file does not record what it was
+    packed from.
     """
     if dataset.origin is None or options.local is None or not options.local.expanduser().exists():
         return None
@@ -81,8 +84,8 @@ def _print(
     repeated = repeated_images(dataset, report.hashes) if report else None
     skipped, counts = (report.unreadable, report.treated) if report else ((), {})
     if as_json:
-        told = {"treated": dict(counts), "skipped": skipped, "remark": remark}
-        print(json.dumps({**split_facts(dataset, reading, repeated), **told}, indent=2))
+        facts = {"treated": dict(counts), "skipped": skipped, "remark": remark}
+        print(json.dumps({**split_facts(dataset, reading, repeated), **facts}, indent=2))
         return
     origin = printable(dataset.source) or "an unnamed source"
     print(f"{dataset.path}: {len(dataset.class_names)} classes from {origin}")

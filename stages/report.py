@@ -1,4 +1,4 @@
-"""report: one page with tables and plots, and the table on the terminal."""
+"""Writes one page with tables and plots, and prints the table: the stage `report`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,14 @@ from pipeline.reporting.tables import terminal
 
 
 class Inputs(RunsSection):
-    """What this stage reads."""
+    """Declares the sections that this stage reads."""
 
 
 def run(source: ConfigFile, *, write: bool, table: bool) -> None:
-    """Write the report's folder from what evaluate and the runs wrote (`write`), print its table (`table`)."""
+    """Write the report from the results of `evaluate` and of the runs, and print its table.
+
+    source: the configuration. write: whether to write the report's folder. table: whether to print the table.
+    """
     raw = source.raw()
     runs = source.read(Inputs, raw).runs
     page = runs.report / "report.html"

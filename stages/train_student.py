@@ -1,25 +1,21 @@
-"""train-student: trains one student from the teacher cache, without the teacher."""
+"""Trains one student from the teacher cache, without the teacher: the stage `train-student`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.experiment.answers import open_answers
-from pipeline.experiment.experiment import AnswerSections, Experiment
-from pipeline.experiment.networks import build, expected_by_teacher, used_by
-from pipeline.experiment.reference import open_reference
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.runs import RunsSection
-from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.source import ConfigFile
-from pipeline.experiment.students import Learnt, StudentRun, StudentSections
+from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
 
 
-class Inputs(AnswerSections, StudentSections, RunsSection):
-    """What this stage reads."""
+class Inputs(StudentSections, RunsSection):
+    """Declares the sections that this stage reads."""
 
 
 def run(
@@ -33,58 +29,43 @@ def run(
     replace: bool,
     wait: bool,
 ) -> None:
-    """Train `students.<student>` with `objectives.<objectives>` and publish its folder."""
-    inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
-    experiment, one = Experiment(inputs), StudentRun.of(inputs, student, objectives, seed)
-    training, folder = one.training, output or inputs.runs.student(student, objectives, seed)
+    """Train `students.<student>` with `objectives.<objectives>`, and publish the folder of the run.
 
-    data, exact, taught = experiment.data, verify in ("full", "bytes"), None
-    if not one.chosen.fresh:
-        taught = open_answers(experiment, training.views_per_step, exact=exact)
-    unsaid = expected_by_teacher(inputs.teacher, source.raw().get("teacher_training"))
-    used = used_by(taught.primary.manifest.identity.teacher) if taught else unsaid
-    config = one.config.taught_by(inputs.teacher, used)
-    network = build(config, taught.shapes.logits if taught else data.classes, seed=seed)
+    source: the configuration. student, objectives: names of their entries. seed: of weights and batches. output: the
+    folder; None for that of `runs.path`. verify: how many views are compared with the teacher's. replace: whether a
+    different run that is there may be replaced. wait: for another process that makes the same run; else raise.
+    """
+    inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
+    teacher_training, exact = source.raw().get("teacher_training"), verify in ("full", "bytes")
+    opened = StudentRun(Experiment(inputs), student, objectives, seed, exact, teacher_training)
+    training, folder = opened.training, output or inputs.runs.student(student, objectives, seed)
+
+    data, network = opened.experiment.data, opened.network
     if network.kept is not None:
-        print(f"starts with {config.start}: {network.kept}")
-    learnt = Learnt.of(one, network, taught, data)
-    for note in learnt.chosen.notes:
+        print(f"starts with {opened.config.start}: {network.kept}")
+    chosen, steps = opened.objective_set, opened.steps
+    for note in chosen.notes:
         print(f"note: {note}")
-    build_scheduler(build_optimizer(network.model, learnt.chosen, training), training, 1)  # refused now, if unknown
-    scorer = Scorer.of(data, inputs.evaluate, training)
-    if scorer and taught:  # a fresh run must be the same on a machine with caches and without
-        teacher = open_reference(experiment, "holdout", exact=exact)
-        scorer = scorer.beside(teacher.logits) if teacher else scorer
+    build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
+    scorer = opened.scorer
     training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
 
-    identity = {
-        "artifact": "student",
-        "answers": learnt.identity(),
-        "labels": data.training.labels_digest(),
-        "student": config.for_identity("train", "weights"),
-        "start": network.weights_digest(),
-        "train": training.identity(),
-        "scored": [operation.model_dump(mode="json") for operation in inputs.evaluate.operations],
-        "objectives": [entry.model_dump(mode="json") for entry in one.chosen.objectives],
-        "seed": seed,
-        **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
-    }
-    with RunFolder(folder, fingerprint(identity), replace=replace, wait=wait) as scratch:
+    with RunFolder(folder, fingerprint(opened.identity()), replace=replace, wait=wait) as scratch:
         if scratch.kept():
             return
-        print(learnt.checked(verify, Lines()))
+        print(opened.check_views(verify, Lines()))
         result = train(
             network,
-            learnt.chosen,
-            learnt.steps,
+            chosen,
+            steps,
             seed=seed,
             folder=scratch.folder,
             progress=Lines(),
-            head=learnt.head,
+            head=opened.head,
             score=scorer.top1 if scorer else None,
             name=f"{student}/{objectives}/seed-{seed}",
         )
-        facts = {"student": student, "objectives": objectives, "seed": seed, "model": config.model}
-        written = inputs.model_copy(update={"train": training, "students": {student: config.as_built(network)}})
-        scratch.finish(result, scorer, facts, written)
+        facts = {"student": student, "objectives": objectives, "seed": seed, "model": opened.config.model}
+        written = {"train": training, "students": {student: opened.config.as_built(network)}}
+        scratch.finish(result, scorer, facts, inputs.model_copy(update=written))
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

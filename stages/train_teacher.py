@@ -1,4 +1,4 @@
-"""train-teacher: trains the teacher on labels, from random weights or from others, for those who have none."""
+"""Trains the teacher on labels, from random weights or from others: the stage `train-teacher`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pipeline.data import DataSection
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.experiment.data import Data
 from pipeline.experiment.networks import build
-from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import EvaluateSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.experiment.teacher_runs import lines, probe_views, refuse_unfit
+from pipeline.experiment.teacher_runs import probe_views, refuse_unfit, summary_lines
 from pipeline.models import TeacherSection
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
@@ -27,11 +27,15 @@ from pipeline.views import ViewsSection
 
 
 class Inputs(DataSection, ViewsSection, TeacherSection, TeacherTrainingSection, EvaluateSection):
-    """What this stage reads."""
+    """Declares the sections that this stage reads."""
 
 
 def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
-    """Train `teacher` by `teacher_training` and publish the folder of `teacher.weights`."""
+    """Train `teacher` by `teacher_training`, and publish the folder of `teacher.weights`.
+
+    source: the configuration. replace: whether a different teacher that is there may be replaced. wait: for another
+    process that makes the same teacher; else raise.
+    """
     inputs = source.read(Inputs)
     weights, training, seed = inputs.teacher.weights, inputs.teacher_training, 0
     if training is None:
@@ -70,7 +74,7 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
         shapes = SignalShapes(data.classes)
         entry = ObjectiveEntry.model_validate(training.objective)
         labels_alone = ObjectiveSetConfig(views="fresh", objectives=(entry,))
-        objectives = objective_set("teacher", labels_alone, shapes, shapes, data, seed)
+        objectives = ObjectiveBuilder(shapes, shapes, data, seed).build("teacher", labels_alone)
         how: dict[str, Any] = {"seed": seed, "folder": scratch.folder, "progress": Lines()}
         probed = None
         if training.probes:
@@ -86,5 +90,5 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
         facts = {"model": inputs.teacher.model, "seed": seed, **({"probe": asdict(probed)} if probed else {})}
         written = inputs.model_copy(update={"teacher": inputs.teacher.as_built(network)})
         metrics = scratch.finish(result, scorer, facts, written)
-    for line in lines(weights, result, probed, metrics, scorer):
+    for line in summary_lines(weights, result, probed, metrics, scorer):
         print(line)

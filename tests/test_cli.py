@@ -260,11 +260,11 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         2,
         ["name either PATH", "--config, --set, --cache, --seed"],
     ),
-    "a file for a picture that nobody asked for": (
+    "a file for a picture without --views": (
         "inspect --output a.png",
         [],
         2,
-        ["--output: only for a picture, which --views asks for"],
+        ["--output: only for a picture, which --views draws"],
     ),
     "no encoding at all": ("check", ["signals.logits.encoding=[a]"], 2, ["such as {name: topk, k: 10}"]),
     "no cache to inspect": ("inspect nowhere.zarr", [], 2, ["there is no teacher cache", "nowhere.zarr"]),

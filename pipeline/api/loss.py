@@ -15,7 +15,7 @@ from pipeline.api.caching import require_network
 from pipeline.config import problems_of
 from pipeline.errors import ConfigError, Problem, TrainingError
 from pipeline.experiment.networks import shapes_of
-from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.models import TeacherNetwork
 from pipeline.objectives import Batch, ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import LinearHead, Signals
@@ -130,7 +130,8 @@ def objective(
         if scheduled:
             raise ConfigError([Problem(f"objectives.{NAME}.{i}.schedule", what, fix=fix) for i in scheduled])
     memory = Memory(data.source, data.samples.labels, data.classes)
-    built = objective_set(NAME, config, shapes_of(network), data.source.shapes, data, seed, memory, views)
+    builder = ObjectiveBuilder(shapes_of(network), data.source.shapes, data, seed, memory, views)
+    built = builder.build(NAME, config)
     if built.kept() is not None:
         what = "its student ends in the teacher's classifier, which is no part of your module"
         fix = "train it with `pipeline train-student`"

@@ -1,1 +1,1 @@
-"""Commands of `pipeline` and the options that they share; `pipeline.cli` is the entry point."""
+"""Runs the commands of `pipeline` that are no stage; `pipeline.cli` is the entry point."""

@@ -1,4 +1,4 @@
-"""Commands that look at teacher caches and change nothing."""
+"""Defines the commands that look at teacher caches and change nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.argument("path", required=False, type=store_address)
 @config_options
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
-@click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with what was said.")
+@click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with top classes.")
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="How many samples to draw.")
 @click.option(
     "--output",
@@ -38,7 +38,7 @@ def inspect(
 ) -> None:
     """Show what a teacher cache is, finished or not; without PATH, those of the configuration.
 
-    With --views, draw samples with their views and the teacher's answers (a PNG). That needs the packed data set,
+    With --views, draw samples with their views and the teacher's top classes (a PNG). That needs the packed data set,
     which the configuration names.
 
     \b
@@ -49,7 +49,7 @@ def inspect(
       pipeline inspect artifacts/caches/digits.zarr --views 8 --samples 6 --output views.png
     """
     if views is None and (idle := _given(context, "samples", "output")):
-        raise click.UsageError(f"{idle}: only for a picture, which --views asks for")
+        raise click.UsageError(f"{idle}: only for a picture, which --views draws")
     from pipeline.commands.inspect import Sheet, run
     from pipeline.experiment.source import ConfigFile
 
@@ -74,7 +74,7 @@ def inspect(
     type=click.IntRange(1),
     default=1024,
     show_default=True,
-    help="About how many views of each cache to render again and to ask the teacher about.",
+    help="About how many views of each cache to render again and to run the teacher on.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Draws these views.")
 @click.option(
@@ -106,11 +106,11 @@ def verify(
     least_agreement: float,
     as_json: bool,
 ) -> None:
-    """Check that teacher caches are what was written, and that the teacher still says so.
+    """Check that teacher caches are what was written, and that the teacher still computes the same.
 
-    Of the cache at PATH, every byte. Of the caches of a configuration also some views, rendered again, and
-    what the teacher says of them, as far as the data set and its weights are here. Exit code 0: all is fine; 1:
-    something is damaged or deviates; 2: there is no such cache, or it is of something else.
+    Of the cache at PATH, every byte is checked. Of the caches of a configuration some views are also rendered
+    again, and the teacher runs on them, as far as the data set and its weights are here. Exit code 0: all is fine;
+    1: something is damaged or deviates; 2: there is no such cache, or it is of something else.
 
     \b
     Examples:
@@ -126,15 +126,15 @@ def verify(
         )
     from pipeline.commands.verify import run
     from pipeline.experiment.source import ConfigFile
-    from pipeline.inspection.report import Asking
+    from pipeline.inspection.report import SampleCheck
     from pipeline.inspection.teacher import Limits
 
-    asking = None if no_teacher else Asking(views, seed, Limits(least_cosine, least_agreement))
-    run(path or ConfigFile(config, overrides), role=role, asking=asking, as_json=as_json)
+    check = None if no_teacher else SampleCheck(views, seed, Limits(least_cosine, least_agreement))
+    run(path or ConfigFile(config, overrides), role=role, check=check, as_json=as_json)
 
 
 def _given(context: click.Context, *names: str) -> str:
-    """The options among these parameters that the user gave, as they are typed."""
+    """Return the options among these parameters that the user gave, as they are typed."""
     default: Any = click.core.ParameterSource.DEFAULT
     options = {parameter.name: parameter.opts[0] for parameter in context.command.params}
     return ", ".join(options[name] for name in names if context.get_parameter_source(name) is not default)

@@ -1,4 +1,4 @@
-"""check: validates a whole experiment and prints the plan, before any work starts."""
+"""Validates a whole experiment and prints the plan, before any work starts: the command `check`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from contextlib import suppress
 
 from pipeline.commands.dvc_file import outdated
 from pipeline.errors import CacheError
-from pipeline.experiment.answers import answers_in, open_caches
+from pipeline.experiment.caches import open_caches, outputs_in
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
+from pipeline.planning.artifacts import plan_experiment
 from pipeline.planning.binding import bind_experiment
 from pipeline.planning.disks import DvcCache
 from pipeline.planning.plan import Plan
@@ -26,9 +27,10 @@ from pipeline.store.reader import TeacherCache
 
 
 def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
-    """Print the plan, or fail with every problem. Exit code 1 if a disk is too small for it.
+    """Print the plan of an experiment.
 
-    timed: also how long the commands take, of a handful of images and some seconds.
+    source: the configuration. as_json: print facts for programs. timed: measure on a few images, for some seconds, how
+    long the commands take. Raises ConfigError with every problem, and CacheError if a disk is too small.
     """
     try:
         bound = bind_experiment(source)
@@ -46,7 +48,7 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
         return
     given = _given_caches(bound.experiment, bound.data)
     dvc = DvcCache.find()
-    plan = Plan.of(bound, bound.data, dvc)
+    plan = plan_experiment(bound, bound.data, dvc)
     if as_json:
         needs = bound.requirements.facts() if bound.requirements else None
         accuracy = {str(path): found.facts() for path, found in _accuracies(bound.experiment).items()}
@@ -64,29 +66,29 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
             print(line)
         for cache, found in _accuracies(bound.experiment).items():
             first, *warnings = found.sentences(bound.data.dataset.class_names)
-            print("\n".join([f"answers   {cache}: {first}", *warnings]))
+            print("\n".join([f"accuracy  {cache}: {first}", *warnings]))
         for line in Times.of(bound, plan, bound.data).lines() if timed else ():
             print(line)
     _refuse_small_disks(plan)
 
 
 def _given_caches(experiment: ExperimentConfig, data: Data) -> list[str]:
-    """A line for each of `caches`: whether it is there. Those that are must fit, else CacheMismatch is raised."""
+    """Return a line for each of `caches`: whether it is there. Raises CacheMismatch for one that does not fit."""
     entries = sorted(experiment.caches or (), key=lambda entry: entry.role != "teacher")
     there = [entry for entry in entries if backend_of(entry.path).exists()]
     if there:
         opened = open_caches(Experiment(experiment, data), there, exact=False)
         if len(there) == len(entries):
-            answers_in(opened, experiment.caches)
+            outputs_in(opened, experiment.caches)
     return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
 
 
 def _accuracies(experiment: ExperimentConfig) -> dict[StorePath, CachedAccuracy]:
-    """How often the teachers in the caches that are there, and that can be read, are right."""
+    """Return how often the teachers are right, in the caches that are there and can be read."""
     found: dict[StorePath, CachedAccuracy | None] = {}
     for path in experiment.caches_read()["training"]:
         if backend_of(path).exists():
-            with suppress(CacheError):  # `verify` says what is wrong with it, and who trains from it is told
+            with suppress(CacheError):  # `verify` reports what is wrong with it, and training from it is refused
                 found[path] = cached_accuracy(TeacherCache.open(path, signals=()))
     return {path: each for path, each in found.items() if each is not None}
 

@@ -1,4 +1,4 @@
-"""dvc-file: writes the dvc.yaml of a configuration, and says whether one that is there still fits."""
+"""Writes the dvc.yaml of a configuration, and finds those that no longer fit: the command `dvc-file`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ COMMAND = "#   pipeline dvc-file --config {config}{target}"
 
 
 def stage_file(experiment: ExperimentConfig, source: ConfigFile, folder: Path) -> dict[str, Any]:
-    """Return what a dvc.yaml in `folder` holds for an experiment that is run from the working directory.
+    """Return what a dvc.yaml holds for an experiment that is run from the working directory.
 
-    What a dvc.yaml elsewhere makes already, of the same, is left to it. Raises ConfigError if one makes something
-    else at the same place.
+    experiment: the configuration. source: its file. folder: that of the dvc.yaml. What a dvc.yaml elsewhere makes
+    already, of the same, is left to it. Raises ConfigError if one makes something else at the same place.
     """
     config, raw = source.file.as_posix(), read_config(source.file, source.overrides)
     up, with_code = os.path.relpath(Path(), folder), Path("pipeline/cli.py").exists()
@@ -51,7 +51,10 @@ def stage_file(experiment: ExperimentConfig, source: ConfigFile, folder: Path) -
 
 
 def text_of(experiment: ExperimentConfig, source: ConfigFile, output: Path | None) -> str:
-    """Return the text of the dvc.yaml at `output`, with the command that writes it."""
+    """Return the text of a dvc.yaml, with the command that writes it.
+
+    experiment: the configuration. source: its file. output: where the dvc.yaml goes; None prints it.
+    """
     target = f" --output {output.as_posix()}" if output else ""
     head = "# Written by the command below; to change it, edit the configuration and run the command again.\n"
     head += COMMAND.format(config=source.file.as_posix(), target=target) + "\n"
@@ -59,7 +62,10 @@ def text_of(experiment: ExperimentConfig, source: ConfigFile, output: Path | Non
 
 
 def outdated(experiment: ExperimentConfig, source: ConfigFile) -> list[Path]:
-    """Return the dvc.yaml files that were written from this configuration, as it was before, and no longer fit it."""
+    """Return the dvc.yaml files that were written from this configuration, as it was before, and no longer fit it.
+
+    experiment: the configuration. source: its file.
+    """
     found = []
     for file in written_files():
         lines = file.read_text(encoding="utf-8").splitlines()
@@ -70,7 +76,7 @@ def outdated(experiment: ExperimentConfig, source: ConfigFile) -> list[Path]:
 
 
 def refuse_output(output: Path) -> None:
-    """Raise ConfigError for a file that DVC would not read, and for one that was not written here."""
+    """Raise ConfigError for an `output` that DVC would not read, and for a file that was not written here."""
     if output.name != "dvc.yaml":
         there = output.with_name("dvc.yaml") if output.suffix else output / "dvc.yaml"
         what = "DVC reads stages from files named dvc.yaml alone"
@@ -88,7 +94,11 @@ def refuse_output(output: Path) -> None:
 
 
 def run(source: ConfigFile, output: Path | None) -> None:
-    """Write the file, or print it. Raises ConfigError for a target that holds what Decant did not publish."""
+    """Write the dvc.yaml of a configuration, or print it.
+
+    source: the configuration. output: where to write; None prints. Raises ConfigError for an output or a target that
+    holds files which Decant did not write.
+    """
     if output is not None:
         refuse_output(output)
     if source.overrides:

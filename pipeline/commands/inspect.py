@@ -1,4 +1,4 @@
-"""inspect: what teacher caches are, finished or not; and a picture of what is in one."""
+"""Prints what teacher caches are, finished or not, and draws what is in one: the command `inspect`."""
 
 from __future__ import annotations
 
@@ -24,12 +24,15 @@ from pipeline.store.reader import TeacherCache
 
 
 class Inputs(DataSection, StoreSection):
-    """What this command reads to find the caches of an experiment."""
+    """Declares the sections that this command reads to find the caches of an experiment."""
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """A picture of `views` views of `samples` samples; output: None for one named after the cache."""
+    """Describes the picture to draw of a cache.
+
+    views, samples: how many of them. output: its file; None for one named after the cache.
+    """
 
     views: int
     samples: int
@@ -37,7 +40,11 @@ class Sheet:
 
 
 def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
-    """Print what the cache at a path is, or those of an experiment; draw the first of them."""
+    """Print what the cache at a path is, or those of an experiment; draw the first of them.
+
+    source: the configuration. path: of a cache; None for those of the configuration. sheet: the picture to draw; None
+    draws none. as_json: print facts for programs. Raises CacheNotFound, CacheUnfinished or DataError.
+    """
     paths = [path] if path is not None else _paths(source.read(Inputs))
     facts = [each for path in paths for each in describe(path)]
     if as_json:
@@ -50,11 +57,11 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
         cache = TeacherCache.open(paths[0], signals=())
         output = sheet.output or Path(f"{cache.path.stem}.png")
         write_atomic(output, _drawn(cache, source.read(DataSection).data, sheet))
-        print(f"{output}: views and what the teacher said of them", file=sys.stderr if as_json else sys.stdout)
+        print(f"{output}: views and the teacher's classes for them", file=sys.stderr if as_json else sys.stdout)
 
 
 def _paths(inputs: Inputs) -> list[StorePath]:
-    """The caches of an experiment of which there is anything. Raises CacheNotFound if there is none."""
+    """Return the paths of an experiment's caches, finished or not. Raises CacheNotFound if there is none."""
     found, missing = [], []
     for name, path in cache_paths(inputs.store.path).items():
         try:
@@ -73,7 +80,7 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
     fix = "name the experiment with --config, or the file with --set data.path=..."
     if not config.path.exists():
         raise DataError("a picture needs the packed data set, which is not here", where=config.path, fix=fix)
-    dataset = PackedDataset.of(config.model_copy(update={"source": None}))  # whatever it was packed from
+    dataset = PackedDataset.of(config.model_copy(update={"source": None}))  # the source does not matter here
     samples = next((each for each in _candidates(dataset, config) if _same(each, cache)), None)
     if samples is None or len(dataset.class_names) != cache.shapes.logits:
         raise DataError("these are not the samples of this cache", where=config.path, got=str(cache.path), fix=fix)
@@ -83,7 +90,7 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
 
 
 def _candidates(dataset: PackedDataset, config: DataConfig) -> Iterator[Samples]:
-    """What caches of this configuration may hold; those of any split, if it is of another."""
+    """Yield the samples that a cache may be of: first those of this configuration, then every split."""
     training, holdout = select(dataset, config)
     yield from (training, holdout) if holdout is not None else (training,)
     yield from (Samples(dataset.split(name)) for name in dataset.splits)

@@ -1,4 +1,4 @@
-"""The command that tells which distillation methods there are."""
+"""Defines the command that lists the distillation methods."""
 
 from __future__ import annotations
 

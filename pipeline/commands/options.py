@@ -1,4 +1,4 @@
-"""Options that several commands take."""
+"""Defines the options that several commands take."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def store_address(value: str) -> StorePath:
-    """Where a store lies: a folder, or an address on object storage; what is neither is a mistake in the command."""
+    """Return the path of a store. value: a folder, or an address on object storage; else BadParameter is raised."""
     from pipeline.store.location import store_path
 
     try:
@@ -25,7 +25,7 @@ def store_address(value: str) -> StorePath:
 
 
 def config_options(command: Command) -> Command:
-    """The options that every command takes."""
+    """Add the options that every command takes. command: the function that click calls."""
     command = click.option(
         "--set",
         "overrides",
@@ -44,7 +44,7 @@ def config_options(command: Command) -> Command:
 
 
 def artifact_options(command: Command) -> Command:
-    """The options of commands that publish an artifact."""
+    """Add the options of commands that publish an artifact. command: the function that click calls."""
     command = click.option("--replace", is_flag=True, help="Replace a different artifact that is already there.")(
         command
     )

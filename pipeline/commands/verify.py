@@ -1,4 +1,4 @@
-"""verify: whether teacher caches are still what was written, and what the teacher says today."""
+"""Checks that teacher caches are what was written, and that the teacher computes the same today: `verify`."""
 
 from __future__ import annotations
 
@@ -7,42 +7,36 @@ import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
-import torch
-
-from pipeline.data import Samples
 from pipeline.errors import CacheError, ConfigError
 from pipeline.experiment.experiment import NOTHING_HELD_OUT, CacheSections, Experiment
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import check_files
-from pipeline.inspection.report import Asking, CacheReport, ask_again
-from pipeline.models import Network
+from pipeline.inspection.report import CacheOrigin, CacheReport, SampleCheck, check_sample
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
-from pipeline.views import Views
-
-Known = tuple[Samples, Views, Network | None, torch.device]  # no network where its weights are not here
 
 
-def run(target: StorePath | ConfigFile, *, role: str, asking: Asking | None, as_json: bool) -> None:
+def run(target: StorePath | ConfigFile, *, role: str, check: SampleCheck | None, as_json: bool) -> None:
     """Verify the files of the cache at a path, or the caches of an experiment with their views and teacher.
 
-    role: `training`, `holdout`, `evaluation` or `all`. asking: None leaves it at the files. Raises CacheError, after
-    the report, if anything is wrong.
+    target: the path, or the configuration of the experiment. role: `training`, `holdout`, `evaluation` or `all`. check:
+    how views and teacher are checked; None checks the files alone. as_json: print the report for programs. Raises
+    CacheError, after the report, if anything is wrong.
     """
     if not isinstance(target, ConfigFile):
-        note = "neither views nor teacher were looked at: name their experiment with --config"
+        note = "neither views nor teacher were checked: name their experiment with --config"
         reports = [CacheReport(target, None, check_files(target, Lines()), unchecked=[note])]
     else:
         experiment = Experiment(target.read(CacheSections))
         there = _there(experiment, role)
-        known = _known(there, experiment) if asking and experiment.config.data.path.exists() else {}
+        origins = _origins(there, experiment) if check and experiment.config.data.path.exists() else {}
         reports = [CacheReport(path, name, check_files(path, Lines())) for name, path in there.items()]
         for report in reports:
-            _ask(report, experiment.config, known.get(report.role or ""), asking)
+            _check_sample(report, experiment.config, origins.get(report.role or ""), check)
     wrong = [report for report in reports if report.problems]
     if as_json:
         print(json.dumps({"fine": not wrong, "caches": [report.to_json() for report in reports]}, indent=2))
@@ -61,7 +55,7 @@ def run(target: StorePath | ConfigFile, *, role: str, asking: Asking | None, as_
 
 
 def _there(experiment: Experiment[CacheSections], role: str) -> dict[str, StorePath]:
-    """The caches that were named, by what they are for. Of `all`, those there are; a note about the others."""
+    """Return the caches of a role, by what they are for. Of `all`, those that exist, with a note on the others."""
     paths = experiment.paths
     if role not in (*paths, "all"):
         raise ConfigError([NOTHING_HELD_OUT])
@@ -74,15 +68,16 @@ def _there(experiment: Experiment[CacheSections], role: str) -> dict[str, StoreP
     return there
 
 
-def _known(there: Mapping[str, StorePath], experiment: Experiment[CacheSections]) -> dict[str, Known]:
-    """What each cache must be, by its role. Raises CacheMismatch, ConfigError, DataError or ModelError.
+def _origins(there: Mapping[str, StorePath], experiment: Experiment[CacheSections]) -> dict[str, CacheOrigin]:
+    """Compare each cache with the experiment, and return what it was made from, by its role.
 
-    Files are read after that: a mistake costs no hours, and no report of damage is lost to it.
+    Raises CacheMismatch, ConfigError, DataError or ModelError. Files are read after that: a mistake costs no hours, and
+    no report of damage is lost to it.
     """
-    caches, known = experiment.caches, dict[str, Known]()
+    caches, origins = experiment.caches, dict[str, CacheOrigin]()
     for name, path in there.items():
         cache = None
-        with suppress(CacheError):  # the reading of its files says more about it
+        with suppress(CacheError):  # reading its files tells more about it
             cache = TeacherCache.open(path)
         held, found = caches[name], cache.manifest.identity if cache is not None else None
         wanted, unchecked = experiment.required(held, found, exact=True)
@@ -90,18 +85,18 @@ def _known(there: Mapping[str, StorePath], experiment: Experiment[CacheSections]
             cache.require(wanted, unchecked)
         network = None if unchecked else experiment.teacher
         device = choose_device(experiment.config.teacher.device if network else "cpu")
-        known[name] = held.samples, held.views, network, device
-    return known
+        origins[name] = CacheOrigin(held.samples, held.views, network, device)
+    return origins
 
 
-def _ask(report: CacheReport, inputs: CacheSections, known: Known | None, asking: Asking | None) -> None:
-    """Render views and ask the teacher, as far as data and weights are here."""
-    if asking is None or known is None or report.problems:
-        why = "files are damaged" if known else f"no data set at {inputs.data.path}"
-        report.unchecked.append(f"neither views nor teacher were looked at: {why if asking else '--no-teacher'}")
+def _check_sample(
+    report: CacheReport, inputs: CacheSections, origin: CacheOrigin | None, check: SampleCheck | None
+) -> None:
+    """Render views and run the teacher on them, as far as data and weights are here."""
+    if check is None or origin is None or report.problems:
+        why = "files are damaged" if origin else f"no data set at {inputs.data.path}"
+        report.unchecked.append(f"neither views nor teacher were checked: {why if check else '--no-teacher'}")
         return
-    samples, views, network, device = known
-    if network is None:
-        report.unchecked.append(f"the teacher was not asked: no weights at {inputs.teacher.weights}")
-    cache = TeacherCache.open(report.path)
-    ask_again(report, cache, samples, views, network, asking, device=device, progress=Lines())
+    if origin.network is None:
+        report.unchecked.append(f"the teacher was not run: no weights at {inputs.teacher.weights}")
+    check_sample(report, TeacherCache.open(report.path), origin, check, Lines())

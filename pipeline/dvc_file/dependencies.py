@@ -1,4 +1,4 @@
-"""The code that every stage depends on, as DVC sees it."""
+"""Lists the code that every stage depends on, for DVC."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ READING = (
     "pipeline/store/reader.py",
     "pipeline/store/workspace.py",
 )
-"""A cache that is read: neither what makes one, nor object storage, nor the workers of a cluster."""
+"""The code that reads a cache: not that which makes one, nor object storage, nor the workers of a cluster."""
 
 PARTS = (
     *("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/publishing"),
@@ -90,7 +90,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "train-student": (
         *LEARNING,
         *COMPARED_CACHES,
-        "pipeline/experiment/answers.py",
+        "pipeline/experiment/caches.py",
         "pipeline/experiment/students.py",
         "stages/train_student.py",
     ),
@@ -119,7 +119,7 @@ written."""
 
 
 def written_in(raw: Any, key: str) -> bool:
-    """Whether a configuration says something about a dotted key, instead of leaving it to its default."""
+    """Tell whether a configuration has a dotted key, instead of leaving it to its default. raw: its plain values."""
     for part in key.split("."):
         if not isinstance(raw, dict) or part not in raw:
             return False
@@ -128,7 +128,10 @@ def written_in(raw: Any, key: str) -> bool:
 
 
 def objective_files(names: Iterable[str]) -> set[str]:
-    """The files of some objectives, and those of their room that they import, beyond what every stage has."""
+    """Return the files of some objectives, and those of their room that they import, without `OBJECTIVES`.
+
+    names: of the objectives.
+    """
     found: set[str] = set()
     waiting = [f"pipeline/objectives/methods/{name.replace('-', '_')}.py" for name in names]
     while waiting:

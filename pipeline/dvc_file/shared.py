@@ -1,4 +1,4 @@
-"""What several experiments share: of two dvc.yaml files, one alone makes a data set, a teacher or a cache.
+"""Finds what several experiments share: of two dvc.yaml files, only one makes a data set, a teacher or a cache.
 
 DVC refuses two stages with one output, and connects stages of different files by what they write and read.
 """
@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.config import ExperimentConfig
 
 WITHOUT_EFFECT = {"teacher.device"}
-"""Keys that change how something is made, never what comes out."""
+"""Keys that change how something is made, never the result."""
 
 PLACES = {
     "prepare-data": "data.path",
@@ -32,8 +32,8 @@ PLACES = {
 def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[Path, str]]:
     """Return the stages whose outputs another dvc.yaml makes: that file, and a note on what differs all the same.
 
-    file: the dvc.yaml of this experiment, which does not count. Raises ConfigError with every key by which another
-    experiment makes something else at the same place.
+    experiment: the configuration. file: the dvc.yaml of this experiment, which does not count. Raises ConfigError with
+    every key by which another experiment makes something else at the same place.
     """
     others = {output.path: output for output in outputs_elsewhere(file)}
     shared: dict[str, tuple[Path, str]] = {}
@@ -65,7 +65,7 @@ def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[
 
 
 def _nested(stage: Stage, others: Collection[Output]) -> Iterator[Problem]:
-    """Outputs of which one lies inside the other: DVC refuses to do anything in a repository that has them."""
+    """Yield a problem for outputs of which one lies inside the other: DVC refuses a repository that has them."""
     for out, other in product(map(plain, stage.outs), others):
         if Path(out) in Path(other.path).parents or Path(other.path) in Path(out).parents:
             what = f"{out}, which {stage.name} makes, and {other.path} of {other.file} lie one inside the other"
@@ -73,7 +73,7 @@ def _nested(stage: Stage, others: Collection[Output]) -> Iterator[Problem]:
 
 
 def _differences(stage: Stage, mine: Raw, other: Raw) -> list[str]:
-    """A line for each key that the stage reads and that the other configuration has another value of."""
+    """Return a line for each key that the stage reads and that has another value in the other configuration."""
     lines = []
     for section in stage.sections:
         one, two = _flat(section, _at(mine, section)), _flat(section, _at(other, section))
@@ -91,5 +91,5 @@ def _at(raw: Raw, key: str) -> Any:
 
 
 def _flat(key: str, value: Any) -> dict[str, Any]:
-    """One level below a section: keys with their values."""
+    """Return the keys one level below a section, with their values."""
     return {f"{key}.{name}": inner for name, inner in value.items()} if isinstance(value, dict) else {key: value}

@@ -1,4 +1,4 @@
-"""One stage of a dvc.yaml: the command, what it reads, writes and depends on."""
+"""Describes one stage of a dvc.yaml: the command, what it reads, writes and depends on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from pipeline.version import installed_version
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage. command: its arguments after `pipeline`. code: the command whose code it depends on.
+    """Describes one stage of a dvc.yaml.
 
-    sections: dotted keys of the configuration that it reads. methods: files of objectives. outs: kept by DVC.
-    metrics: the one file among them that DVC shows as numbers. matrix: values that `${item...}` stands for.
+    name: of the stage. command: its arguments after `pipeline`. deps: the data that it depends on. outs: what it
+    writes. sections: dotted keys of the configuration that it reads. methods: files of objectives that it depends on.
+    metrics: the file that DVC shows as numbers, None without one. matrix: values that `${item...}` stands for.
     """
 
     name: str
@@ -31,21 +32,21 @@ class Stage:
 
     @property
     def code(self) -> str:
-        """The command that it runs, without arguments."""
+        """Return the command that it runs, without arguments; the stage depends on its code."""
         return self.command.partition(" ")[0]
 
     def entry(self, config: str, raw: Raw, up: str, *, with_code: bool) -> dict[str, Any]:
         """Return the stage as it stands in a dvc.yaml.
 
-        config: the configuration's file; raw: what it holds, since DVC refuses parameters that are not written
-        there. up: the way from the dvc.yaml to the working directory. with_code: whether there is code to depend on.
+        config: the configuration's file. raw: what it holds, since DVC refuses parameters that are not written there.
+        up: the way from the dvc.yaml to the working directory. with_code: whether there is code to depend on.
         Without code, the command names the version of Decant that is installed: DVC runs what has another command.
         """
         files = sorted([*COMMON, *CODE[self.code], *self.methods]) if with_code else []
         version = None if with_code else installed_version()
         program = f"pipeline --require-version {version}" if version else "pipeline"
         words = self.command.split(" ", 1)
-        # What is there is replaced by the command, which looks at it, and not deleted by DVC, which does not.
+        # An output that exists is replaced by the command, which checks it, and not deleted by DVC, which does not.
         outs = [{out.as_posix(): {"persist": True}} for out in self.outs]
         body = {
             "wdir": up if up != "." else None,

@@ -1,4 +1,4 @@
-"""The stages of an experiment as DVC runs them: what each reads, writes and depends on."""
+"""Lists the stages of an experiment as DVC runs them: what each reads, writes and depends on."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from pipeline.experiment.pointers import stamps, tracked
 from pipeline.models import TeacherConfig
 
 SELECTING = {"split", "holdout", "limit", "classes"}
-"""Keys of `data` that choose among packed samples: what is packed does not depend on them."""
+"""Keys of `data` that select packed samples: what is packed does not depend on them."""
 
 PACKING = tuple(f"data.{key}" for key in DataConfig.model_fields if key not in SELECTING)
 ARITHMETIC_KEYS = {"precision", "micro_batch", "device"}
-"""Keys of `teacher` that say how it computes, not which network it is."""
+"""Keys of `teacher` that decide how it computes, not which network it is."""
 
 NETWORK = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields if key not in ARITHMETIC_KEYS)
 DRAWING = ("views.operations", "views.seed")
-"""How many views are cached is nothing to a teacher that is trained on views of its own."""
+"""Keys of `views` for networks that are trained on views of their own: how many are cached does not matter to them."""
 
 
 def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
-    """Every stage of an experiment, in the order in which they run."""
+    """Yield every stage of an experiment, in the order in which they run."""
     data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
     if data.source is not None:
         yield Stage("prepare-data", "prepare-data --replace", _given(data.source.files), [data.path], PACKING)
@@ -49,7 +49,7 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
 
 
 def _caching(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
-    """Two stages, so that another split to report does not cost the main cache."""
+    """Yield two stages, so that another split to report does not cost the main cache."""
     written = {what: tracked(path) for what, path in experiment.caches_written().items()}
     main, beside = written.pop("training"), list(written.values())
     shared = ("data", "teacher", "store")
@@ -60,17 +60,17 @@ def _caching(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[S
 
 
 def _students(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
-    """A stage for each objective set, so that an edit of one method reruns its students alone."""
+    """Yield a stage for each objective set, so that an edit of one method reruns its students alone."""
     caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
-    answers, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
-    # A student of fresh views has from the teacher how images are normalised, and nothing else.
+    cached, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
+    # A student of fresh views takes from the teacher how images are normalised, and nothing else.
     drawn = (*DRAWING, *NETWORK, "teacher_training.start")
     scored = ("evaluate.operations", "runs.path", "students.${item.student}")
     for name, learnt in experiment.objectives.items():
         yield Stage(
             f"train-student-{name}",
             f"train-student --student ${{item.student}} --objectives {name} --seed ${{item.seed}} --replace",
-            [*inputs, *([] if learnt.fresh else answers)],
+            [*inputs, *([] if learnt.fresh else cached)],
             [runs.student("${item.student}", name, "${item.seed}")],
             ("data", "train", *(drawn if learnt.fresh else seen), *scored, f"objectives.{name}"),
             objective_files(entry.name for entry in learnt.objectives),
@@ -79,10 +79,10 @@ def _students(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[
 
 
 def _made(experiment: ExperimentConfig) -> set[Path]:
-    """What DVC tracks of the caches that the experiment makes."""
+    """Return what DVC tracks of the caches that the experiment makes."""
     return {tracked(path) for path in experiment.caches_written().values()}
 
 
 def _given(paths: Iterable[object]) -> list[Path]:
-    """Those that are files or folders of this machine, to depend on: there, or still to be fetched or made."""
+    """Return those that are files or folders of this machine, to depend on; they may still be missing."""
     return list(dict.fromkeys(from_home(path) for path in paths if isinstance(path, Path)))

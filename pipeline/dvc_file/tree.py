@@ -1,4 +1,4 @@
-"""The dvc.yaml files of a repository, and what their stages write."""
+"""Finds the dvc.yaml files of a repository, and what their stages write."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ from pipeline.experiment.source import ConfigFile
 
 
 class Output(NamedTuple):
-    """What a stage of some dvc.yaml writes. config: all values of the configuration that the stage runs, or empty."""
+    """Describes an output of a stage in some dvc.yaml.
+
+    path: as of `plain`. file: the dvc.yaml. config: all values of the configuration that the stage runs; empty if that
+    is not known.
+    """
 
     path: str
     file: Path
@@ -38,7 +42,8 @@ def written_files() -> list[Path]:
 def outputs_elsewhere(mine: Path) -> Iterator[Output]:
     """Yield what the stages in other files than `mine` write, but for students.
 
-    Of a file that was written here, the configuration that it names tells: large ones take seconds to parse.
+    mine: the dvc.yaml that does not count. For a file that `pipeline dvc-file` wrote, the configuration that it names
+    is read instead, since large files take seconds to parse.
     """
     for file in written_files():
         if file.resolve() == mine.resolve():
@@ -53,7 +58,7 @@ def outputs_elsewhere(mine: Path) -> Iterator[Output]:
             continue
         try:
             experiment = ConfigFile(Path(config[1])).read(ExperimentConfig)
-        except PipelineError:  # it is wrong by now: whoever runs it will be told
+        except PipelineError:  # it is wrong by now: its own commands report that
             continue
         raw = resolved(experiment)
         for stage in stages_of(experiment):
@@ -62,16 +67,16 @@ def outputs_elsewhere(mine: Path) -> Iterator[Output]:
 
 
 def _working_directory(file: Path, text: str) -> Path:
-    """Where the commands of a file that was written here run."""
+    """Return the folder in which the commands of a file run that `pipeline dvc-file` wrote."""
     found = re.search(r"\n    wdir: (\S+)\n", text)
     return (file.parent / (found[1] if found else ".")).resolve()
 
 
 def _parsed(file: Path, text: str) -> Iterator[Output]:
-    """Of a dvc.yaml that somebody wrote: it says nothing of a configuration."""
+    """Yield the outputs of a dvc.yaml that somebody wrote by hand: it names no configuration."""
     try:
         value = parse_yaml(text, str(file))
-    except ConfigError:  # DVC will say so
+    except ConfigError:  # DVC reports it
         return
     stages: dict[str, Any] = (value or {}).get("stages") or {}
     for body in stages.values():
@@ -81,5 +86,5 @@ def _parsed(file: Path, text: str) -> Iterator[Output]:
 
 
 def plain(path: Path) -> str:
-    """Return a path as seen from here, written in one way."""
+    """Return a path relative to the working directory, always written in the same way."""
     return os.path.normpath(os.path.relpath(path))

@@ -1,1 +1,1 @@
-"""An experiment: its configuration, and its data, caches, networks and runs, opened."""
+"""Opens an experiment: its configuration, and its data, caches, networks and runs."""

@@ -1,11 +1,11 @@
-"""The whole configuration of an experiment: every section there is."""
+"""Declares the whole configuration of an experiment: every section there is."""
 
 from __future__ import annotations
 
 from pydantic import Field
 
 from pipeline.config import Name
-from pipeline.experiment.experiment import AnswerSections
+from pipeline.experiment.experiment import LearningSections
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.sections import StudentConfig, StudentsSection, caches_read, caches_written
 from pipeline.objectives import ObjectivesConfig, ObjectivesSection
@@ -15,9 +15,9 @@ from pipeline.training.teacher import TeacherTrainingSection
 
 
 class ExperimentConfig(
-    AnswerSections, TeacherTrainingSection, StudentsSection, ObjectivesSection, TrainSection, RunsSection
+    LearningSections, TeacherTrainingSection, StudentsSection, ObjectivesSection, TrainSection, RunsSection
 ):
-    """Every section of a configuration. An experiment may have no students and no objectives yet."""
+    """Holds every section of a configuration. An experiment may have no students and no objectives yet."""
 
     students: dict[Name, StudentConfig] = Field(default_factory=dict)
     objectives: ObjectivesConfig = Field(default_factory=dict)
@@ -27,5 +27,5 @@ class ExperimentConfig(
         return caches_written(self.data, self.store)
 
     def caches_read(self) -> dict[str, list[StorePath]]:
-        """Return the stores that students learn from and are compared with: of `caches`, or those written."""
+        """Return the stores students learn from and are compared with, by their use: of `caches`, or those written."""
         return caches_read(self.data, self.store, self.caches)

@@ -1,4 +1,4 @@
-"""Opens the packed data set of an experiment: the samples that are used of it, and their views."""
+"""Opens the packed data set of an experiment, selects the samples that are used of it, and draws their views."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from pipeline.views import Views, ViewsConfig, build_views
 
 @dataclass(frozen=True)
 class Data:
-    """A packed data set, the samples that a run uses of it, and their views."""
+    """Holds a packed data set and what a run uses of it.
+
+    dataset: the packed file. training: the samples to learn from. holdout: those that are held out; None if none are.
+    views: of the training samples.
+    """
 
     dataset: PackedDataset
     training: Samples
@@ -23,19 +27,20 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """K."""
+        """Return the number of classes K."""
         return len(self.dataset.class_names)
 
     @property
     def scored(self) -> bool:
-        """Whether there are samples with labels that are held out, to score networks on while they learn."""
+        """Tell whether labeled samples are held out, to score networks on while they learn."""
         return self.holdout is not None and self.holdout.labels is not None
 
     @classmethod
     def open(cls, config: DataConfig, views: ViewsConfig | None) -> Data:
-        """views: None for the images as they are, even of differing sizes.
+        """Open the packed file.
 
-        Raises DataError if the file is not what the configuration says.
+        config: the section `data`. views: the section; None for the images as they are, even of differing sizes. Raises
+        DataError if the file does not fit the configuration.
         """
         if not config.path.exists() and config.source is not None:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
@@ -52,7 +57,11 @@ _APART = "keep some labeled images apart for it, such as a folder test: those th
 
 
 def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
-    """The split that is reported. Raises ConfigError, naming the nearest, if there is none of that name."""
+    """Return the split that is reported.
+
+    dataset: has the splits. evaluate: the section, which names one. Raises ConfigError, with the nearest name, if there
+    is no such split.
+    """
     if evaluate.split not in dataset.splits:
         problem = unknown_name("evaluate.split", evaluate.split, dataset.splits)
         raise ConfigError([problem if problem.fix else replace(problem, fix=_APART)])
@@ -60,13 +69,17 @@ def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
 
 
 def one_view(samples: Samples, operations: Sequence[Section] = ()) -> Views:
-    """The view that evaluation sees: of the operations, or the images as they are."""
+    """Return the one view of `samples` that evaluation sees. operations: make it; none leave the images as they are."""
     config = ViewsConfig.model_validate({"operations": [operation.model_dump() for operation in operations]})
     return views_of(samples, config, "evaluate")
 
 
 def views_of(samples: Samples, config: ViewsConfig, key: str) -> Views:
-    """The views of samples. Raises ConfigError at the section `key` if they would not all have one size."""
+    """Return the views of samples.
+
+    samples: the images. config: the operations. key: the section that holds the operations, for messages. Raises
+    ConfigError if the views would not all have one size.
+    """
     shape = samples.split.image_shape
     views = build_views(config, shape[:2] if shape else None, key)
     if views.output_size is None:

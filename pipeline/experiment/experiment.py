@@ -1,4 +1,4 @@
-"""An experiment: the sections that a command declares, and what they name, opened when it is first asked for."""
+"""Opens an experiment: the sections that a command declares, and what they name, each when it is first needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.store.location import StorePath
 from pipeline.views import Views, ViewsSection
 
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
-"""What evaluation caches hold: exact logits, for agreement and KL."""
+"""The signals of evaluation caches: exact logits, for agreement and KL."""
 
 Beside = Literal["holdout", "evaluation"]
 """The caches beside the main one, of exact logits alone: of the holdout, and of the split that is reported."""
@@ -47,12 +47,12 @@ class ReferenceSections(TaughtSections, CachesSection):
     """Declares what decides the teachers that students are compared with."""
 
 
-class AnswerSections(CacheSections, ReferenceSections):
+class LearningSections(CacheSections, ReferenceSections):
     """Declares what decides the teachers that students learn from, and are compared with."""
 
 
 class Cached(NamedTuple):
-    """What a cache holds: the samples and views that the teacher sees, and the signals that are kept of it."""
+    """Holds what a cache is made of: the samples and views that the teacher sees, and the signals that are kept."""
 
     samples: Samples
     views: Views
@@ -60,14 +60,17 @@ class Cached(NamedTuple):
 
     @classmethod
     def beside(cls, samples: Samples, evaluate: EvaluateConfig) -> Cached:
-        """Return what a cache beside the main one holds: the logits of the one view that evaluation sees."""
+        """Return what a cache beside the main one holds: the logits of the one view that evaluation sees.
+
+        samples: of the holdout, or of the split that is reported. evaluate: the section.
+        """
         return cls(samples, one_view(samples, evaluate.operations), EVALUATION_SIGNALS)
 
     def required(self, teacher: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
-        """Return what the identity of a cache must say, to be of these samples, views and signals.
+        """Return what the identity of a cache must contain, to be of these samples, views and signals.
 
-        teacher: what it must say of the teacher. exact: of the samples also their pixels, which are all read for that;
-        else their number and ids.
+        teacher: what it must contain of the teacher. exact: whether it must have the digest of the pixels, which are
+        all read for that; else the number and the ids of samples suffice.
         """
         samples = self.samples
         named = {"samples": samples.count, "ids": samples.ids_digest()}
@@ -80,7 +83,10 @@ class Cached(NamedTuple):
 
 
 class Requirement(NamedTuple):
-    """What a cache must be: parts of its identity, and the dotted fields that this machine cannot compute."""
+    """Holds what a cache must be.
+
+    identity: parts of its identity, as plain values. unchecked: the dotted fields that this machine cannot compute.
+    """
 
     identity: dict[str, Any]
     unchecked: list[str]
@@ -90,12 +96,11 @@ SectionsT_co = TypeVar("SectionsT_co", bound=Section, covariant=True)
 
 
 class Experiment(Generic[SectionsT_co]):
-    """An experiment, of which a command declares some sections: their values, and what they name.
+    """Opens what the configuration of an experiment names: data, teacher and caches, each once, when first needed.
 
-    Everything is opened once, when it is first asked for. To ask for what needs a section that the command does not
-    declare is a mistake that mypy finds.
+    A command declares the sections that it reads. mypy finds the use of an attribute that needs another section.
 
-    config: the sections. data: the packed data set, if it is open already.
+    config: the sections. data: the packed data set, if it is open already; None opens it.
     """
 
     def __init__(self, config: SectionsT_co, data: Data | None = None) -> None:
@@ -109,24 +114,27 @@ class Experiment(Generic[SectionsT_co]):
 
     @property
     def dataset(self: Experiment[DataSection]) -> PackedDataset:
-        """The packed data set. Raises DataError if the file is not what the configuration says."""
+        """Return the packed data set. Raises DataError if the file does not fit the configuration."""
         if self._dataset is None:
             self._dataset = PackedDataset.of(self.config.data)
         return self._dataset
 
     @property
     def classes(self: Experiment[DataSection]) -> int:
-        """K, the number of classes."""
+        """Return the number of classes K."""
         return len(self.dataset.class_names)
 
     @property
     def holdout(self: Experiment[DataSection]) -> Samples | None:
-        """The samples that are held out of training and caching, if any are."""
+        """Return the samples that are held out of training and caching; None if none are."""
         return self._data.holdout if self._data is not None else select(self.dataset, self.config.data)[1]
 
     @property
     def data(self: Experiment[SampleSections]) -> Data:
-        """The samples that are used, and their views. Raises DataError, or ConfigError for views of several sizes."""
+        """Return the samples that are used, and their views.
+
+        Raises DataError, or ConfigError for views of several sizes.
+        """
         if self._data is None:
             self._data = Data.open(self.config.data, self.config.views)
             self._dataset = self._data.dataset
@@ -134,26 +142,26 @@ class Experiment(Generic[SectionsT_co]):
 
     @property
     def teacher(self: Experiment[TaughtSections]) -> Network:
-        """The teacher with its weights, on the CPU when it is first asked for. Raises ModelError."""
+        """Return the teacher with its weights; it is built on the CPU. Raises ModelError."""
         if self._teacher is None:
             self._teacher = build(self.config.teacher, self.classes)
         return self._teacher
 
     @property
     def paths(self: Experiment[TaughtSections]) -> dict[str, StorePath]:
-        """Where the caches that `cache-teacher` writes lie, by what they are for."""
+        """Return the paths of the caches that `cache-teacher` writes, by what they are for."""
         return caches_written(self.config.data, self.config.store)
 
     @property
     def caches(self: Experiment[CacheSections]) -> dict[str, Cached]:
-        """What the caches hold that `cache-teacher` writes, by what they are for. Opens the data."""
+        """Return what the caches hold that `cache-teacher` writes, by what they are for. Opens the data."""
         data, evaluate = self.data, self.config.evaluate
         caches = {"training": Cached(data.training, data.views, self.config.signals)}
         beside = {"holdout": data.holdout, "evaluation": Samples(evaluated_split(data.dataset, evaluate))}
         return caches | {name: Cached.beside(each, evaluate) for name, each in beside.items() if each is not None}
 
     def beside(self: Experiment[TaughtSections], what: Beside) -> Cached:
-        """Return what a cache beside the main one holds.
+        """Return what a cache beside the main one holds. what: which of them.
 
         Raises ConfigError if there is no holdout, or no such split to report.
         """
@@ -170,20 +178,21 @@ class Experiment(Generic[SectionsT_co]):
     ) -> Requirement:
         """Return what a cache must be that holds the signals of this experiment's teacher.
 
-        found: the identity of the cache at hand, if it can be read: where the file of weights holds what it says, no
-        network is built to know their digest. exact: read all pixels and weights; else trust ids and names.
+        held: its samples, views and signals. found: the identity of the cache at hand; None if it cannot be read. Where
+        the file of weights has the digest that it records, no network is built to compute that. exact: read all pixels
+        and weights; else trust ids and names.
         """
         config = self.config.teacher
         here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
         if exact and here:
             return Requirement(held.required(self._identified(found), exact=True), [])
-        said = {key: value for key, value in config.for_identity("device", "weights").items() if value is not None}
-        said |= {"interpolation": config.interpolation} if config.interpolation else {}
+        named = {key: value for key, value in config.for_identity("device", "weights").items() if value is not None}
+        named |= {"interpolation": config.interpolation} if config.interpolation else {}
         unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
-        return Requirement(held.required(said, exact=exact), unchecked)
+        return Requirement(held.required(named, exact=exact), unchecked)
 
     def _identified(self: Experiment[TaughtSections], found: CacheIdentity | None) -> dict[str, Any]:
-        """The teacher's identity, with the digest of its weights."""
+        """Return the teacher's identity, with the digest of its weights."""
         if self._identity is None and found is not None:
             self._identity = self._as_found(found.teacher.plain())
         if self._identity is None:
@@ -194,7 +203,7 @@ class Experiment(Generic[SectionsT_co]):
         return self._identity
 
     def _as_found(self: Experiment[TaughtSections], found: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The teacher's identity if its file of weights is, tensor by tensor, what a cache was made with; else None.
+        """Return the teacher's identity if its file of weights is, tensor by tensor, that of a cache; else None.
 
         A file of other names or types becomes those of the network only when that is built.
         """

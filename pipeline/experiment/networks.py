@@ -1,10 +1,10 @@
-"""Networks as stages build them: of a teacher or student in the configuration, or of one that was trained."""
+"""Builds the networks of an experiment: a teacher or student of the configuration, or one that was trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError, DataError
@@ -27,12 +27,15 @@ from pipeline.models.reused import load_trained
 from pipeline.signals import SignalShapes
 from pipeline.store.format.sections import TeacherIdentity
 
+ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
+
 
 def trained_network(folder: Path, student: str, classes: int) -> Network | WithReusedHead:
-    """The network in a student's folder, as it was trained, whatever the configuration says by now.
+    """Load a student as it was trained, whatever the configuration contains by now.
 
-    With the head that stands beside it, if there is one. Raises DataError if the folder's own configuration cannot be
-    read, ModelError if its weights cannot.
+    folder: of its run. student: its name. classes: K. Returns the network, with the head that lies beside its weights,
+    if there is one. Raises DataError if the folder's own configuration cannot be read, ModelError if its weights
+    cannot.
     """
     path = folder / "config.yaml"
     try:
@@ -43,8 +46,22 @@ def trained_network(folder: Path, student: str, classes: int) -> Network | WithR
     except (OSError, KeyError, TypeError, ValueError, ConfigError) as error:
         fix = "train the student again with --replace"
         raise DataError("cannot read how a student was trained", where=path, got=error, fix=fix) from None
-    config = config.model_copy(update={"weights": folder / "student.safetensors", "start": None})
-    return load_trained(build(config, classes, default=default), folder)
+    update = {"weights": folder / "student.safetensors", "start": None}
+    return load_trained(build(prepared_as(config, default).model_copy(update=update), classes), folder)
+
+
+def prepared_as(config: ConfigT, default: Preprocessing) -> ConfigT:
+    """Return a network's section with nothing left open of its preprocessing.
+
+    config: the section. default: fills in `mean`, `std` and `interpolation` where the section leaves them open.
+    """
+    return config.model_copy(
+        update={
+            "mean": config.mean or default.mean,
+            "std": config.std or default.std,
+            "interpolation": config.interpolation or default.interpolation,
+        }
+    )
 
 
 def build(
@@ -53,25 +70,26 @@ def build(
     *,
     seed: int | None = None,
     start: WeightsSource | None = None,
-    default: Preprocessing | None = None,
     offline: bool = False,
 ) -> Network:
-    """The network of a section, with its weights; without any, random ones from the seed.
+    """Build the network of a section, with its weights.
 
-    start: weights to begin with, whose classifier need not fit: it is new then, and drawn from the seed; `kept` of the
-    network tells. Of a student, its section names them. default: for what the section leaves open of its
-    preprocessing; None is what its weights expect. offline: random weights stand for timm's own.
+    config: the section; what it leaves open of its preprocessing is what its weights expect. classes: K. seed: draws
+    the weights where the section names none; None uses torch's own generator. start: weights to begin with, whose
+    classifier need not fit: then it is new and drawn from the seed, and `kept` of the network tells so. None takes
+    those that a student's section names. offline: random weights take the place of timm's own. Raises ModelError if the
+    network cannot be built, or if its weights do not fit.
     """
     start = start or (config.start if isinstance(config, StudentConfig) else None)
-    default = default or expected_by(config.model, start or config.weights)
+    config = prepared_as(config, expected_by(config.model, start or config.weights))
     return build_network(
         config.model,
         classes,
         weights=config.weights,
         input_size=config.input_size,
-        mean=config.mean or default.mean,
-        std=config.std or default.std,
-        interpolation=config.interpolation or default.interpolation,
+        mean=config.mean,
+        std=config.std,
+        interpolation=config.interpolation,
         options=config.options,
         seed=seed,
         start=start,
@@ -83,27 +101,28 @@ def build(
 def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, Any] | None:
     """Return what `build(config, classes).identity()` would be, with `interpolation` in any case.
 
-    None if only the built network tells. Its weights are not read.
+    config: the network's section; its weights are not read. classes: K. Returns None if the network must be built to
+    know its input size.
     """
     size = config.input_size or own_input_size(config.model, config.options)
     if size is None:
         return None
-    default = expected_by(config.model, config.weights)
+    config = prepared_as(config, expected_by(config.model, config.weights))
     return {
         "model": config.model,
         "options": dict(config.options),
         "num_classes": classes,
         "input_size": size,
-        "mean": list(config.mean or default.mean),
-        "std": list(config.std or default.std),
-        "interpolation": config.interpolation or default.interpolation,
+        "mean": list(config.mean or ()),
+        "std": list(config.std or ()),
+        "interpolation": config.interpolation,
     }
 
 
 def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | None) -> Preprocessing:
-    """Return what a teacher's weights expect of images, whether it is trained by now or not.
+    """Return the preprocessing that a teacher's weights expect, whether it is trained by now or not.
 
-    training: its section `teacher_training`, as plain values.
+    teacher: its section. training: the section `teacher_training`, as plain values; None if it is not trained here.
     """
     weights = teacher.weights
     if training is not None:  # whether it is trained by now or not: its students must be the same
@@ -112,14 +131,14 @@ def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | No
     return expected_by(teacher.model, weights)
 
 
-def used_by(teacher: TeacherIdentity) -> Preprocessing:
-    """Return how images were prepared for the teacher of a cache. teacher: as the cache's identity records it."""
+def recorded_preprocessing(teacher: TeacherIdentity) -> Preprocessing:
+    """Return the preprocessing that a cache records of its teacher. teacher: that part of the cache's identity."""
     mean, std = (cast(Triple, values) for values in (teacher.mean, teacher.std))
     return Preprocessing(mean, std, cast(Interpolation, teacher.interpolation))
 
 
 def shapes_of(network: TeacherNetwork) -> SignalShapes:
-    """Return the shapes of the signals that a network can give, for objectives."""
+    """Return the shapes of the signals that objectives may read of a network. network: a teacher or a student."""
     maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block") or tap == "final"}
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
     (embedding,) = network.taps.get("embedding", (None,))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -14,60 +15,74 @@ from pipeline.training import Memory
 
 
 class Learnable(Protocol):
-    """Names what objectives read of a data set: the samples that are learnt from, and the number of classes."""
+    """Names what objectives read of a data set."""
 
     @property
     def training(self) -> Samples:
-        """The samples."""
+        """Return the samples that are learnt from."""
 
     @property
     def classes(self) -> int:
-        """K."""
+        """Return the number of classes K."""
 
 
-def objective_set(
-    name: str,
-    config: ObjectiveSetConfig,
-    student: SignalShapes,
-    teacher: SignalShapes,
-    data: Learnable,
-    seed: int,
-    memory: Memory | None = None,
-    views_per_step: int = 1,
-) -> ObjectiveSet:
-    """Build the objectives; their initial weights are a function of the seed.
+@dataclass(frozen=True)
+class ObjectiveBuilder:
+    """Builds objective sets for one student and one teacher.
 
-    name: of the set. teacher: nothing to a set with fresh views. memory: None where there is no cache, or not yet.
-    Raises ConfigError if labels are missing, if the objectives cannot be built, or if views are fresh and one of the
-    objectives reads the teacher.
+    student, teacher: the shapes of their signals; those of the teacher mean nothing to a set with fresh views. data:
+    what is learnt from. seed: decides the initial weights of objectives. memory: the cached signals of any sample; None
+    where there is no cache, or not yet. views_per_step: how many views of each sample a batch has.
     """
-    place = config.place(name)
-    labels = None if data.training.labels is None else torch.from_numpy(data.training.labels)
-    if labels is None and (idle := [i for i, entry in enumerate(config.objectives) if entry.name == "hard-label"]):
-        what = f"hard-label needs labels, and split {data.training.split.name!r} has none"
-        fix = "leave it out, and learn from the teacher alone, with kd or lfcc"
-        raise ConfigError([Problem(f"objectives.{place}.{i}", what, fix=fix) for i in idle])
-    bank, means = (memory.bank, memory.class_means) if memory else (None, None)
-    context = Context(data.training.count, data.classes, labels, seed, bank, means, views_per_step)
-    if config.fresh:
-        # Without a cache nobody knows the teacher's shapes. With the student's, most that reads a teacher can be built,
-        # and says what it reads.
-        teacher = student
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            built = ObjectiveSet(place, config.objectives, student, teacher, context)
-    except ConfigError as error:
-        entries = tuple(f"objectives.{place}.{i}" for i in range(len(config.objectives)))
-        if config.fresh and any(problem.key.startswith(entries) for problem in error.problems):
-            raise ConfigError([_not_seen(name, "an objective cannot be built"), *error.problems]) from None
-        raise
-    if config.fresh and built.needs.teacher:
-        raise ConfigError([_not_seen(name, "; ".join(_readers(built)))])
-    return built
+
+    student: SignalShapes
+    teacher: SignalShapes
+    data: Learnable
+    seed: int
+    memory: Memory | None = None
+    views_per_step: int = 1
+
+    def build(self, name: str, config: ObjectiveSetConfig) -> ObjectiveSet:
+        """Build the objectives of a set.
+
+        name: of the set. config: its entry in the section `objectives`. Raises ConfigError if labels are missing, if
+        the objectives cannot be built, or if views are fresh and one of the objectives reads the teacher.
+        """
+        place = config.place(name)
+        self._require_labels(place, config)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(self.seed)
+                # Without a cache the teacher's shapes are not known. With the student's, most objectives that read a
+                # teacher can be built, and name what they read.
+                teacher = self.student if config.fresh else self.teacher
+                built = ObjectiveSet(place, config.objectives, self.student, teacher, self._context())
+        except ConfigError as error:
+            entries = tuple(f"objectives.{place}.{i}" for i in range(len(config.objectives)))
+            if config.fresh and any(problem.key.startswith(entries) for problem in error.problems):
+                raise ConfigError([_no_teacher(name, "an objective cannot be built"), *error.problems]) from None
+            raise
+        if config.fresh and built.needs.teacher:
+            raise ConfigError([_no_teacher(name, "; ".join(_readers(built)))])
+        return built
+
+    def _require_labels(self, place: str, config: ObjectiveSetConfig) -> None:
+        samples = self.data.training
+        if samples.labels is not None:
+            return
+        if idle := [i for i, entry in enumerate(config.objectives) if entry.name == "hard-label"]:
+            what = f"hard-label needs labels, and split {samples.split.name!r} has none"
+            fix = "leave it out, and learn from the teacher alone, with kd or lfcc"
+            raise ConfigError([Problem(f"objectives.{place}.{i}", what, fix=fix) for i in idle])
+
+    def _context(self) -> Context:
+        samples = self.data.training
+        labels = None if samples.labels is None else torch.from_numpy(samples.labels)
+        bank, means = (self.memory.bank, self.memory.class_means) if self.memory else (None, None)
+        return Context(samples.count, self.data.classes, labels, self.seed, bank, means, self.views_per_step)
 
 
-def _not_seen(name: str, why: str) -> Problem:
+def _no_teacher(name: str, why: str) -> Problem:
     what = f"the teacher has not seen views that are drawn anew, and {why}"
     return Problem(f"objectives.{name}.views", what, "cached", "fresh", "leave `views` out, or all but `hard-label`")
 

@@ -1,4 +1,4 @@
-"""What DVC tracks of a store on object storage: a small file here, the pointer, that says which one it is.
+"""Writes and checks the pointer to a store on object storage: a small file here that names the store, for DVC.
 
 DVC keeps no stores there: the pointer is the output of `cache-teacher` and what students depend on in their place.
 """
@@ -19,22 +19,22 @@ from pipeline.store.reader import TeacherCache
 from pipeline.untrusted import parse_json, read_file
 
 FOLDER = Path("artifacts/caches")
-"""Pointers lie below it, in folders named as the address is: two stores never have one pointer."""
+"""The folder of pointers. Folders below it are named as the address is, so two stores never have one pointer."""
 
 POINTER_FORMAT = "decant-store-pointer"
 REWRITE_HINT = "run `pipeline cache-teacher` again, which writes it anew, or delete it to read the store all the same"
 
 
 def tracked(path: StorePath) -> Path:
-    """What DVC tracks of a store: the store, or the pointer to one on object storage."""
+    """Return what DVC tracks of the store at a path: the store, or the pointer to one on object storage."""
     return backend_of(path).folder or FOLDER / f"{str(path).replace('://', '/')}.json"
 
 
 def stamps(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
-    """What stands for caches as dependencies: their fingerprints, or the pointers to those on object storage.
+    """Return the files that a stage depends on in place of caches: fingerprints, or pointers to object storage.
 
-    made: the outputs of `cache-teacher`. A store on object storage that was made elsewhere may have no pointer here:
-    then nothing stands for it.
+    caches: their paths. made: the outputs of `cache-teacher`. A store on object storage that was made elsewhere may
+    have no pointer here; then the stage does not depend on it.
 
     DVC looks at every file of a folder once for each stage that depends on it, and hashes those that it does not
     know: minutes for thousands of files and a dozen students, hours for terabytes that somebody else made.
@@ -50,7 +50,7 @@ def stamps(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
 
 
 def write_pointer(cache: TeacherCache) -> None:
-    """Write the pointer to a store, if that lies on object storage."""
+    """Write the pointer to an open cache, if it lies on object storage."""
     backend = backend_of(cache.path)
     if backend.folder is not None:
         return
@@ -70,7 +70,7 @@ def write_pointer(cache: TeacherCache) -> None:
 
 
 def check_pointer(cache: TeacherCache) -> None:
-    """Raise CacheMismatch if there is a pointer in the place of this store's, and it is to another store."""
+    """Raise CacheMismatch if the pointer to an open cache is there, and names another store."""
     if backend_of(cache.path).folder is not None or not (file := tracked(cache.path)).exists():
         return
     try:

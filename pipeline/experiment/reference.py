@@ -1,4 +1,4 @@
-"""Opens what students are compared with: the teacher's answers to the samples that a student is scored on."""
+"""Opens what students are compared with: the teacher's logits for the samples that a student is scored on."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ from pipeline.store.reader import TeacherCache
 
 @dataclass(frozen=True)
 class Reference:
-    """logits: the teacher's, or those of the ensemble, float32 [N, K]. name: of the network or networks."""
+    """Holds what students are compared with.
+
+    logits: the teacher's, or those of the ensemble, float32 [N, K]. name: of the network or networks.
+    """
 
     logits: Tensor
     name: str
 
 
 def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, exact: bool = True) -> Reference | None:
-    """Open the teacher's answers to the one view of the holdout, or of the split that is reported.
+    """Open the teacher's cached logits for the one view of the holdout, or of the split that is reported.
 
-    None, with a note, unless every teacher's are there: a part of an ensemble is another teacher. Raises CacheMismatch
-    if a cache is of other samples, another view or another teacher.
+    experiment: its configuration and data. what: which of the two. exact: read all pixels and the teacher's weights
+    (where they are) and compare; else trust ids and names. Returns None, with a note, unless the cache of every teacher
+    is there, since a part of an ensemble is another teacher. Raises CacheMismatch if a cache is of other samples,
+    another view or another teacher.
     """
     config = experiment.config
     paths = [(main, cache_paths(main)[what]) for main in reference_stores(config.store, config.caches)]
@@ -48,7 +53,7 @@ def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, e
             wanted = {**wanted, "teacher": {**other, "num_classes": experiment.classes}}
             unchecked = [field for field in unchecked if not field.startswith("teacher")]
         cache.require(wanted, unchecked)
-        # Several caches of one teacher, of other views: what it says here is the same in each.
+        # Several caches of one teacher, of other views: these logits are the same in each.
         opened.setdefault(cache.manifest.identity.teacher.fingerprint, cache)
     logits = [cache.read(cache.views[0], np.arange(cache.count)).logits for cache in opened.values()]
     mean = ensemble_mean(config.caches)

@@ -1,4 +1,4 @@
-"""The folder that a training run leaves: its files, and the code that made them."""
+"""Writes the folder of a training run: its files, and the digest of the code that made them."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from pipeline.untrusted import parse_json, read_file
 METRICS = "metrics.json"
 STUDENT = "student.safetensors"
 RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT))
-"""What a run writes beside its fingerprint and its weights."""
+"""The files that a run writes beside its fingerprint and its weights."""
 
 PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator")
-"""Code that decides what is printed and how fast, never what is written."""
+"""Modules that decide what is printed and how fast, never what is written."""
 
 METRICS_MAX_BYTES = 64 << 20
 
 
 def run_files(weights: str = STUDENT) -> frozenset[str]:
-    """Return the names of a run's files. A student may have a head of its own beside its weights."""
+    """Return the names of a run's files. weights: the file of weights; a student may have a head beside it."""
     return RUN_FILES | {weights} | ({HEAD_FILE} if weights == STUDENT else frozenset())
 
 
 def imported_code() -> str:
     """Return `sha256:...` over the source of all modules of Decant that are imported by now.
 
-    Asked at one place of a command, it is that of the code which decides what the command makes.
+    Called at the same place of a command, it covers the code that decides what the command makes.
     """
     digest = hashlib.sha256()
     for name in sorted(sys.modules):
@@ -52,9 +52,11 @@ def imported_code() -> str:
 
 
 class RunFolder(Scratch):
-    """Holds the scratch folder of a training run. code: that of the modules which were imported when it was made.
+    """Holds the scratch folder of a training run, and publishes it.
 
-    replace: whether another run, or one of other code, may be replaced. weights: the name of the file of weights.
+    target: the folder to publish. fingerprint: of the run's identity. weights: the name of the file of weights.
+    replace: whether another run, or one of other code, may be replaced. wait: for another process that makes the same
+    run; else raise. The attribute `code` is `imported_code()` at the time when this was made.
     """
 
     def __init__(self, target: Path, fingerprint: str, weights: str = STUDENT, *, replace: bool, wait: bool) -> None:
@@ -62,7 +64,7 @@ class RunFolder(Scratch):
         self.weights, self.code, self._replace = weights, imported_code(), replace
 
     def kept(self) -> bool:
-        """Whether the run need not be made: it is there, and, if it may be replaced, it was made by the same code.
+        """Tell whether the run need not be made: it is there, and, if it may be replaced, the same code made it.
 
         DVC runs a stage again, with `--replace`, when code changed, and the fingerprint knows nothing of code.
         Raises CacheMismatch if something is there that must not be replaced.
@@ -76,10 +78,10 @@ class RunFolder(Scratch):
     def finish(
         self, run: TrainingResult, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
     ) -> dict[str, Any]:
-        """Write weights, configuration, metrics, history and held-out ids, and publish the folder.
+        """Write weights, configuration, metrics, history and held-out ids, remove the checkpoint, publish the folder.
 
-        The checkpoint is removed: it is no longer needed. facts: to begin the metrics with. inputs: the sections that
-        the run went by. Returns the metrics.
+        run: the finished training. scorer: scores the network; None without a holdout. facts: the first entries of the
+        metrics. inputs: the sections that the run was configured with. Returns the metrics.
         """
         folder = self.folder
         run.network.save(folder / self.weights)
@@ -98,7 +100,7 @@ class RunFolder(Scratch):
             "images_per_second": round(run.images_per_second, 1),
             "device": run.device,
             "precision": run.precision,
-            "holdout": scorer.everything(run.network) if scorer else None,
+            "holdout": scorer.metrics(run.network) if scorer else None,
             "final_loss": run.history.rows[-1]["loss"],
         }
         write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""The section `runs`: where students, their evaluation and the report go."""
+"""Declares the section `runs`: where students, their evaluation and the report go."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from pipeline.config import LocalPath, Section
 
 
 class RunsConfig(Section):
-    """Where students, their evaluation and the report go, and the seeds that each student is trained with."""
+    """Says where students, their evaluation and the report go.
+
+    path: their folder. seeds: those that each student is trained with.
+    """
 
     path: LocalPath
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**31)], ...] = Field((0,), min_length=1)
@@ -25,27 +28,27 @@ class RunsConfig(Section):
         return seeds
 
     def student(self, student: str, objectives: str, seed: int | str) -> Path:
-        """The folder of one student."""
+        """Return the folder of one student. student, objectives: names. seed: of the run, or a placeholder for it."""
         return self.path / "students" / student / objectives / f"seed-{seed}"
 
     def folders(self, students: Collection[str], objectives: Collection[str]) -> list[Path]:
-        """The folders of every student with every objective set and seed."""
+        """Return the folders of every student with every objective set and seed. students, objectives: names."""
         pairs = [(student, name) for student in students for name in objectives]
         return [self.student(student, name, seed) for student, name in pairs for seed in self.seeds]
 
     @property
     def evaluation(self) -> Path:
-        """The file that `evaluate` writes."""
+        """Return the path of the file that `evaluate` writes."""
         return self.path / "evaluation.json"
 
     @property
     def metrics(self) -> Path:
-        """The file that `evaluate` writes for DVC's tables: top-1 accuracy alone."""
+        """Return the path of the file that `evaluate` writes for DVC's tables: top-1 accuracy alone."""
         return self.path / "metrics.json"
 
     @property
     def report(self) -> Path:
-        """The folder that `report` writes."""
+        """Return the folder that `report` writes."""
         return self.path / "report"
 
 

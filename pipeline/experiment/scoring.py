@@ -24,7 +24,11 @@ SCORING_BATCH = 128
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores networks on the holdout, as it is seen in evaluation. teacher: its logits [N, K] there, if cached."""
+    """Scores networks on the holdout, as evaluation sees it.
+
+    samples, labels: N of them; labels int64 [N]. views: the one view that evaluation sees. config: its device and
+    precision are those of scoring. teacher: the teacher's logits [N, K] there; None if they are not cached.
+    """
 
     samples: Samples
     labels: Tensor
@@ -34,31 +38,34 @@ class Scorer:
 
     @classmethod
     def of(cls, data: Data, evaluate: EvaluateConfig, config: TrainConfig) -> Scorer | None:
-        """For the holdout of a data set, as evaluation sees it; None without one, or without labels there."""
+        """Return the scorer of a data set's holdout; None without a holdout, or without labels there.
+
+        data: the packed data set. evaluate: the section. config: the settings of the training.
+        """
         held = data.holdout
         if held is None or held.labels is None:
             return None
         return cls(held, torch.from_numpy(held.labels), one_view(held, evaluate.operations), config)
 
-    def beside(self, teacher: Tensor) -> Scorer:
-        """The same, which also compares with a teacher's logits [N, K]."""
+    def compared_with(self, teacher: Tensor) -> Scorer:
+        """Return a scorer that also compares networks with a teacher. teacher: its logits [N, K]."""
         return replace(self, teacher=teacher)
 
     def logits(self, network: Network | WithReusedHead) -> Tensor:
-        """[N, K]."""
+        """Run a network on the holdout, and return its logits, float32 [N, K]."""
         device = choose_device(self.config.device)
         precision = choose_precision(self.config.precision, device)
         return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=SCORING_BATCH)
 
     def top1(self, network: Network | WithReusedHead) -> float:
-        """Accuracy in [0, 1]."""
+        """Return the top-1 accuracy of a network, in [0, 1]."""
         return measure(self.logits(network), self.labels).top1
 
     def identity(self) -> dict[str, Any]:
-        """What decides the scores of a network, where they decide about the run."""
+        """Return what decides the scores of a network, for the identity of a run that they decide about."""
         pixels, labels = self.samples.pixel_digest(), self.samples.labels_digest()
         return {"pixels": pixels, "labels": labels, "operations": self.views.identity()["operations"]}
 
-    def everything(self, network: Network | WithReusedHead) -> dict[str, Any]:
-        """All metrics, those against the teacher included."""
+    def metrics(self, network: Network | WithReusedHead) -> dict[str, Any]:
+        """Return all metrics of a network as plain values, with those against the teacher."""
         return measure(self.logits(network), self.labels, self.teacher).to_json()

@@ -1,4 +1,4 @@
-"""The sections of an experiment that belong to no other room: `caches`, `students` and `evaluate`."""
+"""Declares the sections of an experiment that belong to no other room: `caches`, `students` and `evaluate`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from pipeline.views import Operations, ViewsConfig
 
 
 class EvaluateConfig(Section):
-    """The split that is reported, and the operations of its one view (none: the images as they are)."""
+    """Describes how networks are evaluated.
+
+    split: the one that is reported. operations: of its one view; none leave the images as they are.
+    """
 
     split: str = "test"
     operations: Operations = ()
@@ -31,10 +34,10 @@ class EvaluateSection(Section):
 
 
 class StudentConfig(NetworkConfig):
-    """A student: a network, the weights that it begins with, and the keys of `train` that differ for it.
+    """Describes a student: a network, the weights that it begins with, and the keys of `train` that differ for it.
 
-    `start`: `pretrained`, which are timm's own, or a file; its classifier is new where theirs is for other classes.
-    None draws all from the seed. `weights` is another word for it.
+    start: `pretrained`, which are timm's own weights, or a file; the classifier is new where theirs is for other
+    classes. None draws all weights from the seed. `weights` is another word for it. train: the keys that differ.
     """
 
     start: WeightsSource | None = None
@@ -50,13 +53,13 @@ class StudentConfig(NetworkConfig):
         return {**value, "weights": None, "start": value["weights"]}
 
     def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
-        """The same, normalised as the teacher where it does not say how."""
+        """Return the same, with the teacher's mean and std where its own are open. teacher: its section."""
         return self.model_copy(update={"mean": self.mean or teacher.mean, "std": self.std or teacher.std})
 
     def taught_by(self, teacher: NetworkConfig, used: Preprocessing) -> StudentConfig:
-        """The same, normalised as its weights expect, or if it begins without any, as the teacher is.
+        """Return the same, normalised as its weights expect, or, if it begins without any, as the teacher is.
 
-        used: of the teacher, where its section does not say.
+        teacher: its section. used: the teacher's preprocessing, for what its section leaves open.
         """
         if self.start is not None:
             return self.open_as(expected_by(self.model, self.start))
@@ -70,7 +73,7 @@ class StudentsSection(Section):
 
 
 class Span(Section):
-    """View numbers `first` to `first + count - 1`, as in the section `views`."""
+    """Names views by a span: the numbers `first` to `first + count - 1`, as in the section `views`."""
 
     first: NonNegativeInt = 0
     count: Annotated[int, Field(ge=1, le=2**20)]  # every number is kept
@@ -84,12 +87,12 @@ def _numbers(value: Any) -> Any:
 
 
 class CacheConfig(Section):
-    """A teacher cache to learn from, its evaluation caches beside it.
+    """Names a teacher cache to learn from; its evaluation caches lie beside it.
 
-    views: the numbers of those that are used, as a list or as {first, count}; null for all that it holds.
-    role: `teacher`: the experiment's own; several are more views of it. `mean-logits`, `mean-probabilities`:
-    another teacher; students learn from the mean of all teachers' logits or probabilities, and from the other
-    signals of their own.
+    path: of the cache. views: the numbers of those that are used, as a list or as {first, count}; null for all that it
+    holds. role: `teacher`: the experiment's own; several are more views of it. `mean-logits`, `mean-probabilities`:
+    another teacher; students learn from the mean of all teachers' logits or probabilities, and from the other signals
+    of their own.
     """
 
     path: StorePath
@@ -108,7 +111,7 @@ def _fitting(caches: tuple[CacheConfig, ...]) -> tuple[CacheConfig, ...]:
 
 
 Caches = Annotated[tuple[CacheConfig, ...], Field(min_length=1), AfterValidator(_fitting)]
-"""The section."""
+"""The section `caches`."""
 
 
 class CachesSection(Section):
@@ -118,8 +121,9 @@ class CachesSection(Section):
 
 
 def cache_paths(store: StorePath) -> dict[str, StorePath]:
-    """A store of training samples, and beside it, with their logits alone, those of holdout and evaluated split.
+    """Return the path of a store of training samples, and of those beside it, by what they are for.
 
+    store: such as `caches/name.zarr`. Those of the holdout and of the evaluated split hold logits alone:
     `caches/name.zarr` has `caches/name.holdout.zarr` and `caches/name.evaluation.zarr` beside it.
     """
     beside = {what: store.with_name(f"{store.stem}.{what}{store.suffix}") for what in ("holdout", "evaluation")}
@@ -127,12 +131,12 @@ def cache_paths(store: StorePath) -> dict[str, StorePath]:
 
 
 def ensemble_mean(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
-    """How the teachers of an ensemble are combined; None if there is one teacher."""
+    """Return how the teachers of an ensemble are combined; None if there is one teacher. caches: the section."""
     return next((cache.role for cache in caches or () if cache.role != "teacher"), None)
 
 
 def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
-    """How many views students learn from; None if only the caches know."""
+    """Return how many views students learn from; None if only the caches tell. views, caches: the sections."""
     if caches is None:
         return views.count
     own = [entry.views for entry in caches if entry.role == "teacher"]
@@ -142,20 +146,24 @@ def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
 def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
     """Return the store of each teacher beside which lie the caches that students are compared with.
 
-    The first, which is of the experiment's own teacher, and each of another teacher.
+    store, caches: the sections. Returns the first store, which is of the experiment's own teacher, and each of another
+    teacher.
     """
     entries = caches or (CacheConfig(path=store.path),)
     return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.role != "teacher"]
 
 
 def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]:
-    """Return the stores that `cache-teacher` writes, by what they are for."""
+    """Return the stores that `cache-teacher` writes, by what they are for. data, store: the sections."""
     paths = cache_paths(store.path)
     return {what: path for what, path in paths.items() if what != "holdout" or data.holdout is not None}
 
 
 def caches_read(data: DataConfig, store: StoreConfig, caches: Caches | None) -> dict[str, list[StorePath]]:
-    """Return the stores that students learn from, and those beside them that students are compared with."""
+    """Return the stores that students learn from and are compared with, by their use.
+
+    data, store, caches: the sections.
+    """
     beside = [cache_paths(path) for path in reference_stores(store, caches)]
     named = ("evaluation",) if data.holdout is None else ("holdout", "evaluation")
     compared = {what: [paths[what] for paths in beside] for what in named}

@@ -1,4 +1,4 @@
-"""Reads from a configuration's file the sections that a stage declares."""
+"""Reads the sections that a stage declares from the file of a configuration."""
 
 from __future__ import annotations
 
@@ -31,13 +31,16 @@ InputsT = TypeVar("InputsT", bound=Section)
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """A configuration file and the overrides given with `--set`."""
+    """Names a configuration file, and overrides of its values.
+
+    file: a YAML file. overrides: `section.key=value`, as given with `--set`.
+    """
 
     file: Path
     overrides: Sequence[str] = ()
 
     def raw(self) -> Raw:
-        """The sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
+        """Read the sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
         raw = read_config(self.file, self.overrides)
         runs = raw.get("runs")
         if runs is None or (isinstance(runs, dict) and "path" not in runs):
@@ -45,13 +48,18 @@ class ConfigFile:
         return raw
 
     def read(self, inputs: type[InputsT], raw: Raw | None = None) -> InputsT:
-        """The sections that a stage declares. Raises ConfigError with every problem."""
+        """Read the sections that a stage declares.
+
+        inputs: a class whose fields are the sections. raw: the result of `raw()`, where that was called before; None
+        calls it. Raises ConfigError with every problem.
+        """
         return bind(raw if raw is not None else self.raw(), inputs, SECTIONS, self.file)
 
     def read_only(self, inputs: type[InputsT], names: Mapping[str, str]) -> InputsT:
-        """As `read`, with one entry of some sections of named things: the others are neither imported nor depended on.
+        """Read the sections as `read` does, but keep one entry of some of them: no code of other entries is imported.
 
-        names: of the entries, by section. Raises ConfigError with every problem, names that there are not among them.
+        inputs: a class whose fields are the sections. names: of the entries to keep, by section. Raises ConfigError
+        with every problem, and for names that do not exist.
         """
         raw = self.raw()
         problems = [problem for section, name in names.items() for problem in _only(raw, section, name)]
@@ -65,7 +73,7 @@ class ConfigFile:
 
 
 def _only(raw: Raw, section: str, name: str) -> list[Problem]:
-    """Keep one entry of a section; a problem, with the nearest known name, if there is no such entry."""
+    """Keep one entry of a section; return a problem, with the nearest known name, if there is no such entry."""
     entries: Any = raw.get(section)
     if not isinstance(entries, Mapping):
         return []  # reported by validation

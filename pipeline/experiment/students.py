@@ -1,20 +1,22 @@
-"""A student's run: its settings, and what it learns from.
-
-That is cached views with the teacher's answers, or views that are drawn anew in every epoch.
-"""
+"""Opens a student's run: its settings, its network and objectives, and the views and signals that it learns from."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import ValidationError
 
 from pipeline.config import problems_of
 from pipeline.errors import ConfigError
-from pipeline.experiment.data import Data
-from pipeline.experiment.networks import shapes_of
-from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.caches import open_teacher_outputs
+from pipeline.experiment.experiment import Experiment, LearningSections
+from pipeline.experiment.networks import build, expected_by_teacher, recorded_preprocessing, shapes_of
+from pipeline.experiment.objective_set import ObjectiveBuilder
+from pipeline.experiment.reference import open_reference
+from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import StudentConfig, StudentsSection
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
@@ -25,12 +27,16 @@ from pipeline.training import FromCaches, Memory, Steps, TrainConfig, Verify, ch
 from pipeline.training.config import TrainSection
 
 
-class StudentSections(StudentsSection, ObjectivesSection, TrainSection):
-    """Declares what decides how students are trained."""
+class StudentSections(LearningSections, StudentsSection, ObjectivesSection, TrainSection):
+    """Declares what decides how students are trained, and from what."""
 
 
 def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainConfig:
-    """The section `train` with the student's own keys. Raises ConfigError at `students.<name>.train`."""
+    """Return the section `train` with a student's own keys.
+
+    train: the section. student: the student's section. name: of the student. Raises ConfigError at
+    `students.<name>.train`.
+    """
     try:
         return TrainConfig.model_validate({**train.model_dump(), **student.train})
     except ValidationError as error:
@@ -40,67 +46,136 @@ def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainC
 
 @dataclass(frozen=True)
 class StudentRun:
-    """One student with one objective set and one seed: names, and the settings that they stand for."""
+    """Opens what one student with one objective set and one seed is trained with, each part when it is first needed.
 
+    experiment: its configuration and data. student, objectives: names of their sections. seed: of the run. exact:
+    whether caches are compared with all pixels and with the teacher's weights, where they are; else ids and names are
+    trusted. teacher_training: the section, as plain values; None if the teacher is not trained here.
+    """
+
+    experiment: Experiment[StudentSections]
     student: str
     objectives: str
     seed: int
-    config: StudentConfig
-    chosen: ObjectiveSetConfig
-    training: TrainConfig
+    exact: bool = True
+    teacher_training: Mapping[str, Any] | None = None
 
-    @classmethod
-    def of(cls, sections: StudentSections, student: str, objectives: str, seed: int) -> StudentRun:
-        """Return the run of a student by its names. Raises ConfigError for wrong keys in the student's `train`."""
-        config = sections.students[student]
-        training = training_of(sections.train, config, student)
+    @cached_property
+    def training(self) -> TrainConfig:
+        """Return the settings of the training. Raises ConfigError for wrong keys in the student's `train`."""
+        config = self.experiment.config
+        training = training_of(config.train, config.students[self.student], self.student)
         # Resolved now: a run that goes on elsewhere goes on in the same precision.
         precision = choose_precision(training.precision, choose_device(training.device))
-        training = training.model_copy(update={"precision": precision})
-        return cls(student, objectives, seed, config, sections.objectives[objectives], training)
+        return training.model_copy(update={"precision": precision})
 
+    @property
+    def objectives_config(self) -> ObjectiveSetConfig:
+        """Return the entry of the objective set in the section `objectives`."""
+        return self.experiment.config.objectives[self.objectives]
 
-@dataclass(frozen=True)
-class Learnt:
-    """The objectives of a student, bound to its network, and the steps of its run. taught: None if views are fresh."""
+    @cached_property
+    def caches(self) -> FromCaches | None:
+        """Return the cached outputs of the teacher, all signals of them; None if views are fresh.
 
-    chosen: ObjectiveSet
-    steps: Steps
-    taught: FromCaches | None
-
-    @classmethod
-    def of(cls, run: StudentRun, network: Network, taught: FromCaches | None, data: Data) -> Learnt:
-        """Bind the objectives of a run to its network, which from now on keeps the maps that they read of it.
-
-        taught: the answers that it learns from, None if its views are fresh. Raises ConfigError if an objective cannot
-        be built.
+        Raises the errors of `open_teacher_outputs`.
         """
-        student, training = shapes_of(network), run.training
-        memory = Memory(taught, data.training.labels, data.classes) if taught else None
-        teacher = taught.shapes if taught else student
-        views = training.views_per_step
-        chosen = objective_set(run.objectives, run.chosen, student, teacher, data, run.seed, memory, views)
-        needs = chosen.needs
-        network.keep_taps([name.removeprefix("features/") for name in needs.student if name.startswith("features/")])
-        if taught is None:
-            return cls(chosen, Steps.fresh(data.training, data.views, training, run.seed), None)
-        taught = taught.reading(needs.teacher - {"head"})
-        rows = taught.primary.rows_per_block
-        return cls(chosen, Steps(data.training, data.views, taught, taught.views, training, run.seed, rows), taught)
+        if self.objectives_config.fresh:
+            return None
+        return open_teacher_outputs(self.experiment, self.training.views_per_step, exact=self.exact)
+
+    @cached_property
+    def config(self) -> StudentConfig:
+        """Return the student's section, with the preprocessing that it takes from its weights or from the teacher."""
+        teacher = self.experiment.config.teacher
+        if self.caches is not None:
+            used = recorded_preprocessing(self.caches.primary.manifest.identity.teacher)
+        else:
+            used = expected_by_teacher(teacher, self.teacher_training)
+        return self.experiment.config.students[self.student].taught_by(teacher, used)
+
+    @cached_property
+    def network(self) -> Network:
+        """Return the student's network with the weights that it starts with. Raises ModelError."""
+        classes = self.caches.shapes.logits if self.caches else self.experiment.data.classes
+        return build(self.config, classes, seed=self.seed)
+
+    @cached_property
+    def objective_set(self) -> ObjectiveSet:
+        """Return the objectives, bound to the network, which from now on keeps the maps that they read of it.
+
+        Raises ConfigError if an objective cannot be built.
+        """
+        student, caches, data = shapes_of(self.network), self.caches, self.experiment.data
+        memory = Memory(caches, data.training.labels, data.classes) if caches else None
+        teacher, views = caches.shapes if caches else student, self.training.views_per_step
+        built = ObjectiveBuilder(student, teacher, data, self.seed, memory, views).build(
+            self.objectives, self.objectives_config
+        )
+        read = [name for name in built.needs.student if name.startswith("features/")]
+        self.network.keep_taps([name.removeprefix("features/") for name in read])
+        return built
+
+    @cached_property
+    def signals_read(self) -> FromCaches | None:
+        """Return the cached outputs with those signals alone that the objectives read; None if views are fresh."""
+        return self.caches.reading(self.objective_set.needs.teacher - {"head"}) if self.caches else None
+
+    @cached_property
+    def steps(self) -> Steps:
+        """Return the batches of the run, in order."""
+        data, caches, training = self.experiment.data, self.signals_read, self.training
+        if caches is None:
+            return Steps.fresh(data.training, data.views, training, self.seed)
+        rows = caches.primary.rows_per_block
+        return Steps(data.training, data.views, caches, caches.views, training, self.seed, rows)
 
     @property
     def head(self) -> LinearHead | None:
-        """The teacher's, if an objective reads it."""
-        return self.taught.primary.head if self.taught and "head" in self.chosen.needs.teacher else None
+        """Return the teacher's head, if an objective reads it."""
+        caches = self.signals_read
+        return caches.primary.head if caches and "head" in self.objective_set.needs.teacher else None
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """Return what scores the student on the holdout, beside the teacher if it is cached; None without a holdout.
+
+        Raises CacheMismatch if the cache of the holdout is of something else.
+        """
+        scorer = Scorer.of(self.experiment.data, self.experiment.config.evaluate, self.training)
+        if scorer is None or self.caches is None:  # a fresh run must be the same on a machine with caches and without
+            return scorer
+        reference = open_reference(self.experiment, "holdout", exact=self.exact)
+        return scorer.compared_with(reference.logits) if reference else scorer
 
     def identity(self) -> dict[str, Any]:
-        """What decides the pixels and the answers that the student sees."""
-        if self.taught is not None:
-            return self.taught.identity()
+        """Return all that decides the trained student, as plain values."""
+        training, scorer = self.training, self.scorer
+        return {
+            "artifact": "student",
+            "answers": self._learnt_identity(),
+            "labels": self.experiment.data.training.labels_digest(),
+            "student": self.config.for_identity("train", "weights"),
+            "start": self.network.weights_digest(),
+            "train": training.identity(),
+            "scored": [operation.model_dump(mode="json") for operation in self.experiment.config.evaluate.operations],
+            "objectives": [entry.model_dump(mode="json") for entry in self.objectives_config.objectives],
+            "seed": self.seed,
+            **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
+        }
+
+    def _learnt_identity(self) -> dict[str, Any]:
+        """Return what decides the pixels and the signals that the student learns from."""
+        if self.signals_read is not None:
+            return self.signals_read.identity()
         return {"views": "fresh", "drawn": self.steps.views.identity(), "pixels": self.steps.samples.pixel_digest()}
 
-    def checked(self, verify: Verify, progress: Progress) -> str:
-        """Compare views with those that the teacher saw, if it saw them; a sentence that says what was checked."""
-        if self.taught is None:
+    def check_views(self, verify: Verify, progress: Progress) -> str:
+        """Compare views with those that the teacher saw, and return a sentence that says what was checked.
+
+        verify: how many views are compared. progress: shows how far the work is. Raises CacheMismatch for a view with
+        other pixels. Fresh views are not compared.
+        """
+        if self.signals_read is None:
             return "views are drawn anew in every epoch: the teacher has no part in this student"
-        return check_views(self.steps, self.taught, verify, progress)
+        return check_views(self.steps, self.signals_read, verify, progress)

@@ -1,4 +1,4 @@
-"""What a teacher's training needs of the data, and what a person is told when it is done."""
+"""Checks that a teacher's training fits the data, and writes what people read when it is done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ from pipeline.training.teacher import TeacherTraining
 
 
 def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:
-    """Raise ConfigError for settings of a teacher's training that do not fit the data."""
+    """Raise ConfigError for settings of a teacher's training that do not fit the data.
+
+    training: the settings. data: the packed data set. evaluate: the section.
+    """
     training.refuse_without("teacher_training", labels=True, holdout=data.scored)
     if data.training.labels is not None:
         shapes, labels = SignalShapes(data.classes), torch.from_numpy(data.training.labels)
@@ -34,25 +37,33 @@ def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig
 
 
 def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> None:
-    """Raise ModelError or ConfigError, as `refuse_to_embed` does, for a network that cannot be probed on the data."""
+    """Raise ModelError or ConfigError, as `refuse_to_embed` does, for a network that cannot be probed on the data.
+
+    network: the teacher. training: its settings. data: the packed data set.
+    """
     if training.probes:
         views = training.probe * data.training.count
         refuse_to_embed(network, views, training, "teacher_training", holdout=data.scored)
 
 
 def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> ProbeViews:
-    """The training samples in so many views: the first as evaluation sees it, the others as training would draw them.
+    """Return views of the training samples: the first as evaluation sees it, the others as training would draw them.
 
-    Raises ConfigError if evaluation's operations do not give all of them one size.
+    data: the packed data set. evaluate: the section. count: views of each sample. Raises ConfigError if evaluation's
+    operations do not give all of them one size.
     """
     plain = one_view(data.training, evaluate.operations)
     return ProbeViews(data.training, [(plain, 0), *((data.views, number) for number in range(count - 1))])
 
 
-def lines(
+def summary_lines(
     weights: Path, run: TrainingResult, probed: ProbeResult | None, metrics: Mapping[str, Any], scorer: Scorer | None
 ) -> Iterator[str]:
-    """How long it took, how good it became on the holdout, and a warning if that is next to nothing."""
+    """Yield what people read of a finished training: how long it took, how good it became, and warnings.
+
+    weights: their file. run: the training. probed: the linear probe, None without one. metrics: as the run's folder has
+    them. scorer: of the holdout, None without one.
+    """
     tuned = metrics["epochs"] > 0
     seconds = (probed.seconds if probed else 0.0) + (run.seconds if tuned else 0.0)
     yield f"{weights}: trained in {duration(seconds)}"

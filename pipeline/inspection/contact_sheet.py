@@ -24,16 +24,23 @@ from pipeline.views import Views
 PAPER, FRAME, QUIET = "#ffffff", "#d0d7de", "#656d76"
 BAR, RIGHT, WRONG = "#d8e3ee", "#bfe5c6", "#cf222e"
 SMALLEST, LARGEST = 160, 320
-"""Sides of a tile in pixels: small images are enlarged by whole numbers, large ones reduced."""
+"""Least and largest side of a tile, in pixels: small images are enlarged by whole numbers, large ones reduced."""
 
 OTHER = "saw other pixels"
+"""The mark on a view that is not the one of the cache."""
+
 GUESSES = 3
+"""How many of the teacher's classes are shown for each view."""
+
 MARGIN, GAP, LINE, TEXT = 32, 18, 22, 14
 
 
 @dataclass(frozen=True)
 class Guess:
-    """Holds a class, the probability that the teacher gives it, and whether it is the sample's label."""
+    """Holds one of the teacher's classes for a view.
+
+    name: of the class. probability: that the teacher gives it, in [0, 1]. right: whether it is the sample's label.
+    """
 
     name: str
     probability: float
@@ -42,7 +49,10 @@ class Guess:
 
 @dataclass(frozen=True)
 class Tile:
-    """Holds a view uint8 [H, W, 1 or 3], the teacher's top classes, and whether its pixels are those of the cache."""
+    """Holds a view of a sample.
+
+    image: uint8 [H, W, 1 or 3]. guesses: the teacher's top classes. same: whether the pixels are those of the cache.
+    """
 
     image: NDArray[np.uint8]
     guesses: Sequence[Guess]
@@ -51,7 +61,10 @@ class Tile:
 
 @dataclass(frozen=True)
 class Strip:
-    """Holds a sample: its image uint8 [H, W, 1 or 3], id, label (None: unlabeled) and views."""
+    """Holds a sample and its views.
+
+    image: uint8 [H, W, 1 or 3]. name: its id. label: the name of its class; None if it has none. tiles: its views.
+    """
 
     image: NDArray[np.uint8]
     name: str
@@ -67,9 +80,12 @@ def cache_sheet(
     numbers: Sequence[int],
     rows: NDArray[np.int64],
 ) -> bytes:
-    """Draw a PNG of the views with these numbers of samples [B] of a cache, rendered from their stored parameters.
+    """Draw a PNG of some views of some samples of a cache, rendered from their stored parameters.
 
-    views: the cache's. classes: K names. Views that are not the pixels that the teacher saw are marked.
+    Views that are not the pixels that the teacher saw are marked.
+
+    cache: the open cache. samples, views: those that it was made from. classes: K names. numbers: of the views to draw.
+    rows: the samples to draw, [B].
     """
     labels = np.full(len(rows), -1) if samples.labels is None else samples.labels[rows]
     columns = []
@@ -100,7 +116,10 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
 
 
 def contact_sheet(title: str, note: str, heads: Sequence[str], strips: Sequence[Strip]) -> bytes:
-    """Draw a PNG: a row per sample, the image itself first, then a column for each of `heads`."""
+    """Draw a PNG: a row per sample, the image itself first, then its views.
+
+    title, note: text above. heads: of the columns of views. strips: the samples; each has a view for every head.
+    """
     return _Sheet(title, note, heads, strips).png()
 
 
@@ -148,7 +167,7 @@ class _Sheet:
                 self._guess(x, below + number * LINE, guess)
 
     def _image(self, x: int, y: int, image: NDArray[np.uint8], frame: str) -> None:
-        """Centred in its tile."""
+        """Draw an image in the centre of its tile."""
         shown = _scaled(image, self.tile)
         left, top = x + (self.tile - shown.width) // 2, y + (self.tile - shown.height) // 2
         width = 1 if frame == FRAME else 4
@@ -160,7 +179,7 @@ class _Sheet:
         self.picture.paste(shown, (left, top))
 
     def _guess(self, x: int, y: int, guess: Guess) -> None:
-        """A class on a bar as long as it is probable."""
+        """Draw a class on a bar as long as it is probable."""
         length = round(guess.probability * self.tile)
         self.draw.rectangle((x, y, x + self.tile - 1, y + LINE - 4), "#f6f8fa")
         if length:
@@ -172,7 +191,7 @@ class _Sheet:
         self.draw.text((x + 4, y + 1), self._fitted(guess.name, font, self.tile - width - 14), INK, font)
 
     def _wrapped(self, text: str, width: float) -> list[str]:
-        """The words of a text on lines of at most this width in pixels."""
+        """Return the words of a text on lines of at most `width` pixels."""
         lines = [""]
         for word in text.split():
             longer = f"{lines[-1]} {word}".strip()
@@ -183,7 +202,7 @@ class _Sheet:
         return lines
 
     def _fitted(self, text: str, font: Any, width: float) -> str:
-        """The text, shortened in the middle to `width` pixels: ids differ at their ends."""
+        """Return the text, shortened in the middle to `width` pixels, since ids differ at their ends."""
         text = " ".join(text.split())
         if font.getlength(text) <= width:
             return text
@@ -205,5 +224,5 @@ def _scaled(image: NDArray[np.uint8], side: int) -> Image.Image:
 
 
 def _font(name: str, points: int) -> ImageFont.FreeTypeFont:
-    """Fonts that matplotlib brings: the same letters on every machine."""
+    """Return a font that matplotlib brings, so that letters are the same on every machine."""
     return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / name, points)

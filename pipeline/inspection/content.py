@@ -1,4 +1,4 @@
-"""What a cache holds against what its manifest says: values that nobody computed, rows that nobody wrote."""
+"""Compares what a cache holds with its manifest: finds values that cannot be outputs, and rows never written."""
 
 from __future__ import annotations
 
@@ -19,21 +19,24 @@ NOT_FINITE = "have values that are not finite"
 
 
 def manifest_problem(manifest: Manifest) -> str | None:
-    """Say how the manifest contradicts itself; None if it does not."""
-    plan = manifest.layout
-    classes, embedding = plan.shapes.logits, plan.shapes.embedding
+    """Return how a manifest contradicts itself, for people; None if it does not."""
+    layout = manifest.layout
+    classes, embedding = layout.shapes.logits, layout.shapes.embedding
     named = manifest.identity.teacher.num_classes
     if named not in (None, classes):
         return f"the teacher has {named} classes, its logits {classes}"
-    if plan.head is not None and plan.head != (classes, embedding or plan.head[1]):
-        return f"the head is {_by(plan.head)}, logits and embedding are {_by((classes, embedding or 0))}"
-    if min(plan.views, plan.samples, plan.rows) < 1:
-        return f"{plan.views} views of {plan.samples} samples in blocks of {plan.rows}"
+    if layout.head is not None and layout.head != (classes, embedding or layout.head[1]):
+        return f"the head is {_by(layout.head)}, logits and embedding are {_by((classes, embedding or 0))}"
+    if min(layout.views, layout.samples, layout.rows) < 1:
+        return f"{layout.views} views of {layout.samples} samples in blocks of {layout.rows}"
     return None
 
 
 def metadata_problem(spec: ArraySpec, content: bytes) -> str | None:
-    """Say how an array's `zarr.json` differs from the manifest; None if it does not."""
+    """Return how an array's `zarr.json` differs from the manifest, for people; None if it does not.
+
+    spec: the array, by the manifest. content: the file.
+    """
     try:
         return _metadata_difference(spec, parse_json(content))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -49,24 +52,27 @@ def _metadata_difference(spec: ArraySpec, value: Any) -> str | None:
     return None if chunk == list(spec.chunk) else f"chunks are {chunk}, in the manifest {list(spec.chunk)}"
 
 
-def chunk_problem(plan: StoreLayout, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
-    """Say what in a chunk file, whole in itself, cannot be what was computed; None if nothing.
+def chunk_problem(layout: StoreLayout, spec: ArraySpec, unit: Unit | None, content: bytes) -> str | None:
+    """Return what in a chunk file, whole in itself, cannot be what was computed, for people; None if nothing.
 
-    Signals are what their encoding writes, the head is finite, labels are classes or -1, digests are there, and where
-    there are no samples there is the fill value.
+    Checked is that signals are what their encoding writes, that the head is finite, that labels are classes or -1, that
+    digests were written, and that rows without samples hold the fill value.
+
+    layout: of the cache. spec: the array of the chunk. unit: that of the chunk; None for an array of one chunk.
+    content: the file.
     """
-    elements = elements_of(np.frombuffer(content, np.uint8), spec, plan.compression, Path(spec.file(unit)))
+    elements = elements_of(np.frombuffer(content, np.uint8), spec, layout.compression, Path(spec.file(unit)))
     if unit is None:
         if spec.name == "labels":
-            wrong = int(np.sum((elements < -1) | (elements >= plan.shapes.logits)))
-            return f"{wrong} labels are not -1 to {plan.shapes.logits - 1}" if wrong else None
+            wrong = int(np.sum((elements < -1) | (elements >= layout.shapes.logits)))
+            return f"{wrong} labels are not -1 to {layout.shapes.logits - 1}" if wrong else None
         return _rows(~np.isfinite(elements).reshape(len(elements), -1).all(axis=1), NOT_FINITE)
-    rows = len(plan.block_of(unit))
+    rows = len(layout.block_of(unit))
     if not _is_fill(spec, elements[0, rows:]).all():
         return "rows beyond the last sample do not hold the fill value"
     there = elements[0, :rows]
-    if spec.name in plan.parts:
-        signal, part = plan.parts[spec.name]
+    if spec.name in layout.parts:
+        signal, part = layout.parts[spec.name]
         never = signal.codec.impossible_rows(part, there)
         finite = np.isfinite(there[never]).all()
         return _rows(never, f"hold what {name_of(signal.encoding)} never writes" if finite else NOT_FINITE)

@@ -1,4 +1,4 @@
-"""Reads every byte of a published cache and says which files are not as they were written."""
+"""Reads every byte of a published cache, and finds the files that are not as they were written."""
 
 from __future__ import annotations
 
@@ -22,17 +22,18 @@ from pipeline.store.format.zarr_files import laid_out, metadata_checksums, metad
 from pipeline.store.location import StorePath, store_path
 
 DAMAGED_NAMED = 10
+"""How many damaged files or lines a message names."""
 LOST_MANIFEST_HINT = "not the manifest that was written; without it, the other zarr.json cannot be checked"
 
 Units = dict[str, dict[str, int]]
-"""What the ledger lists: the checksum of every file of every unit."""
+"""The content of a ledger: the checksum of every file of every unit."""
 
 
 @dataclass
 class FilesReport:
-    """Holds what reading all of a cache found: files and bytes that were read; what is wrong, by file.
+    """Holds what reading all of a cache found.
 
-    manifest: None if it cannot be trusted.
+    files, bytes: how many were read. damaged: what is wrong, by file. manifest: None if it cannot be trusted.
     """
 
     files: int = 0
@@ -44,7 +45,8 @@ class FilesReport:
 def verify_files(path: StorePath | str, progress: Progress | None = None) -> int:
     """Read the whole cache at `path` and return the number of its files.
 
-    Raises CacheCorrupt, naming the files that are damaged, absent, or do not belong there.
+    progress: shows how far the work is; None shows nothing. Raises CacheCorrupt, naming the files that are damaged,
+    absent, or do not belong there.
     """
     report = check_files(path, progress)
     if report.damaged:
@@ -60,9 +62,10 @@ def verify_files(path: StorePath | str, progress: Progress | None = None) -> int
 
 
 def check_files(path: StorePath | str, progress: Progress | None = None) -> FilesReport:
-    """Read the whole cache at `path`: every file against its checksum, and what it holds against the manifest.
+    """Read the whole cache at `path`: compare every file with its checksum, and its content with the manifest.
 
-    Raises CacheNotFound, CacheUnfinished or CacheMismatch if there is no finished cache of this schema.
+    progress: shows how far the work is; None shows nothing. Raises CacheNotFound, CacheUnfinished or CacheMismatch if
+    there is no finished cache of this schema.
     """
     path = store_path(path)
     backend = backend_of(path)
@@ -70,28 +73,29 @@ def check_files(path: StorePath | str, progress: Progress | None = None) -> File
     if is_scratch_folder(path.name) and not files.has(FINGERPRINT):
         fix = f"run {CACHE_COMMAND} again: it goes on where it stopped"
         raise CacheUnfinished("this is the folder of an unfinished cache", where=path, fix=fix)
-    begun = backend.in_place and backend.unfinished()
-    if not files.has(ROOT) and (begun or not files.has(LEDGER_FILE)):
+    unfinished = backend.in_place and backend.unfinished()
+    if not files.has(ROOT) and (unfinished or not files.has(LEDGER_FILE)):
         Manifest.read(path)  # raises: says what is there instead
     return _Reading(path, progress or Silent()).report()
 
 
 class _Reading:
-    """One pass over all files of a cache; small ones first, for they say what there should be."""
+    """Goes over all files of a cache, small ones first, since they list what there should be."""
 
     def __init__(self, path: StorePath, progress: Progress) -> None:
         self._path, self._files, self._progress, self._report = path, backend_of(path).files, progress, FilesReport()
         self._root = b""
 
     def report(self) -> FilesReport:
-        """Read everything."""
+        """Read everything, and return what was found."""
         report, ledger = self._report, self._ledger()
         manifest = report.manifest = self._manifest()
         expected = {LEDGER_FILE, FINGERPRINT, ROOT}
         mark, there = self._content(FINGERPRINT), set(self._files.sizes())
         if manifest is None:
             expected |= self._listed(ledger, there)
-            there = {name for name in there if not name.endswith(ROOT)}  # nobody knows which of them belong here
+            # Without a manifest it is not known which `zarr.json` belong here.
+            there = {name for name in there if not name.endswith(ROOT)}
         else:
             if mark is not None and mark != f"{manifest.fingerprint}\n".encode():
                 self._damaged(FINGERPRINT, "not the fingerprint of the manifest")
@@ -105,7 +109,7 @@ class _Reading:
         self._report.damaged.setdefault(name, what)
 
     def _content(self, name: str, most: int = MANIFEST_MAX_BYTES) -> bytes | None:
-        """The bytes of a file, of at most so many; None, and noted, if it cannot be read."""
+        """Return the bytes of a file of at most `most`; None, with a note in the report, if it cannot be read."""
         try:
             content = self._files.read(name, most)
         except FileNotFoundError:
@@ -119,7 +123,7 @@ class _Reading:
         return content
 
     def _ledger(self) -> Units:
-        """The units in the ledger, as far as its lines are whole."""
+        """Return the units in the ledger, as far as its lines are whole."""
         content = self._content(LEDGER_FILE, LEDGER_MAX_BYTES)
         units: Units = {}
         wrong: list[str] = []
@@ -133,7 +137,7 @@ class _Reading:
         return units
 
     def _manifest(self) -> Manifest | None:
-        """The manifest, if it is what was written."""
+        """Return the manifest, if it is what was written."""
         content = self._content(ROOT)
         if content is None:
             return None
@@ -153,7 +157,7 @@ class _Reading:
         return manifest
 
     def _metadata(self, manifest: Manifest) -> set[str]:
-        """Check every `zarr.json`, the root's too; returns their names."""
+        """Check every `zarr.json`, the root's too, and return their names."""
         specs = {f"{name}/{ROOT}": spec for name, spec in (manifest.layout.arrays | manifest.layout.static).items()}
         names = metadata_names(specs.values())
         recorded = manifest.metadata
@@ -168,9 +172,9 @@ class _Reading:
                 self._damaged(name, problem)
         return names
 
-    def _chunks(self, plan: StoreLayout, ledger: Units) -> set[str]:
+    def _chunks(self, layout: StoreLayout, ledger: Units) -> set[str]:
         """Check every chunk file; returns their names."""
-        units = [(STATIC, None, plan.static), *((unit.key, unit, plan.arrays) for unit in plan.units)]
+        units = [(STATIC, None, layout.static), *((unit.key, unit, layout.arrays) for unit in layout.units)]
         if absent := [key for key, _, _ in units if key not in ledger]:
             self._damaged(LEDGER_FILE, f"does not list {', '.join(absent[:4])}{', ...' if len(absent) > 4 else ''}")
         if foreign := sorted(set(ledger) - {key for key, _, _ in units}):
@@ -182,24 +186,24 @@ class _Reading:
                 name = spec.file(unit)
                 names.add(name)
                 content = self._content(name, most_bytes(spec))
-                size = None if plan.compression else spec.chunk_bytes
+                size = None if layout.compression else spec.chunk_bytes
                 if content is not None and self._whole(name, content, ledger.get(key), size):
-                    self._check(name, content, plan, spec, unit)
+                    self._check(name, content, layout, spec, unit)
                 self._progress.advance(1)
         self._progress.end()
         return names
 
-    def _check(self, name: str, content: bytes, plan: StoreLayout, spec: ArraySpec, unit: Unit | None) -> None:
+    def _check(self, name: str, content: bytes, layout: StoreLayout, spec: ArraySpec, unit: Unit | None) -> None:
         """Note what is in a whole chunk file and cannot be what was computed."""
         try:
-            problem = chunk_problem(plan, spec, unit, content)
+            problem = chunk_problem(layout, spec, unit, content)
         except CacheCorrupt:
             problem = "does not decompress to the elements of a chunk"
         if problem is not None:
             self._damaged(name, problem)
 
     def _listed(self, ledger: Units, there: set[str]) -> set[str]:
-        """Without a manifest: check the chunk files that the ledger lists; returns their names."""
+        """Check, without a manifest, the chunk files that the ledger lists, and return their names."""
         listed = {name: checksum for unit in ledger.values() for name, checksum in unit.items()}
         for name in listed:
             content = self._content(name, MOST_CHUNK) if name in there else None
@@ -210,7 +214,7 @@ class _Reading:
         return set(listed)
 
     def _whole(self, name: str, content: bytes, recorded: dict[str, int] | None, size: int | None = None) -> bool:
-        """Whether a chunk file is as it was written. size: of its elements, in bytes.
+        """Tell whether a chunk file is as it was written. size: of its elements, in bytes.
 
         recorded: checksums in the ledger; None if that lacks the unit.
         """
@@ -225,7 +229,7 @@ class _Reading:
 
 
 def _sound(root: bytes) -> bool:
-    """Whether the root's `zarr.json` is laid out as it is written, and its attributes hash to their checksum."""
+    """Tell whether the root's `zarr.json` is laid out as it is written, and its attributes hash to their checksum."""
     try:
         value = json.loads(root)
         attributes = dict(value["attributes"])

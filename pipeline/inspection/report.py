@@ -1,4 +1,4 @@
-"""What is known of a cache after it was verified: its files, its views, its teacher."""
+"""Reports what was found out about a cache: its files, its views, its teacher."""
 
 from __future__ import annotations
 
@@ -26,12 +26,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Asking:
-    """Says how many views of a cache are checked, about, which seed draws them, and what is let pass."""
+class SampleCheck:
+    """Says which views of a cache are rendered again, and how far the teacher's outputs for them may deviate.
+
+    views: how many, about. seed: draws them. limits: what is let pass.
+    """
 
     views: int = 1024
     seed: int = 0
     limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class CacheOrigin:
+    """Holds what a cache was made from, as far as it is on this machine.
+
+    samples, views: of the cache. network: the teacher; None if its weights are not here. device: where it runs.
+    """
+
+    samples: Samples
+    views: Views
+    network: Network | None
+    device: torch.device
 
 
 HEADS = ("signal", "largest", "typical", "cosine", "least", "top-1", "same bits")
@@ -39,9 +55,11 @@ HEADS = ("signal", "largest", "typical", "cosine", "least", "top-1", "same bits"
 
 @dataclass
 class CacheReport:
-    """Holds what was found out about the cache at `path`. role: what it is for in an experiment.
+    """Holds what was found out about a cache.
 
-    views, labels, teacher: None if they were not looked at. unchecked: what was not checked, and why.
+    path: of the cache. role: what it is for in an experiment; None if that is not known. files: what reading them
+    found. views, labels, teacher: what comparing them found; None if they were not compared. unchecked: what was not
+    checked, and why.
     """
 
     path: StorePath
@@ -60,13 +78,9 @@ class CacheReport:
         return damaged + [line for lines in others for line in lines]
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values; numbers that are none are null."""
+        """Return the report as plain values, for programs; numbers that are not finite are null."""
         files = {"files": self.files.files, "bytes": self.files.bytes, "damaged": self.files.damaged}
-        teacher = self.teacher and {
-            **asdict(self.teacher),
-            "alike": self.teacher.alike,
-            "deviations": [_finite(asdict(each)) for each in self.teacher.deviations],
-        }
+        teacher = self.teacher and _teacher_facts(self.teacher)
         return {
             "path": self.path.as_posix(),
             "role": self.role,
@@ -80,7 +94,7 @@ class CacheReport:
         }
 
     def text(self) -> str:
-        """Write a paragraph for people."""
+        """Return the report as a paragraph for people."""
         lines = [f"{self.path}{f' ({self.role})' if self.role else ''}", *self._files()]
         if self.views:
             same = "" if self.views.problems else ": the pixels that the teacher saw"
@@ -99,9 +113,9 @@ class CacheReport:
 
     def _teacher(self, report: TeacherReport) -> list[str]:
         views = report.deviations[0].views
-        lines = [f"  teacher  asked again about {views:,} views on {report.asked_on}"]
+        lines = [f"  teacher  run again on {views:,} views on {report.run_on}"]
         if report.alike:
-            lines.append("           as when the cache was made: answers may differ by their encoding's rounding")
+            lines.append("           as when the cache was made: outputs may differ by their encoding's rounding")
         else:
             made = "; ".join(report.made_on) or "an unknown device"
             allowed = f"cosines from {report.limits.cosine:g}, top-1 agreement from {report.limits.agreement:.0%}"
@@ -119,40 +133,40 @@ class CacheReport:
         return lines + [f"           WRONG  {line}" for line in report.problems]
 
 
-def ask_again(
-    report: CacheReport,
-    cache: TeacherCache,
-    samples: Samples,
-    views: Views,
-    network: Network | None,
-    asking: Asking,
-    *,
-    device: torch.device,
-    progress: Progress | None = None,
+def check_sample(
+    report: CacheReport, cache: TeacherCache, origin: CacheOrigin, check: SampleCheck, progress: Progress | None = None
 ) -> None:
-    """Render some of a cache's views again, run the teacher on them, compare labels and head, and fill the report.
+    """Render some of a cache's views again, run the teacher on them, and compare; compare labels and head, too.
 
-    network: None if the teacher is not here. The cache must be one of these samples, views and network.
+    report: takes what is found. cache: the open cache, with all its signals. origin: what it was made from. check:
+    which views, and what is let pass. progress: shows how far the work is; None shows nothing.
     """
+    samples, views = origin.samples, origin.views
     identity = cache.manifest.identity
-    sample = sampled_batches(cache.manifest.layout, identity.teacher.micro_batch, asking.views, asking.seed)
+    sample = sampled_batches(cache.manifest.layout, identity.teacher.micro_batch, check.views, check.seed)
     report.labels = verify_labels(cache, samples)
     report.views = verify_views(cache, samples, views, sample, progress)
-    if network is None:
+    if origin.network is None:
         return
     if report.views.problems:
-        report.unchecked.append("the teacher was not asked: it would see other pixels")
+        report.unchecked.append("the teacher was not run: it would see other pixels")
         return
     teacher = TeacherPass(
-        network,
+        origin.network,
         samples,
         views,
         identity.signals.config(),
-        device=device,
+        device=origin.device,
         precision=cast(Precision, identity.teacher.precision),
         micro_batch=identity.teacher.micro_batch,
     )
-    report.teacher = verify_teacher(cache, teacher, sample, asking.limits, progress)
+    report.teacher = verify_teacher(cache, teacher, sample, check.limits, progress)
+
+
+def _teacher_facts(report: TeacherReport) -> dict[str, Any]:
+    facts = {**asdict(report), "alike": report.alike}
+    facts["asked_on"] = facts.pop("run_on")  # the key of version 0.1: programs read it
+    return {**facts, "deviations": [_finite(asdict(each)) for each in report.deviations]}
 
 
 def _cells(deviation: Deviation) -> tuple[str, ...]:
@@ -163,7 +177,7 @@ def _cells(deviation: Deviation) -> tuple[str, ...]:
 
 
 def _percent(share: float) -> str:
-    """Never `100 %` unless it is all."""
+    """Write a share in percent; `100 %` only if it is all."""
     return "100 %" if share == 1 else f"{min(math.floor(share * 1e4) / 1e2, 99.99):.2f} %"
 
 

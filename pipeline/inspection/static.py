@@ -1,4 +1,4 @@
-"""What a cache holds once, whatever the view: its head against the network's, its labels against the data set's."""
+"""Compares what a cache holds once for all views: its head with the network's, its labels with the data set's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HeadReport:
-    """Counts how many of `values` values of the head, weight and bias, are not bit for bit the network's."""
+    """Counts values of a cache's head that are not those of the network.
+
+    values: of weight and bias together. different: how many of them are not the same bit for bit.
+    """
 
     values: int
     different: int
@@ -30,9 +33,11 @@ class HeadReport:
 
 
 def compare_heads(stored: LinearHead | None, now: LinearHead | None) -> HeadReport | None:
-    """Compare the stored head with the network's; None if neither has one. Of heads of other shapes, all differs.
+    """Compare the stored head with the network's; None if neither has one. Of heads of other shapes, all values differ.
 
     A head is read from the weights, not computed, so no device and no version may change a bit of it.
+
+    stored: of the cache, None without one. now: of the network, None without one.
     """
     one, other = _bits(stored), _bits(now)
     if stored is None or now is None or stored.weight.shape != now.weight.shape:
@@ -42,7 +47,7 @@ def compare_heads(stored: LinearHead | None, now: LinearHead | None) -> HeadRepo
 
 
 def _bits(head: LinearHead | None) -> NDArray[np.uint32]:
-    """Weight and bias in a row, as they are stored."""
+    """Return weight and bias in a row, as they are stored."""
     if head is None:
         return np.empty(0, np.uint32)
     parts = (part.detach().float().cpu().contiguous().numpy().ravel() for part in (head.weight, head.bias))
@@ -51,9 +56,10 @@ def _bits(head: LinearHead | None) -> NDArray[np.uint32]:
 
 @dataclass(frozen=True)
 class LabelsReport:
-    """Counts how many labels of `samples` samples are not those of the data set today.
+    """Counts labels of a cache that are not those of the data set today.
 
-    first: where the first of them is, for people.
+    samples: of the cache. different: how many of them have another label. first: where the first of them is, for
+    people; None if there is none.
     """
 
     samples: int
@@ -62,13 +68,13 @@ class LabelsReport:
 
     @property
     def notes(self) -> list[str]:
-        """Say what there is to know: no problem, as labels may be corrected and students learn the new ones."""
+        """List what differs, for people. It is no problem: labels may be corrected, and students learn the new ones."""
         what = f"{self.different:,} of {self.samples:,} labels are not those of the data set today, first {self.first}"
         return [f"{what}; students learn the data set's"] if self.different else []
 
 
 def verify_labels(cache: TeacherCache, samples: Samples) -> LabelsReport:
-    """Compare all stored labels with those of the samples; -1 stands for none in both."""
+    """Compare all labels of an open cache with those of its samples; -1 means none in both."""
     stored = cache.labels
     now = np.full_like(stored, -1) if samples.labels is None else samples.labels
     wrong, first = np.flatnonzero(stored != now), None

@@ -1,4 +1,4 @@
-"""What a teacher cache is, finished or not, in one screen: from its manifest, and from a look at its files."""
+"""Describes a teacher cache, finished or not, on one screen: from its manifest, and from the list of its files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pipeline.store.location import StorePath, store_path
 from pipeline.untrusted import parse_json
 
 Facts = dict[str, Any]
-"""Plain values: what `describe` found out about one cache."""
+"""Plain values that `describe` found out about one cache."""
 
 
 def describe(path: StorePath | str) -> list[Facts]:
@@ -28,10 +28,10 @@ def describe(path: StorePath | str) -> list[Facts]:
     """
     path = store_path(path)
     backend = backend_of(path)
-    begun = backend.unfinished_caches()
-    # A scratch folder that was named is there, too, and is no cache.
-    nothing = begun and (not backend.exists() or any(each.path == path for each in begun))
-    return ([] if nothing else [_finished(path)]) + [_unfinished(each) for each in begun]
+    unfinished = backend.unfinished_caches()
+    # A scratch folder may be named itself: it exists, and is no finished cache.
+    alone = unfinished and (not backend.exists() or any(each.path == path for each in unfinished))
+    return ([] if alone else [_finished(path)]) + [_unfinished(each) for each in unfinished]
 
 
 def _finished(path: StorePath) -> Facts:
@@ -45,20 +45,20 @@ def _finished(path: StorePath) -> Facts:
     return {**facts, "provenance": manifest.provenance, "fingerprint": manifest.fingerprint}
 
 
-def _unfinished(begun: UnfinishedCache) -> Facts:
-    facts: Facts = {"path": begun.path.as_posix(), "state": "unfinished"}
+def _unfinished(cache: UnfinishedCache) -> Facts:
+    facts: Facts = {"path": cache.path.as_posix(), "state": "unfinished"}
     total = None
-    if begun.identity is not None:
-        what, total = _will_be(begun.identity, begun.notes / IDENTITY)
+    if cache.identity is not None:
+        what, total = _will_be(cache.identity, cache.notes / IDENTITY)
         facts |= what
-    made = {"units": len(begun.units - {STATIC}), "of": total, "holder": begun.holder, "running": begun.running}
-    facts["progress"] = {**made, "claim": begun.claim} if begun.claim else made
-    facts |= {**_on_disk(begun.path), "provenance": provenance_of(noted_runs(begun.runs))}
-    return {**facts, "fingerprint": begun.fingerprint}
+    made = {"units": len(cache.units - {STATIC}), "of": total, "holder": cache.holder, "running": cache.running}
+    facts["progress"] = {**made, "claim": cache.claim} if cache.claim else made
+    facts |= {**_on_disk(cache.path), "provenance": provenance_of(noted_runs(cache.runs))}
+    return {**facts, "fingerprint": cache.fingerprint}
 
 
 def _will_be(content: bytes, file: StorePath) -> tuple[Facts, int]:
-    """What an unfinished cache will be, by its file `IDENTITY`, and the number of its units."""
+    """Return what an unfinished cache will be, by its file `IDENTITY`, and the number of its units."""
     try:
         values = parse_json(content)
     except ValueError as error:
@@ -92,7 +92,7 @@ def _on_disk(path: StorePath) -> Facts:
 
 
 def summary_text(facts: Facts) -> str:
-    """Write the facts for people."""
+    """Return the text about one cache, for people. facts: an entry of what `describe` returns."""
     lines = [f"{facts['path']}: {'a teacher cache' if facts['state'] == 'finished' else 'an unfinished teacher cache'}"]
     if "progress" in facts:
         lines += _progress(facts["progress"])

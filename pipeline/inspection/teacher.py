@@ -61,9 +61,10 @@ class Deviation:
     agreement: float | None = None
 
     def add(self, stored: Tensor, now: Tensor, bound: Tensor) -> None:
-        """Take in more views [B, ...]; everything is a running mean or extreme, so that none is kept.
+        """Take in more views; everything is a running mean or extreme, so that no view is kept.
 
-        bound: how far the encoding may change each value.
+        stored, now: the signal [B, ...] as the cache holds it, and as it is read back after storing today's. bound: how
+        far the encoding may change each value, [B, ...].
         """
         count = len(stored)
         stored, now = stored.double().flatten(1), now.double().flatten(1)
@@ -85,7 +86,10 @@ class Deviation:
         return before + (more - before) * count / (self.views + count)
 
     def problems(self, limits: Limits, alike: bool) -> list[str]:
-        """List what is too far away. alike: the same device and versions computed both, so that only rounding differs.
+        """List what is too far away, for people.
+
+        limits: what is let pass. alike: whether the same device and versions computed both, so that only rounding
+        differs.
 
         Then two outputs that round differently lie at most two errors of the encoding apart, value by value: an exact
         encoding must give the same bits.
@@ -105,20 +109,20 @@ class Deviation:
 class TeacherReport:
     """Holds how far the signals of a sample of a cache lie from what the teacher computes today.
 
-    head: None if neither the cache nor the network has one. made_on, asked_on: devices and versions. alike: they are
-    the same, and so should be the bits.
+    deviations: one for each signal. head: None if neither the cache nor the network has one. made_on, run_on: devices
+    and versions of the runs that made the cache, and of this check. limits: what is let pass.
     """
 
     deviations: tuple[Deviation, ...]
     head: HeadReport | None
     made_on: tuple[str, ...]
-    asked_on: str
+    run_on: str
     limits: Limits = field(default_factory=Limits)
 
     @property
     def alike(self) -> bool:
-        """Tell whether the cache was made by the same kind of device and the same versions throughout."""
-        return set(self.made_on) == {self.asked_on}
+        """Tell whether all of the cache was made on this kind of device with these versions: then bits are the same."""
+        return set(self.made_on) == {self.run_on}
 
     @property
     def problems(self) -> list[str]:
@@ -136,11 +140,13 @@ def verify_teacher(
 ) -> TeacherReport:
     """Run the teacher again on the micro-batches of a sample, one at a time, and compare; its head, once.
 
-    Raises CacheMismatch if the rendered views are not those that the teacher saw.
+    cache: the open cache. teacher: the network that made it. sample: the micro-batches. limits: what is let pass; None
+    takes the defaults. progress: shows how far the work is; None shows nothing. Raises CacheMismatch if the rendered
+    views are not those that the teacher saw.
     """
     progress, numbers = progress or Silent(), cache.views
     deviations = {spec.name: Deviation(spec.name) for spec in cache.manifest.layout.signals}
-    progress.begin("asking the teacher", sum(len(block) for _, block in sample), "views")
+    progress.begin("running the teacher", sum(len(block) for _, block in sample), "views")
     with teacher.inference_mode():
         for unit, block in sample:
             rows = np.arange(block.start, block.stop, dtype=np.int64)
@@ -163,7 +169,7 @@ def verify_teacher(
         tuple(deviations.values()),
         head=compare_heads(cache.head, outputs.head),
         made_on=tuple(dict.fromkeys(_computed_by(run) for run in cache.manifest.provenance.get("runs", []))),
-        asked_on=_computed_by({"device": device_name(teacher.device), "versions": versions()}),
+        run_on=_computed_by({"device": device_name(teacher.device), "versions": versions()}),
         limits=limits or Limits(),
     )
 

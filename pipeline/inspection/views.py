@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 class Replayed(NamedTuple):
-    """Holds a rendered view of B samples. images: uint8 [B, C, H, W]; same: bool [B], the pixels of the cache.
+    """Holds a rendered view of B samples.
 
-    drawn: bool [B], whether the stored parameters are those that are drawn today.
+    images: uint8 [B, C, H, W]. same: bool [B], whether the pixels are those of the cache. drawn: bool [B], whether the
+    stored parameters are those that are drawn today.
     """
 
     images: Tensor
@@ -33,9 +34,10 @@ class Replayed(NamedTuple):
 
 
 def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows: NDArray[np.int64]) -> Replayed:
-    """Render a view, by its number, of samples [B], from the stored parameters.
+    """Render a view of samples from its stored parameters.
 
-    Raises DataError if the parameters are none of these operations and images.
+    cache: the open cache. samples, views: those that it was made from. view: the number of the view. rows: the samples,
+    [B]. Raises DataError if the parameters do not fit the operations and images.
     """
     images, parameters = samples.read(rows), cache.view_parameters(view, rows)
     drawn = views.parameters(view, samples.positions[rows], sizes_of(images))
@@ -46,9 +48,10 @@ def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows:
 
 @dataclass(frozen=True)
 class ViewsReport:
-    """Counts how many of `views` that were rendered again have other pixels than the cache, or other parameters.
+    """Counts rendered views that differ from the cache.
 
-    first: where the first of them is, for people.
+    views: how many were rendered. other_pixels, other_parameters: how many of them have other pixels, or would be drawn
+    with other parameters. first: where the first of them is, for people; None if there is none.
     """
 
     views: int
@@ -74,7 +77,11 @@ def verify_views(
     sample: Sequence[MicroBatch],
     progress: Progress | None = None,
 ) -> ViewsReport:
-    """Render the views of a sample of the cache again and compare digests and parameters; one micro-batch at a time."""
+    """Render the views of a sample of the cache again, and compare digests and parameters, one micro-batch at a time.
+
+    cache: the open cache. samples, views: those that it was made from. sample: the micro-batches. progress: shows how
+    far the work is; None shows nothing.
+    """
     progress = progress or Silent()
     pixels, parameters, first = 0, 0, None
     progress.begin("rendering views", len(sample), "micro-batches")

@@ -1,1 +1,1 @@
-"""What an experiment would do, what is wrong with it and what it costs, before anything runs."""
+"""Finds out, before anything runs, what an experiment would do, what is wrong with it and what it costs."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
@@ -10,7 +10,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data, evaluated_split, one_view, views_of
 from pipeline.experiment.source import SECTIONS, ConfigFile
-from pipeline.models import Network
+from pipeline.planning.bound import Bound
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.requirements import MissingSignalsError, Requirements
 from pipeline.planning.serving import required_signals
@@ -19,26 +19,11 @@ from pipeline.planning.targets import target_problems
 from pipeline.planning.teacher import bind_teacher
 
 
-@dataclass(frozen=True)
-class Bound:
-    """An experiment that fits together.
-
-    data: None if it is not packed yet. requirements: of the students; None without data, students or objectives.
-    notes: what objectives leave out, by student and objective set.
-    """
-
-    experiment: ExperimentConfig
-    data: Data | None
-    teacher: Network
-    students: dict[str, Network]
-    requirements: Requirements | None
-    notes: dict[tuple[str, str], list[str]]
-
-
 def bind_experiment(source: ConfigFile) -> Bound:
-    """Raises ConfigError with all problems: of every section, and of those that are valid with each other.
+    """Read a configuration, and bind its parts to each other.
 
-    MissingSignalsError if other signals would do.
+    source: the configuration's file. Raises ConfigError with all problems: of every section, and of those sections that
+    are valid with each other. Raises MissingSignalsError if the students could learn from other signals.
     """
     raw = source.raw()
     valid, problems = bind_each(raw, ExperimentConfig, SECTIONS)
@@ -61,7 +46,10 @@ def bind_experiment(source: ConfigFile) -> Bound:
 
 
 def bind_data(parts: Assembly) -> None:
-    """Open the packed data set, if there is one, and draw the views of its samples."""
+    """Open the packed data set, if there is one, and draw the views of its samples.
+
+    parts: takes the data set, and all that is wrong with it.
+    """
     draft, problems, data = parts.draft, parts.problems, None
     with collected(problems, "data"):
         if draft.data.path.exists() or draft.data.source is None:

@@ -1,4 +1,4 @@
-"""File systems: which one a path is on, what is free there, and whether DVC's cache can link to it."""
+"""Finds the file system of a path, what is free there, and whether DVC's cache can link to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ LINKS = {"hardlink", "symlink"}
 
 @dataclass(frozen=True)
 class Disk:
-    """A file system. needed: bytes still to be written; copied: what DVC's cache takes on top of that."""
+    """Describes a file system.
+
+    path: its mount point. free: bytes that are free. needed: bytes still to be written. copied: bytes that DVC's cache
+    takes on top of that.
+    """
 
     path: Path
     free: int
@@ -23,7 +27,7 @@ class Disk:
 
     @classmethod
     def of(cls, path: Path) -> Disk:
-        """The file system on which a path is, or will be; it is named by its mount point."""
+        """Return the file system on which a path is, or will be."""
         here = existing(path).resolve()
         mount = next((folder for folder in (here, *here.parents) if folder.is_mount()), here)
         return cls(mount, shutil.disk_usage(here).free)
@@ -31,14 +35,17 @@ class Disk:
 
 @dataclass(frozen=True)
 class DvcCache:
-    """DVC's cache of the working directory's repository, and the link types that it may use."""
+    """Describes DVC's cache of the working directory's repository.
+
+    folder: where it lies. types: the link types that it may use.
+    """
 
     folder: Path
     types: tuple[str, ...]
 
     @classmethod
     def find(cls) -> DvcCache | None:
-        """None outside a DVC repository. Raises ConfigError if DVC's configuration cannot be read."""
+        """Find the cache; None outside a DVC repository. Raises ConfigError if DVC's configuration cannot be read."""
         here = Path.cwd()
         root = next((folder / ".dvc" for folder in (here, *here.parents) if (folder / ".dvc").is_dir()), None)
         if root is None:
@@ -54,16 +61,16 @@ class DvcCache:
         return cls(Path(cache.get("dir") or root / "cache"), tuple(cache.get("type") or ("reflink", "copy")))
 
     def links(self, path: Path) -> bool:
-        """Whether what DVC tracks at a path is there once, linked to the cache, and not a second time in it."""
+        """Tell whether DVC keeps what it tracks at a path as a link to its cache, and not as a second copy."""
         return device(path) == device(self.folder) and not LINKS.isdisjoint(self.types)
 
 
 def existing(path: Path) -> Path:
-    """The path, or the nearest folder above it that is there."""
+    """Return the path, or the nearest folder above it that exists."""
     path = path.absolute()
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def device(path: Path) -> int:
-    """A number for the file system on which a path is, or will be."""
+    """Return a number for the file system on which a path is, or will be: paths on one file system have the same."""
     return existing(path).stat().st_dev

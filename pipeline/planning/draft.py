@@ -1,4 +1,4 @@
-"""An experiment of which some sections may be wrong, its parts as far as they can be bound, and all that is wrong."""
+"""Holds an experiment while it is checked: the sections that are valid, its parts so far, and all that is wrong."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from pipeline.models import Network
 from pipeline.signals import SignalShapes
 
 SOME_CLASSES = 10
-"""Stands for their number as long as there is no packed data set."""
+"""How many classes networks are built with as long as there is no packed data set."""
 
 
 class NotValid(Exception):  # noqa: N818 - no error of its own: the section's problems are
-    """A section is asked for that is not valid; what is wrong with it is known already."""
+    """Signals that a section was read which is not valid; what is wrong with it is known already."""
 
 
 class Draft(ExperimentConfig):
-    """An experiment of which some sections may not be valid: asking for one of those raises NotValid."""
+    """Holds an experiment of which some sections may not be valid: reading one of those raises NotValid."""
 
     @classmethod
     def of(cls, valid: Mapping[str, Any]) -> Draft:
-        """An experiment of these sections and no others."""
+        """Return an experiment with these sections and no others. valid: the sections, by name."""
         draft = cls.model_construct(**valid)
         for name in cls.model_fields.keys() - valid.keys():
-            vars(draft).pop(name, None)  # the default, which nobody asked for
+            vars(draft).pop(name, None)  # the default: what is not valid must not look as if it were left out
         return draft
 
     def __getattr__(self, name: str) -> Any:
@@ -40,7 +40,7 @@ class Draft(ExperimentConfig):
 
 @dataclass
 class Assembly:
-    """An experiment while its parts are bound to each other: the parts so far, and all that is wrong.
+    """Holds an experiment while its parts are bound to each other: the parts so far, and all that is wrong.
 
     draft: its sections. problems: takes what is wrong. data: None if it is not packed yet, or not what it should be.
     teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had. students: those that
@@ -59,15 +59,18 @@ class Assembly:
 
     @property
     def classes(self) -> int:
-        """K, or some number as long as there is no packed data set."""
+        """Return the number of classes K; `SOME_CLASSES` as long as there is no packed data set."""
         return self.data.classes if self.data else SOME_CLASSES
 
 
 @contextmanager
 def collected(problems: list[Problem], key: str = "", note: str = "") -> Iterator[None]:
-    """Add what is raised inside to the problems; what needs a section that is not valid ends without a word.
+    """Add the errors that are raised inside to a list of problems, and go on after the block.
 
-    key: of what is no problem of the configuration as such. note: follows what is wrong.
+    NotValid ends the block too, and adds nothing.
+
+    problems: the list. key: the dotted key of errors that are no ConfigError and name none. note: text that follows
+    what is wrong.
     """
     try:
         yield

@@ -1,23 +1,39 @@
-"""The facts of `check`: what an experiment would do, and what every disk must take for it."""
+"""Describes what an experiment would do: its caches and other artifacts, and the disks that they go to."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.experiment.data import Data
-from pipeline.planning.artifacts import Artifact, artifacts_of, cache_plans
-from pipeline.planning.binding import Bound
-from pipeline.planning.disks import Disk, DvcCache, device
+from pipeline.planning.disks import Disk
 from pipeline.store.backend import RemoteCost, backend_of
 from pipeline.store.format.layout import StoreLayout
+from pipeline.store.location import StorePath
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """Describes something that the stages write.
+
+    name: for people. path: where it lies. bytes: of the whole; of networks, their weights. remaining: how many of these
+    bytes are still to be written.
+    """
+
+    name: str
+    path: StorePath
+    bytes: int
+    remaining: int
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What would be done. caches: by what they are for; runs: of students; views_per_step: of each sample."""
+    """Describes what the commands of an experiment would do.
+
+    data: the packed data set. caches: their layouts, by what they are for. artifacts: all that is written, the training
+    cache first. disks: those that the artifacts go to. runs: how many students are trained. views_per_step: how many
+    views of each sample a training batch has.
+    """
 
     data: Data
     caches: dict[str, StoreLayout]
@@ -28,32 +44,23 @@ class Plan:
 
     @property
     def remote(self) -> RemoteCost | None:
-        """What the training cache costs on object storage; None if it is not there."""
+        """Return what the training cache costs on object storage; None if it goes to a disk."""
         return backend_of(self.artifacts[0].path).cost(self.caches["training"], self.views_per_step)
 
-    @classmethod
-    def of(cls, bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
-        """The plan of an experiment whose data set is packed."""
-        experiment = bound.experiment
-        caches = cache_plans(bound, data)
-        artifacts = artifacts_of(bound, caches)
-        runs = experiment.runs.folders(experiment.students, experiment.objectives)
-        return cls(data, caches, artifacts, _disks(artifacts, dvc), len(runs), experiment.train.views_per_step)
-
     def facts(self) -> dict[str, Any]:
-        """As plain values, for programs; units, files and bytes are those of the training cache."""
-        plan = self.caches["training"]
+        """Return the plan as plain values for programs; units, files and bytes are those of the training cache."""
+        cache = self.caches["training"]
         return {
             "packed": True,
-            "samples": plan.samples,
+            "samples": cache.samples,
             "holdout": self.caches["holdout"].samples if "holdout" in self.caches else 0,
-            "views": plan.views,
-            "units": plan.views * plan.blocks,
-            "rows_per_block": plan.rows,
-            "bytes_per_view": plan.bytes_per_view,
-            "encodings": plan.encodings,
-            "files": plan.files,
-            "total_bytes": plan.total_bytes,
+            "views": cache.views,
+            "units": cache.views * cache.blocks,
+            "rows_per_block": cache.rows,
+            "bytes_per_view": cache.bytes_per_view,
+            "encodings": cache.encodings,
+            "files": cache.files,
+            "total_bytes": cache.total_bytes,
             "free_bytes": None if self.remote else self.disks[0].free,
             "requests": self.remote and self.remote._asdict(),
             "student_runs": self.runs,
@@ -66,20 +73,3 @@ class Plan:
                 for d in self.disks
             ],
         }
-
-
-def _disks(artifacts: Sequence[Artifact], dvc: DvcCache | None) -> list[Disk]:
-    """The file systems that the artifacts and DVC's copies of them go to."""
-    disks: dict[int, Disk] = {}
-
-    def add(path: Path, needed: int, copied: int) -> None:
-        disk = disks.get(device(path)) or Disk.of(path)
-        disks[device(path)] = replace(disk, needed=disk.needed + needed, copied=disk.copied + copied)
-
-    for artifact in artifacts:
-        if (folder := backend_of(artifact.path).folder) is None:  # on nobody's disk, and DVC keeps no copy of it
-            continue
-        add(folder, artifact.remaining, 0)
-        if dvc is not None and artifact.remaining and not dvc.links(folder):
-            add(dvc.folder, 0, artifact.bytes)
-    return list(disks.values())

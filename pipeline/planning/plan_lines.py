@@ -1,4 +1,4 @@
-"""The plan of an experiment in words, as `check` prints it."""
+"""Writes the plan of an experiment in words, as `check` prints it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Any
 
 from pipeline.data import described
 from pipeline.models import Network
-from pipeline.planning.binding import Bound
+from pipeline.planning.bound import Bound
 from pipeline.planning.disks import DvcCache
 from pipeline.planning.plan import Plan
 from pipeline.progress import size
 
 MANY_FILES = 10_000
+"""From so many files on, DVC becomes slow."""
 
 
 def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
-    """What would be done: data, views, teacher, signals, cache and students."""
+    """Yield lines that tell what would be done: data, views, teacher, signals, cache and students.
+
+    bound: the experiment. plan: what it would do.
+    """
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
     yield f"data      {cache.samples:,} samples to learn from, {held:,} held out, {plan.data.classes} classes"
@@ -28,7 +32,7 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     each = f"{width} x {height} pixels, {cache.parameters} stored parameters each"
     yield f"views     {cache.views} per sample, {each}: {drawn}"
     yield f"teacher   {network.name}, taps {', '.join(network.taps)}"
-    yield f"          {_seen(network)}"
+    yield f"          {_preprocessing(network)}"
     if network.kept is not None and network.kept.new:
         yield f"          will start with weights for other classes: {network.kept}"
     yield f"signals   {sum(cache.bytes_per_view.values()):,} bytes per view; in every encoding, * the chosen one:"
@@ -48,20 +52,23 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     for name, student in bound.students.items():
         start = experiment.students[name].start
         begins = f"starts with {start}: {student.kept}" if student.kept else "random weights"
-        yield f"          {name}: {student.name}, {_seen(student)}; {begins}"
+        yield f"          {name}: {student.name}, {_preprocessing(student)}; {begins}"
     for (name, objectives), notes in bound.notes.items():
         yield from (f"note      {name}, {objectives}: {note}" for note in notes)
     if bound.requirements:
         yield from bound.requirements.lines()
 
 
-def _seen(network: Network) -> str:
+def _preprocessing(network: Network) -> str:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (network.mean, network.std))
     return f"input {network.input_size} px {network.interpolation}, mean {mean}, std {std}"
 
 
 def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:
-    """What is written, and what every disk must still take."""
+    """Yield lines that tell what is written, and what every disk must still take.
+
+    plan: what would be done. dvc: DVC's cache, None without DVC.
+    """
     yield "writes    what the commands make (of networks, the weights alone):"
     for artifact in plan.artifacts:
         there = artifact.bytes - artifact.remaining
@@ -83,7 +90,10 @@ def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:
 
 
 def aligned_table(encodings: dict[str, Any]) -> Iterator[str]:
-    """Bytes per view: a line for every signal and a column for every encoding."""
+    """Yield a table of bytes per view: a line for every signal and a column for every encoding.
+
+    encodings: as of `StoreLayout.encodings`.
+    """
     columns = sorted({name for signal in encodings.values() for name in signal["bytes_per_view"]})
     yield " " * 18 + "".join(f"{name:>11} " for name in columns)
     for signal, entry in encodings.items():

@@ -1,30 +1,31 @@
-"""Which signals of the teacher an experiment's students need, and the `signals` section that keeps those alone."""
+"""Holds which signals of the teacher the students need, and the section `signals` that keeps those alone."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import wrap
 from typing import Any
 
 from pipeline.config import resolved
 from pipeline.errors import ConfigError, Problem
-from pipeline.models import Network
-from pipeline.planning.narrowed import Read, kept_of
 from pipeline.signals import SignalsConfig
+
+SignalsRead = Mapping[tuple[str, str], frozenset[str]]
+"""The teacher's signals that are read, by student and objective set."""
 
 
 @dataclass(frozen=True)
 class Requirements:
-    """What students need of the teacher, with every objective set.
+    """Holds what students need of the teacher, with every objective set.
 
-    section: the least of `signals` that serves them all. missing, superfluous: what it keeps beyond the section of the
-    configuration, and what it leaves out of that, in bytes per view. fresh: the objective sets whose views are drawn
-    anew in every epoch: they need no cache at all.
+    needs: the signals that each of them reads. section: the least of `signals` that serves them all. missing,
+    superfluous: what it keeps beyond the section of the configuration, and what it leaves out of that, in bytes per
+    view. fresh: the objective sets whose views are drawn anew in every epoch: they need no cache at all.
     """
 
-    needs: Read
+    needs: SignalsRead
     section: SignalsConfig
     missing: dict[str, int]
     superfluous: dict[str, int]
@@ -32,20 +33,29 @@ class Requirements:
 
     @classmethod
     def of(
-        cls, teacher: Network, configured: SignalsConfig, needs: Read, section: SignalsConfig, fresh: frozenset[str]
+        cls,
+        needs: SignalsRead,
+        section: SignalsConfig,
+        fresh: frozenset[str],
+        *,
+        kept: Mapping[str, int],
+        wanted: Mapping[str, int],
     ) -> Requirements:
-        """The section against the configured one."""
-        kept, wanted = (kept_of(teacher, each).bytes_per_view for each in (configured, section))
+        """Compare the section that the students need with that of the configuration.
+
+        needs, section, fresh: as the attributes. kept, wanted: bytes per view, by signal, with the section of the
+        configuration and with `section`.
+        """
         missing = {signal: size for signal, size in wanted.items() if signal not in kept}
         superfluous = {signal: size for signal, size in kept.items() if signal not in wanted}
         return cls(needs, section, missing, superfluous, fresh)
 
     def readers(self, signal: str) -> str:
-        """The objective sets that read the signal; with the students that do, where others do not."""
+        """Return the objective sets that read `signal`, for people; with the students, if not all of them read it."""
         return ", ".join(_names(self.needs, [pair for pair, read in self.needs.items() if signal in read]))
 
     def facts(self) -> dict[str, Any]:
-        """As plain values, for programs."""
+        """Return the requirements as plain values, for programs."""
         return {
             "needs": [
                 {
@@ -62,11 +72,11 @@ class Requirements:
         }
 
     def section_text(self) -> str:
-        """The section as YAML, to be put into a configuration as it is."""
+        """Return the section as YAML, to be put into a configuration as it is."""
         return "\n".join(["signals:", *(f"  {key}: {_flow(value)}" for key, value in _plain(self.section).items())])
 
     def lines(self) -> Iterator[str]:
-        """Who needs what, then what nobody needs and the section without it."""
+        """Yield lines for people: who needs what, then what nobody needs, and the section without it."""
         groups: dict[str, list[tuple[str, str]]] = {}
         for pair, read in sorted(self.needs.items(), key=lambda item: sorted(item[1])):
             nothing = "nothing (fresh views)" if pair[1] in self.fresh else "nothing"
@@ -84,7 +94,10 @@ class Requirements:
 
 
 class MissingSignalsError(ConfigError):
-    """Students cannot learn from the signals of the configuration, and could from others: `requirements`."""
+    """Reports that students cannot learn from the configured signals, and could from others.
+
+    problems: all that is wrong with the configuration besides. source: its file. requirements: what the students need.
+    """
 
     def __init__(self, problems: Sequence[Problem], source: object, requirements: Requirements) -> None:
         self.requirements = requirements
@@ -97,7 +110,7 @@ class MissingSignalsError(ConfigError):
         return ConfigError, (self.problems, self._source)
 
 
-def _names(needs: Read, pairs: Collection[tuple[str, str]]) -> list[str]:
+def _names(needs: SignalsRead, pairs: Collection[tuple[str, str]]) -> list[str]:
     students: dict[str, list[str]] = {}
     for student, objectives in pairs:
         students.setdefault(objectives, []).append(student)
@@ -106,7 +119,7 @@ def _names(needs: Read, pairs: Collection[tuple[str, str]]) -> list[str]:
 
 
 def _plain(section: SignalsConfig) -> dict[str, Any]:
-    """What the section says, short where defaults say the same."""
+    """Return the section as plain values, short where defaults are the same."""
     said = resolved(section)
     said["extras"] = [e["name"] if e["encoding"] == "float16" else e for e in said["extras"]]
     return {key: value for key, value in said.items() if value or key == "embedding"}

@@ -1,4 +1,4 @@
-"""A look at a handful of images and their views, and how long reading, decoding and rendering take."""
+"""Reads a few images, renders a view of each, and measures how long reading, decoding and rendering take."""
 
 from __future__ import annotations
 
@@ -13,18 +13,22 @@ from pipeline.experiment.data import Data
 from pipeline.views import sizes_of
 
 IMAGES, FILES = 64, 8
-"""Images that are read: arrays, and files that must be decoded."""
+"""How many images are read: of arrays, and of files that must be decoded."""
 
 TIMED_REPEATS = 3
-"""Times that work is done where time allows it: other processes disturb one or the other."""
+"""How often work is done where time allows it: other processes may disturb one of the measurements."""
 
 Clock = Callable[[], float]
-"""Seconds since some moment."""
+"""Gives seconds since some moment."""
 
 
 @dataclass(frozen=True)
-class Look:
-    """Some views, uint8 [B, C, H, W], the images' largest height and width, and the seconds for one of each."""
+class TimedViews:
+    """Holds a few views, and how long they took on this machine.
+
+    pixels: the views, uint8 [B, C, H, W]. size: the largest height and width of their images, in pixels. decode:
+    seconds to read and decode one image. render: seconds to render one view.
+    """
 
     pixels: Tensor
     size: tuple[int, int]
@@ -32,10 +36,12 @@ class Look:
     render: float
 
     @classmethod
-    def at(cls, data: Data, seconds: float, clock: Clock) -> Look:
+    def measure(cls, data: Data, seconds: float, clock: Clock) -> TimedViews:
         """Read images from all over the samples until the time is over, and render the first view of each.
 
         They are read again to be timed: the first time opens files and loads libraries.
+
+        data: the packed data set. seconds: to spend, about. clock: measures them.
         """
         samples, views = data.training, data.views
         most = FILES if samples.split.image_shape is None else IMAGES
@@ -58,9 +64,10 @@ class Look:
 
 
 def timed(work: Callable[[], object], seconds: float, clock: Clock) -> float:
-    """Seconds that work takes at its quickest: what else a machine does only ever adds to them.
+    """Return the seconds that work takes at its quickest: what else a machine does only ever adds to them.
 
-    seconds: to spend. It is done once at least, and `TIMED_REPEATS` times unless they take as many times longer.
+    work: is called once at least, and `TIMED_REPEATS` times unless they take as many times longer than `seconds`.
+    seconds: to spend. clock: measures them.
     """
     found: list[float] = []
     start = clock()

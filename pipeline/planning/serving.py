@@ -1,19 +1,21 @@
-"""Finds out what students need of the teacher; where the configured signals do not serve them, those that do."""
+"""Finds out which signals of the teacher the students need, and which would do where the configured ones do not."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
 from pipeline import plugins
 from pipeline.experiment.data import Data
+from pipeline.experiment.networks import shapes_of
+from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
-from pipeline.planning.draft import Assembly, Draft
-from pipeline.planning.narrowed import keeping_signals, kept_of, read_by_any
-from pipeline.planning.requirements import Requirements
-from pipeline.planning.students import bind_objectives
+from pipeline.planning.draft import Assembly, Draft, collected
+from pipeline.planning.narrowed import keeping_signals, layout_of_view
+from pipeline.planning.requirements import Requirements, SignalsRead
 from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
 from pipeline.signals.extra import EXTRAS
 from pipeline.store.format.layout import StoreLayout
@@ -21,9 +23,9 @@ from pipeline.store.making.teacher_pass import chosen_blocks
 
 
 def required_signals(parts: Assembly) -> Requirements | None:
-    """Bind every student to every objective set; what they need of the teacher, None if there are none.
+    """Bind every student to every objective set, and return what they need of the teacher.
 
-    None also where data or teacher are not there to tell.
+    parts: the experiment; takes all that is wrong. Returns None without students, objective sets, data or teacher.
     """
     data, teacher, shapes = parts.data, parts.teacher, parts.shapes
     if data is None or teacher is None or shapes is None:
@@ -32,23 +34,40 @@ def required_signals(parts: Assembly) -> Requirements | None:
     needs = bind_objectives(parts, data, shapes)
     if len(parts.problems) > before:
         return _serving(parts, data, teacher, whole=not before)
-    section = keeping_signals(teacher, parts.draft.signals, read_by_any(needs))
-    return Requirements.of(teacher, parts.draft.signals, needs, section, _fresh(parts.draft)) if needs else None
+    section = keeping_signals(teacher, parts.draft.signals, _read_by_any(needs))
+    return _requirements(teacher, parts.draft, needs, section) if needs else None
+
+
+def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[tuple[str, str], frozenset[str]]:
+    """Bind every student to every objective set; return the teacher's signals that are read, by both names.
+
+    parts: the experiment; takes all that is wrong, and notes. data: its packed data set. teacher: the shapes of what is
+    kept of it. No objective is refused for views where their number is unknown.
+    """
+    needs = {}
+    for name, network in parts.students.items():
+        views = parts.views_per_step.get(name, sys.maxsize)
+        for objectives, config in parts.draft.objectives.items():
+            with collected(parts.problems, note=f" (student {name})"):
+                builder = ObjectiveBuilder(shapes_of(network), teacher, data, seed=0, views_per_step=views)
+                built = builder.build(objectives, config)
+                needs[name, objectives], parts.notes[name, objectives] = built.needs.teacher, built.notes
+    return needs
 
 
 def _serving(parts: Assembly, data: Data, teacher: Network, *, whole: bool) -> Requirements:
-    """What all objectives need that some section could serve, and that section.
+    """Return what all objectives need that some section could serve, and that section.
 
     Every objective gets the fewest blocks, from the deepest, that it can be built with. whole: nothing else is wrong
-    with the experiment. Else, or if an objective cannot be served, the section leaves nothing out: who knows what that
-    one will need.
+    with the experiment. Else, or if an objective cannot be served, the section leaves nothing out, since what that
+    objective needs is not known.
     """
     draft = parts.draft
     sets = [(name, entry) for name, config in draft.objectives.items() for entry in config.objectives]
     each = [(student, *one) for student in parts.students for one in sets]
 
     def read(student: str, name: str, entry: ObjectiveEntry, shapes: SignalShapes) -> frozenset[str] | None:
-        """What the objective reads of these signals; None if it cannot be built."""
+        """Return what the objective reads of these signals; None if it cannot be built."""
         only = draft.objectives[name].model_copy(update={"objectives": (entry,)})
         alone = draft.model_copy(update={"objectives": {name: only}})
         tried = replace(parts, draft=alone, students={student: parts.students[student]}, problems=[], notes={})
@@ -71,16 +90,24 @@ def _serving(parts: Assembly, data: Data, teacher: Network, *, whole: bool) -> R
         needs = read(*one, plan.shapes)
         whole = whole and needs is not None
         every[student, name] = every.get((student, name), frozenset()) | (needs or frozenset())
-    section = keeping_signals(teacher, signals, read_by_any(every)) if whole else signals
-    return Requirements.of(teacher, draft.signals, every, section, _fresh(draft))
+    section = keeping_signals(teacher, signals, _read_by_any(every)) if whole else signals
+    return _requirements(teacher, draft, every, section)
 
 
-def _fresh(draft: Draft) -> frozenset[str]:
-    return frozenset(name for name, config in draft.objectives.items() if config.fresh)
+def _requirements(teacher: Network, draft: Draft, needs: SignalsRead, section: SignalsConfig) -> Requirements:
+    """Compare a section with that of the experiment, by the bytes that both take."""
+    fresh = frozenset(name for name, config in draft.objectives.items() if config.fresh)
+    kept, wanted = (layout_of_view(teacher, each).bytes_per_view for each in (draft.signals, section))
+    return Requirements.of(needs, section, fresh, kept=kept, wanted=wanted)
+
+
+def _read_by_any(needs: SignalsRead) -> frozenset[str]:
+    """Return the teacher's signals that some student reads."""
+    return frozenset().union(*needs.values())
 
 
 def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StoreLayout]]:
-    """The section, and with ever more beside it: the embedding, the deepest block, the next one, and so on.
+    """Return the section, and larger ones: with the embedding, the deepest block too, the next one too, and so on.
 
     With each block every extra signal that can be computed from those offered so far, and once more with `final`, if
     the teacher's head reads that.
@@ -101,4 +128,4 @@ def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfi
             "features": (signals.features or FeaturesConfig()).model_copy(update={"blocks": maps}) if maps else None,
         }
         offers.append(signals.model_copy(update=more))
-    return [(offer, kept_of(teacher, offer)) for offer in offers]
+    return [(offer, layout_of_view(teacher, offer)) for offer in offers]

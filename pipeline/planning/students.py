@@ -1,25 +1,23 @@
-"""Binds the students of an experiment: their networks, how they are trained, and what they learn from."""
+"""Binds the students of an experiment: their networks, and how they are trained."""
 
 from __future__ import annotations
 
 import sys
 
-from pipeline.experiment.data import Data
-from pipeline.experiment.networks import build, shapes_of
-from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.networks import build
 from pipeline.experiment.sections import views_learnt
 from pipeline.experiment.students import training_of
-from pipeline.models import NEUTRAL, Network, Preprocessing
-from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
+from pipeline.models import NEUTRAL, Preprocessing
 from pipeline.planning.draft import Assembly, collected
-from pipeline.signals import SignalShapes
-from pipeline.training import TrainConfig, build_optimizer, build_scheduler, refuse_too_many_views
-
-NO_SHAPES = SignalShapes(0)
+from pipeline.planning.optimiser import require_optimiser
+from pipeline.training import refuse_too_many_views
 
 
 def bind_networks(parts: Assembly) -> None:
-    """Build the students that can be built, each normalised as it will be."""
+    """Build the students that can be built, with the preprocessing that they will have.
+
+    parts: takes the students, and all that is wrong with them.
+    """
     teacher, problems = parts.teacher, parts.problems
     used = Preprocessing(teacher.mean, teacher.std, teacher.interpolation) if teacher else NEUTRAL
     for name, config in parts.draft.students.items():
@@ -28,7 +26,10 @@ def bind_networks(parts: Assembly) -> None:
 
 
 def bind_training(parts: Assembly) -> None:
-    """Check the settings of every student's training, and find how many views of a sample are in its batches."""
+    """Check the settings of every student's training, and find how many views of a sample are in its batches.
+
+    parts: takes the numbers of views, and all that is wrong.
+    """
     draft, data, problems = parts.draft, parts.data, parts.problems
     for name, config in draft.students.items():
         with collected(problems):
@@ -36,34 +37,12 @@ def bind_training(parts: Assembly) -> None:
             parts.views_per_step[name] = training.views_per_step
             with collected(problems, note=f" (student {name})"):
                 if name in parts.students:
-                    optimise(parts.students[name], training, "train")
+                    require_optimiser(parts.students[name], training, "train")
             with collected(problems, note=f" (student {name})"):
                 if data:
                     training.refuse_without("train", labels=data.training.labels is not None, holdout=data.scored)
             with collected(problems, note=f" (student {name})"):
                 if draft.objectives and all(config.fresh for config in draft.objectives.values()):
-                    continue  # there are as many views as anybody asks for
+                    continue  # views are drawn in every epoch, as many as a batch needs
                 views = views_learnt(draft.views, draft.caches)
                 refuse_too_many_views(training, sys.maxsize if views is None else views)
-
-
-def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[tuple[str, str], frozenset[str]]:
-    """Bind every student to every objective set; return the teacher's signals that are read, by both names.
-
-    teacher: the shapes of what is kept of it. No objective is refused for views where their number is unknown.
-    """
-    needs = {}
-    for name, network in parts.students.items():
-        views = parts.views_per_step.get(name, sys.maxsize)
-        for objectives, config in parts.draft.objectives.items():
-            with collected(parts.problems, note=f" (student {name})"):
-                bound = objective_set(objectives, config, shapes_of(network), teacher, data, 0, views_per_step=views)
-                needs[name, objectives] = bound.needs.teacher
-                parts.notes[name, objectives] = bound.notes
-    return needs
-
-
-def optimise(network: Network, training: TrainConfig, key: str) -> None:
-    """Build optimiser and scheduler, to see that they can be."""
-    nothing = ObjectiveSet("none", [ObjectiveEntry(name="hard-label")], NO_SHAPES, NO_SHAPES, Context(0, 0))
-    build_scheduler(build_optimizer(network.model, nothing, training, key), training, 1, key)

@@ -1,4 +1,4 @@
-"""Where an experiment will write, and what lies there that Decant did not publish: it is never replaced."""
+"""Finds where an experiment will write, and files there that Decant did not publish: these are never replaced."""
 
 from __future__ import annotations
 
@@ -20,11 +20,15 @@ from pipeline.store.backend import backend_of
 
 FILES_NAMED = 4
 OWN_FOLDER = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
-"""What to say of a teacher that is trained here."""
+"""The way out where the folder of a teacher's weights is not its own."""
 
 
 class Target(NamedTuple):
-    """A folder that a stage publishes. key: the configuration's that names it. files: that it will consist of."""
+    """Names a folder that a stage publishes.
+
+    key: the dotted key of the configuration that names it. path: the folder. files: the names of those that it will
+    consist of, beside those of every artifact.
+    """
 
     key: str
     path: Path
@@ -38,7 +42,7 @@ def target_problems(experiment: ExperimentConfig) -> list[Problem]:
 
 
 def _in_the_way(runs: RunsConfig) -> Iterator[Problem]:
-    """Files in the places of the evaluation and of the report, beside which others may lie."""
+    """Yield a problem for each foreign file in the place of the evaluation or the report; others may lie beside it."""
     for refuse in (
         partial(refuse_foreign_evaluation, runs.evaluation, runs.metrics),
         partial(refuse_foreign_report, runs.report),
@@ -50,7 +54,7 @@ def _in_the_way(runs: RunsConfig) -> Iterator[Problem]:
 
 
 def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:
-    """Places of which one contains another: a folder is published, and replaced, as a whole."""
+    """Yield a problem for each place that contains another: a folder is published, and replaced, as a whole."""
     runs, data = experiment.runs, Target("data.path", experiment.data.path)
     whole = [*folders(experiment), Target("runs.path", runs.report)]
     for outer, inner in product(whole, [data, *whole, Target("runs.path", runs.evaluation)]):
@@ -60,7 +64,7 @@ def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:
 
 
 def folders(experiment: ExperimentConfig) -> Iterator[Target]:
-    """Every folder that the experiment's stages publish."""
+    """Yield every folder that the experiment's stages publish."""
     weights = experiment.teacher.weights
     if experiment.teacher_training is not None and isinstance(weights, Path):
         yield Target("teacher.weights", weights.parent, run_files(weights.name))
@@ -72,7 +76,10 @@ def folders(experiment: ExperimentConfig) -> Iterator[Target]:
 
 
 def data_problems(experiment: ExperimentConfig) -> Iterator[Problem]:
-    """Yield a problem if a stage of DVC would pack images to a file that was not packed here."""
+    """Yield a problem if a stage of DVC would pack images to a file that was not packed here.
+
+    experiment: the configuration.
+    """
     if experiment.data.source is None:
         return
     try:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.networks import build, expected_by_teacher
+from pipeline.experiment.networks import build, expected_by_teacher, prepared_as
 from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed
 from pipeline.planning.draft import Assembly, Draft, collected
-from pipeline.planning.narrowed import kept_of
-from pipeline.planning.students import optimise
+from pipeline.planning.narrowed import layout_of_view
+from pipeline.planning.optimiser import require_optimiser
 from pipeline.planning.targets import OWN_FOLDER
 from pipeline.store.backend import backend_of
 from pipeline.store.format.signal_sections import encodings_identity
 
 
 def bind_teacher(parts: Assembly) -> None:
-    """Build the teacher, without weights where they are not here yet, and find the shapes of what is kept of it."""
+    """Build the teacher, without weights where they are not here yet, and find the shapes of what is kept of it.
+
+    parts: takes the network and the shapes, and all that is wrong with them.
+    """
     draft, data, problems = parts.draft, parts.data, parts.problems
     network, start = None, None
     with collected(problems):
@@ -31,22 +34,23 @@ def bind_teacher(parts: Assembly) -> None:
         default = expected_by_teacher(config, training.model_dump() if training else None)
         config = config if here else config.model_copy(update={"weights": None})
         start = None if here or training is None else training.start
-        network = parts.teacher = build(config, parts.classes, seed=0, start=start, default=default, offline=True)
+        network = build(prepared_as(config, default), parts.classes, seed=0, start=start, offline=True)
+        parts.teacher = network
     with collected(problems):
         _weights_will_be_there(draft)
     if network is not None:
         with collected(problems):
             if training:
-                optimise(network, training, "teacher_training")
+                require_optimiser(network, training, "teacher_training")
         with collected(problems, "teacher.model"):
             if training and data and start:
                 refuse_unprobed(network, training, data)
         with collected(problems):
-            parts.shapes = kept_of(network, draft.signals).shapes
+            parts.shapes = layout_of_view(network, draft.signals).shapes
 
 
 def _weights_will_be_there(draft: Draft) -> None:
-    """Raises ConfigError if the teacher's weights are nowhere, nothing makes them, and its cache is not there."""
+    """Raise ConfigError if the teacher's weights are nowhere, nothing makes them, and its cache is not there."""
     weights = draft.teacher.weights
     if weights == "pretrained" or (weights is not None and (weights.exists() or draft.teacher_training)):
         return

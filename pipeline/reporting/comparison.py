@@ -1,4 +1,4 @@
-"""Honest sentences: does an objective set beat the baseline by more than the seeds differ among themselves?
+"""Compares objective sets with a baseline, and says whether they differ by more than the seeds do.
 
 The yardstick is the larger of the two sample standard deviations over seeds. It is a modest one: were both sets
 equally good (normal top-1 values of one variance), chance alone would put their means further apart than once
@@ -21,8 +21,9 @@ Outcome = Literal["better", "hint of better", "no difference", "hint of worse", 
 class Comparison:
     """Compares an objective set with the baseline, for one student.
 
-    difference: top-1 of the set minus the baseline's, in points (hundredths). spread: the larger of the two
-    sample standard deviations over seeds, in points; None where both have one seed. seeds: of set and baseline.
+    student, objectives, baseline: names. difference: top-1 of the set minus the baseline's, in points (hundredths).
+    spread: the larger of the two sample standard deviations over seeds, in points; None where both have one seed.
+    seeds: how many the set and the baseline have.
     """
 
     student: str
@@ -34,7 +35,7 @@ class Comparison:
 
     @property
     def outcome(self) -> Outcome:
-        """Return what may be said of the difference."""
+        """Return what the difference means, given the spread."""
         if self.spread is None or min(self.seeds) < 2:
             return "one seed"
         size = abs(self.difference)
@@ -47,7 +48,7 @@ class Comparison:
 
     @property
     def sentence(self) -> str:
-        """Write the outcome in words, with the numbers it rests on."""
+        """Return the outcome in words, with the numbers that it rests on."""
         size = f"{abs(self.difference):.2f} points"
         if self.outcome == "one seed":
             level = round(self.difference, 2) == 0
@@ -78,7 +79,10 @@ class Comparison:
 
 
 def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str | None:
-    """Choose the objective set that others are compared with: the named one, else `hard`, else the first."""
+    """Return the objective set that others are compared with; None without rows.
+
+    rows: of all sets. baseline: the preferred one; None, or one that is not there, takes `hard`, else the first.
+    """
     sets = list(dict.fromkeys(row.objectives for row in rows))
     if baseline in sets:
         return baseline
@@ -86,7 +90,10 @@ def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str 
 
 
 def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Comparison]:
-    """Compare every other objective set of every student with the baseline's row of the same student."""
+    """Compare every other objective set of every student with the baseline's row of the same student.
+
+    rows: of all sets. baseline: as of `baseline_of`.
+    """
     base = baseline_of(rows, baseline)
     bases = {row.student: row for row in rows if row.objectives == base}
     return [
@@ -109,5 +116,8 @@ def _larger(row: SummaryRow, base: SummaryRow) -> float | None:
 
 
 def verdicts(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[str]:
-    """Write a sentence for every comparison, such as `vit: kd beats hard by 1.20 points (3 seeds each).`"""
+    """Return a sentence for every comparison, such as `vit: kd beats hard by 1.20 points (3 seeds each).`
+
+    rows: of all sets. baseline: as of `baseline_of`.
+    """
     return [f"{comparison.student}: {comparison.sentence}" for comparison in compare(rows, baseline)]

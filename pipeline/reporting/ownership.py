@@ -1,4 +1,4 @@
-"""Which files of an evaluation and a report are Decant's: others of their names are in the way, and never replaced."""
+"""Refuses to replace files that have the names of an evaluation or of a report, and that Decant did not write."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pipeline.reporting.results import RESULTS_MAX_BYTES, Evaluation
 from pipeline.untrusted import parse_json, read_file
 
 REPORT_FILES = ("table.md", "summary.json", "accuracy_cost.csv", "overview.png", "report.html")
-"""What a report consists of."""
+"""The files that a report consists of."""
 
 MOVE_AWAY_HINT = "move it away, or name another runs.path"
 
 
 def refuse_foreign_evaluation(path: Path, figures: Path) -> None:
-    """Raise DataError if `evaluate` did not write what is at `path`, or else at `figures`, its accuracies for DVC."""
+    """Raise DataError if a file is in the place of an evaluation that `evaluate` did not write.
+
+    path: of the evaluation. figures: of its accuracies for DVC, checked if there is no evaluation.
+    """
     if path.exists():
         try:
             Evaluation.read(path)
@@ -28,7 +31,7 @@ def refuse_foreign_evaluation(path: Path, figures: Path) -> None:
 
 
 def refuse_foreign_report(folder: Path) -> None:
-    """Raise DataError if files of a report's names are in its folder, and no report is. Others stay beside it."""
+    """Raise DataError if `folder` has files with the names of a report's, and no report. Other files may lie there."""
     there = [name for name in REPORT_FILES if (folder / name).exists()]
     if there and not _is_summary(folder / "summary.json"):
         what = "files that `pipeline report` did not write are in the way"
@@ -36,7 +39,7 @@ def refuse_foreign_report(folder: Path) -> None:
 
 
 def _is_summary(file: Path) -> bool:
-    """Whether this is the file of numbers of a report."""
+    """Tell whether this is the file of numbers of a report."""
     try:
         value = parse_json(read_file(file, RESULTS_MAX_BYTES, follow=True))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""The report's plots: learning curves, accuracy against cost, and an overview of both.
+"""Draws the report's plots: learning curves, accuracy against cost, and an overview of both.
 
 Figures are drawn without pyplot and without its global state.
 """
@@ -31,8 +31,9 @@ LONGEST_NAME = 28
 def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure | None:
     """Draw holdout top-1 and loss over epochs: a panel per student, a colour per objective set.
 
-    The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is
-    drawn; None where there is nothing to draw.
+    The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is drawn.
+
+    rows: of the students; they decide the order. histories: of all runs. Returns None if there is nothing to draw.
     """
     kinds = [kind for kind in ("holdout_top1", "loss") if _has(histories, kind)]
     if not kinds:
@@ -47,7 +48,10 @@ def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable
 
 
 def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Figure:
-    """Draw top-1 over multiply-accumulates (parameters, if only the teacher's are known), on a log axis."""
+    """Draw top-1 over multiply-accumulates (parameters, if only the teacher's are known), on a log axis.
+
+    evaluation: has the teacher. rows: of the students.
+    """
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     styles = Styles.of(rows)
     draw_costs(figure, styles, evaluation, rows)
@@ -56,7 +60,10 @@ def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) ->
 
 
 def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure:
-    """Draw accuracy against cost beside the learning curves, for a README: 14 inches wide."""
+    """Draw accuracy against cost beside the learning curves, for a README: 14 inches wide.
+
+    evaluation: has the teacher. rows: of the students. histories: of all runs.
+    """
     figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     styles = Styles.of(rows)
     kind = next((kind for kind in ("holdout_top1", "loss") if _has(histories, kind)), None)
@@ -84,6 +91,9 @@ def draw_curves(
     """Draw one panel for every student and kind of curve; panels of one kind share their vertical axis.
 
     Kinds stand below each other, those of a single student side by side.
+
+    canvas: to draw on. styles: of the sets. students: names. histories: of all runs. kinds: `holdout_top1`, `loss`.
+    across: panels side by side.
     """
     alone = len(students) == 1
     blocks = math.ceil(len(students) / across)
@@ -116,7 +126,10 @@ def draw_curves(
 
 
 def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[SummaryRow]) -> None:
-    """Draw top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible."""
+    """Draw top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible.
+
+    canvas: to draw on. styles: of sets and students. evaluation: has the teacher. rows: of the students.
+    """
     panel = canvas.add_subplot()
     teacher = evaluation.teacher
     by_macs = teacher is None or teacher.macs is not None or teacher.parameters is None
@@ -165,7 +178,7 @@ def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Seq
 
 
 def _points(history: HistoryTable, kind: str) -> NDArray[np.float64]:
-    """Epochs and values [2, n] of the epochs at which the value was measured."""
+    """Return epochs and values [2, n] of the epochs at which the value was measured."""
     values = history.column(kind) * (100 if kind == "holdout_top1" else 1)
     there = np.isfinite(values)
     return np.stack([history.columns["epoch"][there], values[there]])
@@ -191,7 +204,7 @@ def _has(histories: Sequence[HistoryTable], kind: str) -> bool:
 
 
 def _students(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> list[str]:
-    """The students that have a history, in the order of the rows."""
+    """Return the students that have a history, in the order of the rows."""
     there = {history.student for history in histories}
     return [name for name in dict.fromkeys(row.student for row in rows) if name in there]
 
@@ -205,14 +218,14 @@ def _short(name: str) -> str:
 
 
 def _log_if_wide(panel: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
-    """Losses of different objectives may lie far apart; a log axis shows them all."""
+    """Use a log axis if losses of different objectives lie far apart, so that it shows them all."""
     low, high = min(line.min() for line in lines), max(line.max() for line in lines)
     if 0 < low < high / 20:
         panel.set_yscale("log")
 
 
 def _zoom(panel: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
-    """Long curves start at their level after a fifth of training: the steep beginning would flatten the rest."""
+    """Show long curves from their level after a fifth of training on: the steep beginning would flatten the rest."""
     low = min(line[len(line) // 5 :].min() if len(line) >= 10 else line.min() for line in lines)
     high = max(line.max() for line in lines)
     margin = 0.05 * (high - low) + 0.5
@@ -220,7 +233,7 @@ def _zoom(panel: Axes, lines: Sequence[NDArray[np.float64]]) -> None:
 
 
 def _widen(panel: Axes, axis: Literal["x", "y"], least: float) -> None:
-    """An axis that spans less than `least` would make much of little."""
+    """Widen an axis to span at least `least`, so that small differences do not look large."""
     low, high = panel.get_xlim() if axis == "x" else panel.get_ylim()
     if high - low < least:
         middle = (low + high) / 2
@@ -228,7 +241,7 @@ def _widen(panel: Axes, axis: Literal["x", "y"], least: float) -> None:
 
 
 def _dress(panel: Axes) -> None:
-    """A calm frame: no box, faint lines, text in the page's colour."""
+    """Style the frame: no box, faint lines, text in the page's colour."""
     panel.spines[["top", "right", "left"]].set_visible(False)
     panel.spines["bottom"].set(color=INK, alpha=0.4)
     panel.grid(axis="y", color=INK, alpha=0.13, linewidth=0.8)
@@ -244,7 +257,7 @@ def _tick(value: float) -> str:
 
 
 def _legend(figure: Figure, styles: Styles, sets: Sequence[str], students: Sequence[str]) -> None:
-    """Colours of objective sets, then markers of students where there are several, below the plots."""
+    """Draw a legend below the plots: colours of objective sets, then markers of students where there are several."""
     handles = [Line2D([], [], color=styles.colours[s], linestyle=styles.dashes[s], linewidth=3) for s in sets]
     names = list(sets)
     if len(students) > 1:

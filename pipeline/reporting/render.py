@@ -17,9 +17,9 @@ INK = "#1b1f24"
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
-    """Write the figure as an `<svg>` element with a title for screen readers; the bytes are the same every time.
+    """Return a figure as an `<svg>` element; the bytes are the same every time.
 
-    `name` prefixes every id, since two inline figures share one page.
+    name: prefixes every id, since two inline figures share one page. title: for screen readers.
     """
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -40,7 +40,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def png(figure: Figure, dots_per_inch: int = 100) -> bytes:
-    """Write the figure as a PNG on white."""
+    """Return a figure as the bytes of a PNG on white. dots_per_inch: its resolution."""
     buffer = io.BytesIO()
     with _drawing():
         figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")
@@ -49,7 +49,7 @@ def png(figure: Figure, dots_per_inch: int = 100) -> bytes:
 
 @contextmanager
 def _drawing() -> Iterator[None]:
-    """Names may use letters that matplotlib's font lacks; a box in their place is no reason to warn."""
+    """Silence warnings about letters that matplotlib's font lacks: a box takes their place."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         yield

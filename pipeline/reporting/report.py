@@ -1,4 +1,4 @@
-"""The report: one page that stands alone, the same numbers for machines, and a picture for a README."""
+"""Writes the report: one page that stands alone, the same numbers for programs, and a picture for a README."""
 
 from __future__ import annotations
 
@@ -35,8 +35,10 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
     """Write the report into the folder and return the path of `report.html`.
 
     Beside it: `table.md`, `summary.json` (for `dvc metrics show`), `accuracy_cost.csv` (for `dvc plots`) and
-    `overview.png` (1400 pixels wide). The same input gives the same bytes. Raises DataError for files of these names
-    that are of no report.
+    `overview.png` (1400 pixels wide). The same input gives the same bytes.
+
+    evaluation: the results. histories: of all runs. config_yaml: the configuration as text. Raises DataError for files
+    of these names that are of no report.
     """
     refuse_foreign_report(folder)
     rows = summarise(evaluation)
@@ -55,7 +57,10 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
 def page(
     evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable], config_yaml: str
 ) -> str:
-    """Write the HTML of the report: inline style and plots, nothing fetched, every name escaped."""
+    """Return the HTML of the report: inline style and plots, nothing fetched, every name escaped.
+
+    evaluation: the results. rows: its summary. histories: of all runs. config_yaml: the configuration as text.
+    """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
     curves = plots.learning_curves(rows, histories)
@@ -92,7 +97,7 @@ def _subtitle(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[str]:
 
 
 def _groups(evaluation: Evaluation, rows: Sequence[SummaryRow], styles: Styles) -> list[dict[str, Any]]:
-    """The table's rows by student, with the best mean top-1 of each marked."""
+    """Return the table's rows by student, with the best mean top-1 of each marked."""
     texts = tables.cells(evaluation, rows)[1 if evaluation.teacher else 0 :]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row, cells in zip(rows, texts, strict=True):
@@ -104,7 +109,7 @@ def _groups(evaluation: Evaluation, rows: Sequence[SummaryRow], styles: Styles) 
 
 
 def _verdicts(rows: Sequence[SummaryRow]) -> dict[str, list[tuple[str, str]]]:
-    """Outcome and sentence of every comparison, by student."""
+    """Return outcome and sentence of every comparison, by student."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for comparison in compare(rows):
         groups.setdefault(comparison.student, []).append((comparison.outcome, comparison.sentence))
@@ -112,7 +117,7 @@ def _verdicts(rows: Sequence[SummaryRow]) -> dict[str, list[tuple[str, str]]]:
 
 
 def _seed(result: StudentResult) -> list[str]:
-    """One run's texts: student, set, seed, top-1, top-5, NLL, ECE, agreement, KL, images/s, training time."""
+    """Return one run's texts: student, set, seed, top-1, top-5, NLL, ECE, agreement, KL, images/s, training time."""
     m = result.metrics
     scaled = ((m.top1, 100, 2), (m.top5, 100, 2), (m.nll, 1, 3), (m.ece, 100, 2), (m.agreement, 100, 2), (m.kl, 1, 3))
     scores = [tables.stat(None if v is None else Stat(v, None), scale, digits) for v, scale, digits in scaled]
@@ -121,7 +126,10 @@ def _seed(result: StudentResult) -> list[str]:
 
 
 def summary(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> dict[str, Any]:
-    """Nest numbers by student and objective set: fractions, nats, seconds; `<metric>_spread` from two seeds on."""
+    """Return numbers by student and objective set: fractions, nats, seconds; `<metric>_spread` from two seeds on.
+
+    evaluation: has the teacher. rows: of the students.
+    """
     students: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
         students.setdefault(row.student, {})[row.objectives] = _numbers(row)
@@ -149,7 +157,10 @@ def _numbers(row: SummaryRow) -> dict[str, float]:
 
 
 def accuracy_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """Write CSV, teacher first: one line per student and objective set, empty where unknown; top1 in [0, 1]."""
+    """Return CSV, teacher first: one line per student and objective set, empty where unknown; top1 in [0, 1].
+
+    evaluation: has the teacher. rows: of the students.
+    """
     names = ("parameters", "macs", "images_per_second", "top1", "top1_spread")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""What runs and the evaluation wrote, read back and summarised over seeds.
+"""Reads what runs and the evaluation wrote, and summarises it over seeds.
 
 A run's folder `<root>/<student>/<objectives>/seed-<n>/` holds `metrics.json` and `history.csv`; the stage
 evaluate writes one `evaluation.json`. Fractions lie in [0, 1], divergences are in nats, times in seconds.
@@ -29,17 +29,17 @@ RESULTS_MAX_BYTES = 64 << 20
 
 
 class _Written(BaseModel):
-    """A frozen record in a JSON file. Fields that a later version adds are ignored."""
+    """Holds a frozen record in a JSON file. Fields that a later version adds are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     def to_text(self) -> str:
-        """The record as indented JSON, with a newline at the end."""
+        """Return the record as indented JSON, with a newline at the end."""
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The record in the file. Raises DataError if it is missing or is not such a record."""
+        """Read the record in the file at `path`. Raises DataError if it is missing or is not such a record."""
         try:
             return cls.model_validate(parse_json(read_file(path, RESULTS_MAX_BYTES, follow=True)))
         except OSError as error:
@@ -52,7 +52,11 @@ class _Written(BaseModel):
 
 
 class TeacherResult(_Written):
-    """Holds figures of the teacher on the evaluated split. Costs are None where its weights are not on this machine."""
+    """Holds figures of the teacher on the evaluated split.
+
+    model: its name. metrics: of its logits. parameters, macs, images_per_second: what it costs; None where its weights
+    are not on this machine.
+    """
 
     model: str
     metrics: Metrics
@@ -62,7 +66,11 @@ class TeacherResult(_Written):
 
 
 class StudentResult(_Written):
-    """Holds figures of one trained student, of one seed, on the evaluated split."""
+    """Holds figures of one trained student, of one seed, on the evaluated split.
+
+    student, objectives, seed: its run. model: its network. metrics: of its logits. parameters, macs, images_per_second:
+    what inference costs. train_seconds: how long the training took.
+    """
 
     student: str
     objectives: str
@@ -76,7 +84,10 @@ class StudentResult(_Written):
 
 
 class Evaluation(_Written):
-    """Holds every student of an experiment, and the teacher, on one split: `evaluation.json`."""
+    """Holds every student of an experiment, and the teacher, on one split: the content of `evaluation.json`.
+
+    experiment: its name. split: the name. teacher: None if its logits are not cached. students: one for each run.
+    """
 
     experiment: str
     split: str
@@ -85,7 +96,11 @@ class Evaluation(_Written):
 
 
 class RunMetrics(_Written):
-    """Reads what a training run writes of itself, its `metrics.json`. `images_per_second` is of training."""
+    """Holds what a training run writes about itself, its `metrics.json`.
+
+    student, objectives, seed: the run. model: the network. epochs: how many were trained. train_seconds,
+    images_per_second: of the training. holdout: metrics there, None without one. final_loss: of the last epoch.
+    """
 
     student: str
     objectives: str
@@ -101,7 +116,10 @@ class RunMetrics(_Written):
 
 @dataclass(frozen=True)
 class HistoryTable:
-    """Holds the epochs of one run: the columns of its `history.csv`, float64 [epochs], NaN where a cell is empty."""
+    """Holds the epochs of one run.
+
+    student, objectives, seed: the run. columns: of its `history.csv`, float64 [epochs], NaN where a cell is empty.
+    """
 
     student: str
     objectives: str
@@ -109,13 +127,13 @@ class HistoryTable:
     columns: Mapping[str, NDArray[np.float64]]
 
     def column(self, name: str) -> NDArray[np.float64]:
-        """Return the column [epochs]; NaN everywhere if the run did not write it."""
+        """Return the column of a name, [epochs]; NaN everywhere if the run did not write it."""
         empty = np.full(len(self.columns["epoch"]), np.nan)
         return self.columns.get(name, empty)
 
 
 class Stat(NamedTuple):
-    """Holds a mean over seeds and its sample standard deviation; the latter is None for one seed."""
+    """Holds a `mean` over seeds and the sample standard deviation, `spread`, which is None for one seed."""
 
     mean: float
     spread: float | None
@@ -123,7 +141,11 @@ class Stat(NamedTuple):
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """Sums up one student and objective set, over `seeds` seeds. Costs are means; None is what nobody measured."""
+    """Summarises one student and objective set over its seeds.
+
+    student, objectives, model: names. seeds: how many there are. top1, nll, ece, agreement, kl: over seeds; None if not
+    measured. parameters, macs: of the network. images_per_second, train_seconds: means; None if not measured.
+    """
 
     student: str
     objectives: str
@@ -141,7 +163,7 @@ class SummaryRow:
 
 
 def read_run(folder: Path) -> tuple[RunMetrics, HistoryTable]:
-    """Read what the training run in the folder wrote. Raises DataError if a file is missing or malformed."""
+    """Read what the training run in `folder` wrote. Raises DataError if a file is missing or malformed."""
     run = RunMetrics.read(folder / "metrics.json")
     path = folder / "history.csv"
     try:
@@ -168,7 +190,7 @@ def read_histories(root: Path) -> list[HistoryTable]:
 
 
 def summarise(evaluation: Evaluation) -> list[SummaryRow]:
-    """Make one row for every student and objective set; both in the order in which they first appear."""
+    """Return a row for every student and objective set of an evaluation, in the order in which they first appear."""
     students = list(dict.fromkeys(s.student for s in evaluation.students))
     sets = list(dict.fromkeys(s.objectives for s in evaluation.students))
     groups: dict[tuple[str, str], list[StudentResult]] = {(a, b): [] for a in students for b in sets}
@@ -178,7 +200,7 @@ def summarise(evaluation: Evaluation) -> list[SummaryRow]:
 
 
 def compact(evaluation: Evaluation) -> str:
-    """Return the JSON of the figures that `dvc metrics` and `dvc exp show` put into columns: few, so that they fit.
+    """Return as JSON the few figures of an evaluation that `dvc metrics` and `dvc exp show` put into columns.
 
     Top-1 accuracy in percent, of the teacher, and by student and objective set the mean over seeds.
     """
@@ -191,7 +213,7 @@ def compact(evaluation: Evaluation) -> str:
 
 
 def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
-    """Write an evaluation to `path`, and to `figures` what DVC's tables show of it."""
+    """Write an evaluation to the file `path`, and what DVC's tables show of it to the file `figures`."""
     write_atomic(figures, compact(evaluation))
     write_atomic(path, evaluation.to_text())
 
@@ -221,7 +243,7 @@ def _row(group: list[StudentResult]) -> SummaryRow:
 
 
 def _stat(values: Iterable[float | None]) -> Stat | None:
-    """Mean and spread, or None where a seed lacks the value: a mean over some of the seeds would mislead."""
+    """Return mean and spread, or None where a seed lacks the value: a mean over some of the seeds would mislead."""
     numbers = list(values)
     known = [number for number in numbers if number is not None]
     if len(known) < len(numbers):

@@ -1,4 +1,4 @@
-"""One colour for every objective set and one marker for every student, the same in all plots and tables.
+"""Chooses one colour for every objective set and one marker for every student, for all plots and tables.
 
 Okabe and Ito's colours, which people with any colour vision can tell apart; the baseline is grey. From the
 ninth set on, colours repeat with dashed lines.
@@ -24,7 +24,10 @@ TEACHER_MARKER, TEACHER_GLYPH = "*", "★"
 
 @dataclass(frozen=True)
 class Styles:
-    """Holds colours and dashes of objective sets, `#rrggbb` and matplotlib's line styles, and markers of students."""
+    """Holds the styles of plots and tables.
+
+    colours, dashes: of objective sets, `#rrggbb` and matplotlib's line styles. markers: of students, matplotlib's.
+    """
 
     colours: Mapping[str, str]
     dashes: Mapping[str, Dash]
@@ -45,5 +48,5 @@ class Styles:
         return cls(colours, dashes, {name: markers[i % len(markers)] for i, name in enumerate(students)})
 
     def glyph(self, student: str) -> str:
-        """Return the character that looks like the student's marker."""
+        """Return the character that looks like the marker of `student`."""
         return MARKERS[self.markers[student]]

@@ -1,4 +1,4 @@
-"""The table of students, teacher first, as Markdown and for a terminal."""
+"""Writes the table of students, teacher first, as Markdown and for a terminal."""
 
 from __future__ import annotations
 
@@ -27,10 +27,14 @@ COLUMNS = (
 NAMES = 2
 """How many columns hold names; the others hold numbers and stand to the right."""
 UNKNOWN = "–"
+"""The cell of a value that was not measured."""
 
 
 def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]:
-    """Return the texts of the table: the teacher's row, if there is a teacher, then one for every row; COLUMNS wide."""
+    """Return the texts of the table, [rows][columns]: the teacher's row, if there is a teacher, then one for every row.
+
+    evaluation: has the teacher. rows: of the students.
+    """
     table = [[*_teacher(evaluation)]] if evaluation.teacher else []
     for row in rows:
         scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
@@ -48,14 +52,14 @@ def _teacher(evaluation: Evaluation) -> list[str]:
 
 
 def markdown(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """Write the table in Markdown, with a line on how to read it."""
+    """Return the table of an evaluation in Markdown, with a line on how to read it. rows: of the students."""
     lines = [list(COLUMNS), ["---"] * NAMES + ["---:"] * (len(COLUMNS) - NAMES), *cells(evaluation, rows)]
     text = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
     return f"{text}\n\n{note(evaluation, rows)}\n"
 
 
 def _escape(cell: str) -> str:
-    """A cell that cannot end its row, open a tag or start emphasis."""
+    """Return a cell that cannot end its row, open a tag or start emphasis."""
     text = " ".join(cell.split())
     for character in "\\|*_`<[":
         text = text.replace(character, "\\" + character)
@@ -63,7 +67,7 @@ def _escape(cell: str) -> str:
 
 
 def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
-    """Make the table for rich's console; names are shown as they are, never read as markup."""
+    """Return the table of an evaluation for rich's console; names are never read as markup. rows: of the students."""
     table = Table(title=Text(evaluation.experiment), caption=Text(note(evaluation, rows)))
     for i, name in enumerate(COLUMNS):
         table.add_column(name, justify="left" if i < NAMES else "right", no_wrap=i >= NAMES)
@@ -73,7 +77,7 @@ def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
 
 
 def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """Say how many images and seeds stand behind the numbers."""
+    """Return how many images and seeds an evaluation rests on, for people. rows: of the students."""
     counts = {student.metrics.count for student in evaluation.students}
     if evaluation.teacher:
         counts.add(evaluation.teacher.metrics.count)
@@ -87,7 +91,10 @@ def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
 
 
 def stat(value: Stat | None, scale: float, digits: int = 2) -> str:
-    """Write `71.20 ± 0.31`, without the spread where there is one seed."""
+    """Return a text such as `71.20 ± 0.31`; without the spread for one seed.
+
+    value: None is unknown. scale: multiplies it. digits: after the point.
+    """
     if value is None:
         return UNKNOWN
     text = f"{scale * value.mean:.{digits}f}"
@@ -95,7 +102,7 @@ def stat(value: Stat | None, scale: float, digits: int = 2) -> str:
 
 
 def count(value: float | None) -> str:
-    """Write a number to three digits with the SI prefix: `272 k`, `41.3 M`, `7.8`."""
+    """Return a number to three digits with the SI prefix: `272 k`, `41.3 M`, `7.8`. value: None is unknown."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -105,13 +112,13 @@ def count(value: float | None) -> str:
 
 
 def _three(value: float) -> str:
-    """Three significant digits, never in powers of ten: `7.83`, `41.3`, `272`."""
+    """Return three significant digits, never in powers of ten: `7.83`, `41.3`, `272`."""
     digits = 2 if abs(value) < 9.995 else 1 if abs(value) < 99.95 else 0
     return f"{value:.{digits}f}"
 
 
 def rounded_seconds(value: float | None) -> str:
-    """Write a duration as people say it, to tenths of a second below ten."""
+    """Return a duration in words, to tenths of a second below ten. value: seconds; None is unknown."""
     if value is None:
         return UNKNOWN
     return f"{value:.1f} s" if value < 9.95 else duration(value)

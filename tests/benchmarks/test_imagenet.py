@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from imagenet import FLOAT16, FLOAT32, ONE_K, SMALL, TYPICAL, Store, limits, resnet50
 
-from pipeline.store.format.layout import make_layout
+from pipeline.store.format.layout import CacheExtent, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
 
 
@@ -43,7 +43,7 @@ def test_requested_row_blocks_are_those_of_the_plan():
     }
     kept = SignalsIdentity.model_validate(signals)
     for rows in (None, 1024, 3000, 16_384):
-        real = make_layout(kept, samples=1_281_167, views=50, parameters=5, micro_batch=256, rows_per_block=rows)
+        real = make_layout(kept, CacheExtent(1_281_167, views=50, parameters=5, micro_batch=256, rows_per_block=rows))
         store = Store(ONE_K, FLOAT16, rows)
         assert (store.rows, store.job.units) == (real.rows, 50 * real.blocks)
 

@@ -16,12 +16,15 @@ from experiment import COUNT, HOLDOUT, TEST, source, student
 from pipeline.commands import check
 from pipeline.experiment.data import Data
 from pipeline.planning import time_lines
-from pipeline.planning.binding import Bound, bind_experiment
-from pipeline.planning.estimate import Costs, Estimate, about, estimates
+from pipeline.planning.artifacts import plan_experiment
+from pipeline.planning.binding import bind_experiment
+from pipeline.planning.bound import Bound
+from pipeline.planning.estimate import Costs, Estimate, about
 from pipeline.planning.plan import Plan
-from pipeline.planning.sample_views import Look, timed
+from pipeline.planning.remaining import estimates
+from pipeline.planning.sample_views import TimedViews, timed
 from pipeline.planning.time_lines import Times, imitated, shorter_side_hint
-from pipeline.planning.timing import measured, per_view
+from pipeline.planning.timing import measure_costs, per_view
 
 COSTS = Costs(decode=0.010, render=0.001, teacher=0.020, steps={"teacher": 0.100, "small": 0.003, "vit": 0.004})
 
@@ -40,7 +43,7 @@ class Ticks:
 def bound_to(*overrides: str) -> tuple[Bound, Data, Plan]:
     bound = bind_experiment(source(*overrides))
     assert bound.data is not None
-    return bound, bound.data, Plan.of(bound, bound.data, None)
+    return bound, bound.data, plan_experiment(bound, bound.data, None)
 
 
 def of(costs: Costs, *overrides: str) -> dict[str, Estimate]:
@@ -120,9 +123,9 @@ def test_a_busy_machine_is_told(monkeypatch: pytest.MonkeyPatch):
     assert not time_lines.busy()
     monkeypatch.setattr("os.getloadavg", lambda: (2.1, 0.0, 0.0))
     assert time_lines.busy()
-    look, something = Look(torch.zeros(0), (8, 8), 0.5, 0.01), [Estimate("cache-teacher", 1, {"x": 1.0})]
+    few, something = TimedViews(torch.zeros(0), (8, 8), 0.5, 0.01), [Estimate("cache-teacher", 1, {"x": 1.0})]
     for found, disturbed, said in ((something, True, True), (something, False, False), ([], True, False)):
-        assert ("busy with other work" in "\n".join(Times(found, look, busy=disturbed).lines())) == said
+        assert ("busy with other work" in "\n".join(Times(found, few, busy=disturbed).lines())) == said
 
 
 def test_a_precision_that_the_device_imitates_is_told(here: Path, monkeypatch: pytest.MonkeyPatch):
@@ -133,10 +136,10 @@ def test_a_precision_that_the_device_imitates_is_told(here: Path, monkeypatch: p
     assert not imitated(teacher)
     monkeypatch.setattr(time_lines, "choose_precision", lambda asked, device: "bfloat16")
     assert not imitated(half)
-    look = Look(torch.zeros(0), (8, 8), 0.5, 0.01)
+    few = TimedViews(torch.zeros(0), (8, 8), 0.5, 0.01)
     text = "`teacher.precision: float32` makes the cache sooner"
     for name, said in (("cache-teacher", True), ("train-student small", False)):
-        assert (text in "\n".join(Times([Estimate(name, 1, {"x": 1.0})], look, slow_precision=True).lines())) == said
+        assert (text in "\n".join(Times([Estimate(name, 1, {"x": 1.0})], few, slow_precision=True).lines())) == said
 
 
 @pytest.mark.parametrize(
@@ -196,8 +199,8 @@ def test_reading_is_timed_without_what_is_done_once(here: Path, monkeypatch: pyt
 
     monkeypatch.setattr(type(data.training), "read", reading)
     monkeypatch.setattr(type(data.views), "apply", applied)
-    look = Look.at(data, 1000.0, lambda: now)
-    assert (look.decode, look.render) == pytest.approx((0.25, 1000 / COUNT))
+    few = TimedViews.measure(data, 1000.0, lambda: now)
+    assert (few.decode, few.render) == pytest.approx((0.25, 1000 / COUNT))
 
 
 def test_batches_are_as_large_as_the_time_allows():
@@ -223,10 +226,10 @@ def test_batches_are_as_large_as_the_time_allows():
 def test_measured_of_the_real_thing_with_a_clock_of_ours(here: Path):
     bound, data, plan = bound_to(*FROM_NOTHING)
     before = {name: network.weights_digest() for name, network in bound.students.items()}
-    look = Look.at(data, 1000.0, Ticks())
-    assert len(look.pixels) == COUNT
-    assert look.size == (8, 8)
-    costs = measured(bound, data, look, 0.0, Ticks())
+    few = TimedViews.measure(data, 1000.0, Ticks())
+    assert len(few.pixels) == COUNT
+    assert few.size == (8, 8)
+    costs = measure_costs(bound, data, few, 0.0, Ticks())
     assert costs.steps.keys() == {"teacher", "small", "vit"}
     # Work takes one tick, of two views.
     assert [costs.teacher, *costs.steps.values()] == [0.5] * 4
@@ -237,16 +240,16 @@ def test_measured_of_the_real_thing_with_a_clock_of_ours(here: Path):
 
 def test_reading_ends_when_its_time_is_over(here: Path):
     torch_threads = torch.get_num_threads()
-    look = Look.at(bound_to()[1], 0.0, Ticks())
-    assert len(look.pixels) <= max(1, torch_threads)
+    few = TimedViews.measure(bound_to()[1], 0.0, Ticks())
+    assert len(few.pixels) <= max(1, torch_threads)
 
 
 def test_the_first_views_are_those_of_training(here: Path):
     _, data, _ = bound_to()
-    look = Look.at(data, 1000.0, Ticks())
+    few = TimedViews.measure(data, 1000.0, Ticks())
     rows = np.arange(COUNT)
     drawn = data.views.parameters(0, data.training.positions[rows])
-    assert torch.equal(look.pixels, data.views.apply(data.training.read(rows), drawn))
+    assert torch.equal(few.pixels, data.views.apply(data.training.read(rows), drawn))
 
 
 def test_large_images_are_better_packed_small(here: Path):
@@ -263,8 +266,9 @@ def test_large_images_are_better_packed_small(here: Path):
             training=SimpleNamespace(split=SimpleNamespace(image_shape=None)),
             views=SimpleNamespace(output_size=(view, view)),
         )
-        look = Look(torch.zeros(0), (height, width), 0.5, 0.01)
-        chosen: Any = shorter_side_hint(SimpleNamespace(experiment=experiment), files, look, found)  # type: ignore[arg-type]
+        few = TimedViews(torch.zeros(0), (height, width), 0.5, 0.01)
+        bound: Any = SimpleNamespace(experiment=experiment)
+        chosen: Any = shorter_side_hint(bound, files, few, found)  # type: ignore[arg-type]
         return chosen
 
     assert hint(3000, 4000, slow) == 256
@@ -273,9 +277,9 @@ def test_large_images_are_better_packed_small(here: Path):
     assert hint(300, 500, slow) is None
     assert hint(3000, 4000, slow, options=lambda: None) is None
     assert (
-        shorter_side_hint(bound, data, Look(torch.zeros(0), (3000, 4000), 0.5, 0.01), slow) is None
+        shorter_side_hint(bound, data, TimedViews(torch.zeros(0), (3000, 4000), 0.5, 0.01), slow) is None
     )  # arrays of one size
-    text = "\n".join(Times(slow, Look(torch.zeros(0), (3000, 4000), 0.5, 0.01), 256).lines())
+    text = "\n".join(Times(slow, TimedViews(torch.zeros(0), (3000, 4000), 0.5, 0.01), 256).lines())
     assert "images are up to 4000 x 3000" in text
     assert "`shorter_side: 256` in data.source packs about 137 times fewer pixels" in text  # (3000 / 256)²
 
@@ -283,7 +287,7 @@ def test_large_images_are_better_packed_small(here: Path):
 def test_check_prints_times_where_it_is_asked_to(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(time_lines, "measured", lambda *arguments: COSTS)
+    monkeypatch.setattr(time_lines, "measure_costs", lambda *arguments: COSTS)
     check.run(source(), as_json=False, timed=True)
     lines = [line for line in capsys.readouterr().out.splitlines() if "train-student" in line]
     assert len(lines) == 2
@@ -300,4 +304,4 @@ def test_check_prints_times_where_it_is_asked_to(
 def test_a_teacher_that_is_not_there_is_timed_all_the_same(here: Path):
     Path("artifacts/teacher/teacher.safetensors").unlink()
     bound, data, _ = bound_to()
-    assert measured(bound, data, Look.at(data, 1.0, Ticks()), 0.0, Ticks()).teacher == 0.5
+    assert measure_costs(bound, data, TimedViews.measure(data, 1.0, Ticks()), 0.0, Ticks()).teacher == 0.5

@@ -21,14 +21,14 @@ from pipeline.commands import check, dvc_file, inspect, verify
 from pipeline.commands.inspect import Sheet
 from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound
-from pipeline.inspection.report import Asking
+from pipeline.inspection.report import SampleCheck
 from pipeline.planning import plan_lines
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate
 
 CACHES = Path("artifacts/caches")
-ASKING = Asking(views=1000)
+CHECK = SampleCheck(views=1000)
 STORES = ("tiny", "tiny.holdout", "tiny.evaluation")
 
 
@@ -263,7 +263,7 @@ def test_inspect_says_what_is_there_and_what_is_being_made(
 def test_verify_reads_all_of_it_and_asks_the_teacher(
     moved: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verify.run(source(*remote(bucket)), role="all", asking=ASKING, as_json=True)
+    verify.run(source(*remote(bucket)), role="all", check=CHECK, as_json=True)
     value = json.loads(capsys.readouterr().out)
     assert value["fine"]
     for name, each in zip(STORES, value["caches"], strict=True):
@@ -274,7 +274,7 @@ def test_verify_reads_all_of_it_and_asks_the_teacher(
     key = "caches/tiny.zarr/embedding/c/1/2/0"
     bucket[key] = bucket[key][:-5] + b"12345"
     with pytest.raises(CacheError, match=r"1 of 3 teacher caches cannot be trusted(.|\n)*s3://"):
-        verify.run(source(*remote(bucket)), role="all", asking=ASKING, as_json=True)
+        verify.run(source(*remote(bucket)), role="all", check=CHECK, as_json=True)
     damaged = json.loads(capsys.readouterr().out)["caches"][0]["files"]["damaged"]
     assert damaged == {"embedding/c/1/2/0": "its checksum is not that of its content"}
     address = bucket.url("caches/tiny.holdout.zarr")

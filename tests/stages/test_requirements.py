@@ -17,9 +17,9 @@ from pipeline.commands import check
 from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError
 from pipeline.experiment.networks import shapes_of
-from pipeline.experiment.objective_set import objective_set
+from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.planning.binding import bind_experiment
-from pipeline.planning.narrowed import kept_of
+from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.requirements import MissingSignalsError
 from pipeline.signals import SignalsConfig
 
@@ -229,9 +229,9 @@ def test_students_learn_from_the_same_blocks_of_their_own(here: Path):
     assert bound.data is not None
 
     def own(signals: SignalsConfig) -> dict[tuple[str, str], frozenset[str]]:
-        shapes = kept_of(bound.teacher, signals).shapes
+        shapes = layout_of_view(bound.teacher, signals).shapes
         return {
-            (name, each): objective_set(each, entries, shapes_of(network), shapes, bound.data, 0).needs.student
+            (name, each): ObjectiveBuilder(shapes_of(network), shapes, bound.data, 0).build(each, entries).needs.student
             for name, network in bound.students.items()
             for each, entries in bound.experiment.objectives.items()
         }

@@ -14,7 +14,7 @@ from pipeline.commands import verify
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
 from pipeline.experiment import experiment
 from pipeline.experiment.source import ConfigFile
-from pipeline.inspection.report import Asking
+from pipeline.inspection.report import SampleCheck
 from pipeline.store.reader import TeacherCache
 
 CACHES = Path("artifacts/caches")
@@ -22,8 +22,8 @@ MAIN, HELD, EVALUATED = (CACHES / f"tiny{kind}.zarr" for kind in ("", ".holdout"
 
 
 def run(*overrides: str, target: Path | ConfigFile | None = None, role: str = "all", files: bool = False) -> None:
-    asking = None if files else Asking(views=1000, seed=0)
-    verify.run(target or source(*overrides), role=role, asking=asking, as_json=True)
+    check = None if files else SampleCheck(views=1000, seed=0)
+    verify.run(target or source(*overrides), role=role, check=check, as_json=True)
 
 
 def report(printed: Any) -> dict[str, Any]:
@@ -54,15 +54,15 @@ def test_caches_that_nobody_touched_are_fine(here: Path, capsys: pytest.CaptureF
 
 
 def test_the_report_for_people(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    verify.run(source(), role="training", asking=Asking(views=1000), as_json=False)
+    verify.run(source(), role="training", check=SampleCheck(views=1000), as_json=False)
     captured = capsys.readouterr()
     printed = captured.out
-    for work in ("reading files", "rendering views", "asking the teacher"):
+    for work in ("reading files", "rendering views", "running the teacher"):
         assert f"{work}: 100%" in captured.err
     assert "artifacts/caches/tiny.zarr (training)\n" in printed
     assert "every checksum is right, nothing is missing or foreign" in printed
     assert f"{2 * COUNT} rendered again: the pixels that the teacher saw" in printed
-    assert f"asked again about {2 * COUNT} views on" in printed
+    assert f"run again on {2 * COUNT} views on" in printed
     logits = next(line.split() for line in printed.splitlines() if line.strip().startswith("logits"))
     assert logits[1] == "0"
     assert "its head is the stored one, bit for bit" in printed
@@ -80,7 +80,7 @@ def test_damage_fails_and_the_other_caches_are_still_looked_at(here: Path, capsy
     caches = report(capsys)
     assert sorted(caches[MAIN.as_posix()]["files"]["damaged"]) == ["labels/c/0", "logits/c/0/1/0"]
     assert caches[MAIN.as_posix()]["views"] is None
-    assert caches[MAIN.as_posix()]["unchecked"] == ["neither views nor teacher were looked at: files are damaged"]
+    assert caches[MAIN.as_posix()]["unchecked"] == ["neither views nor teacher were checked: files are damaged"]
     assert caches[HELD.as_posix()]["fine"]
     assert caches[HELD.as_posix()]["teacher"]
 
@@ -118,7 +118,7 @@ def test_labels_that_were_corrected_are_told_about_and_no_failure(
     first = f"sample 4 ({ids[4]}): {before[4]} in the cache, {after} in the data set"
     assert only["labels"] == {"samples": TEST, "different": 1, "first": first}
     assert (only["fine"], only["unchecked"]) == (True, [])
-    verify.run(source(), role="evaluation", asking=Asking(), as_json=False)
+    verify.run(source(), role="evaluation", check=SampleCheck(), as_json=False)
     printed = capsys.readouterr().out
     assert f"  note     1 of {TEST} labels are not those of the data set today, first {first}" in printed
     assert printed.endswith("nothing wrong\n")
@@ -138,16 +138,16 @@ def test_what_is_not_here_is_said_to_be_unchecked(here: Path, capsys: pytest.Cap
     shutil.rmtree("artifacts/teacher")
     run(role="training")
     (only,) = report(capsys).values()
-    assert only["unchecked"] == ["the teacher was not asked: no weights at artifacts/teacher/teacher.safetensors"]
+    assert only["unchecked"] == ["the teacher was not run: no weights at artifacts/teacher/teacher.safetensors"]
     assert only["views"]["other_pixels"] == 0
     assert only["teacher"] is None
     Path("data.h5").unlink()
     run(role="training")
     (only,) = report(capsys).values()
-    assert only["unchecked"] == ["neither views nor teacher were looked at: no data set at data.h5"]
+    assert only["unchecked"] == ["neither views nor teacher were checked: no data set at data.h5"]
     run(role="training", files=True)
     (only,) = report(capsys).values()
-    assert only["unchecked"] == ["neither views nor teacher were looked at: --no-teacher"]
+    assert only["unchecked"] == ["neither views nor teacher were checked: --no-teacher"]
 
 
 def test_a_cache_of_something_else_is_the_users_mistake(here: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_cache_of_something_else_is_the_users_mistake(here: Path) -> None:
         with pytest.raises(CacheMismatch) as error:
             run(override, role="training")
         assert error.value.exit_code == 2
-    run("views.count=1", role="training")  # more than is asked for is fine
+    run("views.count=1", role="training")  # more than is requested is fine
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_caches_that_are_not_there(here: Path, capsys: pytest.CaptureFixture[str
         run()
 
 
-def test_views_of_the_cache_are_asked_for_not_those_of_the_configuration(here: Path, capsys: Any) -> None:
+def test_views_of_the_cache_are_required_not_those_of_the_configuration(here: Path, capsys: Any) -> None:
     """The configuration may use fewer views and signals than there are; all are verified."""
     run("views.count=1", "signals.features=null", role="training")
     (only,) = report(capsys).values()

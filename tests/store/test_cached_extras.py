@@ -18,6 +18,7 @@ from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import ExtraConfig, LogitsConfig, SignalsConfig
 from pipeline.store.format.identity import CacheIdentity
+from pipeline.store.format.layout import CacheExtent
 from pipeline.store.format.signal_sections import encodings_identity
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.making.teacher_pass import TeacherPass
@@ -99,9 +100,9 @@ def test_encodings_are_float16_unless_they_say_otherwise_and_each_its_own() -> N
 
 
 def test_the_plan_before_is_the_plan_after(exact: Path) -> None:
-    numbers = {"samples": 23, "views": 3, "parameters": 1, "micro_batch": 4, "rows_per_block": 8}
+    extent = CacheExtent(samples=23, views=3, parameters=1, micro_batch=4, rows_per_block=8)
     network: Any = TinyNetwork()
-    planned, made = layout_for(network, signals(), **numbers), TeacherCache.open(exact).manifest.layout
+    planned, made = layout_for(network, signals(), extent), TeacherCache.open(exact).manifest.layout
     assert planned == made
     assert made.bytes_per_view == {
         "logits": 10,

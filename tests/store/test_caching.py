@@ -15,6 +15,7 @@ from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.inspection.files import verify_files
 from pipeline.publishing.artifacts import published
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
+from pipeline.store.format.layout import CacheExtent
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.reader import TeacherCache
 from pipeline.views import digest
@@ -248,5 +249,5 @@ def test_how_many_blocks_the_teacher_has_is_written_where_those_kept_do_not_tell
     said = opened.manifest.identity.signals.plain()
     assert ("blocks" in said) == written  # else the identity is what it was in earlier versions
     assert opened.shapes.depth == (0 if not kept or "final" in str(kept) else 2)
-    numbers = {"samples": 23, "views": 3, "parameters": 1, "micro_batch": 4, "rows_per_block": 8}
-    assert opened.shapes == layout_for(TinyNetwork(), signals, **numbers).shapes
+    extent = CacheExtent(samples=23, views=3, parameters=1, micro_batch=4, rows_per_block=8)
+    assert opened.shapes == layout_for(TinyNetwork(), signals, extent).shapes

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from store_standins import patient
 
 from pipeline.errors import ConfigError
-from pipeline.store.format.layout import LARGEST_CHUNK, SMALLEST_CHUNK, choose_rows, make_layout
+from pipeline.store.format.layout import LARGEST_CHUNK, SMALLEST_CHUNK, CacheExtent, choose_rows, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
 
 MIB = 1 << 20
@@ -20,6 +20,7 @@ SIGNALS = {
     "extras": {},
     "head": {"shape": [100, 64], "linear": True},
 }
+SMALL = CacheExtent(samples=10, views=1, parameters=0, micro_batch=4)
 
 
 @patient
@@ -51,7 +52,7 @@ def test_rows_of_known_stores() -> None:
 
 def test_a_plan_says_what_a_store_will_take() -> None:
     kept = SignalsIdentity.model_validate(SIGNALS)
-    made = make_layout(kept, samples=1000, views=8, parameters=3, micro_batch=32, rows_per_block=300)
+    made = make_layout(kept, CacheExtent(samples=1000, views=8, parameters=3, micro_batch=32, rows_per_block=300))
     assert made.bytes_per_view == {"logits": 200, "embedding": 256, "features/block3": 2048}
     assert made.blocks == 4
     assert len(list(made.units)) == 32
@@ -66,12 +67,12 @@ def test_a_plan_says_what_a_store_will_take() -> None:
 
 
 def test_no_parameters_no_array() -> None:
-    made = make_layout(SignalsIdentity.model_validate(SIGNALS), samples=10, views=1, parameters=0, micro_batch=4)
+    made = make_layout(SignalsIdentity.model_validate(SIGNALS), SMALL)
     assert "view_parameters" not in made.arrays
 
 
 def test_an_unknown_encoding_is_named_with_its_key() -> None:
     signals = SIGNALS | {"logits": LOGITS | {"encoding": "flaot16"}}
     with pytest.raises(ConfigError, match=r"signals\.logits\.encoding") as caught:
-        make_layout(SignalsIdentity.model_validate(signals), samples=10, views=1, parameters=0, micro_batch=4)
+        make_layout(SignalsIdentity.model_validate(signals), SMALL)
     assert "float16" in str(caught.value)

@@ -18,6 +18,7 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
+from pipeline.store.format.layout import CacheExtent
 from pipeline.store.format.sections import DataIdentity, ViewsIdentity
 from pipeline.store.making.caching import make_cache
 from pipeline.store.making.layout_for import layout_for
@@ -140,13 +141,13 @@ def test_the_cache_knows_that_its_head_reads_final(tmp_path: Path) -> None:
     swin = build_network("swin_tiny_patch4_window7_224", 10, input_size=32, options=options, seed=0)
     torch.nn.init.normal_(swin.model.get_classifier().weight, std=0.1)
     signals = SignalsConfig.model_validate({"features": {"blocks": ["final"], "grid": 2, "encoding": "float32"}})
-    numbers = {"samples": 20, "views": 1, "parameters": len(views.parameter_names), "micro_batch": 8}
+    extent = CacheExtent(samples=20, views=1, parameters=len(views.parameter_names), micro_batch=8)
     cache = TeacherCache.open(
         make_cache(
             swin, samples, views, signals, target=tmp_path / "c.zarr", precision="float32", micro_batch=8, device="cpu"
         )
     )
-    assert cache.manifest.layout == layout_for(swin, signals, **numbers)
+    assert cache.manifest.layout == layout_for(swin, signals, extent)
     head, said = cache.head, cache.read(0, np.arange(20))
     assert head is not None
     assert (head.linear, head.linear_final) == (False, True)

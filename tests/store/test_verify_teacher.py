@@ -1,4 +1,4 @@
-"""The teacher asked again: what deviates is found, what may deviate is let pass, nothing is held."""
+"""The teacher run again: what deviates is found, what may deviate is let pass, nothing is held."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from torch import Tensor
 
 from pipeline.errors import CacheMismatch
 from pipeline.inspection.files import check_files
-from pipeline.inspection.report import Asking, CacheReport, ask_again
+from pipeline.inspection.report import CacheOrigin, CacheReport, SampleCheck, check_sample
 from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
 from pipeline.store.format.arrays import MicroBatch
-from pipeline.store.format.layout import make_layout
+from pipeline.store.format.layout import CacheExtent, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
@@ -39,10 +39,10 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return cache(tmp_path_factory.mktemp("store") / "exact.zarr", signals=FLOAT32)
 
 
-def asked(path: Path, network: Any = None, samples: Any = None, views: Any = None, **asking: Any) -> CacheReport:
+def checked(path: Path, network: Any = None, samples: Any = None, views: Any = None, **check: Any) -> CacheReport:
     report, teacher_cache = CacheReport(path, "training", check_files(path)), TeacherCache.open(path)
     network, samples, views = network or TinyNetwork(), samples or TinySamples(), views or TinyViews()
-    ask_again(report, teacher_cache, samples, views, network, Asking(**asking), device=CPU)
+    check_sample(report, teacher_cache, CacheOrigin(samples, views, network, CPU), SampleCheck(**check))
     return report
 
 
@@ -52,8 +52,8 @@ def asked(path: Path, network: Any = None, samples: Any = None, views: Any = Non
 def a_plan(samples: int, views: int, rows: int, micro_batch: int) -> Any:
     signals: dict[str, Any] = {"logits": {"shape": [3], "encoding": "float32"}, "embedding": None, "features": {}}
     signals |= {"extras": {}, "grid": None, "filter": "mean", "head": None}
-    cut = {"samples": samples, "views": views, "parameters": 0, "micro_batch": micro_batch}
-    return make_layout(SignalsIdentity.model_validate(signals), rows_per_block=rows, **cut)
+    extent = CacheExtent(samples, views, parameters=0, micro_batch=micro_batch, rows_per_block=rows)
+    return make_layout(SignalsIdentity.model_validate(signals), extent)
 
 
 def everything(layout: Any, micro_batch: int) -> list[MicroBatch]:
@@ -96,7 +96,7 @@ def test_seeds_draw_different_samples_and_together_everything() -> None:
     assert {number for draw in draws for number in draw} == set(range(len(every)))
 
 
-def test_a_teacher_is_asked_for_what_the_cache_holds(tmp_path: Path) -> None:
+def test_a_teacher_computes_what_the_cache_holds(tmp_path: Path) -> None:
     for name, config in {
         "all": SIGNALS,
         "logits": SignalsConfig(embedding=None),
@@ -116,7 +116,7 @@ def test_a_teacher_is_asked_for_what_the_cache_holds(tmp_path: Path) -> None:
 
 def test_the_same_teacher_on_the_same_machine_says_the_same_bits(store: Path) -> None:
     network = TinyNetwork()
-    report = asked(store, network, views=TinyViews())
+    report = checked(store, network, views=TinyViews())
     assert report.problems == []
     assert report.unchecked == []
     assert report.views is not None
@@ -132,11 +132,11 @@ def test_the_same_teacher_on_the_same_machine_says_the_same_bits(store: Path) ->
         )  # fmt: skip
         assert each.typical > 0
         assert each.least_cosine == pytest.approx(1)
-    assert set(network.batches) == {4}  # one micro-batch at a time, whatever was asked for
+    assert set(network.batches) == {4}  # one micro-batch at a time, whatever was requested
 
 
 def test_another_teacher_is_found_by_every_signal(store: Path) -> None:
-    report = asked(store, TinyNetwork(seed=1), views=TinyViews())
+    report = checked(store, TinyNetwork(seed=1), views=TinyViews())
     text = "\n".join(report.problems)
     for name in ("logits", "embedding", "features/block1", "features/block2"):
         assert f"{name} differ by" in text
@@ -161,12 +161,12 @@ class Nudged(TinyNetwork):
 
 def test_one_value_of_one_view_is_enough_on_the_same_machine(store: Path, exact: Path) -> None:
     """float32 must be the same bits; float16 may be rounded to the neighbour."""
-    (problem,) = asked(exact, Nudged(1e-6)).problems
+    (problem,) = checked(exact, Nudged(1e-6)).problems
     assert "logits differ by" in problem
     assert "allowed on the same device: none" in problem
-    assert asked(exact, Nudged(0)).problems == []
-    assert asked(store, Nudged(1e-5)).problems == []
-    (problem,) = asked(store, Nudged(0.01)).problems
+    assert checked(exact, Nudged(0)).problems == []
+    assert checked(store, Nudged(1e-5)).problems == []
+    (problem,) = checked(store, Nudged(0.01)).problems
     assert "the encoding's rounding" in problem
 
 
@@ -197,11 +197,11 @@ def test_a_coarse_encoding_of_some_values_hides_no_error_of_others(tmp_path: Pat
             return Signals(logits, said.embedding, maps, said.head)
 
     path = cache(tmp_path / "cache.zarr", network=Wrong(), signals=CODED[encoding])
-    assert asked(path, Wrong()).problems == []
+    assert checked(path, Wrong()).problems == []
     network = Wrong()
     network.wrong = 0.5
     (problem,) = [
-        line for line in asked(path, network).problems if ("logits" if encoding == "topk" else "block1") in line
+        line for line in checked(path, network).problems if ("logits" if encoding == "topk" else "block1") in line
     ]
     assert "the encoding's rounding, exceeded by" in problem
 
@@ -212,39 +212,39 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_another_machine_may_deviate_as_far_as_it_is_told(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(monkeypatch)
-    report = asked(exact, Nudged(1e-3))
+    report = checked(exact, Nudged(1e-3))
     assert report.problems == []
     assert report.teacher is not None
     assert not report.teacher.alike
     assert report.teacher.deviations[0].largest == pytest.approx(1e-3, rel=1e-3)
     assert "the cache was made on" in report.text()
-    assert asked(exact, Nudged(1e-3), limits=Limits(cosine=1.0)).problems
-    (one, two) = asked(exact, Nudged(100), limits=Limits(cosine=0.9, agreement=0.999)).problems
+    assert checked(exact, Nudged(1e-3), limits=Limits(cosine=1.0)).problems
+    (one, two) = checked(exact, Nudged(100), limits=Limits(cosine=0.9, agreement=0.999)).problems
     assert "least cosine of a view" in one
     assert "top-1 agreement 98.55%" in two  # of 69 views, one
 
 
 def test_a_teacher_that_says_nothing_finite_deviates(exact: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere(monkeypatch)
-    report = asked(exact, Nudged(math.nan))
+    report = checked(exact, Nudged(math.nan))
     assert report.problems
     assert report.to_json()["teacher"]["deviations"][0]["largest"] is None  # JSON has no infinity
-    assert asked(exact, Nudged(math.inf)).problems
+    assert checked(exact, Nudged(math.inf)).problems
 
 
 def test_an_answer_that_no_longer_fits_its_encoding_deviates(store: Path) -> None:
-    (first, *_) = asked(store, Nudged(1e6)).problems
+    (first, *_) = checked(store, Nudged(1e6)).problems
     assert "logits differ by" in first
 
 
-def test_pixels_and_parameters_that_changed_are_found_before_the_teacher_is_asked(store: Path) -> None:
+def test_pixels_and_parameters_that_changed_are_found_before_the_teacher_runs(store: Path) -> None:
     network = TinyNetwork()
-    report = asked(store, network, samples=TinySamples(seed=1))
+    report = checked(store, network, samples=TinySamples(seed=1))
     assert report.views is not None
     assert report.views.other_pixels == 69
     assert report.views.other_parameters == 0
     assert "first view 0 of sample 0 (image-0)" in report.problems[0]
-    assert report.unchecked == ["the teacher was not asked: it would see other pixels"]
+    assert report.unchecked == ["the teacher was not run: it would see other pixels"]
     assert network.batches == []
 
     class Otherwise(TinyViews):
@@ -252,13 +252,14 @@ def test_pixels_and_parameters_that_changed_are_found_before_the_teacher_is_aske
             drawn = super().parameters(view, samples, sizes)
             return drawn + (samples[:, None] == 8) if view == 1 else drawn
 
-    (problem,) = asked(store, views=Otherwise()).problems
+    (problem,) = checked(store, views=Otherwise()).problems
     assert problem == "1 of 69 views would be drawn otherwise today, first view 1 of sample 4 (image-8)"
 
 
 def test_views_are_rendered_where_the_teacher_is_not(store: Path) -> None:
     report = CacheReport(store, None, check_files(store))
-    ask_again(report, TeacherCache.open(store), TinySamples(), TinyViews(), None, Asking(8), device=CPU)  # type: ignore[arg-type]
+    origin = CacheOrigin(TinySamples(), TinyViews(), None, CPU)  # type: ignore[arg-type]
+    check_sample(report, TeacherCache.open(store), origin, SampleCheck(8))
     assert report.problems == []
     assert report.views is not None
     assert report.teacher is None

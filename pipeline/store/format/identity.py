@@ -12,7 +12,7 @@ from pipeline.config import problems_of
 from pipeline.errors import RESTORE_HINT, CacheCorrupt, CacheMismatch, ConfigError
 from pipeline.publishing.fingerprint import canonical, differences
 from pipeline.store.format.chunks import Compression
-from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.layout import CacheExtent, StoreLayout, make_layout
 from pipeline.store.format.sections import (
     ChunkingIdentity,
     DataIdentity,
@@ -143,15 +143,9 @@ def _layout(
     rows_per_block: int | None,
     compression: Compression,
 ) -> StoreLayout:
-    return make_layout(
-        signals,
-        samples=data.samples,
-        views=views.count,
-        parameters=len(views.parameters),
-        micro_batch=teacher.micro_batch,
-        rows_per_block=rows_per_block,
-        compression=compression,
-    )
+    parameters = len(views.parameters)
+    extent = CacheExtent(data.samples, views.count, parameters, teacher.micro_batch, rows_per_block, compression)
+    return make_layout(signals, extent)
 
 
 def damaged_cache(file: StorePath, what: str, got: object = None) -> CacheCorrupt:

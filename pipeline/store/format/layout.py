@@ -32,6 +32,23 @@ METADATA_BYTES = 4096
 
 
 @dataclass(frozen=True)
+class CacheExtent:
+    """Tells how much a cache holds, and how it is to be cut into chunk files.
+
+    samples, views, parameters: N, V, P; P is how many numbers are drawn for a view. micro_batch: how many views the
+    teacher computes at once; a row block is a multiple of it. rows_per_block: R, samples in a row block; None chooses
+    by the size of the signals. compression: of chunk files; None stores them as they are.
+    """
+
+    samples: int
+    views: int
+    parameters: int
+    micro_batch: int
+    rows_per_block: int | None = None
+    compression: Compression = None
+
+
+@dataclass(frozen=True)
 class StoreLayout:
     """Describes the arrays, chunk files and units of a cache.
 
@@ -149,28 +166,19 @@ class StoreLayout:
         return arrays
 
 
-def make_layout(
-    signals: SignalsIdentity,
-    *,
-    samples: int,
-    views: int,
-    parameters: int,
-    micro_batch: int,
-    rows_per_block: int | None = None,
-    compression: Compression = None,
-) -> StoreLayout:
-    """Return the layout of a cache of `signals`.
+def make_layout(signals: SignalsIdentity, extent: CacheExtent) -> StoreLayout:
+    """Return the layout of a cache.
 
-    samples, views, parameters: N, V, P. micro_batch: views that the teacher sees at once. rows_per_block: samples in
-    a row block; None chooses.
+    signals: what it holds of each view. extent: for how many samples and views, and how they are cut.
 
     Raises ConfigError for encodings that do not exist, and for sizes that no machine should try.
     """
     specs = signals.specs
     head = signals.head.shape if signals.head else None
     largest = max(prod(shape) * dtype.itemsize for spec in specs for dtype, shape in spec.codec.parts.values())
-    rows = choose_rows(largest, samples, micro_batch, rows_per_block)
-    result = StoreLayout(signals.shapes, specs, head, samples, views, parameters, rows, compression)
+    rows = choose_rows(largest, extent.samples, extent.micro_batch, extent.rows_per_block)
+    samples, views, parameters = extent.samples, extent.views, extent.parameters
+    result = StoreLayout(signals.shapes, specs, head, samples, views, parameters, rows, extent.compression)
     if problem := _too_large(result) or _overlapping(result):
         raise ConfigError([problem])
     return result

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.signals import LinearHead, Signals, SignalsConfig, deepest_block, extract
-from pipeline.store.format.chunks import Compression
-from pipeline.store.format.layout import StoreLayout, make_layout
+from pipeline.store.format.layout import CacheExtent, StoreLayout, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import chosen_blocks, chosen_extras
 
@@ -16,20 +15,11 @@ if TYPE_CHECKING:
     from pipeline.models import TeacherNetwork
 
 
-def layout_for(
-    network: TeacherNetwork,
-    config: SignalsConfig,
-    *,
-    samples: int,
-    views: int,
-    parameters: int,
-    micro_batch: int,
-    rows_per_block: int | None = None,
-    compression: Compression = None,
-) -> StoreLayout:
-    """The plan of the cache that `make_cache` would make. samples, views, parameters: N, V, P.
+def layout_for(network: TeacherNetwork, config: SignalsConfig, extent: CacheExtent) -> StoreLayout:
+    """Return the layout of the cache that `make_cache` would make, without running the network.
 
-    Raises ConfigError for taps, encodings and extra signals that do not exist.
+    network: the teacher. config: the signals that are kept of it. extent: for how many samples and views, and how they
+    are cut. Raises ConfigError for taps, encodings and extra signals that do not exist.
     """
     taps, features = network.taps, {}
     for tap in chosen_blocks(list(taps), config):
@@ -46,15 +36,7 @@ def layout_for(
         weight, bias = torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"])
         head = LinearHead(weight, bias, network.linear, network.linear_final)
     signals = Signals(_nothing(*taps["logits"]), embedding, features, head, extras)
-    return make_layout(
-        SignalsIdentity.of(signals, config, deepest_block(taps)),
-        samples=samples,
-        views=views,
-        parameters=parameters,
-        micro_batch=micro_batch,
-        rows_per_block=rows_per_block,
-        compression=compression,
-    )
+    return make_layout(SignalsIdentity.of(signals, config, deepest_block(taps)), extent)
 
 
 def _nothing(*shape: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
-from pipeline.experiment.experiment import AnswerSections, Cached, Experiment
+from pipeline.experiment.experiment import Cached, Experiment, LearningSections
 from pipeline.experiment.pointers import check_pointer
 from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
 from pipeline.progress import size
@@ -17,18 +17,22 @@ from pipeline.training.teacher_outputs import CHOOSE_VIEWS_HINT, format_views
 
 
 class OpenedCache(NamedTuple):
-    """A cache that is what the experiment says. views: the numbers of those used. unchecked: what is taken on trust."""
+    """Holds a cache that fits the experiment.
+
+    cache: the open cache. views: the numbers of those that are used. unchecked: the dotted fields of its identity that
+    are taken on trust.
+    """
 
     cache: TeacherCache
     views: tuple[int, ...]
     unchecked: tuple[str, ...]
 
 
-def open_answers(experiment: Experiment[AnswerSections], per_step: int = 1, *, exact: bool) -> FromCaches:
-    """Open the answers that students learn from: of the experiment's own store, unless `caches` names others.
+def open_teacher_outputs(experiment: Experiment[LearningSections], per_step: int = 1, *, exact: bool) -> FromCaches:
+    """Open the cached outputs that students learn from: of the experiment's own store, unless `caches` names others.
 
-    per_step: views of each sample in a step. exact: read all pixels and the teacher's weights (where they are) and
-    compare; else trust ids and names.
+    experiment: its configuration and data. per_step: views of each sample in a step. exact: read all pixels and the
+    teacher's weights (where they are) and compare; else trust ids and names.
     Raises CacheNotFound, CacheUnfinished, CacheCorrupt, or CacheMismatch with every differing field.
     """
     opened = open_caches(experiment, exact=exact)
@@ -38,26 +42,28 @@ def open_answers(experiment: Experiment[AnswerSections], per_step: int = 1, *, e
         if cache.remote:
             held = size(cache.held_bytes(per_step, opened[0].cache.rows_per_block))
             print(f"note: {cache.path} is fetched as it is read: up to {held} of it in memory")
-    answers = answers_in(opened, experiment.config.caches)
-    if answers.mean is not None:
-        print(f"{answers.mean} of {len(answers.teachers)} teachers; all else is the first's, and there is no head")
-    return answers
+    outputs = outputs_in(opened, experiment.config.caches)
+    if outputs.mean is not None:
+        print(f"{outputs.mean} of {len(outputs.teachers)} teachers; all else is the first's, and there is no head")
+    return outputs
 
 
-def answers_in(opened: Sequence[OpenedCache], caches: Caches | None) -> FromCaches:
-    """Return the answers in caches that `open_caches` opened, by teacher. caches: the section, which names the mean.
+def outputs_in(opened: Sequence[OpenedCache], caches: Caches | None) -> FromCaches:
+    """Return the outputs in open caches as one source.
 
-    Raises CacheMismatch if views are there twice, or teachers have others.
+    opened: as of `open_caches`. caches: the section, which names the mean of several teachers. Raises CacheMismatch if
+    two caches hold the same views, or if teachers have different views.
     """
     return FromCaches.of([(cache, views) for cache, views, _ in opened], ensemble_mean(caches))
 
 
 def open_caches(
-    experiment: Experiment[AnswerSections], entries: Sequence[CacheConfig] | None = None, *, exact: bool
+    experiment: Experiment[LearningSections], entries: Sequence[CacheConfig] | None = None, *, exact: bool
 ) -> list[OpenedCache]:
-    """Open each cache, checked against the experiment and against the own teacher's first.
+    """Open each cache, and check it against the experiment and against the first cache of its own teacher.
 
-    entries: of the section `caches`, those to open; all by default. exact, raises: as of `open_answers`.
+    experiment: its configuration and data. entries: of the section `caches`, those to open; None for all. exact,
+    raises: as of `open_teacher_outputs`.
     """
     config, data = experiment.config, experiment.data
     entries = entries or config.caches
@@ -70,7 +76,7 @@ def open_caches(
         if wanted is None:
             held, found = Cached(data.training, data.views, config.signals), cache.manifest.identity
             wanted, unchecked = experiment.required(held, found, exact=exact)
-            if entries:  # they say which views are used; `views` says which are made
+            if entries:  # they list the views that are used; the section `views` lists those that are made
                 wanted["views"] = {key: wanted["views"][key] for key in ("operations", "seed", "parameters")}
         if own is not None:
             _compare(entry, cache, own)
@@ -92,7 +98,7 @@ def open_caches(
 
 
 def _compare(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) -> None:
-    """Whether a cache is of the same samples as the own teacher's, and of the teacher that its role says."""
+    """Raise CacheMismatch unless a cache is of the same samples as `own`, and of the teacher that its role names."""
     cache.require({"data": own.manifest.identity.data.plain()})
     teachers = own.manifest.identity.teacher.plain(), cache.manifest.identity.teacher.plain()
     lines, another = differences(*teachers), differences(*teachers, ("precision", "micro_batch"))
