@@ -249,7 +249,7 @@ def test_a_process_that_is_forked_while_chunks_are_fetched_is_told_instead_of_ha
         process.start()
     try:
         assert receiver.poll(120), "the child hangs"
-        assert "forked off" in receiver.recv()
+        assert "forked from" in receiver.recv()
     finally:
         process.kill()
         process.join()

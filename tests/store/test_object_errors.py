@@ -129,7 +129,7 @@ def test_a_forked_process_is_told_instead_of_hanging(bucket: Bucket) -> None:
         receiver, sender = context.Pipe(duplex=False)
         child = context.Process(target=_read, args=(storage, sender))
         child.start()
-        assert "forked off" in receiver.recv()
+        assert "forked from" in receiver.recv()
         child.join()
 
 
