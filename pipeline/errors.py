@@ -56,6 +56,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, for a message that quotes it; the error's type if it has no text."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 class PipelineError(Exception):
     """Reports what Decant refuses or cannot do.
 

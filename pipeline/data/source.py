@@ -75,6 +75,15 @@ class Item(NamedTuple):
     id: str
 
 
+def is_text(name: str) -> bool:
+    """Tell whether a name of a sample or a file is UTF-8; other bytes are half surrogates in Python."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in name
+
+
 class Reading(NamedTuple):
     """Describes what a source of files left out, and how it was understood.
 

@@ -13,7 +13,7 @@ from pipeline.data.decoding import Decoding, Trace
 from pipeline.data.formats import KEPT_FORMATS, LOSSY_FORMATS, UndecodableError
 from pipeline.data.images import Decoded, decode_image, encode_jpeg, encode_png, shrunk
 from pipeline.data.same_pixels import hash_pixels
-from pipeline.data.source import QUALITY, Item, Unreadable
+from pipeline.data.source import QUALITY, Item, Unreadable, is_text
 from pipeline.errors import DataError
 
 Shape = tuple[int, int, int]
@@ -53,7 +53,7 @@ class Treatment:
 
     def __call__(self, item: Item, as_files: bool) -> Treated | Unreadable:
         """Turn an item into pixels, or into the file to store. Raises DataError for an array of another form."""
-        if not _is_text(item.id):
+        if not is_text(item.id):
             return Unreadable("its name is not text that UTF-8 can store: rename it")
         if isinstance(item.image, Unreadable):
             return item.image
@@ -94,11 +94,3 @@ class Treatment:
 def _shape(pixels: NDArray[np.uint8]) -> Shape:
     height, width, channels = pixels.shape
     return height, width, channels
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in name

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 
 Precision = Literal["bfloat16", "float32"]
 
@@ -19,8 +19,8 @@ def choose_device(device: str = "auto") -> torch.device:
         chosen = torch.device(device)
         torch.empty(0, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        got = str(error).splitlines()[0]
-        raise ModelError(f"the device {device!r} cannot be used", got=got, fix="set device: auto") from None
+        what, fix = f"the device {device!r} cannot be used", "set device: auto"
+        raise ModelError(what, got=first_line(error), fix=fix) from None
     return chosen
 
 

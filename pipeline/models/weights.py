@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pipeline.errors import ModelError
+from pipeline.errors import ModelError, first_line
 from pipeline.files import write_atomic
 
 _WRAPPERS = ("state_dict", "model", "model_state", "model_state_dict")
@@ -99,14 +99,14 @@ def _load_torch(path: Path) -> Any:
             "the checkpoint is damaged, or needs Python code to be read, which is refused",
             where=path,
             expected="tensors and plain values only",
-            got=str(error).splitlines()[0],
+            got=first_line(error),
             fix="where you trust it, save its state dict as safetensors, once, and name that file",
         ) from None
     except Exception as error:  # what a damaged pickle or archive raises depends on where it is damaged
         raise ModelError(
             "the checkpoint is damaged",
             where=path,
-            got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+            got=first_line(error),
             fix="copy or download it again",
         ) from None
 

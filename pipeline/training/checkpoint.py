@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
 from pipeline.files import write_atomic
 
 CHECKPOINT_FILE = "checkpoint.pt"
@@ -56,7 +56,7 @@ class Checkpoint:
             raise TrainingError(
                 "the checkpoint cannot be read",
                 where=path,
-                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                got=first_line(error),
                 fix="delete it to start this run from the beginning",
             ) from None
 

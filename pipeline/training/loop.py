@@ -11,7 +11,7 @@ import torch
 from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
 from pipeline.models.device import choose_device, choose_precision
@@ -185,7 +185,7 @@ def train(
             raise TrainingError(
                 "the checkpoint is of another run",
                 where=folder / CHECKPOINT_FILE,
-                got=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                got=first_line(error),
                 fix="delete it to start this run from the beginning",
             ) from None
         history, done, seconds = History(found.history), found.epoch, found.seconds

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pipeline.data.source import Item, Reading, Unreadable
+from pipeline.data.source import Item, Reading, Unreadable, is_text
 from pipeline.errors import printable
 from pipeline.untrusted import read_file
 
@@ -78,15 +78,6 @@ class ImageFiles:
             return read_file(self._root / name, LARGEST_FILE, follow=True)
         except (OSError, ValueError) as error:  # ValueError: a name with a zero byte, out of a list
             return Unreadable(getattr(error, "strerror", None) or str(error))
-
-
-def is_text(name: str) -> bool:
-    """Tell whether a file's name is UTF-8; other bytes are half surrogates in Python."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return "\0" not in name
 
 
 def escaped(name: str) -> str:

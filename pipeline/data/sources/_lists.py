@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from pipeline.data.class_names import read_class_names
 from pipeline.data.images import readable_suffixes
-from pipeline.data.source import Reading
-from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, is_text, meaning, some
+from pipeline.data.source import Reading, is_text
+from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, meaning, some
 from pipeline.data.sources._tree import Folder, read_tree
 from pipeline.errors import DataError
 from pipeline.untrusted import read_file

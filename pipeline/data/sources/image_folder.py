@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 from pydantic import field_validator
 
 from pipeline.data.class_names import read_class_names
-from pipeline.data.source import Reading, SourceOptions
-from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, escaped, is_text, some
+from pipeline.data.source import Reading, SourceOptions, is_text
+from pipeline.data.sources._entries import SPLITS, UNLABELED, Entry, ImageFiles, escaped, some
 from pipeline.data.sources._layout import Classes, FolderLayout, classes_of, understand
 from pipeline.data.sources._tree import Folder, read_tree
 from pipeline.errors import DataError, did_you_mean

@@ -16,7 +16,7 @@ from dask.utils import parse_timedelta
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, first_line
 from pipeline.store.cluster.worker import UNITS_AT_ONCE
 
 CONNECT_SECONDS = 10
@@ -54,7 +54,7 @@ def connect(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
-        raise _unreached(address, str(error).splitlines()[0] if str(error) else type(error).__name__, fix) from None
+        raise _unreached(address, first_line(error), fix) from None
     with client:
         if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
             notify(f"dashboard: {client.dashboard_link}")
