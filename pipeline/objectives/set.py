@@ -189,7 +189,7 @@ class ObjectiveSet(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """What objectives leave out for these networks, each with the objective's label."""
+        """Return what objectives leave out for these networks, each with the label of the objective."""
         members = [member for member in self.members if isinstance(member, Objective)]
         return [
             f"{entry.label} {note}"
