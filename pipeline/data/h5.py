@@ -42,6 +42,10 @@ def open_h5(path: Path) -> h5py.File:
         raise DataError("the HDF5 file cannot be opened", where=path, got=str(error), fix=fix) from None
 
 
+_VALUES_AT_ONCE = 256
+"""Values of variable length that are asked for together: a call costs more than to read a value of some kilobytes."""
+
+
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
     """Turn the errors of h5py and the HDF5 library on a damaged file into DataError, which names `path`."""
@@ -113,6 +117,19 @@ def read_rows(rows: h5py.Dataset | NDArray[Any], positions: NDArray[np.int64]) -
     if isinstance(rows, np.ndarray):
         return rows[positions]
     unique, inverse = np.unique(positions, return_inverse=True)
+    scattered = len(unique) > 0 and unique[-1] - unique[0] >= len(unique)
+    result = _values(rows, unique) if rows.dtype.hasobject and scattered else _blocks(rows, unique)
+    return result if len(unique) == len(positions) and _ascending(positions) else result[inverse]
+
+
+def _values(rows: h5py.Dataset, unique: NDArray[np.int64]) -> NDArray[Any]:
+    """Read values of variable length that do not follow each other, many in one call."""
+    parts = [rows[unique[start : start + _VALUES_AT_ONCE]] for start in range(0, len(unique), _VALUES_AT_ONCE)]
+    return np.concatenate(parts)
+
+
+def _blocks(rows: h5py.Dataset, unique: NDArray[np.int64]) -> NDArray[Any]:
+    """Read runs of rows, or what is wanted of whole chunks, where these are compressed."""
     # Rows between those wanted cost nothing in a chunk that is decompressed anyway; elsewhere they do.
     whole_chunks = rows.chunks is not None and bool(rows._filters)
     group = unique // rows.chunks[0] if whole_chunks else unique - np.arange(len(unique))
@@ -124,7 +141,7 @@ def read_rows(rows: h5py.Dataset | NDArray[Any], positions: NDArray[np.int64]) -
             block = rows[first : last + 1]
             result[start:end] = block if end - start == len(block) else block[unique[start:end] - first]
         start = end
-    return result if len(unique) == len(positions) and _ascending(positions) else result[inverse]
+    return result
 
 
 def _ascending(positions: NDArray[np.int64]) -> bool:

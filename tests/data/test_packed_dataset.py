@@ -12,7 +12,7 @@ from experiment import one_thread
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.data import Item, PackedDataset, pack
+from pipeline.data import Item, PackedDataset, h5, pack
 from pipeline.errors import DataError
 from pipeline.progress import Silent
 
@@ -90,6 +90,14 @@ def stored_ways(tmp_path_factory):
     items = [Item(image_bytes(image), None, str(i)) for i, image in enumerate(pixels)]
     pack(ListSource(train=items, test=[Item(noise(9, 9, 3), None, "x")]), path, Silent())
     return [*ways, (PackedDataset.open(path), pixels)]
+
+
+def test_many_files_are_asked_for_together(stored, monkeypatch):
+    data, pixels = stored
+    monkeypatch.setattr(h5, "_VALUES_AT_ONCE", 4)
+    positions = np.random.default_rng(0).permutation(50)[:23]
+    assert np.array_equal(hwc(data.split("train").read(positions)), pixels[positions])
+    assert len(data.split("train").read(np.array([49]))) == 1
 
 
 def test_images_lie_in_memory_of_their_own(stored):
