@@ -129,7 +129,7 @@ def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Repeat one channel: uint8 [H, W, 3]."""
+    """Return an image uint8 [H, W, 1 or 3] with three channels: one channel is repeated."""
     return np.repeat(image, 3, axis=2) if image.shape[2] == 1 else image
 
 

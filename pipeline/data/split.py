@@ -52,7 +52,8 @@ class ImageSplit(Protocol):
 class Split:
     """Reads the samples of a split, addressed by position 0..N-1. Survives pickling and forking.
 
-    name: `train`, `test`, `val`, `unlabeled`, or what the file says.
+    name: `train`, `test`, `val`, `unlabeled`, or another name in the file.
+    ids: the names of the samples, by position.
     labels: int64 [N], -1 for a sample without one; None if no sample has one.
     image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
     choices: the fields of `Decoding` that make a difference to its pixels, as they were chosen.

@@ -44,7 +44,7 @@ class ImageLayout:
 
 
 class WrongLayoutError(Exception):
-    """Says that the layout does not hold; `better` may."""
+    """Reports that the layout is wrong. better: one that may be right."""
 
     def __init__(self, better: ImageLayout) -> None:
         self.better = better
@@ -58,10 +58,12 @@ class _Image(NamedTuple):
 class SplitWriter:
     """Writes a source with one layout, once.
 
-    layout: the one it was given, or, if that was not known, the one of the first image.
-    unreadable: (split, id, reason) of every image that could not be read so far. notes: how many images had
-    what done to them.
-    hashes: of every split, 16 bytes for each sample: the same where the pixels are.
+    file: the open HDF5 file. source: what is packed. treatment: how images are stored. pool: treats images in threads.
+    progress: counts images.
+
+    layout: the one that was given, or, if that was not known, the one of the first image. unreadable: (split, id,
+    reason) of every image that could not be read so far. notes: how many images were changed, by what was done. hashes:
+    for every split 16 bytes for each sample, equal for equal pixels.
     """
 
     def __init__(

@@ -24,7 +24,10 @@ class CellNorm(_BatchNorm):
 
 
 class Convolution(nn.Module):
-    """Computes a convolution that keeps the grid, and a batch normalisation in place of its bias."""
+    """Computes a convolution that keeps the grid, and a batch normalisation in place of its bias.
+
+    channels, width: of input and output. size: of the kernel.
+    """
 
     def __init__(self, channels: int, width: int, size: int) -> None:
         super().__init__()

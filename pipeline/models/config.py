@@ -51,9 +51,9 @@ class NetworkConfig(Section):
         return self.model_dump(mode="json", exclude={*left_out, "match", "start", *bilinear})
 
     def open_as(self, default: Preprocessing) -> Self:
-        """Fill in what it leaves open of mean, std and interpolation.
+        """Return the section with mean, std and interpolation of `default` where it has none.
 
-        What is neutral stays open: version 0.1 wrote it so into identities.
+        Neutral values are left out, as version 0.1 did in identities.
         """
         names = [name for name in vars(NEUTRAL) if getattr(self, name) is None]
         filled = {name: getattr(default, name) for name in names}

@@ -21,11 +21,14 @@ from pipeline.signals import LinearHead, Signals
 class Network(nn.Module):
     """Runs a teacher or a student: uint8 images in, `Signals` out. `build_network` makes it.
 
-    `taps` maps the name of every tap to its shape for one sample: `block1` to `blockS` (after activation, shallow
-    to deep), `final` (what pooling reads; absent where that is no map), `embedding`, `logits`. `linear` is that
-    of the head: the embedding is the mean of the deepest block's map, and the logits are linear in it; `linear_final`
-    says so of `final` instead. `local` says that `place_logits` exist: the logits are a function of the mean of
-    `final`. `kept` says what the network has of the weights that it was built from, None of random ones or of timm's.
+    model: a model of timm. name, options: that it is built by. num_classes: K. input_size: in pixels. mean, std: of the
+    channels, in units of the range [0, 1]. interpolation: for images of another size. kept: what the network has of the
+    weights that it was built from; None for random ones, or timm's.
+
+    taps: the shape of every tap for one sample: `block1` to `blockS` (after activation, shallow to deep), `final` (what
+    pooling reads; absent if that is no map), `embedding`, `logits`. linear: whether the embedding is the mean of the
+    deepest block's map and the logits are linear in it. linear_final: the same of `final`. local: whether
+    `place_logits` exist, since the logits are a function of the mean of `final`.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class Network(nn.Module):
         return Signals(logits, embedding, features, head, local=self.place_logits if self.local else None)
 
     def map_of(self, images: Tensor, tap: str) -> Tensor:
-        """Compute the map [B, C, H, W] of a block alone, kept or not, of images as in `forward`, without the head."""
+        """Compute only the map [B, C, H, W] of the block `tap`, of images as in `forward`, without the head."""
         (found,) = self.model.forward_intermediates(
             self.pixels(images),
             indices=[self._anatomy.blocks[self._maps.index(tap)]],
@@ -110,9 +113,9 @@ class Network(nn.Module):
         return result
 
     def place_logits(self, vectors: Tensor) -> Tensor:
-        """Compute logits [M, K] of single places of `final`, or of means of several, [M, C].
+        """Compute logits [M, K] of `vectors` [M, C]: single places of `final`, or means of several.
 
-        Of the mean of all places they are the network's logits. Only where `local`.
+        The mean of all places gives the network's logits. Only if `local` is true.
         """
         assert self._anatomy.layout is not None
         return self._classify(one_place(vectors, self._anatomy.layout, prefix_tokens(self.model)))[1]

@@ -23,7 +23,10 @@ HEAD_FILE = "head.safetensors"
 
 
 class Layer(Convolution):
-    """Computes a convolution and its normalisation, and perhaps a rectifier."""
+    """Computes a convolution and its normalisation, and perhaps a rectifier.
+
+    channels, width: of input and output. size: of the kernel. rectify: whether the output is rectified.
+    """
 
     def __init__(self, channels: int, width: int, size: int, rectify: bool = True) -> None:
         super().__init__(channels, width, size)
@@ -47,7 +50,7 @@ class Projector(nn.Sequential):
 
 
 class ReusedHead(nn.Module):
-    """Holds what a student keeps of its training: the projection, and the teacher's classifier, W_t and b_t."""
+    """Holds what a student keeps of its training: `projector`, the projection, and `head`, the teacher's classifier."""
 
     def __init__(self, projector: Projector, head: LinearHead) -> None:
         super().__init__()

@@ -48,7 +48,10 @@ def choose_blocks(reductions: Sequence[int]) -> tuple[int, ...]:
 
 
 def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -> Tensor:
-    """Turn the tensor that pooling reads into a map [B, C, H, W] of `shape`, without its `prefix` tokens."""
+    """Turn `final`, the tensor that pooling reads, into a map [B, C, H, W] of `shape`, without its `prefix` tokens.
+
+    layout: `NCHW`, `NHWC` or `NLC`.
+    """
     if layout == "NHWC":
         return final.permute(0, 3, 1, 2)
     if layout == "NLC":
@@ -57,7 +60,10 @@ def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -
 
 
 def one_place(vectors: Tensor, layout: str, prefix: int) -> Tensor:
-    """Make maps of a single place, as pooling reads them, of vectors [M, C]; `prefix` tokens before it are zeros."""
+    """Make maps of a single place, as pooling reads them, of vectors [M, C]; `prefix` tokens before it are zeros.
+
+    layout: `NCHW`, `NHWC` or `NLC`.
+    """
     if layout == "NHWC":
         return vectors[:, None, None, :]
     if layout == "NLC":

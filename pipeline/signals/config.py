@@ -49,21 +49,22 @@ EncodingChoice = Annotated[str | Mapping[str, Any], BeforeValidator(_choice)]
 
 
 class LogitsConfig(Section):
-    """Says how the logits are written; they are always kept."""
+    """Configures how the logits are written: `encoding`. They are always kept."""
 
     encoding: EncodingChoice = "float16"
 
 
 class EmbeddingConfig(Section):
-    """Says how the embedding is written."""
+    """Configures how the embedding is written: `encoding`."""
 
     encoding: EncodingChoice = "float16"
 
 
 class FeaturesConfig(Section):
-    """Says which block maps are kept, on a grid of at most `grid` x `grid`, and how they are written.
+    """Configures which maps of blocks are kept, and how they are written.
 
-    `blocks` are names of taps, or the number of deepest blocks; None keeps them all.
+    blocks: names of taps, or the number of deepest blocks; null keeps all. grid: maps are reduced to at most grid x
+    grid. filter: the low-pass filter that reduces them. encoding: how they are written.
     """
 
     blocks: Annotated[tuple[str, ...] | PositiveInt | None, AfterValidator(_distinct)] = None
@@ -73,14 +74,17 @@ class FeaturesConfig(Section):
 
 
 class ExtraConfig(Section):
-    """Names an extra signal, "<file>/<tap>", and says how it is written; its name alone will do."""
+    """Configures an extra signal. name: "<file>/<tap>"; the name alone will do. encoding: how it is written."""
 
     name: Annotated[str, AfterValidator(_extra)]
     encoding: EncodingChoice = "float16"
 
 
 class SignalsConfig(Section):
-    """Says which of the teacher's outputs are kept: logits always, embedding unless null, the others if named."""
+    """Configures which outputs of the teacher are kept: logits always, embedding unless null, the others if named.
+
+    features: maps of blocks. extras: extra signals.
+    """
 
     logits: LogitsConfig = LogitsConfig()
     embedding: EmbeddingConfig | None = EmbeddingConfig()

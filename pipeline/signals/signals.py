@@ -41,10 +41,10 @@ class LinearHead:
 class SignalShapes:
     """Describes signals by their shapes for one sample: an objective is built from them, before any signal exists.
 
-    `logits` is K, `embedding` D or None, `features` [C, H, W] by tap, from shallow to deep. `linear` and
-    `linear_final` are the head's flags, None and False without a head; `local` says that there are `Signals.local`
-    logits. `filter` is the low-pass filter that maps were reduced by. `blocks` is how many blocks there are, where the
-    last is not held; None says that the deepest that is held is the last.
+    logits: K. embedding: D; None without one. features: (C, H, W) by tap, from shallow to deep. linear, linear_final:
+    the flags of the head; None and False without a head. local: whether there are `Signals.local` logits. filter: the
+    low-pass filter that maps were reduced by. extras: shapes of extra signals by name. blocks: how many blocks there
+    are, if the last is not held; None if the deepest that is held is the last.
     """
 
     logits: int

@@ -22,8 +22,10 @@ from pipeline.views.operation import Operation, Size
 class Views:
     """Draws and renders augmented views, the same every time. `build_views` makes it.
 
+    operations: in their order. image_size: height and width of all images; None if sizes differ.
+
     Attributes:
-        config: what they were built from.
+        config: the section that they were built from.
         numbers: the view numbers, `range(first, first + count)`.
         parameter_names: of the P columns of parameters, `pad-crop.top`; where an operation occurs twice its
             columns begin with its place in the list, `2.pad-crop.top`.

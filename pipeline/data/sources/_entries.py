@@ -32,7 +32,11 @@ def meaning(name: str) -> str | None:
 
 
 class Entry(NamedTuple):
-    """Holds one image file. name: its path relative to the root, which is the id. problem: why it cannot be used."""
+    """Holds one image file.
+
+    name: its path relative to the root, which is the id. label: None for none. problem: why it cannot be used; None if
+    it can.
+    """
 
     name: str
     label: int | None
