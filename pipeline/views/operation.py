@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,18 @@ def _checked_size(value: object) -> object:
 
 SizeOption = Annotated[int | Size, BeforeValidator(_checked_size)]
 """A size in a configuration: one positive number, or height and width."""
+
+
+ResizeFilter = Literal["bilinear", "bicubic"]
+"""The filter by which an image is resized; both are antialiased."""
+
+
+def is_bilinear(value: str) -> bool:
+    """Tell whether this is the filter that there was before it could be chosen.
+
+    It is left out of what is written of an operation, so that caches of then keep their identity.
+    """
+    return value == "bilinear"
 
 
 def square(size: int | Size) -> Size:

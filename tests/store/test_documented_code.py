@@ -12,7 +12,7 @@ import pytest
 import xxhash
 import zarr
 from PIL import Image
-from test_encoded_caches import documented
+from test_encoded_caches import DOCUMENTATION, documented
 from test_store_with_rooms import SIGNALS, packed
 
 from pipeline.data import PackedDataset, Samples, pack
@@ -25,13 +25,24 @@ from pipeline.views import ViewsConfig, build_views
 
 FLIP = {"name": "horizontal-flip"}
 PARTS = {"name": "resized-crop", "size": [17, 29], "scale": [0.01, 0.6]}
-OPERATIONS: dict[str, list[dict[str, Any]]] = {
+OPERATIONS: dict[str, list[Any]] = {
     "none": [],
     "twice": [{"name": "pad-crop", "padding": 3, "fill": 9}, FLIP, {"name": "pad-crop", "padding": 1}],
     "larger": [{"name": "resize", "size": [45, 37]}, {"name": "center-crop", "size": [32, 30]}, FLIP],
     "smaller": [{"name": "resize", "size": 23}, {"name": "center-crop", "size": 20}],
     "square": [{"name": "resized-crop", "size": 32}, FLIP],
     "oblong": [PARTS],
+    "cubic": [{**PARTS, "interpolation": "bicubic"}, {"name": "resize", "size": [40, 31], "interpolation": "bicubic"}],
+    "turned": ["vertical-flip", "rotate90", {"name": "rotate", "fill": 7}],
+    "between": [{"name": "rotate", "degrees": 180, "interpolation": "bilinear", "fill": 200}],
+    "coloured": ["color-jitter", {"name": "grayscale", "probability": 0.3}, {"name": "solarize", "threshold": 99}],
+    "blurred": [{"name": "gaussian-blur", "kernel_size": 7, "probability": 0.9}],
+    "erased": [
+        {"name": "random-erasing", "value": [1, 2, 3]},
+        {"name": "random-erasing", "value": "random", "probability": 1.0},
+    ],
+    "augmented": ["randaugment", {"name": "randaugment", "num_ops": 3, "magnitude": 30, "fill": 50}],
+    "trivial": [*["trivial-augment"] * 3, {"name": "trivial-augment", "interpolation": "bilinear", "fill": 255}],
 }
 
 
@@ -58,6 +69,7 @@ def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str
     assert documented("weights_digest")(state) == identity["teacher"]["weights"]
 
     render = documented("render")
+    render.__globals__["changed"] = documented("changed", DOCUMENTATION.with_name("views.md"))
     for view in range(2):
         for number, image in enumerate(content):
             pixels = np.array(Image.open(io.BytesIO(image)).convert("RGB")) if differing else image

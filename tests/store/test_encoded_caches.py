@@ -69,9 +69,9 @@ def test_what_is_read_is_within_the_bound_of_what_the_teacher_said(store: Path, 
             assert np.all(error <= spec.codec.error_bound(values)), spec.name
 
 
-def documented(name: str) -> Any:
+def documented(name: str, page: Path = DOCUMENTATION) -> Any:
     """A function of the documentation's own code: nothing of the library."""
-    blocks = re.findall(r"```python\n(.*?)```", DOCUMENTATION.read_text(encoding="utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
     (code,) = (block for block in blocks if f"def {name}(" in block)
     scope: dict[str, Any] = {}
     exec(code, scope)

@@ -1,4 +1,4 @@
-"""Resizes images with an antialiased triangle filter ("bilinear"), in fixed point: see `pipeline/views/resample.py`."""
+"""Resizes images with an antialiased filter, bilinear or bicubic, in fixed point: see `pipeline/views/resample.py`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.views.operation import OperationOptions, Size, SizeOption
+from pipeline.views.operation import OperationOptions, ResizeFilter, Size, SizeOption, is_bilinear
 from pipeline.views.resample import resample
 
 
 class Options(OperationOptions):
-    """Declares `size` in pixels: one number for the shorter side, which keeps proportions, or [height, width]."""
+    """Declares `size` in pixels: one number for the shorter side, which keeps proportions, or [height, width].
+
+    interpolation: `bilinear` or `bicubic`, both antialiased.
+    """
 
     name: Literal["resize"] = "resize"
     size: SizeOption = Field(examples=[24, (20, 47)])
+    interpolation: ResizeFilter = Field("bilinear", examples=["bicubic"], exclude_if=is_bilinear)
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Resize:
     """
 
     size: int | Size
+    interpolation: ResizeFilter = "bilinear"
 
     exact: ClassVar[bool] = True
     parameter_names: ClassVar[tuple[str, ...]] = ()
@@ -65,9 +70,9 @@ class Resize:
         if size is None or size == (H, W):
             return images
         boxes = torch.tensor([[0, 0, H, W]], device=images.device).expand(B, 4)
-        return resample(images, boxes, size)
+        return resample(images, boxes, size, self.interpolation)
 
 
 def build(options: Options) -> Resize:
     """Make the operation."""
-    return Resize(options.size)
+    return Resize(options.size, options.interpolation)

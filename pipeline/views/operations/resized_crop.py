@@ -6,45 +6,32 @@ RandomResizedCrop does: ten tries, then the largest central part whose proportio
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 from torch import Tensor
 
-from pipeline.views.keyed_random import integers, reals
-from pipeline.views.operation import OperationOptions, Size, SizeOption, square
+from pipeline.views.keyed_random import integers
+from pipeline.views.operation import OperationOptions, ResizeFilter, Size, SizeOption, is_bilinear, square
+from pipeline.views.operations._boxes import TRIES, Ratio, Scale, draw_sides
 from pipeline.views.resample import resample
-
-_TRIES = 10
 
 
 class Options(OperationOptions):
-    """Declares `size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop."""
+    """Declares `size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop.
+
+    interpolation: `bilinear` or `bicubic`, both antialiased.
+    """
 
     name: Literal["resized-crop"] = "resized-crop"
     size: SizeOption = Field(examples=[24, (20, 28)])
-    scale: tuple[float, float] = Field((0.08, 1.0), examples=[(0.5, 0.5)])
-    ratio: tuple[float, float] = Field((3 / 4, 4 / 3), examples=[(5.0, 9.0), (0.05, 0.1)])
-
-    @field_validator("scale", "ratio")
-    @classmethod
-    def _ordered(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if not 0 < value[0] <= value[1] < math.inf:
-            raise PydanticCustomError("interval", "is not an interval: 0 < first <= second")
-        return value
-
-    @field_validator("scale")
-    @classmethod
-    def _part(cls, value: tuple[float, float]) -> tuple[float, float]:
-        if value[1] > 1:
-            raise PydanticCustomError("part", "is more than the whole image: give at most 1")
-        return value
+    scale: Scale = Field((0.08, 1.0), examples=[(0.5, 0.5)])
+    ratio: Ratio = Field((3 / 4, 4 / 3), examples=[(5.0, 9.0), (0.05, 0.1)])
+    interpolation: ResizeFilter = Field("bilinear", examples=["bicubic"], exclude_if=is_bilinear)
 
 
 @dataclass(frozen=True)
@@ -58,10 +45,11 @@ class ResizedCrop:
     size: Size
     scale: tuple[float, float]
     ratio: tuple[float, float]
+    interpolation: ResizeFilter = "bilinear"
 
     exact: ClassVar[bool] = True
     parameter_names: ClassVar[tuple[str, ...]] = ("top", "left", "height", "width")
-    words: ClassVar[int] = 2 * _TRIES + 2
+    words: ClassVar[int] = 2 * TRIES + 2
     needs_sizes: ClassVar[bool] = True
     fixes_size: ClassVar[bool] = True
 
@@ -75,19 +63,10 @@ class ResizedCrop:
         return ((0, H - 1), (0, W - 1), (1, H), (1, W))
 
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Draw areas from ten words, proportions from the next ten, the corner from the last two.
-
-        Logarithm and exponential may differ by a last bit between machines; rounding to whole pixels hides
-        it but for about one draw in 10^13, and the drawn parameters are stored.
-        """
+        """Draw areas from ten words, proportions from the next ten, the corner from the last two."""
         assert sizes is not None
         H, W = sizes[:, 0], sizes[:, 1]
-        low, high = self.scale
-        area = (H * W)[:, None] * (low + (high - low) * reals(words[:, :_TRIES]))
-        low, high = np.log(self.ratio)
-        ratio = np.exp(low + (high - low) * reals(words[:, _TRIES : 2 * _TRIES]))
-        heights = np.rint(np.sqrt(area / ratio)).astype(np.int64)
-        widths = np.rint(np.sqrt(area * ratio)).astype(np.int64)
+        heights, widths = draw_sides(words[:, : 2 * TRIES], sizes, self.scale, self.ratio)
         fits = (heights >= 1) & (heights <= H[:, None]) & (widths >= 1) & (widths <= W[:, None])
         found, chosen = fits.any(1), fits.argmax(1)[:, None]
         central_height, central_width = self._central(H, W)
@@ -113,9 +92,9 @@ class ResizedCrop:
             top, left, height, width = boxes[0].tolist()
             images = images[:, :, top : top + height, left : left + width]
             boxes = torch.tensor([[0, 0, height, width]])
-        return resample(images, boxes, self.size)
+        return resample(images, boxes, self.size, self.interpolation)
 
 
 def build(options: Options) -> ResizedCrop:
     """Make the operation."""
-    return ResizedCrop(square(options.size), options.scale, options.ratio)
+    return ResizedCrop(square(options.size), options.scale, options.ratio, options.interpolation)

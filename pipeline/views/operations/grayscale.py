@@ -1,0 +1,73 @@
+"""Turns colours into greys with a given probability, as torchvision's RandomGrayscale does.
+
+A grey is 0.2989 red + 0.587 green + 0.114 blue, rounded down, with weights in units of 2^-16: equal to
+torchvision's on uint8 tensors, or one level off in at most one pixel of a hundred.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from pipeline.views.keyed_random import reals
+from pipeline.views.operation import OperationOptions, Size
+from pipeline.views.operations import _color
+from pipeline.views.operations._chosen import change_chosen_
+
+
+class Options(OperationOptions):
+    """Declares the `probability` that a view is made grey."""
+
+    name: Literal["grayscale"] = "grayscale"
+    probability: float = Field(0.1, ge=0, le=1, examples=[0.0, 1.0])
+
+
+@dataclass(frozen=True)
+class Grayscale:
+    """Makes images grey: all channels become (19589 red + 38470 green + 7471 blue) / 2^16, rounded down.
+
+    Column `grey`: 1 if a view is made grey, else 0. Images of one channel stay as they are.
+    """
+
+    probability: float
+
+    exact: ClassVar[bool] = True
+    parameter_names: ClassVar[tuple[str, ...]] = ("grey",)
+    words: ClassVar[int] = 1
+    needs_sizes: ClassVar[bool] = False
+    fixes_size: ClassVar[bool] = False
+
+    def output_size(self, size: Size | None) -> Size | None:
+        """Return the size of the images: it does not change."""
+        return size
+
+    def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
+        """Return zero and one."""
+        return ((0, 1),)
+
+    def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
+        """Draw 1 where a real in [0, 1) is below the probability."""
+        return (reals(words) < self.probability).astype(np.int32)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Make the chosen images grey: uint8 [B, C, H, W]. Images of one channel stay as they are.
+
+        Raises DataError if there are neither one channel nor three.
+        """
+        _color.require_colors(images, "grayscale")
+        if images.shape[1] == 1:
+            return images
+        result = images.clone(memory_format=torch.contiguous_format)
+        change_chosen_(result, parameters[:, 0] == 1, _color.grayscale)
+        return result
+
+
+def build(options: Options) -> Grayscale:
+    """Make the operation."""
+    return Grayscale(options.probability)
