@@ -55,7 +55,7 @@ def test_what_the_bank_does_not_have_is_refused(several: Path):
     with pytest.raises(CacheMismatch, match="lacks embeding") as error:
         bank("embeding", torch.tensor([0]), 0)
     assert "did you mean 'embedding'?" in str(error.value)
-    with pytest.raises(CacheMismatch, match="view 2 is not among those"):
+    with pytest.raises(CacheMismatch, match="view 2 is not one of those"):
         bank("embedding", torch.tensor([0]), 2)
 
 
