@@ -12,7 +12,7 @@ Beside them, what reading and decoding take together.
 
 `zstd`: the caches of a trained ResNet-56 over 1,024 images of CIFAR-100 in two views, with and without `compression:
 zstd`: bytes of each signal, and the time of reading all views as a student does, in batches of 128 from windows of row
-blocks, of which more are read than a student keeps decompressed.
+blocks, none of which is in memory from an earlier view.
 
 `checksum`: CRC-32C of 64 MiB, of copies (`bytes`) and of arrays, in pieces of 4 MiB.
 
@@ -179,7 +179,9 @@ def bytes_of(array: Path) -> int:
 
 def epochs(cache: TeacherCache) -> None:
     """Read all views, one after the other, in batches of random rows from windows of two row blocks."""
+    chunks: Any = cache._chunks
     for view in cache.views:
+        chunks._maps.clear()  # as with a cache of which more is read than is kept
         for start in range(0, cache.count, 2 * ROWS):
             window = start + np.random.default_rng(view).permutation(min(2 * ROWS, cache.count - start))
             for rows in np.split(window, range(BATCH, len(window), BATCH)):
