@@ -1,4 +1,4 @@
-"""The operations of RandAugment and TrivialAugment, by number and level, and their application to a batch.
+"""Applies the operations of RandAugment and TrivialAugment to a batch, by number and level.
 
 Levels are whole numbers from -(bins - 1) to bins - 1. What a level means is computed in fractions and rounded once:
 coefficients to 2^-30, factors to 2^-16, shifts to whole pixels towards zero, thresholds up.
@@ -40,7 +40,7 @@ _BY_FACTOR = {
 
 @dataclass(frozen=True)
 class Space:
-    """What the highest level of each operation means.
+    """Defines what the highest level of each operation means.
 
     shear: pixels aside for a pixel along. translate: a part of the side, or `pixels`. degrees: of a turn. factor:
     what a factor differs from one. bits: how many bits are dropped.
