@@ -72,7 +72,7 @@ class Evaluator:
 
     def __init__(self, experiment: Experiment[Inputs]) -> None:
         self.experiment = experiment
-        self.samples, self.views, _ = experiment.beside("evaluation")
+        self.samples, self.views, _ = experiment.evaluation_cache("evaluation")
         if self.samples.labels is None or self.samples.labels.min() < 0:
             fix = "name a labeled split with --set evaluate.split=..."
             raise DataError("the split has images without labels", where=self.samples.split.name, fix=fix)

@@ -10,7 +10,7 @@ from pipeline.data import DataConfig
 from pipeline.dvc_file.dependencies import objective_files
 from pipeline.dvc_file.stage import Stage
 from pipeline.experiment.config import ExperimentConfig
-from pipeline.experiment.pointers import stamps, tracked
+from pipeline.experiment.pointers import cache_dependencies, tracked
 from pipeline.models import TeacherConfig
 
 SELECTING = {"split", "holdout", "limit", "classes"}
@@ -42,7 +42,7 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     yield from _students(experiment, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)
-    evaluated = [*packed, *described, *weights, *stamps(caches["evaluation"], made), *students]
+    evaluated = [*packed, *described, *weights, *cache_dependencies(caches["evaluation"], made), *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
     yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, metrics=runs.metrics)
     yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
@@ -62,7 +62,7 @@ def _caching(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[S
 def _students(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
     """Yield a stage for each objective set, so that an edit of one method reruns its students alone."""
     caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
-    cached, seen = stamps([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
+    cached, seen = cache_dependencies([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
     # A student of fresh views takes from the teacher how images are normalised, and nothing else.
     drawn = (*DRAWING, *NETWORK, "teacher_training.start")
     scored = ("evaluate.operations", "runs.path", "students.${item.student}")

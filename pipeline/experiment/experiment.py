@@ -25,8 +25,8 @@ from pipeline.views import Views, ViewsSection
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
 """The signals of evaluation caches: exact logits, for agreement and KL."""
 
-Beside = Literal["holdout", "evaluation"]
-"""The caches beside the main one, of exact logits alone: of the holdout, and of the split that is reported."""
+EvaluationCache = Literal["holdout", "evaluation"]
+"""The caches for evaluation, which hold exact logits alone: of the holdout, and of the split that is reported."""
 
 NOTHING_HELD_OUT = Problem("data.holdout", "nothing is held out, so there is no cache of it")
 
@@ -51,7 +51,7 @@ class LearningSections(CacheSections, ReferenceSections):
     """Declares what decides the teachers that students learn from, and are compared with."""
 
 
-class Cached(NamedTuple):
+class CacheContents(NamedTuple):
     """Holds what a cache is made of: the samples and views that the teacher sees, and the signals that are kept."""
 
     samples: Samples
@@ -59,8 +59,8 @@ class Cached(NamedTuple):
     signals: SignalsConfig
 
     @classmethod
-    def beside(cls, samples: Samples, evaluate: EvaluateConfig) -> Cached:
-        """Return what a cache beside the main one holds: the logits of the one view that evaluation sees.
+    def for_evaluation(cls, samples: Samples, evaluate: EvaluateConfig) -> CacheContents:
+        """Return what a cache for evaluation holds: the logits of the one view that evaluation sees.
 
         samples: of the holdout, or of the split that is reported. evaluate: the section.
         """
@@ -110,7 +110,7 @@ class Experiment(Generic[SectionsT_co]):
         self._teacher: Network | None = None
         self._identity: dict[str, Any] | None = None
         self._digest: str | None = None
-        self._beside: dict[Beside, Cached] = {}
+        self._evaluation_caches: dict[EvaluationCache, CacheContents] = {}
 
     @property
     def dataset(self: Experiment[DataSection]) -> PackedDataset:
@@ -153,28 +153,29 @@ class Experiment(Generic[SectionsT_co]):
         return caches_written(self.config.data, self.config.store)
 
     @property
-    def caches(self: Experiment[CacheSections]) -> dict[str, Cached]:
+    def caches(self: Experiment[CacheSections]) -> dict[str, CacheContents]:
         """Return what the caches hold that `cache-teacher` writes, by what they are for. Opens the data."""
         data, evaluate = self.data, self.config.evaluate
-        caches = {"training": Cached(data.training, data.views, self.config.signals)}
-        beside = {"holdout": data.holdout, "evaluation": Samples(evaluated_split(data.dataset, evaluate))}
-        return caches | {name: Cached.beside(each, evaluate) for name, each in beside.items() if each is not None}
+        caches = {"training": CacheContents(data.training, data.views, self.config.signals)}
+        scored = {"holdout": data.holdout, "evaluation": Samples(evaluated_split(data.dataset, evaluate))}
+        held = {name: samples for name, samples in scored.items() if samples is not None}
+        return caches | {name: CacheContents.for_evaluation(samples, evaluate) for name, samples in held.items()}
 
-    def beside(self: Experiment[TaughtSections], what: Beside) -> Cached:
-        """Return what a cache beside the main one holds. what: which of them.
+    def evaluation_cache(self: Experiment[TaughtSections], what: EvaluationCache) -> CacheContents:
+        """Return what a cache for evaluation holds. what: which of them.
 
         Raises ConfigError if there is no holdout, or no such split to report.
         """
-        if what not in self._beside:
+        if what not in self._evaluation_caches:
             evaluate = self.config.evaluate
             samples = self.holdout if what == "holdout" else Samples(evaluated_split(self.dataset, evaluate))
             if samples is None:
                 raise ConfigError([NOTHING_HELD_OUT])
-            self._beside[what] = Cached.beside(samples, evaluate)
-        return self._beside[what]
+            self._evaluation_caches[what] = CacheContents.for_evaluation(samples, evaluate)
+        return self._evaluation_caches[what]
 
     def required(
-        self: Experiment[TaughtSections], held: Cached, found: CacheIdentity | None, *, exact: bool
+        self: Experiment[TaughtSections], held: CacheContents, found: CacheIdentity | None, *, exact: bool
     ) -> Requirement:
         """Return what a cache must be that holds the signals of this experiment's teacher.
 

@@ -30,7 +30,7 @@ def tracked(path: StorePath) -> Path:
     return backend_of(path).folder or FOLDER / f"{str(path).replace('://', '/')}.json"
 
 
-def stamps(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
+def cache_dependencies(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
     """Return the files that a stage depends on in place of caches: fingerprints, or pointers to object storage.
 
     caches: their paths. made: the outputs of `cache-teacher`. A store on object storage that was made elsewhere may

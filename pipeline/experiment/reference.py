@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from pipeline.experiment.experiment import Beside, Experiment, ReferenceSections
+from pipeline.experiment.experiment import EvaluationCache, Experiment, ReferenceSections
 from pipeline.experiment.pointers import check_pointer
 from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
 from pipeline.signals import combine
@@ -28,7 +28,9 @@ class Reference:
     name: str
 
 
-def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, exact: bool = True) -> Reference | None:
+def open_reference(
+    experiment: Experiment[ReferenceSections], what: EvaluationCache, *, exact: bool = True
+) -> Reference | None:
     """Open the teacher's cached logits for the one view of the holdout, or of the split that is reported.
 
     experiment: its configuration and data. what: which of the two. exact: read all pixels and the teacher's weights
@@ -41,7 +43,7 @@ def open_reference(experiment: Experiment[ReferenceSections], what: Beside, *, e
     if missing := [str(path) for _, path in paths if not backend_of(path).exists()]:
         print(f"note: no {what} cache at {', '.join(missing)}: no comparison with the teacher", file=sys.stderr)
         return None
-    held, opened = experiment.beside(what), dict[str, TeacherCache]()
+    held, opened = experiment.evaluation_cache(what), dict[str, TeacherCache]()
     wanted, unchecked = None, list[str]()
     for main, path in paths:
         cache = TeacherCache.open(path, signals=())

@@ -112,7 +112,7 @@ def test_everything_is_opened_once_when_it_is_asked_for(here: Path, monkeypatch:
         "evaluation": TEST,
     }
     assert experiment.data is experiment.data
-    assert experiment.beside("holdout") is experiment.beside("holdout")
+    assert experiment.evaluation_cache("holdout") is experiment.evaluation_cache("holdout")
     built = count_builds(monkeypatch)
     assert experiment.teacher is experiment.teacher
     assert len(built) == 1
@@ -126,4 +126,4 @@ def test_an_experiment_without_a_holdout_has_no_cache_of_it(here: Path):
     experiment = Experiment(source("data.holdout=null").read(CacheSections))
     assert experiment.paths.keys() == experiment.caches.keys() == {"training", "evaluation"}
     with pytest.raises(ConfigError, match=r"data\.holdout: nothing is held out"):
-        experiment.beside("holdout")
+        experiment.evaluation_cache("holdout")

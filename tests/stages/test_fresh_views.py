@@ -95,7 +95,7 @@ def test_every_epoch_has_views_of_its_own(bare: Path, monkeypatch: pytest.Monkey
     [
         ("{name: kd}", "and kd reads its logits"),
         ("{name: lfcc, scales: [1, 2], label: maps}", "and maps reads its features/"),
-        ("{name: lfcc}", "and an objective cannot be built"),  # scale 4 on the student's 2 x 2
+        ("{name: fitnet, blocks: [block9]}", "and an objective cannot be built"),  # there is no such block
     ],
 )
 def test_a_set_that_reads_the_teacher_is_refused_by_name(here: Path, reader: str, read: str):
