@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,9 @@ def objective_files(names: Iterable[str]) -> set[str]:
     return found
 
 
+@cache
 def _imported(file: str) -> list[str]:
+    """The files of the objectives' room that a file imports; each is parsed once, for experiments name it often."""
     tree = ast.parse((SOURCE_ROOT / file).read_text())
     modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
     return [f"{module.replace('.', '/')}.py" for module in modules if module.startswith("pipeline.objectives.")]

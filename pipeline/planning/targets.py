@@ -57,8 +57,9 @@ def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:
     """Yield a problem for each place that contains another: a folder is published, and replaced, as a whole."""
     runs, data = experiment.runs, Target("data.path", experiment.data.path)
     whole = [*folders(experiment), Target("runs.path", runs.report)]
-    for outer, inner in product(whole, [data, *whole, Target("runs.path", runs.evaluation)]):
-        if outer.path.resolve() in inner.path.resolve().parents:
+    resolved = [(target, target.path.resolve()) for target in (data, *whole, Target("runs.path", runs.evaluation))]
+    for (outer, place), (inner, within) in product(resolved[1:-1], resolved):
+        if place in within.parents:
             what = f"{outer.path} would contain {inner.path} ({inner.key}), and is replaced as a whole"
             yield Problem(outer.key, what, fix=OWN_FOLDER if outer.key == "teacher.weights" else "name another path")
 
