@@ -40,7 +40,7 @@ from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.format.signal_sections import SignalsIdentity
-from pipeline.store.format.zarr_files import metadata_files
+from pipeline.store.format.zarr_files import metadata_files, with_attributes
 from pipeline.store.local.workspace import LocalWorkspace
 from pipeline.store.reader import TeacherCache
 
@@ -72,8 +72,9 @@ def write_store(target: Path, identity: CacheIdentity, content: dict[str, Any]) 
             chunks = {spec.file(unit): content[name] for name, spec in layout.arrays.items()}
             workspace.commit(unit.key, workspace.place.write(chunks, ""), "")
         specs = [*layout.arrays.values(), *layout.static.values()]
-        manifest = Manifest.of(identity, {"runs": []}, metadata_files(specs, {}))
-        workspace.publish(metadata_files(specs, manifest.attributes()), replace=False)
+        files = metadata_files(specs, {})
+        manifest = Manifest.of(identity, {"runs": []}, files)
+        workspace.publish(with_attributes(files, manifest.attributes()), replace=False)
 
 
 def write_plain(folder: Path, sizes: list[int], content: memoryview) -> None:

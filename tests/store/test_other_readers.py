@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -59,8 +60,9 @@ READERS: list[Callable[[Path, str], Array]] = [
 ]
 
 
+@functools.cache
 def ours(path: Path) -> dict[str, Array]:
-    """Every array of a store, as the library reads it."""
+    """Every array of a store, as the library reads it; once for all other readers."""
     teacher, everything = TeacherCache.open(path), np.arange(23)
     plan = teacher.manifest.layout
     views = [teacher.read_encoded(view, everything).arrays for view in teacher.views]

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,12 @@ def _amount(value: Any) -> bool:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that compute and write."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
+    """Found once in a process: what is installed is looked up in files."""
     found = {"python": platform.python_version(), "torch": torch.__version__}  # with the kind of its build
     for package in PACKAGES:
         try:

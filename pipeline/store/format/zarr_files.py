@@ -51,6 +51,11 @@ def metadata_files(
     return files | {ROOT: laid_out(json.loads(files[ROOT]))}
 
 
+def with_attributes(files: Mapping[str, bytes], attributes: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the same metadata files with other attributes of the root group."""
+    return {**files, ROOT: laid_out(json.loads(files[ROOT]) | {"attributes": dict(attributes)})}
+
+
 def metadata_names(arrays: Iterable[ArraySpec]) -> set[str]:
     """Return the path of every `zarr.json` of a store with these `arrays`: one for each, and one for each group."""
     names = {ROOT}

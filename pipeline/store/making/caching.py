@@ -24,7 +24,7 @@ from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.provenance import Runs
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.format.signal_sections import SignalsIdentity
-from pipeline.store.format.zarr_files import metadata_files
+from pipeline.store.format.zarr_files import metadata_files, with_attributes
 from pipeline.store.location import StorePath
 from pipeline.store.making.filling import compute_units
 from pipeline.store.making.teacher_pass import TeacherPass
@@ -214,5 +214,6 @@ def _publish(workspace: Workspace, identity: CacheIdentity, runs: Runs, replace:
         )
     layout = identity.layout
     specs = [*layout.arrays.values(), *layout.static.values()]
-    manifest = Manifest.of(identity, runs.provenance(), metadata_files(specs, {}, layout.compression))
-    workspace.publish(metadata_files(specs, manifest.attributes(), layout.compression), replace)
+    files = metadata_files(specs, {}, layout.compression)
+    manifest = Manifest.of(identity, runs.provenance(), files)
+    workspace.publish(with_attributes(files, manifest.attributes()), replace)
