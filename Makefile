@@ -36,6 +36,7 @@ test-busy: setup
 
 test-long: setup
 	pytest -m long -n 0 --timeout 3600
+	OBJECT_SERVER=moto pytest -n 0 $$(grep -lw bucket -r tests --include='test_*.py')  # a second server of objects
 
 lint: setup
 	ruff check .
