@@ -18,7 +18,7 @@ import pytest
 
 IMPORTED = (
     *("h5py", "jinja2", "matplotlib.figure", "numpy", "rich.console", "safetensors.torch", "scipy.optimize", "zarr"),
-    *("timm", "torch", "torchvision"),
+    *("click", "distributed", "google_crc32c", "pydantic", "ruamel.yaml", "timm", "torch", "torchvision", "xxhash"),
 )
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(list(IMPORTED))
@@ -36,6 +36,12 @@ def begin_process(function: Callable[..., object], *arguments: Any, log: Path) -
         process = SERVER.Process(target=_called, args=(function, arguments, str(log.resolve()), dict(os.environ)))
         process.start()
     return process
+
+
+def fork_workers(patch: pytest.MonkeyPatch) -> None:
+    """Dask's nannies begin their workers so, too, instead of by spawn."""
+    for module in ("nanny", "process"):
+        patch.setattr(f"distributed.{module}.get_mp_context", lambda: SERVER)
 
 
 def finished(process: ForkServerProcess) -> int:

@@ -1,19 +1,19 @@
 """Every example of docs/extending.md, written into its folder, passes the contract suite of its kind.
 
-The folders are extended, not written to: a pytest plug-in adds to the search path of each package.
+The folders are extended, not written to, in a process of its own.
 """
 
 from __future__ import annotations
 
-import os
+import importlib
 import re
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from processes import output_of
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/extending.md").read_text()
@@ -33,13 +33,17 @@ KINDS = {
 }
 """The suite of each kind, by its folder."""
 
-EXTENDED = """
-import importlib, pathlib
-ROOT = pathlib.Path(__file__).parent
-for folder in sorted({path.parent for path in ROOT.glob("pipeline/**/*.py")}):
-    package = importlib.import_module(".".join(folder.relative_to(ROOT).parts))
-    package.__path__.append(str(folder))
-"""
+
+def run_contracts(folder: Path, names: list[str]) -> None:
+    """Run what the suites have for these plug-ins, with `folder` added to the search path of each package in it."""
+    for place in sorted({path.parent for path in folder.glob("pipeline/**/*.py")}):
+        package = importlib.import_module(".".join(place.relative_to(folder).parts))
+        package.__path__.append(str(place))
+    suites = [str(ROOT / f"tests/contracts/{suite}.py") for suite in KINDS.values()]
+    # What the process imported before is not what this is about.
+    quiet = ("-W", "ignore::pytest.PytestAssertRewriteWarning")
+    how = ("-q", *quiet, "-p", "no:xdist", "-p", "no:cacheprovider", "--rootdir", str(ROOT))
+    sys.exit(pytest.main([*how, "-k", " or ".join(names), "--junitxml", str(folder / "found.xml"), *suites]))
 
 
 def test_there_is_one_example_of_each_kind() -> None:
@@ -59,21 +63,13 @@ def test_files_that_the_page_names_exist() -> None:
     assert not [path for path in named if not (ROOT / path).exists()]
 
 
-@pytest.mark.timeout(900)  # a process of its own: it imports torch again
 def test_every_example_passes_the_contract_of_its_kind(tmp_path: Path) -> None:
     for path, text in EXAMPLES.items():
         file = tmp_path / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    (tmp_path / "extended.py").write_text(EXTENDED)
     names = {Path(path).stem.replace("_", "-"): KINDS[Path(path).parent.as_posix()] for path in EXAMPLES}
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    suites = [str(ROOT / f"tests/contracts/{suite}.py") for suite in KINDS.values()]
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-p", "extended", "-p", "no:cacheprovider"]
-    chosen = ["-k", " or ".join(names), "--junitxml", str(tmp_path / "found.xml"), *suites]
-    done = subprocess.run([*command, *chosen], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        pytest.fail(done.stdout[-4000:] + done.stderr[-2000:])
+    output_of(run_contracts, tmp_path, list(names), log=tmp_path / "log")
     ran: Counter[str] = Counter()
     for case in ElementTree.parse(tmp_path / "found.xml").iter("testcase"):
         for name, suite in names.items():

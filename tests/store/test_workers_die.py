@@ -17,6 +17,7 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from faults import Faults
+from processes import fork_workers
 from store_standins import SlowNetwork, TinySamples, cache, content, teachers
 from test_faults import At
 
@@ -73,6 +74,7 @@ def children() -> set[int]:
 def test_a_worker_that_is_killed_is_replaced(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:
+    fork_workers(monkeypatch)
     monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.1)
     monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 6)  # so that there is something left to lose
     before, said = children(), []

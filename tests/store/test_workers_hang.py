@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import dask
@@ -13,13 +16,16 @@ import pytest
 from cluster_standins import counted, distributed
 from distributed import Client, LocalCluster
 from store_standins import TinyNetwork, cache, content
+from test_faults import At
 from torch import Tensor
 
 from pipeline.errors import CacheError
+from pipeline.progress import Silent
 from pipeline.signals import Signals
 from pipeline.store.cluster import held as workers
 from pipeline.store.cluster.distribution import runners_on
 from pipeline.store.cluster.watch import HangWatch
+from pipeline.store.cluster.worker import Receipt, WorkerInfo
 from pipeline.store.format.arrays import Unit
 
 
@@ -27,6 +33,32 @@ from pipeline.store.format.arrays import Unit
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     """What one process writes."""
     return content(cache(tmp_path_factory.mktemp("whole") / "a"))
+
+
+class Clock:
+    """What a command takes for the time: it stands still, so that nobody seems to hang, however busy the machine is."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.now, self._client = 0.0, None
+        patch.setattr("pipeline.store.cluster.watch.time", SimpleNamespace(monotonic=self._read))
+
+    def _read(self) -> float:
+        if self._client is not None and sum(map(bool, self._client.processing().values())) == 1:
+            self.now += 1e6
+        return self.now
+
+    def jumps(self, client: Client) -> Silent:
+        """From the first unit on, by more than anybody's patience, whenever one worker alone has something left."""
+        return At(1, partial(setattr, self, "_client", client))
+
+    def stands_still(self) -> None:
+        self._client = None
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    yield Clock(monkeypatch)
+    LET_GO.set()  # after a failure, too
 
 
 STUCK = threading.Semaphore(0)
@@ -43,14 +75,13 @@ class Stuck(TinyNetwork):
 
 
 def test_units_that_hang_are_computed_by_others(
-    client: Client, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, whole: dict[str, bytes], clock: Clock
 ) -> None:
-    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.05)
     LET_GO.clear()
     said: list[str] = []
     STUCK.release()
-    with dask.config.set({"decant.patience": "300ms"}):
-        path = distributed(client, tmp_path / "a", partial(counted, network=Stuck), notify=said.append)
+    opened, progress = partial(counted, network=Stuck), clock.jumps(client)
+    path = distributed(client, tmp_path / "a", opened, notify=said.append, progress=progress)
     assert any("takes long" in text for text in said)
     assert content(path) == whole
     LET_GO.set()
@@ -117,43 +148,71 @@ def test_a_unit_that_fails_everywhere_ends_the_command(client: Client, tmp_path:
 
 
 def test_who_hangs_is_not_asked_in_later_caches(
-    client: Client, tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    client: Client, tmp_path: Path, whole: dict[str, bytes], clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its history is kept too: a threshold of many patiences holds for the first receipt of the command alone."""
-    monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.05)
+    class Ticking(Silent):
+        def advance(self, amount: int, note: str = "") -> None:
+            clock.now += 3.0  # so that the scheduler is asked who is there, and nobody seems to hang
+
+    by: list[str] = []
+    note = HangWatch.note
+    monkeypatch.setattr(HangWatch, "note", lambda self, receipt: (by.append(receipt.worker), note(self, receipt)))
     LET_GO.clear()
     said: list[str] = []
     STUCK.release()
-    with (
-        dask.config.set({"decant.patience": "2s"}),  # nobody else may seem to hang, however busy the machine is
-        runners_on(client, partial(counted, network=Stuck), said.append) as runners,
-    ):
-        cache(tmp_path / "a", runner=runners("tiny"))
-        assert any("takes long" in text for text in said)
+    with runners_on(client, partial(counted, network=Stuck), said.append) as runners:
+        cache(tmp_path / "a", runner=runners("tiny"), progress=clock.jumps(client))
+        clock.stands_still()
+        stuck = re.search(r"takes long on (\S+): others compute it too", "\n".join(said))
         said.clear()
-        paths = [cache(tmp_path / name, runner=runners("tiny")) for name in "bcd"]
+        by.clear()
+        paths = [cache(tmp_path / name, runner=runners("tiny"), progress=Ticking()) for name in "bcd"]
         LET_GO.set()
     assert not said
     assert all(content(path) == whole for path in paths)
+    assert stuck is not None
+    assert stuck[1] in client.nthreads()
+    assert len(by) == 3 * 9
+    assert stuck[1] not in by
 
 
-def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+class Asking:
+    """What was asked for: unit 1/2, and something else by others."""
+
+    def unit_of(self, key: Any) -> Unit | None:
+        return Unit(*key[1:3]) if key[0] == "cache-tiny-0" else None
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, said: list[str], patience: str) -> tuple[HangWatch, dict[str, Any]]:
+    """A watch over a worker that has a unit in hand, and what the scheduler answers."""
     answers = {"ncores": {"tcp://a": 1}, "processing": {"tcp://a": [("cache-tiny-0", 1, 2, 1), "of others"]}}
     monkeypatch.setattr(
         "pipeline.store.cluster.watch.call_scheduler", lambda client, operation, seconds: answers[operation]
     )
     monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0)
-    said: list[str] = []
-
-    class Asking:
-        def unit_of(self, key: Any) -> Unit | None:
-            return Unit(*key[1:3]) if key[0] == "cache-tiny-0" else None
-
     nobody: Any = None
-    with dask.config.set({"decant.patience": "0s"}):
-        watch = HangWatch(nobody, said.append)
-        assert list(watch.hanging(Asking(), {Unit(1, 2)})) == []
-        assert said == ["unit 1/2 takes long on tcp://a: there is no other worker"]
-        answers["ncores"] = {"tcp://a": 1, "tcp://b": 1}
-        assert list(watch.hanging(Asking(), {Unit(1, 2)})) == [(Unit(1, 2), ["tcp://b"])]
-        assert list(watch.hanging(Asking(), set())) == []  # handed in by another meanwhile
+    with dask.config.set({"decant.patience": patience}):
+        return HangWatch(nobody, said.append), answers
+
+
+def test_a_unit_that_hangs_where_nobody_else_is_there_is_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    watch, answers = watched(monkeypatch, said, "0s")
+    assert list(watch.hanging(Asking(), {Unit(1, 2)})) == []
+    assert said == ["unit 1/2 takes long on tcp://a: there is no other worker"]
+    answers["ncores"] = {"tcp://a": 1, "tcp://b": 1}
+    assert list(watch.hanging(Asking(), {Unit(1, 2)})) == [(Unit(1, 2), ["tcp://b"])]
+    assert list(watch.hanging(Asking(), set())) == []  # handed in by another meanwhile
+
+
+def test_only_the_first_unit_of_a_command_may_take_long(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """A worker opens the teacher then: many patiences. Its history is kept for the caches that follow."""
+    said: list[str] = []
+    watch, answers = watched(monkeypatch, said, "1s")
+    answers["ncores"] = {"tcp://a": 1, "tcp://b": 1}
+    clock.now += 5
+    assert list(watch.hanging(Asking(), {Unit(1, 2)})) == []
+    watch.note(Receipt(Unit(0, 0), "attempt", {}, 0.01, WorkerInfo("host", "cpu", {}), "tcp://a"))
+    watch.begin()
+    clock.now += 5
+    assert list(watch.hanging(Asking(), {Unit(1, 2)})) == [(Unit(1, 2), ["tcp://b"])]

@@ -74,9 +74,10 @@ CASES: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(road: Path, tmp_path: Path, name: str):
-    """After so many steps, with a checkpoint every so many epochs."""
+    """After so many steps, with a checkpoint every so many epochs: of four such moments, two for each kind of run."""
     whole = run(road, score=size_of, **CASES[name])
-    for after, every in ((2, 1), (3, 1), (7, 1), (8, 2)):
+    moments = [(2, 1), (7, 1), (3, 1), (8, 2)]
+    for after, every in moments[:2] if list(CASES).index(name) % 2 else moments[2:]:
         with case(after=after, every=every):
             interrupted_and_resumed(road, tmp_path / f"{after}", whole, after, **CASES[name], checkpoint_epochs=every)
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import itertools
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import pytest
@@ -72,10 +74,13 @@ def test_all_views_of_a_step_are_checked(road: Path):
 
 
 def test_a_check_that_would_take_too_long_becomes_a_sample(road: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(replay, "LONGEST_SECONDS", -1.0)
+    """Five samples of one view are taken to need a second: the 48 of two views 19.2 seconds."""
+    clock = itertools.count(0.0)
+    monkeypatch.setattr(replay, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     monkeypatch.setattr(replay, "SAMPLED_ROWS", 5)
     monkeypatch.setattr(replay, "REPLAYED_ROWS", 16)
+    monkeypatch.setattr(replay, "LONGEST_SECONDS", 19.0)
     assert check(steps(road), road) == "5 of 48 samples of 2 views match the teacher's pixels"
-    monkeypatch.setattr(replay, "LONGEST_SECONDS", 60.0)
+    monkeypatch.setattr(replay, "LONGEST_SECONDS", 20.0)
     assert check(steps(road), road) == "all 2 views match the teacher's pixels"
     assert check(steps(road), road, "sample") == "5 of 48 samples of 2 views match the teacher's pixels"
