@@ -170,7 +170,7 @@ def test_it_survives_forking_with_the_file_open(stored, one_torch_thread):
     children = [context.Process(target=_digest_in_child, args=(split, queue)) for _ in range(2)]
     for child in children:
         child.start()
-    assert [queue.get(timeout=60) for _ in children] == [pixels.tobytes()] * 2
+    assert [queue.get(timeout=600) for _ in children] == [pixels.tobytes()] * 2
     for child in children:
         child.join()
     np.testing.assert_array_equal(hwc(split.read(np.arange(50))), pixels)

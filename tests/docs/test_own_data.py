@@ -65,7 +65,7 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, image in zip(("china", "flower"), load_sample_images().images, strict=True):
         for side, columns in (("left", range(0, 6)), ("right", range(6, 12))):
-            for place in range(48):
+            for place in range(24):
                 split = {0: "test", 1: "val"}.get(place % 6, "train")
                 folder = Path("photos") / split / f"{name}-{side}"
                 folder.mkdir(parents=True, exist_ok=True)

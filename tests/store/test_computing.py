@@ -85,7 +85,7 @@ def test_a_worker_that_is_asked_for_nothing_lets_go_and_opens_again(
     computer(assigned, 0, 0)
     timer = computer._idle
     assert timer is not None
-    timer.join(10)
+    timer.join(120)
     assert computer._teachers is None
     assert computer(assigned, 0, 1).unit == Unit(0, 1)
     assert opened.acquire(blocking=False)
@@ -101,20 +101,20 @@ def test_a_worker_does_not_let_go_of_the_teacher_in_the_middle_of_a_unit(
     class Slow(TinyNetwork):
         def forward(self, images: Any) -> Any:
             asked.set()
-            slow.wait(10)
+            slow.wait(120)
             return super().forward(images)
 
     monkeypatch.setattr("pipeline.store.cluster.worker.IDLE_SECONDS", 0.01)
     computer = UnitComputer(lambda: teachers(network=Slow()))
     thread = threading.Thread(target=computer, args=(assigned, 0, 0))
     thread.start()
-    assert asked.wait(10)
+    assert asked.wait(120)
     computer._free()  # as a timer would that was about to ring
     assert computer._teachers is not None
     slow.set()
-    thread.join(10)
+    thread.join(120)
     assert computer._idle is not None
-    computer._idle.join(10)
+    computer._idle.join(120)
     assert computer._teachers is None
 
 
