@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pipeline.data import Images, Samples, Split
 from pipeline.data.colours import flat
-from pipeline.data.images import as_rgb
+from pipeline.data.images import MOST_CHANNELS, as_rgb, has_channels_last
 from pipeline.errors import DataError
 
 RESIDENT_BYTES = 2**30
@@ -44,9 +44,8 @@ class DatasetSplit:
     """Reads a map-style data set in the same form as a split of a packed one.
 
     An item is an image, `(image, label)`, or a mapping with `image` and perhaps `label`. An image is a PIL image, a
-    uint8 tensor [C, H, W] or [H, W], or a uint8 array [H, W, C] or [H, W], with C of 1 or 3. A label is a whole
-    number from 0 on; None or -1 stands for none. Every item is read once when this is made. The name of a sample is its
-    number.
+    uint8 tensor [C, H, W] or [H, W], or a uint8 array [H, W, C] or [H, W]. A label is a whole number from 0 on; None or
+    -1 stands for none. Every item is read once when this is made. The name of a sample is its number.
 
     Raises DataError for other items, and for images that are not the same when they are read again.
 
@@ -89,6 +88,9 @@ class DatasetSplit:
         for position in range(1, self.count):
             image, labels[position] = self._item(position)
             alike = alike and image.shape == first.shape
+            if not alike and max(image.shape[2], first.shape[2]) > 3:
+                what, expected = "images with more than three channels differ in size", f"{list(first.shape)} of each"
+                raise DataError(what, where=f"sample {position}", expected=expected, got=list(image.shape))
             if not alike:
                 kept = None
             elif kept is not None:
@@ -173,7 +175,7 @@ def samples_of(dataset: AnyDataset) -> Samples:
 
 
 def image_and_label(item: object, where: str) -> tuple[NDArray[np.uint8], int]:
-    """Return the image of `item`, uint8 [H, W, C] with C of 1 or 3, and its label, -1 for none.
+    """Return the image of `item`, uint8 [H, W, C], and its label, -1 for none.
 
     where: the item that an error names. Raises DataError.
     """
@@ -213,8 +215,8 @@ def _pixels(image: object, where: str) -> NDArray[np.uint8]:
     else:
         raise DataError("an item has no image", where=where, expected=ITEM, got=type(image).__name__)
     array = array[:, :, None] if array.ndim == 2 else array
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (1, 3) or 0 in array.shape:
-        expected = "PIL, a uint8 tensor [1 or 3, H, W], or a uint8 array [H, W, 1 or 3]"
+    if array.dtype != np.uint8 or array.ndim != 3 or 0 in array.shape or not has_channels_last(*array.shape):
+        expected = f"PIL, a uint8 tensor [C, H, W], or a uint8 array [H, W, C], of at most {MOST_CHANNELS} channels"
         got = f"{array.dtype} {list(image.shape) if hasattr(image, 'shape') else list(array.shape)}"
         hint = UINT8_HINT if array.dtype != np.uint8 else None
         raise DataError("an image is not made of pixels", where=where, expected=expected, got=got, fix=hint)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError, nearest
 from pipeline.models.pixels import PixelInput
-from pipeline.models.preprocessing import Interpolation
+from pipeline.models.preprocessing import InputSize, Interpolation
 from pipeline.models.taps import disturbed_weights, evaluation_mode, nearly_equal
 from pipeline.models.weights import digest_of
 from pipeline.signals import LinearHead, Signals
@@ -63,7 +63,7 @@ def _side(places: int) -> int:
 class ModuleNetwork(nn.Module):
     """Makes a network of any module: it takes uint8 images and returns `Signals`. `as_network` explains the options.
 
-    model: the module itself; train and save it as before. It takes float32 images [B, C, input_size, input_size] and
+    model: the module itself; train and save it as before. It takes float32 images [B, C, *input_size] and
     returns logits [B, K], or something with `logits`. taps: the shape of every tap for one sample: `block1` to
     `blockS` are what the modules at `blocks` return, `embedding` is what enters the head, if there is one. The other
     arguments are those of `as_network`.
@@ -88,7 +88,7 @@ class ModuleNetwork(nn.Module):
         model: nn.Module,
         blocks: Sequence[str],
         *,
-        input_size: int,
+        input_size: InputSize,
         mean: tuple[float, ...],
         std: tuple[float, ...],
         interpolation: Interpolation = "bilinear",
@@ -117,7 +117,7 @@ class ModuleNetwork(nn.Module):
         """Return the shapes of all taps: run the module once with disturbed weights, as `pipeline.models.taps` does."""
         device = next((p.device for p in self.model.parameters()), torch.device("cpu"))
         generator = torch.Generator().manual_seed(0)
-        shape = (2, len(self.mean), self.input_size, self.input_size)
+        shape = (2, len(self.mean), *self.pixels.sides)
         images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         linears = [path for path, module in self.model.named_modules() if isinstance(module, nn.Linear) and path]
         with torch.no_grad(), evaluation_mode(self.model), disturbed_weights(self.model):
@@ -196,7 +196,7 @@ class ModuleNetwork(nn.Module):
         )
 
     def forward(self, images: Tensor) -> Signals:
-        """Return logits, embedding, head and maps for uint8 images [B, 3 or 1, H, W].
+        """Return logits, embedding, head and maps for uint8 images [B, C, H, W].
 
         The head runs in the precision of its weights even under autocast. Raises ModelError for other images.
         """
@@ -225,7 +225,7 @@ class ModuleNetwork(nn.Module):
             "model": self.name,
             "options": {},
             "num_classes": self.num_classes,
-            "input_size": self.input_size,
+            "input_size": self.input_size if isinstance(self.input_size, int) else list(self.input_size),
             "mean": list(self.mean),
             "std": list(self.std),
             **({"interpolation": self.interpolation} if self.interpolation != "bilinear" else {}),

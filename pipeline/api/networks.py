@@ -10,7 +10,7 @@ from torch import nn
 from pipeline.api.module_network import ModuleNetwork
 from pipeline.errors import ModelError
 from pipeline.models import Network
-from pipeline.models.preprocessing import Interpolation
+from pipeline.models.preprocessing import Interpolation, as_input_size
 
 NORMALISATION_HINT = (
     "say what the module was trained with: mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225) is ImageNet's; "
@@ -22,7 +22,7 @@ def as_network(
     module: nn.Module,
     blocks: Sequence[str] | None = None,
     *,
-    input_size: int | None = None,
+    input_size: int | Sequence[int] | None = None,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
     interpolation: Interpolation | None = None,
@@ -35,13 +35,14 @@ def as_network(
     weights.
 
     Args:
-        module: takes float32 images [B, C, input_size, input_size] and returns logits [B, K].
+        module: takes float32 images [B, C, *input_size] and returns logits [B, K].
         blocks: paths of the modules whose outputs are kept as maps, from shallow to deep, as in
             `module.get_submodule`: `layer3`, `features.8`, `encoder.layers.5`. They are `block1`, `block2`, ... from
             then on, and methods that compare maps pair the last blocks of two networks, those before them, and so on.
             Outputs are maps [B, C, H, W] or [B, H, W, C], or tokens [B, L, C] of a square. None: of a timm model
             the ends of its stages, as the commands choose them; of others none.
-        input_size: in pixels; images of another size are resized. None: of a timm model, what it was made for.
+        input_size: in pixels, one number or height and width; images of another size are resized. None: of a timm
+            model, what it was made for.
         mean, std: of the channels, in units of the full range [0, 1]; a number stands for three alike, and a module
             for grey images has one value, `mean=(0.1,)`. None: of a timm model, what its weights expect.
         interpolation: `bilinear` or `bicubic`, antialiased, for images of another size. None: of a timm model, what
@@ -63,7 +64,7 @@ def as_network(
     """
     cfg: Mapping[str, Any] = _timm_facts(module)
     if input_size is None and cfg:
-        input_size = int(cfg["input_size"][-1])
+        input_size = cfg["input_size"][-2:]
     own_mean = _values(cfg.get("mean") if mean is None else mean)
     own_std = _values(cfg.get("std") if std is None else std)
     if input_size is None or own_mean is None or own_std is None:
@@ -75,13 +76,12 @@ def as_network(
             got="a module that is not timm's, and no value",
             fix=fix,
         )
-    if len(own_mean) != len(own_std) or len(own_mean) not in (1, 3) or min(own_std) <= 0:
-        expected = "as many values of each, 3 or 1, those of std above 0"
+    if len(own_mean) != len(own_std) or not own_mean or min(own_std) <= 0:
+        expected = "as many values of each, one for every channel, those of std above 0"
         raise ModelError("mean and std do not fit", expected=expected, got=f"mean={own_mean}, std={own_std}")
     if interpolation is None:
         interpolation = "bicubic" if cfg.get("interpolation") == "bicubic" else "bilinear"
     if cfg and blocks is None and head == "auto" and hasattr(module, "forward_intermediates") and len(own_mean) == 3:
-        (red, green, blue), (r, g, b) = own_mean, own_std
         called = name or str(cfg.get("architecture") or type(module).__name__)
         classes = int(getattr(module, "num_classes", 0))
         return Network(
@@ -89,15 +89,15 @@ def as_network(
             called,
             {},
             classes,
-            input_size,
-            (red, green, blue),
-            (r, g, b),
+            as_input_size(input_size),
+            own_mean,
+            own_std,
             interpolation=interpolation,
         )
     return ModuleNetwork(
         module,
         blocks or (),
-        input_size=input_size,
+        input_size=as_input_size(input_size),
         mean=own_mean,
         std=own_std,
         interpolation=interpolation,

@@ -29,6 +29,18 @@ _TURNS = {
 _SIDEWAYS = (Transpose.TRANSPOSE, Transpose.ROTATE_270, Transpose.TRANSVERSE, Transpose.ROTATE_90)
 
 
+MOST_CHANNELS = 16
+"""Of pixels that come as arrays; image files have 1 or 3."""
+
+
+def has_channels_last(height: int, width: int, channels: int) -> bool:
+    """Tell whether lengths are those of pixels [H, W, C]: grey, colours, or a few channels of anything else.
+
+    More channels than pixels on a side are taken for an image whose channels come first.
+    """
+    return channels in (1, 3) or 1 < channels <= min(MOST_CHANNELS, height - 1, width - 1)
+
+
 class Decoded(NamedTuple):
     """Holds what became of an image file.
 

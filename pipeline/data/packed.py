@@ -17,6 +17,7 @@ from pipeline.data.config import MOST_CLASSES, DataConfig
 from pipeline.data.formats import MOST_PIXELS
 from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
+from pipeline.data.images import MOST_CHANNELS, has_channels_last
 from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.split import Split
 from pipeline.errors import DataError, did_you_mean
@@ -25,7 +26,7 @@ from pipeline.untrusted import parse_json
 NO_LABEL = -1
 """The label of a sample that has none."""
 
-LAYOUT = "a group per split, each with images (uint8 [N, H, W, 1 or 3] or encoded), labels [N] and ids [N]"
+LAYOUT = "a group per split, each with images (uint8 [N, H, W, C] or encoded), labels [N] and ids [N]"
 
 
 class PackedDataset:
@@ -174,8 +175,9 @@ def _choices(group: h5py.Group, path: Path) -> dict[str, Any]:
 def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | None:
     if images.ndim == 1 and h5py.check_vlen_dtype(images.dtype) == np.uint8:
         return None
-    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape[1:]:
-        expected = "uint8 [N, H, W, 1 or 3], or JPEG and PNG files as variable-length uint8 [N]"
+    wrong = images.dtype != np.uint8 or images.ndim != 4 or 0 in images.shape[1:]
+    if wrong or not has_channels_last(*images.shape[1:]):
+        expected = f"uint8 [N, H, W, C], C at most {MOST_CHANNELS}, or JPEG and PNG files as variable-length uint8 [N]"
         got = f"{images.dtype} {list(images.shape)}"
         raise DataError(f"{images.name} does not hold images", where=path, expected=expected, got=got)
     height, width, channels = (int(length) for length in images.shape[1:])

@@ -65,7 +65,7 @@ class Unreadable(NamedTuple):
 class Item(NamedTuple):
     """Holds one sample on its way into a packed data set.
 
-    image: uint8 [H, W, C] with C 1 or 3, or the bytes of an image file, or why there is neither.
+    image: uint8 [H, W, C], or the bytes of an image file, or why there is neither.
     label: the position of its class in `DataSource.class_names`; None, or -1, for a sample without a label.
     id: its name, unique in the split.
     """

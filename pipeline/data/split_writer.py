@@ -169,6 +169,10 @@ class SplitWriter:
         height, width, channels = shape
         if any(image.small or image.shape[:2] != (height, width) for image in treated):
             raise WrongLayoutError(replace(self.layout, shape=None))
+        found = {image.shape[2] for image in treated} | {channels}
+        if len(found) > 1 and not found <= {1, 3}:
+            what = "the images have different numbers of channels"
+            raise DataError(what, where=f"from {images[0].item.id!r} on", got=", ".join(map(str, sorted(found))))
         if any(image.shape[2] > channels for image in treated):
             raise WrongLayoutError(replace(self.layout, shape=(height, width, 3)))
         pixels = [np.asarray(image.content) for image in treated]

@@ -11,7 +11,15 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding import Decoding, Trace
 from pipeline.data.formats import KEPT_FORMATS, LOSSY_FORMATS, UndecodableError
-from pipeline.data.images import Decoded, decode_image, encode_jpeg, encode_png, shrunk
+from pipeline.data.images import (
+    MOST_CHANNELS,
+    Decoded,
+    decode_image,
+    encode_jpeg,
+    encode_png,
+    has_channels_last,
+    shrunk,
+)
 from pipeline.data.same_pixels import hash_pixels
 from pipeline.data.source import QUALITY, Item, Unreadable, is_text
 from pipeline.errors import DataError
@@ -60,10 +68,14 @@ class Treatment:
         if isinstance(item.image, bytes):
             return self._file(item.image, as_files)
         pixels = item.image
-        if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-            expected = "uint8 [H, W, 1 or 3]"
+        if pixels.dtype != np.uint8 or pixels.ndim != 3 or 0 in pixels.shape or not has_channels_last(*pixels.shape):
+            expected = f"uint8 [H, W, C] of at most {MOST_CHANNELS} channels"
             got = f"{pixels.dtype} {list(pixels.shape)}"
             raise DataError("an image has the wrong form", where=repr(item.id), expected=expected, got=got)
+        if pixels.shape[2] not in (1, 3) and (as_files or self._shorter_side is not None):
+            what = f"an image has {pixels.shape[2]} channels, which no image file holds"
+            expected = "all images in one size, and no `data.source.shorter_side`: they are stored as pixels then"
+            raise DataError(what, where=repr(item.id), expected=expected)
         small = shrunk(pixels, self._shorter_side)
         notes = () if small is pixels else (f"shorter side reduced to {self._shorter_side}",)
         if not as_files:

@@ -31,6 +31,12 @@ class Data:
         return len(self.dataset.class_names)
 
     @property
+    def channels(self) -> int:
+        """Return the channels of the images: images stored as files have colours when they are read."""
+        shape = self.training.split.image_shape
+        return shape[2] if shape else 3
+
+    @property
     def scored(self) -> bool:
         """Tell whether labeled samples are held out, to score networks on while they learn."""
         return self.holdout is not None and self.holdout.labels is not None

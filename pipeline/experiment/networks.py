@@ -22,7 +22,7 @@ from pipeline.models import (
     preprocessing_of,
 )
 from pipeline.models.build import own_input_size
-from pipeline.models.preprocessing import Interpolation, Triple
+from pipeline.models.preprocessing import Interpolation, PerChannel
 from pipeline.models.reused import load_trained
 from pipeline.signals import SignalShapes
 from pipeline.store.format.sections import TeacherIdentity
@@ -112,7 +112,7 @@ def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, 
         "model": config.model,
         "options": dict(config.options),
         "num_classes": classes,
-        "input_size": size,
+        "input_size": size if isinstance(size, int) else list(size),
         "mean": list(config.mean or ()),
         "std": list(config.std or ()),
         "interpolation": config.interpolation,
@@ -133,7 +133,7 @@ def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | No
 
 def recorded_preprocessing(teacher: TeacherIdentity) -> Preprocessing:
     """Return the preprocessing that a cache records of its teacher. teacher: that part of the cache's identity."""
-    mean, std = (cast(Triple, values) for values in (teacher.mean, teacher.std))
+    mean, std = (cast(PerChannel, values) for values in (teacher.mean, teacher.std))
     return Preprocessing(mean, std, cast(Interpolation, teacher.interpolation))
 
 

@@ -111,7 +111,8 @@ def cache_sheet(
 
 
 def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8] = image.permute(1, 2, 0).numpy()
+    drawn = image if len(image) in (1, 3) else image[:3] if len(image) > 3 else image[:1]  # what can be seen of it
+    pixels: NDArray[np.uint8] = drawn.permute(1, 2, 0).numpy()
     return pixels
 
 

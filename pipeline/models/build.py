@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,7 @@ from torch import nn
 from pipeline.errors import ModelError
 from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
 from pipeline.models.network import Network
-from pipeline.models.preprocessing import Interpolation, Triple
+from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
 from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import keeps_order, load_weights
@@ -31,9 +31,9 @@ def build_network(
     model: str,
     num_classes: int,
     weights: Weights | None = None,
-    input_size: int | None = None,
-    mean: Triple | None = None,
-    std: Triple | None = None,
+    input_size: int | Sequence[int] | None = None,
+    mean: PerChannel | None = None,
+    std: PerChannel | None = None,
     options: Mapping[str, Any] | None = None,
     seed: int | None = None,
     *,
@@ -48,44 +48,49 @@ def build_network(
     file or torch checkpoint of all of them; "pretrained", timm's own, by network where they are not on disk; or
     None, random. `start`: the same, but the classifier is new, drawn from the seed, where theirs does not fit;
     `Network.kept` says what was kept. `match`: "order" maps weights with other names by their order. `offline`:
-    random weights stand for timm's own, and all else is as it would be. `input_size` in pixels, by default
-    `options.img_size` or the size that the model was made for. `mean` and `std`, in units of the full range, and
-    `interpolation`, of images of another size, default to those that the weights expect (`expected_by`): 0.5, 0.25
-    and bilinear of random ones. `options` are arguments of the timm model. With a `seed`, the initialisation depends
-    on nothing else, and the global random generator is left as it was. Raises ModelError.
+    random weights stand for timm's own, and all else is as it would be. `input_size` in pixels, of a square or as
+    height and width, by default `options.img_size` or the size that the model was made for. `mean` and `std`, in units
+    of the full range, and `interpolation`, of images of another size, default to those that the weights expect
+    (`expected_by`): 0.5, 0.25 and bilinear of random ones. The network takes as many channels as `mean` has values.
+    `options` are arguments of the timm model. With a `seed`, the initialisation depends on nothing else, and the global
+    random generator is left as it was. Raises ModelError.
     """
     options = dict(options or {})
     if weights is not None and start is not None:
         raise ModelError("a network has `weights` or a `start`, not both", where=model, fix="leave one of them out")
+    default = expected_by(model, start or weights)
+    mean, std = tuple(mean or default.mean), tuple(std or default.std)
     if "pretrained" in (weights, start):
         _refuse_without_weights(model, num_classes, weights == "pretrained", offline)
     with _seeded(seed):
-        built = _create(model, num_classes, weights == "pretrained" and not offline, options)
+        built = _create(model, num_classes, weights == "pretrained" and not offline, options, len(mean))
     kept = None
     if start == "pretrained":
         with _seeded(0):  # its weights are replaced, but drawing them must not move the global generator
-            source = _create(model, None, not offline, options)
+            source = _create(model, None, not offline, options, len(mean))
         kept = fit_weights(built, source.state_dict(), f"timm's weights of {model}", new_classifier=True)
     elif isinstance(path := weights or start, Path):
         loaded = load_weights(path)
         kept = fit_weights(built, loaded, path, match, new_classifier=weights is None, ordered=keeps_order(path))
     cfg = getattr(built, "pretrained_cfg", None) or {}
-    default = expected_by(model, start or weights)
+    size = as_input_size(input_size) if input_size else _own_size(options, cfg)
     try:
         return Network(
             built,
             model,
             options,
             num_classes,
-            input_size or _own_size(options, cfg),
-            mean or default.mean,
-            std or default.std,
+            size,
+            mean,
+            std,
             kept,
             interpolation or default.interpolation,
         )
+    except ModelError:
+        raise
     except Exception as error:  # whatever a model raises on images that it was not made for
         raise ModelError(
-            f"{model} does not run on images of {input_size or _own_size(options, cfg)} pixels, or has no taps",
+            f"{model} does not run on images of {size} pixels, or has no taps",
             got=f"{type(error).__name__}: {error}",
             fix="set `input_size`, and `options: {img_size: ...}` for a model of one fixed size",
         ) from error
@@ -117,7 +122,9 @@ def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: 
         refuse_absent(model)
 
 
-def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+def _create(
+    name: str, num_classes: int | None, pretrained: bool, options: dict[str, Any], channels: int = 3
+) -> nn.Module:
     """num_classes: None for those of timm's weights."""
     timm_facts(name)  # refuses a name that is none
     refused = [key for key in options if key in _OURS + _FOREIGN]
@@ -126,10 +133,11 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
             f"{name}: options that are not for the model",
             where="options." + ", options.".join(refused),
             expected="arguments of the timm model's architecture",
-            fix="weights come from `weights`, the number of classes from the data",
+            fix="weights come from `weights`, the number of classes from the data, that of channels from `mean`",
         )
     try:
-        built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **options)
+        given = options if channels == 3 else {**options, "in_chans": channels}  # which not every model takes
+        built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **given)
     except Exception as error:  # timm's models raise whatever their layers raise
         raise ModelError(
             f"{name} cannot be built" + (" with timm's weights" if pretrained else ""),
@@ -142,7 +150,7 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
     return built
 
 
-def own_input_size(model: str, options: Mapping[str, Any]) -> int | None:
+def own_input_size(model: str, options: Mapping[str, Any]) -> InputSize | None:
     """Return the size in pixels of a model's input, if no `input_size` is configured, without building the model.
 
     model, options: as in the configuration. Returns None for a model that a folder or a hub describes, since it must be
@@ -155,6 +163,5 @@ def own_input_size(model: str, options: Mapping[str, Any]) -> int | None:
     return _own_size(options, asdict(known) if known is not None else {})
 
 
-def _own_size(options: Mapping[str, Any], cfg: Mapping[str, Any]) -> int:
-    size = options.get("img_size") or cfg.get("input_size", (3, 224, 224))
-    return int(size if isinstance(size, int) else size[-1])
+def _own_size(options: Mapping[str, Any], cfg: Mapping[str, Any]) -> InputSize:
+    return as_input_size(options.get("img_size") or cfg.get("input_size", (3, 224, 224))[-2:])

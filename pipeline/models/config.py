@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from pipeline.config import LocalPath, Section
 from pipeline.models.fit import Match
 from pipeline.models.network import Network
-from pipeline.models.preprocessing import NEUTRAL, Interpolation, Preprocessing
+from pipeline.models.preprocessing import NEUTRAL, InputSize, Interpolation, Preprocessing, as_input_size
 
 WeightsSource = Literal["pretrained"] | LocalPath
 """`pretrained`, which are timm's own, or a file."""
+
+
+def _one_form(size: int | tuple[int, int] | None) -> InputSize | None:
+    return None if size is None else as_input_size(size)
 
 
 class NetworkConfig(Section):
@@ -22,19 +26,28 @@ class NetworkConfig(Section):
 
     `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`. `match: order` maps weights with other names
     than the model's by their order, where all shapes agree. `options` are arguments of the timm model. `input_size` is
-    in pixels; images of another size are resized to it; None is the model's own. `mean` and `std` are in units of the
-    full range, [0, 1]; `interpolation` is how images of another size become `input_size`. None leaves the three to what
-    timm knows of its weights of the model, where the network's are not random: else they are 0.5, 0.25 and bilinear.
+    in pixels, one number or [height, width]; images of another size are resized to it; None is the model's own. `mean`
+    and `std` are in units of the full range, [0, 1], a value for each channel: the network is built for as many.
+    `interpolation` is how images of another size become `input_size`. None leaves the three to what timm knows of its
+    weights of the model, where the network's are not random: else they are 0.5, 0.25 and bilinear.
     """
 
     model: str = Field(min_length=1)
     weights: WeightsSource | None = None
     match: Match = "names"
     options: Mapping[str, Any] = {}
-    input_size: PositiveInt | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    input_size: Annotated[PositiveInt | tuple[PositiveInt, PositiveInt] | None, AfterValidator(_one_form)] = None
+    mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
+    std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     interpolation: Interpolation | None = None
+
+    @field_validator("std")
+    @classmethod
+    def _of_the_same_channels(cls, std: tuple[float, ...] | None, info: ValidationInfo) -> tuple[float, ...] | None:
+        mean = info.data.get("mean")
+        if mean is not None and std is not None and len(mean) != len(std):
+            raise ValueError(f"has {len(std)} values and `mean` has {len(mean)}: both have one for each channel")
+        return std
 
     @property
     def folder(self) -> Path | None:

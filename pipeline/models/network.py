@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pipeline.errors import ModelError, did_you_mean
 from pipeline.models.fit import Kept
 from pipeline.models.pixels import PixelInput
-from pipeline.models.preprocessing import Interpolation, Triple
+from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel
 from pipeline.models.taps import Anatomy, examine, final_map, one_place, prefix_tokens
 from pipeline.models.weights import digest_of, save_weights
 from pipeline.signals import LinearHead, Signals
@@ -37,9 +37,9 @@ class Network(nn.Module):
         name: str,
         options: Mapping[str, Any],
         num_classes: int,
-        input_size: int,
-        mean: Triple,
-        std: Triple,
+        input_size: InputSize,
+        mean: PerChannel,
+        std: PerChannel,
         kept: Kept | None = None,
         interpolation: Interpolation = "bilinear",
     ) -> None:
@@ -50,7 +50,8 @@ class Network(nn.Module):
         self.interpolation = interpolation
         self.pixels = PixelInput(name, input_size, mean, std, interpolation)
         generator = torch.Generator().manual_seed(0)
-        images = torch.randint(0, 256, (2, 3, input_size, input_size), generator=generator, dtype=torch.uint8)
+        shape = (2, len(mean), *self.pixels.sides)
+        images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
         self._anatomy: Anatomy = examine(model, self.pixels(images))
         self.taps: Mapping[str, tuple[int, ...]] = self._anatomy.shapes
         self.linear, self.linear_final = self._anatomy.linear, self._anatomy.linear_final
@@ -75,7 +76,7 @@ class Network(nn.Module):
         self._indices = [index for i, index in enumerate(self._anatomy.blocks) if f"block{i + 1}" in self._kept]
 
     def forward(self, images: Tensor) -> Signals:
-        """Compute the signals of uint8 images [B, 3 or 1, H, W].
+        """Compute the signals of uint8 images [B, C, H, W].
 
         Images are repeated to three channels, normalised in float32 and resized to `input_size` by `interpolation`
         (antialiased) where they differ from it. The head runs in the precision of its weights even under autocast:
@@ -124,7 +125,7 @@ class Network(nn.Module):
         """Embedding and logits."""
         embedding = self.model.forward_head(final, pre_logits=True)
         classifier: nn.Linear = self.model.get_classifier()
-        with torch.autocast(final.device.type, enabled=False):
+        with torch.autocast(embedding.device.type, enabled=False):
             embedding = embedding.to(classifier.weight.dtype)
             return embedding, classifier(embedding)
 
@@ -134,7 +135,7 @@ class Network(nn.Module):
             "model": self.name,
             "options": self.options,
             "num_classes": self.num_classes,
-            "input_size": self.input_size,
+            "input_size": self.input_size if isinstance(self.input_size, int) else list(self.input_size),
             "mean": list(self.mean),
             "std": list(self.std),
             **({"interpolation": self.interpolation} if self.interpolation != "bilinear" else {}),

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ModelError
 from pipeline.models.pretrained import timm_facts
 
-Triple = tuple[float, float, float]
+PerChannel = tuple[float, ...]
+"""A value for each channel of the images."""
+
+InputSize = int | tuple[int, int]
+"""The sides of a network's input in pixels: one number for a square, else height and width."""
+
 Interpolation = Literal["bilinear", "bicubic"]
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Says how images become input. mean, std: of three channels, in [0, 1]. interpolation: from other sizes."""
+    """Says how images become input. mean, std: of every channel, in [0, 1]. interpolation: from other sizes."""
 
-    mean: Triple
-    std: Triple
+    mean: PerChannel
+    std: PerChannel
     interpolation: Interpolation
 
 
@@ -38,6 +44,19 @@ def preprocessing_of(model: str) -> Preprocessing:
     return Preprocessing(mean, std, "bicubic" if cfg.get("interpolation") == "bicubic" else "bilinear")
 
 
-def _three(values: tuple[float, ...]) -> Triple:
+def as_input_size(size: int | Sequence[int]) -> InputSize:
+    """Return a size in the form that identities have: equal sides are one number."""
+    if isinstance(size, int):
+        return size
+    height, width = (int(side) for side in size)
+    return height if height == width else (height, width)
+
+
+def height_and_width(size: InputSize) -> tuple[int, int]:
+    """Return the sides of an input."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def _three(values: tuple[float, ...]) -> tuple[float, float, float]:
     red, green, blue = (float(value) for value in values)
     return red, green, blue

@@ -112,7 +112,7 @@ class WithReusedHead(nn.Module):
         self.network, self.head = network, head
 
     def forward(self, images: Tensor) -> Signals:
-        """Compute the signals of uint8 images [B, 3 or 1, H, W], prepared as the network does."""
+        """Compute the signals of uint8 images [B, C, H, W], prepared as the network does."""
         signals: Signals = self.head(self.network.map_of(images, self.head.projector.block))
         return signals
 

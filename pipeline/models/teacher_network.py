@@ -36,7 +36,7 @@ class TeacherNetwork(Protocol):
         """Let `forward` return the maps of these taps and no others. Raises ModelError for a tap that is no map."""
 
     def forward(self, images: Tensor) -> Signals:
-        """Return logits, embedding, head and the kept maps for uint8 images [B, 3 or 1, H, W].
+        """Return logits, embedding, head and the kept maps for uint8 images [B, C, H, W].
 
         In evaluation mode the outputs of an image must not depend on the other images of its batch.
         """

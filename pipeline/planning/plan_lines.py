@@ -61,7 +61,8 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
 
 def _preprocessing(network: Network) -> str:
     mean, std = (" ".join(f"{value:g}" for value in values) for values in (network.mean, network.std))
-    return f"input {network.input_size} px {network.interpolation}, mean {mean}, std {std}"
+    size = network.input_size if isinstance(network.input_size, int) else "{1} x {0}".format(*network.input_size)
+    return f"input {size} px {network.interpolation}, mean {mean}, std {std}"
 
 
 def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:

@@ -22,7 +22,9 @@ def bind_networks(parts: Assembly) -> None:
     used = Preprocessing(teacher.mean, teacher.std, teacher.interpolation) if teacher else NEUTRAL
     for name, config in parts.draft.students.items():
         with collected(problems, f"students.{name}"):
-            parts.students[name] = build(config.taught_by(config, used), parts.classes, seed=0, offline=True)
+            network = parts.students[name] = build(config.taught_by(config, used), parts.classes, seed=0, offline=True)
+            if parts.data:
+                network.pixels.require(parts.data.channels)
 
 
 def bind_training(parts: Assembly) -> None:

@@ -36,6 +36,8 @@ def bind_teacher(parts: Assembly) -> None:
         start = None if here or training is None else training.start
         network = build(prepared_as(config, default), parts.classes, seed=0, start=start, offline=True)
         parts.teacher = network
+        if data:
+            network.pixels.require(data.channels)
     with collected(problems):
         _weights_will_be_there(draft)
     if network is not None:

@@ -75,7 +75,8 @@ def test_a_label_may_be_any_whole_number(label: Any) -> None:
     [
         (np.zeros((8, 8, 3), np.float32), "take ToTensor, Normalize"),
         (torch.zeros(3, 8, 8), "take ToTensor, Normalize"),
-        (np.zeros((8, 8, 4), np.uint8), r"uint8 \[8, 8, 4\]"),
+        (np.zeros((40, 40, 20), np.uint8), r"at most 16 channels\n  got: uint8 \[40, 40, 20\]"),
+        (torch.zeros(8, 8, 3, dtype=torch.uint8), r"uint8 \[8, 8, 3\]"),
         (Image.new("RGBA", (8, 8)), "an image is transparent"),
         ("cat.jpg", "an item has no image"),
         ({"img": 1}, "an item has no image"),

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from data_files import image_bytes, noise, write_packed
 
-from pipeline.data import PackedDataset, open_source, pack
+from pipeline.data import Item, PackedDataset, open_source, pack
 from pipeline.data.sources.hdf5 import Options
+from pipeline.data.treatment import Treatment
 from pipeline.errors import DataError
 from pipeline.progress import Silent
 
@@ -118,3 +119,24 @@ def test_duplicate_ids_are_refused_when_packing(tmp_path):
     write(tmp_path, images=noise(2, 4, 4, 3), ids=[b"a", b"a"])
     with pytest.raises(DataError, match="1 ids occur more than once"):
         packed(tmp_path)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_more_than_three_channels(tmp_path, first):
+    images = noise(4, 9, 7, 5)
+    write(tmp_path, train__images=images.transpose(0, 3, 1, 2) if first else images, train__labels=np.arange(4))
+    split = packed(tmp_path).split("train")
+    assert split.image_shape == (9, 7, 5)
+    np.testing.assert_array_equal(read(split), images)
+    assert split.read(np.arange(2)).shape == (2, 5, 9, 7)
+
+
+def test_channels_that_are_not_images(tmp_path):
+    write(tmp_path, train__images=noise(2, 30, 40, 17), train__labels=np.arange(2))
+    with pytest.raises(DataError, match="at most 16 channels"):
+        packed(tmp_path)
+    item = Item(noise(30, 40, 4), 0, "a")
+    with pytest.raises(DataError, match="an image has 4 channels, which no image file holds"):
+        Treatment(shorter_side=8)(item, as_files=False)
+    with pytest.raises(DataError, match="all images in one size"):
+        Treatment()(item, as_files=True)  # since another image had another size

@@ -67,6 +67,9 @@ def test_timms_own_weights_bring_their_normalisation() -> None:
         ({"model": "cifar_resnet8", "weights": "pretrained"}, "name a weights file"),
         ({"model": "resnet18", "weights": "pretrained"}, "expected: 10 classes\n  got: 1000"),
         ({"model": "vit_tiny_patch16_224", "input_size": 32, "options": {"depth": 1}}, "img_size"),
+        ({"model": "vit_tiny_patch16_224", "input_size": [224, 32], "options": {"depth": 1}}, "img_size"),
+        ({"model": "cifar_resnet8", "mean": (0.5,) * 4}, "expected: 4 values of std\n  got: 3"),
+        ({"model": "cifar_resnet8", "options": {"in_chans": 4}}, "that of channels from `mean`"),
     ],
 )
 def test_problems_name_the_way_out(arguments: dict[str, Any], words: str) -> None:
@@ -99,7 +102,9 @@ def test_config_of_the_design() -> None:
     ("raw", "words"),
     [
         ({"model": "resnet18", "std": [0.1, 0.0, 0.1]}, "teacher.std.1"),
-        ({"model": "resnet18", "mean": [0.1, 0.1]}, "teacher.mean"),
+        ({"model": "resnet18", "mean": []}, "teacher.mean"),
+        ({"model": "resnet18", "mean": [0.1, 0.1], "std": [0.1]}, "teacher.std: has 1 values and `mean` has 2"),
+        ({"model": "resnet18", "input_size": [32]}, "teacher.input_size"),
         ({"model": "resnet18", "precision": "float16"}, "teacher.precision"),
         ({"modle": "resnet18"}, "did you mean 'model'?"),
     ],
@@ -108,3 +113,10 @@ def test_config_problems(raw: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         bind({"teacher": raw}, Root, ["teacher"])
     assert words in str(caught.value)
+
+
+def test_equal_sides_are_one_number_and_others_are_height_and_width() -> None:
+    square, number, other = (NetworkConfig(model="resnet18", input_size=size) for size in ([16, 16], 16, [16, 24]))
+    assert square.for_identity() == number.for_identity()
+    assert (square.input_size, other.input_size) == (16, (16, 24))
+    assert json.loads(other.model_dump_json())["input_size"] == [16, 24]

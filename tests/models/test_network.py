@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -180,6 +181,50 @@ def test_resizing_is_pillows(size: tuple[int, int]) -> None:
         plane = Image.fromarray(images[0, channel].numpy().astype(np.float32) / 255)
         expected = np.asarray(plane.resize((32, 32), Image.Resampling.BILINEAR))
         np.testing.assert_allclose(entered[0][0, channel].numpy(), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "size", "map_size"),
+    [
+        ("cifar_resnet8", {}, (16, 24), (4, 6)),
+        ("vit_tiny_patch16_224", {"img_size": [16, 24], "patch_size": 8, "depth": 2}, (16, 24), (2, 3)),
+        ("swin_tiny_patch4_window7_224", TINY_SWIN | {"img_size": [32, 64]}, (32, 64), (2, 4)),
+    ],
+)
+def test_inputs_that_are_not_square(
+    model: str, options: dict[str, Any], size: tuple[int, int], map_size: tuple[int, int]
+) -> None:
+    given = size if model == "cifar_resnet8" else None  # the options say it of the others
+    network = build_network(model, 10, input_size=given, options=options, seed=0).eval()
+    deepest = [tap for tap in network.taps if tap.startswith("block")][-1]
+    assert network.taps[deepest][1:] == network.taps["final"][1:] == map_size
+    entered = network.pixels(pixels(2, 3, *size))
+    assert entered.shape == (2, 3, *size)
+    assert network.pixels(pixels(2, 3, 20, 20)).shape == (2, 3, *size)
+    torch.testing.assert_close(network(pixels(2, 3, *size)).logits, network.model(entered), rtol=1e-4, atol=1e-5)
+    identity = json.loads(json.dumps(network.identity()))
+    assert identity["input_size"] == list(size)
+    assert build_network(**identity).identity() == identity
+
+
+def test_as_many_channels_as_values_of_mean() -> None:
+    mean, std = (0.0, 0.1, 0.2, 0.3, 0.4), (1.0, 0.5, 0.25, 0.2, 0.1)
+    network = build_network("cifar_resnet8", 10, input_size=8, mean=mean, std=std).eval()
+    assert network.model.conv1.in_channels == 5
+    entered = network.pixels(torch.full((2, 5, 8, 8), 51, dtype=torch.uint8))
+    by_hand = torch.tensor([0.2, 0.2, 0.0, -0.5, -2.0]).view(1, 5, 1, 1).expand(2, 5, 8, 8)
+    torch.testing.assert_close(entered, by_hand, rtol=0, atol=1e-6)
+    assert network(pixels(2, 5, 8, 8)).logits.shape == (2, 10)
+    assert build_network(**network.identity()).identity() == network.identity()
+    with pytest.raises(ModelError, match=r"expected: uint8 \[B, 5, H, W\]"):
+        network(pixels(2, 3, 8, 8))
+    with pytest.raises(ModelError, match="the images have 1 channel, and the network takes 5"):
+        network.pixels.require(1)
+    grey = build_network("cifar_resnet8", 10, input_size=8, mean=(0.5,), std=(0.25,))
+    assert grey.model.conv1.in_channels == 1
+    with pytest.raises(ModelError, match="name `mean` and `std` with 3 values each"):
+        grey.pixels.require(3)
+    build_network("cifar_resnet8", 10).pixels.require(1)  # repeated
 
 
 def test_bfloat16_autocast_keeps_the_heads_precision() -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pipeline.data.h5 import explained, member, open_h5, read_strings
 from pipeline.data.h5_claims import check_claims
 from pipeline.data.h5_heap import HeapGuard
+from pipeline.data.images import MOST_CHANNELS, has_channels_last
 from pipeline.data.packed import as_labels, numbered_classes, stored_class_names
 from pipeline.data.source import Item, SourceOptions
 from pipeline.errors import DataError
@@ -49,7 +50,7 @@ class _Split(NamedTuple):
 
 
 class Hdf5:
-    """Gives uint8 [N, H, W], [N, H, W, C], [N, C, H, W] with C 1 or 3, or image files; integer labels [N].
+    """Gives uint8 [N, H, W], [N, H, W, C] or [N, C, H, W], or image files; integer labels [N].
 
     Without labels a split is unlabeled; without ids, samples are named by split and position; without the
     attribute `class_names`, classes are numbered up to the largest label.
@@ -139,10 +140,11 @@ def _open_split(
     shape = images.shape
     is_files = len(shape) == 1 and h5py.check_vlen_dtype(images.dtype) == np.uint8
     is_pixels = images.dtype == np.uint8 and (
-        len(shape) == 3 or (len(shape) == 4 and (shape[3] in (1, 3) or shape[1] in (1, 3)))
+        len(shape) == 3
+        or (len(shape) == 4 and (has_channels_last(*shape[1:]) or has_channels_last(*_last(*shape[1:]))))
     )
     if not (is_files or is_pixels):
-        expected = "uint8 [N, H, W] or [N, H, W, 1 or 3] with values 0..255, or image files"
+        expected = f"uint8 [N, H, W] or [N, H, W, C], values 0..255, at most {MOST_CHANNELS} channels; or image files"
         got = f"{images.dtype} {list(shape)}"
         raise DataError(f"{images_name} does not hold images", where=path, expected=expected, got=got)
     count = len(images)
@@ -165,4 +167,8 @@ def _open_split(
 def _hwc(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if image.ndim == 2:
         return image[:, :, None]
-    return image if image.shape[2] in (1, 3) else image.transpose(1, 2, 0)
+    return image if has_channels_last(*image.shape) else image.transpose(1, 2, 0)
+
+
+def _last(channels: int, height: int, width: int) -> tuple[int, int, int]:
+    return height, width, channels

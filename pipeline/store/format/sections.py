@@ -104,15 +104,15 @@ class ViewsIdentity(IdentitySection):
 class TeacherIdentity(IdentitySection):
     """Identifies the network with its weights, preprocessing and arithmetic.
 
-    model, options: its name, and options that it is built with. num_classes: K. input_size: in pixels. mean, std: of
-    the channels, in units of the range [0, 1]. interpolation: absent for bilinear. weights: a digest. precision: of the
-    arithmetic. micro_batch: views that are computed at once.
+    model, options: its name, and options that it is built with. num_classes: K. input_size: in pixels, one number for a
+    square, or height and width. mean, std: of the channels, in units of the range [0, 1]. interpolation: absent for
+    bilinear. weights: a digest. precision: of the arithmetic. micro_batch: views that are computed at once.
     """
 
     model: str
     options: dict[str, Any] = {}
     num_classes: PositiveSize | None = None
-    input_size: PositiveSize | None = None
+    input_size: PositiveSize | Annotated[tuple[PositiveSize, PositiveSize], Field(strict=False)] | None = None
     mean: Annotated[tuple[float | int, ...], Field(strict=False)] = ()
     std: Annotated[tuple[float | int, ...], Field(strict=False)] = ()
     interpolation: str = "bilinear"
