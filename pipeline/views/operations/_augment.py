@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.views.operations import _affine, _color, _levels, _sines
-from pipeline.views.operations._chosen import change_chosen_
+from pipeline.views.operations._chosen import change_chosen_, constants
 
 NAMES = (
     *("identity", "shear-x", "shear-y", "translate-x", "translate-y", "rotate", "brightness", "color", "contrast"),
@@ -95,7 +95,7 @@ class Augmenter:
         """Apply to each image its operation at its level, [B], in place: `images` uint8 [B, C, H, W]."""
         meanings, place = _meanings(self.space, self.bins), level.to(torch.int64) + (self.bins - 1)
         factor, bits, threshold = (
-            torch.tensor(values, dtype=torch.int32, device=images.device)[place]
+            constants(values, images, torch.int32)[place]
             for values in (meanings.factors, meanings.bits, meanings.thresholds)
         )
         geometry = (operation >= _GEOMETRY.start) & (operation < _GEOMETRY.stop)
@@ -115,7 +115,7 @@ class Augmenter:
         (H, W), meanings = images.shape[2:], _meanings(self.space, self.bins)
         level = level.to(torch.int64)
         shear, sine, cosine = (
-            torch.tensor(values, device=images.device)[level + (self.bins - 1)]
+            constants(values, images)[level + (self.bins - 1)]
             for values in (meanings.shears, meanings.sines, meanings.cosines)
         )
         zero, one = torch.zeros_like(sine), torch.full_like(sine, _affine.ONE)

@@ -40,6 +40,11 @@ def _change_all_(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], 
     images.copy_(select_bytes(chosen.view(-1, 1, 1, 1), change(images, *parameters), images))
 
 
+def constants(values: object, images: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
+    """Make a small tensor of Python's numbers on the device of the images, without a wait for that device."""
+    return torch.tensor(values, dtype=dtype).to(images.device, non_blocking=True)
+
+
 def select_bytes(chosen: Tensor, one: Tensor, other: Tensor) -> Tensor:
     """Take values of `one` where `chosen` (bool) is true, of `other` elsewhere: uint8, broadcast.
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from pipeline.views.keyed_random import integers, reals
 from pipeline.views.operation import OperationOptions, Size
 from pipeline.views.operations import _color
-from pipeline.views.operations._chosen import change_chosen_
+from pipeline.views.operations._chosen import change_chosen_, constants
 from pipeline.views.operations._color import LARGEST_FACTOR, ONE
 from pipeline.views.operations._intervals import Interval, interval_around
 
@@ -99,7 +99,7 @@ class ColorJitter:
         """
         _color.require_colors(images, "color-jitter")
         result = images.clone(memory_format=torch.contiguous_format)
-        order = torch.tensor(ORDERS, device=images.device)[parameters[:, 0].to(torch.int64)]
+        order = constants(ORDERS, images)[parameters[:, 0].to(torch.int64)]
         for place, (number, step) in itertools.product(range(4), enumerate(_STEPS)):
             if self.intervals[number] == ((ONE, ONE) if number < 3 else (0, 0)):
                 continue

@@ -21,7 +21,7 @@ from pipeline.errors import DataError
 from pipeline.views.keyed_random import integers, reals
 from pipeline.views.operation import OperationOptions, Size
 from pipeline.views.operations._boxes import TRIES, Ratio, Scale, draw_sides
-from pipeline.views.operations._chosen import change_chosen_, select_bytes
+from pipeline.views.operations._chosen import change_chosen_, constants, select_bytes
 
 _SEEDS = 2**31
 
@@ -126,7 +126,7 @@ class RandomErasing:
                 got=f"{len(levels)}",
                 fix="give one level for each channel, or one for all",
             )
-        value = torch.tensor(levels, dtype=torch.uint8, device=images.device).view(1, -1, 1, 1)
+        value = constants(levels, images, torch.uint8).view(1, -1, 1, 1)
         return select_bytes(_inside(parameters, *images.shape[2:]), value, images)
 
 
