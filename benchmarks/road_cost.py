@@ -134,7 +134,7 @@ def main(student: str, teacher: str, rounds: int) -> None:
         def online() -> int:
             for _ in range(STEPS):
                 rows = torch.randint(0, COUNT, (BATCH,), generator=generator)
-                pixels = steps.render(0, rows.numpy()).to(device)
+                pixels = steps.render(0, rows.numpy()).pixels.to(device)
                 with autocast:
                     with torch.no_grad():
                         answers = big(pixels).logits

@@ -21,12 +21,13 @@ from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import views_of
 from pipeline.models import TeacherNetwork
+from pipeline.objectives import MixedLabels
 from pipeline.progress import Lines, Silent
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
-from pipeline.training.batches import Step
+from pipeline.training.step import Step
 from pipeline.views import ViewsConfig
 
 ARGUMENTS = {"train.batch_size": "batch_size", "train.views_per_step": "views", "train.sampling": "balanced"}
@@ -224,10 +225,11 @@ class CachedViews(Dataset[Step]):
     def _view(self, which: int, rows: NDArray[np.int64]) -> Step:
         """Return one view of some samples as a batch."""
         number = self.source.views[which]
-        images = self._steps_for_items.render(number, rows)
+        parameters, images = self._steps_for_items.render(number, rows)
         labels, samples = torch.from_numpy(self._steps_for_items.labels[rows]), torch.from_numpy(rows)
         outputs = self.source.teacher_outputs(number, rows, images)
-        return Step(OWN_LOADER, images, labels, samples, torch.full_like(samples, number), outputs)
+        mixed = self._steps_for_items.mixed_labels([parameters])
+        return Step(OWN_LOADER, images, labels, samples, torch.full_like(samples, number), outputs, mixed)
 
     @staticmethod
     def collate(batch: Step) -> Step:
@@ -251,4 +253,8 @@ def _in_order(parts: Sequence[Step], order: Tensor) -> Step:
     )
     encoded = [part.teacher_outputs for part in parts if isinstance(part.teacher_outputs, EncodedSignals)]
     arrays = {name: torch.cat([each.arrays[name] for each in encoded])[order] for name in encoded[0].arrays}
-    return Step(parts[0].index, images, labels, sample, view, EncodedSignals(encoded[0].specs, arrays))
+    outputs, mixed = EncodedSignals(encoded[0].specs, arrays), None
+    if every := [part.mixed for part in parts if part.mixed is not None]:
+        others, shares = torch.cat([each.labels for each in every]), torch.cat([each.share for each in every])
+        mixed = MixedLabels(others[order], shares[order])
+    return Step(parts[0].index, images, labels, sample, view, outputs, mixed)

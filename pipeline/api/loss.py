@@ -20,7 +20,7 @@ from pipeline.models import TeacherNetwork
 from pipeline.objectives import Batch, ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import LinearHead, Signals
 from pipeline.training import Memory
-from pipeline.training.batches import Step
+from pipeline.training.step import Step
 
 NAME = "loss"
 """The name of the set of objectives in messages: `objectives.loss.0.temperature`."""
@@ -79,7 +79,8 @@ class DistillationLoss(nn.Module):
         if self.training:
             self.calls += 1
         progress = min(step / self.total_steps, 1.0) if self.total_steps else 0.0
-        value = self.objectives(outputs, teacher, Batch(batch.labels, batch.sample, batch.view, step), progress)
+        known = Batch(batch.labels, batch.sample, batch.view, step, batch.mixed)
+        value = self.objectives(outputs, teacher, known, progress)
         self.terms = value.terms
         total: Tensor = value.total
         return total

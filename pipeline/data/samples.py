@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.split import Images, ImageSplit
+from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor  # takes seconds: only who reads images waits for it, not who packs them
@@ -50,6 +51,22 @@ class Samples:
         """Return the ids of samples [B] (numbers in 0..N-1)."""
         ids = self.split.ids
         return [ids[position] for position in self.positions[samples].tolist()]
+
+    def at(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the numbers [B] in 0..N-1 of the samples at these positions of the split.
+
+        Raises DataError for a position that is not used, such as one that is held out.
+        """
+        found = np.searchsorted(self.positions, positions)
+        there = self.positions[np.minimum(found, self.count - 1)] == positions
+        if not there.all():
+            raise DataError(
+                "a position is not one of the samples that are used",
+                where=f"split {self.split.name!r}",
+                expected=f"one of {self.count:,} positions",
+                got=", ".join(map(str, np.asarray(positions)[~there][:5].tolist())),
+            )
+        return found
 
     def read(self, samples: NDArray[np.int64]) -> Images:
         """Read the images of samples [B] (numbers in 0..N-1), as `Split.read` returns them.

@@ -77,7 +77,9 @@ def open_caches(
             held, found = CacheContents(data.training, data.views, config.signals), cache.manifest.identity
             wanted, unchecked = experiment.required(held, found, exact=exact)
             if entries:  # they list the views that are used; the section `views` lists those that are made
-                wanted["views"] = {key: wanted["views"][key] for key in ("operations", "seed", "parameters")}
+                wanted["views"] = {
+                    key: wanted["views"][key] for key in wanted["views"] if key not in ("first", "count")
+                }
         if own is not None:
             _compare(entry, cache, own)
         if entry.role == "teacher":

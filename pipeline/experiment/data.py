@@ -75,9 +75,17 @@ def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
 
 
 def one_view(samples: Samples, operations: Sequence[Section] = ()) -> Views:
-    """Return the one view of `samples` that evaluation sees. operations: make it; none leave the images as they are."""
+    """Return the one view of `samples` that evaluation sees.
+
+    operations: make it; none leave the images as they are. Raises ConfigError if one of them mixes images.
+    """
     config = ViewsConfig.model_validate({"operations": [operation.model_dump() for operation in operations]})
-    return views_of(samples, config, "evaluate")
+    views = views_of(samples, config, "evaluate")
+    if views.mixing is not None:
+        place = [operation.name for operation in config.operations].index(views.mixing)
+        what = f"{views.mixing} mixes each image with another one, and evaluation asks what is in one image"
+        raise ConfigError([Problem(f"evaluate.operations.{place}", what, got=views.mixing, fix="leave it out")])
+    return views
 
 
 def views_of(samples: Samples, config: ViewsConfig, key: str) -> Views:
@@ -87,7 +95,7 @@ def views_of(samples: Samples, config: ViewsConfig, key: str) -> Views:
     ConfigError if the views would not all have one size.
     """
     shape = samples.split.image_shape
-    views = build_views(config, shape[:2] if shape else None, key)
+    views = build_views(config, shape[:2] if shape else None, key, among=samples.positions)
     if views.output_size is None:
         what = f"the images of split {samples.split.name!r} differ in size, and no operation gives them one"
         fix = "add {name: resize, size: [224, 224]} or {name: resized-crop, size: 224} to the operations"

@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.objectives import Context, Objective, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import SignalShapes
 from pipeline.training import Memory
+from pipeline.views import Views
 
 
 class Learnable(Protocol):
@@ -24,6 +25,10 @@ class Learnable(Protocol):
     @property
     def classes(self) -> int:
         """Return the number of classes K."""
+
+    @property
+    def views(self) -> Views:
+        """Return their views."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,16 @@ class ObjectiveBuilder:
         samples = self.data.training
         labels = None if samples.labels is None else torch.from_numpy(samples.labels)
         bank, means = (self.memory.bank, self.memory.class_means) if self.memory else (None, None)
-        return Context(samples.count, self.data.classes, labels, self.seed, bank, means, self.views_per_step)
+        return Context(
+            samples.count,
+            self.data.classes,
+            labels,
+            self.seed,
+            bank,
+            means,
+            self.views_per_step,
+            self.data.views.mixing,
+        )
 
 
 def _no_teacher(name: str, why: str) -> Problem:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import Data, one_view
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import EvaluateConfig
@@ -50,8 +51,12 @@ def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> ProbeViews:
     """Return views of the training samples: the first as evaluation sees it, the others as training would draw them.
 
     data: the packed data set. evaluate: the section. count: views of each sample. Raises ConfigError if evaluation's
-    operations do not give all of them one size.
+    operations do not give all of them one size, or if training's views mix samples.
     """
+    if data.views.mixing is not None and count > 1:
+        what = f"a probe is fitted to one label for each view, and {data.views.mixing} makes a view of two samples"
+        fix = f"set probe: 1, each image as evaluation sees it; or take {data.views.mixing} out of views.operations"
+        raise ConfigError([Problem("teacher_training.probe", what, got=str(count), fix=fix)])
     plain = one_view(data.training, evaluate.operations)
     return ProbeViews(data.training, [(plain, 0), *((data.views, number) for number in range(count - 1))])
 

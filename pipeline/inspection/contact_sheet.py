@@ -19,7 +19,7 @@ from pipeline.data import Samples
 from pipeline.inspection.views import replay
 from pipeline.reporting.render import INK
 from pipeline.store.reader import TeacherCache
-from pipeline.views import Views
+from pipeline.views import SampleViews, Views
 
 PAPER, FRAME, QUIET = "#ffffff", "#d0d7de", "#656d76"
 BAR, RIGHT, WRONG = "#d8e3ee", "#bfe5c6", "#cf222e"
@@ -39,7 +39,8 @@ MARGIN, GAP, LINE, TEXT = 32, 18, 22, 14
 class Guess:
     """Holds one of the teacher's classes for a view.
 
-    name: of the class. probability: that the teacher gives it, in [0, 1]. right: whether it is the sample's label.
+    name: of the class. probability: that the teacher gives it, in [0, 1]. right: whether it is a label of what the view
+    shows.
     """
 
     name: str
@@ -92,9 +93,13 @@ def cache_sheet(
     for view in numbers:
         replayed = replay(cache, samples, views, view, rows)
         top = cache.read(view, rows).logits.softmax(1).topk(min(GUESSES, len(classes)))
+        others = SampleViews(samples, views).mixed_with(cache.view_parameters(view, rows))
+        right = [{label} for label in labels.tolist()]
+        if others is not None and samples.labels is not None:
+            right = [own | {label} for own, label in zip(right, samples.labels[others].tolist(), strict=True)]
         guesses = [
-            [Guess(classes[k], p, k == label) for k, p in zip(indices, values, strict=True)]
-            for indices, values, label in zip(top.indices.tolist(), top.values.tolist(), labels, strict=True)
+            [Guess(classes[k], p, k in named) for k, p in zip(indices, values, strict=True)]
+            for indices, values, named in zip(top.indices.tolist(), top.values.tolist(), right, strict=True)
         ]
         parts = zip(replayed.images, guesses, replayed.same.tolist(), strict=True)
         columns.append([Tile(_pixels(image), found, same) for image, found, same in parts])
@@ -105,6 +110,8 @@ def cache_sheet(
     teacher = cache.manifest.identity.teacher.model
     note = f"{len(rows)} of {cache.count:,} samples, {len(numbers)} of {len(cache.views)} views; "
     note += f"bars: the probabilities that {teacher} gives, green: the label"
+    if views.mixing is not None:
+        note += f", or that of the sample that {views.mixing} mixes in"
     if other := sum(not tile.same for column in columns for tile in column):
         note += f"; red: {other} views that are not the pixels that it saw"
     return contact_sheet(cache.path.name, note, [f"view {view}" for view in numbers], strips)

@@ -14,7 +14,7 @@ from pipeline.errors import DataError
 from pipeline.progress import Progress, Silent
 from pipeline.store.format.arrays import MicroBatch
 from pipeline.store.reader import TeacherCache
-from pipeline.views import digest, sizes_of
+from pipeline.views import SampleViews, digest
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -39,9 +39,9 @@ def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows:
     cache: the open cache. samples, views: those that it was made from. view: the number of the view. rows: the samples,
     [B]. Raises DataError if the parameters do not fit the operations and images.
     """
-    images, parameters = samples.read(rows), cache.view_parameters(view, rows)
-    drawn = views.parameters(view, samples.positions[rows], sizes_of(images))
-    pixels = views.apply(images, parameters)
+    rendering, images, parameters = SampleViews(samples, views), samples.read(rows), cache.view_parameters(view, rows)
+    drawn = rendering.parameters(view, rows, images)
+    pixels = rendering.render(rows, parameters, images)
     same = digest(pixels) == cache.view_digests(view, rows)
     return Replayed(pixels, same, (drawn == parameters).all(axis=1))
 

@@ -81,13 +81,14 @@ def _percent(share: float) -> str:
 
 
 def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
-    """Measure the accuracy on a part of the first view; None with too few labels, or labels of one class.
+    """Measure the accuracy on a part of the first view; None with too few labels, labels of one class, or mixed views.
 
     Raises CacheCorrupt if the files that are read are damaged.
     """
     labels, rows = cache.labels, sampled_rows(cache.count, cache.rows_per_block)
     rows = rows[labels[rows] >= 0]
-    if len(rows) < FEW_SAMPLES or len(np.unique(labels[rows])) < 2:
+    mixed = cache.manifest.identity.views.partners is not None
+    if mixed or len(rows) < FEW_SAMPLES or len(np.unique(labels[rows])) < 2:
         return None
     logits = cache.signal("logits", cache.views.start, rows)
     return accuracy_of(labels[rows], logits.argmax(1).numpy(), logits.shape[1])
@@ -95,6 +96,8 @@ def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
 
 def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
     """Say in words what `cached_accuracy` finds; nothing where it finds nothing. names: of the classes."""
+    if cache.manifest.identity.views.partners is not None:
+        return ["its views mix two samples each: how often the teacher is right, `pipeline evaluate` says"]
     found = cached_accuracy(cache)
     return list(found.sentences(names)) if found else []
 

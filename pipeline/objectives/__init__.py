@@ -1,6 +1,6 @@
 """Computes distillation objectives: one method per file, the file's name is the name in the configuration."""
 
-from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
+from pipeline.objectives.base import Batch, Context, MixedLabels, Needs, Objective, Terms, build_objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.set import (
     ObjectiveEntry,
@@ -14,6 +14,7 @@ from pipeline.objectives.set import (
 __all__ = [
     "Batch",
     "Context",
+    "MixedLabels",
     "Needs",
     "Objective",
     "ObjectiveEntry",

@@ -23,20 +23,35 @@ NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective t
 
 
 @dataclass(frozen=True)
+class MixedLabels:
+    """Holds what was mixed into the samples of a batch.
+
+    labels: [B] int64, of the samples that were mixed in, -1 where unlabeled. share: float32 [B], from 0 to 1, how much
+    of each view is of the sample itself.
+    """
+
+    labels: Tensor
+    share: Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> MixedLabels:
+        """Return the same with both tensors changed: moved, or cut to some rows."""
+        return MixedLabels(change(self.labels), change(self.share))
+
+
+@dataclass(frozen=True)
 class Batch:
     """Holds what an objective is given of a batch besides signals.
 
-    labels: [B] int64, -1 where unlabeled. labels_mixed, mix: the second label and the share of the first,
-    [B] each, where views mix two samples. sample, view: [B] int64, the row in the cache and the view number.
-    step: optimiser steps taken before this one; random choices are keyed by (seed, step).
+    labels: [B] int64, -1 where unlabeled. sample, view: [B] int64, the row in the cache and the view number.
+    step: optimiser steps taken before this one; random choices are keyed by (seed, step). mixed: the other labels and
+    the shares, where views mix two samples; else None.
     """
 
     labels: Tensor
     sample: Tensor
     view: Tensor
     step: int = 0
-    labels_mixed: Tensor | None = None
-    mix: Tensor | None = None
+    mixed: MixedLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -48,7 +63,8 @@ class Context:
     [M, ...] on the samples' device, from the cache: an exact memory bank. class_means() returns the
     teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
     an objective is only checked: call them in `forward`. views_per_step: how many views of each sample a batch
-    has, in adjacent rows (`train.views_per_step`).
+    has, in adjacent rows (`train.views_per_step`). mixing: the view operation that mixes each sample with another; None
+    if none does.
     """
 
     num_samples: int
@@ -58,6 +74,7 @@ class Context:
     bank: Callable[[str, Tensor, int], Tensor] | None = None
     class_means: Callable[[], Tensor] | None = None
     views_per_step: int = 1
+    mixing: str | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +82,8 @@ class Needs:
     """Names the signals that an objective reads.
 
     teacher, student: `logits`, `embedding`, `head`, `features/block3`, `extras/channel-gram/block3`. labels: it needs a
-    label for every sample. views: how many views of each sample, or more, in adjacent rows.
+    label for every sample, and one alone: it is refused where views mix two. views: how many views of each sample, or
+    more, in adjacent rows.
     """
 
     teacher: frozenset[str] = frozenset()
@@ -219,6 +237,10 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
     unlabeled = context.labels is None or bool((torch.as_tensor(context.labels) < 0).any())
     if needs.labels and unlabeled:
         problems.append(Problem(key, "needs a label for every sample, and some have none"))
+    if needs.labels and context.mixing is not None:
+        what = f"cannot say what a view is that {context.mixing} makes of two samples: it needs one label for each view"
+        fix = f"take {context.mixing} out of `views.operations`, or an objective that takes no labels, or mixes them"
+        problems.append(Problem(key, what, fix=f"{fix}, such as kd and hard-label"))
     if needs.views > context.views_per_step:
         what = f"needs {needs.views} views of every sample in a batch"
         fix = f"set `train.views_per_step: {needs.views}` (in Python, views={needs.views})"

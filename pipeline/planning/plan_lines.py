@@ -31,6 +31,8 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     height, width = plan.data.views.output_size or (0, 0)  # views that leave sizes open are refused
     each = f"{width} x {height} pixels, {cache.parameters} stored parameters each"
     yield f"views     {cache.views} per sample, {each}: {drawn}"
+    if (mixing := plan.data.views.mixing) is not None:
+        yield f"          {mixing} mixes each with another sample: two images are read for a view, and labels mix"
     yield f"teacher   {network.name}, taps {', '.join(network.taps)}"
     yield f"          {_preprocessing(network)}"
     if network.kept is not None and network.kept.new:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pipeline.experiment.data import Data
-from pipeline.views import sizes_of
+from pipeline.views import SampleViews, sizes_of
 
 IMAGES, FILES = 64, 8
 """How many images are read: of arrays, and of files that must be decoded."""
@@ -27,7 +27,7 @@ class TimedViews:
     """Holds a few views, and how long they took on this machine.
 
     pixels: the views, uint8 [B, C, H, W]. size: the largest height and width of their images, in pixels. decode:
-    seconds to read and decode one image. render: seconds to render one view.
+    seconds to read and decode the image of a view, or both where views mix. render: seconds to render one view.
     """
 
     pixels: Tensor
@@ -55,12 +55,15 @@ class TimedViews:
                 break
         read = len(images)
         sizes = sizes_of(images)
-        drawn = views.parameters(views.numbers[0], samples.positions[rows[:read]], sizes)
+        rendering = SampleViews(samples, views)
+        drawn = rendering.parameters(views.numbers[0], rows[:read], images)
+        others = rendering.mixed_with(drawn)
+        partners = None if others is None else samples.read(others)
         together = torch.stack(images) if len({image.shape for image in images}) == 1 else images
         pixels: list[Tensor] = []
-        render = timed(lambda: pixels.append(views.apply(together, drawn)), seconds / 4, clock)
+        render = timed(lambda: pixels.append(views.apply(together, drawn, partners)), seconds / 4, clock)
         height, width = sizes.max(0).tolist()
-        return cls(pixels[-1], (height, width), decode / read, render / read)
+        return cls(pixels[-1], (height, width), (1 if partners is None else 2) * decode / read, render / read)
 
 
 def timed(work: Callable[[], object], seconds: float, clock: Clock) -> float:

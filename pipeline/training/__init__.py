@@ -1,6 +1,6 @@
 """Trains networks: batches of replayed views, optimisation, checkpoints and one loop for teachers and students."""
 
-from pipeline.training.batches import Step, Steps, loader, refuse_too_many_views
+from pipeline.training.batches import Steps, loader, refuse_too_many_views
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
 from pipeline.training.embeddings import ProbeViews
@@ -11,6 +11,7 @@ from pipeline.training.loop import TrainingResult, train
 from pipeline.training.memory import Memory
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.replay import Verify, check_views
+from pipeline.training.step import Step
 from pipeline.training.teacher_outputs import FromCaches, ViewSource
 
 __all__ = [

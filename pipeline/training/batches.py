@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,76 +14,26 @@ from torch.utils.data import DataLoader, Dataset
 
 from pipeline.data import Images, Samples
 from pipeline.errors import CACHE_COMMAND, ConfigError, Problem
+from pipeline.objectives import MixedLabels
 from pipeline.training.config import TrainConfig
 from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
-from pipeline.training.teacher_outputs import TeacherOutputs, ViewSource, join_views, select_rows
-from pipeline.views import Views
+from pipeline.training.step import Step
+from pipeline.training.teacher_outputs import TeacherOutputs, ViewSource, join_views
+from pipeline.views import DrawnViews, SampleViews, Views
 
 ENDLESS = range(2**31)
 """Numbers of views without a cache: every epoch has views of its own."""
 
 
-@dataclass
-class Step:
-    """Holds the batch of one optimiser step. With several views per step, those of a sample are in adjacent rows.
-
-    index: the number of the step. images: uint8 [B, C, H, W]. labels: int64 [B], -1 for none. sample: the numbers of
-    the samples, int64 [B]. view: the numbers of their views, int64 [B]. teacher_outputs: the teacher's outputs for
-    these views as they are stored; None without a teacher.
-    """
-
-    index: int
-    images: Tensor
-    labels: Tensor
-    sample: Tensor
-    view: Tensor
-    teacher_outputs: TeacherOutputs | None
-
-    def to(self, device: torch.device | str) -> Step:
-        """Return the batch on `device`; without a copy if that is the CPU, where it lies."""
-        device = torch.device(device)
-        if device.type == "cpu":
-            return self
-        return Step(
-            self.index,
-            self.images.to(device, non_blocking=True),
-            self.labels.to(device, non_blocking=True),
-            self.sample.to(device, non_blocking=True),
-            self.view.to(device, non_blocking=True),
-            self.teacher_outputs.to(device) if self.teacher_outputs else None,
-        )
-
-    def parts(self, count: int, views: int) -> list[Step]:
-        """Split the step into `count` batches whose sizes differ by one sample at most; fewer if samples are fewer.
-
-        views: rows of each sample, which stay together.
-        """
-        if count == 1:
-            return [self]
-        samples = len(self.sample) // views
-        ends = [int(part[-1] + 1) * views for part in np.array_split(np.arange(samples), min(count, samples))]
-        return [self._rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
-
-    def _rows(self, rows: slice) -> Step:
-        outputs = select_rows(self.teacher_outputs, rows) if self.teacher_outputs else None
-        return Step(self.index, self.images[rows], self.labels[rows], self.sample[rows], self.view[rows], outputs)
-
-    def pin_memory(self) -> Step:
-        """Move the batch to page-locked memory: `DataLoader` calls this before batches go to an accelerator."""
-        self.images = self.images.pin_memory()
-        self.teacher_outputs = self.teacher_outputs.pin_memory() if self.teacher_outputs else None
-        return self
-
-
 class RenderRequest(NamedTuple):
     """Holds what a worker needs to render a step where the source is remote and only this process reads it.
 
-    step: the number of the step. parameters: of each of its views, int32 [B, P].
+    step: the number of the step. parameters: of each of its views, int32 [B, P]; None for one that is drawn.
     """
 
     step: int
-    parameters: list[NDArray[np.int32]]
+    parameters: list[NDArray[np.int32] | None]
 
 
 class Steps(Dataset[Step]):
@@ -126,7 +75,7 @@ class Steps(Dataset[Step]):
 
         samples, views, config, seed: as for `Steps`.
         """
-        return cls(samples, views, FreshViews(views, samples), ENDLESS, config, seed, samples.count)
+        return cls(samples, views, FreshViews(), ENDLESS, config, seed, samples.count)
 
     def __len__(self) -> int:
         return self.steps_per_epoch * self.config.epochs
@@ -141,11 +90,13 @@ class Steps(Dataset[Step]):
         numbers, rows = self._read_by(index)
         images, outputs = self._images(rows), None
         if isinstance(requested, RenderRequest):
-            rendered = [self.views.apply(images, parameters) for parameters in requested.parameters]
+            views = zip(numbers, requested.parameters, strict=True)
+            drawn = [self._drawn(view, rows, images, parameters) for view, parameters in views]
         else:
             self.expect(index)
-            rendered = [self._rendered(view, rows, images) for view in numbers]
-            outputs = self._teacher_outputs(numbers, rows, rendered)
+            drawn = [self._drawn(view, rows, images, self.source.parameters(view, rows)) for view in numbers]
+            outputs = self._teacher_outputs(numbers, rows, [each.pixels for each in drawn])
+        rendered = [each.pixels for each in drawn]
         return Step(
             index,
             rendered[0] if len(rendered) == 1 else torch.stack(rendered, 1).flatten(0, 1),
@@ -153,14 +104,36 @@ class Steps(Dataset[Step]):
             torch.from_numpy(rows.repeat(len(numbers))),
             torch.tensor(numbers).repeat(len(rows)),
             outputs,
+            self.mixed_labels([each.parameters for each in drawn]),
         )
 
-    def render(self, view: int, rows: NDArray[np.int64]) -> Tensor:
-        """Render the view with number `view` of the samples `rows` [B]: uint8 [B, C, H, W]."""
-        return self._rendered(view, rows, self._images(rows))
+    @property
+    def _rendering(self) -> SampleViews:
+        return SampleViews(self.samples, self.views, self._images)
 
-    def _rendered(self, view: int, rows: NDArray[np.int64], images: Images) -> Tensor:
-        return self.views.apply(images, self.source.parameters(view, rows, images))
+    def render(self, view: int, rows: NDArray[np.int64]) -> DrawnViews:
+        """Render the view with number `view` of the samples `rows` [B]; return its parameters and its pixels."""
+        return self._drawn(view, rows, self._images(rows), self.source.parameters(view, rows))
+
+    def mixed_labels(self, parameters: Sequence[NDArray[np.int32]]) -> MixedLabels | None:
+        """Return the labels that views mix in, and the shares; None where views do not mix.
+
+        parameters: of each view of the same samples, [B, P]; those of a sample become adjacent rows.
+        """
+        others = [each for each in map(self._rendering.mixed_with, parameters) if each is not None]
+        if not others:
+            return None
+        labels = np.stack([self.labels[each] for each in others], 1).reshape(-1)
+        shares = np.stack([self.views.shares_in(each) for each in parameters], 1).reshape(-1)
+        return MixedLabels(torch.from_numpy(labels), torch.from_numpy(shares))
+
+    def _drawn(
+        self, view: int, rows: NDArray[np.int64], images: Images, parameters: NDArray[np.int32] | None
+    ) -> DrawnViews:
+        """Render a view of samples; parameters: as they are stored, None if they are to be drawn."""
+        if parameters is None:
+            return self._rendering.draw(view, rows, images)
+        return DrawnViews(parameters, self._rendering.render(rows, parameters, images))
 
     def _teacher_outputs(
         self, numbers: list[int], rows: NDArray[np.int64], rendered: Sequence[Tensor]
@@ -176,7 +149,7 @@ class Steps(Dataset[Step]):
         if self._expected is None:  # the first step: what was not announced may be dropped, and fetched twice
             self.expect(index)
         numbers, rows = self._read_by(index)
-        return RenderRequest(index, [self.source.parameters(view, rows, torch.empty(0)) for view in numbers])
+        return RenderRequest(index, [self.source.parameters(view, rows) for view in numbers])
 
     def add_teacher_outputs(self, step: Step, pin_memory: bool) -> Step:
         """Add the teacher's outputs to a step that a worker has rendered. pin_memory: into page-locked memory."""

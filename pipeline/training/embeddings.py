@@ -18,8 +18,7 @@ from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Progress
 from pipeline.training.batches import worker_count
 from pipeline.training.config import TrainConfig
-from pipeline.training.fresh_views import FreshViews
-from pipeline.views import Views
+from pipeline.views import SampleViews, Views
 
 EMBEDDED_ROWS = 64
 """Images in a batch; each is rendered in all of its views."""
@@ -52,10 +51,7 @@ class _Rendered(Dataset[list[Tensor]]):
         samples = self.data.samples
         rows = np.arange(index * EMBEDDED_ROWS, min((index + 1) * EMBEDDED_ROWS, samples.count), dtype=np.int64)
         images = samples.read(rows)
-        return [
-            views.apply(images, FreshViews(views, samples).parameters(number, rows, images))
-            for views, number in self.data.views
-        ]
+        return [SampleViews(samples, views).draw(number, rows, images).pixels for views, number in self.data.views]
 
 
 def embed(network: Network, data: ProbeViews, config: TrainConfig, progress: Progress) -> Tensor:

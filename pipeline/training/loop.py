@@ -19,10 +19,11 @@ from pipeline.models.reused import Projector, ReusedHead
 from pipeline.objectives import Batch, ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
-from pipeline.training.batches import Step, Steps, loader
+from pipeline.training.batches import Steps, loader
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from pipeline.training.history import HOLDOUT, History
 from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.step import Step
 
 
 @dataclass
@@ -98,7 +99,7 @@ class Trainer:
             student = self.network(step.images)
             outputs = step.teacher_outputs
             teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
-            batch = Batch(step.labels, step.sample, step.view, step.index)
+            batch = Batch(step.labels, step.sample, step.view, step.index, step.mixed)
             value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps))
         if not torch.isfinite(value.total):
             raise _not_finite(value, step, self.steps)

@@ -66,7 +66,7 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
 def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
     """Raise CacheMismatch if rendered pixels are not the primary teacher's. The other teachers' are the same."""
     cache = source.caches(view)[0]
-    wrong = rows[digest(steps.render(view, rows)) != cache.view_digests(view, rows)]
+    wrong = rows[digest(steps.render(view, rows).pixels) != cache.view_digests(view, rows)]
     if len(wrong):
         raise CacheMismatch(
             f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",

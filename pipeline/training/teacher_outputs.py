@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.data import Images
 from pipeline.errors import CacheMismatch
 from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
 from pipeline.store.format.encoded import EncodedSignals
@@ -87,7 +86,7 @@ def _select_rows(signals: EncodedSignals, rows: slice) -> EncodedSignals:
 
 
 class ViewSource(Protocol):
-    """Gives the drawn parameters of views, and the teacher's outputs for these views."""
+    """Gives the parameters of views that are stored, and the teacher's outputs for these views."""
 
     @property
     def remote(self) -> bool:
@@ -96,11 +95,8 @@ class ViewSource(Protocol):
     def expect(self, upcoming: Upcoming) -> None:
         """Announce what is read next, in the order of `upcoming`, so that a remote source can fetch it ahead."""
 
-    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """Return the drawn parameters [B, P] of a view, for samples [B].
-
-        images: of these samples, for operations whose parameters depend on sizes. A remote source gets none.
-        """
+    def parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32] | None:
+        """Return the stored parameters [B, P] of a view, for samples [B]; None if none are stored: they are drawn."""
 
     def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs | None:
         """Return the teacher's outputs for a view of samples [B]; None if there is no teacher.
@@ -180,8 +176,8 @@ class FromCaches:
                 its = [(view, samples) for view, samples in upcoming if teacher[view] is cache]
                 cache.expect(its, parameters=number == 0)
 
-    def parameters(self, view: int, samples: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
-        """Return the stored parameters [B, P] of a view, for samples [B]. images: not used."""
+    def parameters(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the stored parameters [B, P] of a view, for samples [B]."""
         return self.caches(view)[0].view_parameters(view, samples)
 
     def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs:

@@ -6,15 +6,20 @@ configuration calls `pad-crop`. It declares `class Options(OperationOptions)` an
 
 from pipeline.data.split import Images
 from pipeline.views.config import Operations, ViewsConfig, ViewsSection
+from pipeline.views.mixing import MixingOperation
 from pipeline.views.operation import Operation, OperationOptions, Size
 from pipeline.views.pixel_digest import digest
+from pipeline.views.rendering import DrawnViews, SampleViews
 from pipeline.views.views import Views, build_views, sizes_of
 
 __all__ = [
+    "DrawnViews",
     "Images",
+    "MixingOperation",
     "Operation",
     "OperationOptions",
     "Operations",
+    "SampleViews",
     "Size",
     "Views",
     "ViewsConfig",

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from pipeline import CachedViews, cache_teacher, make_views
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError, DataError, ModelError
-from pipeline.training.batches import Step
+from pipeline.training.step import Step
 from pipeline.views import digest
 
 

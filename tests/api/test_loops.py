@@ -11,7 +11,7 @@ from api_pieces import cached, network, opened
 from torch import Tensor
 
 from pipeline import CachedViews, ModuleNetwork, objective
-from pipeline.training.batches import Step
+from pipeline.training.step import Step
 
 EPOCHS, BATCH = 3, 10
 

@@ -1,4 +1,7 @@
-"""What every operation must keep, found by its file: a new one is tested here without a line of its own."""
+"""What every operation must keep, found by its file: a new one is tested here without a line of its own.
+
+Operations that mix two images are tested in `test_mixing.py`.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from torch import Tensor
 from pipeline import plugins
 from pipeline.config import Section, bind, resolved
 from pipeline.errors import ConfigError
-from pipeline.views import OperationOptions, Views, ViewsConfig, build_views, digest, sizes_of
+from pipeline.views import MixingOperation, OperationOptions, Views, ViewsConfig, build_views, digest, sizes_of
 
 PACKAGE = "pipeline.views.operations"
 SIZE = (32, 40)
@@ -28,10 +31,23 @@ def options_of(name: str) -> type[OperationOptions]:
     return options
 
 
-def cases() -> list[Any]:
-    """Every operation with the first example of each required option, then with each further example."""
+def mixes(name: str) -> bool:
+    """Whether the operation mixes two images."""
+    module = plugins.load(PACKAGE, name, "name")
+    fields = module.Options.model_fields
+    least = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
+    return isinstance(module.build(module.Options.model_validate({"name": name, **least})), MixingOperation)
+
+
+def cases(mixing: bool = False) -> list[Any]:
+    """Every operation with the first example of each required option, then with each further example.
+
+    mixing: those that mix two images; else all others.
+    """
     found = []
     for name in plugins.names(PACKAGE):
+        if mixes(name) != mixing:
+            continue
         fields = options_of(name).model_fields
         base = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
         variants = [base]

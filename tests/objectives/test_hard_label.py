@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.objectives import Batch, Context, ObjectiveEntry, build_objective
+from pipeline.objectives import Batch, Context, MixedLabels, ObjectiveEntry, build_objective
 from pipeline.signals import Signals, SignalShapes
 
 SHAPES = SignalShapes(logits=3)
@@ -17,7 +17,7 @@ def term(logits: torch.Tensor, batch: Batch, **options: float) -> torch.Tensor:
     return objective(Signals(logits), Signals(logits), batch, 0.0)["cross-entropy"]
 
 
-def batch(labels: list[int], **more: torch.Tensor) -> Batch:
+def batch(labels: list[int], **more: MixedLabels) -> Batch:
     index = torch.arange(len(labels))
     return Batch(labels=torch.tensor(labels), sample=index, view=index * 0, **more)
 
@@ -42,8 +42,28 @@ def test_smoothing_spreads_a_share_over_all_classes():
 
 def test_mixed_labels_share_the_loss():
     logits = torch.log(torch.tensor([[2.0, 1.0, 1.0]], dtype=torch.float64))
-    mixed = batch([0], labels_mixed=torch.tensor([1]), mix=torch.tensor([0.25], dtype=torch.float64))
+    mixed = batch([0], mixed=MixedLabels(torch.tensor([1]), torch.tensor([0.25], dtype=torch.float64)))
     assert term(logits, mixed).item() == pytest.approx(0.25 * math.log(2) + 0.75 * math.log(4), rel=1e-12)
+
+
+def test_a_mixed_target_is_that_of_cross_entropy_with_probabilities():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(6, 3, dtype=torch.float64, generator=generator)
+    first, second = torch.tensor([0, 1, 2, 2, 0, 1]), torch.tensor([1, 1, 0, 2, 2, 0])
+    share = torch.rand(6, dtype=torch.float64, generator=generator)
+    one_hot = torch.eye(3, dtype=torch.float64)
+    target = share[:, None] * one_hot[first] + (1 - share[:, None]) * one_hot[second]
+    for smoothing in (0.0, 0.1):
+        expected = torch.nn.functional.cross_entropy(logits, target, label_smoothing=smoothing)
+        mixed = batch(first.tolist(), mixed=MixedLabels(second, share))
+        assert term(logits, mixed, label_smoothing=smoothing).item() == pytest.approx(expected.item(), rel=1e-12)
+
+
+def test_a_view_counts_if_every_part_of_it_has_a_label():
+    logits = torch.log(torch.tensor([[2.0, 1.0, 1.0]] * 4, dtype=torch.float64))
+    share = torch.tensor([0.5, 1.0, 0.0, 0.5], dtype=torch.float64)
+    mixed = batch([0, 0, -1, -1], mixed=MixedLabels(torch.tensor([-1, -1, 1, -1]), share))
+    assert term(logits, mixed).item() == pytest.approx((math.log(2) + math.log(4)) / 2, rel=1e-12)
 
 
 def test_half_precision_logits_are_promoted():

@@ -14,26 +14,27 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from store_standins import TinySamples, cache, content
+from store_standins import TinySamples, cache, content, mixing_views
 from watched_disk import KINDS, Killing, watch
 
 
 def run(folder: Path, mode: str, count: int) -> None:
     """Print how many were killed, and how often the rest was computed after that and every byte was right.
 
-    mode: `times`, so many at random moments; `calls`, at every so many-th call that changes the disk; `two`, so many
-    times two at once.
+    mode: `times`, so many at random moments; `calls`, at every so many-th call that changes the disk; `mixing`, the
+    same with views that mix samples; `two`, so many times two at once.
     """
     os.fsync = lambda descriptor: None  # type: ignore[assignment]
     if mode == "two":
         two_at_once(folder, count)
         return
+    make = partial(cache, views=mixing_views()) if mode == "mixing" else cache
     with pytest.MonkeyPatch.context() as patch:
         seen = Killing(0)  # never
         watch(patch, folder, seen)
-        whole = content(cache(folder / "whole"))
+        whole = content(make(folder / "whole"))
     assert {call.kind for call in seen.calls} >= set(KINDS)
-    print(*(at_times if mode == "times" else at_calls)(folder, count, whole))
+    print(*(at_times(folder, count, whole) if mode == "times" else at_calls(folder, count, whole, make)))
 
 
 def forked(before: Callable[[], object], make: Callable[[], object]) -> int:
@@ -105,7 +106,7 @@ def at_times(folder: Path, count: int, whole: dict[str, bytes]) -> tuple[int, in
     return kills, survived
 
 
-def at_calls(folder: Path, step: int, whole: dict[str, bytes]) -> tuple[int, int]:
+def at_calls(folder: Path, step: int, whole: dict[str, bytes], make: Callable[..., Path] = cache) -> tuple[int, int]:
     """At every `step`-th of its calls that change the disk, until it makes fewer calls than that."""
 
     def kill_at(number: int) -> None:
@@ -115,12 +116,12 @@ def at_calls(folder: Path, step: int, whole: dict[str, bytes]) -> tuple[int, int
     number = 1
     while True:
         target = folder / f"call-{number}"
-        if not killed(forked(partial(kill_at, number), partial(cache, target))):
+        if not killed(forked(partial(kill_at, number), partial(make, target))):
             return kills, survived
         kills += 1
         if kills % 2:  # and once more on the way back
-            killed(forked(partial(kill_at, 7), partial(cache, target)))
-        cache(target, wait=False)
+            killed(forked(partial(kill_at, 7), partial(make, target)))
+        make(target, wait=False)
         if content(target) == whole and not [path for path in folder.iterdir() if "partial" in path.name]:
             survived += 1
             shutil.rmtree(target)

@@ -16,9 +16,11 @@ import torch
 from hypothesis import HealthCheck, settings
 from torch import Tensor, nn
 
+from pipeline.data import Samples
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LinearHead, LogitsConfig, Signals, SignalsConfig
 from pipeline.store.making.caching import make_cache
 from pipeline.store.making.teacher_pass import TeacherPass
+from pipeline.views import Views, ViewsConfig, build_views
 
 patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 """For property tests: machines are busy at times."""
@@ -39,10 +41,12 @@ class TinySamples:
         self.count, self.positions = count, np.arange(0, 2 * count, 2)
         self._images = torch.from_numpy(generator.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8))
         self.labels: Any = generator.integers(0, 5, count)
-        self.split = SimpleNamespace(ids=[f"image-{position}" for position in range(2 * count)])
+        self.split = SimpleNamespace(name="tiny", ids=[f"image-{position}" for position in range(2 * count)])
 
     def ids(self, samples: Any) -> list[str]:
         return [self.split.ids[position] for position in self.positions[samples]]
+
+    at = Samples.at
 
     def read(self, samples: Any) -> Tensor:
         return self._images[torch.from_numpy(samples)]
@@ -61,6 +65,7 @@ class TinyViews:
         self.numbers = range(first, first + count)
         self.plain = plain
         self.parameter_names = () if plain else ("roll.rows",)
+        self.needs_sizes, self.mixing = False, None
 
     def identity(self) -> dict[str, Any]:
         return {"seed": 0, "operations": [] if self.plain else [{"name": "roll"}]}
@@ -69,10 +74,20 @@ class TinyViews:
         width = len(self.parameter_names)
         return ((samples * 5 + view * 3) % 8).astype(np.int32)[:, None][:, :width]
 
-    def apply(self, images: Tensor, parameters: Any) -> Tensor:
+    def partners_in(self, parameters: Any) -> None:
+        """None: nothing is mixed."""
+
+    def apply(self, images: Tensor, parameters: Any, partners: None = None) -> Tensor:
         if self.plain:
             return images
         return torch.stack([image.roll(int(p), 1) for image, p in zip(images, parameters[:, 0], strict=True)])
+
+
+def mixing_views(samples: TinySamples | None = None) -> Views:
+    """Three real views that shift each image, mix it with that of another sample, and mirror what comes of it."""
+    operations = [{"name": "pad-crop", "padding": 2}, {"name": "mixup-or-cutmix"}, {"name": "horizontal-flip"}]
+    config = ViewsConfig.model_validate({"operations": operations, "count": 3, "seed": 5})
+    return build_views(config, (8, 8), among=(samples or TinySamples()).positions)
 
 
 SEEDING = threading.Lock()

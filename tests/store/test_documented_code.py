@@ -43,19 +43,25 @@ OPERATIONS: dict[str, list[Any]] = {
     ],
     "augmented": ["randaugment", {"name": "randaugment", "num_ops": 3, "magnitude": 30, "fill": 50}],
     "trivial": [*["trivial-augment"] * 3, {"name": "trivial-augment", "interpolation": "bilinear", "fill": 255}],
+    "blended": [{"name": "pad-crop", "padding": 2}, FLIP, {"name": "mixup"}, {"name": "center-crop", "size": [20, 30]}],
+    "cut": [{"name": "resize", "size": [45, 37]}, {"name": "cutmix"}, FLIP],
+    "either": [{"name": "resized-crop", "size": [17, 29]}, "mixup-or-cutmix", "random-erasing"],
 }
 
 
 @pytest.mark.parametrize(
     ("operations", "differing"),
-    [*((name, False) for name in OPERATIONS), *((name, True) for name in ("larger", "smaller", "square"))],
+    [
+        *((name, False) for name in OPERATIONS),
+        *((name, True) for name in ("larger", "smaller", "square", "cut", "either")),
+    ],
 )
 def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str, differing: bool) -> None:
     samples = packed(tmp_path, differing)
     config = ViewsConfig.model_validate({"count": 2, "first": 3, "operations": OPERATIONS[operations]})
     network = build_network("cifar_resnet8", 10, seed=0, input_size=32)
     options: Any = {"precision": "float32", "micro_batch": 8, "device": "cpu", "notify": print}
-    views = build_views(config, None if differing else (32, 32))
+    views = build_views(config, None if differing else (32, 32), among=samples.positions)
     path = make_cache(network, samples, views, SIGNALS, target=tmp_path / "cache.zarr", **options)
 
     group: Any = zarr.open_group(path, mode="r")
@@ -63,6 +69,8 @@ def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str
     with h5py.File(tmp_path / "noise.h5", "r", locking=False) as file:
         ids, images = (file[f"train/{name}"][samples.positions] for name in ("ids", "images"))
     content = [bytes(image) for image in images] if differing else images
+    columns, places = identity["views"]["parameters"], samples.positions.tolist()
+    partner = next((i for i, name in enumerate(columns) if name.endswith(".partner")), None)
     assert documented("ids_digest")([name.decode() for name in ids]) == identity["data"]["ids"]
     assert documented("pixels_digest")(content) == identity["data"]["pixels"]
     state = {name: tensor.numpy() for name, tensor in network.model.state_dict().items()}
@@ -72,9 +80,11 @@ def test_views_and_digests_are_those_of_the_page(tmp_path: Path, operations: str
     render.__globals__["changed"] = documented("changed", DOCUMENTATION.with_name("views.md"))
     for view in range(2):
         for number, image in enumerate(content):
-            pixels = np.array(Image.open(io.BytesIO(image)).convert("RGB")) if differing else image
-            drawn = group["view_parameters"][view, number] if identity["views"]["parameters"] else np.empty(0, int)
-            shown = np.ascontiguousarray(render(pixels, identity["views"]["operations"], drawn).transpose(2, 0, 1))
+            drawn = group["view_parameters"][view, number] if columns else np.empty(0, int)
+            shown = [image] if partner is None else [image, content[places.index(drawn[partner])]]
+            decoded = [np.array(Image.open(io.BytesIO(each)).convert("RGB")) if differing else each for each in shown]
+            rendered = render(decoded[0], identity["views"]["operations"], drawn, *decoded[1:])
+            shown = np.ascontiguousarray(rendered.transpose(2, 0, 1))
             C, H, W = shown.shape
             seed = (C << 48) | (H << 24) | W
             assert xxhash.xxh3_64_intdigest(shown.tobytes(), seed) == int(group["view_digest"][view, number])

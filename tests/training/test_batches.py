@@ -44,7 +44,7 @@ def test_a_step_is_the_replayed_view_its_labels_and_the_stored_outputs(road: Pat
     assert data.labels is not None
     assert step.labels.tolist() == data.labels[rows].tolist()
     parameters = rendering.parameters(view, data.positions[rows])
-    assert np.array_equal(run.source.parameters(view, rows, data.read(rows)), parameters)
+    assert np.array_equal(run.source.parameters(view, rows), parameters)
     assert torch.equal(step.images, rendering.apply(data.read(rows), parameters))
     assert step.teacher_outputs is not None
     expected = stored.read(view, rows)
@@ -86,13 +86,13 @@ def test_a_row_of_several_views_is_what_it_would_be_alone(road: Path):
     for source in (
         None,
         FromCaches([dict.fromkeys((0, 1), cache(road))] * 2, "mean-logits"),
-        FreshViews(views(), samples(road)),
+        FreshViews(),
     ):
         run = steps(road, source, batch_size=32, views_per_step=2)
         step = run[5]
         rows = step.sample[::2].numpy()
         for i, view in enumerate(run.views_of(1)):
-            images = run.render(view, rows)
+            images = run.render(view, rows).pixels
             assert torch.equal(step.images[i::2], images)
             said = run.source.teacher_outputs(view, rows, images)
             assert (said is None) == (step.teacher_outputs is None)
@@ -169,4 +169,5 @@ def test_moving_a_step_moves_all_of_it(road: Path):
         "sample",
         "view",
         "teacher_outputs",
+        "mixed",
     ]

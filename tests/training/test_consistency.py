@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from training_pieces import HARD, KD, LFCC, SMALL, VIT, cache, network, objectives, same, samples, steps, views
 
-from pipeline.data import Images
 from pipeline.models import Network, build_network
 from pipeline.objectives import Batch
 from pipeline.progress import Silent
@@ -61,7 +60,7 @@ class Live:
     def expect(self, upcoming: Upcoming) -> None:
         """Nothing to do."""
 
-    def parameters(self, view: int, rows: NDArray[np.int64], images: Images) -> NDArray[np.int32]:
+    def parameters(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.int32]:
         """Drawn again."""
         return self.views.parameters(view, self.samples.positions[rows])
 

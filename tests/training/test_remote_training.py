@@ -92,8 +92,7 @@ class Watched(FreshViews):
 
     remote = True
 
-    def __init__(self, drawn: FreshViews) -> None:
-        super().__init__(drawn.views, drawn.samples)
+    def __init__(self) -> None:
         self.told: list[list[tuple[int, NDArray[np.int64]]]] = []
         self.asked = 0
 
@@ -110,7 +109,7 @@ class Watched(FreshViews):
 @pytest.mark.parametrize("batch_size", [3, 7])
 def test_a_source_is_told_of_this_window_and_the_next(road: Path, batch_size: int) -> None:
     plain = steps(road, epochs=3, batch_size=batch_size)
-    watched = Watched(FreshViews(plain.views, plain.samples))
+    watched = Watched()
     run = Steps(plain.samples, plain.views, watched, range(2), plain.config, 5, rows_per_block=1)
     for index in range(len(run)):
         assert run[index].teacher_outputs is None
@@ -126,7 +125,7 @@ def test_a_source_is_told_of_this_window_and_the_next(road: Path, batch_size: in
 
 def test_a_run_that_starts_in_the_middle_says_where(road: Path) -> None:
     plain = steps(road, epochs=3, batch_size=3)
-    watched = Watched(FreshViews(plain.views, plain.samples))
+    watched = Watched()
     run = Steps(plain.samples, plain.views, watched, range(2), plain.config, 5, rows_per_block=1)
     run[16 + 6]
     ((view, rows), (_, following)) = watched.told[0]

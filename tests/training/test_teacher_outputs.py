@@ -63,7 +63,7 @@ def test_every_view_comes_from_the_cache_that_has_it(several: Path):
         }.items():
             assert tensor is not None
             assert np.array_equal(tensor, stored(several / path, name, view))
-        parameters = source.parameters(view, ROWS, IMAGES)
+        parameters = source.parameters(view, ROWS)
         assert np.array_equal(parameters, stored(several / path, "view_parameters", view))
 
 

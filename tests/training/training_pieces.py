@@ -66,7 +66,7 @@ def steps(folder: Path, source: ViewSource | None = None, seed: int = 0, **chang
 
 def drawn(folder: Path, **changes: Any) -> Steps:
     """Steps without a teacher, with the same views."""
-    return steps(folder, FreshViews(views(), samples(folder)), **changes)
+    return steps(folder, FreshViews(), **changes)
 
 
 def network(kind: tuple[str, int, dict[str, Any]] = SMALL, seed: int = 0, **options: Any) -> Network:

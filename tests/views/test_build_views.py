@@ -66,7 +66,8 @@ def test_a_chain_is_its_operations_one_after_the_other() -> None:
         columns = parameters[:, at : at + len(one.parameter_names)]
         step, at = one.apply(step, columns), at + columns.shape[1]
     assert torch.equal(chain.apply(images, parameters), step)
-    assert chain.sources(parameters, np.arange(6)).tolist() == [[i] for i in range(6)]
+    assert (chain.mixing, chain.partners_in(parameters)) == (None, None)
+    assert chain.shares_in(parameters).tolist() == [1.0] * 6
 
 
 def test_images_of_differing_sizes_come_out_as_they_do_alone() -> None:

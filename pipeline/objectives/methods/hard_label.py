@@ -2,11 +2,13 @@
 
     L = -(1/B) Σ_b w[y_b] log softmax(z_b)[y_b]
 
-With label smoothing ε the target is (1 - ε) onehot(y) + ε/K. Where views mix two samples, the target is
-mix · onehot(labels) + (1 - mix) · onehot(labels_mixed). Unlabeled samples (-1) are left out; the mean is over
-the labeled ones. Without `class_weights` every w is 1, and there is no deviation from the textbook. The weights are
-scaled so that their mean over the labeled training samples is 1, and the sum is divided by B, not by the sum of the
-batch's own weights: so the value of a batch is the mean of those of its parts, whatever classes fall into them.
+With label smoothing ε the target is (1 - ε) onehot(y) + ε/K. Where a view mixes two samples, its target is
+λ onehot(y) + (1 - λ) onehot(y'), with the other's label y' and the share λ of the sample's own image. Unlabeled samples
+(-1) are left out, and so are views of which any part has no label: all that is known of their target is a share of it.
+The mean is over the others. Without `class_weights` every w is 1, and there is no deviation from the textbook. The
+weights are scaled so that their mean over the labeled training samples is 1, and the sum is divided by B, not by the
+sum of the batch's own weights: so the value of a batch is the mean of those of its parts, whatever classes fall into
+them.
 """
 
 from __future__ import annotations
@@ -71,11 +73,13 @@ class HardLabel(Objective):
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `cross-entropy`, in nats."""
-        value = self._weighted(student.logits, batch.labels)
-        if batch.labels_mixed is not None and batch.mix is not None:
-            value = batch.mix * value + (1 - batch.mix) * self._weighted(student.logits, batch.labels_mixed)
-        labeled = (batch.labels >= 0).sum().clamp(min=1)
-        return {"cross-entropy": value.sum() / labeled}
+        value, labeled = self._weighted(student.logits, batch.labels), batch.labels >= 0
+        if batch.mixed is not None:
+            share, other = batch.mixed.share, batch.mixed.labels
+            value = share * value + (1 - share) * self._weighted(student.logits, other)
+            labeled = (labeled | (share == 0)) & ((other >= 0) | (share == 1))
+            value = value * labeled
+        return {"cross-entropy": value.sum() / labeled.sum().clamp(min=1)}
 
     def _weighted(self, logits: Tensor, labels: Tensor) -> Tensor:
         value = cross_entropy(logits, labels, self.label_smoothing)

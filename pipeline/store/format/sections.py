@@ -73,7 +73,8 @@ class ViewsIdentity(IdentitySection):
     """Identifies the views of every sample.
 
     operations: with all their options. seed: of the drawn parameters. first, count: the number of the first view, and
-    how many views there are. parameters: the names of the drawn parameters.
+    how many views there are. parameters: the names of the drawn parameters. partners: a digest of the positions of
+    the samples, where views mix them; left out elsewhere.
     """
 
     operations: Annotated[tuple[OperationIdentity, ...], Field(strict=False)]
@@ -81,6 +82,7 @@ class ViewsIdentity(IdentitySection):
     first: Annotated[int, Field(ge=0, lt=2**40)]
     count: PositiveSize
     parameters: Annotated[tuple[str, ...], Field(strict=False, max_length=1000)]
+    partners: str | None = None
 
     @classmethod
     def of(cls, views: Views) -> Self:

@@ -17,7 +17,7 @@ from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.models.device import Precision
 from pipeline.models.taps import evaluation_mode
 from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, lowpass, taps_read
-from pipeline.views import digest, sizes_of
+from pipeline.views import SampleViews, digest
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -106,10 +106,7 @@ class TeacherPass:
         of a micro-batch.
         """
         samples = np.arange(rows.start, rows.stop, dtype=np.int64)
-        images = self.samples.read(samples)
-        positions = self.samples.positions[samples]
-        parameters = self.views.parameters(view, positions, sizes_of(images))
-        pixels = self.views.apply(images, parameters)
+        parameters, pixels = SampleViews(self.samples, self.views).draw(view, samples)
         digests = digest(pixels)
         if missing := (size or self.micro_batch) - len(pixels):
             pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])

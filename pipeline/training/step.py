@@ -1,0 +1,69 @@
+"""Holds the batch of one optimiser step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipeline.objectives import MixedLabels
+from pipeline.training.teacher_outputs import TeacherOutputs, select_rows
+
+
+@dataclass
+class Step:
+    """Holds the batch of one optimiser step. With several views per step, those of a sample are in adjacent rows.
+
+    index: the number of the step. images: uint8 [B, C, H, W]. labels: int64 [B], -1 for none. sample: the numbers of
+    the samples, int64 [B]. view: the numbers of their views, int64 [B]. teacher_outputs: the teacher's outputs for
+    these views as they are stored; None without a teacher. mixed: the labels of the samples that are mixed in, and the
+    shares; None where views do not mix.
+    """
+
+    index: int
+    images: Tensor
+    labels: Tensor
+    sample: Tensor
+    view: Tensor
+    teacher_outputs: TeacherOutputs | None
+    mixed: MixedLabels | None = None
+
+    def to(self, device: torch.device | str) -> Step:
+        """Return the batch on `device`; without a copy if that is the CPU, where it lies."""
+        device = torch.device(device)
+        if device.type == "cpu":
+            return self
+        return Step(
+            self.index,
+            self.images.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.sample.to(device, non_blocking=True),
+            self.view.to(device, non_blocking=True),
+            self.teacher_outputs.to(device) if self.teacher_outputs else None,
+            self.mixed.map(lambda each: each.to(device, non_blocking=True)) if self.mixed else None,
+        )
+
+    def parts(self, count: int, views: int) -> list[Step]:
+        """Split the step into `count` batches whose sizes differ by one sample at most; fewer if samples are fewer.
+
+        views: rows of each sample, which stay together.
+        """
+        if count == 1:
+            return [self]
+        samples = len(self.sample) // views
+        ends = [int(part[-1] + 1) * views for part in np.array_split(np.arange(samples), min(count, samples))]
+        return [self._rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _rows(self, rows: slice) -> Step:
+        outputs = select_rows(self.teacher_outputs, rows) if self.teacher_outputs else None
+        mixed = self.mixed.map(lambda each: each[rows]) if self.mixed else None
+        images, labels, sample, view = (each[rows] for each in (self.images, self.labels, self.sample, self.view))
+        return Step(self.index, images, labels, sample, view, outputs, mixed)
+
+    def pin_memory(self) -> Step:
+        """Move the batch to page-locked memory: `DataLoader` calls this before batches go to an accelerator."""
+        self.images = self.images.pin_memory()
+        self.teacher_outputs = self.teacher_outputs.pin_memory() if self.teacher_outputs else None
+        return self
