@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from api_pieces import cached, network, opened, photos
 
-from pipeline import CachedViews, objective
+from pipeline import CachedViews, make_views, objective
 from pipeline.errors import ConfigError, ModelError, TrainingError
 from pipeline.signals import Signals
 
@@ -34,6 +34,37 @@ def test_the_value_is_that_of_the_formulas(data: CachedViews) -> None:
     torch.testing.assert_close(loss.terms, {"hard-label/cross-entropy": hard.detach(), "kd/kl": soft.detach()})
     torch.testing.assert_close(loss(student, batch), value)
     assert loss.reads == {"logits"}
+
+
+def test_views_that_mix_photos_have_labels_of_both(tmp_path: Path) -> None:
+    views = make_views([{"name": "pad-crop", "padding": 1}, "mixup-or-cutmix"], count=3)
+    own = opened(cached(tmp_path, views=views), views=views)
+    student = network()
+    loss = objective([("hard-label", 0.25), ("kd", 0.75)], student, own)
+    batch = next(iter(own.loader(12)))
+    assert batch.mixed is not None
+    assert batch.teacher_outputs is not None
+    share = batch.mixed.share[:, None]
+    target = share * F.one_hot(batch.labels, 4) + (1 - share) * F.one_hot(batch.mixed.labels, 4)
+    signals = student(batch.images)
+    value = loss(signals, batch)
+    teacher = batch.teacher_outputs.decode().logits
+    soft = 16 * F.kl_div((signals.logits / 4).log_softmax(1), (teacher / 4).softmax(1), reduction="batchmean")
+    torch.testing.assert_close(value, 0.25 * F.cross_entropy(signals.logits, target) + 0.75 * soft)
+    # Items of one's own order are rows of the same batches: view and sample by view and sample.
+    rows = {(int(v), int(n)): i for i, (v, n) in enumerate(zip(batch.view, batch.sample, strict=True))}
+    items = own.__getitems__([view * own.samples.count + sample for view, sample in reversed(rows)])
+    assert items.mixed is not None
+    order = [rows[int(v), int(n)] for v, n in zip(items.view, items.sample, strict=True)]
+    assert torch.equal(items.mixed.labels, batch.mixed.labels[order])
+    assert torch.equal(items.mixed.share, batch.mixed.share[order])
+    across = own.__getitems__([2 * own.samples.count + 3, 5, own.samples.count + 7, 6])
+    assert across.mixed is not None
+    alone = [own[2 * own.samples.count + 3], own[5], own[own.samples.count + 7], own[6]]
+    assert across.mixed.share.tolist() == [float(one.mixed.share) for one in alone if one.mixed is not None]
+    assert across.mixed.labels.tolist() == [int(one.mixed.labels) for one in alone if one.mixed is not None]
+    with pytest.raises(ConfigError, match="cannot say what a view is that mixup-or-cutmix makes"):
+        objective(["dkd"], student, own)
 
 
 def test_objectives_are_written_in_four_ways(data: CachedViews) -> None:

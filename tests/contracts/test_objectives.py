@@ -27,7 +27,7 @@ from contracts.objective_cases import (
 )
 
 from pipeline.errors import ConfigError
-from pipeline.objectives import Objective, build_objective
+from pipeline.objectives import MixedLabels, Objective, build_objective
 from pipeline.signals import LinearHead, Signals
 
 LINES = {
@@ -163,6 +163,20 @@ def test_what_needs_no_labels_works_without(name: str):
     assert torch.isfinite(total(without))
     if name != "hard-label":  # which reads labels where there are some
         torch.testing.assert_close(without, build(name)(student, teacher, b, 0.5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_wants_one_label_is_refused_where_views_mix_and_all_else_knows_what_to_do(name: str):
+    mixing = replace(CONTEXT, mixing="cutmix")
+    if build(name).needs.labels:
+        with pytest.raises(ConfigError, match="cannot say what a view is that cutmix makes of two samples"):
+            build(name, context=mixing)
+        return
+    objective, b = build(name, context=mixing), batch(6, build(name).needs.views)
+    student, teacher = signals("student", 6, 1), signals("teacher", 6, 2)
+    mixed = replace(b, mixed=MixedLabels(b.labels.roll(1), torch.full((6,), 0.25)))
+    plain, other = (total(each(student, teacher, known, 0.5)) for each, known in ((build(name), b), (objective, mixed)))
+    assert (plain == other) == (name != "hard-label")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -34,3 +34,19 @@ def test_a_configuration_fits_together(config: Path, packed: Path) -> None:
     assert bound.data.classes == 100
     assert bound.students
     assert bound.teacher.name == "cifar_resnet56"
+
+
+def test_the_augmentations_of_deit(tmp_path: Path) -> None:
+    """Every method that is named there learns from views that are mixed; more than one label is no obstacle."""
+    file = tmp_path / "imagenet.h5"
+    with h5py.File(file, "w") as data:
+        for split in ("train", "val"):
+            group = data.create_group(split)
+            group["images"] = np.random.default_rng(0).integers(0, 256, (1000, 8, 8, 3), dtype=np.uint8)
+            group["labels"] = np.arange(1000)
+            group["ids"] = [f"{split}-{i}" for i in range(1000)]
+    config = Path(__file__).parents[2] / "configs/imagenet-deit.yaml"
+    bound = bind_experiment(ConfigFile(config, (f"data.path={file}",)))
+    assert bound.data is not None
+    assert bound.data.views.mixing == "mixup-or-cutmix"
+    assert [name.partition(".")[0] for name in bound.data.views.parameter_names].count("partner") > 10
