@@ -7,11 +7,10 @@ from pipeline.api.cached_views import CachedViews
 from pipeline.api.caching import cache_teacher
 from pipeline.api.dataset import DatasetSplit
 from pipeline.api.loss import DistillationLoss, objective
-from pipeline.api.module_network import ModuleNetwork
 from pipeline.api.networks import as_network
 from pipeline.api.packed import open_packed
 from pipeline.api.view_lists import make_views
-from pipeline.models import TeacherNetwork, build_network
+from pipeline.models import ModuleNetwork, TeacherNetwork, build_network
 
 __all__ = [
     "CachedViews",

@@ -11,11 +11,10 @@ from pydantic import ValidationError
 from torch import nn
 
 from pipeline.api.dataset import AnyDataset, samples_of
-from pipeline.api.module_network import ModuleNetwork
 from pipeline.config import problems_of
 from pipeline.errors import ConfigError, ModelError, Problem
 from pipeline.experiment.data import views_of
-from pipeline.models import TeacherNetwork
+from pipeline.models import ModuleNetwork, TeacherNetwork
 from pipeline.models.device import Precision, choose_device
 from pipeline.progress import Lines, Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig

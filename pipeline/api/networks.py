@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from pipeline.api.module_network import ModuleNetwork
 from pipeline.errors import ModelError
-from pipeline.models import Network
+from pipeline.models import ModuleNetwork, Network
+from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import Interpolation, as_input_size
 
 NORMALISATION_HINT = (
@@ -28,7 +28,7 @@ def as_network(
     interpolation: Interpolation | None = None,
     head: str | None = "auto",
     name: str | None = None,
-) -> Network | ModuleNetwork:
+) -> Network:
     """Make a teacher or a student of a module: it takes uint8 images, and returns logits, embedding and maps.
 
     The module is shared, not copied: train, save and use it as before. A cache identifies it by its class and its
@@ -40,7 +40,7 @@ def as_network(
             `module.get_submodule`: `layer3`, `features.8`, `encoder.layers.5`. They are `block1`, `block2`, ... from
             then on, and methods that compare maps pair the last blocks of two networks, those before them, and so on.
             Outputs are maps [B, C, H, W] or [B, H, W, C], or tokens [B, L, C] of a square. None: of a timm model
-            the ends of its stages, as the commands choose them; of others none.
+            the ends of its stages, as the commands choose them; of others none. `auto`: found by running the module.
         input_size: in pixels, one number or height and width; images of another size are resized. None: of a timm
             model, what it was made for.
         mean, std: of the channels, in units of the full range [0, 1]; a number stands for three alike, and a module
@@ -84,7 +84,7 @@ def as_network(
     if cfg and blocks is None and head == "auto" and hasattr(module, "forward_intermediates") and len(own_mean) == 3:
         called = name or str(cfg.get("architecture") or type(module).__name__)
         classes = int(getattr(module, "num_classes", 0))
-        return Network(
+        return TimmNetwork(
             module,
             called,
             {},
@@ -96,7 +96,7 @@ def as_network(
         )
     return ModuleNetwork(
         module,
-        blocks or (),
+        blocks or () if blocks != "auto" else None,
         input_size=as_input_size(input_size),
         mean=own_mean,
         std=own_std,

@@ -1,9 +1,10 @@
-"""Models: teachers and students, which are timm models and the literature's CIFAR ResNets, with taps and heads."""
+"""Models: teachers and students, timm's and any other library's, with taps and heads."""
 
+from pipeline.models.base import Network
 from pipeline.models.build import build_network
 from pipeline.models.config import NetworkConfig, TeacherConfig, TeacherSection, WeightsSource
 from pipeline.models.fit import Kept
-from pipeline.models.network import Network
+from pipeline.models.module_network import ModuleNetwork
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
 from pipeline.models.reused import WithReusedHead
 from pipeline.models.teacher_network import TeacherNetwork
@@ -13,6 +14,7 @@ from pipeline.models.weights import load_weights
 __all__ = [
     "NEUTRAL",
     "Kept",
+    "ModuleNetwork",
     "Network",
     "NetworkConfig",
     "Preprocessing",

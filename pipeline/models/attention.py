@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from pipeline.models.base import Network
 from pipeline.models.device import Precision
-from pipeline.models.network import Network
 
 MATH_BACKEND_TOKENS = 196
 """Tokens. On a CPU in bfloat16, attention and its gradient by plain products take 0.3 of the fused kernel's time for 17

@@ -14,8 +14,9 @@ from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pipeline.errors import ModelError
+from pipeline.models.base import Network
 from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
-from pipeline.models.network import Network
+from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
 from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts
 from pipeline.models.trained import expected_by
@@ -75,7 +76,7 @@ def build_network(
     cfg = getattr(built, "pretrained_cfg", None) or {}
     size = as_input_size(input_size) if input_size else _own_size(options, cfg)
     try:
-        return Network(
+        return TimmNetwork(
             built,
             model,
             options,

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
 from pipeline.config import LocalPath, Section
+from pipeline.models.base import Network
 from pipeline.models.fit import Match
-from pipeline.models.network import Network
 from pipeline.models.preprocessing import NEUTRAL, InputSize, Interpolation, Preprocessing, as_input_size
 
 WeightsSource = Literal["pretrained"] | LocalPath

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.models.base import Network
 from pipeline.models.cells import Convolution
 from pipeline.models.fit import fit_weights
-from pipeline.models.network import Network
 from pipeline.models.weights import load_metadata, load_weights, save_weights
 from pipeline.signals import LinearHead, Signals
 from pipeline.untrusted import parse_json
@@ -120,7 +120,8 @@ class WithReusedHead(nn.Module):
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that are used: all except those of the network's own classifier."""
-        idle = {id(parameter) for parameter in self.network.model.get_classifier().parameters()}
+        classifier = self.network.classifier
+        idle = {id(parameter) for parameter in classifier.parameters()} if classifier is not None else set()
         every = super().named_parameters(prefix, recurse, remove_duplicate)
         return ((name, parameter) for name, parameter in every if id(parameter) not in idle)
 

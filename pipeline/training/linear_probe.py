@@ -110,7 +110,8 @@ def probe(
     del vectors  # where they are drawn, rows are others: one of both is enough
     scored = _rows(embed(network, holdout, config, progress), _labels(holdout), TrainConfig(), 0) if holdout else None
     progress.end()
-    classifier: nn.Linear = network.model.get_classifier()
+    classifier = network.classifier
+    assert isinstance(classifier, nn.Linear)  # `refuse_to_embed` has seen to it
     fit = _Fit(rows.vectors, classifier, objectives.to(device), device)
     decay, top1 = fit.best(rows, scored, progress)
     fit.set(classifier)
@@ -118,7 +119,7 @@ def probe(
     probed = ProbeResult(fit.loss, top1 if scored else None, decay, views, seconds, rate)
     if folder is not None:
         buffer = io.BytesIO()
-        torch.save({"classifier": network.model.get_classifier().state_dict(), **asdict(probed)}, buffer)
+        torch.save({"classifier": classifier.state_dict(), **asdict(probed)}, buffer)
         write_atomic(folder / PROBE_FILE, buffer.getvalue())
     return probed
 
@@ -132,7 +133,9 @@ def _kept(network: Network, folder: Path) -> ProbeResult | None:
     """Set the classifier that the folder keeps; None if none can be read: then it is fitted again."""
     try:
         found: dict[str, Any] = torch.load(folder / PROBE_FILE, map_location="cpu", weights_only=True)
-        network.model.get_classifier().load_state_dict(found.pop("classifier"))
+        classifier = network.classifier
+        assert classifier is not None
+        classifier.load_state_dict(found.pop("classifier"))
         return ProbeResult(**found)
     except Exception:  # no file, an incomplete one, another's: the probe is fitted again
         return None

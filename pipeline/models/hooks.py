@@ -1,0 +1,119 @@
+"""Reads what the modules inside a model compute, by hooks, and turns it into maps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.errors import ModelError, nearest
+
+MOST_PREFIX_TOKENS = 16
+"""The most tokens before those of the image (a class token, registers) that are looked for."""
+
+Records = dict[str, list[tuple[Tensor, Any]]]
+"""The first argument and the output of every call of a module, by its path."""
+
+
+@dataclass(frozen=True)
+class MapForm:
+    """Describes the layout of a block's output.
+
+    layout: `NCHW`, `NHWC`, or `NLC` for tokens. prefix: tokens before those of the image. sides: height and width of
+    the tokens of an image.
+    """
+
+    layout: str
+    prefix: int = 0
+    sides: tuple[int, int] = (0, 0)
+
+    @classmethod
+    def of(cls, output: Tensor, image: tuple[int, int]) -> MapForm | None:
+        """Return the form of a block's `output`, None if it is no map. image: height and width of the input."""
+        height, width = image
+        if output.ndim == 4:
+            fits = [alike(rows, columns, height, width) for rows, columns in (output.shape[2:], output.shape[1:3])]
+            if fits[0] != fits[1]:
+                return cls("NCHW" if fits[0] else "NHWC")
+            turned = output.shape[1] == output.shape[2] and output.shape[2] != output.shape[3]
+            return cls("NHWC" if turned else "NCHW")
+        if output.ndim != 3:
+            return None
+        for prefix in range(MOST_PREFIX_TOKENS + 1):
+            if sides := _sides(output.shape[1] - prefix, height, width):
+                return cls("NLC", prefix, sides)
+        return None
+
+    def map(self, output: Tensor) -> Tensor:
+        """Return a block's `output` as a map [B, C, H, W]."""
+        if self.layout == "NHWC":
+            return output.permute(0, 3, 1, 2)
+        if self.layout == "NCHW":
+            return output
+        places = output[:, self.prefix :].transpose(1, 2)
+        return places.reshape(len(output), -1, *self.sides)
+
+
+def alike(rows: int, columns: int, height: int, width: int) -> bool:
+    """Tell whether a grid may be that of an image: reduced alike in both directions, up to a place of rounding.
+
+    rows, columns: of the grid. height, width: of the image.
+    """
+    return abs(rows * width - columns * height) < max(height, width)
+
+
+def _sides(places: int, height: int, width: int) -> tuple[int, int] | None:
+    """Return the sides of a grid of so many places that has the shape of an image; None if there is none."""
+    rows = round((max(places, 0) * height / width) ** 0.5)
+    columns = places // rows if rows else 0
+    return (rows, columns) if columns and rows * columns == places and alike(rows, columns, height, width) else None
+
+
+@contextmanager
+def recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[Records]:
+    """Record the first argument and the output of modules, for every call inside the context."""
+    records: Records = {path: [] for path in paths}
+
+    def keep(path: str) -> Any:
+        return lambda module, inputs, output: records[path].append((inputs[0] if inputs else torch.empty(0), output))
+
+    handles = [model.get_submodule(path).register_forward_hook(keep(path)) for path in records]
+    try:
+        yield records
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def require_module(model: nn.Module, path: str, name: str) -> None:
+    """Raise ModelError, with the nearest path, if a model has no module at a path. name: of the model."""
+    known = [each for each, _ in model.named_modules() if each]
+    if path not in known:
+        close = nearest(path, known)
+        few = [each for each in known if each.count(".") <= 1][:40]
+        raise ModelError(
+            f"{name} has no module {path!r}",
+            expected="one of " + ", ".join(few) + (", ..." if len(few) < len(known) else ""),
+            got=repr(path),
+            fix=f"did you mean {close!r}?" if close else None,
+        )
+
+
+def logits_of(output: Any, name: str) -> Tensor:
+    """Return the logits [B, K] in what a model returns: the tensor itself, or its `logits`. name: of the model.
+
+    Raises ModelError for anything else.
+    """
+    logits = getattr(output, "logits", output)
+    if not isinstance(logits, Tensor) or logits.ndim != 2:
+        raise ModelError("a module gives no logits", where=name, expected="a tensor [B, K]", got=shape_text(logits))
+    return logits
+
+
+def shape_text(output: object) -> str:
+    """Describe a module's output in an error."""
+    return f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
