@@ -82,10 +82,10 @@ class CachedViews(Dataset[Step]):
     images and other operations are refused, by name.
 
     A batch has `images`, uint8 [B, C, H, W]; `labels`, `sample` (the number in the data set) and `view`, int64 [B];
-    `teacher_outputs`, as they are stored; and `index`, the number of the step. `batch.to(device)` moves
-    it. Item `i` of the data set is a batch of one: view `i // N` of sample `i % N`, N samples. A DataLoader of your
-    own works with `collate_fn=data.collate`; `loader` reads in an order that suits the cache, and gives every epoch
-    each sample once, in the next of its views.
+    `teacher_outputs`, as they are stored; `mixed`, the labels and shares of what is mixed in, where views mix; and
+    `index`, the number of the step. `batch.to(device)` moves it. Item `i` of the data set is a batch of one: view
+    `i // N` of sample `i % N`, N samples. A DataLoader of your own works with `collate_fn=data.collate`; `loader`
+    reads in an order that suits the cache, and gives every epoch each sample once, in the next of its views.
 
     Args:
         path: of the cache.

@@ -18,7 +18,7 @@ from pipeline.inspection.contact_sheet import Guess, Strip, Tile
 from pipeline.store.reader import TeacherCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
-from store_standins import TinySamples, TinyViews, cache
+from store_standins import TinySamples, TinyViews, cache, mixing_views
 
 RED = (207, 34, 46)
 GUESSES = (Guess("a class with a name that is too long for its place", 0.875, False), Guess("b", 0.125, True))
@@ -88,6 +88,23 @@ def test_a_view_that_the_teacher_did_not_see_is_marked() -> None:
     _, right = place(picture, tiles[0].image, 20)
     red = np.flatnonzero((picture == RED).all(axis=2).any(axis=0))
     assert red.min() > right + 160
+
+
+def test_both_labels_of_a_mixed_view_are_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples, views = TinySamples(), mixing_views()
+    stored = TeacherCache.open(cache(tmp_path / "a.zarr", samples=samples, views=views))
+    seen: dict[str, Any] = {}
+    monkeypatch.setattr(contact_sheet, "contact_sheet", lambda *arguments: seen.update(all=arguments) or b"")
+    monkeypatch.setattr(contact_sheet, "GUESSES", 5)
+    rows, classes, mine = np.arange(23), ["0", "1", "2", "3", "4"], samples
+    contact_sheet.cache_sheet(stored, mine, views, classes, [1], rows)  # type: ignore[arg-type]
+    assert "green: the label, or that of the sample that mixup-or-cutmix mixes in" in seen["all"][1]
+    partners = np.searchsorted(samples.positions, views.partners.of(1, samples.positions))
+    for row, strip in enumerate(seen["all"][3]):
+        (tile,) = strip.tiles
+        right = {int(guess.name) for guess in tile.guesses if guess.right}
+        assert right == {int(samples.labels[row]), int(samples.labels[partners[row]])}
+        assert tile.same
 
 
 def test_what_is_drawn_is_what_the_cache_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
