@@ -159,10 +159,10 @@ def rows_of(experiment: str) -> list[SummaryRow]:
 
 def table(rows: Sequence[SummaryRow], student: str | None) -> str:
     """The rows of one student, or of all, the most accurate first, in Markdown."""
-    chosen = sorted((row for row in rows if student in (None, row.student)), key=lambda row: -row.top1.mean)
+    chosen = sorted((row for row in rows if student in (None, row.student)), key=lambda row: -row.score.mean)
     lines = ["| " + " | ".join(COLUMNS) + " |", "| " + " | ".join("---" for _ in COLUMNS) + " |"]
     for row in chosen:
-        scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
+        scores = [stat(row.score, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
         lines.append("| " + " | ".join([row.objectives, str(row.seeds), *scores]) + " |")
     return "\n".join(lines) + "\n"
 
@@ -184,7 +184,7 @@ def table_of_constants(experiment: str) -> str:
 
 def top1(row: SummaryRow | None) -> str:
     """In percent, or a dash for what was not measured."""
-    return stat(row.top1, 100) if row else "-"
+    return stat(row.score, 100) if row else "-"
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
+from pipeline.measuring.score import TOP1
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
@@ -62,7 +63,8 @@ def run(
             folder=scratch.folder,
             progress=Lines(),
             head=opened.head,
-            score=scorer.top1 if scorer else None,
+            score=scorer.value if scorer else None,
+            ranked_by=scorer.score if scorer else TOP1,
             name=f"{student}/{objectives}/seed-{seed}",
         )
         facts = {"student": student, "objectives": objectives, "seed": seed, "model": opened.config.model}

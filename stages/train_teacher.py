@@ -15,7 +15,7 @@ from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import EvaluateSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.experiment.teacher_runs import probe_views, refuse_unfit, summary_lines
+from pipeline.experiment.teacher_runs import probe_views, refuse_headless, refuse_unfit, summary_lines
 from pipeline.models import TeacherSection
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
@@ -44,6 +44,7 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
     if not isinstance(weights, Path):
         expected = "a file in a folder of its own, such as artifacts/teacher/teacher.safetensors"
         raise ConfigError([Problem("teacher.weights", "names no file to write", expected, repr(weights))])
+    refuse_headless(inputs.teacher)
     data = Data.open(inputs.data, inputs.views)
     if data.training.labels is None:
         raise DataError("a teacher cannot be trained without labels", where=inputs.data.path, got=inputs.data.split)
@@ -85,7 +86,7 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
             result = probed.run(network, training)
         else:
             steps = Steps.fresh(data.training, data.views, training, seed)
-            score = scorer.top1 if scorer else None
+            score = scorer.value if scorer else None
             result = train(network, objectives, steps, score=score, name="teacher", **how)
         facts = {"model": inputs.teacher.model, "seed": seed, **({"probe": asdict(probed)} if probed else {})}
         written = inputs.model_copy(update={"teacher": inputs.teacher.as_built(network)})

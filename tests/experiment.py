@@ -200,7 +200,7 @@ def _moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:
 def quick_rates(patch: pytest.MonkeyPatch) -> None:
     """The evaluation measures rates on three small batches, instead of half a second for each network."""
     patch.setattr(
-        "stages.evaluate.images_per_second",
+        "pipeline.experiment.evaluator.images_per_second",
         lambda *arguments, **options: images_per_second(*arguments, **options | {"seconds": 0.0, "batch_size": 8}),
     )
 

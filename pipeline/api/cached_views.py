@@ -148,8 +148,9 @@ class CachedViews(Dataset[Step]):
 
     @property
     def classes(self) -> int:
-        """Return the number of classes that the teacher tells apart, K."""
-        return self.source.shapes.logits
+        """Return K, the number of classes that the teacher tells apart; without its logits, that labels tell apart."""
+        labels = self.samples.labels
+        return self.source.shapes.logits or (0 if labels is None else int(labels.max()) + 1)
 
     def loader(
         self,

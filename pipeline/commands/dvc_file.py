@@ -15,6 +15,7 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
+from pipeline.measuring.score import AGREEMENT, TOP1
 from pipeline.planning.targets import data_problems, target_problems
 
 COMMAND = "#   pipeline dvc-file --config {config}{target}"
@@ -36,18 +37,24 @@ def stage_file(experiment: ExperimentConfig, source: ConfigFile, folder: Path) -
         if stage.name not in elsewhere
     }
     students = experiment.runs.folders(experiment.students, experiment.objectives)
-    holdout = ["holdout_top1"] if experiment.data.holdout else []
     curves = [
         {
             os.path.relpath(student / "history.csv", folder): {
                 "x": "epoch",
-                "y": ["loss", *holdout],
+                "y": ["loss", *_scored(experiment, student.parts[-3])],
                 "title": "/".join(student.parts[-3:]),
             }
         }
         for student in students
     ]
     return {"stages": stages, "plots": curves}
+
+
+def _scored(experiment: ExperimentConfig, student: str) -> list[str]:
+    """Return the column of a student's history that has its score on the holdout, if there is one."""
+    if experiment.data.holdout is None:
+        return []
+    return [(AGREEMENT if experiment.students[student].head == "none" else TOP1).column]
 
 
 def text_of(experiment: ExperimentConfig, source: ConfigFile, output: Path | None) -> str:

@@ -82,7 +82,7 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
         raise DataError("a picture needs the packed data set, which is not here", where=config.path, fix=fix)
     dataset = PackedDataset.of(config.model_copy(update={"source": None}))  # the source does not matter here
     samples = next((each for each in _candidates(dataset, config) if _same(each, cache)), None)
-    if samples is None or len(dataset.class_names) != cache.shapes.logits:
+    if samples is None or cache.shapes.logits not in (0, len(dataset.class_names)):
         raise DataError("these are not the samples of this cache", where=config.path, got=str(cache.path), fix=fix)
     views = views_of(samples, cache.manifest.identity.views.config(), "views")
     rows = np.unique(np.linspace(0, cache.count - 1, min(sheet.samples, cache.count)).astype(np.int64))

@@ -51,7 +51,9 @@ MEASURING = (
     "pipeline/measuring/__init__.py",
     "pipeline/measuring/cost.py",
     "pipeline/measuring/metrics.py",
+    "pipeline/measuring/neighbours.py",
     "pipeline/measuring/prediction.py",
+    "pipeline/measuring/score.py",
 )
 LEARNING = (
     *PARTS,
@@ -99,6 +101,7 @@ CODE: dict[str, tuple[str, ...]] = {
         *PARTS,
         *MEASURING,
         *COMPARED_CACHES,
+        "pipeline/experiment/evaluator.py",
         "pipeline/reporting/__init__.py",
         "pipeline/reporting/ownership.py",
         "pipeline/reporting/results.py",
@@ -109,6 +112,8 @@ CODE: dict[str, tuple[str, ...]] = {
         "pipeline/signals",
         "pipeline/measuring/__init__.py",
         "pipeline/measuring/metrics.py",
+        "pipeline/measuring/neighbours.py",
+        "pipeline/measuring/score.py",
         "pipeline/reporting",
         "pipeline/experiment/runs.py",
         "stages/report.py",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
-from pipeline.experiment.experiment import CacheContents, Experiment, LearningSections
+from pipeline.experiment.experiment import CacheContents, Experiment, LearningSections, kept_signals
 from pipeline.experiment.pointers import check_pointer
 from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
 from pipeline.progress import size
@@ -74,7 +74,8 @@ def open_caches(
         cache = TeacherCache.open(entry.path)
         check_pointer(cache)
         if wanted is None:
-            held, found = CacheContents(data.training, data.views, config.signals), cache.manifest.identity
+            signals = kept_signals(config.signals, config.teacher)
+            held, found = CacheContents(data.training, data.views, signals), cache.manifest.identity
             wanted, unchecked = experiment.required(held, found, exact=exact)
             if entries:  # they list the views that are used; the section `views` lists those that are made
                 wanted["views"] = {

@@ -27,7 +27,7 @@ class Data:
 
     @property
     def classes(self) -> int:
-        """Return the number of classes K."""
+        """Return the number of classes K; 0 if the data set has neither labels nor class names."""
         return len(self.dataset.class_names)
 
     @property
@@ -51,9 +51,6 @@ class Data:
         if not config.path.exists() and config.source is not None:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
         dataset = PackedDataset.of(config)
-        if not dataset.class_names:
-            fix = "say how many classes the teacher knows: data.classes: N, or the file of their names"
-            raise DataError("the packed data set has neither labels nor class names", where=config.path, fix=fix)
         training, holdout = select(dataset, config)
         drawn = build_views(ViewsConfig()) if views is None else views_of(training, views, "views")
         return cls(dataset, training, holdout, drawn)

@@ -10,11 +10,11 @@ from pipeline.config import Section
 from pipeline.data import DataSection, PackedDataset, Samples, select
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import Data, evaluated_split, one_view
-from pipeline.experiment.networks import build, identity_without_building
+from pipeline.experiment.networks import build_teacher, identity_without_building
 from pipeline.experiment.sections import CachesSection, EvaluateConfig, EvaluateSection, caches_written
-from pipeline.models import Network, TeacherSection, load_weights
+from pipeline.models import Network, NetworkConfig, TeacherSection, load_weights
 from pipeline.models.weights import digest_of
-from pipeline.signals import LogitsConfig, SignalsConfig, SignalsSection
+from pipeline.signals import EmbeddingConfig, LogitsConfig, SignalsConfig, SignalsSection
 from pipeline.store.config import StoreSection
 from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
@@ -25,8 +25,11 @@ from pipeline.views import Views, ViewsSection
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
 """The signals of evaluation caches: exact logits, for agreement and KL."""
 
+HEADLESS_EVALUATION_SIGNALS = SignalsConfig(logits=None, embedding=EmbeddingConfig(encoding="float32"), features=None)
+"""The signals of evaluation caches of a teacher without a classifier: the exact embedding, the deepest there is."""
+
 EvaluationCache = Literal["holdout", "evaluation"]
-"""The caches for evaluation, which hold exact logits alone: of the holdout, and of the split that is reported."""
+"""The caches for evaluation, of the deepest signal alone: of the holdout, and of the split that is reported."""
 
 NOTHING_HELD_OUT = Problem("data.holdout", "nothing is held out, so there is no cache of it")
 
@@ -59,12 +62,13 @@ class CacheContents(NamedTuple):
     signals: SignalsConfig
 
     @classmethod
-    def for_evaluation(cls, samples: Samples, evaluate: EvaluateConfig) -> CacheContents:
-        """Return what a cache for evaluation holds: the logits of the one view that evaluation sees.
+    def for_evaluation(cls, samples: Samples, evaluate: EvaluateConfig, teacher: NetworkConfig) -> CacheContents:
+        """Return what a cache for evaluation holds: the deepest signal of the one view that evaluation sees.
 
-        samples: of the holdout, or of the split that is reported. evaluate: the section.
+        samples: of the holdout, or of the split that is reported. evaluate, teacher: the sections.
         """
-        return cls(samples, one_view(samples, evaluate.operations), EVALUATION_SIGNALS)
+        signals = HEADLESS_EVALUATION_SIGNALS if teacher.head == "none" else EVALUATION_SIGNALS
+        return cls(samples, one_view(samples, evaluate.operations), signals)
 
     def required(self, teacher: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
         """Return what the identity of a cache must contain, to be of these samples, views and signals.
@@ -121,7 +125,7 @@ class Experiment(Generic[SectionsT_co]):
 
     @property
     def classes(self: Experiment[DataSection]) -> int:
-        """Return the number of classes K."""
+        """Return the number of classes K; 0 if the data set has neither labels nor class names."""
         return len(self.dataset.class_names)
 
     @property
@@ -144,7 +148,7 @@ class Experiment(Generic[SectionsT_co]):
     def teacher(self: Experiment[TaughtSections]) -> Network:
         """Return the teacher with its weights; it is built on the CPU. Raises ModelError."""
         if self._teacher is None:
-            self._teacher = build(self.config.teacher, self.classes)
+            self._teacher = build_teacher(self.config.teacher, self.classes)
         return self._teacher
 
     @property
@@ -156,10 +160,11 @@ class Experiment(Generic[SectionsT_co]):
     def caches(self: Experiment[CacheSections]) -> dict[str, CacheContents]:
         """Return what the caches hold that `cache-teacher` writes, by what they are for. Opens the data."""
         data, evaluate = self.data, self.config.evaluate
-        caches = {"training": CacheContents(data.training, data.views, self.config.signals)}
+        teacher = self.config.teacher
+        caches = {"training": CacheContents(data.training, data.views, kept_signals(self.config.signals, teacher))}
         scored = {"holdout": data.holdout, "evaluation": Samples(evaluated_split(data.dataset, evaluate))}
         held = {name: samples for name, samples in scored.items() if samples is not None}
-        return caches | {name: CacheContents.for_evaluation(samples, evaluate) for name, samples in held.items()}
+        return caches | {name: CacheContents.for_evaluation(each, evaluate, teacher) for name, each in held.items()}
 
     def evaluation_cache(self: Experiment[TaughtSections], what: EvaluationCache) -> CacheContents:
         """Return what a cache for evaluation holds. what: which of them.
@@ -171,7 +176,7 @@ class Experiment(Generic[SectionsT_co]):
             samples = self.holdout if what == "holdout" else Samples(evaluated_split(self.dataset, evaluate))
             if samples is None:
                 raise ConfigError([NOTHING_HELD_OUT])
-            self._evaluation_caches[what] = CacheContents.for_evaluation(samples, evaluate)
+            self._evaluation_caches[what] = CacheContents.for_evaluation(samples, evaluate, self.config.teacher)
         return self._evaluation_caches[what]
 
     def required(
@@ -187,8 +192,9 @@ class Experiment(Generic[SectionsT_co]):
         here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
         if exact and here:
             return Requirement(held.required(self._identified(found), exact=True), [])
-        named = {key: value for key, value in config.for_identity("device", "weights").items() if value is not None}
+        named = {k: value for k, value in config.for_identity("device", "weights", "head").items() if value is not None}
         named |= {"interpolation": config.interpolation} if config.interpolation else {}
+        named |= {"num_classes": 0} if config.head == "none" else {}
         unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
         return Requirement(held.required(named, exact=exact), unchecked)
 
@@ -198,7 +204,7 @@ class Experiment(Generic[SectionsT_co]):
             self._identity = self._as_found(found.teacher.plain())
         if self._identity is None:
             config = self.config.teacher
-            network = self._teacher or build(config, self.classes)
+            network = self._teacher or build_teacher(config, self.classes)
             identity = TeacherIdentity.of(network, precision=config.precision, micro_batch=config.micro_batch)
             self._identity = {**identity.plain(), "interpolation": network.interpolation}
         return self._identity
@@ -209,7 +215,8 @@ class Experiment(Generic[SectionsT_co]):
         A file of other names or types becomes those of the network only when that is built.
         """
         config = self.config.teacher
-        named = {"model": config.model, "options": dict(config.options), "num_classes": self.classes}
+        classes = config.classes_of(self.classes)
+        named = {"model": config.model, "options": dict(config.options), "num_classes": classes}
         if not isinstance(config.weights, Path) or any(found.get(key) != value for key, value in named.items()):
             return None
         if self._digest is None:
@@ -218,6 +225,19 @@ class Experiment(Generic[SectionsT_co]):
         if known is None:
             return None
         return {**known, "weights": self._digest, "precision": config.precision, "micro_batch": config.micro_batch}
+
+
+def kept_signals(config: SignalsConfig, teacher: NetworkConfig) -> SignalsConfig:
+    """Return the section `signals` without the logits if the teacher has no classifier.
+
+    Raises ConfigError if it keeps nothing else.
+    """
+    if teacher.head != "none" or config.logits is None:
+        return config
+    if config.embedding is None and config.features is None and not config.extras:
+        fix = "keep its embedding, or maps: `signals: {embedding: {}, features: {}}`"
+        raise ConfigError([Problem("signals", "keeps nothing of a teacher that has no logits", fix=fix)])
+    return config.model_copy(update={"logits": None})
 
 
 def _signals(config: SignalsConfig) -> dict[str, Any]:

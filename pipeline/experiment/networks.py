@@ -74,17 +74,18 @@ def build(
 ) -> Network:
     """Build the network of a section, with its weights.
 
-    config: the section; what it leaves open of its preprocessing is what its weights expect. classes: K. seed: draws
-    the weights where the section names none; None uses torch's own generator. start: weights to begin with, whose
-    classifier need not fit: then it is new and drawn from the seed, and `kept` of the network tells so. None takes
-    those that a student's section names. offline: random weights take the place of timm's own. Raises ModelError if the
-    network cannot be built, or if its weights do not fit.
+    config: the section; what it leaves open of its preprocessing is what its weights expect. classes: K of the data; a
+    network without a classifier has logits of none. seed: draws the weights where the section names none; None uses
+    torch's own generator. start: weights to begin with, whose classifier need not fit: then it is new and drawn from
+    the seed, and `kept` of the network tells so. None takes those that a student's section names. offline: random
+    weights take the place of timm's own. Raises ModelError if the network cannot be built, or if its weights do not
+    fit.
     """
     start = start or (config.start if isinstance(config, StudentConfig) else None)
     config = prepared_as(config, expected_by(config.model, start or config.weights))
     return build_network(
         config.model,
-        classes,
+        config.classes_of(classes),
         weights=config.weights,
         input_size=config.input_size,
         mean=config.mean,
@@ -96,6 +97,17 @@ def build(
         match=config.match,
         offline=offline,
     )
+
+
+def build_teacher(config: NetworkConfig, classes: int, **how: Any) -> Network:
+    """Build the teacher of a section, as `build` does. Raises DataError if its logits are of no known classes."""
+    if not classes and config.head is None:
+        fix = (
+            "say how many classes the teacher knows: data.classes: N, or the file of their names; "
+            "or that it has no classifier: teacher.head: none"
+        )
+        raise DataError("the packed data set has neither labels nor class names", fix=fix)
+    return build(config, classes, **how)
 
 
 def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, Any] | None:
@@ -111,7 +123,7 @@ def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, 
     return {
         "model": config.model,
         "options": dict(config.options),
-        "num_classes": classes,
+        "num_classes": config.classes_of(classes),
         "input_size": size if isinstance(size, int) else list(size),
         "mean": list(config.mean or ()),
         "std": list(config.std or ()),
@@ -143,4 +155,5 @@ def shapes_of(network: TeacherNetwork) -> SignalShapes:
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
     (embedding,) = network.taps.get("embedding", (None,))
     local = isinstance(network, Network) and network.local
-    return SignalShapes(network.taps["logits"][0], embedding, features, network.linear, local=local)
+    (classes,) = network.taps.get("logits", (0,))
+    return SignalShapes(classes, embedding, features, network.linear if classes else None, local=local)

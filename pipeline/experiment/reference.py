@@ -6,12 +6,11 @@ import sys
 from dataclasses import dataclass
 
 import numpy as np
-from torch import Tensor
 
 from pipeline.experiment.experiment import EvaluationCache, Experiment, ReferenceSections
 from pipeline.experiment.pointers import check_pointer
 from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
-from pipeline.signals import combine
+from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
@@ -21,10 +20,11 @@ from pipeline.store.reader import TeacherCache
 class Reference:
     """Holds what students are compared with.
 
-    logits: the teacher's, or those of the ensemble, float32 [N, K]. name: of the network or networks.
+    signals: the deepest that there is: the teacher's logits, or those of the ensemble, float32 [N, K], or else the
+    teacher's embeddings [N, D]. name: of the network or networks.
     """
 
-    logits: Tensor
+    signals: Signals
     name: str
 
 
@@ -57,9 +57,9 @@ def open_reference(
         cache.require(wanted, unchecked)
         # Several caches of one teacher, of other views: these logits are the same in each.
         opened.setdefault(cache.manifest.identity.teacher.fingerprint, cache)
-    logits = [cache.read(cache.views[0], np.arange(cache.count)).logits for cache in opened.values()]
+    found = [cache.read(cache.views[0], np.arange(cache.count)) for cache in opened.values()]
     mean = ensemble_mean(config.caches)
     if mean is None:
-        return Reference(logits[0], config.teacher.model)
+        return Reference(found[0], config.teacher.model)
     names = " + ".join(cache.manifest.identity.teacher.model for cache in opened.values())
-    return Reference(combine(logits, mean), f"{names}, {mean}")
+    return Reference(Signals(combine([each.logits for each in found], mean)), f"{names}, {mean}")

@@ -11,10 +11,12 @@ from torch import Tensor
 from pipeline.data import Samples
 from pipeline.experiment.data import Data, one_view
 from pipeline.experiment.sections import EvaluateConfig
-from pipeline.measuring.metrics import measure
-from pipeline.measuring.prediction import predict
+from pipeline.measuring.metrics import measure_signals
+from pipeline.measuring.prediction import predict_signals
+from pipeline.measuring.score import AGREEMENT, TOP1, Score
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision
+from pipeline.signals import Signals
 from pipeline.training import TrainConfig
 from pipeline.views import Views
 
@@ -27,14 +29,16 @@ class Scorer:
     """Scores networks on the holdout, as evaluation sees it.
 
     samples, labels: N of them; labels int64 [N]. views: the one view that evaluation sees. config: its device and
-    precision are those of scoring. teacher: the teacher's logits [N, K] there; None if they are not cached.
+    precision are those of scoring. teacher: the teacher's signals there; None if they are not cached. score: what
+    networks are ranked by.
     """
 
     samples: Samples
     labels: Tensor
     views: Views
     config: TrainConfig
-    teacher: Tensor | None = None
+    teacher: Signals | None = None
+    score: Score = TOP1
 
     @classmethod
     def of(cls, data: Data, evaluate: EvaluateConfig, config: TrainConfig) -> Scorer | None:
@@ -47,25 +51,42 @@ class Scorer:
             return None
         return cls(held, torch.from_numpy(held.labels), one_view(held, evaluate.operations), config)
 
-    def compared_with(self, teacher: Tensor) -> Scorer:
-        """Return a scorer that also compares networks with a teacher. teacher: its logits [N, K]."""
+    def compared_with(self, teacher: Signals) -> Scorer:
+        """Return a scorer that also compares networks with a teacher. teacher: its signals of the holdout."""
         return replace(self, teacher=teacher)
 
-    def logits(self, network: Network | WithReusedHead) -> Tensor:
-        """Run a network on the holdout, and return its logits, float32 [N, K]."""
+    def headless(self) -> Scorer | None:
+        """Return a scorer of networks without a classifier, which are ranked by agreement; None without a teacher."""
+        return replace(self, score=AGREEMENT) if self.teacher is not None else None
+
+    def signals(self, network: Network | WithReusedHead, *, embeddings: bool) -> Signals:
+        """Run a network on the holdout, and return its logits [N, K], and its embeddings if they are wanted."""
         device = choose_device(self.config.device)
         precision = choose_precision(self.config.precision, device)
-        return predict(network, self.samples, self.views, device=device, precision=precision, batch_size=SCORING_BATCH)
+        return predict_signals(
+            network,
+            self.samples,
+            self.views,
+            device=device,
+            precision=precision,
+            batch_size=SCORING_BATCH,
+            embeddings=embeddings,
+        )
 
-    def top1(self, network: Network | WithReusedHead) -> float:
-        """Return the top-1 accuracy of a network, in [0, 1]."""
-        return measure(self.logits(network), self.labels).top1
+    def value(self, network: Network | WithReusedHead) -> float:
+        """Return the score of a network, in [0, 1]."""
+        teacher = self.teacher if self.score is AGREEMENT else None
+        metrics = measure_signals(self.signals(network, embeddings=teacher is not None), self.labels, teacher)
+        found: float = getattr(metrics, self.score.name)
+        return found
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the scores of a network, for the identity of a run that they decide about."""
         pixels, labels = self.samples.pixel_digest(), self.samples.labels_digest()
-        return {"pixels": pixels, "labels": labels, "operations": self.views.identity()["operations"]}
+        ranked = {} if self.score is TOP1 else {"score": self.score.name}
+        return {"pixels": pixels, "labels": labels, "operations": self.views.identity()["operations"], **ranked}
 
     def metrics(self, network: Network | WithReusedHead) -> dict[str, Any]:
         """Return all metrics of a network as plain values, with those against the teacher."""
-        return measure(self.logits(network), self.labels, self.teacher).to_json()
+        embeddings = self.teacher is not None and (self.score is AGREEMENT or not self.teacher.logits.shape[1])
+        return measure_signals(self.signals(network, embeddings=embeddings), self.labels, self.teacher).to_json()

@@ -97,8 +97,7 @@ class StudentRun:
     @cached_property
     def network(self) -> Network:
         """Return the student's network with the weights that it starts with. Raises ModelError."""
-        classes = self.caches.shapes.logits if self.caches else self.experiment.data.classes
-        return build(self.config, classes, seed=self.seed)
+        return build(self.config, self.experiment.data.classes, seed=self.seed)
 
     @cached_property
     def objective_set(self) -> ObjectiveSet:
@@ -140,13 +139,16 @@ class StudentRun:
     def scorer(self) -> Scorer | None:
         """Return what scores the student on the holdout, beside the teacher if it is cached; None without a holdout.
 
-        Raises CacheMismatch if the cache of the holdout is of something else.
+        A student without a classifier is scored by its teacher: None if that is not cached. Raises CacheMismatch if the
+        cache of the holdout is of something else.
         """
         scorer = Scorer.of(self.experiment.data, self.experiment.config.evaluate, self.training)
         if scorer is None or self.caches is None:  # a fresh run must be the same on a machine with caches and without
             return scorer
         reference = open_reference(self.experiment, "holdout", exact=self.exact)
-        return scorer.compared_with(reference.logits) if reference else scorer
+        scorer = scorer.compared_with(reference.signals) if reference else scorer
+        headless = not self.network.num_classes and self.objective_set.kept() is None
+        return scorer.headless() if headless else scorer
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the trained student, as plain values."""

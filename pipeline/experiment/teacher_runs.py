@@ -13,13 +13,20 @@ from pipeline.experiment.data import Data, one_view
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import EvaluateConfig
 from pipeline.measuring.teacher_accuracy import CachedAccuracy
-from pipeline.models import Network
+from pipeline.models import Network, TeacherConfig
 from pipeline.objectives import Context, build_objective
 from pipeline.progress import duration
 from pipeline.signals import SignalShapes
 from pipeline.training import ProbeResult, ProbeViews, TrainingResult
 from pipeline.training.embeddings import refuse_to_embed
 from pipeline.training.teacher import TeacherTraining
+
+
+def refuse_headless(teacher: TeacherConfig) -> None:
+    """Raise ConfigError for a teacher without a classifier: labels train nothing but that, or through that."""
+    if teacher.head == "none":
+        fix = "leave out `head`, or `teacher_training`"
+        raise ConfigError([Problem("teacher.head", "a teacher without a classifier is not trained", fix=fix)])
 
 
 def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:

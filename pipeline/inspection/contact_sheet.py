@@ -83,7 +83,8 @@ def cache_sheet(
 ) -> bytes:
     """Draw a PNG of some views of some samples of a cache, rendered from their stored parameters.
 
-    Views that are not the pixels that the teacher saw are marked.
+    Views that are not the pixels that the teacher saw are marked. Beside each view stand the classes that the teacher
+    finds likely, if the cache holds logits.
 
     cache: the open cache. samples, views: those that it was made from. classes: K names. numbers: of the views to draw.
     rows: the samples to draw, [B].
@@ -92,7 +93,8 @@ def cache_sheet(
     columns = []
     for view in numbers:
         replayed = replay(cache, samples, views, view, rows)
-        top = cache.read(view, rows).logits.softmax(1).topk(min(GUESSES, len(classes)))
+        logits = cache.read(view, rows).logits
+        top = logits.softmax(1).topk(min(GUESSES, logits.shape[1]))
         others = SampleViews(samples, views).mixed_with(cache.view_parameters(view, rows))
         right = [{label} for label in labels.tolist()]
         if others is not None and samples.labels is not None:
@@ -109,9 +111,9 @@ def cache_sheet(
         strips.append(Strip(_pixels(image), name, label, [column[number] for column in columns]))
     teacher = cache.manifest.identity.teacher.model
     note = f"{len(rows)} of {cache.count:,} samples, {len(numbers)} of {len(cache.views)} views; "
-    note += f"bars: the probabilities that {teacher} gives, green: the label"
-    if views.mixing is not None:
-        note += f", or that of the sample that {views.mixing} mixes in"
+    bars = f"bars: the probabilities that {teacher} gives, green: the label"
+    bars += f", or that of the sample that {views.mixing} mixes in" if views.mixing is not None else ""
+    note += bars if cache.shapes.logits else f"{teacher} gives no probabilities"
     if other := sum(not tile.same for column in columns for tile in column):
         note += f"; red: {other} views that are not the pixels that it saw"
     return contact_sheet(cache.path.name, note, [f"view {view}" for view in numbers], strips)

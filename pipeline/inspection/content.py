@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.config import MOST_CLASSES
 from pipeline.store.encodings import name_of
 from pipeline.store.format.arrays import ArraySpec, Unit
 from pipeline.store.format.chunks import elements_of
@@ -23,9 +24,9 @@ def manifest_problem(manifest: Manifest) -> str | None:
     layout = manifest.layout
     classes, embedding = layout.shapes.logits, layout.shapes.embedding
     named = manifest.identity.teacher.num_classes
-    if named not in (None, classes):
+    if classes and named not in (None, classes):
         return f"the teacher has {named} classes, its logits {classes}"
-    if layout.head is not None and layout.head != (classes, embedding or layout.head[1]):
+    if layout.head is not None and layout.head != (classes or layout.head[0], embedding or layout.head[1]):
         return f"the head is {_by(layout.head)}, logits and embedding are {_by((classes, embedding or 0))}"
     if min(layout.views, layout.samples, layout.rows) < 1:
         return f"{layout.views} views of {layout.samples} samples in blocks of {layout.rows}"
@@ -64,8 +65,9 @@ def chunk_problem(layout: StoreLayout, spec: ArraySpec, unit: Unit | None, conte
     elements = elements_of(np.frombuffer(content, np.uint8), spec, layout.compression, Path(spec.file(unit)))
     if unit is None:
         if spec.name == "labels":
-            wrong = int(np.sum((elements < -1) | (elements >= layout.shapes.logits)))
-            return f"{wrong} labels are not -1 to {layout.shapes.logits - 1}" if wrong else None
+            most = layout.shapes.logits - 1 if layout.shapes.logits else MOST_CLASSES  # nothing else says how many
+            wrong = int(np.sum((elements < -1) | (elements > most)))
+            return f"{wrong} labels are not -1 to {most}" if wrong else None
         return _rows(~np.isfinite(elements).reshape(len(elements), -1).all(axis=1), NOT_FINITE)
     rows = len(layout.block_of(unit))
     if not _is_fill(spec, elements[0, rows:]).all():

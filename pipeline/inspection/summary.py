@@ -138,7 +138,7 @@ def _teacher(teacher: Mapping[str, Any]) -> list[str]:
         seen = (
             f"input {teacher['input_size']}, mean {_list(teacher.get('mean', []))}, std {_list(teacher.get('std', []))}"
         )
-        lines.insert(1, f"{teacher.get('num_classes', '?')} classes, {seen}")
+        lines.insert(1, f"{teacher.get('num_classes', '?') or 'no'} classes, {seen}")
     options = {**teacher.get("options", {}), **{key: value for key, value in teacher.items() if key not in known}}
     if options:
         lines.insert(1, _options(options))

@@ -1,4 +1,4 @@
-"""Measures accuracy, calibration and fidelity from logits.
+"""Measures accuracy, calibration and fidelity from logits; of networks without logits, fidelity from embeddings.
 
 Calibration: Guo et al., arXiv 1706.04599, equation 3, with 15 equal-width bins of the confidence.
 Fidelity: Stanton et al., arXiv 2106.05945: top-1 agreement and predictive KL with the teacher.
@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DataError, ModelError
+from pipeline.measuring.neighbours import common_neighbours
 from pipeline.objectives.divergence import kl_divergence
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from pipeline.signals import Signals
 
 BINS = 15
 ROWS_AT_A_TIME = 4096  # bounds the float64 copies: 4096 x 1000 classes are 33 MB each
@@ -26,18 +29,20 @@ ROWS_AT_A_TIME = 4096  # bounds the float64 copies: 4096 x 1000 classes are 33 M
 
 @dataclasses.dataclass(frozen=True)
 class Metrics:
-    """Holds how good a network's logits are on `count` images.
+    """Holds how good a network's logits, or its embeddings, are on `count` images.
 
     top1, top5: fraction of labels among the 1 or 5 largest logits, in [0, 1]; top5 is 1 where K <= 5.
     nll: mean negative log-likelihood of the label, in nats. ece: expected calibration error, in [0, 1].
-    agreement: fraction of images on which the most likely class is the teacher's, in [0, 1].
+    agreement: fraction of images on which the most likely class is the teacher's, in [0, 1]; where one of the two has
+    no logits, how many nearest neighbours of an image both have in common (`common_neighbours`).
     kl: mean KL(teacher || student) at temperature 1, in nats. Both None where no teacher was given.
+    What reads logits and labels is None where there are none.
     """
 
-    top1: float
-    top5: float
-    nll: float
-    ece: float
+    top1: float | None
+    top5: float | None
+    nll: float | None
+    ece: float | None
     agreement: float | None
     kl: float | None
     count: int
@@ -45,6 +50,27 @@ class Metrics:
     def to_json(self) -> dict[str, float | int | None]:
         """Return plain values, in the order of the fields."""
         return dataclasses.asdict(self)
+
+
+def measure_signals(network: Signals, labels: NDArray[np.int64] | Tensor | None, teacher: Signals | None) -> Metrics:
+    """Measure what a network says of N images: its logits [N, K], or its embeddings where one of both has no logits.
+
+    labels: int64 [N]; None where there are none. teacher: what it says of the same images, if that is known. Raises
+    as `measure` does.
+    """
+    both = teacher is not None and teacher.logits.shape[1] > 0 and network.logits.shape[1] > 0
+    if network.logits.shape[1] and labels is not None:
+        metrics = measure(network.logits, labels, teacher.logits if teacher is not None and both else None)
+    else:
+        metrics = Metrics(None, None, None, None, None, None, len(network.logits))
+    if teacher is None or both:
+        return metrics
+    return dataclasses.replace(metrics, agreement=common_neighbours(_deepest(network), _deepest(teacher)))
+
+
+def _deepest(signals: Signals) -> Tensor:
+    """Return the embedding, or, of what keeps none, the logits."""
+    return signals.logits if signals.embedding is None else signals.embedding
 
 
 def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor, teacher_logits: Tensor | None = None) -> Metrics:

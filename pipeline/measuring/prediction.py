@@ -1,4 +1,4 @@
-"""Computes a network's logits of every image of some samples."""
+"""Computes a network's logits and embeddings of every image of some samples."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.models.device import Precision
 from pipeline.models.taps import evaluation_mode
 from pipeline.progress import Progress, Silent
+from pipeline.signals import Signals
 from pipeline.views import sizes_of
 
 if TYPE_CHECKING:
@@ -31,15 +32,40 @@ def predict(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Compute the logits float32 [N, K], on the CPU, of the first view of each of the samples, in their order.
+    """Compute the logits float32 [N, K] of samples, as `predict_signals` does, without their embeddings."""
+    return predict_signals(
+        network,
+        samples,
+        views,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        progress=progress,
+        embeddings=False,
+    ).logits
+
+
+def predict_signals(
+    network: Network | WithReusedHead,
+    samples: Samples,
+    views: Views,
+    *,
+    device: torch.device | str = "cpu",
+    precision: Precision = "float32",
+    batch_size: int = 256,
+    progress: Progress | None = None,
+    embeddings: bool = True,
+) -> Signals:
+    """Compute logits [N, K] and embeddings [N, D], float32 on the CPU, of the first view of samples, in their order.
 
     The network lies on `device` already. It runs in evaluation mode without gradients, and the mode of every module is
     restored afterwards. precision: of the arithmetic. batch_size: images in a pass. progress: counts images.
+    embeddings: whether they are kept too.
     """
     progress = progress or Silent()
     view = views.numbers[0]
     progress.begin("evaluate", samples.count, "images")
-    logits = []
+    logits, vectors = [], []
     with inference(network, precision, device):
         for start in range(0, samples.count, batch_size):
             batch = np.arange(start, min(start + batch_size, samples.count), dtype=np.int64)
@@ -47,10 +73,13 @@ def predict(
             sizes = sizes_of(images) if views.needs_sizes else None
             parameters = views.parameters(view, samples.positions[batch], sizes)
             pixels = views.apply(images, parameters).to(device)
-            logits.append(network(pixels).logits.float().cpu())
+            outputs: Signals = network(pixels)
+            logits.append(outputs.logits.float().cpu())
+            if embeddings and outputs.embedding is not None:
+                vectors.append(outputs.embedding.float().cpu())
             progress.advance(len(batch))
     progress.end()
-    return torch.cat(logits)
+    return Signals(torch.cat(logits), torch.cat(vectors) if vectors else None)
 
 
 @contextmanager

@@ -81,10 +81,14 @@ def _percent(share: float) -> str:
 
 
 def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
-    """Measure the accuracy on a part of the first view; None with too few labels, labels of one class, or mixed views.
+    """Measure the accuracy on a part of the first view; None with too few labels, or of one class, or mixed views.
+
+    None without logits, too.
 
     Raises CacheCorrupt if the files that are read are damaged.
     """
+    if not cache.shapes.logits:
+        return None
     labels, rows = cache.labels, sampled_rows(cache.count, cache.rows_per_block)
     rows = rows[labels[rows] >= 0]
     mixed = cache.manifest.identity.views.partners is not None

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Network
-from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
+from pipeline.models.fit import NEW_CLASSIFIER, Kept, Match, fit_weights
 from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
 from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts
@@ -45,6 +45,8 @@ def build_network(
 ) -> Network:
     """Build the timm model `model` with `num_classes` logits as a network, on the CPU, in training mode.
 
+    With 0 it has no classifier, and that of its weights is left out.
+
     `model` may be `hf-hub:owner/name` or `local-dir:folder`: nothing of theirs is executed. `weights`: a safetensors
     file or torch checkpoint of all of them; "pretrained", timm's own, by network where they are not on disk; or
     None, random. `start`: the same, but the classifier is new, drawn from the seed, where theirs does not fit;
@@ -63,8 +65,10 @@ def build_network(
     mean, std = tuple(mean or default.mean), tuple(std or default.std)
     if "pretrained" in (weights, start):
         _refuse_without_weights(model, num_classes, weights == "pretrained", offline)
+    # A classifier that is taken off again takes the place of the one that the weights may have.
+    spare = num_classes == 0 and (isinstance(weights, Path) or start is not None)
     with _seeded(seed):
-        built = _create(model, num_classes, weights == "pretrained" and not offline, options, len(mean))
+        built = _create(model, 1 if spare else num_classes, weights == "pretrained" and not offline, options, len(mean))
     kept = None
     if start == "pretrained":
         with _seeded(0):  # its weights are replaced, but drawing them must not move the global generator
@@ -72,7 +76,11 @@ def build_network(
         kept = fit_weights(built, source.state_dict(), f"timm's weights of {model}", new_classifier=True)
     elif isinstance(path := weights or start, Path):
         loaded = load_weights(path)
-        kept = fit_weights(built, loaded, path, match, new_classifier=weights is None, ordered=keeps_order(path))
+        new = spare or weights is None
+        kept = fit_weights(built, loaded, path, match, new_classifier=new, ordered=keeps_order(path))
+    if spare:
+        built.reset_classifier(0)
+        kept = kept and Kept(kept.kept, kept.kept, by_order=kept.by_order)
     cfg = getattr(built, "pretrained_cfg", None) or {}
     size = as_input_size(input_size) if input_size else _own_size(options, cfg)
     try:
@@ -112,7 +120,7 @@ def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: 
     cfg = timm_facts(model)
     if not cfg:
         raise ModelError(f"timm has no weights of {model}", fix="name a weights file in place of `pretrained`")
-    if whole and cfg["num_classes"] != num_classes:  # timm would draw a classifier, without a word
+    if whole and num_classes and cfg["num_classes"] != num_classes:  # timm would draw a classifier, without a word
         raise ModelError(
             f"the classifier of timm's weights of {model} is not for the classes of the data",
             expected=f"{num_classes} classes",
@@ -123,9 +131,7 @@ def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: 
         refuse_absent(model)
 
 
-def _create(
-    name: str, num_classes: int | None, pretrained: bool, options: dict[str, Any], channels: int = 3
-) -> nn.Module:
+def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[str, Any], channels: int = 3) -> Any:
     """num_classes: None for those of timm's weights."""
     timm_facts(name)  # refuses a name that is none
     refused = [key for key in options if key in _OURS + _FOREIGN]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
 
@@ -30,7 +30,10 @@ class NetworkConfig(Section):
     and `std` are in units of the full range, [0, 1], a value for each channel: the network is built for as many.
     `interpolation` is how images of another size become `input_size`. None leaves the three to what timm knows of its
     weights of the model, where the network's are not random: else they are 0.5, 0.25 and bilinear.
+    `head: none` builds it without a classifier, whatever the classes are: it ends in its embedding.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"head"})
 
     model: str = Field(min_length=1)
     weights: WeightsSource | None = None
@@ -40,6 +43,11 @@ class NetworkConfig(Section):
     mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     interpolation: Interpolation | None = None
+    head: Literal["none"] | None = None
+
+    def classes_of(self, classes: int) -> int:
+        """Return how many logits the network has on data of so many classes: none without a classifier."""
+        return 0 if self.head == "none" else classes
 
     @field_validator("std")
     @classmethod
@@ -61,7 +69,7 @@ class NetworkConfig(Section):
         left_out: further fields to leave out. The weights are in an identity by their digest.
         """
         bilinear = {"interpolation"} if self.interpolation in (None, "bilinear") else set()
-        return self.model_dump(mode="json", exclude={*left_out, "match", "start", *bilinear})
+        return super().for_identity(*left_out, "match", "start", *bilinear)
 
     def open_as(self, default: Preprocessing) -> Self:
         """Return the section with mean, std and interpolation of `default` where it has none.

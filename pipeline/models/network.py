@@ -19,8 +19,8 @@ class TimmNetwork(Network):
     """Runs a model of timm.
 
     taps: `block1` to `blockS` (after activation, shallow to deep), `final` (what pooling reads; absent if that is no
-    map), `embedding`, `logits`. local: whether `place_logits` exist, since the logits are a function of the mean of
-    `final`. The other arguments are those of `Network`.
+    map), `embedding`, `logits` (absent without a classifier). local: whether `place_logits` exist, since the logits are
+    a function of the mean of `final`. The other arguments are those of `Network`.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class TimmNetwork(Network):
         generator = torch.Generator().manual_seed(0)
         shape = (2, len(mean), *self.pixels.sides)
         images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        self._anatomy: Anatomy = examine(model, self.pixels(images))
+        self._anatomy: Anatomy = examine(model, self.pixels(images), headless=num_classes == 0)
         self.taps = self._anatomy.shapes
         self.linear, self.linear_final = self._anatomy.linear, self._anatomy.linear_final
         self.local = self._anatomy.local
@@ -74,6 +74,9 @@ class TimmNetwork(Network):
             features["final"] = final_map(final, layout, self.taps["final"], prefix_tokens(self.model))
         if not self._anatomy.head:
             embedding = self.model.forward_head(final, pre_logits=True)
+            if not self.num_classes:
+                embedding = embedding.to(torch.promote_types(embedding.dtype, torch.float32))
+                return Signals(embedding[:, :0], embedding, features)
             return Signals(self.model.forward_head(final), embedding, features)
         embedding, logits = self._classify(final)
         classifier: nn.Linear = self.model.get_classifier()

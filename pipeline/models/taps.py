@@ -76,11 +76,11 @@ def prefix_tokens(model: Any) -> int:
     return int(getattr(model, "num_prefix_tokens", 0))
 
 
-def examine(model: Any, images: Tensor) -> Anatomy:
+def examine(model: Any, images: Tensor, *, headless: bool = False) -> Anatomy:
     """Run `model` on normalised random `images` [B, 3, H, W], with disturbed weights, and describe its blocks and head.
 
-    Fresh weights would make much look linear that is not: batch norms that are the identity, heads of zeros.
-    The model is left as it was.
+    headless: it has no classifier, and ends in its embedding. Fresh weights would make much look linear that is not:
+    batch norms that are the identity, heads of zeros. The model is left as it was.
     """
     with torch.no_grad(), evaluation_mode(model), disturbed_weights(model):
         final, maps = model.forward_intermediates(images, output_fmt="NCHW")
@@ -99,7 +99,8 @@ def examine(model: Any, images: Tensor) -> Anatomy:
         channels = final.shape[1] if layout == "NCHW" else final.shape[-1]
         size = final.shape[2:] if layout == "NCHW" else deepest.shape[2:]
         shapes["final"] = (channels, *size)
-    shapes |= {"embedding": tuple(embedding.shape[1:]), "logits": tuple(logits.shape[1:])}
+    shapes |= {"embedding": tuple(embedding.shape[1:])}
+    shapes |= {"logits": tuple(logits.shape[1:])} if not headless else {}
     linear = head and nearly_equal(deepest.mean((2, 3)), embedding)
     if layout is None:
         return Anatomy(blocks, shapes, None, head, linear, linear_final=False, local=False)

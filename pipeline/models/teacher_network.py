@@ -19,6 +19,7 @@ class TeacherNetwork(Protocol):
 
     taps: the shape of every tap for one sample, by its name, from shallow to deep: `block1` to `blockS` are maps
         (C, H, W), `logits` is (K,), and `embedding` (D,), if there is one, is the vector that enters a linear head.
+        A network without a classifier has no tap `logits`; its embedding is what it ends in.
     linear: whether the embedding is the mean of the deepest block's map, and the logits are linear in it.
     linear_final: the same of a map `final` behind the deepest block. False where there is none.
 
@@ -38,14 +39,16 @@ class TeacherNetwork(Protocol):
     def forward(self, images: Tensor) -> Signals:
         """Return logits, embedding, head and the kept maps for uint8 images [B, C, H, W].
 
+        The logits are [B, 0] without a classifier.
+
         In evaluation mode the outputs of an image must not depend on the other images of its batch.
         """
 
     def identity(self) -> dict[str, Any]:
         """Return what the network is, apart from its weights, as plain JSON values.
 
-        It needs `model`, a name, and `num_classes`. Whatever changes outputs belongs in it: preprocessing, options.
-        A cache is refused for a teacher with another identity.
+        It needs `model`, a name, and `num_classes`, 0 without a classifier. Whatever changes outputs belongs in it:
+        preprocessing, options. A cache is refused for a teacher with another identity.
         """
 
     def weights_digest(self) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 METHODS = "pipeline.objectives.methods"
 CACHE_IT = f"add it to `signals` and run {CACHE_COMMAND} again"
+NO_LOGITS = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
 NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
 
 
@@ -205,6 +206,8 @@ def build_objective(
     method = plugins.choose_at(key, METHODS, {**options, "name": name})
     objective: Objective = method.module.build(method.options, student, teacher, context, key)
     problems = missing_signals(objective.needs, teacher, context, key)
+    if "logits" in objective.needs.student and not student.logits:
+        problems.append(Problem(key, "needs the student's logits, and it has no classes", fix=NO_LOGITS))
     if problems:
         raise ConfigError(problems)
     return objective
@@ -216,7 +219,7 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
     teacher: shapes of its signals. context: of the run. key: the dotted key that problems name.
     """
     held = {
-        "logits",
+        *(["logits"] if teacher.logits else []),
         *(f"features/{block}" for block in teacher.features),
         *(f"extras/{name}" for name in teacher.extras),
     }
@@ -229,7 +232,7 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
             key,
             f"needs the teacher's {signal!r}, which the cache does not hold",
             expected=signal,
-            got=", ".join(sorted(held)),
+            got=", ".join(sorted(held)) or "nothing",
             fix=NO_HEAD if signal == "head" else CACHE_IT,
         )
         for signal in sorted(needs.teacher - held)

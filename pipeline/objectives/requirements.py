@@ -8,14 +8,17 @@ import torch
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.base import Context
+from pipeline.objectives.base import NO_LOGITS, Context
 from pipeline.signals import SignalShapes
 
 
 def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
     """Raise ConfigError at `key` if the networks do not have the same number of classes. student, teacher: shapes."""
-    if student.logits != teacher.logits:
-        what = f"student and teacher must know the same classes, got {student.logits} and {teacher.logits}"
+    if not teacher.classes:
+        what = "needs the teacher's 'logits', and it knows no classes"
+        raise ConfigError([Problem(key, what, fix=NO_LOGITS)])
+    if student.logits != teacher.classes:
+        what = f"student and teacher must know the same classes, got {student.logits} and {teacher.classes}"
         raise ConfigError([Problem(key, what)])
 
 

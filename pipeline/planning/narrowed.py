@@ -23,10 +23,13 @@ def keeping_signals(teacher: Network, signals: SignalsConfig, names: Collection[
     """Return the section without the signals that are not named.
 
     teacher: the network. signals: the section. names: `embedding`, `features/<tap>`, `extras/<signal>/<tap>`; the
-    logits stay in any case.
+    logits stay in any case. Without logits, and if none of the others is named, nothing is left out: a cache holds
+    something.
     """
     blocks = tuple(tap for tap in chosen_blocks(list(teacher.taps), signals) if f"features/{tap}" in names)
     features = signals.features.model_copy(update={"blocks": blocks}) if signals.features and blocks else None
     extras = tuple(extra for extra in signals.extras if f"extras/{extra.name}" in names)
     embedding = signals.embedding if "embedding" in names else None
+    if not (embedding or features or extras) and (signals.logits is None or "logits" not in teacher.taps):
+        return signals
     return signals.model_copy(update={"embedding": embedding, "features": features, "extras": extras})

@@ -23,7 +23,7 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     """
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
-    yield f"data      {cache.samples:,} samples to learn from, {held:,} held out, {plan.data.classes} classes"
+    yield f"data      {cache.samples:,} samples to learn from, {held:,} held out, {plan.data.classes or 'no'} classes"
     for line in described(plan.data.dataset, bound.experiment.data, bound.experiment.evaluate.split):
         yield f"          {line}"
     experiment = bound.experiment

@@ -122,7 +122,7 @@ def _plain(section: SignalsConfig) -> dict[str, Any]:
     """Return the section as plain values, short where defaults are the same."""
     said = resolved(section)
     said["extras"] = [e["name"] if e["encoding"] == "float16" else e for e in said["extras"]]
-    return {key: value for key, value in said.items() if value or key == "embedding"}
+    return {key: value for key, value in said.items() if value or key in ("logits", "embedding")}
 
 
 def _flow(value: Any) -> str:

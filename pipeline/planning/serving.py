@@ -16,7 +16,15 @@ from pipeline.objectives import ObjectiveEntry
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import keeping_signals, layout_of_view
 from pipeline.planning.requirements import Requirements, SignalsRead
-from pipeline.signals import EmbeddingConfig, ExtraConfig, FeaturesConfig, SignalsConfig, SignalShapes, maps_read
+from pipeline.signals import (
+    EmbeddingConfig,
+    ExtraConfig,
+    FeaturesConfig,
+    LogitsConfig,
+    SignalsConfig,
+    SignalShapes,
+    maps_read,
+)
 from pipeline.signals.extra import EXTRAS
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.teacher_pass import chosen_blocks
@@ -107,7 +115,7 @@ def _read_by_any(needs: SignalsRead) -> frozenset[str]:
 
 
 def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfig, StoreLayout]]:
-    """Return the section, and larger ones: with the embedding, the deepest block too, the next one too, and so on.
+    """Return the section, and larger ones: with logits and embedding, the deepest block too, the next one, and so on.
 
     With each block every extra signal that can be computed from those offered so far, and once more with `final`, if
     the teacher's head reads that.
@@ -123,6 +131,7 @@ def _offers(teacher: Network, signals: SignalsConfig) -> list[tuple[SignalsConfi
         names = [f"{file}/{tap}" for file, most in last.items() for tap in deepest[:most]]
         maps = tuple(tap for tap in taps if tap in kept or tap in deepest or tap in end)
         more: dict[str, Any] = {
+            "logits": signals.logits or (LogitsConfig() if "logits" in teacher.taps else None),
             "embedding": signals.embedding or EmbeddingConfig(),
             "extras": (*signals.extras, *(ExtraConfig(name=name) for name in names if name not in known)),
             "features": (signals.features or FeaturesConfig()).model_copy(update={"blocks": maps}) if maps else None,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.networks import build, expected_by_teacher, prepared_as
-from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed
+from pipeline.experiment.networks import build_teacher, expected_by_teacher, prepared_as
+from pipeline.experiment.teacher_runs import refuse_headless, refuse_unfit, refuse_unprobed
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.optimiser import require_optimiser
@@ -26,6 +26,9 @@ def bind_teacher(parts: Assembly) -> None:
     with collected(problems):
         training = draft.teacher_training
     with collected(problems):
+        if training:
+            refuse_headless(draft.teacher)
+    with collected(problems):
         if training and data:
             refuse_unfit(training, data, draft.evaluate)
     with collected(problems, "teacher"):
@@ -34,7 +37,7 @@ def bind_teacher(parts: Assembly) -> None:
         default = expected_by_teacher(config, training.model_dump() if training else None)
         config = config if here else config.model_copy(update={"weights": None})
         start = None if here or training is None else training.start
-        network = build(prepared_as(config, default), parts.classes, seed=0, start=start, offline=True)
+        network = build_teacher(prepared_as(config, default), parts.classes, seed=0, start=start, offline=True)
         parts.teacher = network
         if data:
             network.pixels.require(data.channels)

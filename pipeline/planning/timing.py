@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -88,9 +89,12 @@ def _batch(pixels: Tensor, count: int) -> Tensor:
 
 def _step(network: Network, training: TrainConfig, data: Data) -> Callable[[Tensor], object]:
     """Return a training step on labels alone: what objectives add is in docs/methods.md."""
-    shapes = shapes_of(network)
     network.keep_taps(())
-    labels_alone = ObjectiveSet("t", [ObjectiveEntry(name="hard-label")], shapes, shapes, Context(1, data.classes))
+    shapes = shapes_of(network)
+    if not shapes.logits:  # the embedding takes their place
+        network.register_forward_hook(lambda _, images, outputs: replace(outputs, logits=outputs.embedding))
+        shapes = replace(shapes, logits=shapes.embedding or 1)
+    labels_alone = ObjectiveSet("t", [ObjectiveEntry(name="hard-label")], shapes, shapes, Context(1, shapes.logits))
     # A tiny step, so that the loss stays the same however often it is taken.
     plain: Mapping[str, object] = {"learning_rate": 1e-9, "accumulate": 1, "sampling": "shuffled", "views_per_step": 1}
     once = training.model_copy(update={**plain, "resident_gigabytes": 0.0})

@@ -1,7 +1,7 @@
 """Compares objective sets with a baseline, and says whether they differ by more than the seeds do.
 
 The yardstick is the larger of the two sample standard deviations over seeds. It is a modest one: were both sets
-equally good (normal top-1 values of one variance), chance alone would put their means further apart than once
+equally good (normal scores of one variance), chance alone would put their means further apart than once
 the yardstick in 33 % of comparisons with two seeds each, 21 % with three and 11 % with five; than twice in
 13 %, 4 % and 1 % (simulated). So up to once the spread is no difference, up to twice is a hint.
 """
@@ -21,7 +21,8 @@ Outcome = Literal["better", "hint of better", "no difference", "hint of worse", 
 class Comparison:
     """Compares an objective set with the baseline, for one student.
 
-    student, objectives, baseline: names. difference: top-1 of the set minus the baseline's, in points (hundredths).
+    student, objectives, baseline: names. difference: score of the set minus the baseline's, in points (hundredths),
+    positive if it is better.
     spread: the larger of the two sample standard deviations over seeds, in points; None where both have one seed.
     seeds: how many the set and the baseline have.
     """
@@ -101,7 +102,7 @@ def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Com
             student=row.student,
             objectives=row.objectives,
             baseline=bases[row.student].objectives,
-            difference=100 * (row.top1.mean - bases[row.student].top1.mean),
+            difference=100 * row.ranked_by.worth(row.score.mean - bases[row.student].score.mean),
             spread=_larger(row, bases[row.student]),
             seeds=(row.seeds, bases[row.student].seeds),
         )
@@ -111,7 +112,7 @@ def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Com
 
 
 def _larger(row: SummaryRow, base: SummaryRow) -> float | None:
-    spreads = [100 * stat.spread for stat in (row.top1, base.top1) if stat.spread is not None]
+    spreads = [100 * stat.spread for stat in (row.score, base.score) if stat.spread is not None]
     return max(spreads) if spreads else None
 
 

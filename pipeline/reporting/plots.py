@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from pipeline.measuring.score import SCORES
 from pipeline.reporting import tables
 from pipeline.reporting.render import INK
 from pipeline.reporting.results import Evaluation, HistoryTable, SummaryRow
@@ -26,16 +27,19 @@ Canvas = Figure | SubFigure
 WIDTH = 10.0  # inches; the page scales it
 ACROSS = 3
 LONGEST_NAME = 28
+SCORED = {score.column: score for score in SCORES}
+KINDS = (*SCORED, "loss")
+"""Columns of a history that curves are drawn of."""
 
 
 def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure | None:
-    """Draw holdout top-1 and loss over epochs: a panel per student, a colour per objective set.
+    """Draw score on the holdout and loss over epochs: a panel per student, a colour per objective set.
 
     The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is drawn.
 
     rows: of the students; they decide the order. histories: of all runs. Returns None if there is nothing to draw.
     """
-    kinds = [kind for kind in ("holdout_top1", "loss") if _has(histories, kind)]
+    kinds = [kind for kind in KINDS if _has(histories, kind)]
     if not kinds:
         return None
     students = _students(rows, histories)
@@ -48,7 +52,7 @@ def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable
 
 
 def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Figure:
-    """Draw top-1 over multiply-accumulates (parameters, if only the teacher's are known), on a log axis.
+    """Draw the score over multiply-accumulates (parameters, if only the teacher's are known), on a log axis.
 
     evaluation: has the teacher. rows: of the students.
     """
@@ -66,7 +70,7 @@ def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequ
     """
     figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     styles = Styles.of(rows)
-    kind = next((kind for kind in ("holdout_top1", "loss") if _has(histories, kind)), None)
+    kind = next((kind for kind in KINDS if _has(histories, kind)), None)
     if kind is None:
         draw_costs(figure, styles, evaluation, rows)
     else:
@@ -115,7 +119,7 @@ def draw_curves(
             if k == len(kinds) - 1 or alone:
                 panel.set_xlabel("epoch")
             if i % across == 0:
-                panel.set_ylabel("holdout top-1 (%)" if kind == "holdout_top1" else "training loss")
+                panel.set_ylabel(f"holdout {SCORED[kind].heading}" if kind in SCORED else "training loss")
             else:
                 panel.tick_params(labelleft=False)
         values = [values for panel in panels for line in panel.lines if len(values := np.asarray(line.get_ydata()))]
@@ -126,7 +130,7 @@ def draw_curves(
 
 
 def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[SummaryRow]) -> None:
-    """Draw top-1 over cost. Sets of one student cost the same; they stand side by side to stay legible.
+    """Draw the score over cost. Sets of one student cost the same; they stand side by side to stay legible.
 
     canvas: to draw on. styles: of sets and students. evaluation: has the teacher. rows: of the students.
     """
@@ -146,8 +150,8 @@ def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Seq
         shift = math.exp((sets.index(row.objectives) - (len(sets) - 1) / 2) * step)
         panel.errorbar(
             cost * shift,
-            100 * row.top1.mean,
-            yerr=100 * row.top1.spread if row.top1.spread is not None else None,
+            100 * row.score.mean,
+            yerr=100 * row.score.spread if row.score.spread is not None else None,
             color=styles.colours[row.objectives],
             marker=styles.markers[row.student],
             markersize=7,
@@ -156,14 +160,14 @@ def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Seq
             linestyle="none",
             elinewidth=1.3,
         )
-    if teacher:
-        top1 = 100 * teacher.metrics.top1
-        panel.axhline(top1, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
+    if teacher and (value := teacher.value(evaluation.score)) is not None:
+        height = 100 * value
+        panel.axhline(height, color=INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.6)
         if teacher_cost:
-            panel.plot(teacher_cost, top1, TEACHER_MARKER, color=INK, markersize=13)
+            panel.plot(teacher_cost, height, TEACHER_MARKER, color=INK, markersize=13)
         label = f"teacher {_short(teacher.model)}"
         panel.annotate(
-            label, (0.99, top1), xycoords=("axes fraction", "data"), xytext=(0, 9), textcoords="offset points",
+            label, (0.99, height), xycoords=("axes fraction", "data"), xytext=(0, 9), textcoords="offset points",
             horizontalalignment="right", fontsize=9, color=INK, parse_math=False,
         )  # fmt: skip
     _dress(panel)
@@ -174,12 +178,12 @@ def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Seq
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _tick(value)))
     panel.set_xlabel("multiply-accumulates per image" if by_macs else "parameters")
-    panel.set_ylabel(f"top-1 on {_short(evaluation.split)} (%)", parse_math=False)
+    panel.set_ylabel(f"{evaluation.score.title} on {_short(evaluation.split)} (%)", parse_math=False)
 
 
 def _points(history: HistoryTable, kind: str) -> NDArray[np.float64]:
     """Return epochs and values [2, n] of the epochs at which the value was measured."""
-    values = history.column(kind) * (100 if kind == "holdout_top1" else 1)
+    values = history.column(kind) * (100 if kind in SCORED else 1)
     there = np.isfinite(values)
     return np.stack([history.columns["epoch"][there], values[there]])
 

@@ -14,6 +14,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.files import write_atomic
+from pipeline.measuring.score import SCORES
 from pipeline.reporting import plots, tables
 from pipeline.reporting.comparison import baseline_of, compare
 from pipeline.reporting.ownership import refuse_foreign_report
@@ -70,14 +71,18 @@ def page(
         evaluation=evaluation,
         subtitle=_subtitle(evaluation, rows),
         note=tables.note(evaluation, rows),
-        columns=tables.COLUMNS,
+        columns=tables.headings(evaluation),
+        score=evaluation.score,
+        embedded=any(row.knn for row in rows),
         teacher=tables.cells(evaluation, ())[0] if evaluation.teacher else None,
         groups=_groups(evaluation, rows, styles),
         verdicts=_verdicts(rows),
         baseline=baseline_of(rows),
-        costs=Markup(svg(costs, "costs", "Top-1 accuracy over the cost of every student and of the teacher")),
+        costs=Markup(
+            svg(costs, "costs", f"{_capital(evaluation.score.title)} over the cost of every student and of the teacher")
+        ),
         curves=Markup(svg(curves, "curves", "Learning curves of every student")) if curves else None,
-        holdout=any(bool((h.column("holdout_top1") >= 0).any()) for h in histories),
+        holdout=any(bool((h.column(score.column) >= 0).any()) for h in histories for score in SCORES),
         spread=any(row.seeds > 1 for row in rows),
         seeds=[_seed(result) for result in evaluation.students],
         styles=styles,
@@ -85,6 +90,10 @@ def page(
         symbols=SYMBOLS,
         config=config_yaml,
     )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def _subtitle(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[str]:
@@ -97,13 +106,13 @@ def _subtitle(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[str]:
 
 
 def _groups(evaluation: Evaluation, rows: Sequence[SummaryRow], styles: Styles) -> list[dict[str, Any]]:
-    """Return the table's rows by student, with the best mean top-1 of each marked."""
+    """Return the table's rows by student, with the best mean score of each marked."""
     texts = tables.cells(evaluation, rows)[1 if evaluation.teacher else 0 :]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row, cells in zip(rows, texts, strict=True):
-        best = max(other.top1.mean for other in rows if other.student == row.student)
+        best = max((other.score.mean for other in rows if other.student == row.student), key=row.ranked_by.worth)
         alone = sum(other.student == row.student for other in rows) == 1
-        line = {"objectives": row.objectives, "cells": cells[2:], "best": row.top1.mean == best and not alone}
+        line = {"objectives": row.objectives, "cells": cells[2:], "best": row.score.mean == best and not alone}
         groups.setdefault(row.student, []).append(line)
     return [{"student": name, "glyph": styles.glyph(name), "rows": lines} for name, lines in groups.items()]
 
@@ -142,8 +151,9 @@ def summary(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> dict[str, Any
 
 def _numbers(row: SummaryRow) -> dict[str, float]:
     numbers: dict[str, float] = {}
-    for name in ("top1", "agreement", "kl", "nll", "ece"):
-        stat: Stat | None = getattr(row, name)
+    values = {row.ranked_by.name: row.score}
+    values |= {name: stat for name in ("agreement", "kl", "nll", "ece", "knn", "probe") if (stat := getattr(row, name))}
+    for name, stat in values.items():
         if stat is not None:
             numbers[name] = stat.mean
             if stat.spread is not None:
@@ -157,18 +167,19 @@ def _numbers(row: SummaryRow) -> dict[str, float]:
 
 
 def accuracy_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """Return CSV, teacher first: one line per student and objective set, empty where unknown; top1 in [0, 1].
+    """Return CSV, teacher first: one line per student and objective set, empty where unknown; the score in [0, 1].
 
     evaluation: has the teacher. rows: of the students.
     """
-    names = ("parameters", "macs", "images_per_second", "top1", "top1_spread")
+    score = evaluation.score
+    names = ("parameters", "macs", "images_per_second", score.name, f"{score.name}_spread")
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["student", "objectives", *names])
     teacher = evaluation.teacher
     if teacher:
         costs = [teacher.parameters, teacher.macs, teacher.images_per_second]
-        writer.writerow([teacher.model, "teacher", *costs, teacher.metrics.top1, None])
+        writer.writerow([teacher.model, "teacher", *costs, teacher.value(score), None])
     for row in rows:
         numbers = _numbers(row)
         writer.writerow([row.student, row.objectives, *(numbers.get(name) for name in names)])

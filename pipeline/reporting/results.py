@@ -17,12 +17,14 @@ from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from pipeline.config import problems_of
 from pipeline.errors import DataError
 from pipeline.files import write_atomic
 from pipeline.measuring.metrics import Metrics
+from pipeline.measuring.neighbours import EmbeddingScores
+from pipeline.measuring.score import AGREEMENT, KNN, SCORES, Score
 from pipeline.untrusted import parse_json, read_file
 
 RESULTS_MAX_BYTES = 64 << 20
@@ -51,7 +53,25 @@ class _Written(BaseModel):
             raise DataError("not a result of this version", where=path, expected="a JSON text", got=error) from None
 
 
-class TeacherResult(_Written):
+class _Measured(_Written):
+    """Holds what was measured of a network on the evaluated split. embedding: of its embeddings, if asked for."""
+
+    metrics: Metrics
+    embedding: EmbeddingScores | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write what version 0.1 wrote, and no more where nothing more was measured."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key != "embedding" or value is not None}
+
+    def value(self, score: Score) -> float | None:
+        """Return the network's score, or None if it has none of this kind."""
+        found: float | None = getattr(self.embedding if score is KNN else self.metrics, score.name, None)
+        return found
+
+
+class TeacherResult(_Measured):
     """Holds figures of the teacher on the evaluated split.
 
     model: its name. metrics: of its logits. parameters, macs, images_per_second: what it costs; None where its weights
@@ -59,13 +79,12 @@ class TeacherResult(_Written):
     """
 
     model: str
-    metrics: Metrics
     parameters: int | None = None
     macs: int | None = None
     images_per_second: float | None = None
 
 
-class StudentResult(_Written):
+class StudentResult(_Measured):
     """Holds figures of one trained student, of one seed, on the evaluated split.
 
     student, objectives, seed: its run. model: its network. metrics: of its logits. parameters, macs, images_per_second:
@@ -76,7 +95,6 @@ class StudentResult(_Written):
     objectives: str
     seed: int
     model: str
-    metrics: Metrics
     parameters: int
     macs: int
     images_per_second: float | None = None
@@ -93,6 +111,12 @@ class Evaluation(_Written):
     split: str
     teacher: TeacherResult | None
     students: tuple[StudentResult, ...]
+
+    @property
+    def score(self) -> Score:
+        """Return the score that networks are ranked by: the one that tells most, of those that all students have."""
+        everywhere = (score for score in SCORES if all(each.value(score) is not None for each in self.students))
+        return next(everywhere, AGREEMENT)
 
 
 class RunMetrics(_Written):
@@ -143,19 +167,23 @@ class Stat(NamedTuple):
 class SummaryRow:
     """Summarises one student and objective set over its seeds.
 
-    student, objectives, model: names. seeds: how many there are. top1, nll, ece, agreement, kl: over seeds; None if not
-    measured. parameters, macs: of the network. images_per_second, train_seconds: means; None if not measured.
+    student, objectives, model: names. seeds: how many there are. ranked_by: the kind of `score`. nll, ece, agreement,
+    kl: over seeds; None if not measured. knn, probe: of the embeddings. parameters, macs: of the network.
+    images_per_second, train_seconds: means; None if not measured.
     """
 
     student: str
     objectives: str
     model: str
     seeds: int
-    top1: Stat
-    nll: Stat
-    ece: Stat
+    ranked_by: Score
+    score: Stat
+    nll: Stat | None
+    ece: Stat | None
     agreement: Stat | None
     kl: Stat | None
+    knn: Stat | None
+    probe: Stat | None
     parameters: int
     macs: int
     images_per_second: float | None
@@ -196,19 +224,19 @@ def summarise(evaluation: Evaluation) -> list[SummaryRow]:
     groups: dict[tuple[str, str], list[StudentResult]] = {(a, b): [] for a in students for b in sets}
     for result in evaluation.students:
         groups[result.student, result.objectives].append(result)
-    return [_row(group) for group in groups.values() if group]
+    return [_row(group, evaluation.score) for group in groups.values() if group]
 
 
 def compact(evaluation: Evaluation) -> str:
     """Return as JSON the few figures of an evaluation that `dvc metrics` and `dvc exp show` put into columns.
 
-    Top-1 accuracy in percent, of the teacher, and by student and objective set the mean over seeds.
+    The score in percent, such as top-1, of the teacher, and by student and objective set the mean over seeds.
     """
     figures: dict[str, Any] = {}
-    if evaluation.teacher:
-        figures["teacher"] = round(100 * evaluation.teacher.metrics.top1, 2)
+    if evaluation.teacher and (score := evaluation.teacher.value(evaluation.score)) is not None:
+        figures["teacher"] = round(100 * score, 2)
     for row in summarise(evaluation):
-        figures.setdefault(row.student, {})[row.objectives] = round(100 * row.top1.mean, 2)
+        figures.setdefault(row.student, {})[row.objectives] = round(100 * row.score.mean, 2)
     return json.dumps(figures, indent=2) + "\n"
 
 
@@ -218,9 +246,12 @@ def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
     write_atomic(path, evaluation.to_text())
 
 
-def _row(group: list[StudentResult]) -> SummaryRow:
+def _row(group: list[StudentResult], ranked_by: Score) -> SummaryRow:
     def over(field: Callable[[Metrics], float | None]) -> Stat | None:
         return _stat(field(result.metrics) for result in group)
+
+    def embedded(name: str) -> Stat | None:
+        return _stat(getattr(result.embedding, name, None) for result in group)
 
     first = group[0]
     rate = _stat(result.images_per_second for result in group)
@@ -230,11 +261,14 @@ def _row(group: list[StudentResult]) -> SummaryRow:
         objectives=first.objectives,
         model=first.model,
         seeds=len(group),
-        top1=_known(over(lambda m: m.top1)),
-        nll=_known(over(lambda m: m.nll)),
-        ece=_known(over(lambda m: m.ece)),
+        ranked_by=ranked_by,
+        score=_known(_stat(result.value(ranked_by) for result in group)),
+        nll=over(lambda m: m.nll),
+        ece=over(lambda m: m.ece),
         agreement=over(lambda m: m.agreement),
         kl=over(lambda m: m.kl),
+        knn=embedded("knn"),
+        probe=embedded("probe"),
         parameters=first.parameters,
         macs=first.macs,
         images_per_second=rate.mean if rate else None,
@@ -255,5 +289,5 @@ _T = TypeVar("_T")
 
 
 def _known(value: _T | None) -> _T:
-    assert value is not None  # these metrics are never None
+    assert value is not None  # every student has what it is ranked by
     return value

@@ -3,31 +3,54 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.measuring.score import AGREEMENT, KNN, TOP1
 from pipeline.progress import duration
 from pipeline.reporting.results import Evaluation, Stat, SummaryRow
 
-COLUMNS = (
-    "student",
-    "objectives",
-    "seeds",
-    "top-1 (%)",
-    "agreement (%)",
-    "KL (nats)",
-    "ECE (%)",
-    "parameters",
-    "MACs",
-    "images/s",
-    "training",
-)
 NAMES = 2
 """How many columns hold names; the others hold numbers and stand to the right."""
 UNKNOWN = "–"
 """The cell of a value that was not measured."""
+
+
+class Column(NamedTuple):
+    """Describes a column of scores: its heading, and what it shows of a student's row and of the teacher."""
+
+    heading: str
+    of_row: Callable[[SummaryRow], Stat | None]
+    of_teacher: float | None
+    scale: float = 100.0
+    digits: int = 2
+
+
+def score_columns(evaluation: Evaluation) -> list[Column]:
+    """Return the columns between names and costs: the score, then what else was measured."""
+    teacher, score = evaluation.teacher, evaluation.score
+    metrics, embedding = (teacher.metrics, teacher.embedding) if teacher else (None, None)
+    found = [Column(score.heading, lambda row: row.score, teacher.value(score) if teacher else None)]
+    if score is not AGREEMENT:
+        found.append(Column("agreement (%)", lambda row: row.agreement, None))
+    if score is TOP1:
+        found.append(Column("KL (nats)", lambda row: row.kl, None, 1, 3))
+        found.append(Column("ECE (%)", lambda row: row.ece, metrics.ece if metrics else None))
+    embedded = any(each.embedding for each in evaluation.students)
+    if embedded and score is not KNN:
+        found.append(Column(KNN.heading, lambda row: row.knn, embedding.knn if embedding else None))
+    if embedded:
+        found.append(Column("linear probe (%)", lambda row: row.probe, embedding.probe if embedding else None))
+    return found
+
+
+def headings(evaluation: Evaluation) -> list[str]:
+    """Return the headings of the table."""
+    scores = [column.heading for column in score_columns(evaluation)]
+    return ["student", "objectives", "seeds", *scores, "parameters", "MACs", "images/s", "training"]
 
 
 def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]:
@@ -35,25 +58,23 @@ def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]
 
     evaluation: has the teacher. rows: of the students.
     """
-    table = [[*_teacher(evaluation)]] if evaluation.teacher else []
+    columns, teacher, table = score_columns(evaluation), evaluation.teacher, []
+    if teacher:
+        known = [None if each.of_teacher is None else Stat(each.of_teacher, None) for each in columns]
+        scores = [stat(value, each.scale, each.digits) for value, each in zip(known, columns, strict=True)]
+        costs = [count(teacher.parameters), count(teacher.macs), count(teacher.images_per_second)]
+        table.append([f"teacher ({teacher.model})", UNKNOWN, UNKNOWN, *scores, *costs, UNKNOWN])
     for row in rows:
-        scores = [stat(row.top1, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
+        scores = [stat(each.of_row(row), each.scale, each.digits) for each in columns]
         costs = [count(row.parameters), count(row.macs), count(row.images_per_second)]
         table.append([row.student, row.objectives, str(row.seeds), *scores, *costs, rounded_seconds(row.train_seconds)])
     return table
 
 
-def _teacher(evaluation: Evaluation) -> list[str]:
-    teacher = evaluation.teacher
-    assert teacher is not None
-    scores = [stat(Stat(teacher.metrics.top1, None), 100), UNKNOWN, UNKNOWN, stat(Stat(teacher.metrics.ece, None), 100)]
-    costs = [count(teacher.parameters), count(teacher.macs), count(teacher.images_per_second)]
-    return [f"teacher ({teacher.model})", UNKNOWN, UNKNOWN, *scores, *costs, UNKNOWN]
-
-
 def markdown(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
     """Return the table of an evaluation in Markdown, with a line on how to read it. rows: of the students."""
-    lines = [list(COLUMNS), ["---"] * NAMES + ["---:"] * (len(COLUMNS) - NAMES), *cells(evaluation, rows)]
+    names = headings(evaluation)
+    lines = [names, ["---"] * NAMES + ["---:"] * (len(names) - NAMES), *cells(evaluation, rows)]
     text = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
     return f"{text}\n\n{note(evaluation, rows)}\n"
 
@@ -69,7 +90,7 @@ def _escape(cell: str) -> str:
 def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
     """Return the table of an evaluation for rich's console; names are never read as markup. rows: of the students."""
     table = Table(title=Text(evaluation.experiment), caption=Text(note(evaluation, rows)))
-    for i, name in enumerate(COLUMNS):
+    for i, name in enumerate(headings(evaluation)):
         table.add_column(name, justify="left" if i < NAMES else "right", no_wrap=i >= NAMES)
     for i, line in enumerate(cells(evaluation, rows)):
         table.add_row(*(Text(cell) for cell in line), end_section=i == 0 and evaluation.teacher is not None)
@@ -83,6 +104,9 @@ def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
         counts.add(evaluation.teacher.metrics.count)
     images = " or ".join(f"{n:,}" for n in sorted(counts)) or "no"
     text = f"Split {evaluation.split!r}, {images} images."
+    learnt = {(each.labels_from, each.images) for one in evaluation.students if (each := one.embedding)}
+    for split, labeled in sorted(learnt):
+        text += f" kNN and linear probe learn from {labeled:,} labeled images of split {split!r}."
     if any(row.seeds > 1 for row in rows):
         text += " Mean ± sample standard deviation over seeds."
     if any(row.seeds == 1 for row in rows):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, PositiveInt
+from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -49,7 +49,7 @@ EncodingChoice = Annotated[str | Mapping[str, Any], BeforeValidator(_choice)]
 
 
 class LogitsConfig(Section):
-    """Configures how the logits are written: `encoding`. They are always kept."""
+    """Configures how the logits are written: `encoding`."""
 
     encoding: EncodingChoice = "float16"
 
@@ -81,18 +81,26 @@ class ExtraConfig(Section):
 
 
 class SignalsConfig(Section):
-    """Configures which outputs of the teacher are kept: logits always, embedding unless null, the others if named.
+    """Configures which outputs of the teacher are kept: logits and embedding unless null, the others if named.
 
     features: maps of blocks. extras: extra signals.
+
+    Of a teacher without a classifier there are no logits to keep, whatever `logits` says.
     """
 
-    logits: LogitsConfig = LogitsConfig()
+    logits: LogitsConfig | None = LogitsConfig()
     embedding: EmbeddingConfig | None = EmbeddingConfig()
     features: FeaturesConfig | None = None
     extras: Annotated[
         tuple[Annotated[ExtraConfig, BeforeValidator(_named_extra)], ...],
         AfterValidator(_once),
     ] = ()
+
+    @model_validator(mode="after")
+    def _something_is_kept(self) -> Self:
+        if self.logits is None and self.embedding is None and self.features is None and not self.extras:
+            raise ValueError("keeps nothing: name logits, embedding, features or extras")
+        return self
 
 
 class SignalsSection(Section):

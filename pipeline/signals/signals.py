@@ -41,10 +41,11 @@ class LinearHead:
 class SignalShapes:
     """Describes signals by their shapes for one sample: an objective is built from them, before any signal exists.
 
-    logits: K. embedding: D; None without one. features: (C, H, W) by tap, from shallow to deep. linear, linear_final:
-    the flags of the head; None and False without a head. local: whether there are `Signals.local` logits. filter: the
-    low-pass filter that maps were reduced by. extras: shapes of extra signals by name. blocks: how many blocks there
-    are, if the last is not held; None if the deepest that is held is the last.
+    logits: K; 0 without logits. embedding: D; None without one. features: (C, H, W) by tap, from shallow to deep.
+    linear, linear_final: the flags of the head; None and False without a head. local: whether there are `Signals.local`
+    logits. filter: the low-pass filter that maps were reduced by. extras: shapes of extra signals by name. blocks: how
+    many blocks there are, if the last is not held; None if the deepest that is held is the last. head_classes: the
+    head's K; 0 without a head.
     """
 
     logits: int
@@ -56,6 +57,12 @@ class SignalShapes:
     linear_final: bool = False
     extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     blocks: int | None = None
+    head_classes: int = 0
+
+    @property
+    def classes(self) -> int:
+        """Return how many classes the network knows, whether its logits are held or its head alone; 0 without both."""
+        return self.logits or self.head_classes
 
     @property
     def depth(self) -> int:
@@ -67,11 +74,11 @@ class SignalShapes:
 class Signals:
     """Holds the outputs of a network for a batch of views.
 
-    `logits` [B, K]; `embedding` [B, D], the vector that enters the head; `features` [B, C, H, W] by tap, from
-    shallow to deep: at full resolution from a network, at most g x g from a cache; `extras` [B, ...] by
-    "<signal>/<tap>", from a cache: a network's are computed from its maps (`extract`). `local` gives the logits [M, K]
-    of places of `final`, [M, C]: the classifier's of a place alone, whatever lies between pooling and its head; None
-    from a cache.
+    `logits` [B, K], with K = 0 where there are none; `embedding` [B, D], the vector that enters the head; `features`
+    [B, C, H, W] by tap, from shallow to deep: at full resolution from a network, at most g x g from a cache; `extras`
+    [B, ...] by "<signal>/<tap>", from a cache: a network's are computed from its maps (`extract`). `local` gives the
+    logits [M, K] of places of `final`, [M, C]: the classifier's of a place alone, whatever lies between pooling and its
+    head; None from a cache.
     """
 
     logits: Tensor
@@ -109,4 +116,5 @@ class Signals:
             local=self.local is not None,
             linear_final=self.head is not None and self.head.linear_final,
             extras={name: tuple(tensor.shape[1:]) for name, tensor in self.extras.items()},
+            head_classes=0 if self.head is None else len(self.head.weight),
         )

@@ -43,9 +43,9 @@ class TeacherCache:
     def open(cls, path: StorePath | str, signals: Sequence[str] | None = None) -> TeacherCache:
         """Open the cache at `path`.
 
-        signals: names as in `SignalShapes`, such as "embedding" and "features/block3". Logits are always read. None
-        reads all signals. Raises CacheNotFound, CacheUnfinished, CacheMismatch (another version, or a signal that it
-        does not have) or CacheCorrupt.
+        signals: names as in `SignalShapes`, such as "embedding" and "features/block3". Logits are always read, if there
+        are any. None reads all signals. Raises CacheNotFound, CacheUnfinished, CacheMismatch (another version, or a
+        signal that it does not have) or CacheCorrupt.
         """
         path = store_path(path)
         manifest = Manifest.read(path)
@@ -212,7 +212,10 @@ class TeacherCache:
 
 
 def _chosen(specs: tuple[SignalSpec, ...], signals: Collection[str], path: StorePath) -> tuple[SignalSpec, ...]:
-    """Return the specs of some signals, and of the logits. Raises CacheMismatch for a signal that is not there."""
+    """Return the specs of some signals, and of the logits. Raises CacheMismatch for a signal that is not there.
+
+    Of a cache without logits, where none is named, the first: a batch without any signal would have no size.
+    """
     known = [spec.name for spec in specs]
     if unknown := sorted(set(signals) - set(known)):
         raise CacheMismatch(
@@ -222,7 +225,7 @@ def _chosen(specs: tuple[SignalSpec, ...], signals: Collection[str], path: Store
             got=", ".join(known),
             fix=_suggestion(unknown[0], known),
         )
-    return tuple(spec for spec in specs if spec.name in signals or spec.name == "logits")
+    return tuple(spec for spec in specs if spec.name in signals or spec.name == "logits") or specs[:1]
 
 
 def _suggestion(name: str, known: Sequence[str]) -> str:

@@ -5,25 +5,26 @@ from __future__ import annotations
 import csv
 import io
 
-HOLDOUT = "holdout_top1"
+from pipeline.measuring.score import TOP1, Score
 
 
 class History:
-    """Holds one row per epoch: epoch, learning_rate, loss, each term, holdout_top1, images_per_second, seconds.
+    """Holds one row per epoch: epoch, learning_rate, loss, each term, the score, images_per_second, seconds.
 
-    rows: of a run that is resumed; None for none.
+    rows: of a run that is resumed; None for none. score: what epochs are ranked by, in its column.
     """
 
-    def __init__(self, rows: list[dict[str, float]] | None = None) -> None:
-        self.rows = rows if rows is not None else []
+    def __init__(self, rows: list[dict[str, float]] | None = None, score: Score = TOP1) -> None:
+        self.rows, self.score = rows if rows is not None else [], score
 
     def add(self, row: dict[str, float]) -> None:
         """Append the `row` of an epoch."""
         self.rows.append(row)
 
     def best(self) -> int:
-        """Return the epoch with the highest accuracy on the holdout, the first of several; 0 if none was measured."""
-        scores = [row.get(HOLDOUT, float("-inf")) for row in self.rows]
+        """Return the epoch with the best score on the holdout, the first of several; 0 if none was measured."""
+        column = self.score.column
+        scores = [self.score.worth(row[column]) if column in row else float("-inf") for row in self.rows]
         best = max(scores, default=float("-inf"))
         return scores.index(best) + 1 if best > float("-inf") else 0
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import DataError
 from pipeline.files import write_atomic
+from pipeline.measuring.score import TOP1
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Batch, ObjectiveSet
@@ -30,7 +31,7 @@ from pipeline.progress import Progress
 from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
 from pipeline.training.embeddings import ProbeViews, embed, refuse_to_embed
-from pipeline.training.history import HOLDOUT, History
+from pipeline.training.history import History
 from pipeline.training.loop import TrainingResult
 from pipeline.training.order import balanced
 
@@ -70,7 +71,7 @@ class ProbeResult:
         """
         device = choose_device(config.device)
         row = {"epoch": 0, "loss": self.loss, "images_per_second": self.images_per_second, "seconds": self.seconds}
-        row |= {} if self.holdout is None else {HOLDOUT: self.holdout}
+        row |= {} if self.holdout is None else {TOP1.column: self.holdout}
         precision = choose_precision(config.precision, device)
         return TrainingResult(network, History([row]), self.seconds, self.images_per_second, device.type, precision)
 

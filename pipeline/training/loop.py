@@ -12,6 +12,7 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor
 
 from pipeline.errors import TrainingError, first_line
+from pipeline.measuring.score import TOP1, Score
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
 from pipeline.models.device import choose_device, choose_precision
@@ -21,7 +22,7 @@ from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps, loader
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint
-from pipeline.training.history import HOLDOUT, History
+from pipeline.training.history import History
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step
 
@@ -161,14 +162,16 @@ def train(
     progress: Progress,
     head: LinearHead | None = None,
     score: Callable[[Network | WithReusedHead], float] | None = None,
+    ranked_by: Score = TOP1,
     name: str = "training",
 ) -> TrainingResult:
     """Train a network: minimise the objectives over all steps, from a checkpoint if there is one.
 
     network: the network to train. objectives: what is minimised. steps: the batches; their `config` is that of the
     training. seed: of what networks draw, such as dropout. folder: where checkpoints are read and written; None keeps
-    none. progress: counts steps. head: the teacher's, for objectives that read it. score: computes top-1 on the
-    holdout, in [0, 1], after every epoch; `patience` goes by it. name: of the work, for the progress.
+    none. progress: counts steps. head: the teacher's, for objectives that read it. score: computes a score on the
+    holdout, in [0, 1], after every epoch; `patience` goes by it. ranked_by: which score that is. name: of the work, for
+    the progress.
 
     A run that was killed and resumed ends with the same weights as one that was not: order, views and random numbers
     are functions of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that cannot
@@ -176,7 +179,7 @@ def train(
     """
     trainer = Trainer(network, objectives, steps, seed, head)
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
-    history, done, seconds = History(), 0, 0.0
+    history, done, seconds = History(score=ranked_by), 0, 0.0
     if folder is not None and (found := Checkpoint.load(folder)):
         try:
             if found.epoch > config.epochs:
@@ -189,7 +192,7 @@ def train(
                 got=first_line(error),
                 fix="delete it to start this run from the beginning",
             ) from None
-        history, done, seconds = History(found.history), found.epoch, found.seconds
+        history, done, seconds = History(found.history, ranked_by), found.epoch, found.seconds
 
     progress.begin(name, len(steps), "steps", done * per_epoch)
     devices = [trainer.device] if trainer.device.type == "cuda" else []
@@ -224,8 +227,8 @@ def train(
             }
             note = f"epoch {epoch + 1}/{config.epochs} loss {means['loss']:.4f}"
             if score is not None:
-                row[HOLDOUT] = score(trainer.result())
-                note += f" holdout {row[HOLDOUT]:.2%}"
+                row[ranked_by.column] = score(trainer.result())
+                note += f" holdout {ranked_by.text(row[ranked_by.column])}"
             history.add(row)
             if config.patience is not None and history.best() == epoch + 1:
                 trainer.keep()

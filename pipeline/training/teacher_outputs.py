@@ -225,7 +225,7 @@ def _narrowed(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> 
 def _described(cache: TeacherCache, signals: Collection[str]) -> dict[str, Any]:
     """Return the entries of a cache's identity for the logits and for some signals."""
     held = cache.manifest.identity.signals.plain()
-    entries: dict[str, Any] = {"logits": held["logits"]}
+    entries: dict[str, Any] = {"logits": held["logits"]} if held["logits"] else {}
     for kind, _, rest in (name.partition("/") for name in signals):
         if rest:
             entries.setdefault(kind, {})[rest] = held[kind][rest]

@@ -28,9 +28,10 @@ from contracts.objective_cases import (
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import MixedLabels, Objective, build_objective
-from pipeline.signals import LinearHead, Signals
+from pipeline.signals import LinearHead, Signals, SignalShapes
 
 LINES = {
+    "logits": r"(add `logits: \{\}` to `signals`|needs the teacher's 'logits')",
     "embedding": r"add `embedding: \{\}` to `signals`",
     "features": r"add `features: \{\}` to `signals`",
     "head": "use an objective",  # no line brings a head to a teacher without one
@@ -281,15 +282,56 @@ def _twenty_steps_lower_it(name: str, progress: float) -> None:
         (name, options, kind)
         for name, options in VARIANTS
         for kind in sorted({signal.partition("/")[0] for signal in build(name, options).needs.teacher})
-        if kind != "logits"  # which are always kept
     ],
 )
 def test_a_missing_signal_is_refused_with_the_line_that_brings_it(name: str, options: dict[str, Any], kind: str):
-    nothing: dict[str, Any] = {"embedding": None, "features": {}, "head": None, "extras": {}}
+    nothing: dict[str, Any] = {"logits": 0, "embedding": None, "features": {}, "head": None, "extras": {}}
     field = {"head": "linear"}.get(kind, kind)
     without = replace(shapes("teacher"), **{field: nothing[kind]})
     with pytest.raises(ConfigError, match=LINES[kind]):
         build_objective(name, options, shapes("student"), without, CONTEXT)
+
+
+def _headless(who: str) -> SignalShapes:
+    """Of a network without a classifier."""
+    return replace(shapes(who), logits=0, linear=None, head_classes=0)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_a_teacher_without_a_classifier_teaches_what_reads_neither_logits_nor_head(name: str, options: dict[str, Any]):
+    read = build(name, options).needs.teacher & {"logits", "head"}
+    if read:
+        with pytest.raises(ConfigError, match=r"needs the teacher's '(logits|head)'"):
+            build_objective(name, options, shapes("student"), _headless("teacher"), CONTEXT)
+        return
+    torch.manual_seed(0)
+    objective = build_objective(name, options, shapes("student"), _headless("teacher"), CONTEXT)
+    given = (signals("student", 6, 1), signals("teacher", 6, 2), batch(6, objective.needs.views), 0.5)
+    bare = replace(given[1], logits=given[1].logits[:, :0], head=None)
+    torch.testing.assert_close(objective(given[0], bare, *given[2:]), build(name, options)(*given))
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_logits_that_were_not_kept_are_missed_only_where_they_are_read(name: str, options: dict[str, Any]):
+    without = replace(shapes("teacher"), logits=0)
+    if "logits" in build(name, options).needs.teacher:
+        with pytest.raises(ConfigError, match=r"needs the teacher's 'logits', which the cache does not hold"):
+            build_objective(name, options, shapes("student"), without, CONTEXT)
+    else:
+        build_objective(name, options, shapes("student"), without, CONTEXT)
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_a_student_without_a_classifier_learns_by_what_reads_no_logits_of_it(name: str, options: dict[str, Any]):
+    needs = build(name, options).needs
+    if "logits" in needs.student | needs.teacher or "head" in needs.teacher:
+        with pytest.raises(ConfigError):
+            build_objective(name, options, _headless("student"), _headless("teacher"), CONTEXT)
+        return
+    objective = build_objective(name, options, _headless("student"), _headless("teacher"), CONTEXT)
+    student, teacher = (replace(signals(who, 6, 1), head=None) for who in ("student", "teacher"))
+    student, teacher = (replace(each, logits=each.logits[:, :0]) for each in (student, teacher))
+    assert torch.isfinite(total(objective(student, teacher, batch(6, objective.needs.views), 0.5)))
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if build(name).needs.teacher <= {"logits"}])

@@ -66,7 +66,7 @@ def test_points_stand_at_top1_and_around_the_cost() -> None:
     rows = summarise(evaluation)
     (panel,) = accuracy_against_cost(evaluation, rows).axes
     points = [bar.lines[0].get_xydata()[0] for bar in panel.containers]
-    assert [y for _, y in points] == pytest.approx([100 * row.top1.mean for row in rows])
+    assert [y for _, y in points] == pytest.approx([100 * row.score.mean for row in rows])
     assert points[1][0] == pytest.approx(41_410_000)
     assert points[0][0] * points[2][0] == pytest.approx(41_410_000**2)
     assert points[2][0] / points[0][0] < 1.1

@@ -75,8 +75,8 @@ def test_the_report_is_written_whole_and_the_same_every_time(tmp_path: Path) -> 
 
     summary = json.loads((tmp_path / "a" / "summary.json").read_text())
     row = summarise(evaluation)[1]
-    assert summary["students"]["resnet20"]["kd"]["top1"] == row.top1.mean
-    assert summary["students"]["resnet20"]["kd"]["top1_spread"] == row.top1.spread
+    assert summary["students"]["resnet20"]["kd"]["top1"] == row.score.mean
+    assert summary["students"]["resnet20"]["kd"]["top1_spread"] == row.score.spread
     assert summary["teacher"]["top1"] == 0.72
     lines = list(csv.DictReader(io.StringIO((tmp_path / "a" / "accuracy_cost.csv").read_text())))
     assert [line["objectives"] for line in lines] == ["teacher", "hard", "kd"]

@@ -112,15 +112,15 @@ def test_rows_are_means_and_sample_deviations_over_seeds() -> None:
     students = [result("a", "kd", seed, value) for seed, value in enumerate(top1)]
     (row,) = summarise(evaluation_of(students))
     assert row.seeds == 3
-    assert row.top1.mean == pytest.approx(statistics.mean(top1))
-    assert row.top1.spread == pytest.approx(float(np.std(top1, ddof=1)))
+    assert row.score.mean == pytest.approx(statistics.mean(top1))
+    assert row.score.spread == pytest.approx(float(np.std(top1, ddof=1)))
     assert row.kl is not None
     assert row.kl == (0.3, 0.0)
 
 
 def test_one_seed_has_no_spread() -> None:
     (row,) = summarise(evaluation_of([result("a", "kd", 0, 0.5)]))
-    assert row.top1 == (0.5, None)
+    assert row.score == (0.5, None)
 
 
 def test_rows_are_in_order_of_first_appearance() -> None:

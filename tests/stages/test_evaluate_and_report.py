@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError, DataError
+from pipeline.experiment import evaluator
 from pipeline.models import build_network
 from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
@@ -25,7 +26,7 @@ STUDENTS = Path("artifacts/tiny/students")
 def _rates_are_not_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     from pipeline.measuring.cost import Rate
 
-    monkeypatch.setattr(evaluate, "images_per_second", lambda *arguments, **options: Rate(1000.0, 900.0, 1100.0, 3))
+    monkeypatch.setattr(evaluator, "images_per_second", lambda *arguments, **options: Rate(1000.0, 900.0, 1100.0, 3))
 
 
 def test_every_student_and_the_teacher_are_measured(there: Path, capsys: pytest.CaptureFixture[str]):

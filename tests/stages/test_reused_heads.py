@@ -16,6 +16,7 @@ from torch.nn import functional as F
 import stages.train_student
 from pipeline.data import PackedDataset
 from pipeline.errors import ConfigError, ModelError
+from pipeline.experiment import evaluator
 from pipeline.measuring.cost import Rate
 from pipeline.measuring.metrics import measure
 from pipeline.models import build_network
@@ -35,7 +36,7 @@ FOLDER = Path("artifacts/tiny/students/small/simkd/seed-0")
 @pytest.fixture(autouse=True)
 def _rates_are_not_what_is_tested(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = iter(range(1, 100))
-    monkeypatch.setattr(evaluate, "images_per_second", lambda *_, **__: Rate(float(next(rates)), 0.0, 0.0, 3))
+    monkeypatch.setattr(evaluator, "images_per_second", lambda *_, **__: Rate(float(next(rates)), 0.0, 0.0, 3))
 
 
 def logits() -> tuple[torch.Tensor, torch.Tensor]:

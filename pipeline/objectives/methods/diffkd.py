@@ -151,4 +151,4 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     if options.logits:
         require_same_classes(student, teacher, key)
     pair = pair_maps(student, teacher, None, key, deepest=True)[-1]
-    return DiffKD(pair, teacher.filter, teacher.logits, context.seed, options)
+    return DiffKD(pair, teacher.filter, teacher.classes, context.seed, options)

@@ -106,4 +106,4 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     if options.block is not None and options.block not in blocks:
         raise ConfigError([unknown_name(f"{key}.block", options.block, blocks)])
     block = options.block or blocks[max(0, len(blocks) - 2)]
-    return HCD(block, student.features[block][0], width, teacher.logits, options)
+    return HCD(block, student.features[block][0], width, teacher.classes, options)

@@ -46,13 +46,14 @@ class EncodedSignals:
             }
 
     def decode(self, head: LinearHead | None = None) -> Signals:
-        """Return the signals in float32, on the tensors' device.
+        """Return the signals in float32, on the tensors' device. The logits are [B, 0] where there are none.
 
         head: of the cache, on that device; None leaves it out.
         """
         values = self.values()
+        some = next(iter(values.values()))  # a cache is never read without any signal
         return Signals(
-            logits=values["logits"],
+            logits=values["logits"] if "logits" in values else some.new_zeros(len(some), 0),
             embedding=values.get("embedding"),
             features=_below("features/", values),
             head=head,

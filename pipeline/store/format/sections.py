@@ -106,14 +106,15 @@ class ViewsIdentity(IdentitySection):
 class TeacherIdentity(IdentitySection):
     """Identifies the network with its weights, preprocessing and arithmetic.
 
-    model, options: its name, and options that it is built with. num_classes: K. input_size: in pixels, one number for a
-    square, or height and width. mean, std: of the channels, in units of the range [0, 1]. interpolation: absent for
-    bilinear. weights: a digest. precision: of the arithmetic. micro_batch: views that are computed at once.
+    model, options: its name, and options that it is built with. num_classes: K; 0 without a classifier. input_size: in
+    pixels, one number for a square, or height and width. mean, std: of the channels, in units of the range [0, 1].
+    interpolation: absent for bilinear. weights: a digest. precision: of the arithmetic. micro_batch: views that are
+    computed at once.
     """
 
     model: str
     options: dict[str, Any] = {}
-    num_classes: PositiveSize | None = None
+    num_classes: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     input_size: PositiveSize | Annotated[tuple[PositiveSize, PositiveSize], Field(strict=False)] | None = None
     mean: Annotated[tuple[float | int, ...], Field(strict=False)] = ()
     std: Annotated[tuple[float | int, ...], Field(strict=False)] = ()

@@ -13,6 +13,7 @@ from pipeline.signals import (
     EncodingChoice,
     ExtraConfig,
     FeaturesConfig,
+    LogitsConfig,
     Signals,
     SignalsConfig,
     SignalShapes,
@@ -76,7 +77,7 @@ class SignalsIdentity(IdentitySection):
     kept and the deepest is not; else the deepest one that is kept is the last.
     """
 
-    logits: StoredVector
+    logits: StoredVector | None
     embedding: StoredVector | None
     features: Annotated[dict[Word, StoredMap], Field(max_length=100)]
     grid: PositiveSize | None
@@ -90,7 +91,7 @@ class SignalsIdentity(IdentitySection):
         """Return the section for the signals of a teacher.
 
         signals: of any batch, already low-passed. config: which are kept, and their encodings. blocks: how many the
-        network has; 0 leaves it out. Raises ConfigError with every problem of the encodings.
+        network has; 0 leaves it out. Raises ConfigError with every problem of the encodings, and if nothing is kept.
         """
         features, encoding = config.features, encodings_identity(config)
 
@@ -98,7 +99,9 @@ class SignalsIdentity(IdentitySection):
             return {"shape": list(tensor.shape[1:]), "encoding": encoding}
 
         maps = {tap: entry(encoding["features"], x) for tap, x in signals.features.items()} if features else {}
-        embedding = None
+        logits = embedding = None
+        if config.logits is not None and signals.logits.shape[1]:
+            logits = entry(encoding["logits"], signals.logits)
         if config.embedding is not None and signals.embedding is not None:
             embedding = entry(encoding["embedding"], signals.embedding)
         head = None
@@ -106,7 +109,7 @@ class SignalsIdentity(IdentitySection):
             head = {"shape": list(signals.head.weight.shape), "linear": signals.head.linear}
             head |= {"linear_final": True} if signals.head.linear_final else {}
         kept = {
-            "logits": entry(encoding["logits"], signals.logits),
+            "logits": logits,
             "embedding": embedding,
             "features": maps,
             "grid": features.grid if features else None,
@@ -114,6 +117,9 @@ class SignalsIdentity(IdentitySection):
             "extras": {name: entry(encoding[f"extras/{name}"], tensor) for name, tensor in signals.extras.items()},
             "head": head,
         }
+        if not any(kept[kind] for kind in ("logits", "embedding", "features", "extras")):
+            fix = "keep its embedding, or maps: `signals: {embedding: {}, features: {}}`"
+            raise ConfigError([Problem("signals", "keeps nothing of a network that has no logits", fix=fix)])
         depth = {"blocks": blocks} if 0 < deepest_block(maps, signals.extras) < blocks else {}
         return cls.model_validate(kept | depth)
 
@@ -121,7 +127,7 @@ class SignalsIdentity(IdentitySection):
     def _head_fits(self) -> Self:
         if self.head is not None:
             classes, width = self.head.shape
-            if classes != self.logits.shape[0]:
+            if self.logits is not None and classes != self.logits.shape[0]:
                 raise ValueError(f"head.shape: {classes} classes, where the logits have {self.logits.shape[0]}")
             if self.embedding is not None and width != self.embedding.shape[0]:
                 raise ValueError(f"head.shape: {width} wide, where the embedding has {self.embedding.shape[0]}")
@@ -130,7 +136,7 @@ class SignalsIdentity(IdentitySection):
     @property
     def specs(self) -> tuple[SignalSpec, ...]:
         """Return the description of every stored signal, with the names of `SignalShapes`."""
-        found: dict[str, StoredSignal] = {"logits": self.logits}
+        found: dict[str, StoredSignal] = {"logits": self.logits} if self.logits else {}
         found |= {"embedding": self.embedding} if self.embedding else {}
         found |= {f"features/{tap}": stored for tap, stored in self.features.items()}
         found |= {f"extras/{name}": stored for name, stored in self.extras.items()}
@@ -140,7 +146,7 @@ class SignalsIdentity(IdentitySection):
     def shapes(self) -> SignalShapes:
         """Return the shapes of all signals, and what is known of the head."""
         return SignalShapes(
-            logits=self.logits.shape[0],
+            logits=self.logits.shape[0] if self.logits else 0,
             embedding=self.embedding.shape[0] if self.embedding else None,
             features={tap: stored.shape for tap, stored in self.features.items()},
             linear=self.head.linear if self.head else None,
@@ -148,6 +154,7 @@ class SignalsIdentity(IdentitySection):
             filter=self.filter,
             extras={name: stored.shape for name, stored in self.extras.items()},
             blocks=self.blocks,
+            head_classes=self.head.shape[0] if self.head else 0,
         )
 
     def config(self) -> SignalsConfig:
@@ -160,7 +167,9 @@ class SignalsIdentity(IdentitySection):
             if taps:
                 features = FeaturesConfig.model_validate({"blocks": taps, "grid": self.grid, "filter": self.filter})
             extras = tuple(ExtraConfig(name=name) for name in self.extras)
-        return SignalsConfig(embedding=EmbeddingConfig() if self.embedding else None, features=features, extras=extras)
+            logits = LogitsConfig() if self.logits else None
+            embedding = EmbeddingConfig() if self.embedding else None
+            return SignalsConfig(logits=logits, embedding=embedding, features=features, extras=extras)
 
 
 def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:

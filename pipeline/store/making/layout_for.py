@@ -31,11 +31,13 @@ def layout_for(network: TeacherNetwork, config: SignalsConfig, extent: CacheExte
         for name, read in chosen_extras(list(taps), config).items()
     }
     embedding = head = None
+    classes = taps.get("logits", (0,))
     if "embedding" in taps:
         embedding = _nothing(*taps["embedding"])
-        weight, bias = torch.empty(*taps["logits"], *taps["embedding"]), torch.empty(taps["logits"])
+    if "embedding" in taps and "logits" in taps:
+        weight, bias = torch.empty(*classes, *taps["embedding"]), torch.empty(classes)
         head = LinearHead(weight, bias, network.linear, network.linear_final)
-    signals = Signals(_nothing(*taps["logits"]), embedding, features, head, extras)
+    signals = Signals(_nothing(*classes), embedding, features, head, extras)
     return make_layout(SignalsIdentity.of(signals, config, deepest_block(taps)), extent)
 
 

@@ -1,0 +1,79 @@
+"""Measures networks on the split that is reported: students by their folders, the teacher by its cached signals."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.errors import DataError
+from pipeline.experiment.experiment import Experiment, ReferenceSections
+from pipeline.experiment.networks import trained_network
+from pipeline.experiment.reference import open_reference
+from pipeline.measuring.cost import images_per_second, macs, parameters
+from pipeline.measuring.metrics import measure_signals
+from pipeline.measuring.prediction import predict_signals
+from pipeline.models import Network, WithReusedHead
+from pipeline.models.device import choose_device, choose_precision
+from pipeline.reporting.results import RunMetrics, StudentResult, TeacherResult
+from pipeline.signals import Signals
+
+EVALUATION_BATCH = 500
+
+
+class Evaluator:
+    """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device.
+
+    experiment: names the images and the teacher. Raises DataError if images have no labels.
+    """
+
+    def __init__(self, experiment: Experiment[ReferenceSections]) -> None:
+        self.experiment = experiment
+        self.samples, self.views, _ = experiment.evaluation_cache("evaluation")
+        self.reference = open_reference(experiment, "evaluation")
+        labeled = self.samples.labels is not None and self.samples.labels.min() >= 0
+        if not labeled and (experiment.classes or self.reference is None):
+            fix = "name a labeled split with --set evaluate.split=..."
+            raise DataError("the split has images without labels", where=self.samples.split.name, fix=fix)
+        self.labels = self.samples.labels if labeled else None
+        channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
+        height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
+        self.shape = (channels, height, width)
+        self._rates: dict[tuple[str, int], float] = {}
+
+    def measured(self, name: str, network: Network | WithReusedHead, known: Signals | None = None) -> dict[str, Any]:
+        """Return metrics and cost of a network, as the fields of a result.
+
+        name: of the network; its speed is measured once for a name and its MACs. network: is moved to the device.
+        known: its signals of all images; None computes them.
+        """
+        cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
+        key, device = (name, cost["macs"]), choose_device()
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        said = known
+        if said is None:
+            said = predict_signals(network, self.samples, self.views, device=device, batch_size=EVALUATION_BATCH)
+        if key not in self._rates:
+            precision = choose_precision("auto", device)
+            rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)
+            self._rates[key] = rate.median
+        metrics = measure_signals(said, self.labels, self.reference.signals if self.reference else None)
+        return {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
+
+    def student(self, folder: Path) -> StudentResult:
+        """Measure the student in the folder of a run."""
+        run = RunMetrics.read(folder / "metrics.json")
+        network = trained_network(folder, run.student, self.experiment.classes)
+        facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
+        return StudentResult(**facts, **self.measured(run.student, network))
+
+    def teacher(self) -> TeacherResult | None:
+        """Measure the teacher or ensemble by cached logits, its cost where weights are here; None without a cache."""
+        config = self.experiment.config.teacher
+        if self.reference is None:
+            return None
+        said, name = self.reference.signals, self.reference.name
+        if name == config.model and isinstance(config.weights, Path) and config.weights.exists():
+            return TeacherResult(model=name, **self.measured("the teacher", self.experiment.teacher, said))
+        return TeacherResult(model=name, metrics=measure_signals(said, self.labels, said))

@@ -1,0 +1,196 @@
+"""Teachers and students without a classifier: cached, learnt from, scored and read again, with and without classes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from experiment import COUNT, HOLDOUT, TEST, images, source, student
+from safetensors.torch import load_file
+
+from pipeline.commands import check, inspect, verify
+from pipeline.errors import ConfigError, DataError
+from pipeline.experiment.networks import trained_network
+from pipeline.inspection.report import SampleCheck
+from pipeline.measuring.neighbours import common_neighbours
+from pipeline.measuring.prediction import predict_signals
+from pipeline.models import build_network
+from pipeline.reporting.results import Evaluation
+from pipeline.store.reader import TeacherCache
+from stages import cache_teacher, evaluate, prepare_data, report
+
+FREE = 40
+HEADLESS = (
+    "teacher.head=none",
+    "teacher_training=null",
+    "store={path: free.zarr, rows_per_block: 16}",
+    "objectives={pkt: [pkt], maps: [{name: lfcc, width: 16, scales: [1, 2]}, vkd]}",
+    "students.small.head=none",
+    "students.vit.head=none",
+)
+NAMELESS = (*HEADLESS, "data={path: free.h5, split: images}", "evaluate.split=others")
+"""A data set with neither labels nor classes."""
+
+
+@pytest.fixture
+def free(here: Path) -> Path:
+    """`here`, and a packed data set without labels."""
+    with h5py.File("free.h5", "w") as file:
+        for seed, (split, count) in enumerate({"images": FREE, "others": 12}.items()):
+            file[f"{split}/images"], _ = images(count, seed)
+            file[f"{split}/ids"] = [f"{split}/{i}" for i in range(count)]
+    return here
+
+
+def folder(name: str, objectives: str) -> Path:
+    return Path("artifacts/tiny/students") / name / objectives / "seed-0"
+
+
+def test_images_without_labels_or_classes_are_an_ordinary_data_set(free: Path, capsys: pytest.CaptureFixture[str]):
+    prepare_data.run(source("data={path: free.h5}"), replace=False)
+    check.run(source(*NAMELESS), as_json=False)
+    said = capsys.readouterr().out
+    assert "40 samples to learn from, 0 held out, no classes" in said
+    assert "embedding: pkt" in said
+
+    cache_teacher.run(source(*NAMELESS), replace=False, wait=False)
+    cache, beside = (TeacherCache.open(Path(name)) for name in ("free.zarr", "free.evaluation.zarr"))
+    identity = cache.manifest.identity.plain()
+    assert identity["signals"]["logits"] is None
+    assert identity["signals"]["head"] is None
+    assert identity["teacher"]["num_classes"] == 0
+    assert set(cache.manifest.arrays) >= {"embedding", "features/block2", "labels"}
+    assert "logits" not in cache.manifest.arrays
+    signals = cache.read(0, np.arange(5))
+    assert signals.logits.shape == (5, 0)
+    assert signals.embedding is not None
+    assert beside.manifest.identity.signals.plain()["embedding"]["encoding"] == "float32"
+    assert beside.shapes.features == {}
+
+    verify.run(source(*NAMELESS), role="all", check=SampleCheck(64), as_json=False)
+    sheet = inspect.Sheet(1, 2, Path("sheet.png"))
+    inspect.run(source(*NAMELESS), Path("free.zarr"), sheet=sheet, as_json=False)
+    assert Path("sheet.png").exists()
+    said = capsys.readouterr().out
+    assert "no classes, input 8" in said
+    assert "nothing wrong" in said
+
+    for name, objectives in (("small", "pkt"), ("small", "maps"), ("vit", "pkt")):
+        metrics = json.loads((student(name, objectives, *NAMELESS) / "metrics.json").read_text())
+        assert metrics["holdout"] is None
+    evaluate.run(source(*NAMELESS))
+    report.run(source(*NAMELESS), write=True, table=True)
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.score.name == "agreement"
+    assert found.teacher is not None
+    assert found.teacher.metrics.agreement == 1.0
+    assert all(each.metrics.top1 is None and 0 < each.metrics.agreement < 1 for each in found.students)  # type: ignore[operator]
+
+
+def test_agreement_is_what_embeddings_give(free: Path):
+    cache_teacher.run(source(*NAMELESS), replace=False, wait=False)
+    student("small", "pkt", *NAMELESS)
+    evaluate.run(source(*NAMELESS))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json")).students[0]
+    network = trained_network(folder("small", "pkt"), "small", 0)
+    experiment = evaluate.Experiment(source(*NAMELESS).read(evaluate.Inputs))
+    samples, views, _ = experiment.evaluation_cache("evaluation")
+    own, teacher = (predict_signals(each, samples, views).embedding for each in (network, experiment.teacher))
+    assert own is not None
+    assert teacher is not None
+    assert found.metrics.agreement == pytest.approx(common_neighbours(own, teacher))
+
+
+def test_a_teacher_without_a_classifier_is_the_one_with_it_up_to_its_embedding(here: Path):
+    cache_teacher.run(
+        source("store.path=free.zarr", "teacher.head=none", "teacher_training=null"), replace=False, wait=False
+    )
+    with_logits, without = (TeacherCache.open(Path(path)) for path in ("artifacts/caches/tiny.zarr", "free.zarr"))
+    rows = np.arange(COUNT)
+    for name in ("embedding", "features/block3"):
+        assert torch.equal(with_logits.signal(name, 1, rows), without.signal(name, 1, rows))
+
+
+def test_a_student_with_classes_learns_from_a_teacher_without(here: Path):
+    labels = (*HEADLESS[:3], "objectives={both: [hard-label, pkt]}")
+    cache_teacher.run(source(*labels), replace=False, wait=False)
+    metrics = json.loads((student("small", "both", *labels) / "metrics.json").read_text())
+    assert metrics["holdout"]["count"] == HOLDOUT
+    assert 0 <= metrics["holdout"]["agreement"] <= 1  # by embeddings
+    assert metrics["holdout"]["kl"] is None
+    assert "holdout_top1" in (folder("small", "both") / "history.csv").read_text()
+    evaluate.run(source(*labels))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.score.name == "top1"
+    assert found.students[0].metrics.count == TEST
+
+
+def test_a_student_without_classes_is_scored_by_its_teacher_and_opened_by_timm(here: Path):
+    settings = (*HEADLESS, "train.patience=1")
+    cache_teacher.run(source(*settings), replace=False, wait=False)
+    made = student("small", "pkt", *settings)
+    metrics = json.loads((made / "metrics.json").read_text())
+    assert metrics["holdout"]["top1"] is None
+    header, *rows = (made / "history.csv").read_text().splitlines()
+    column = header.split(",").index("holdout_agreement")
+    scores = [float(row.split(",")[column]) for row in rows]
+    assert metrics["holdout"]["agreement"] == pytest.approx(max(scores), abs=1e-5)
+    weights = load_file(made / "student.safetensors")
+    assert not [name for name in weights if name.startswith("fc.")]
+    options = {"widths": [16, 16, 16]}
+    again = build_network("cifar_resnet8", 0, weights=made / "student.safetensors", input_size=8, options=options)
+    assert again.taps["embedding"] == (16,)
+    assert "logits" not in again.taps
+
+
+def test_what_reads_logits_is_refused_by_name_before_work(free: Path):
+    asking = (
+        *NAMELESS,
+        "objectives={kd: [kd], hard: [hard-label]}",
+        "students.small.head=null",
+        "students.vit.head=null",
+    )
+    with pytest.raises(ConfigError) as error:
+        check.run(source(*asking), as_json=False)
+    assert "objectives.kd.0: needs the teacher's 'logits'" in str(error.value)
+    assert "objectives.hard.0: hard-label needs labels" in str(error.value)
+
+
+def test_logits_that_are_left_out_though_there_are_some(here: Path):
+    settings = ("signals.logits=null", "store.path=free.zarr", "objectives={kd: [kd], pkt: [pkt], cat: [cat-kd]}")
+    with pytest.raises(ConfigError, match=r"lacks what objective sets read of the teacher") as error:
+        check.run(source(*settings), as_json=False)
+    assert "  logits: kd" in str(error.value)
+    assert "  logits: {encoding: float16}" in str(error.value)
+    cache_teacher.run(source(*settings), replace=False, wait=False)
+    cache = TeacherCache.open(Path("free.zarr"))
+    assert cache.shapes.logits == 0
+    assert cache.head is not None
+    assert TeacherCache.open(Path("free.holdout.zarr")).shapes.logits == 4  # for agreement
+    student("small", "cat", *settings)  # reads the head
+    with pytest.raises(ConfigError, match=r"objectives\.kd\.0: needs the teacher's 'logits'"):
+        student("small", "kd", *settings)
+
+
+def test_a_teacher_without_a_classifier_is_not_trained(here: Path):
+    with pytest.raises(ConfigError, match=r"teacher\.head: a teacher without a classifier is not trained"):
+        check.run(source("teacher.head=none"), as_json=False)
+
+
+def test_a_teacher_whose_classes_nobody_knows_is_refused(free: Path):
+    with pytest.raises(ConfigError, match=r"teacher: .* neither labels nor class names") as error:
+        check.run(source(*NAMELESS, "teacher.head=null"), as_json=False)
+    assert "data.classes: N" in str(error.value)
+    assert "teacher.head: none" in str(error.value)
+    with pytest.raises(DataError, match="neither labels nor class names"):
+        cache_teacher.run(source(*NAMELESS, "teacher.head=null"), replace=False, wait=False)
+
+
+@pytest.mark.parametrize("kept", ["{logits: null, embedding: null}", "{embedding: null}"])
+def test_a_cache_of_nothing_is_refused(free: Path, kept: str):
+    with pytest.raises(ConfigError, match="keeps nothing"):
+        cache_teacher.run(source(*NAMELESS, f"signals={kept}"), replace=False, wait=False)
