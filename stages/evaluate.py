@@ -6,17 +6,16 @@ import sys
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.experiment.evaluator import Evaluator
-from pipeline.experiment.experiment import Experiment, ReferenceSections
+from pipeline.experiment.evaluator import EvaluatedSections, Evaluator
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunsSection
-from pipeline.experiment.sections import StudentsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.progress import Lines
 from pipeline.reporting.ownership import refuse_foreign_evaluation
 from pipeline.reporting.results import Evaluation, write_evaluation
 
 
-class Inputs(ReferenceSections, StudentsSection, RunsSection):
+class Inputs(EvaluatedSections, RunsSection):
     """Declares the sections that this stage reads. Of objective sets only the names count, so no method is imported."""
 
     objectives: dict[str, Any]

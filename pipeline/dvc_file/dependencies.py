@@ -101,6 +101,7 @@ CODE: dict[str, tuple[str, ...]] = {
         *PARTS,
         *MEASURING,
         *COMPARED_CACHES,
+        "pipeline/experiment/embedding_scores.py",
         "pipeline/experiment/evaluator.py",
         "pipeline/reporting/__init__.py",
         "pipeline/reporting/ownership.py",

@@ -11,6 +11,7 @@ from pipeline.dvc_file.dependencies import objective_files
 from pipeline.dvc_file.stage import Stage
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.pointers import cache_dependencies, tracked
+from pipeline.experiment.sections import scores_embeddings
 from pipeline.models import TeacherConfig
 
 SELECTING = {"split", "holdout", "limit", "classes"}
@@ -21,6 +22,9 @@ ARITHMETIC_KEYS = {"precision", "micro_batch", "device"}
 """Keys of `teacher` that decide how it computes, not which network it is."""
 
 NETWORK = tuple(f"teacher.{key}" for key in TeacherConfig.model_fields if key not in ARITHMETIC_KEYS)
+PROBING = ("pipeline/training", "pipeline/objectives/methods/__init__.py", "pipeline/objectives/methods/hard_label.py")
+"""The code that fits a linear probe in the evaluation."""
+
 DRAWING = ("views.operations", "views.seed")
 """Keys of `views` for networks that are trained on views of their own: how many are cached does not matter to them."""
 
@@ -44,7 +48,8 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     caches, made = experiment.caches_read(), _made(experiment)
     evaluated = [*packed, *described, *weights, *cache_dependencies(caches["evaluation"], made), *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
-    yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, metrics=runs.metrics)
+    probing = PROBING if scores_embeddings(experiment.evaluate, [teacher, *learners]) else ()
+    yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, probing, metrics=runs.metrics)
     yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
+from pipeline.experiment.embedding_scores import LabeledBank
 from pipeline.experiment.experiment import Experiment, ReferenceSections
 from pipeline.experiment.networks import trained_network
 from pipeline.experiment.reference import open_reference
+from pipeline.experiment.sections import StudentsSection, scores_embeddings
 from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.measuring.metrics import measure_signals
+from pipeline.measuring.neighbours import EmbeddingScores
 from pipeline.measuring.prediction import predict_signals
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision
@@ -22,13 +26,17 @@ from pipeline.signals import Signals
 EVALUATION_BATCH = 500
 
 
+class EvaluatedSections(ReferenceSections, StudentsSection):
+    """Declares what decides which networks are measured, and on what."""
+
+
 class Evaluator:
     """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device.
 
-    experiment: names the images and the teacher. Raises DataError if images have no labels.
+    experiment: names the images and the networks. Raises DataError if images have no labels.
     """
 
-    def __init__(self, experiment: Experiment[ReferenceSections]) -> None:
+    def __init__(self, experiment: Experiment[EvaluatedSections]) -> None:
         self.experiment = experiment
         self.samples, self.views, _ = experiment.evaluation_cache("evaluation")
         self.reference = open_reference(experiment, "evaluation")
@@ -37,6 +45,9 @@ class Evaluator:
             fix = "name a labeled split with --set evaluate.split=..."
             raise DataError("the split has images without labels", where=self.samples.split.name, fix=fix)
         self.labels = self.samples.labels if labeled else None
+        config = experiment.config
+        scored = labeled and scores_embeddings(config.evaluate, [config.teacher, *config.students.values()])
+        self.bank = LabeledBank.of(experiment) if scored else None
         channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
         height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
         self.shape = (channels, height, width)
@@ -59,7 +70,20 @@ class Evaluator:
             rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)
             self._rates[key] = rate.median
         metrics = measure_signals(said, self.labels, self.reference.signals if self.reference else None)
-        return {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
+        figures = {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
+        return figures | {"embedding": self._embedding_scores(network, said, device)}
+
+    def _embedding_scores(
+        self, network: Network | WithReusedHead, said: Signals, device: torch.device
+    ) -> EmbeddingScores | None:
+        """Return how well labels are found by embeddings; None if that is not asked for, or there are none."""
+        if self.bank is None or self.labels is None:
+            return None
+        if said.embedding is None:  # a cache of logits alone
+            said = predict_signals(network, self.samples, self.views, device=device, batch_size=EVALUATION_BATCH)
+        if said.embedding is None:
+            return None
+        return self.bank.scores(network, said.embedding, torch.from_numpy(self.labels), device)
 
     def student(self, folder: Path) -> StudentResult:
         """Measure the student in the folder of a run."""
@@ -74,6 +98,10 @@ class Evaluator:
         if self.reference is None:
             return None
         said, name = self.reference.signals, self.reference.name
-        if name == config.model and isinstance(config.weights, Path) and config.weights.exists():
-            return TeacherResult(model=name, **self.measured("the teacher", self.experiment.teacher, said))
+        here = isinstance(config.weights, Path) and config.weights.exists()
+        if name == config.model and (here or (self.bank is not None and config.weights == "pretrained")):
+            try:
+                return TeacherResult(model=name, **self.measured("the teacher", self.experiment.teacher, said))
+            except ModelError as error:
+                print(f"note: the teacher's embeddings are not scored: {error}", file=sys.stderr)
         return TeacherResult(model=name, metrics=measure_signals(said, self.labels, said))

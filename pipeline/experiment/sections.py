@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -20,11 +20,14 @@ from pipeline.views import Operations, ViewsConfig
 class EvaluateConfig(Section):
     """Describes how networks are evaluated.
 
-    split: the one that is reported. operations: of its one view; none leave the images as they are.
+    split: the one that is reported. operations: of its one view; none leave the images as they are. labels_from: a
+    split with labels, from which kNN and a linear probe of the embeddings learn. None takes the images that are learnt
+    from, if they have labels and a network has no classifier; else embeddings are not scored.
     """
 
     split: str = "test"
     operations: Operations = ()
+    labels_from: str | None = None
 
 
 class EvaluateSection(Section):
@@ -70,6 +73,11 @@ class StudentsSection(Section):
     """Declares that the section `students` is read, and that there is one."""
 
     students: dict[Name, StudentConfig]
+
+
+def scores_embeddings(evaluate: EvaluateConfig, networks: Iterable[NetworkConfig]) -> bool:
+    """Tell whether embeddings are scored, if there are labels. networks: the teacher and the students."""
+    return evaluate.labels_from is not None or any(network.head == "none" for network in networks)
 
 
 class Span(Section):

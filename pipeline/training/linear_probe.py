@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from pipeline.errors import DataError
 from pipeline.files import write_atomic
@@ -27,7 +29,7 @@ from pipeline.measuring.score import TOP1
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import Batch, ObjectiveSet
-from pipeline.progress import Progress
+from pipeline.progress import Progress, Silent
 from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
 from pipeline.training.embeddings import ProbeViews, embed, refuse_to_embed
@@ -113,7 +115,7 @@ def probe(
     progress.end()
     classifier = network.classifier
     assert isinstance(classifier, nn.Linear)  # `refuse_to_embed` has seen to it
-    fit = _Fit(rows.vectors, classifier, objectives.to(device), device)
+    fit = _Fit(rows.vectors, classifier, _values_of(objectives.to(device)), device)
     decay, top1 = fit.best(rows, scored, progress)
     fit.set(classifier)
     seconds = time.perf_counter() - start
@@ -123,6 +125,25 @@ def probe(
         torch.save({"classifier": classifier.state_dict(), **asdict(probed)}, buffer)
         write_atomic(folder / PROBE_FILE, buffer.getvalue())
     return probed
+
+
+def probed_classes(bank: Tensor, labels: Tensor, embeddings: Tensor, device: torch.device) -> Tensor:
+    """Return the class of each embedding [N, D] by a linear probe that is fitted to a labeled bank: int64 [N].
+
+    bank: embeddings [M, D]. labels: theirs, int64 [M], -1 for those without, which are left out. device: of the fit.
+    λ is chosen on every fifth image of the bank. Raises DataError for a bank without labels.
+    """
+    known = labels >= 0
+    rows = _Rows(bank[known].clone(), labels[known], torch.arange(int(known.sum())))
+    if not len(rows.labels):
+        raise DataError("a probe learns nothing without labels", fix="name a split that has some")
+    classifier = nn.Linear(bank.shape[1], int(rows.labels.max()) + 1)
+    fit = _Fit(rows.vectors, classifier, lambda logits, chosen: cross_entropy(logits, chosen.labels), device)
+    fit.best(rows, None, Silent())
+    fit.set(classifier)
+    with torch.no_grad():
+        found: Tensor = classifier(embeddings).argmax(1)
+    return found
 
 
 def forget(folder: Path) -> None:
@@ -177,10 +198,30 @@ def _rows(vectors: Tensor, labels: Tensor, config: TrainConfig, seed: int) -> _R
     return _Rows(flat[places], labels[samples], samples)
 
 
-class _Fit:
-    """Fits a linear classifier to standardised embeddings. loss: of the last fit, without the penalty."""
+def _values_of(objectives: ObjectiveSet) -> Callable[[Tensor, _Rows], Tensor]:
+    """Return a function that computes the value of objectives, which read logits alone."""
 
-    def __init__(self, vectors: Tensor, classifier: nn.Linear, objectives: ObjectiveSet, device: torch.device) -> None:
+    def values(logits: Tensor, rows: _Rows) -> Tensor:
+        batch = Batch(rows.labels, rows.samples, torch.zeros_like(rows.samples))
+        total: Tensor = objectives(Signals(logits), Signals(logits.detach()), batch, 0.0).total
+        return total
+
+    return values
+
+
+class _Fit:
+    """Fits a linear classifier to standardised embeddings. loss: of the last fit, without the penalty.
+
+    values: computes what is minimised, without the penalty, of logits [M, K] and their rows.
+    """
+
+    def __init__(
+        self,
+        vectors: Tensor,
+        classifier: nn.Linear,
+        values: Callable[[Tensor, _Rows], Tensor],
+        device: torch.device,
+    ) -> None:
         variance, mean = torch.var_mean(vectors, 0, correction=0)
         deviation = variance.sqrt()
         # A feature that does not vary has only rounding errors, which must not be scaled up.
@@ -188,7 +229,7 @@ class _Fit:
         self.mean = mean.to(device) if classifier.bias is not None else torch.zeros_like(mean, device=device)
         self.weight = torch.zeros(classifier.weight.shape, device=device, requires_grad=True)
         self.bias = torch.zeros(len(self.weight), device=device, requires_grad=classifier.bias is not None)
-        self.objectives, self.device, self.loss = objectives, device, float("nan")
+        self.values, self.device, self.loss = values, device, float("nan")
 
     def best(self, rows: _Rows, scored: _Rows | None, progress: Progress) -> tuple[float, float]:
         """Fit with the λ that is best on `scored`; return it with the accuracy there."""
@@ -245,10 +286,8 @@ class _Fit:
             self.loss = float(self._value(rows))
 
     def _value(self, rows: _Rows) -> Tensor:
-        """Return the value of the objectives, without the penalty."""
-        logits = rows.vectors @ self.weight.T + self.bias
-        batch = Batch(rows.labels, rows.samples, torch.zeros_like(rows.samples))
-        return self.objectives(Signals(logits), Signals(logits.detach()), batch, 0.0).total  # type: ignore[no-any-return]
+        """Return what is minimised, without the penalty."""
+        return self.values(rows.vectors @ self.weight.T + self.bias, rows)
 
     def _score(self, rows: _Rows) -> tuple[float, float]:
         """Return accuracy and minus the cross-entropy, which decides between equal accuracies."""

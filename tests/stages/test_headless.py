@@ -9,10 +9,12 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from experiment import COUNT, HOLDOUT, TEST, images, source, student
+from experiment import CLASSES, COUNT, HOLDOUT, TEST, images, source, student
 from safetensors.torch import load_file
+from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.commands import check, inspect, verify
+from pipeline.data import select
 from pipeline.errors import ConfigError, DataError
 from pipeline.experiment.networks import trained_network
 from pipeline.inspection.report import SampleCheck
@@ -145,6 +147,48 @@ def test_a_student_without_classes_is_scored_by_its_teacher_and_opened_by_timm(h
     again = build_network("cifar_resnet8", 0, weights=made / "student.safetensors", input_size=8, options=options)
     assert again.taps["embedding"] == (16,)
     assert "logits" not in again.taps
+
+
+def test_embeddings_are_scored_by_neighbours_and_a_probe_beside_the_teachers(here: Path):
+    cache_teacher.run(source(*HEADLESS), replace=False, wait=False)
+    student("small", "pkt", *HEADLESS)
+    evaluate.run(source(*HEADLESS))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.score.name == "knn"
+    assert found.teacher is not None
+    opened = evaluate.Experiment(source(*HEADLESS).read(evaluate.Inputs))
+    samples, views, _ = opened.evaluation_cache("evaluation")
+    bank = select(opened.dataset, opened.config.data)[0]
+    own = trained_network(folder("small", "pkt"), "small", CLASSES)
+    for result, network in ((found.students[0], own), (found.teacher, opened.teacher)):
+        scores = result.embedding
+        assert scores is not None
+        assert (scores.labels_from, scores.images) == ("train", COUNT)
+        embeddings, known = (predict_signals(network, each, views).embedding for each in (samples, bank))
+        assert embeddings is not None
+        assert known is not None
+        knn = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
+        knn.fit(known.double().numpy(), bank.labels)
+        assert scores.knn == pytest.approx(knn.score(embeddings.double().numpy(), samples.labels), abs=1 / TEST)
+        assert 0.25 < scores.probe <= 1
+    report.run(source(*HEADLESS), write=True, table=False)
+    table = Path("artifacts/tiny/report/table.md").read_text()
+    assert "kNN (%) | agreement (%) | linear probe (%)" in table
+    assert "kNN and linear probe learn from 48 labeled images of split 'train'." in table
+
+
+def test_embeddings_are_scored_where_labels_are_named_and_else_nothing_is_written_of_them(there: Path):
+    evaluate.run(source())
+    plain = json.loads(Path("artifacts/tiny/evaluation.json").read_text())
+    assert "embedding" not in plain["teacher"]
+    assert "embedding" not in plain["students"][0]
+    evaluate.run(source("evaluate.labels_from=test"))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.score.name == "top1"
+    scores = [each.embedding for each in found.students]
+    assert all(each is not None and each.images == TEST for each in scores)
+    with pytest.raises(ConfigError, match=r"evaluate\.labels_from"):
+        evaluate.run(source("evaluate.labels_from=trian"))
 
 
 def test_what_reads_logits_is_refused_by_name_before_work(free: Path):

@@ -276,3 +276,20 @@ def test_the_probe_alone_is_a_run_of_no_epochs(road: Path):
     assert run.history.rows[0]["epoch"] == 0
     assert run.history.rows[0]["holdout_top1"] == found.holdout
     assert run.seconds == found.seconds
+
+
+def test_classes_by_a_probe_of_embeddings_are_those_of_a_logistic_regression():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 3
+    centres = 2 * torch.randn(3, 6, generator=generator)
+    bank = centres[labels] + torch.randn(200, 6, generator=generator)
+    embeddings = centres[labels[:90]] + torch.randn(90, 6, generator=generator)
+    before = bank.clone()
+    found = pipeline.training.linear_probe.probed_classes(bank, labels, embeddings, torch.device("cpu"))
+    assert torch.equal(bank, before)
+    oracle = LogisticRegression(max_iter=5000).fit(bank.double().numpy(), labels.numpy())
+    assert (found.numpy() == oracle.predict(embeddings.double().numpy())).mean() > 0.95
+    unlabeled = torch.where(torch.arange(200) < 100, labels, -1)
+    some = pipeline.training.linear_probe.probed_classes(bank, unlabeled, embeddings, torch.device("cpu"))
+    fewer = pipeline.training.linear_probe.probed_classes(bank[:100], labels[:100], embeddings, torch.device("cpu"))
+    assert torch.equal(some, fewer)
