@@ -42,7 +42,7 @@ class PixelInput(nn.Module):
 
     @property
     def channels(self) -> tuple[int, ...]:
-        """How many channels images may have: as many as the network's input, and grey for colours."""
+        """Return how many channels images may have: as many as the network's input, and grey for colours."""
         return (3, 1) if len(self._scale) == 3 else (len(self._scale),)
 
     def require(self, channels: int) -> None:
