@@ -10,6 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = (
     "pipeline/data/sources/",
+    "pipeline/models/kinds/",
     "pipeline/objectives/methods/",
     "pipeline/signals/extras/",
     "pipeline/signals/filters/",
@@ -19,7 +20,8 @@ PLUGINS = (
 )
 """Rooms whose files all have the same contract: what it names is there in each of them."""
 
-CONTRACT = {"build", "default_cfgs", "extract", "lowpass", "open_source", "run", "Inputs", "Options", "SIGNALS"}
+CONTRACT = {"build", "default_cfgs", "expects", "extract", "lowpass", "matches", "open_source", "reads", "run"}
+CONTRACT |= {"Inputs", "Options", "SIGNALS"}
 """What plug-ins, stages and commands define, and the functions of the same name that call them."""
 
 

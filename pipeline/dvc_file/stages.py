@@ -35,14 +35,14 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     if data.source is not None:
         yield Stage("prepare-data", "prepare-data --replace", _given(data.source.files), [data.path], PACKING)
     packed = [data.path, *_given([data.classes])]
-    weights, described = _given([teacher.weights]), _given([teacher.folder])
+    weights, described = _given([teacher.weights]), _given(teacher.described_by)
     if experiment.teacher_training is not None and weights:
         sections = ("data", *NETWORK, "teacher_training", *DRAWING, "evaluate.operations")
         inputs = [*packed, *described, *_given([experiment.teacher_training.start])]
         yield Stage("train-teacher", "train-teacher --replace", inputs, [weights[0].parent], sections)
     yield from _caching(experiment, [*packed, *described, *weights])
     learners = experiment.students.values()
-    starts = _given([*described, *(path for each in learners for path in (each.folder, each.start))])
+    starts = _given([*described, *(path for each in learners for path in (*each.described_by, each.start))])
     yield from _students(experiment, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)

@@ -88,7 +88,8 @@ class Evaluator:
     def student(self, folder: Path) -> StudentResult:
         """Measure the student in the folder of a run."""
         run = RunMetrics.read(folder / "metrics.json")
-        network = trained_network(folder, run.student, self.experiment.classes)
+        configured = self.experiment.config.students.get(run.student)
+        network = trained_network(folder, run.student, self.experiment.classes, configured)
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
         return StudentResult(**facts, **self.measured(run.student, network))
 

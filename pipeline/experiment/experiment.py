@@ -219,10 +219,12 @@ class Experiment(Generic[SectionsT_co]):
         named = {"model": config.model, "options": dict(config.options), "num_classes": classes}
         if not isinstance(config.weights, Path) or any(found.get(key) != value for key, value in named.items()):
             return None
+        known = identity_without_building(config, self.classes)
+        if known is None:
+            return None
         if self._digest is None:
             self._digest = digest_of(load_weights(config.weights))
-        known = identity_without_building(config, self.classes) if self._digest == found.get("weights") else None
-        if known is None:
+        if self._digest != found.get("weights"):
             return None
         return {**known, "weights": self._digest, "precision": config.precision, "micro_batch": config.micro_batch}
 

@@ -14,6 +14,7 @@ from pipeline.models import (
     Network,
     NetworkConfig,
     Preprocessing,
+    TeacherConfig,
     TeacherNetwork,
     WeightsSource,
     WithReusedHead,
@@ -22,6 +23,7 @@ from pipeline.models import (
     preprocessing_of,
 )
 from pipeline.models.build import own_input_size
+from pipeline.models.kinds import kind_of
 from pipeline.models.preprocessing import Interpolation, PerChannel
 from pipeline.models.reused import load_trained
 from pipeline.signals import SignalShapes
@@ -30,12 +32,15 @@ from pipeline.store.format.sections import TeacherIdentity
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
 
 
-def trained_network(folder: Path, student: str, classes: int) -> Network | WithReusedHead:
+def trained_network(
+    folder: Path, student: str, classes: int, configured: NetworkConfig | None = None
+) -> Network | WithReusedHead:
     """Load a student as it was trained, whatever the configuration contains by now.
 
-    folder: of its run. student: its name. classes: K. Returns the network, with the head that lies beside its weights,
-    if there is one. Raises DataError if the folder's own configuration cannot be read, ModelError if its weights
-    cannot.
+    folder: of its run. student: its name. classes: K. configured: its section in the user's own configuration, which
+    alone may name code. Returns the network, with the head that lies beside its weights, if there is one. Raises
+    DataError if the folder's own configuration cannot be read, or names code that the user's does not; ModelError if
+    its weights cannot be read.
     """
     path = folder / "config.yaml"
     try:
@@ -46,6 +51,16 @@ def trained_network(folder: Path, student: str, classes: int) -> Network | WithR
     except (OSError, KeyError, TypeError, ValueError, ConfigError) as error:
         fix = "train the student again with --replace"
         raise DataError("cannot read how a student was trained", where=path, got=error, fix=fix) from None
+    said = None if configured is None else (configured.model, dict(configured.options))
+    own = said == (config.model, dict(config.options))
+    if getattr(kind_of(config.model), "RUNS_CODE", False) and not own:  # a folder may come from anywhere
+        raise DataError(
+            "the student was built by code that the configuration does not name, and that is not run",
+            where=path,
+            expected=None if said is None else f"model: {said[0]}, options: {said[1]}",
+            got=f"model: {config.model}, options: {dict(config.options)}",
+            fix="name the same in the student's section, if you trust the folder",
+        )
     update = {"weights": folder / "student.safetensors", "start": None}
     return load_trained(build(prepared_as(config, default).model_copy(update=update), classes), folder)
 
@@ -71,6 +86,7 @@ def build(
     seed: int | None = None,
     start: WeightsSource | None = None,
     offline: bool = False,
+    any_classes: bool = False,
 ) -> Network:
     """Build the network of a section, with its weights.
 
@@ -78,7 +94,8 @@ def build(
     network without a classifier has logits of none. seed: draws the weights where the section names none; None uses
     torch's own generator. start: weights to begin with, whose classifier need not fit: then it is new and drawn from
     the seed, and `kept` of the network tells so. None takes those that a student's section names. offline: random
-    weights take the place of timm's own. Raises ModelError if the network cannot be built, or if its weights do not
+    weights take the place of the library's. any_classes: K is a guess, since there is no data yet. Raises ModelError if
+    the network cannot be built, or if its weights do not
     fit.
     """
     start = start or (config.start if isinstance(config, StudentConfig) else None)
@@ -96,6 +113,10 @@ def build(
         start=start,
         match=config.match,
         offline=offline,
+        blocks=config.blocks,
+        head=None if config.head == "none" else config.head,
+        classes=config.classes if isinstance(config, TeacherConfig) else None,
+        any_classes=any_classes,
     )
 
 
@@ -114,11 +135,14 @@ def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, 
     """Return what `build(config, classes).identity()` would be, with `interpolation` in any case.
 
     config: the network's section; its weights are not read. classes: K. Returns None if the network must be built to
-    know its input size.
+    know its input size, or its blocks.
     """
-    size = config.input_size or own_input_size(config.model, config.options)
+    if config.blocks or config.head or (isinstance(config, TeacherConfig) and config.classes):
+        return None
+    size = own_input_size(config.model, config.options)  # of no model of another library
     if size is None:
         return None
+    size = config.input_size or size
     config = prepared_as(config, expected_by(config.model, config.weights))
     return {
         "model": config.model,

@@ -23,10 +23,11 @@ class Network(nn.Module):
     mean, std: of the channels, in units of the range [0, 1]. interpolation: for images of another size.
 
     num_classes: K. kept: what the network has of the weights that it was built from; None for random ones, or where
-    that is not known. taps: the shape of every tap for one sample, from shallow to deep: the maps (C, H, W), then
-    `embedding`, if there is one, and `logits`. linear: whether the embedding is the mean of the deepest block's map,
-    and the logits are linear in it. linear_final: the same of a map `final`. local: whether every place of `final` has
-    logits of its own.
+    that is not known. classes: the indices of the model's own classes that are kept; None for all.
+
+    taps: the shape of every tap for one sample, from shallow to deep: the maps (C, H, W), then `embedding`, if there is
+    one, and `logits`. linear: whether the embedding is the mean of the deepest block's map, and the logits are linear
+    in it. linear_final: the same of a map `final`. local: whether every place of `final` has logits of its own.
     """
 
     taps: Mapping[str, tuple[int, ...]]
@@ -35,6 +36,7 @@ class Network(nn.Module):
     linear_final = False
     local = False
     kept: Kept | None = None
+    classes: tuple[int, ...] | None = None
     _maps: tuple[str, ...] = ()
     _kept: tuple[str, ...] = ()
 
@@ -87,7 +89,28 @@ class Network(nn.Module):
             "mean": list(self.mean),
             "std": list(self.std),
             **({"interpolation": self.interpolation} if self.interpolation != "bilinear" else {}),
+            **({"classes": list(self.classes)} if self.classes is not None else {}),
         }
+
+    def keep_classes(self, classes: Sequence[int]) -> None:
+        """Leave the logits of some classes and no others: the last layer becomes smaller.
+
+        classes: indices among the model's own, in the order of the new ones. Raises ModelError if the last layer is
+        not known.
+        """
+        layer = self.classifier
+        if not isinstance(layer, nn.Linear | nn.Conv2d):
+            what, fix = f"classes of {self.name} cannot be chosen", "leave `classes` out"
+            raise ModelError(what, expected="a linear layer at its end", got=type(layer).__name__, fix=fix)
+        layer.weight = nn.Parameter(layer.weight.detach()[list(classes)])
+        if layer.bias is not None:
+            layer.bias = nn.Parameter(layer.bias.detach()[list(classes)])
+        if isinstance(layer, nn.Linear):
+            layer.out_features = len(classes)
+        else:
+            layer.out_channels = len(classes)
+        self.classes, self.num_classes = tuple(classes), len(classes)
+        self.taps = {**self.taps, "logits": (len(classes),)}
 
     def weights_digest(self) -> str:
         """Return "sha256:..." of the model's weights and buffers; see `pipeline.models.weights.digest_of`."""

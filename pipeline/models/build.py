@@ -1,28 +1,27 @@
-"""Builds networks from the names of timm models."""
+"""Builds networks from the names of models: timm's, and by their kinds those of others."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import timm
-import torch
+from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Network
-from pipeline.models.fit import NEW_CLASSIFIER, Kept, Match, fit_weights
+from pipeline.models.fit import NEW_CLASSIFIER, Kept, Match, classifier_tensors, fit_weights
+from pipeline.models.kinds import kind_of
 from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
 from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts
+from pipeline.models.request import Request, Weights, adapted, class_indices, seeded
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import keeps_order, load_weights
-
-Weights = Path | Literal["pretrained"]
 
 _OURS = ("num_classes", "in_chans", "pretrained", "features_only")
 _FOREIGN = ("checkpoint_path", "cache_dir", "pretrained_cfg", "pretrained_cfg_overlay")
@@ -42,8 +41,12 @@ def build_network(
     match: Match = "names",
     interpolation: Interpolation | None = None,
     offline: bool = False,
+    blocks: Sequence[str] | None = None,
+    head: str | None = None,
+    classes: Sequence[int | str] | None = None,
+    any_classes: bool = False,
 ) -> Network:
-    """Build the timm model `model` with `num_classes` logits as a network, on the CPU, in training mode.
+    """Build the model `model` with `num_classes` logits as a network, on the CPU, in training mode.
 
     With 0 it has no classifier, and that of its weights is left out.
 
@@ -56,22 +59,53 @@ def build_network(
     of the full range, and `interpolation`, of images of another size, default to those that the weights expect
     (`expected_by`): 0.5, 0.25 and bilinear of random ones. The network takes as many channels as `mean` has values.
     `options` are arguments of the timm model. With a `seed`, the initialisation depends on nothing else, and the global
-    random generator is left as it was. Raises ModelError.
+    random generator is left as it was.
+
+    A name of another form is that of another library's (`pipeline.models.kinds`). `blocks` and `head` are paths of
+    modules inside the model, for features and the last linear layer; None finds them. `classes`: of a model with more
+    logits, the classes that are kept, by index or name, in the order of the data's. `any_classes`: `num_classes` is a
+    guess, since there is no data yet. Raises ModelError.
     """
     options = dict(options or {})
     if weights is not None and start is not None:
         raise ModelError("a network has `weights` or a `start`, not both", where=model, fix="leave one of them out")
     default = expected_by(model, start or weights)
     mean, std = tuple(mean or default.mean), tuple(std or default.std)
+    interpolation = interpolation or default.interpolation
+    request = Request(
+        model,
+        num_classes,
+        weights,
+        start,
+        as_input_size(input_size) if input_size else None,
+        mean,
+        std,
+        interpolation,
+        options,
+        seed,
+        match,
+        offline,
+        blocks,
+        head,
+        classes,
+        any_classes,
+    )
+    if (kind := kind_of(model)) is not None:
+        return kind.build(request)
+    if classes is not None:
+        own = _own_classes(request)
+        whole = build_network(**{**vars(request), "num_classes": own, "classes": None})
+        whole.keep_classes(class_indices(model, classes, class_names(model), num_classes, own))
+        return whole
     if "pretrained" in (weights, start):
         _refuse_without_weights(model, num_classes, weights == "pretrained", offline)
     # A classifier that is taken off again takes the place of the one that the weights may have.
     spare = num_classes == 0 and (isinstance(weights, Path) or start is not None)
-    with _seeded(seed):
+    with seeded(seed):
         built = _create(model, 1 if spare else num_classes, weights == "pretrained" and not offline, options, len(mean))
     kept = None
     if start == "pretrained":
-        with _seeded(0):  # its weights are replaced, but drawing them must not move the global generator
+        with seeded(0):  # its weights are replaced, but drawing them must not move the global generator
             source = _create(model, None, not offline, options, len(mean))
         kept = fit_weights(built, source.state_dict(), f"timm's weights of {model}", new_classifier=True)
     elif isinstance(path := weights or start, Path):
@@ -82,7 +116,11 @@ def build_network(
         built.reset_classifier(0)
         kept = kept and Kept(kept.kept, kept.kept, by_order=kept.by_order)
     cfg = getattr(built, "pretrained_cfg", None) or {}
-    size = as_input_size(input_size) if input_size else _own_size(options, cfg)
+    size = request.input_size or _own_size(options, cfg)
+    if blocks is not None or head is not None:
+        network = adapted(built, request, size, headless=not num_classes)
+        network.kept = kept
+        return network
     try:
         return TimmNetwork(
             built,
@@ -93,7 +131,7 @@ def build_network(
             mean,
             std,
             kept,
-            interpolation or default.interpolation,
+            interpolation,
         )
     except ModelError:
         raise
@@ -105,14 +143,21 @@ def build_network(
         ) from error
 
 
-@contextmanager
-def _seeded(seed: int | None) -> Iterator[None]:
-    if seed is None:
-        yield
-        return
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        yield
+def _own_classes(request: Request) -> int:
+    """How many classes a model of timm has before some are chosen: those of its weights."""
+    if isinstance(request.weights, Path):
+        names = classifier_tensors(_create(request.model, 2, False, dict(request.options), len(request.mean)))
+        loaded = load_weights(request.weights)
+        sizes = [len(loaded[name]) for name in names if name in loaded]
+        if sizes:
+            return sizes[0]
+    return int(timm_facts(request.model).get("num_classes", 1000))
+
+
+def class_names(model: str) -> list[str]:
+    """Return the names of the classes of timm's weights of a model, as ImageNet's synsets; none where timm has none."""
+    subset = infer_imagenet_subset(timm_facts(model))
+    return [] if subset is None else list(ImageNetInfo(subset).label_names())  # type: ignore[no-untyped-call]
 
 
 def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: bool) -> None:
@@ -163,6 +208,8 @@ def own_input_size(model: str, options: Mapping[str, Any]) -> InputSize | None:
     model, options: as in the configuration. Returns None for a model that a folder or a hub describes, since it must be
     built. Raises ModelError for a model that does not exist.
     """
+    if kind_of(model) is not None:
+        return None
     timm_facts(model)  # refuses unknown names
     if model.partition(":")[0] in SOURCES:
         return None

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, Validati
 from pipeline.config import LocalPath, Section
 from pipeline.models.base import Network
 from pipeline.models.fit import Match
+from pipeline.models.kinds import kind_of
 from pipeline.models.preprocessing import NEUTRAL, InputSize, Interpolation, Preprocessing, as_input_size
 
 WeightsSource = Literal["pretrained"] | LocalPath
@@ -22,18 +23,20 @@ def _one_form(size: int | tuple[int, int] | None) -> InputSize | None:
 
 
 class NetworkConfig(Section):
-    """Describes a network: a timm model, its weights, and how images become its input.
+    """Describes a network: a model, its weights, and how images become its input.
 
-    `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`. `match: order` maps weights with other names
-    than the model's by their order, where all shapes agree. `options` are arguments of the timm model. `input_size` is
+    `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`; `torchvision/name`; or
+    `package.module:factory`, a module of one's own. `blocks` are paths of modules inside it whose outputs are features,
+    and `head` that of its last linear layer; None finds them. `head: none` builds it without a classifier, whatever the
+    classes are: it ends in its embedding. `match: order` maps weights with other names
+    than the model's by their order, where all shapes agree. `options` are arguments of the model. `input_size` is
     in pixels, one number or [height, width]; images of another size are resized to it; None is the model's own. `mean`
     and `std` are in units of the full range, [0, 1], a value for each channel: the network is built for as many.
-    `interpolation` is how images of another size become `input_size`. None leaves the three to what timm knows of its
+    `interpolation` is how images of another size become `input_size`. None leaves the three to what is known of the
     weights of the model, where the network's are not random: else they are 0.5, 0.25 and bilinear.
-    `head: none` builds it without a classifier, whatever the classes are: it ends in its embedding.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"head"})
+    later: ClassVar[frozenset[str]] = frozenset({"blocks", "head"})
 
     model: str = Field(min_length=1)
     weights: WeightsSource | None = None
@@ -43,7 +46,8 @@ class NetworkConfig(Section):
     mean: Annotated[tuple[float, ...], Field(min_length=1)] | None = None
     std: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] | None = None
     interpolation: Interpolation | None = None
-    head: Literal["none"] | None = None
+    blocks: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    head: str | None = None
 
     def classes_of(self, classes: int) -> int:
         """Return how many logits the network has on data of so many classes: none without a classifier."""
@@ -58,10 +62,12 @@ class NetworkConfig(Section):
         return std
 
     @property
-    def folder(self) -> Path | None:
-        """Return the folder of a `local-dir:` model, which says what is built; None of all others."""
+    def described_by(self) -> tuple[Path, ...]:
+        """Return the files and folders that say what is built: of a `local-dir:` model, of a module of the user's."""
+        if (kind := kind_of(self.model)) is not None:
+            return kind.reads(self.model)
         source, _, place = self.model.partition(":")
-        return Path(place) if source == "local-dir" and place else None
+        return (Path(place),) if source == "local-dir" and place else ()
 
     def for_identity(self, *left_out: str) -> dict[str, Any]:
         """Return plain values for an identity, without some fields and without how weights are found.
@@ -88,8 +94,14 @@ class NetworkConfig(Section):
 
 
 class TeacherConfig(NetworkConfig):
-    """Describes the teacher, and how it computes: precision, images at once, and where."""
+    """Describes the teacher, and how it computes: precision, images at once, and where.
 
+    classes: of a teacher with more classes than the data, those that are kept, by index or name, in the data's order.
+    """
+
+    later: ClassVar[frozenset[str]] = NetworkConfig.later | {"classes"}
+
+    classes: tuple[int | str, ...] | None = None
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     micro_batch: PositiveInt = 256
     device: str = "auto"

@@ -89,16 +89,18 @@ def fit_weights(
     *,
     new_classifier: bool = False,
     ordered: bool = True,
+    classifier: tuple[str, ...] | None = None,
 ) -> Kept:
     """Load `weights` into `model`, by name, and where names do not fit as timm converts weights of its model.
 
     match: "order" maps weights with other names by their order, if there are as many and all shapes agree. ordered:
     whether the weights still have the order that they were made in. new_classifier: the classifier of `model` stays
-    as it is where the weights' does not fit it, or there is none. Raises ModelError, naming tensors, if anything
+    as it is where the weights' does not fit it, or there is none. classifier: the names of its tensors; None if timm
+    knows them. Raises ModelError, naming tensors, if anything
     else does not fit; then the model is as it was.
     """
     own = dict(model.state_dict())
-    classifier = classifier_tensors(model)
+    classifier = classifier_tensors(model) if classifier is None else tuple(name for name in classifier if name in own)
     first: _Misfits | None = None
     for candidate in _candidates(model, weights):
         misfits = _Misfits.of(own, candidate)

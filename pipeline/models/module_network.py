@@ -24,7 +24,8 @@ class ModuleNetwork(Network):
     model: the module itself; train and save it as before. It takes float32 images [B, C, *input_size] and
     returns logits [B, K], or something with `logits`. taps: the shape of every tap for one sample: `block1` to
     `blockS` are what the modules at `blocks` return, `embedding` is what enters the head, if there is one. blocks: None
-    finds them (`find_blocks`). options: that the module was built with, for the identity. The other arguments are those
+    finds them (`find_blocks`). options: that the module was built with, for the identity. headless: whether
+    what it returns is the embedding [B, D], and no logits. The other arguments are those
     of `as_network`.
 
     Raises ModelError for paths that the module lacks, blocks that are no maps, and a head that does not give the
@@ -53,10 +54,11 @@ class ModuleNetwork(Network):
         name: str | None = None,
         options: Mapping[str, Any] | None = None,
         kept: Kept | None = None,
+        headless: bool = False,
     ) -> None:
         name = name or f"{type(model).__module__}.{type(model).__qualname__}"
         super().__init__(model, name, options or {}, input_size, mean, std, interpolation)
-        self.kept = kept
+        self.kept, self.headless = kept, headless
         self.blocks = tuple(blocks or ())
         if len(set(self.blocks)) < len(self.blocks):
             raise ModelError("names a block twice", where=self.name, got=", ".join(self.blocks))
@@ -66,7 +68,7 @@ class ModuleNetwork(Network):
         self.head: str | None = None
         self.taps = self._probed(head, find=blocks is None)
         self._kept = self._maps = tuple(tap for tap in self.taps if tap.startswith("block"))
-        self.num_classes = self.taps["logits"][0]
+        self.num_classes = 0 if headless else self.taps["logits"][0]
 
     def _probed(self, head: str | None, *, find: bool) -> dict[str, tuple[int, ...]]:
         """Return the shapes of all taps: run the module once with disturbed weights, as `pipeline.models.taps` does."""
@@ -81,7 +83,7 @@ class ModuleNetwork(Network):
                 self.blocks = tuple(find_blocks(self.model, pixels))
             with recorded(self.model, [*self.blocks, *linears]) as records:
                 logits = logits_of(self.model(pixels), self.name)
-            self.head = self._head(head, linears, records, logits)
+            self.head = None if self.headless else self._head(head, linears, records, logits)
             taps: dict[str, tuple[int, ...]] = {}
             deepest: Tensor | None = None
             for number, path in enumerate(self.blocks, 1):
@@ -91,7 +93,7 @@ class ModuleNetwork(Network):
                 embedding = records[self.head][0][0]
                 taps["embedding"] = tuple(embedding.shape[1:])
                 self.linear = deepest is not None and nearly_equal(deepest.mean((2, 3)), embedding)
-        return taps | {"logits": tuple(logits.shape[1:])}
+        return taps | {"embedding" if self.headless else "logits": tuple(logits.shape[1:])}
 
     def _first_map(self, path: str, records: Records) -> Tensor:
         """Return the map [B, C, H, W] of a block, and remember its form."""
@@ -151,6 +153,9 @@ class ModuleNetwork(Network):
         with recorded(self.model, [*paths.values(), *([self.head] if self.head else [])]) as records:
             logits = logits_of(self.model(x), self.name)
         features = {tap: self._forms[path].map(records[path][-1][1]) for tap, path in paths.items()}
+        if self.headless:
+            embedding = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            return Signals(embedding[:, :0], embedding, features)
         if self.head is None:
             return Signals(logits, None, features)
         layer: Any = self.model.get_submodule(self.head)
@@ -161,6 +166,18 @@ class ModuleNetwork(Network):
             embedding = embedding.to(layer.weight.dtype)
             logits = head(embedding)
         return Signals(logits, embedding, features, head)
+
+    def remove_classifier(self) -> None:
+        """Let the network end in its embedding: its last linear layer is taken off.
+
+        Raises ModelError if it does not end in one.
+        """
+        if self.head is None:
+            what, fix = f"{self.name} does not end in a linear layer", "name its `head`, or leave `head: none` out"
+            raise ModelError(what, fix=fix)
+        self.model.set_submodule(self.head, nn.Identity())
+        self.taps = {tap: shape for tap, shape in self.taps.items() if tap != "logits"}
+        self.head, self.headless, self.linear, self.num_classes = None, True, False, 0
 
     def map_of(self, images: Tensor, tap: str) -> Tensor:
         """Compute the map [B, C, H, W] of the block `tap`, of images as in `forward`."""

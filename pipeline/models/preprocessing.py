@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ModelError
+from pipeline.models.kinds import kind_of
 from pipeline.models.pretrained import timm_facts
 
 PerChannel = tuple[float, ...]
@@ -32,7 +33,9 @@ NEUTRAL = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")
 
 
 def preprocessing_of(model: str) -> Preprocessing:
-    """Return what timm's weights of a model expect. Raises ModelError if there is no such model."""
+    """Return what its library's weights of a model expect. Raises ModelError if there is no such model."""
+    if (kind := kind_of(model)) is not None:
+        return kind.expects(model)
     cfg = timm_facts(model)
     if not cfg:
         return NEUTRAL

@@ -80,7 +80,7 @@ def refuse_absent(name: str) -> None:
     if repository:
         refuse_unreachable(name, repository, (cfg.get("hf_hub_filename"), *_FILES))
     elif (url := cfg.get("url")) and not (Path(get_cache_dir()) / url.rpartition("/")[2]).exists():
-        _refuse_silent(name, url, url)
+        refuse_silent(name, url, url)
 
 
 def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]) -> None:
@@ -94,10 +94,10 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
             huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None), str
         ):
             return
-    _refuse_silent(name, repository, constants.ENDPOINT)
+    refuse_silent(name, repository, constants.ENDPOINT)
 
 
-def _refuse_silent(name: str, what: str, url: str) -> None:
+def refuse_silent(name: str, what: str, url: str) -> None:
     """Raise ModelError if a server does not respond. A thread makes the request: finding the address may hang."""
     errors: list[Exception] = []
 

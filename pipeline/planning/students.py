@@ -22,7 +22,9 @@ def bind_networks(parts: Assembly) -> None:
     used = Preprocessing(teacher.mean, teacher.std, teacher.interpolation) if teacher else NEUTRAL
     for name, config in parts.draft.students.items():
         with collected(problems, f"students.{name}"):
-            network = parts.students[name] = build(config.taught_by(config, used), parts.classes, seed=0, offline=True)
+            student, guess = config.taught_by(config, used), parts.data is None
+            network = build(student, parts.classes, seed=0, offline=True, any_classes=guess)
+            parts.students[name] = network
             if parts.data:
                 network.pixels.require(parts.data.channels)
 

@@ -1,0 +1,102 @@
+"""Networks that are not timm's go the whole road: from the cache of a teacher to the evaluation of a student."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from experiment import content, images, quick_rates, source, student
+from ruamel.yaml import YAML
+
+from pipeline.dvc_file.stages import stages_of
+from pipeline.errors import ConfigError, DataError
+from pipeline.experiment.config import ExperimentConfig
+from pipeline.models import build_network
+from pipeline.planning.binding import bind_experiment
+from pipeline.store.reader import TeacherCache
+from stages import cache_teacher, evaluate
+
+TEACHER = "teacher={model: 'own_nets:large', blocks: ['1', '3'], weights: own.safetensors, input_size: 8"
+ARITHMETIC = "micro_batch: 16, precision: float32, device: cpu"
+STUDENTS = "students={small: {model: 'own_nets:small', options: {width: 8}, input_size: 8, mean: [0.4], std: [0.2]}}"
+OBJECTIVES = "objectives={lfcc: [{name: hard-label}, {name: kd}, {name: lfcc, width: 16, scales: [1, 2]}]}"
+STORE = "store={path: own.zarr, rows_per_block: 20}"
+
+CODE = """
+from torch import nn
+
+def large(num_classes=6, width=12, channels=3):
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, 2, 1), nn.ReLU(), nn.Conv2d(width, 2 * width, 3, 2, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes),
+    )
+
+def small(num_classes, width=4):
+    return large(num_classes, width, 1)
+"""
+
+
+@pytest.fixture
+def own(here: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The working directory, with the user's own module, and weights for six classes of a teacher."""
+    Path("own_nets.py").write_text(CODE)
+    quick_rates(monkeypatch)
+    build_network("own_nets:large", 6, input_size=8, seed=0).save(Path("own.safetensors"))
+    yield here
+    sys.modules.pop("own_nets", None)
+
+
+def settings(classes: str = "[5, 0, 3, 1]", *more: str) -> tuple[str, ...]:
+    teacher = f"{TEACHER}, {ARITHMETIC}, mean: [0.5, 0.4, 0.3], std: [0.2, 0.2, 0.2], classes: {classes}}}"
+    features = "signals.features={grid: 2, encoding: float32}"
+    return (teacher, "teacher_training=null", STUDENTS, OBJECTIVES, STORE, features, *more)
+
+
+def test_modules_of_ones_own_from_cache_to_evaluation(own: Path) -> None:
+    cache_teacher.run(source(*settings()), replace=False, wait=False)
+    cache = TeacherCache.open(Path("own.zarr"))
+    identity = cache.manifest.identity.teacher.plain()
+    assert (identity["classes"], identity["blocks"], identity["head"]) == ([5, 0, 3, 1], ["1", "3"], "6")
+    whole = build_network("own_nets:large", 6, Path("own.safetensors"), 8, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2)).eval()
+    pixels, _ = images(24, 1)
+    with torch.inference_mode():
+        said = whole(torch.from_numpy(pixels).permute(0, 3, 1, 2)).logits[:, [5, 0, 3, 1]]
+    held = TeacherCache.open(Path("own.evaluation.zarr")).read(0, np.arange(24)).logits
+    torch.testing.assert_close(held, said)
+
+    folder = student("small", "lfcc", *settings())
+    before = content(folder)
+    evaluate.run(source(*settings()))
+    (measured,) = json.loads(Path("artifacts/tiny/evaluation.json").read_text())["students"]
+    assert measured["parameters"] == 8 * 9 + 8 + 16 * 8 * 9 + 16 + 16 * 4 + 4
+    assert content(folder) == before
+    saved = build_network("own_nets:small", 4, folder / "student.safetensors", 8, (0.4,), (0.2,), {"width": 8})
+    assert saved.num_classes == 4
+
+    raw = YAML(typ="safe").load(Path(folder / "config.yaml").read_text())
+    assert raw["students"]["small"]["model"] == "own_nets:small"
+    other = (*settings()[:2], "students={small: {model: 'own_nets:small', input_size: 8}}", *settings()[3:])
+    with pytest.raises(DataError, match="code that the configuration does not name"):
+        evaluate.run(source(*other))
+
+
+def test_check_finds_what_cannot_be_built(own: Path) -> None:
+    wrong = settings("[5, 0, 3, 6]")
+    students = "students={a: {model: torchvision/resnet81}, b: {model: 'own_nets:small', options: {widht: 8}}}"
+    with pytest.raises(ConfigError) as caught:
+        bind_experiment(source(wrong[0], "teacher_training=null", students, *wrong[3:]))
+    text = str(caught.value)
+    for what in ("has no class 6", "did you mean 'resnet18'", "did you mean 'width'"):
+        assert what in text
+
+
+def test_dvc_runs_again_what_an_edited_module_builds(own: Path) -> None:
+    experiment = source(*settings()).read(ExperimentConfig)
+    inputs = {stage.name: [str(path) for path in stage.deps] for stage in stages_of(experiment)}
+    for name in ("cache-teacher", "cache-evaluation", "train-student-lfcc", "evaluate"):
+        assert "own_nets.py" in inputs[name]
