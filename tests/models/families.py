@@ -21,12 +21,15 @@ LIMIT = 900
 """Seconds for one family, on a machine that does other things, too."""
 
 IMG = {"img_size": 32}
+FLOAT16 = 65504.0
+"""The largest number of the encoding that is the default."""
+
 NARROW = {"embed_dim": 96, "depth": 4, "num_heads": 3}
 
 
 @dataclass(frozen=True)
 class Member:
-    """A model, what it is built with, and the side of its images. Most have random weights of 32 pixels."""
+    """A model, what it is built with, and the side of its images. Its weights are random."""
 
     model: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -120,7 +123,7 @@ MEMBERS: dict[str, Member] = {
     "tnt": Member("tnt_s_legacy_patch16_224", IMG),
     "tresnet": Member("tresnet_m"),
     "twins": Member("twins_svt_small"),
-    "vgg": Member("vgg11", {"num_features": 256}),
+    "vgg": Member("vgg11", {"mlp_ratio": 0.125}),
     "visformer": Member("visformer_tiny", IMG),
     "vision_transformer": Member("test_vit"),
     "vision_transformer_hybrid": Member("vit_tiny_r_s16_p8_224", IMG),
@@ -137,18 +140,23 @@ MEMBERS: dict[str, Member] = {
 
 @dataclass(frozen=True)
 class Found:
-    """What docs/models.md says of a member. maps: sides of the blocks' maps. end: what its embedding is."""
+    """What docs/models.md says of a member.
+
+    maps: sides of the blocks' maps. embedding: its length. mean_of: the map whose mean it is. beside: what is special.
+    """
 
     maps: str
     embedding: str
-    end: str
+    mean_of: str
+    beside: str
 
     def row(self, family: str) -> str:
         """The family's line in the table."""
         member = MEMBERS[family]
         options = ", ".join(f"{key}: {value}" for key, value in member.options.items())
         called = f"`{member.model}`" + (f" `{{{options}}}`" if options else "")
-        return f"| {family} | {called} | {member.size} | {self.maps} | {self.embedding} | {self.end} |"
+        cells = (family, called, str(member.size), self.maps, self.embedding, self.mean_of, self.beside)
+        return f"| {' | '.join(cells)} |"
 
 
 def walk_through(family: str) -> None:
@@ -159,14 +167,23 @@ def walk_through(family: str) -> None:
 
     member = MEMBERS[family]
     network = build_network(member.model, 5, input_size=member.size, options=member.options, seed=0)
-    blocks = [shape for tap, shape in network.taps.items() if tap.startswith("block")]
-    maps = ", ".join(str(h) if h == w else f"{h} x {w}" for _, h, w in blocks)
+    blocks = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block")}
+    maps, blocks_end = ", ".join(str(height) for _, height, _ in blocks.values()), f"`{list(blocks)[-1]}`"
     with tempfile.TemporaryDirectory() as folder:
-        walk(network, pixels(2, 3, member.size, member.size), Path(folder))
-    end = "a linear head reads something else" if network.linear_classifier else "no linear head"
-    end = "mean of the last block" if network.linear else "mean of `final`" if network.linear_final else end
+        said = walk(network, pixels(2, 3, member.size, member.size), Path(folder))
+    mean_of = blocks_end if network.linear else "`final`" if network.linear_final else "-"
+    beside = [
+        "" if network.linear_classifier else "no linear head",
+        "" if "final" in network.taps else "no `final`",
+        "" if largest(said) <= FLOAT16 else "random weights exceed float16",
+    ]
     embedding = " x ".join(map(str, network.taps["embedding"]))
-    print(json.dumps(asdict(Found(maps, embedding, end))))
+    print(json.dumps(asdict(Found(maps, embedding, mean_of, "; ".join(filter(None, beside))))))
+
+
+def largest(said: Any) -> float:
+    """The largest magnitude in signals."""
+    return max(float(each.detach().abs().max()) for each in (said.logits, said.embedding, *said.features.values()))
 
 
 def table(rows: dict[str, str]) -> str:

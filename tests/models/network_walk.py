@@ -18,18 +18,22 @@ def pixels(*shape: int) -> Tensor:
     return torch.randint(0, 256, shape, generator=torch.Generator().manual_seed(3), dtype=torch.uint8)
 
 
-def walk(network: Network, images: Tensor, folder: Path, **like: Any) -> None:
-    """Fail at the first step that goes wrong. images: uint8 [B, C, H, W]. like: what else `build_network` needs."""
+def walk(network: Network, images: Tensor, folder: Path, **like: Any) -> Signals:
+    """What the network says of images, uint8 [B, C, H, W]; fails at the first step that goes wrong.
+
+    like: what else `build_network` needs.
+    """
     said = speaks(network, images)
     reads_its_head(network, said)
     gives_small_maps(said)
     speaks_in_half_precision(network, images)
     is_saved(network, images, folder, **like)
     learns(network, images)
+    return said
 
 
 def speaks(network: Network, images: Tensor) -> Signals:
-    """Every map has the shape that was promised, and all numbers are finite: in float16, too, as caches have them."""
+    """Every map has the shape that was promised, and all numbers are finite."""
     maps = [tap for tap in network.taps if tap not in ("embedding", "logits")]
     network.keep_taps(maps)
     with torch.no_grad():

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError
 from pipeline.models import Network, build_network
+from pipeline.models.network import TimmNetwork
 
 
 class Case(NamedTuple):
@@ -260,3 +261,37 @@ def test_other_images_are_refused(images: Tensor) -> None:
     network = build_network("cifar_resnet8", 10)
     with pytest.raises(ModelError, match="expected: uint8"):
         network(images)
+
+
+class Branches(nn.Module):
+    """A model whose end is a list of maps, as CoaT's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.head = nn.Linear(4, 10)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def forward_features(self, x: Tensor) -> list[Tensor]:
+        return [self.one(x), self.two(self.one(x))]
+
+    def forward_intermediates(self, x: Tensor, indices: Any = None, output_fmt: str = "NCHW") -> Any:
+        maps = self.forward_features(x)
+        return maps, [maps[i] for i in (indices or (0, 1))]
+
+    def forward_head(self, x: list[Tensor], pre_logits: bool = False) -> Tensor:
+        mean = sum((each.mean((2, 3)) for each in x), torch.zeros(()))
+        result: Tensor = mean if pre_logits else self.head(mean)
+        return result
+
+
+def test_a_model_of_several_branches() -> None:
+    network = TimmNetwork(Branches(), "branches", {}, 10, 8, (0.5,) * 3, (0.25,) * 3).eval()
+    assert list(network.taps) == ["block1", "block2", "embedding", "logits"]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        signals = network(pixels(2, 3, 8, 8))
+    assert signals.head is not None
+    torch.testing.assert_close(signals.head(signals.embedding), signals.logits)
+    assert (network.linear, network.linear_final, network.local) == (False, False, False)
