@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from store_standins import cache
-from test_verify_teacher import asked
+from test_verify_teacher import checked
 
 PAGE = (Path(__file__).parents[2] / "docs/trust.md").read_text()
 
@@ -24,7 +24,7 @@ def keys(value: Any) -> Iterator[str]:
 
 
 def test_every_field_is_in_the_table_and_every_row_is_a_field(tmp_path: Path) -> None:
-    report = json.loads(json.dumps(asked(cache(tmp_path / "cache.zarr")).to_json()))
+    report = json.loads(json.dumps(checked(cache(tmp_path / "cache.zarr")).to_json()))
     table = PAGE.partition("### The report as JSON")[2].partition("\n\n##")[0]
     rows = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in table.splitlines() if line.startswith("| `")]
     assert sorted(name for row in rows for name in row) == sorted(report)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from store_standins import TinyNetwork, TinySamples, cache
 from test_verify_files import put, rewrite
-from test_verify_teacher import asked, elsewhere
+from test_verify_teacher import checked, elsewhere
 
 from pipeline.inspection.files import check_files
 from pipeline.inspection.static import HeadReport, LabelsReport, compare_heads, verify_labels
@@ -55,12 +55,12 @@ def test_a_head_that_is_not_the_teachers_is_found_to_the_last_bit(
     count: int,
     other_machine: bool,
 ) -> None:
-    """Wherever the teacher is asked: its weights are the same bits on every device. Of 5 x 6 weights and 5 biases."""
+    """Wherever the teacher runs: its weights are the same bits on every device. Of 5 x 6 weights and 5 biases."""
     if other_machine:
         elsewhere(monkeypatch)
     rewrite(store, name, change)
     assert check_files(store).damaged == {}  # whole in itself
-    report = asked(store, ZeroBias())
+    report = checked(store, ZeroBias())
     assert report.problems == [f"{count} of 35 values of the stored head are not those of the teacher's"]
     assert f"WRONG  {count} of 35 values" in report.text()
     found = report.to_json()
@@ -69,7 +69,7 @@ def test_a_head_that_is_not_the_teachers_is_found_to_the_last_bit(
 
 
 def test_the_teachers_own_head_is_fine(store: Path) -> None:
-    report = asked(store, ZeroBias())
+    report = checked(store, ZeroBias())
     assert report.problems == []
     assert report.to_json()["teacher"]["head"] == {"values": 35, "different": 0}
     assert "its head is the stored one, bit for bit" in report.text()
@@ -89,7 +89,7 @@ def test_other_labels_are_told_about_and_no_problem(store: Path) -> None:
     samples = TinySamples()
     assert verify_labels(TeacherCache.open(store), samples) == LabelsReport(23, 0, None)  # type: ignore[arg-type]
     samples.labels[[7, 11]] = [(samples.labels[7] + 1) % 5, -1]
-    report, first = asked(store, ZeroBias(), samples=samples), f"{TinySamples().labels[7]} in the cache"
+    report, first = checked(store, ZeroBias(), samples=samples), f"{TinySamples().labels[7]} in the cache"
     where = f"sample 7 (image-14): {first}, {samples.labels[7]} in the data set"
     assert report.problems == report.unchecked == []
     assert report.to_json()["labels"] == {"samples": 23, "different": 2, "first": where}
