@@ -6,6 +6,8 @@ sections beside the code that they configure, and a stage composes those that it
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import os
 import re
@@ -131,15 +133,20 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MOST_BYTES:
         raise ConfigError([Problem(where, "is too long for a configuration", f"at most {MOST_BYTES:,} bytes")])
     try:
-        value = YAML(typ="safe", pure=True).load(text)
-        check_plain(value, MOST_VALUES)
-        return value
+        return copy.deepcopy(_parsed(text))
     except YAMLError as error:
         raise ConfigError([Problem(where, "is not valid YAML", got=str(error))]) from None
     except RecursionError:
         raise ConfigError([Problem(where, "lists and mappings are nested too deeply")]) from None
     except Exception as error:  # what its parser raises for dates, numbers and tags that are none varies
         raise ConfigError([Problem(where, "holds what is no plain value", got=str(error))]) from None
+
+
+@functools.lru_cache(maxsize=32)  # a tenth of a second for a configuration, which a command reads several times
+def _parsed(text: str) -> Any:
+    value = YAML(typ="safe", pure=True).load(text)
+    check_plain(value, MOST_VALUES)
+    return value
 
 
 def to_yaml(value: Any) -> str:

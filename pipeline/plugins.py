@@ -39,9 +39,7 @@ class Plugin(NamedTuple):
 
 def names(package: str) -> tuple[str, ...]:
     """List the plug-ins of a package by the names used in configurations, sorted."""
-    path = importlib.import_module(package).__path__
-    found = (m.name for m in pkgutil.iter_modules(path) if not m.ispkg and not m.name.startswith("_"))
-    return tuple(sorted(name.replace("_", "-") for name in found))
+    return _names(tuple(importlib.import_module(package).__path__))
 
 
 def load(package: str, name: str, key: str) -> ModuleType:
@@ -103,6 +101,12 @@ def choose_at(key: str, package: str, value: object, known: Sequence[str] | None
         return choose(package, value, known)
     except ValidationError as error:
         raise ConfigError(problems_of(error, key)) from None
+
+
+@functools.cache  # asked for every entry of a configuration; the files of a package do not change while it runs
+def _names(path: tuple[str, ...]) -> tuple[str, ...]:
+    found = (m.name for m in pkgutil.iter_modules(path) if not m.ispkg and not m.name.startswith("_"))
+    return tuple(sorted(name.replace("_", "-") for name in found))
 
 
 @functools.cache  # called in every training step; the files of a package do not change while it runs

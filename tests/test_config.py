@@ -54,6 +54,12 @@ def test_yaml_round_trip_keeps_order():
     assert list(again) == ["z", "a"]
 
 
+def test_who_parses_a_text_again_gets_values_of_their_own():
+    first = parse_yaml("a: {b: [1]}", "text")
+    first["a"]["b"].append(2)
+    assert parse_yaml("a: {b: [1]}", "text") == {"a": {"b": [1]}}
+
+
 def test_every_problem_is_reported_at_once_with_key_expected_got_and_nearest_name():
     text = problems(
         {

@@ -57,7 +57,7 @@ class ObjectiveBuilder:
         self._require_labels(place, config)
         try:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seed)
+                torch.default_generator.manual_seed(self.seed)
                 # Without a cache the teacher's shapes are not known. With the student's, most objectives that read a
                 # teacher can be built, and name what they read.
                 teacher = self.student if config.fresh else self.teacher

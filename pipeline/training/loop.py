@@ -77,7 +77,7 @@ class Trainer:
         """
         # What a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
         # run draws the same.
-        torch.manual_seed((self.seed << 32) + step.index)
+        self._seed((self.seed << 32) + step.index)
         self.network.train()
         self.objectives.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,6 +92,12 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.student, step.index)
         return _mean(values)
+
+    def _seed(self, seed: int) -> None:
+        if self.device.type == "cpu":  # torch.manual_seed takes milliseconds for devices that nobody uses
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
 
     def _backward(self, step: Step, share: float) -> tuple[Terms, float]:
         """Add the gradient of a batch. share: its part of the samples of the step."""

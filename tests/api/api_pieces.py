@@ -39,7 +39,7 @@ class Convolutions(nn.Module):
 
 def network(width: int = 8, seed: int = 0, **options: Any) -> ModuleNetwork:
     """A network of two blocks."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     given = {"input_size": 8, "mean": 0.5, "std": 0.25, **options}
     made = as_network(Convolutions(width), ["layer1", "layer2"], **given)
     assert isinstance(made, ModuleNetwork)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -50,6 +51,7 @@ CONTEXT = Context(
 )
 
 
+@functools.cache
 def shapes(who: str) -> SignalShapes:
     """Of `signals`."""
     return signals(who, 1, 0).shapes()
@@ -57,7 +59,7 @@ def shapes(who: str) -> SignalShapes:
 
 def build(name: str, options: dict[str, Any] | None = None, context: Context = CONTEXT) -> Objective:
     """The objective with the weights of seed 0."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return build_objective(name, options or {}, shapes("student"), shapes("teacher"), context)
 
 
@@ -69,6 +71,10 @@ def signals(
     grad: the maps are computed from leaves (`leaves`). maps: how they are handed over; bfloat16 under autocast, where
     pooling and head are in float32.
     """
+    return (_signals if grad else _kept_signals)(who, size, seed, scale, grad, maps)
+
+
+def _signals(who: str, size: int, seed: int, scale: float, grad: bool, maps: torch.dtype) -> Signals:
     generator = torch.Generator().manual_seed(seed)
     channels, grid = WIDTH[who], SIZE[who]
 
@@ -83,6 +89,9 @@ def signals(
     if who == "teacher":
         extras = {name: extract(name, *(features[block] for block in blocks)) for name, blocks in EXTRAS.items()}
     return Signals(head(embedding), embedding, features, head, extras)
+
+
+_kept_signals = functools.cache(_signals)  # many tests want the same
 
 
 def leaves(student: Signals) -> list[torch.Tensor]:

@@ -39,7 +39,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 def build(name: str) -> Objective:
     """For two networks of one shape, in float64; connectors change nothing."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     both = shapes("teacher")
     objective = build_objective(name, OPTIONS.get(name, {}), both, both, CONTEXT).double()
     if isinstance(objective, CC):

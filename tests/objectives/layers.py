@@ -48,7 +48,7 @@ def built(
     context: Context = CONTEXT,
 ) -> Objective:
     """The objective with the weights of seed 0, in float64."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return build_objective(name, options or {}, student, teacher, context).double()
 
 

@@ -29,7 +29,7 @@ def rows(size: int = SIZE) -> Batch:
 
 def built(name: str, student: Signals, teacher: Signals, **options: object) -> Objective:
     """An objective for these networks, in float64; its weights are always the same."""
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     return build_objective(name, options, student.shapes(), teacher.shapes(), CONTEXT).double()
 
 

@@ -100,7 +100,7 @@ class TinyNetwork(nn.Module):
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
         with SEEDING, torch.random.fork_rng():
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)
             self.first = nn.Conv2d(3, 4, 3, padding=1)
             self.second = nn.Conv2d(4, 6, 3, padding=1, stride=2)
             self.head = nn.Linear(6, 5)

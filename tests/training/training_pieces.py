@@ -83,7 +83,7 @@ def objectives(student: Network, *entries: dict[str, Any], teacher: SignalShapes
     kept = {"block2": (32, 2, 2), "block3": (64, 2, 2)}
     teacher = teacher or SignalShapes(4, 64, kept, True)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.default_generator.manual_seed(0)
         bound = [ObjectiveEntry.model_validate(entry) for entry in entries]
         return ObjectiveSet("test", bound, shapes, teacher, Context(48, 4, views_per_step=2))
 
