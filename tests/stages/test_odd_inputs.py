@@ -13,6 +13,7 @@ from experiment import CLASSES, CONFIG, begin, one_thread, source, student
 from pipeline.commands import check
 from pipeline.data import PackedDataset
 from pipeline.errors import ConfigError
+from pipeline.experiment import evaluator
 from pipeline.measuring.cost import Rate
 from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
@@ -52,7 +53,7 @@ def test_five_channels_and_oblong_images_through_all_stages(tmp_path: Path, monk
     assert PackedDataset.open(Path("data.h5")).split("train").image_shape == (8, 12, 5)
     teacher = TeacherCache.open(Path("artifacts/caches/tiny.zarr")).manifest.identity.teacher.plain()
     assert (teacher["input_size"], len(teacher["mean"])) == ([8, 12], 5)
-    monkeypatch.setattr(evaluate, "images_per_second", lambda *arguments, **options: Rate(1000.0, 900.0, 1100.0, 3))
+    monkeypatch.setattr(evaluator, "images_per_second", lambda *arguments, **options: Rate(1000.0, 900.0, 1100.0, 3))
     evaluate.run(source(VIT))
     found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
     assert [(each.student, each.metrics.count) for each in found.students] == [("small", 24), ("vit", 24)]
