@@ -105,5 +105,6 @@ def _from_anywhere(inputs: Inputs) -> Inputs:
     data = inputs.data.model_copy(update={"path": inputs.data.path.absolute()})
     weights = inputs.teacher.weights
     here = weights.absolute() if isinstance(weights, Path) else weights
-    teacher = inputs.teacher.model_copy(update={"weights": here})
+    text = inputs.teacher.text_head
+    teacher = inputs.teacher.model_copy(update={"weights": here, "text_head": text.absolute() if text else None})
     return inputs.model_copy(update={"data": data, "teacher": teacher})

@@ -40,13 +40,14 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
         sections = ("data", *NETWORK, "teacher_training", *DRAWING, "evaluate.operations")
         inputs = [*packed, *described, *_given([experiment.teacher_training.start])]
         yield Stage("train-teacher", "train-teacher --replace", inputs, [weights[0].parent], sections)
-    yield from _caching(experiment, [*packed, *described, *weights])
+    texts = _given([teacher.text_head])
+    yield from _caching(experiment, [*packed, *described, *weights, *texts])
     learners = experiment.students.values()
     starts = _given([*described, *(path for each in learners for path in (*each.described_by, each.start))])
     yield from _students(experiment, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)
-    evaluated = [*packed, *described, *weights, *cache_dependencies(caches["evaluation"], made), *students]
+    evaluated = [*packed, *described, *weights, *texts, *cache_dependencies(caches["evaluation"], made), *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
     probing = PROBING if scores_embeddings(experiment.evaluate, [teacher, *learners]) else ()
     yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, probing, metrics=runs.metrics)

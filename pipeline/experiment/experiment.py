@@ -12,7 +12,8 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import Data, evaluated_split, one_view
 from pipeline.experiment.networks import build_teacher, identity_without_building
 from pipeline.experiment.sections import CachesSection, EvaluateConfig, EvaluateSection, caches_written
-from pipeline.models import Network, NetworkConfig, TeacherSection, load_weights
+from pipeline.models import Network, TeacherConfig, TeacherSection, load_weights
+from pipeline.models.text_head import TextEmbeddings
 from pipeline.models.weights import digest_of
 from pipeline.signals import EmbeddingConfig, LogitsConfig, SignalsConfig, SignalsSection
 from pipeline.store.config import StoreSection
@@ -62,12 +63,12 @@ class CacheContents(NamedTuple):
     signals: SignalsConfig
 
     @classmethod
-    def for_evaluation(cls, samples: Samples, evaluate: EvaluateConfig, teacher: NetworkConfig) -> CacheContents:
+    def for_evaluation(cls, samples: Samples, evaluate: EvaluateConfig, teacher: TeacherConfig) -> CacheContents:
         """Return what a cache for evaluation holds: the deepest signal of the one view that evaluation sees.
 
         samples: of the holdout, or of the split that is reported. evaluate, teacher: the sections.
         """
-        signals = HEADLESS_EVALUATION_SIGNALS if teacher.head == "none" else EVALUATION_SIGNALS
+        signals = HEADLESS_EVALUATION_SIGNALS if without_head(teacher) else EVALUATION_SIGNALS
         return cls(samples, one_view(samples, evaluate.operations), signals)
 
     def required(self, teacher: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
@@ -148,7 +149,7 @@ class Experiment(Generic[SectionsT_co]):
     def teacher(self: Experiment[TaughtSections]) -> Network:
         """Return the teacher with its weights; it is built on the CPU. Raises ModelError."""
         if self._teacher is None:
-            self._teacher = build_teacher(self.config.teacher, self.classes)
+            self._teacher = build_teacher(self.config.teacher, self.dataset.class_names)
         return self._teacher
 
     @property
@@ -192,9 +193,12 @@ class Experiment(Generic[SectionsT_co]):
         here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
         if exact and here:
             return Requirement(held.required(self._identified(found), exact=True), [])
-        named = {k: value for k, value in config.for_identity("device", "weights", "head").items() if value is not None}
+        left_out = ("device", "weights", "head", "text_head")
+        named = {key: value for key, value in config.for_identity(*left_out).items() if value is not None}
         named |= {"interpolation": config.interpolation} if config.interpolation else {}
-        named |= {"num_classes": 0} if config.head == "none" else {}
+        named |= {"num_classes": 0} if without_head(config) else {}
+        if config.text_head is not None and config.text_head.exists():
+            named["text_head"] = TextEmbeddings.read(config.text_head).digest()
         unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
         return Requirement(held.required(named, exact=exact), unchecked)
 
@@ -204,7 +208,7 @@ class Experiment(Generic[SectionsT_co]):
             self._identity = self._as_found(found.teacher.plain())
         if self._identity is None:
             config = self.config.teacher
-            network = self._teacher or build_teacher(config, self.classes)
+            network = self._teacher or build_teacher(config, self.dataset.class_names)
             identity = TeacherIdentity.of(network, precision=config.precision, micro_batch=config.micro_batch)
             self._identity = {**identity.plain(), "interpolation": network.interpolation}
         return self._identity
@@ -217,6 +221,8 @@ class Experiment(Generic[SectionsT_co]):
         config = self.config.teacher
         classes = config.classes_of(self.classes)
         named = {"model": config.model, "options": dict(config.options), "num_classes": classes}
+        if config.pooling or config.text_head:
+            return None
         if not isinstance(config.weights, Path) or any(found.get(key) != value for key, value in named.items()):
             return None
         known = identity_without_building(config, self.classes)
@@ -229,12 +235,17 @@ class Experiment(Generic[SectionsT_co]):
         return {**known, "weights": self._digest, "precision": config.precision, "micro_batch": config.micro_batch}
 
 
-def kept_signals(config: SignalsConfig, teacher: NetworkConfig) -> SignalsConfig:
+def without_head(teacher: TeacherConfig) -> bool:
+    """Tell whether a teacher has neither a classifier nor a head of texts. teacher: its section."""
+    return teacher.head == "none" and teacher.text_head is None
+
+
+def kept_signals(config: SignalsConfig, teacher: TeacherConfig) -> SignalsConfig:
     """Return the section `signals` without the logits if the teacher has no classifier.
 
     Raises ConfigError if it keeps nothing else.
     """
-    if teacher.head != "none" or config.logits is None:
+    if not without_head(teacher) or config.logits is None:
         return config
     if config.embedding is None and config.features is None and not config.extras:
         fix = "keep its embedding, or maps: `signals: {embedding: {}, features: {}}`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,8 +24,10 @@ from pipeline.models import (
 )
 from pipeline.models.build import own_input_size
 from pipeline.models.kinds import kind_of
+from pipeline.models.other_end import Repooled, WithTextHead
 from pipeline.models.preprocessing import Interpolation, PerChannel
 from pipeline.models.reused import load_trained
+from pipeline.models.text_head import TextEmbeddings
 from pipeline.signals import SignalShapes
 from pipeline.store.format.sections import TeacherIdentity
 
@@ -120,15 +122,28 @@ def build(
     )
 
 
-def build_teacher(config: NetworkConfig, classes: int, **how: Any) -> Network:
-    """Build the teacher of a section, as `build` does. Raises DataError if its logits are of no known classes."""
-    if not classes and config.head is None:
+def build_teacher(config: TeacherConfig, names: Sequence[str] | int, **how: Any) -> Network:
+    """Build the teacher of a section, as `build` does, with the end that the section gives it.
+
+    names: of the classes; or as many as there might be, if they are not known yet. Raises DataError if its logits are
+    of no known classes.
+    """
+    classes = names if isinstance(names, int) else len(names)
+    if not classes and (config.head is None or config.text_head is not None):
         fix = (
             "say how many classes the teacher knows: data.classes: N, or the file of their names; "
             "or that it has no classifier: teacher.head: none"
         )
         raise DataError("the packed data set has neither labels nor class names", fix=fix)
-    return build(config, classes, **how)
+    if config.text_head is None:
+        network = build(config, classes, **how)
+        return network if config.pooling is None else Repooled(network, config.pooling)
+    text = TextEmbeddings.read(config.text_head)
+    if not isinstance(names, int):
+        text.require_classes(names, config.text_head)
+    tower = config.model_copy(update={"text_head": None})
+    network = build(tower, text.text.shape[1], **how)
+    return WithTextHead(network if config.pooling is None else Repooled(network, config.pooling), text)
 
 
 def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, Any] | None:

@@ -24,8 +24,8 @@ from pipeline.training.teacher import TeacherTraining
 
 def refuse_headless(teacher: TeacherConfig) -> None:
     """Raise ConfigError for a teacher without a classifier: labels train nothing but that, or through that."""
-    if teacher.head == "none":
-        fix = "leave out `head`, or `teacher_training`"
+    if teacher.head == "none" or teacher.text_head is not None:
+        fix = "leave out `head` and `text_head`, or `teacher_training`"
         raise ConfigError([Problem("teacher.head", "a teacher without a classifier is not trained", fix=fix)])
 
 

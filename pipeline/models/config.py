@@ -12,6 +12,7 @@ from pipeline.config import LocalPath, Section
 from pipeline.models.base import Network
 from pipeline.models.fit import Match
 from pipeline.models.kinds import kind_of
+from pipeline.models.other_end import Pooling
 from pipeline.models.preprocessing import NEUTRAL, InputSize, Interpolation, Preprocessing, as_input_size
 
 WeightsSource = Literal["pretrained"] | LocalPath
@@ -97,14 +98,23 @@ class TeacherConfig(NetworkConfig):
     """Describes the teacher, and how it computes: precision, images at once, and where.
 
     classes: of a teacher with more classes than the data, those that are kept, by index or name, in the data's order.
+    pooling: the embedding of a teacher without a classifier: `mean` of the patches of a ViT, or of all places of
+    another map, or `both`, the model's own (the class token) and that mean; None is the model's own. text_head: a file
+    of text embeddings of the class names, which become the head of a CLIP-like teacher.
     """
 
-    later: ClassVar[frozenset[str]] = NetworkConfig.later | {"classes"}
+    later: ClassVar[frozenset[str]] = NetworkConfig.later | {"classes", "pooling", "text_head"}
 
     classes: tuple[int | str, ...] | None = None
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     micro_batch: PositiveInt = 256
     device: str = "auto"
+    pooling: Pooling | None = None
+    text_head: LocalPath | None = None
+
+    def classes_of(self, classes: int) -> int:
+        """Return how many logits the teacher has on data of so many classes: none without any head."""
+        return classes if self.text_head is not None else super().classes_of(classes)
 
 
 class TeacherSection(Section):

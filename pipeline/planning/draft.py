@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,6 +56,11 @@ class Assembly:
     students: dict[str, Network] = field(default_factory=dict)
     views_per_step: dict[str, int] = field(default_factory=dict)
     notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    @property
+    def class_names(self) -> Sequence[str] | int:
+        """Return the names of the classes, or their number as long as there is no packed data set."""
+        return self.data.dataset.class_names if self.data else SOME_CLASSES
 
     @property
     def classes(self) -> int:

@@ -37,9 +37,9 @@ def bind_teacher(parts: Assembly) -> None:
         default = expected_by_teacher(config, training.model_dump() if training else None)
         config = config if here else config.model_copy(update={"weights": None})
         start = None if here or training is None else training.start
-        classes = parts.classes if data or config.classes is None else len(config.classes)
+        names = parts.class_names if data or config.classes is None else len(config.classes)
         prepared = prepared_as(config, default)
-        network = build_teacher(prepared, classes, seed=0, start=start, offline=True, any_classes=data is None)
+        network = build_teacher(prepared, names, seed=0, start=start, offline=True, any_classes=data is None)
         parts.teacher = network
         if data:
             network.pixels.require(data.channels)

@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from pipeline.commands import check, inspect, verify
 from pipeline.data import select
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.experiment.networks import trained_network
 from pipeline.inspection.report import SampleCheck
 from pipeline.measuring.neighbours import common_neighbours
@@ -238,3 +238,34 @@ def test_a_teacher_whose_classes_nobody_knows_is_refused(free: Path):
 def test_a_cache_of_nothing_is_refused(free: Path, kept: str):
     with pytest.raises(ConfigError, match="keeps nothing"):
         cache_teacher.run(source(*NAMELESS, f"signals={kept}"), replace=False, wait=False)
+
+
+def test_text_embeddings_become_the_head_and_students_are_scored_without_having_seen_a_label(here: Path):
+    text = np.random.default_rng(0).normal(size=(CLASSES, 64)).astype(np.float32)  # as wide as the embedding
+    np.save("text.npy", text)
+    settings = (*HEADLESS[:3], "teacher.text_head=text.npy", "objectives={kd: [kd]}")
+    cache_teacher.run(source(*settings), replace=False, wait=False)
+    cache = TeacherCache.open(Path("free.zarr"))
+    assert cache.shapes.logits == CLASSES
+    signals = cache.read(0, np.arange(COUNT))
+    assert signals.head is not None
+    assert signals.embedding is not None
+    torch.testing.assert_close(signals.head(signals.embedding), signals.logits, rtol=1e-4, atol=1e-4)
+    student("small", "kd", *settings)
+    evaluate.run(source(*settings))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.students[0].metrics.top1 is not None
+    assert found.students[0].metrics.agreement is not None
+    np.save("text.npy", text[::-1])
+    with pytest.raises(CacheMismatch, match=r"teacher\.text_head"):
+        student("small", "kd", *settings, replace=True)
+    np.save("text.npy", text[:2])
+    with pytest.raises(ConfigError, match="not of the classes of the data"):
+        check.run(source(*settings), as_json=False)
+
+
+def test_the_size_that_the_teacher_sees_and_its_pooling_are_in_the_identity(here: Path):
+    cache_teacher.run(source(*HEADLESS), replace=False, wait=False)
+    for change, field in (("teacher.input_size=16", "input_size"), ("teacher.pooling=mean", "pooling")):
+        with pytest.raises(CacheMismatch, match=rf"teacher\.{field}"):
+            student("small", "pkt", *HEADLESS, change)

@@ -1,0 +1,82 @@
+"""Reads text embeddings of class names, which classify images by cosine: the head of CLIP-like teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.errors import ModelError
+from pipeline.models.weights import digest_of, load_metadata, load_weights
+from pipeline.untrusted import parse_json
+
+CLIP_SCALE = 100.0
+"""What cosines are multiplied by, unless the file has another `scale`: CLIP's own, after its training."""
+
+FORM = "a .npy of float [K, D], or a safetensors file with a tensor `text` [K, D] and perhaps a number `scale`"
+
+
+@dataclass(frozen=True)
+class TextEmbeddings:
+    """Holds an embedding of the name of every class.
+
+    text: float32 [K, D], of unit length. scale: of the logits, scale · cosine. names: of the classes, in this order;
+    empty if the file does not name them.
+    """
+
+    text: Tensor
+    scale: float = CLIP_SCALE
+    names: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> TextEmbeddings:
+        """Read a file: `.npy`, or safetensors whose metadata `names` is a JSON list. Raises ModelError for others."""
+        names: tuple[str, ...] = ()
+        if path.suffix == ".npy":
+            try:
+                values = np.load(path, allow_pickle=False)
+                tensors = {"text": torch.from_numpy(np.asarray(values, np.float32))}
+            except (OSError, ValueError, TypeError) as error:
+                raise ModelError("text embeddings cannot be read", where=path, expected=FORM, got=error) from None
+        else:
+            tensors, names = load_weights(path), _names(path)
+        text, scale = tensors.get("text"), float(tensors.get("scale", torch.tensor(CLIP_SCALE)))
+        if text is None or text.ndim != 2 or not bool(text.isfinite().all()) or not scale > 0:
+            raise ModelError("the file does not hold text embeddings", where=path, expected=FORM)
+        if names and len(names) != len(text):
+            raise ModelError("names and text embeddings differ in number", where=path, got=[len(names), len(text)])
+        return cls(F.normalize(text.float(), dim=1), scale, names)
+
+    def require_classes(self, names: Sequence[str], where: Path) -> None:
+        """Raise ModelError unless they are of the classes of a data set. names: of those. where: for the error."""
+        if len(self.text) != len(names):
+            raise ModelError(
+                "the text embeddings are not of the classes of the data",
+                where=where,
+                expected=f"{len(names)} rows, one for each class in the order of the labels",
+                got=len(self.text),
+            )
+        if self.names and self.names != tuple(names):
+            first = next(k for k in range(len(names)) if names[k] != self.names[k])
+            raise ModelError(
+                "the text embeddings are of other classes, or in another order",
+                where=where,
+                expected=f"{names[first]!r} as class {first}",
+                got=repr(self.names[first]),
+            )
+
+    def digest(self) -> str:
+        """Return `sha256:...` of text and scale."""
+        return digest_of({"text": self.text, "scale": torch.tensor(self.scale)})
+
+
+def _names(path: Path) -> tuple[str, ...]:
+    try:
+        return tuple(str(name) for name in parse_json(load_metadata(path).get("names", "[]").encode()))
+    except (ValueError, TypeError) as error:
+        raise ModelError("the names of the text embeddings cannot be read", where=path, got=error) from None
