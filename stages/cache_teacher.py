@@ -10,6 +10,7 @@ from typing import Literal
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.experiment import CacheSections, Experiment
+from pipeline.experiment.networks import refuse_no_embedding
 from pipeline.experiment.pointers import write_pointer
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import accuracy_sentences
@@ -39,11 +40,12 @@ def run(
     """
     inputs = source.read(Inputs)
     teacher = inputs.teacher
-    if teacher.weights is None:
+    if teacher.weights is None and not teacher.only_teaches:
         fix = "name a file, `pretrained`, or the file that `pipeline train-teacher` shall write"
         raise ConfigError([Problem("teacher.weights", "a teacher needs weights", fix=fix)])
     experiment = Experiment(inputs)
     data, network, jobs = experiment.data, experiment.teacher, experiment.caches
+    refuse_no_embedding(network, inputs.signals)
     if part != "all":
         jobs = {name: job for name, job in jobs.items() if (name == "training") == (part == "training")}
     with _runners(inputs, scheduler, workers) as (runner, device):

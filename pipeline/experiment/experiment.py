@@ -190,8 +190,7 @@ class Experiment(Generic[SectionsT_co]):
         and weights; else trust ids and names.
         """
         config = self.config.teacher
-        here = config.weights == "pretrained" or (config.weights is not None and config.weights.exists())
-        if exact and here:
+        if exact and config.weights_are_here:
             return Requirement(held.required(self._identified(found), exact=True), [])
         left_out = ("device", "weights", "head", "text_head")
         named = {key: value for key, value in config.for_identity(*left_out).items() if value is not None}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from pipeline.config import parse_yaml
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.experiment.sections import StudentConfig
 from pipeline.models import (
     NEUTRAL,
@@ -28,7 +28,7 @@ from pipeline.models.other_end import Repooled, WithTextHead
 from pipeline.models.preprocessing import Interpolation, PerChannel
 from pipeline.models.reused import load_trained
 from pipeline.models.text_head import TextEmbeddings
-from pipeline.signals import SignalShapes
+from pipeline.signals import SignalsConfig, SignalShapes
 from pipeline.store.format.sections import TeacherIdentity
 
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
@@ -144,6 +144,14 @@ def build_teacher(config: TeacherConfig, names: Sequence[str] | int, **how: Any)
     tower = config.model_copy(update={"text_head": None})
     network = build(tower, text.text.shape[1], **how)
     return WithTextHead(network if config.pooling is None else Repooled(network, config.pooling), text)
+
+
+def refuse_no_embedding(teacher: Network, signals: SignalsConfig) -> None:
+    """Raise ConfigError if the embedding of a teacher that has none shall be kept. teacher, signals: its own."""
+    if signals.embedding is not None and "embedding" not in teacher.taps:
+        what = f"{teacher.name} has no embedding: it does not end in a linear layer"
+        fix = "keep none: signals.embedding: null; or name what gives the embedding, of ONNX by `teacher.options`"
+        raise ConfigError([Problem("signals.embedding", what, fix=fix)])
 
 
 def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, model_validator
 
@@ -54,6 +54,12 @@ class StudentConfig(NetworkConfig):
         if value.get("start") is not None:
             raise ValueError("a student's `weights` are those that it starts with: leave them out, or `start`")
         return {**value, "weights": None, "start": value["weights"]}
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> Self:
+        if self.only_teaches:
+            raise ValueError("an ONNX file is run as it is: it teaches, but it cannot be trained")
+        return self
 
     def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
         """Return the same, with the teacher's mean and std where its own are open. teacher: its section."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from pipeline.config import LocalPath, Section
 from pipeline.models.base import Network
@@ -26,11 +26,11 @@ def _one_form(size: int | tuple[int, int] | None) -> InputSize | None:
 class NetworkConfig(Section):
     """Describes a network: a model, its weights, and how images become its input.
 
-    `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`; `torchvision/name`; or
-    `package.module:factory`, a module of one's own. `blocks` are paths of modules inside it whose outputs are features,
-    and `head` that of its last linear layer; None finds them. `head: none` builds it without a classifier, whatever the
-    classes are: it ends in its embedding. `match: order` maps weights with other names
-    than the model's by their order, where all shapes agree. `options` are arguments of the model. `input_size` is
+    `model` is a name of timm's, `hf-hub:owner/name` or `local-dir:folder`; `torchvision/name`, `hf/owner/name`,
+    `teacher.onnx`; or `package.module:factory`, a module of one's own. `blocks` are paths of modules inside it whose
+    outputs are features, and `head` that of its last linear layer; None finds them. `head: none` builds it without a
+    classifier, whatever the classes are: it ends in its embedding. `match: order` maps weights with other names than
+    the model's by their order, where all shapes agree. `options` are arguments of the model. `input_size` is
     in pixels, one number or [height, width]; images of another size are resized to it; None is the model's own. `mean`
     and `std` are in units of the full range, [0, 1], a value for each channel: the network is built for as many.
     `interpolation` is how images of another size become `input_size`. None leaves the three to what is known of the
@@ -61,6 +61,18 @@ class NetworkConfig(Section):
         if mean is not None and std is not None and len(mean) != len(std):
             raise ValueError(f"has {len(std)} values and `mean` has {len(mean)}: both have one for each channel")
         return std
+
+    @property
+    def weights_are_here(self) -> bool:
+        """Tell whether the weights can be read: the library's own, a file that is there, or an ONNX model."""
+        if isinstance(self.weights, Path):
+            return self.weights.exists()
+        return self.weights == "pretrained" or (self.only_teaches and Path(self.model).exists())
+
+    @property
+    def only_teaches(self) -> bool:
+        """Tell whether the model is a file that is run as it is, with the weights in it."""
+        return getattr(kind_of(self.model), "TEACHER_ONLY", False) is True
 
     @property
     def described_by(self) -> tuple[Path, ...]:
@@ -115,6 +127,12 @@ class TeacherConfig(NetworkConfig):
     def classes_of(self, classes: int) -> int:
         """Return how many logits the teacher has on data of so many classes: none without any head."""
         return classes if self.text_head is not None else super().classes_of(classes)
+
+    @model_validator(mode="after")
+    def _says_how_images_are_normalised(self) -> Self:
+        if self.only_teaches and None in (self.mean, self.std):
+            raise ValueError("`mean` and `std` are missing: an ONNX file does not say how its images were normalised")
+        return self
 
 
 class TeacherSection(Section):

@@ -20,6 +20,7 @@ class _Candidate(NamedTuple):
     reduction: int
     places: int
     kind: type[nn.Module]
+    leaf: bool
 
 
 def find_blocks(model: nn.Module, pixels: Tensor) -> list[str]:
@@ -71,7 +72,9 @@ def _candidates(model: nn.Module, pixels: Tensor) -> list[_Candidate]:
         if height > image[0] or width > image[1] or not alike(height, width, *image):  # windows of a grid are none
             continue
         reduction = max(1, round(image[0] / height))
-        found.append(_Candidate(path, reduction, height * width, type(model.get_submodule(path))))
+        module = model.get_submodule(path)
+        leaf = next(module.children(), None) is None
+        found.append(_Candidate(path, reduction, height * width, type(module), leaf))
     return found
 
 
@@ -101,7 +104,8 @@ def _end(found: Sequence[_Candidate], reductions: dict[str, int]) -> str:
 
 
 def _chain(candidates: Sequence[_Candidate]) -> list[str]:
-    """The longest list of modules of one class in one parent, the outermost of several."""
+    """The longest list of modules of one class in one parent, the outermost of several; layers only without others."""
+    candidates = [each for each in candidates if not each.leaf] or candidates
     lists: dict[tuple[str, type[nn.Module]], list[str]] = {}
     for each in candidates:
         lists.setdefault((each.path.rpartition(".")[0], each.kind), []).append(each.path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.networks import build_teacher, expected_by_teacher, prepared_as
+from pipeline.experiment.networks import build_teacher, expected_by_teacher, prepared_as, refuse_no_embedding
 from pipeline.experiment.teacher_runs import refuse_headless, refuse_unfit, refuse_unprobed
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import layout_of_view
@@ -33,7 +33,7 @@ def bind_teacher(parts: Assembly) -> None:
             refuse_unfit(training, data, draft.evaluate)
     with collected(problems, "teacher"):
         config = draft.teacher
-        here = data is not None and (config.weights == "pretrained" or (config.weights and config.weights.exists()))
+        here = data is not None and config.weights_are_here
         default = expected_by_teacher(config, training.model_dump() if training else None)
         config = config if here else config.model_copy(update={"weights": None})
         start = None if here or training is None else training.start
@@ -53,12 +53,16 @@ def bind_teacher(parts: Assembly) -> None:
             if training and data and start:
                 refuse_unprobed(network, training, data)
         with collected(problems):
+            refuse_no_embedding(network, draft.signals)
+        with collected(problems):
             parts.shapes = layout_of_view(network, draft.signals).shapes
 
 
 def _weights_will_be_there(draft: Draft) -> None:
     """Raise ConfigError if the teacher's weights are nowhere, nothing makes them, and its cache is not there."""
     weights = draft.teacher.weights
+    if draft.teacher.only_teaches:  # and building it has told whether the file is there
+        return
     if weights == "pretrained" or (weights is not None and (weights.exists() or draft.teacher_training)):
         return
     if draft.caches is None and not backend_of(draft.store.path).exists():

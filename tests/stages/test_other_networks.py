@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +85,43 @@ def test_modules_of_ones_own_from_cache_to_evaluation(own: Path) -> None:
     other = (*settings()[:2], "students={small: {model: 'own_nets:small', input_size: 8}}", *settings()[3:])
     with pytest.raises(DataError, match="code that the configuration does not name"):
         evaluate.run(source(*other))
+
+
+def test_a_file_of_onnx_teaches(own: Path) -> None:
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    module = build_network("own_nets:large", 4, input_size=8, seed=0).model.eval()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter
+        torch.onnx.export(
+            module,
+            (torch.zeros(16, 3, 8, 8),),
+            "own.onnx",
+            input_names=["x"],
+            output_names=["logits"],
+            dynamo=False,
+        )
+    teacher = f"teacher={{model: own.onnx, {ARITHMETIC}, mean: [0.5, 0.5, 0.5], std: [0.2, 0.2, 0.2]}}"
+    kd = "objectives={kd: [{name: hard-label}, {name: kd}]}"
+    signals = "signals={logits: {encoding: float32}, embedding: null}"
+    given = (teacher, "teacher_training=null", STUDENTS, kd, STORE, signals)
+    assert bind_experiment(source(*given)).teacher.num_classes == 4
+    for refuses in (bind_experiment, partial(cache_teacher.run, replace=False, wait=False)):
+        with pytest.raises(ConfigError, match=r"own\.onnx has no embedding"):
+            refuses(source(*given, "signals={logits: {encoding: float32}}"))
+    cache_teacher.run(source(*given), replace=False, wait=False)
+    pixels, _ = images(24, 1)
+    with torch.inference_mode():
+        x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255
+        said = module(((x - 0.5) / 0.2).expand(-1, 3, -1, -1))
+    torch.testing.assert_close(TeacherCache.open(Path("own.evaluation.zarr")).read(0, np.arange(24)).logits, said)
+    before = content(Path("own.zarr"))
+    cache_teacher.run(source(*given), replace=False, wait=False)  # its file is compared, and it is not run again
+    assert content(Path("own.zarr")) == before
+    student("small", "kd", *given)
+    evaluate.run(source(*given))
+    inputs = {stage.name: stage.deps for stage in stages_of(source(*given).read(ExperimentConfig))}
+    assert Path("own.onnx") in inputs["cache-teacher"]
 
 
 def test_check_finds_what_cannot_be_built(own: Path) -> None:

@@ -1,0 +1,133 @@
+"""A teacher that is a file of ONNX says what the module says that it was exported from."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pipeline.config import Section
+from pipeline.errors import ModelError
+from pipeline.experiment.sections import StudentConfig
+from pipeline.models import Network, TeacherConfig, build_network
+
+pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+MEAN, STD = (0.1, 0.2, 0.3), (0.4, 0.5, 0.6)
+IMAGES = torch.randint(0, 256, (5, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+class Small(nn.Module):
+    """Returns logits, its embedding and a map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 6, 3, 2, 1), nn.Linear(6, 5)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        maps = self.conv(x).relu()
+        embedding = maps.mean((2, 3))
+        return self.fc(embedding), embedding, maps
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The module, and files of it: for any batch, and for batches of two."""
+    folder = tmp_path_factory.mktemp("onnx")
+    torch.manual_seed(0)
+    module = Small().eval()
+    names = ["logits", "embedding", "maps"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the exporter
+        for name, axes in {"any": {key: {0: "B"} for key in ("x", *names)}, "two": None}.items():
+            torch.onnx.export(
+                module,
+                (torch.zeros(2, 3, 8, 8),),
+                str(folder / f"{name}.onnx"),
+                input_names=["x"],
+                output_names=names,
+                dynamic_axes=axes,
+                dynamo=False,
+            )
+    return {"module": module, "any": str(folder / "any.onnx"), "two": str(folder / "two.onnx")}
+
+
+def teacher(model: str, count: int = 5, **how: Any) -> Network:
+    how = {"mean": MEAN, "std": STD, "blocks": ["maps"], "options": {"embedding": "embedding"}} | how
+    return build_network(model, count, **how).eval()
+
+
+@pytest.mark.parametrize("batch", ["any", "two"])
+def test_outputs_are_those_of_the_module(exported: dict[str, Any], batch: str) -> None:
+    network = teacher(exported[batch])
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (MEAN, STD))
+    with torch.inference_mode():
+        logits, embedding, maps = exported["module"]((IMAGES / 255 - mean) / std)
+        said = network(IMAGES)
+    torch.testing.assert_close(said.logits, logits)
+    torch.testing.assert_close(said.embedding, embedding)
+    torch.testing.assert_close(said.features["block1"], maps)
+    assert said.head is None
+    assert network.taps == {"block1": (6, 4, 4), "embedding": (6,), "logits": (5,)}
+    assert network.input_size == 8
+    assert network.weights_digest() == "sha256:" + hashlib.sha256(Path(exported[batch]).read_bytes()).hexdigest()
+    assert network.identity()["blocks"] == ["maps"]
+
+
+def test_classes_are_chosen_and_a_head_is_left_out(exported: dict[str, Any]) -> None:
+    whole = teacher(exported["any"])
+    chosen = teacher(exported["any"], 2, classes=[4, 1])
+    headless = teacher(exported["any"], 0)
+    with torch.inference_mode():
+        said = whole(IMAGES)
+        torch.testing.assert_close(chosen(IMAGES).logits, said.logits[:, [4, 1]])
+        torch.testing.assert_close(headless(IMAGES).embedding, said.embedding)
+        assert headless(IMAGES).logits.shape == (5, 0)
+    assert "logits" not in headless.taps
+    assert chosen.identity()["classes"] == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("how", "what"),
+    [
+        ({"blocks": ["map"]}, "did you mean 'maps'"),
+        ({"blocks": ["embedding"]}, "a block gives no map"),
+        ({"options": {"logits": "maps"}}, "an output is no vector"),
+        ({"options": {"widths": 3}}, "no option 'widths'"),
+        ({"mean": (0.5,), "std": (0.5,)}, "does not take images"),
+        ({"input_size": 16, "blocks": ["maps"]}, "does not run on images of 16 pixels"),
+        ({"classes": [0, 1, 2]}, "must be chosen for each"),
+        ({"start": "pretrained"}, "holds its own weights"),
+    ],
+)
+def test_what_does_not_fit_is_refused(exported: dict[str, Any], how: dict[str, Any], what: str) -> None:
+    with pytest.raises(ModelError, match=what):
+        teacher(exported["any"], **how)
+    with pytest.raises(ModelError, match="logits of other classes"):
+        teacher(exported["any"], 4)
+
+
+def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"nothing")
+    with pytest.raises(ModelError, match="not one that onnxruntime runs"):
+        teacher(str(tmp_path / "a.onnx"))
+    with pytest.raises(ModelError, match="cannot be read"):
+        teacher(str(tmp_path / "b.onnx"))
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "what"),
+    [
+        (StudentConfig, {"mean": MEAN, "std": STD}, "cannot be trained"),
+        (TeacherConfig, {}, "`mean` and `std` are missing"),
+    ],
+)
+def test_sections_refuse_what_onnx_cannot(section: type[Section], values: dict[str, Any], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        section.model_validate({"model": "teacher.onnx", **values})
