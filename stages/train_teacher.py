@@ -15,7 +15,7 @@ from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import EvaluateSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.experiment.teacher_runs import probe_views, refuse_headless, refuse_unfit, summary_lines
+from pipeline.experiment.teacher_runs import probe_views, refuse_unfit, refuse_untrainable, summary_lines
 from pipeline.models import TeacherSection
 from pipeline.objectives import ObjectiveEntry, ObjectiveSetConfig
 from pipeline.progress import Lines
@@ -44,7 +44,7 @@ def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
     if not isinstance(weights, Path):
         expected = "a file in a folder of its own, such as artifacts/teacher/teacher.safetensors"
         raise ConfigError([Problem("teacher.weights", "names no file to write", expected, repr(weights))])
-    refuse_headless(inputs.teacher)
+    refuse_untrainable(inputs.teacher)
     data = Data.open(inputs.data, inputs.views)
     if data.training.labels is None:
         raise DataError("a teacher cannot be trained without labels", where=inputs.data.path, got=inputs.data.split)

@@ -22,11 +22,17 @@ from pipeline.training.embeddings import refuse_to_embed
 from pipeline.training.teacher import TeacherTraining
 
 
-def refuse_headless(teacher: TeacherConfig) -> None:
-    """Raise ConfigError for a teacher without a classifier: labels train nothing but that, or through that."""
+def refuse_untrainable(teacher: TeacherConfig) -> None:
+    """Raise ConfigError for a teacher that labels cannot train: without a classifier for them, or a file of ONNX."""
     if teacher.head == "none" or teacher.text_head is not None:
         fix = "leave out `head` and `text_head`, or `teacher_training`"
         raise ConfigError([Problem("teacher.head", "a teacher without a classifier is not trained", fix=fix)])
+    if teacher.only_teaches:
+        what, fix = "a file of ONNX is run as it is, and not trained", "leave out `teacher_training`"
+        raise ConfigError([Problem("teacher.model", what, fix=fix)])
+    if teacher.classes is not None:
+        what = "chooses among the classes of a teacher that is there: one that is trained here has those of the data"
+        raise ConfigError([Problem("teacher.classes", what, fix="leave out `classes`, or `teacher_training`")])
 
 
 def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:

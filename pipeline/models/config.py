@@ -16,7 +16,7 @@ from pipeline.models.other_end import Pooling
 from pipeline.models.preprocessing import NEUTRAL, InputSize, Interpolation, Preprocessing, as_input_size
 
 WeightsSource = Literal["pretrained"] | LocalPath
-"""`pretrained`, which are timm's own, or a file."""
+"""`pretrained`, which are the library's own, or a file."""
 
 
 def _one_form(size: int | tuple[int, int] | None) -> InputSize | None:

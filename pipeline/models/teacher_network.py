@@ -14,8 +14,8 @@ from pipeline.signals import Signals
 class TeacherNetwork(Protocol):
     """Names what a teacher cache needs of a network. The network is a `torch.nn.Module` as well.
 
-    `pipeline.models.Network` (timm's models) and `pipeline.api.ModuleNetwork` (any module) have these members; a
-    class of yours with all seven can be cached too.
+    What `build_network` and `as_network` return has these members, whichever library its model is of; a class of yours
+    with all seven can be cached too.
 
     taps: the shape of every tap for one sample, by its name, from shallow to deep: `block1` to `blockS` are maps
         (C, H, W), `logits` is (K,), and `embedding` (D,), if there is one, is the vector that enters a linear head.

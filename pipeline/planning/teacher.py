@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.networks import build_teacher, expected_by_teacher, prepared_as, refuse_no_embedding
-from pipeline.experiment.teacher_runs import refuse_headless, refuse_unfit, refuse_unprobed
+from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed, refuse_untrainable
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.optimiser import require_optimiser
@@ -27,7 +27,7 @@ def bind_teacher(parts: Assembly) -> None:
         training = draft.teacher_training
     with collected(problems):
         if training:
-            refuse_headless(draft.teacher)
+            refuse_untrainable(draft.teacher)
     with collected(problems):
         if training and data:
             refuse_unfit(training, data, draft.evaluate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -132,6 +133,18 @@ def test_models_of_timm_say_themselves_how_images_become_input() -> None:
     assert isinstance(chosen, ModuleNetwork)
     assert chosen.taps["block2"] == (192, 4, 4)
     assert chosen.mean == (0.5, 0.5, 0.5)
+
+
+def test_blocks_are_found_and_copies_compute_the_same() -> None:
+    model = small_ones()["swin"][0]
+    made = as_network(model, "auto", input_size=32, mean=0.5, std=0.25).eval()
+    assert isinstance(made, ModuleNetwork)
+    assert made.blocks == ("features.1", "permute")
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():  # a copy is what the mean of a training's weights is kept in
+        said, copied = made(images), copy.deepcopy(made)(images)
+        assert torch.equal(copied.features["block2"], said.features["block2"])
+        assert torch.equal(made.map_of(images, "block2"), said.features["block2"])
 
 
 def test_both_doors_are_teachers() -> None:

@@ -129,6 +129,9 @@ def test_check_finds_what_cannot_be_built(own: Path) -> None:
     students = "students={a: {model: torchvision/resnet81}, b: {model: 'own_nets:small', options: {widht: 8}}}"
     with pytest.raises(ConfigError) as caught:
         bind_experiment(source(wrong[0], "teacher_training=null", students, *wrong[3:]))
+    for more, what in ((wrong[0], "chooses among the classes"), ("teacher.model=own.onnx", "not trained")):
+        with pytest.raises(ConfigError, match=what):
+            bind_experiment(source(more, "teacher.mean=[0.5]", "teacher.std=[0.5]"))
     text = str(caught.value)
     for what in ("has no class 6", "did you mean 'resnet18'", "did you mean 'width'"):
         assert what in text
