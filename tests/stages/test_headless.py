@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from experiment import CLASSES, COUNT, HOLDOUT, TEST, images, source, student
+from experiment import CLASSES, COUNT, HOLDOUT, TEST, TRAIN, images, source, student
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -269,3 +269,31 @@ def test_the_size_that_the_teacher_sees_and_its_pooling_are_in_the_identity(here
     for change, field in (("teacher.input_size=16", "input_size"), ("teacher.pooling=mean", "pooling")):
         with pytest.raises(CacheMismatch, match=rf"teacher\.{field}"):
             student("small", "pkt", *HEADLESS, change)
+
+
+def test_from_unlabeled_images_to_scores_beside_a_student_with_labels(free: Path):
+    """A teacher without a classifier, images without labels, and labels that only evaluation sees."""
+    with h5py.File("data.h5", "r+") as file:
+        file["unlabeled/images"], _ = images(FREE, 7)
+        file["unlabeled/ids"] = [f"free/{i}" for i in range(FREE)]
+    sets = "pkt: [pkt], vkd: [vkd], itrd: [itrd], tas: [tas], maps: [{name: lfcc, scales: [1, 2]}]"
+    settings = (
+        *HEADLESS[:3],
+        "data={path: data.h5, split: unlabeled}",
+        f"objectives={{{sets}}}",
+        "students={small: {model: cifar_resnet8, input_size: 8, head: none}}",
+        "evaluate={split: test, labels_from: train}",
+    )
+    check.run(source(*settings), as_json=False)
+    cache_teacher.run(source(*settings), replace=False, wait=False)
+    for name in ("pkt", "vkd", "itrd", "tas", "maps"):
+        student("small", name, *settings)
+    evaluate.run(source(*settings))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.score.name == "knn"
+    assert found.teacher is not None
+    for each in (*found.students, found.teacher):
+        assert each.embedding is not None
+        assert each.embedding.images == TRAIN
+        assert each.embedding.knn > 0.25  # of four classes
+        assert each.metrics.agreement is not None
