@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -23,7 +25,15 @@ def test_shapes_are_those_of_one_sample() -> None:
         features={"block1": (4, 6, 5), "block2": (8, 3, 2)},
         linear=False,
         extras={"channel-gram/block2": (8, 8)},
+        head_classes=10,
     )
+    assert replace(signals, logits=torch.zeros(3, 0)).shapes().classes == 10  # the head's
+
+
+def test_a_network_without_a_classifier_knows_no_classes() -> None:
+    shapes = Signals(torch.zeros(3, 0), torch.zeros(3, 8)).shapes()
+    assert shapes == SignalShapes(logits=0, embedding=8)
+    assert shapes.classes == 0
 
 
 def test_shapes_of_logits_alone() -> None:
@@ -94,7 +104,7 @@ def test_config_of_the_design() -> None:
         ({"extras": ["channel-gram"]}, "signals.extras.0.name", "names a file and a tap"),
         ({"extras": [{"name": "channel-gram/block3", "encodin": "int8"}]}, "signals.extras.0", "'encoding'?"),
         ({"extras": ["channel-gram/block3", {"name": "channel-gram/block3"}]}, "signals.extras", "once"),
-        ({"logits": None}, "signals.logits", "LogitsConfig"),
+        ({"logits": None, "embedding": None}, "signals", "keeps nothing"),
     ],
 )
 def test_config_problems_name_key_and_way_out(raw: dict[str, object], key: str, words: str) -> None:
