@@ -80,6 +80,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline methods        the distillation methods: what each reads of the teacher, and its options
       pipeline inspect        what a cache is; how far one is that is being made; its views as a picture
       pipeline verify         whether it is still what was written, and whether the teacher still agrees
+      pipeline dvc-file       the dvc.yaml with which `dvc repro` runs a configuration
 
     `dvc repro` runs these commands as needed.
     """

@@ -29,7 +29,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import ConfigError, Problem, did_you_mean, unknown_name
-from pipeline.untrusted import check_plain
+from pipeline.untrusted import require_plain
 
 
 def _name(text: str) -> str:
@@ -145,7 +145,7 @@ def parse_yaml(text: str, where: str) -> Any:
 @functools.lru_cache(maxsize=32)  # a tenth of a second for a configuration, which a command reads several times
 def _parsed(text: str) -> Any:
     value = YAML(typ="safe", pure=True).load(text)
-    check_plain(value, MOST_VALUES)
+    require_plain(value, MOST_VALUES)
     return value
 
 
@@ -198,7 +198,7 @@ def override(raw: Raw, overrides: Sequence[str]) -> Raw:
     if problems:
         raise ConfigError(problems)
     try:
-        check_plain(result, MOST_VALUES)
+        require_plain(result, MOST_VALUES)
     except ValueError as error:
         raise ConfigError([Problem("--set", "makes what is no plain value", got=str(error))]) from None
     return result

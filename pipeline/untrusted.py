@@ -46,7 +46,7 @@ def read_file(path: Path, most: int, *, follow: bool = False) -> bytes:
 def parse_json(content: bytes) -> Any:
     """Parse a JSON text. content: its bytes.
 
-    Raises ValueError, which says why, for values that `check_plain` refuses, for keys that occur twice, and for bytes
+    Raises ValueError, which says why, for values that `require_plain` refuses, for keys that occur twice, and for bytes
     that are not UTF-8.
     """
     try:
@@ -55,11 +55,11 @@ def parse_json(content: bytes) -> Any:
         raise ValueError("lists and mappings are nested too deeply") from None
     except UnicodeDecodeError:
         raise ValueError("not UTF-8 text") from None
-    check_plain(value)
+    require_plain(value)
     return value
 
 
-def check_plain(value: Any, most: int = MOST_VALUES) -> None:
+def require_plain(value: Any, most: int = MOST_VALUES) -> None:
     """Raise ValueError unless a value is plain, so that reading it ends and it can be written again.
 
     Plain values are None, booleans, text that UTF-8 can write, finite numbers, integers of 64 bits, lists and mappings
@@ -73,13 +73,13 @@ def check_plain(value: Any, most: int = MOST_VALUES) -> None:
         if count > most:
             raise ValueError(f"more than {most:,} values")
         if isinstance(value, str):
-            _check_text(value)
+            _require_plain_text(value)
         elif isinstance(value, dict | list):
             if depth == DEEPEST:
                 raise ValueError(f"lists and mappings are nested more than {DEEPEST} deep")
             if isinstance(value, dict):
                 for key in value:
-                    _check_key(key)
+                    _require_plain_key(key)
                 waiting += [(inner, depth + 1) for inner in value.values()]
             else:
                 waiting += [(inner, depth + 1) for inner in value]
@@ -94,13 +94,13 @@ def check_plain(value: Any, most: int = MOST_VALUES) -> None:
             raise ValueError("a number is not finite")
 
 
-def _check_key(key: object) -> None:
+def _require_plain_key(key: object) -> None:
     if not isinstance(key, str):
         raise ValueError(f"the key {key!r:.40} is not text")
-    _check_text(key)
+    _require_plain_text(key)
 
 
-def _check_text(text: str) -> None:
+def _require_plain_text(text: str) -> None:
     if not text.isascii():
         try:
             text.encode()

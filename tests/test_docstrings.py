@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,12 @@ NO_VERBS = (
 
 IMPERATIVES_IN_S = frozenset({"Address", "Compress", "Discuss", "Dismiss", "Express", "Pass", "Press", "Process"})
 """Verbs whose imperative ends as a third person does."""
+
+NOUNS_IN_S = (
+    "Architectures Blocks Channels Cells Colours Directions Epochs Exits Identities Images Intervals Layers Levels "
+    "Models Networks Options Outputs Rows Sections Settings Signals Sines Students Tables Teachers Terms Values Views"
+)
+"""Nouns whose plural ends as a third person does."""
 
 Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -37,8 +44,10 @@ def public(tree: ast.Module) -> Iterator[tuple[str, Documented]]:
 def begins_with_a_verb(text: str | None, called: bool) -> bool:
     """Third person for modules and classes (`Reads`), imperative for what is called (`Read`)."""
     word = (text or "").split(maxsplit=1)[0].rstrip(".,:;") if text else ""
-    if not word[:1].isupper() or not word.isalpha() or word in NO_VERBS.split():
+    if not word[:1].isupper() or not word.isalpha() or word in NO_VERBS.split() or word in NOUNS_IN_S.split():
         return False
+    if not called and re.match(r"\w+(:| of\b| that (?:are|is|have|has|come)\b)", text or ""):
+        return False  # `Shares of two images` and `Filters that are` begin with nouns
     third_person = word.endswith("s") and word not in IMPERATIVES_IN_S
     return third_person is not called
 
@@ -66,4 +75,6 @@ def test_what_has_no_verb_is_found() -> None:
     assert without_a_verb(good) == []
     bad = '"""The reader."""\nclass A:\n    """Hold."""\n    def b(self):\n        """Returns it."""\ndef c(): ...\n'
     assert without_a_verb(bad) == ["module", "A", "A.b", "c"]
+    nouns = '"""Models: of timm."""\nclass A:\n    """Shares of images."""\nclass B:\n    """Filters that are odd."""\n'
+    assert without_a_verb(nouns) == ["module", "A", "B"]
     assert without_a_verb('"""Whether it is so."""\ndef a():\n    """`b` is given."""\n') == ["module", "a"]

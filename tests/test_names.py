@@ -1,4 +1,4 @@
-"""One name for one thing: no public function, class or constant is defined twice in the package."""
+"""Nothing public is defined twice in the package, and names say what kind of thing they name."""
 
 from __future__ import annotations
 
@@ -46,9 +46,76 @@ def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
     return {name: paths for name, paths in homes.items() if len(paths) > 1}
 
 
-def test_no_public_name_is_defined_twice() -> None:
+NO_SENTENCES = ("_CODE", "COMMAND", "_PATTERN", "_TEMPLATE")
+"""How constants end that are text of several words, and not for users to read as it is."""
+
+
+CHECKS = ("assert", "check", "ensure", "validate", "verify")
+"""First words of functions that look whether something is so."""
+
+
+def python_files() -> dict[str, str]:
+    """The text of each file of the package and the stages, by its path in the repository."""
     files = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]
-    assert defined_twice({path.relative_to(ROOT).as_posix(): path.read_text() for path in files}) == {}
+    return {path.relative_to(ROOT).as_posix(): path.read_text() for path in files}
+
+
+def named_otherwise_than_they_raise(text: str) -> list[str]:
+    """Functions whose job is to raise, and that are not called `refuse_...` or `require_...`.
+
+    These return nothing, and raise or say so; and they are called `check_...` or the like, or begin with `Raise`.
+    """
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        doc, name = ast.get_docstring(node) or "", node.name.lstrip("_")
+        returns_nothing = isinstance(node.returns, ast.Constant) and node.returns.value is None
+        raises = "Raise" in doc or any(isinstance(inner, ast.Raise) for inner in ast.walk(node))
+        checks = name.partition("_")[0] in CHECKS or doc.startswith("Raise")
+        if returns_nothing and raises and checks and not name.startswith(("refuse", "require")):
+            found.append(node.name)
+    return found
+
+
+def sentences_without_hint(text: str) -> list[str]:
+    """Constants of a module that are text of at least four words, and whose name does not end in `_HINT`."""
+    found = []
+    for node in ast.parse(text).body:
+        if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+            continue
+        parts = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
+        is_text = isinstance(node.value, ast.Constant | ast.JoinedStr | ast.BinOp)
+        for name in public_names(ast.Module([node], [])):
+            sentence = is_text and sum(str(part).count(" ") for part in parts) >= 3
+            if sentence and name.isupper() and not name.endswith(("_HINT", *NO_SENTENCES)):
+                found.append(name)
+    return found
+
+
+def test_what_raises_is_called_refuse_or_require() -> None:
+    found = {path: named_otherwise_than_they_raise(text) for path, text in python_files().items()}
+    assert len(found) > 200
+    # The command `verify` raises what its arguments have wrong, and prints what it found.
+    assert {path: names for path, names in found.items() if names} == {"pipeline/commands/caches.py": ["verify"]}
+
+
+def test_constants_that_are_sentences_end_in_hint() -> None:
+    found = {path: sentences_without_hint(text) for path, text in python_files().items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_names_that_say_something_else_are_found() -> None:
+    checks = "def check_given(ids) -> None:\n    raise ValueError\ndef check_all() -> int:\n    raise ValueError\n"
+    assert named_otherwise_than_they_raise(checks) == ["check_given"]
+    assert named_otherwise_than_they_raise('def look() -> None:\n    """Raise ValueError for it."""') == ["look"]
+    assert named_otherwise_than_they_raise("def refuse_ids(ids) -> None:\n    raise ValueError") == []
+    constants = "A = 'make it once more'\nB_HINT = A + ' or do not do so'\n_C: str = f'give {A} to it'\nD = 'a b c'\n"
+    assert sentences_without_hint(constants) == ["A", "_C"]
+
+
+def test_no_public_name_is_defined_twice() -> None:
+    assert defined_twice(python_files()) == {}
 
 
 def test_a_name_that_is_defined_twice_is_found() -> None:

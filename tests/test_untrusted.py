@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import PipelineError, printable
-from pipeline.untrusted import DEEPEST, check_plain, parse_json, read_file
+from pipeline.untrusted import DEEPEST, parse_json, read_file, require_plain
 
 texts = st.text(st.characters(codec="utf-8"))
 numbers = st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -27,7 +27,7 @@ plain = st.recursive(
 def test_plain_values_are_read_as_json_reads_them(value: object) -> None:
     text = json.dumps(value, ensure_ascii=False).encode()
     assert parse_json(text) == json.loads(text) == value
-    check_plain(value)
+    require_plain(value)
 
 
 @pytest.mark.parametrize(
@@ -74,17 +74,17 @@ def test_what_occurs_in_many_places_counts_as_often() -> None:
     for _ in range(25):
         value = [value, value]
     with bounded(), pytest.raises(ValueError, match="more than 10,000 values"):
-        check_plain(value, 10_000)
+        require_plain(value, 10_000)
     itself: list[object] = []
     itself.append(itself)
     with pytest.raises(ValueError, match="nested more than"):
-        check_plain(itself)
+        require_plain(itself)
 
 
 @pytest.mark.parametrize("value", [{1: 2}, {None: 1}, b"x", (1,), {1}, 1j, object()])
 def test_other_kinds_are_not_plain(value: object) -> None:
     with pytest.raises(ValueError, match=r"is not text|neither text"):
-        check_plain([value])
+        require_plain([value])
 
 
 def test_files_are_read_up_to_a_size(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ RESIDENT_BYTES = 2**30
 READ_TWICE = 8
 """Images that are read a second time, to see whether they are the same."""
 
-ITEM = "an image, or (image, label), or a mapping with `image` and perhaps `label`"
+ITEM_HINT = "an image, or (image, label), or a mapping with `image` and perhaps `label`"
 """What an item of a data set may be."""
 
 UINT8_HINT = (
@@ -181,11 +181,11 @@ def image_and_label(item: object, where: str) -> tuple[NDArray[np.uint8], int]:
     """
     if isinstance(item, Mapping):
         if "image" not in item:
-            raise DataError("an item has no image", where=where, expected=ITEM, got=", ".join(map(str, item)))
+            raise DataError("an item has no image", where=where, expected=ITEM_HINT, got=", ".join(map(str, item)))
         image, label = item["image"], item.get("label")
     elif isinstance(item, tuple | list):
         if not item:
-            raise DataError("an item has no image", where=where, expected=ITEM, got="an empty one")
+            raise DataError("an item has no image", where=where, expected=ITEM_HINT, got="an empty one")
         image, label = item[0], item[1] if len(item) > 1 else None
     else:
         image, label = item, None
@@ -213,7 +213,7 @@ def _pixels(image: object, where: str) -> NDArray[np.uint8]:
     elif isinstance(image, np.ndarray):
         array = image
     else:
-        raise DataError("an item has no image", where=where, expected=ITEM, got=type(image).__name__)
+        raise DataError("an item has no image", where=where, expected=ITEM_HINT, got=type(image).__name__)
     array = array[:, :, None] if array.ndim == 2 else array
     if array.dtype != np.uint8 or array.ndim != 3 or 0 in array.shape or not has_channels_last(*array.shape):
         expected = f"PIL, a uint8 tensor [C, H, W], or a uint8 array [H, W, C], of at most {MOST_CHANNELS} channels"

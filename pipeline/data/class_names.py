@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.untrusted import parse_json, read_file
 
 _MOST_BYTES = 1 << 26
-_FORM = "a JSON list of names, or one name in each line, in the order of the labels"
+_FORM_HINT = "a JSON list of names, or one name in each line, in the order of the labels"
 
 
 def read_class_names(path: Path) -> tuple[str, ...]:
@@ -40,7 +40,7 @@ def _lines(text: str) -> list[str]:
 
 
 def _unusable(path: Path, got: str) -> DataError:
-    return DataError("the names of the classes cannot be used", where=path, expected=_FORM, got=got)
+    return DataError("the names of the classes cannot be used", where=path, expected=_FORM_HINT, got=got)
 
 
 def declared_names(classes: int | Path, stored: Sequence[str], largest: int, where: Path) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Colours of Pillow's images to 8-bit grey or sRGB: profiles, inks, transparency and numbers of more bits."""
+"""Converts Pillow's images to 8-bit grey or sRGB: profiles, inks, transparency and numbers of more bits."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.data.h5_heap import HeapGuard, check_type, is_variable
+from pipeline.data.h5_heap import HeapGuard, is_variable, refuse_unknown_type
 from pipeline.errors import DataError, PipelineError
 
 _CHUNK_CACHE_BYTES = 2**26  # HDF5's own megabyte is less than one chunk of many files: no reuse at all
@@ -86,7 +86,7 @@ def attribute(group: h5py.Group, name: str) -> str | None:
     """Return the attribute of a file or group as text, or None. Raises ValueError if it is damaged."""
     if name not in group.attrs:
         return None
-    check_type(group.attrs.get_id(name).get_type())
+    refuse_unknown_type(group.attrs.get_id(name).get_type())
     value = group.attrs[name]
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
@@ -169,7 +169,7 @@ class LazyFile:
         try:
             array = self._array(name)
             if name in self._guards:
-                self._guards[name].check(positions)
+                self._guards[name].refuse_endless(positions)
             return read_rows(array, positions)
         except PipelineError:
             raise

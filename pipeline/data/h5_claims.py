@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from pipeline.data.h5_heap import DEFLATE, SHUFFLE, HeapGuard, check_type, is_variable
+from pipeline.data.h5_heap import DEFLATE, SHUFFLE, HeapGuard, is_variable, refuse_unknown_type
 from pipeline.errors import DataError
 
 HDF5_FILTERS = {DEFLATE: "gzip", SHUFFLE: "shuffle", h5py.h5z.FILTER_FLETCHER32: "fletcher32", 32000: "lzf"}
@@ -21,14 +21,14 @@ AT_ONCE = 64
 """What is read as a whole may take so many times the bytes of the file."""
 
 
-def check_claims(dataset: h5py.Dataset, where: Path, *, at_once: bool = False) -> None:
+def refuse_false_claims(dataset: h5py.Dataset, where: Path, *, at_once: bool = False) -> None:
     """Raise DataError unless the file can hold what an array claims, and reading it runs no foreign code.
 
     dataset: the array. where: the file, for errors. at_once: whether it will be read as a whole, not by rows.
     """
     if dataset.shape is None:
         raise DataError(f"{dataset.name} is empty", where=where, expected="an array")
-    check_type(dataset.id.get_type())
+    refuse_unknown_type(dataset.id.get_type())
     options = dataset.id.get_create_plist()
     filters = [options.get_filter(i)[0] for i in range(options.get_nfilters())]
     if strange := [str(number) for number in filters if number not in HDF5_FILTERS]:
@@ -54,7 +54,7 @@ def check_claims(dataset: h5py.Dataset, where: Path, *, at_once: bool = False) -
         guard = HeapGuard(dataset, where)
         sound = guard.bytes <= size
         if sound and at_once:
-            guard.check(slice(None))
+            guard.refuse_endless(slice(None))
     if not sound:
         raise DataError(
             f"{dataset.name} claims more than the file holds",

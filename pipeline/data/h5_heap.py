@@ -1,4 +1,4 @@
-"""Values of variable length in an HDF5 file: how long they are and where they lie, before the library reads them.
+"""Finds how long values of variable length in an HDF5 file are and where they lie, before the library reads them.
 
 A thousand rows may all be the same gigabyte, and from a heap with a free space of zero bytes the HDF5 library (2.0.0)
 never returns. Format: "Global Heap" and "Variable-Length" in the HDF5 File Format Specification.
@@ -52,7 +52,7 @@ def _undone(number: int, raw: bytes, rows: int) -> bytes:
     raise ValueError(f"values of variable length behind filter {number}")
 
 
-def check_type(kind: h5py.h5t.TypeID) -> None:
+def refuse_unknown_type(kind: h5py.h5t.TypeID) -> None:
     """Raise ValueError for a variable length of no known kind: the HDF5 library (2.0.0) crashes on it."""
     _, _, version_and_class, bits, more = kind.encode()[:5]
     if version_and_class & 15 == h5py.h5t.VLEN and (bits & 15 > 1 or bits >> 4 > 2 or more & 15 > 1):
@@ -75,7 +75,7 @@ class HeapGuard:
         self._addresses: NDArray[np.uint64] = found["address"].copy()
         self._content = np.memmap(path, np.uint8, "r", dataset.file.userblock_size).data
 
-    def check(self, positions: NDArray[np.int64] | slice) -> None:
+    def refuse_endless(self, positions: NDArray[np.int64] | slice) -> None:
         """Raise ValueError unless the heaps of the rows at `positions` end."""
         for address in np.unique(self._addresses[positions]).tolist():
             if address and not _ends(self._content, address):  # an empty value is nowhere

@@ -127,7 +127,7 @@ def _write(
                     counts = {split: writer.write(split) for split in source.splits}
                     if options is not None:
                         file.attrs[ORIGIN_ATTRIBUTE] = Origin(options.identity(), _skipped(writer, counts)).to_text()
-                _check(source, counts, writer, skip=skip)
+                _refuse_unfit(source, counts, writer, skip=skip)
             except WrongLayoutError as wrong:
                 layout = wrong.better
                 continue
@@ -138,7 +138,7 @@ def _write(
             return PackReport(path, counts, names, shape, how, problems, writer.hashes, treated)
 
 
-def _check(source: DataSource, counts: Mapping[str, int], writer: SplitWriter, *, skip: bool) -> None:
+def _refuse_unfit(source: DataSource, counts: Mapping[str, int], writer: SplitWriter, *, skip: bool) -> None:
     """Raises DataError for what may not be published, WrongLayoutError if room was taken for unreadables."""
     problems = writer.unreadable
     if problems and not skip:

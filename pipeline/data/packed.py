@@ -16,7 +16,7 @@ from pipeline.data.class_names import declared_names
 from pipeline.data.config import MOST_CLASSES, DataConfig
 from pipeline.data.formats import MOST_PIXELS
 from pipeline.data.h5 import LazyFile, attribute, explained, member, open_h5, read_strings
-from pipeline.data.h5_claims import check_claims
+from pipeline.data.h5_claims import refuse_false_claims
 from pipeline.data.images import MOST_CHANNELS, has_channels_last
 from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.split import Split
@@ -26,7 +26,7 @@ from pipeline.untrusted import parse_json
 NO_LABEL = -1
 """The label of a sample that has none."""
 
-LAYOUT = "a group per split, each with images (uint8 [N, H, W, C] or encoded), labels [N] and ids [N]"
+LAYOUT_HINT = "a group per split, each with images (uint8 [N, H, W, C] or encoded), labels [N] and ids [N]"
 
 
 class PackedDataset:
@@ -72,7 +72,7 @@ class PackedDataset:
             if not splits:
                 fix = "other layouts can be packed with data.source: {name: hdf5, path: ...}"
                 got = ", ".join(map(str, file)) or "an empty file"
-                raise DataError("not a packed data set", where=path, expected=LAYOUT, got=got, fix=fix)
+                raise DataError("not a packed data set", where=path, expected=LAYOUT_HINT, got=got, fix=fix)
             class_names = stored_class_names(file, path)
             source = attribute(file, "source") or ""
             origin = Origin.read(attribute(file, ORIGIN_ATTRIBUTE) or "")
@@ -81,7 +81,7 @@ class PackedDataset:
             class_names = numbered_classes([split.labels for split in splits.values()], path)
         for split in splits.values():
             if split.labels is not None:
-                check_labels(split.labels, len(class_names), f"{path}, split {split.name!r}", split.ids)
+                refuse_wrong_labels(split.labels, len(class_names), f"{path}, split {split.name!r}", split.ids)
         return cls(path, class_names, source, splits, origin, named=named)
 
     @classmethod
@@ -136,18 +136,18 @@ def _open_split(lazy: LazyFile, name: str, group: h5py.Group) -> Split:
     missing = [f"{name}/{part}" for part in ("images", "ids") if parts[part] is None]
     if missing:
         what = f"not a packed data set: {' and '.join(missing)} missing"
-        raise DataError(what, where=path, expected=LAYOUT, got=", ".join(group) or "an empty group")
+        raise DataError(what, where=path, expected=LAYOUT_HINT, got=", ".join(group) or "an empty group")
     for part, value in parts.items():
         if value is not None and not isinstance(value, h5py.Dataset):
-            raise DataError(f"{name}/{part} is not an array", where=path, expected=LAYOUT)
+            raise DataError(f"{name}/{part} is not an array", where=path, expected=LAYOUT_HINT)
         if value is not None:
-            check_claims(value, path, at_once=part != "images")
+            refuse_false_claims(value, path, at_once=part != "images")
     images, labels = parts["images"], parts["labels"]
     ids = read_strings(parts["ids"], path)
     shape = _image_shape(images, path)
     if len(ids) != len(images):
         raise DataError(f"{name}/ids does not fit the images", where=path, expected=len(images), got=len(ids))
-    check_ids(ids, f"{path}, split {name!r}")
+    refuse_repeated_ids(ids, f"{path}, split {name!r}")
     numbers = None
     if labels is not None:
         if labels.ndim != 1 or labels.dtype.kind not in "iu" or len(labels) != len(images):
@@ -218,7 +218,7 @@ def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> 
     return tuple(str(k) for k in range(largest + 1))
 
 
-def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
+def refuse_wrong_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
     """Raise DataError unless every label is in 0..classes-1, or -1 for none. where, ids: for the error."""
     wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
     if len(wrong):
@@ -230,7 +230,7 @@ def check_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple
         raise DataError(what, where=where, expected=expected, got=got, fix=fix)
 
 
-def check_ids(ids: list[str], where: str) -> None:
+def refuse_repeated_ids(ids: list[str], where: str) -> None:
     """Raise DataError unless every id occurs once. where: for the error."""
     if len(set(ids)) != len(ids):
         twice = [name for name, times in Counter(ids).items() if times > 1]

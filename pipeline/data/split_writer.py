@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipeline.data.decoding import DECODING_ATTRIBUTE
 from pipeline.data.images import as_rgb
-from pipeline.data.packed import NO_LABEL, check_ids, check_labels
+from pipeline.data.packed import NO_LABEL, refuse_repeated_ids, refuse_wrong_labels
 from pipeline.data.source import DataSource, Item, Unreadable
 from pipeline.data.treatment import Shape, Treated, Treatment
 from pipeline.errors import DataError, printable
@@ -189,16 +189,16 @@ class SplitWriter:
 
     def _write_names(self, group: h5py.Group, split: str, ids: list[str], labels: list[int | None]) -> None:
         where = f"{self._source.description}, split {split!r}"
-        check_ids(ids, where)
+        refuse_repeated_ids(ids, where)
         group.create_dataset("ids", data=np.array(ids, dtype=object), dtype=h5py.string_dtype())
         array = np.array([NO_LABEL if label is None else label for label in labels], np.int64)
         if np.any(array != NO_LABEL):
-            check_labels(array, len(self._source.class_names), where, ids)
+            refuse_wrong_labels(array, len(self._source.class_names), where, ids)
             group.create_dataset("labels", data=array)
 
 
 def _write_rows(images: h5py.Dataset, start: int, rows: NDArray[np.uint8] | list[NDArray[np.uint8]]) -> None:
-    _check_room(images.file.filename, sum(len(file) for file in rows) if isinstance(rows, list) else rows.nbytes)
+    _require_room(images.file.filename, sum(len(file) for file in rows) if isinstance(rows, list) else rows.nbytes)
     if isinstance(rows, list):
         for row, file in enumerate(rows, start):
             images[row] = file  # one by one: h5py takes several of the same length for a matrix
@@ -206,7 +206,7 @@ def _write_rows(images: h5py.Dataset, start: int, rows: NDArray[np.uint8] | list
         images[start : start + len(rows)] = rows
 
 
-def _check_room(path: str, size: int) -> None:
+def _require_room(path: str, size: int) -> None:
     """Raises OSError if the disk is about to be full: the HDF5 library itself crashes when it is."""
     disk = os.statvfs(path)
     if disk.f_bavail * disk.f_frsize < size + _SPARE_BYTES:

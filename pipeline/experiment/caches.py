@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
 from pipeline.experiment.experiment import CacheContents, Experiment, LearningSections, kept_signals
-from pipeline.experiment.pointers import check_pointer
+from pipeline.experiment.pointers import refuse_wrong_pointer
 from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
 from pipeline.progress import size
 from pipeline.publishing import differences
@@ -72,7 +72,7 @@ def open_caches(
     wanted, unchecked = None, list[str]()
     for entry in entries or [CacheConfig(path=config.store.path, views=tuple(data.views.numbers))]:
         cache = TeacherCache.open(entry.path)
-        check_pointer(cache)
+        refuse_wrong_pointer(cache)
         if wanted is None:
             signals = kept_signals(config.signals, config.teacher)
             held, found = CacheContents(data.training, data.views, signals), cache.manifest.identity
@@ -82,7 +82,7 @@ def open_caches(
                     key: wanted["views"][key] for key in wanted["views"] if key not in ("first", "count")
                 }
         if own is not None:
-            _compare(entry, cache, own)
+            _refuse_other(entry, cache, own)
         if entry.role == "teacher":
             own = own or cache
             left = unchecked
@@ -100,7 +100,7 @@ def open_caches(
     return opened
 
 
-def _compare(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) -> None:
+def _refuse_other(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) -> None:
     """Raise CacheMismatch unless a cache is of the same samples as `own`, and of the teacher that its role names."""
     cache.require({"data": own.manifest.identity.data.plain()})
     teachers = own.manifest.identity.teacher.plain(), cache.manifest.identity.teacher.plain()

@@ -56,7 +56,7 @@ class Data:
         return cls(dataset, training, holdout, drawn)
 
 
-_APART = "keep some labeled images apart for it, such as a folder test: those that were learnt from tell nothing"
+_APART_HINT = "keep some labeled images apart for it, such as a folder test: those that were learnt from tell nothing"
 
 
 def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
@@ -67,7 +67,7 @@ def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
     """
     if evaluate.split not in dataset.splits:
         problem = unknown_name("evaluate.split", evaluate.split, dataset.splits)
-        raise ConfigError([problem if problem.fix else replace(problem, fix=_APART)])
+        raise ConfigError([problem if problem.fix else replace(problem, fix=_APART_HINT)])
     return dataset.split(evaluate.split)
 
 

@@ -69,7 +69,7 @@ def write_pointer(cache: TeacherCache) -> None:
     write_atomic(tracked(cache.path), json.dumps(value, indent=2) + "\n")
 
 
-def check_pointer(cache: TeacherCache) -> None:
+def refuse_wrong_pointer(cache: TeacherCache) -> None:
     """Raise CacheMismatch if the pointer to an open cache is there, and names another store."""
     if backend_of(cache.path).folder is not None or not (file := tracked(cache.path)).exists():
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.experiment.experiment import EvaluationCache, Experiment, ReferenceSections
-from pipeline.experiment.pointers import check_pointer
+from pipeline.experiment.pointers import refuse_wrong_pointer
 from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
 from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of
@@ -47,7 +47,7 @@ def open_reference(
     wanted, unchecked = None, list[str]()
     for main, path in paths:
         cache = TeacherCache.open(path, signals=())
-        check_pointer(cache)
+        refuse_wrong_pointer(cache)
         if wanted is None:
             wanted, unchecked = experiment.required(held, cache.manifest.identity, exact=exact)
         else:  # another teacher: not of the configuration, but of the cache that students learn from

@@ -16,7 +16,7 @@ from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.manifest import Manifest
 from pipeline.untrusted import parse_json
 
-NOT_FINITE = "have values that are not finite"
+NOT_FINITE_HINT = "have values that are not finite"
 
 
 def manifest_problem(manifest: Manifest) -> str | None:
@@ -68,7 +68,7 @@ def chunk_problem(layout: StoreLayout, spec: ArraySpec, unit: Unit | None, conte
             most = layout.shapes.logits - 1 if layout.shapes.logits else MOST_CLASSES  # nothing else says how many
             wrong = int(np.sum((elements < -1) | (elements > most)))
             return f"{wrong} labels are not -1 to {most}" if wrong else None
-        return _rows(~np.isfinite(elements).reshape(len(elements), -1).all(axis=1), NOT_FINITE)
+        return _rows(~np.isfinite(elements).reshape(len(elements), -1).all(axis=1), NOT_FINITE_HINT)
     rows = len(layout.block_of(unit))
     if not _is_fill(spec, elements[0, rows:]).all():
         return "rows beyond the last sample do not hold the fill value"
@@ -77,7 +77,7 @@ def chunk_problem(layout: StoreLayout, spec: ArraySpec, unit: Unit | None, conte
         signal, part = layout.parts[spec.name]
         never = signal.codec.impossible_rows(part, there)
         finite = np.isfinite(there[never]).all()
-        return _rows(never, f"hold what {name_of(signal.encoding)} never writes" if finite else NOT_FINITE)
+        return _rows(never, f"hold what {name_of(signal.encoding)} never writes" if finite else NOT_FINITE_HINT)
     # Drawn parameters may have the fill value for a value: it is the bits of -0.0.
     return _rows(_is_fill(spec, there), "were never written") if spec.name == "view_digest" else None
 

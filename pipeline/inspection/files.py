@@ -6,7 +6,7 @@ import io
 import json
 from dataclasses import dataclass, field
 
-from pipeline.errors import CACHE_COMMAND, RESTORE_HINT, CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
+from pipeline.errors import CACHE_COMMAND, CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.inspection.content import chunk_problem, manifest_problem, metadata_problem
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
@@ -40,25 +40,6 @@ class FilesReport:
     bytes: int = 0
     damaged: dict[str, str] = field(default_factory=dict)
     manifest: Manifest | None = None
-
-
-def verify_files(path: StorePath | str, progress: Progress | None = None) -> int:
-    """Read the whole cache at `path` and return the number of its files.
-
-    progress: shows how far the work is; None shows nothing. Raises CacheCorrupt, naming the files that are damaged,
-    absent, or do not belong there.
-    """
-    report = check_files(path, progress)
-    if report.damaged:
-        wrong = [f"{name}: {what}" for name, what in report.damaged.items()]
-        more = [f"and {len(wrong) - DAMAGED_NAMED} more"] if len(wrong) > DAMAGED_NAMED else []
-        raise CacheCorrupt(
-            f"{len(wrong)} files of the teacher cache are damaged",
-            where=path,
-            got="\n    ".join(["", *wrong[:DAMAGED_NAMED], *more]),
-            fix=RESTORE_HINT,
-        )
-    return report.files
 
 
 def check_files(path: StorePath | str, progress: Progress | None = None) -> FilesReport:

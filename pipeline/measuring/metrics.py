@@ -80,7 +80,7 @@ def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor, teacher_logits: 
     Raises DataError for labels outside [0, K) and shapes that do not fit, ModelError for logits not finite.
     """
     labels = torch.as_tensor(labels).cpu()
-    _check(logits, labels, teacher_logits)
+    _refuse_mismatch(logits, labels, teacher_logits)
     count, classes = logits.shape
     ranks, losses, confidences, agreements, divergences = [], [], [], [], []
     for start in range(0, count, ROWS_AT_A_TIME):
@@ -107,7 +107,7 @@ def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor, teacher_logits: 
     )
 
 
-def _check(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> None:
+def _refuse_mismatch(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> None:
     if logits.ndim != 2 or logits.shape[0] == 0:
         raise DataError("there is nothing to measure", expected="logits [N, K], N > 0", got=list(logits.shape))
     count, classes = logits.shape

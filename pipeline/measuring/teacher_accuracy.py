@@ -22,7 +22,7 @@ ANOTHER_ORDER = 0.15
 """A new order of classes must be right that much more often, on views that it was not found with."""
 PERMUTED_MOST_CLASSES = 2000
 """The table of all pairs of more classes is too large."""
-CAUSES = (
+CAUSES_HINT = (
     "weights without a classifier for these classes; images normalised otherwise than in the teacher's training "
     "(teacher.mean, teacher.std); the class order of another data set"
 )
@@ -72,7 +72,7 @@ class CachedAccuracy:
         elif self.near_chance:
             yield (
                 f"warning: chance alone gives {_percent(self.chance)}, so students would learn nothing from it. "
-                f"Causes: {CAUSES}"
+                f"Causes: {CAUSES_HINT}"
             )
 
 

@@ -1,4 +1,4 @@
-"""Models: teachers and students, timm's and any other library's, with taps and heads."""
+"""Builds teachers and students, timm's and any other library's, with taps and heads."""
 
 from pipeline.models.base import Network
 from pipeline.models.build import build_network

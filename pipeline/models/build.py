@@ -14,7 +14,7 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Network
-from pipeline.models.fit import NEW_CLASSIFIER, Kept, Match, classifier_tensors, fit_weights
+from pipeline.models.fit import NEW_CLASSIFIER_HINT, Kept, Match, classifier_tensors, fit_weights
 from pipeline.models.kinds import kind_of
 from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
@@ -170,7 +170,7 @@ def _refuse_without_weights(model: str, num_classes: int, whole: bool, offline: 
             f"the classifier of timm's weights of {model} is not for the classes of the data",
             expected=f"{num_classes} classes",
             got=f"{cfg['num_classes']}",
-            fix=NEW_CLASSIFIER,
+            fix=NEW_CLASSIFIER_HINT,
         )
     if not offline:
         refuse_absent(model)

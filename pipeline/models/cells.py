@@ -1,4 +1,4 @@
-"""Layers of learned projections, over the cells of maps."""
+"""Builds layers of learned projections, over the cells of maps."""
 
 from __future__ import annotations
 

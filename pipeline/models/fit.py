@@ -120,7 +120,7 @@ def fit_weights(
             where=where,
             expected=f"{own[name].shape[0]} classes",
             got=f"{weights[name].shape[0] if name in weights else 'another number'} ({first})",
-            fix=NEW_CLASSIFIER,
+            fix=NEW_CLASSIFIER_HINT,
         )
     raise ModelError(
         "the weights do not fit the model",
@@ -130,12 +130,12 @@ def fit_weights(
     )
 
 
-_REORDER = (
+_REORDER_HINT = (
     "save the checkpoint with its tensors in the order of the model's, or under the model's names; if another model was"
     " meant, check `model` and its `options`"
 )
 
-NEW_CLASSIFIER = (
+NEW_CLASSIFIER_HINT = (
     "train a classifier on them: name them in `teacher_training: {start: ...}`, and in `teacher.weights` another file"
     " for `pipeline train-teacher` to write; a student begins from them with `start`"
 )
@@ -203,7 +203,7 @@ def _by_order(
                 where=where,
                 expected=f"{one} {list(own[one].shape)}",
                 got=f"{other} {list(weights[other].shape)}",
-                fix="check `model` and its `options`" if what is None else _REORDER,
+                fix="check `model` and its `options`" if what is None else _REORDER_HINT,
             )
     counted = [name for name in weights if name.endswith(_COUNTER)]
     if len(counted) == len(counters):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError, did_you_mean
-from pipeline.models.fit import NEW_CLASSIFIER, Match, fit_weights
+from pipeline.models.fit import NEW_CLASSIFIER_HINT, Match, fit_weights
 from pipeline.models.module_network import ModuleNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel
 from pipeline.models.weights import keeps_order, load_weights
@@ -87,7 +87,7 @@ def network_of(request: Request, library: Library) -> ModuleNetwork:
             f"the classifier of the weights of {request.model} is not for the classes of the data",
             expected=f"{request.num_classes} classes",
             got=f"{library.classes}",
-            fix=f"{NEW_CLASSIFIER}; of a teacher that knows them, choose classes by `teacher.classes`",
+            fix=f"{NEW_CLASSIFIER_HINT}; of a teacher that knows them, choose classes by `teacher.classes`",
         )
     weights = _weights(request, library)
     count = request.num_classes if request.classes is None else _own_classes(request, library, weights)

@@ -1,4 +1,4 @@
-"""Students that end in their teacher's classifier: a learned projection of a map, and that classifier (SimKD)."""
+"""Builds students that end in their teacher's classifier: a projection of a map, and that classifier (SimKD)."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from pipeline.untrusted import parse_json
 CLIP_SCALE = 100.0
 """What cosines are multiplied by, unless the file has another `scale`: CLIP's own, after its training."""
 
-FORM = "a .npy of float [K, D], or a safetensors file with a tensor `text` [K, D] and perhaps a number `scale`"
+FORM_HINT = "a .npy of float [K, D], or a safetensors file with a tensor `text` [K, D] and perhaps a number `scale`"
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,12 @@ class TextEmbeddings:
                 values = np.load(path, allow_pickle=False)
                 tensors = {"text": torch.from_numpy(np.asarray(values, np.float32))}
             except (OSError, ValueError, TypeError) as error:
-                raise ModelError("text embeddings cannot be read", where=path, expected=FORM, got=error) from None
+                raise ModelError("text embeddings cannot be read", where=path, expected=FORM_HINT, got=error) from None
         else:
             tensors, names = load_weights(path), _names(path)
         text, scale = tensors.get("text"), float(tensors.get("scale", torch.tensor(CLIP_SCALE)))
         if text is None or text.ndim != 2 or not bool(text.isfinite().all()) or not scale > 0:
-            raise ModelError("the file does not hold text embeddings", where=path, expected=FORM)
+            raise ModelError("the file does not hold text embeddings", where=path, expected=FORM_HINT)
         if names and len(names) != len(text):
             raise ModelError("names and text embeddings differ in number", where=path, got=[len(names), len(text)])
         return cls(F.normalize(text.float(), dim=1), scale, names)

@@ -65,7 +65,7 @@ def draw_some(samples: Tensor, count: int, seed: int, step: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Samples of other classes. `pool` [P]: different samples; `columns` [B, M]: which of them are each row's."""
+    """Holds samples of other classes. `pool` [P]: different samples; `columns` [B, M]: which of them are each row's."""
 
     pool: Tensor
     columns: Tensor

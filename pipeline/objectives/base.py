@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from pipeline.models.reused import Projector
 
 METHODS = "pipeline.objectives.methods"
-CACHE_IT = f"add it to `signals` and run {CACHE_COMMAND} again"
-NO_LOGITS = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
-NO_HEAD = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
+CACHE_IT_HINT = f"add it to `signals` and run {CACHE_COMMAND} again"
+NO_LOGITS_HINT = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
+NO_HEAD_HINT = "the teacher has no linear head, as every ensemble: use an objective that does not read it"
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ def build_objective(
     objective: Objective = method.module.build(method.options, student, teacher, context, key)
     problems = missing_signals(objective.needs, teacher, context, key)
     if "logits" in objective.needs.student and not student.logits:
-        problems.append(Problem(key, "needs the student's logits, and it has no classes", fix=NO_LOGITS))
+        problems.append(Problem(key, "needs the student's logits, and it has no classes", fix=NO_LOGITS_HINT))
     if problems:
         raise ConfigError(problems)
     return objective
@@ -233,7 +233,7 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
             f"needs the teacher's {signal!r}, which the cache does not hold",
             expected=signal,
             got=", ".join(sorted(held)) or "nothing",
-            fix=NO_HEAD if signal == "head" else CACHE_IT,
+            fix=NO_HEAD_HINT if signal == "head" else CACHE_IT_HINT,
         )
         for signal in sorted(needs.teacher - held)
     ]

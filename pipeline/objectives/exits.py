@@ -1,4 +1,4 @@
-"""Exits: small classifiers on a network's blocks, which give logits before its end. Trained with the student."""
+"""Builds exits: small classifiers on a network's blocks, which give logits before its end. Trained with the student."""
 
 from __future__ import annotations
 

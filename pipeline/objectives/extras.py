@@ -1,4 +1,4 @@
-"""Blocks paired by the extra signals that the cache holds of the teacher's."""
+"""Pairs blocks by the extra signals that the cache holds of the teacher's."""
 
 from __future__ import annotations
 

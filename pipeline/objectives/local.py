@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.base import NO_HEAD, BlockPair, pair_last_blocks
+from pipeline.objectives.base import NO_HEAD_HINT, BlockPair, pair_last_blocks
 from pipeline.objectives.requirements import deepest_map, require_same_classes
 from pipeline.signals import Signals, SignalShapes, lowpass
 
@@ -67,7 +67,7 @@ def last_maps(
     fix = "use an objective on embeddings or features for this pair"
     problems = []
     if teacher.linear is None:
-        problems.append(Problem(key, "needs the teacher's head for local logits", fix=NO_HEAD))
+        problems.append(Problem(key, "needs the teacher's head for local logits", fix=NO_HEAD_HINT))
     elif not teacher.linear and not teacher.linear_final:
         what = "needs local logits, and the teacher's head is not linear on the mean of its last map"
         problems.append(Problem(key, what, fix=fix))

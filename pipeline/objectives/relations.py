@@ -1,4 +1,4 @@
-"""Directions from anchors to samples in two networks, and how well they agree: the arithmetic of CRCD."""
+"""Computes directions from anchors to samples in two networks, and how well they agree, for CRCD."""
 
 from __future__ import annotations
 

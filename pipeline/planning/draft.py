@@ -18,7 +18,7 @@ SOME_CLASSES = 10
 
 
 class NotValid(Exception):  # noqa: N818 - no error of its own: the section's problems are
-    """Signals that a section was read which is not valid; what is wrong with it is known already."""
+    """Reports that a section was read which is not valid; what is wrong with it is known already."""
 
 
 class Draft(ExperimentConfig):

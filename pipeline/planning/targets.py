@@ -19,7 +19,7 @@ from pipeline.reporting.ownership import refuse_foreign_evaluation, refuse_forei
 from pipeline.store.backend import backend_of
 
 FILES_NAMED = 4
-OWN_FOLDER = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
+OWN_FOLDER_HINT = "it lies in a folder of its own, such as artifacts/teachers/NAME/teacher.safetensors"
 """The way out where the folder of a teacher's weights is not its own."""
 
 
@@ -61,7 +61,9 @@ def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:
     for (outer, place), (inner, within) in product(resolved[1:-1], resolved):
         if place in within.parents:
             what = f"{outer.path} would contain {inner.path} ({inner.key}), and is replaced as a whole"
-            yield Problem(outer.key, what, fix=OWN_FOLDER if outer.key == "teacher.weights" else "name another path")
+            yield Problem(
+                outer.key, what, fix=OWN_FOLDER_HINT if outer.key == "teacher.weights" else "name another path"
+            )
 
 
 def folders(experiment: ExperimentConfig) -> Iterator[Target]:
@@ -91,7 +93,7 @@ def data_problems(experiment: ExperimentConfig) -> Iterator[Problem]:
 
 def _folder(target: Target) -> Iterator[Problem]:
     teacher = target.key == "teacher.weights"
-    own = OWN_FOLDER if teacher else "name another path"
+    own = OWN_FOLDER_HINT if teacher else "name another path"
     here, path = Path().resolve(), target.path.resolve()
     if path == here or path in here.parents:
         what = "its folder is the working directory, or contains it"

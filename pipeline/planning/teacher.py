@@ -8,7 +8,7 @@ from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed, refu
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.optimiser import require_optimiser
-from pipeline.planning.targets import OWN_FOLDER
+from pipeline.planning.targets import OWN_FOLDER_HINT
 from pipeline.store.backend import backend_of
 from pipeline.store.format.signal_sections import encodings_identity
 
@@ -44,7 +44,7 @@ def bind_teacher(parts: Assembly) -> None:
         if data:
             network.pixels.require(data.channels)
     with collected(problems):
-        _weights_will_be_there(draft)
+        _require_weights(draft)
     if network is not None:
         with collected(problems):
             if training:
@@ -58,7 +58,7 @@ def bind_teacher(parts: Assembly) -> None:
             parts.shapes = layout_of_view(network, draft.signals).shapes
 
 
-def _weights_will_be_there(draft: Draft) -> None:
+def _require_weights(draft: Draft) -> None:
     """Raise ConfigError if the teacher's weights are nowhere, nothing makes them, and its cache is not there."""
     weights = draft.teacher.weights
     if draft.teacher.only_teaches:  # and building it has told whether the file is there
@@ -67,5 +67,7 @@ def _weights_will_be_there(draft: Draft) -> None:
         return
     if draft.caches is None and not backend_of(draft.store.path).exists():
         what = "a teacher needs weights" if weights is None else "there is no such file, and nothing that makes it"
-        fix = f"name its file; or add `teacher_training: {{}}`, and a file for `train-teacher` to write: {OWN_FOLDER}"
+        fix = (
+            "name its file; or add `teacher_training: {}`, and a file for `train-teacher` to write: " + OWN_FOLDER_HINT
+        )
         raise ConfigError([Problem("teacher.weights", what, got=str(weights) if weights else None, fix=fix)])

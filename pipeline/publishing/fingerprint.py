@@ -1,4 +1,4 @@
-"""Identities: nested plain values that say what an artifact is, their fingerprint and their differences."""
+"""Compares identities, nested plain values that say what an artifact is, and computes their fingerprints."""
 
 from __future__ import annotations
 

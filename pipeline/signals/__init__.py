@@ -1,4 +1,4 @@
-"""Signals: what is kept of networks' outputs, low-pass filters that make maps small, and ensembles."""
+"""Describes signals: what is kept of networks' outputs, low-pass filters that make maps small, and ensembles."""
 
 from pipeline.signals.blocks import block_number, deepest_block
 from pipeline.signals.config import (

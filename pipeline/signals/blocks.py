@@ -1,4 +1,4 @@
-"""Blocks by their numbers: `block1` is the shallowest."""
+"""Names blocks by their numbers: `block1` is the shallowest."""
 
 from __future__ import annotations
 

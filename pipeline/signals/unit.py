@@ -1,4 +1,4 @@
-"""Directions of vectors."""
+"""Computes the directions of vectors."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Checkpoint:
             return None
         try:
             found = cls(**torch.load(path, map_location="cpu", weights_only=True))
-            found._check()
+            found._require_written()
             return found
         except Exception as error:
             raise TrainingError(
@@ -60,7 +60,7 @@ class Checkpoint:
                 fix="delete it to start this run from the beginning",
             ) from None
 
-    def _check(self) -> None:
+    def _require_written(self) -> None:
         """Raise ValueError for a field that `save` does not write so. The content of states is not checked here."""
         states = [self.model, self.objectives, self.optimizer]
         states += [state for state in (self.ema, self.best) if state is not None]

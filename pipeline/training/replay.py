@@ -21,7 +21,7 @@ Verify = Literal["full", "sample", "bytes", "none"]
 REPLAYED_ROWS = 1024
 LONGEST_SECONDS = 60.0
 SAMPLED_ROWS = 1024
-VERIFY_BYTES = "--verify bytes (in Python, verify='bytes')"
+VERIFY_BYTES_HINT = "--verify bytes (in Python, verify='bytes')"
 CHANGED_VIEWS_HINT = (
     f"the images or the view operations changed since the cache was made: restore them, or run {CACHE_COMMAND} again"
 )
@@ -47,23 +47,23 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
     numbers = sorted({view for epoch in epochs for view in steps.views_of(epoch)})
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
     for view in numbers:
-        _same_pixels(steps, source.caches(view), view)
+        _require_same_pixels(steps, source.caches(view), view)
     if verify == "full":
         start = time.monotonic()
-        _check(steps, source, numbers[0], rows)
+        _require_pixels(steps, source, numbers[0], rows)
         if (time.monotonic() - start) / len(rows) * count * len(numbers) <= LONGEST_SECONDS:
             rows = np.arange(count)
     progress.begin("checking views", len(rows) * len(numbers), "views")
     for view in numbers:
         for chunk in np.array_split(rows, -(-len(rows) // REPLAYED_ROWS)):
-            _check(steps, source, view, chunk)
+            _require_pixels(steps, source, view, chunk)
             progress.advance(len(chunk))
     progress.end()
     share = "all" if len(rows) == count else f"{len(rows):,} of {count:,} samples of"
     return f"{share} {len(numbers)} views match the teacher's pixels"
 
 
-def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
+def _require_pixels(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
     """Raise CacheMismatch if rendered pixels are not the primary teacher's. The other teachers' are the same."""
     cache = source.caches(view)[0]
     wrong = rows[digest(steps.render(view, rows).pixels) != cache.view_digests(view, rows)]
@@ -74,12 +74,12 @@ def _check(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64])
             expected=f"the digests stored in {cache.path}",
             fix=CHANGED_VIEWS_HINT
             if steps.samples.split.image_shape
-            else f"{CHANGED_VIEWS_HINT}; where only the decoder of JPEG files is another version, {VERIFY_BYTES} "
+            else f"{CHANGED_VIEWS_HINT}; where only the decoder of JPEG files is another version, {VERIFY_BYTES_HINT} "
             "compares the files' bytes instead",
         )
 
 
-def _same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> None:
+def _require_same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> None:
     """Raise CacheMismatch if the digests of a view differ between the caches of several teachers."""
     rows = np.arange(steps.samples.count)
     first, *others = caches
@@ -92,7 +92,7 @@ def _same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> Non
                 expected=f"the digests stored in {first.path}",
                 got=f"those in {other.path}",
                 fix="cache both teachers from the same images; where only the decoder of JPEG files was another "
-                f"version, {VERIFY_BYTES} does not compare pixels",
+                f"version, {VERIFY_BYTES_HINT} does not compare pixels",
             )
 
 

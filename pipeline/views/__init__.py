@@ -1,4 +1,4 @@
-"""Views: replayable augmentations, drawn by arithmetic and applied exactly.
+"""Makes views: replayable augmentations, drawn by arithmetic and applied exactly.
 
 Every other file here whose name does not start with an underscore is an operation: `pad_crop.py` is what a
 configuration calls `pad-crop`. It declares `class Options(OperationOptions)` and `build(options) -> Operation`.

@@ -1,4 +1,4 @@
-"""Shares of two images that are mixed: Beta(alpha, alpha), in whole 65,536ths, the same on every machine.
+"""Draws the shares of two images that are mixed: Beta(alpha, alpha), in whole 65,536ths, the same on every machine.
 
 A random word is looked up in a table of the distribution: share k has the words from P(share < k) to P(share <= k),
 in units of 2^-32. The distribution function comes from a series of positive terms,

@@ -139,7 +139,7 @@ class Chain:
         if not (isinstance(images, Tensor) and isinstance(partners, Tensor) and images.shape == partners.shape):
             raise DataError("images of differing shapes cannot be mixed", where=self.mixing)
         drawn = columns[:, mixed]
-        _check_ranges(f"{self.mixing}", self.mix, images, drawn)
+        _refuse_out_of_range(f"{self.mixing}", self.mix, images, drawn)
         images = self.mix.mix(images, partners, drawn.to(images.device, non_blocking=True))
         return self.after.apply(images, columns[:, mixed.stop + own :])
 
@@ -186,11 +186,11 @@ def _sizes_after(operation: Operation, sizes: NDArray[np.int64] | None, count: i
 
 def _applied(operation: Operation, name: str, images: Tensor, columns: Tensor) -> Tensor:
     """Apply to one tensor, after a look at the parameters."""
-    _check_ranges(name, operation, images, columns)
+    _refuse_out_of_range(name, operation, images, columns)
     return operation.apply(images, columns.to(images.device, non_blocking=True))
 
 
-def _check_ranges(name: str, operation: Operation | MixingOperation, images: Tensor, columns: Tensor) -> None:
+def _refuse_out_of_range(name: str, operation: Operation | MixingOperation, images: Tensor, columns: Tensor) -> None:
     """Raise DataError for a parameter that is not drawn so, where to look costs no wait for a device."""
     if columns.device.type != "cpu" or not columns.numel():
         return

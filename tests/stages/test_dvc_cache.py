@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 from experiment import CONFIG, RUNS, begin, content, source, student
+from intact import verify_files
 from without_privileges import COMMAND, without_privileges
 
 from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml, to_yaml
-from pipeline.inspection.files import verify_files
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher
 

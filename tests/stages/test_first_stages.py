@@ -10,6 +10,7 @@ from pathlib import Path
 import h5py
 import pytest
 from experiment import CLASSES, COUNT, HOLDOUT, TEST, begin, content, images, source, student
+from intact import verify_files
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -17,7 +18,6 @@ import stages.train_teacher
 from pipeline.commands import check
 from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError, PipelineError
 from pipeline.experiment.source import ConfigFile
-from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from intact import verify_files
 from numpy.typing import NDArray
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
-from pipeline.inspection.files import verify_files
 from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import ExtraConfig, LogitsConfig, SignalsConfig

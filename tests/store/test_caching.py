@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from intact import verify_files
 from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews, cache, content
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
-from pipeline.inspection.files import verify_files
 from pipeline.publishing.artifacts import published
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
 from pipeline.store.format.layout import CacheExtent

@@ -7,11 +7,11 @@ import google_crc32c
 import numpy as np
 import pytest
 import zarr
+from intact import verify_files
 from numcodecs import zstd
 from store_standins import cache, content
 
 from pipeline.errors import CacheCorrupt
-from pipeline.inspection.files import verify_files
 from pipeline.store.format import chunks
 from pipeline.store.reader import TeacherCache
 

@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from faults import Faults
+from intact import verify_files
 from power_cut import Recorder
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 from watched_disk import KINDS, Failing, Observer, watch
 from without_privileges import without_privileges
 
 from pipeline.errors import CacheError
-from pipeline.inspection.files import verify_files
 from pipeline.inspection.summary import describe
 from pipeline.progress import Lines, duration
 from pipeline.publishing.artifacts import unfinished

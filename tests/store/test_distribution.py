@@ -15,12 +15,12 @@ import pytest
 import torch
 from cluster_standins import OPENED, Opened, counted, distributed
 from distributed import Client, LocalCluster
+from intact import verify_files
 from store_standins import FLOAT32, SlowNetwork, TinyNetwork, TinySamples, TinyViews, cache, content, teachers
 from test_faults import UNITS, At, interrupt
 from torch import Tensor
 
 from pipeline.errors import CacheError, DataError
-from pipeline.inspection.files import verify_files
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger
 from pipeline.signals import Signals

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 import zarr
+from intact import verify_files
 from store_standins import FLOAT32, TinyNetwork, TinySamples, TinyViews, cache
 
 from pipeline import plugins
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
-from pipeline.inspection.files import verify_files
 from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.inspection.teacher import verify_teacher

@@ -13,11 +13,11 @@ from typing import Any
 import killed_writers
 import pytest
 from faults import Faults
+from intact import verify_files
 from processes import output_of
 from store_standins import TinyNetwork, TinySamples, cache, content
 
 from pipeline.errors import CacheError
-from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.publishing.artifacts import unfinished
 from pipeline.publishing.ledger import Ledger

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 from hostile import bounded
+from intact import verify_files
 from store_standins import cache
 from test_encoded_caches import written
 from test_verify_files import put, rewrite
 
 from pipeline.errors import CacheCorrupt
-from pipeline.inspection.files import check_files, verify_files
+from pipeline.inspection.files import check_files
 from pipeline.store.reader import TeacherCache
 
 ROWS = np.arange(23)

@@ -18,11 +18,11 @@ from faults import Faults
 from hostile import Raw, bounded, changed_bytes, corpus, deep, dumps, few, many, mutated
 from hypothesis import given
 from hypothesis import strategies as st
+from intact import verify_files
 from store_standins import TinySamples, cache, content
 
 from pipeline import plugins
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, ConfigError, PipelineError
-from pipeline.inspection.files import verify_files
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.publishing.artifacts import FINGERPRINT, published, scratch_folder, unfinished
 from pipeline.publishing.checksum import crc32c

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from intact import verify_files
 from object_server import Bucket
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache
 from test_faults import At, interrupt
 
 from pipeline.errors import CacheError
-from pipeline.inspection.files import verify_files
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import lease

@@ -12,13 +12,13 @@ import torch
 from cluster_standins import distributed
 from distributed import Client
 from faults import Faults
+from intact import verify_files
 from processes import output_of
 from store_standins import TinyNetwork, TinySamples, cache, content, mixing_views, teachers
 from test_faults import At, interrupt
 from test_reader import flip
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, DataError
-from pipeline.inspection.files import verify_files
 from pipeline.inspection.sample import MicroBatch
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.inspection.views import replay, verify_views

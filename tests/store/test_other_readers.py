@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import zarr
 from faults import Faults
+from intact import verify_files
 from numpy.typing import NDArray
 from store_standins import TinyNetwork, TinySamples, cache
 from test_encoded_caches import ENCODINGS_OF_CACHES, written
 
-from pipeline.inspection.files import verify_files
 from pipeline.store.reader import TeacherCache
 
 Array = NDArray[Any]

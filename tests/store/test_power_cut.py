@@ -16,11 +16,10 @@ from typing import Any
 import google_crc32c
 import pytest
 from faults import Faults
+from intact import verify_files
 from power_cut import Chance, Choice, Directory, Disk, Everything, File, NamesOnly, Recorder, Tree, lay_out
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 from watched_disk import Call, watch
-
-from pipeline.inspection.files import verify_files
 
 ROOT = "zarr.json"
 State = frozenset[tuple[str, bytes | None]]

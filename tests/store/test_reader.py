@@ -13,10 +13,10 @@ import torch
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from intact import verify_files
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
-from pipeline.inspection.files import verify_files
 from pipeline.store import reader
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.local import chunks

@@ -12,12 +12,12 @@ import numpy as np
 import obstore.store
 import pytest
 import zarr
+from intact import verify_files
 from object_server import Bucket
 from store_standins import TinyNetwork, TinySamples, TinyViews, cache, content
 from test_faults import At, interrupt
 
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, CacheNotFound, CacheUnfinished
-from pipeline.inspection.files import verify_files
 from pipeline.store.backend import backend_of
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache

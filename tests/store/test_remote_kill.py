@@ -8,11 +8,11 @@ from pathlib import Path
 import killed_puts
 import pytest
 from faults import Faults
+from intact import verify_files
 from object_server import Bucket
 from processes import output_of
 from store_standins import TinySamples, TinyViews, cache, content
 
-from pipeline.inspection.files import verify_files
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from intact import verify_files
 from object_server import Bucket
 from store_standins import TinyNetwork, cache
 from test_faults import At, interrupt
 from test_remote import NAME, SCRATCH, SMALL, at, whole
 
 from pipeline.errors import CacheError, CacheMismatch
-from pipeline.inspection.files import verify_files
 
 pytestmark = pytest.mark.usefixtures("impatient")
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hostile import bounded, corpus
+from intact import verify_files
 from object_server import Bucket
 from store_standins import TinySamples, TinyViews, cache
 from test_faults import At, interrupt
 
 from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, CacheUnfinished
-from pipeline.inspection.files import check_files, verify_files
+from pipeline.inspection.files import check_files
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache

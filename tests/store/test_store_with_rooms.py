@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from intact import verify_files
 from PIL import Image
 
 from pipeline.data import DataConfig, Item, PackedDataset, Samples, pack, select
-from pipeline.inspection.files import verify_files
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.models import build_network
 from pipeline.progress import Silent

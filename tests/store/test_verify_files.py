@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from faults import Faults
+from intact import verify_files
 from store_standins import TinySamples, TinyViews, cache
 
 from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished
-from pipeline.inspection.files import check_files, verify_files
+from pipeline.inspection.files import check_files
 from pipeline.publishing import fingerprint
 from pipeline.publishing.ledger import encode_line
 from pipeline.store.format.chunks import write_chunk

@@ -17,12 +17,12 @@ import psutil
 import pytest
 from distributed import Client, LocalCluster
 from faults import Faults
+from intact import verify_files
 from processes import fork_workers
 from store_standins import SlowNetwork, TinySamples, cache, content, teachers
 from test_faults import At
 
 from pipeline.errors import CacheError
-from pipeline.inspection.files import verify_files
 from pipeline.progress import Silent
 from pipeline.signals import Signals
 from pipeline.store.cluster.clusters import connect, local_cluster

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from intact import verify_files
 
 from pipeline.data import PackedDataset
 from pipeline.experiment.source import ConfigFile
-from pipeline.inspection.files import verify_files
 from pipeline.publishing.artifacts import published
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, prepare_data, train_student, train_teacher

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.data.h5 import explained, member, open_h5, read_strings
-from pipeline.data.h5_claims import check_claims
+from pipeline.data.h5_claims import refuse_false_claims
 from pipeline.data.h5_heap import HeapGuard
 from pipeline.data.images import MOST_CHANNELS, has_channels_last
 from pipeline.data.packed import as_labels, numbered_classes, stored_class_names
@@ -95,7 +95,7 @@ class Hdf5:
             for start in range(0, mine.size, step):
                 with explained(self._path):
                     if guard is not None:
-                        guard.check(slice(start, start + step))
+                        guard.refuse_endless(slice(start, start + step))
                     block = images[start : start + step]
                 for row, image in enumerate(block, start):
                     label = None if mine.labels is None else int(mine.labels[row])
@@ -136,7 +136,7 @@ def _open_split(
     images = file[images_name]
     for name in (images_name, labels_name, ids_name):
         if name is not None:
-            check_claims(file[name], path, at_once=name != images_name)
+            refuse_false_claims(file[name], path, at_once=name != images_name)
     shape = images.shape
     is_files = len(shape) == 1 and h5py.check_vlen_dtype(images.dtype) == np.uint8
     is_pixels = images.dtype == np.uint8 and (

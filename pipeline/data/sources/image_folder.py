@@ -79,7 +79,7 @@ def open_source(options: Options) -> ImageFiles:
         entries[UNLABELED] = [Entry(image, None) for image in layout.unlabeled.all_images()]
     entries = {split: entries[split] for split in SPLITS if split in entries}
     loose = _loose(tree, layout, entries)
-    _check_not_empty(entries, loose, root)
+    _refuse_empty(entries, loose, root)
     reading = Reading(tree.others_below(), tuple(_notes(layout, tree, names, loose)))
     return ImageFiles(root, names, entries, _description(root, layout), reading)
 
@@ -113,7 +113,7 @@ def _loose(tree: Folder, layout: FolderLayout, entries: Mapping[str, list[Entry]
     return [image for image in tree.all_images() if image not in taken]
 
 
-def _check_not_empty(entries: Mapping[str, list[Entry]], loose: list[str], root: Path) -> None:
+def _refuse_empty(entries: Mapping[str, list[Entry]], loose: list[str], root: Path) -> None:
     empty = [split for split in entries if not entries[split]]
     if not empty:
         return

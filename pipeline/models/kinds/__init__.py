@@ -1,4 +1,4 @@
-"""Kinds of models beside timm's: each file builds those whose names have its form, such as `torchvision/resnet18`."""
+"""Builds models of other kinds than timm's: each file those whose names have its form, as `torchvision/resnet18`."""
 
 from __future__ import annotations
 

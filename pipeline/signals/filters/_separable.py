@@ -1,4 +1,4 @@
-"""Filters that are a matrix for rows and one for columns."""
+"""Builds filters that are a matrix for rows and one for columns."""
 
 from __future__ import annotations
 

@@ -164,7 +164,7 @@ class UnitComputer:
                     ) from error
             teacher = self._teachers[assignment.name]
             if assignment.name not in self._checked:
-                _check(teacher, assignment)
+                _require_same_inputs(teacher, assignment)
                 self._checked.add(assignment.name)
             return teacher
 
@@ -228,7 +228,10 @@ class _Cancellable(Silent):
         self._closed = closed
 
     def advance(self, amount: int, note: str = "") -> None:
-        """Raise CacheError if the command is over. It is called between two micro-batches."""
+        """Stop with CacheError if the command is over. It is called between two micro-batches.
+
+        amount, note: have no effect.
+        """
         if self._closed.is_set():
             raise _command_over()
 
@@ -237,7 +240,7 @@ def _command_over() -> CacheError:
     return CacheError("the command that needed this unit is over")
 
 
-def _check(teacher: TeacherPass, assignment: Assignment) -> None:
+def _require_same_inputs(teacher: TeacherPass, assignment: Assignment) -> None:
     """Raise CacheError if this process has another teacher or other data than the one that commits."""
     if different := differences(assignment.identity, worker_identity(teacher)):
         raise CacheError(

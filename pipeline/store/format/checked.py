@@ -15,7 +15,7 @@ from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import StorePath
 
 
-def check_size(layout: StoreLayout, spec: ArraySpec, size: int, path: StorePath) -> None:
+def refuse_wrong_size(layout: StoreLayout, spec: ArraySpec, size: int, path: StorePath) -> None:
     """Raise CacheCorrupt if a chunk file has a size that no chunk of the array has.
 
     layout: of the store. spec: the array. size: of the file, in bytes. path: the file, for the error.

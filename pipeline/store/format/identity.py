@@ -114,7 +114,7 @@ class CacheIdentity(IdentitySection):
         lines += differences(wanted, identity, unchecked, provides=True)
         options = dict(wanted.get("teacher") or {}).get("options")
         if options is not None and "teacher.options" not in unchecked:
-            there = {"teacher": {"options": identity["teacher"].get("options")}}
+            there = {"teacher": {"options": self.teacher.options}}
             exact = differences({"teacher": {"options": options}}, there)
             lines += [line for line in exact if line not in lines]
         return lines
@@ -124,15 +124,18 @@ class CacheIdentity(IdentitySection):
 
         lines: the fields that differ, as `unmet` returns them. The hint is about normalisation and interpolation.
         """
-        there = self._with_defaults()["teacher"]
+        there = self._teacher_with_defaults()
         names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]
         named = ", ".join(f"{name}: {canonical(there[name]).strip(chr(34))}" for name in names if name in there)
         return f"; to keep the cache, write `{named}` in `teacher` (in Python, give it to the network)" if named else ""
 
     def _with_defaults(self) -> dict[str, Any]:
-        """Return the plain values, with the interpolation, which is left out of an identity if it is bilinear."""
-        values = self.plain()
-        return {**values, "teacher": {"interpolation": self.teacher.interpolation, **values["teacher"]}}
+        """Return the plain values, with the teacher's as `_teacher_with_defaults` returns them."""
+        return {**self.plain(), "teacher": self._teacher_with_defaults()}
+
+    def _teacher_with_defaults(self) -> dict[str, Any]:
+        """Return the teacher's plain values, with the interpolation, which an identity lacks if it is bilinear."""
+        return {"interpolation": self.teacher.interpolation, **self.teacher.plain()}
 
 
 def _layout(

@@ -15,7 +15,7 @@ from pipeline.publishing.ledger import ROOT
 from pipeline.store.backend import backend_of
 from pipeline.store.format.identity import SCHEMA, CacheIdentity, damaged_cache
 from pipeline.store.format.layout import StoreLayout
-from pipeline.store.format.provenance import check_provenance
+from pipeline.store.format.provenance import require_provenance
 from pipeline.store.format.zarr_files import metadata_checksums
 from pipeline.store.location import StorePath
 from pipeline.untrusted import parse_json
@@ -116,16 +116,16 @@ class Manifest(BaseModel):
         except ValidationError as error:
             got = "; ".join(problem.line for problem in problems_of(error)[:5])
             raise damaged_cache(file, "the manifest has fields missing or misspelt", got) from None
-        manifest._check(path, alone)
+        manifest._require_intact(path, alone)
         return manifest
 
-    def _check(self, path: StorePath, alone: bool) -> None:
+    def _require_intact(self, path: StorePath, alone: bool) -> None:
         if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.stored):
             raise damaged_cache(path / "zarr.json", "the manifest is not what was written")
         if not alone and backend_of(path).published() != self.fingerprint:
             raise damaged_cache(path / FINGERPRINT, "the fingerprint is not the manifest's")
         try:
-            check_provenance(self.provenance)
+            require_provenance(self.provenance)
         except ValueError as error:
             raise damaged_cache(path / "zarr.json", "the provenance is not that of a cache", error) from None
         self._identity = CacheIdentity.read(self.stored, path / "zarr.json")

@@ -80,7 +80,7 @@ def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
     """Return the runs in the note `RUNS`. note: its content; None for none. Raises CacheCorrupt if it is not valid."""
     try:
         found: list[dict[str, Any]] = parse_json(note or b"[]")
-        check_runs(found)
+        require_runs(found)
         return found
     except ValueError as error:
         raise CacheCorrupt(
@@ -91,7 +91,7 @@ def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
         ) from None
 
 
-def check_runs(runs: Any) -> None:
+def require_runs(runs: Any) -> None:
     """Raise ValueError unless `runs` has the form in which runs are recorded."""
     if not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
         raise ValueError("not a list of runs")
@@ -103,9 +103,9 @@ def check_runs(runs: Any) -> None:
             raise ValueError("a run without versions")
 
 
-def check_provenance(provenance: Mapping[str, Any]) -> None:
+def require_provenance(provenance: Mapping[str, Any]) -> None:
     """Raise ValueError unless `provenance` has the form that `provenance_of` returns."""
-    check_runs(provenance.get("runs"))
+    require_runs(provenance.get("runs"))
     if not all(_amount(provenance.get(name)) for name in ("seconds", "views_per_second")):
         raise ValueError("seconds and views per second are not numbers")
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.publishing.folder_files import inside
 from pipeline.publishing.ledger import Ledger, checksums
 from pipeline.store.format.arrays import ArraySpec, Unit
-from pipeline.store.format.checked import check_size, checked_elements
+from pipeline.store.format.checked import checked_elements, refuse_wrong_size
 from pipeline.store.format.chunks import damaged, elements_of
 from pipeline.store.format.layout import StoreLayout
 
@@ -76,7 +76,7 @@ class MappedChunks:
         name = spec.file(key[1])
         path = inside(self._folder, name)
         size = path.stat().st_size if path.is_file() else 0
-        check_size(self._layout, spec, size, path)
+        refuse_wrong_size(self._layout, spec, size, path)
         # torch maps privately and, unlike Python's mmap, keeps no file descriptor: 512 would be half of what
         # a process may have.
         content = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, checksums, decode_ledger
 from pipeline.store.format.arrays import ArraySpec, Unit
-from pipeline.store.format.checked import check_size, checked_elements
+from pipeline.store.format.checked import checked_elements, refuse_wrong_size
 from pipeline.store.format.chunks import CRC_BYTES, damaged, most_bytes
 from pipeline.store.format.layout import BLOCKS_PER_VIEW, StoreLayout
 from pipeline.store.location import RemotePath
@@ -153,7 +153,7 @@ class FetchedChunks:
             content, _ = self._storage.fetch(name, wanted if compression is None else most_bytes(spec))
         except OSError as error:
             raise damaged(path, expected=f"{wanted} bytes", got=error.strerror) from None
-        check_size(self._layout, spec, len(content), path)
+        refuse_wrong_size(self._layout, spec, len(content), path)
         return checked_elements(self._layout, spec, unit, content, path, self._checksum(name))
 
 

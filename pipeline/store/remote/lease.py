@@ -122,9 +122,9 @@ class Lease:
         with self._lock:
             self._put(replace(self.claim, fingerprint=fingerprint))
 
-    def check(self) -> None:
+    def require_claim(self) -> None:
         """Raise CacheError if another process has taken the claim, which may happen while a machine sleeps."""
-        if server_seconds() - self._renewed > STALE_SECONDS / 2:
+        if boot_seconds() - self._renewed > STALE_SECONDS / 2:
             with self._lock:
                 self._put(self.claim)
 
@@ -171,7 +171,7 @@ class Lease:
 
     def _write(self, claim: Claim, expected: UpdateVersion) -> None:
         """Put the claim in place of one with the version `expected`. Raises Conflict and CacheError."""
-        start = server_seconds()
+        start = boot_seconds()
         try:
             version = self._storage.replace(CLAIM, claim.encode(), expected)
         except Unconditional:
@@ -218,7 +218,7 @@ def _sound(claim: Claim) -> bool:
     )
 
 
-def server_seconds() -> float:
+def boot_seconds() -> float:
     """Return seconds of a clock that goes on while the machine sleeps."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 

@@ -34,11 +34,11 @@ MOST_OBJECTS = 5_000_000
 RETRIES: RetryConfig = {}
 """The retries of obstore: its defaults are ten, for up to three minutes."""
 
-ACCESS = (
+ACCESS_HINT = (
     "these credentials need GetObject and ListBucket there, to write also PutObject and DeleteObject; AWS_REGION and "
     "AWS_ENDPOINT_URL must be the bucket's"
 )
-CREDENTIALS = (
+CREDENTIALS_HINT = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; from a profile: "
     'eval "$(aws configure export-credentials --format env)"; for public buckets AWS_SKIP_SIGNATURE=true'
 )
@@ -202,9 +202,11 @@ class ObjectStorage:
             if "501 Not Implemented" in text:
                 raise Unconditional from None
             if "169.254.169.254" in text:  # tried last, if the environment has no credentials
-                raise CacheError("there are no credentials for object storage", where=where, fix=CREDENTIALS) from None
+                raise CacheError(
+                    "there are no credentials for object storage", where=where, fix=CREDENTIALS_HINT
+                ) from None
             if isinstance(error, exceptions.PermissionDeniedError | exceptions.UnauthenticatedError):
-                raise CacheError("access to object storage is denied", where=where, got=got, fix=ACCESS) from None
+                raise CacheError("access to object storage is denied", where=where, got=got, fix=ACCESS_HINT) from None
             if "builder error" in text:
                 fix = "for an endpoint without TLS set AWS_ALLOW_HTTP=true"
                 raise CacheError("the endpoint cannot be used", where=where, got=got, fix=fix) from None

@@ -19,7 +19,7 @@ from pipeline.store.format.chunks import CRC_BYTES, Compression, chunk_content
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.location import RemotePath
 from pipeline.store.remote.backend import RemoteBackend
-from pipeline.store.remote.lease import Lease, read_claim, scratch_prefix, server_seconds
+from pipeline.store.remote.lease import Lease, boot_seconds, read_claim, scratch_prefix
 from pipeline.store.remote.object_storage import ObjectStorage, at_once
 from pipeline.store.remote.ownership import replaceable
 from pipeline.store.remote.unfinished import is_ours, read_note, receipt
@@ -52,13 +52,13 @@ class RemotePlace:
         checksums, looked = {}, float("-inf")
         for name, elements in chunks.items():
             data, checksums[name] = chunk_content(elements, self.compression)
-            if server_seconds() - looked > CLAIM_LOOK_SECONDS:
-                looked = server_seconds()
-                self._look()
+            if boot_seconds() - looked > CLAIM_LOOK_SECONDS:
+                looked = boot_seconds()
+                self._require_claim()
             self.target.put(name, data, checksums[name].to_bytes(CRC_BYTES, "little"))
         return checksums
 
-    def _look(self) -> None:
+    def _require_claim(self) -> None:
         """Raise CacheError if the claim has changed: a worker that was given up may come back when it has."""
         claim = read_claim(self.scratch)
         if claim is None or claim[0].token != self.token:
@@ -163,7 +163,7 @@ class RemoteWorkspace:
 
     def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
         """Put the receipt of a unit. The arguments are those of `Workspace.commit`; `attempt` has no effect here."""
-        self._lease.check()
+        self._lease.require_claim()
         self._scratch.put(receipt(unit), encode_line(unit, files))
         self.units[unit] = dict(files)
 

@@ -1,4 +1,4 @@
-"""Colours in whole numbers: brightness, contrast, saturation, hue and greys.
+"""Changes colours in whole numbers: brightness, contrast, saturation, hue and greys.
 
 Each function takes images uint8 [B, C, H, W], and where it says so one factor for each image, int32 [B] in units of
 1 / 65536, and returns uint8 of the same shape. The results are those of torchvision's functions of the same names

@@ -1,4 +1,4 @@
-"""Intervals in a configuration that one number may stand for, as in torchvision."""
+"""Reads intervals of a configuration that one number may stand for, as in torchvision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Changes of levels that need no colours, in whole numbers: as torchvision's functions of the same names on uint8.
+"""Changes levels, which needs no colours, in whole numbers: as torchvision's functions of the same names on uint8.
 
 Each takes images uint8 [B, C, H, W] and returns uint8 of the same shape.
 """

@@ -1,4 +1,4 @@
-"""Sines and cosines in whole numbers, the same on every machine: of angles in units of 1 / 65536 of a turn.
+"""Computes sines and cosines in whole numbers, the same on every machine: of angles in units of 1 / 65536 of a turn.
 
 They are computed in Python's integers with 128 bits after the point and rounded to 2^-30. Sine and cosine of one
 unit come from their power series, those of n units from n - 1 and 1 by the addition theorem. After the 16,384
