@@ -2,6 +2,7 @@
 
     PipelineError
     ├── ConfigError        every problem of a configuration at once (`pipeline.config`)
+    │   └── ArgumentError  the same of the arguments of a call from Python
     ├── DataError          a packed data set or its source
     ├── ModelError         a network, its taps or its weights
     ├── CacheError         a teacher cache
@@ -144,11 +145,21 @@ class ConfigError(PipelineError):
     def __init__(self, problems: Sequence[Problem], source: object = None) -> None:
         self.problems, self._source = tuple(problems), source
         count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
-        head = f"{count} in the configuration" + (f" {source}" if source else "")
+        head = f"{count} in {self._subject(source)}"
         super().__init__("\n".join([head, *(f"- {problem}" for problem in self.problems)]))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[Sequence[Problem], object]]:
         return type(self), (self.problems, self._source)
+
+    def _subject(self, source: object) -> str:
+        return "the configuration" + (f" {source}" if source else "")
+
+
+class ArgumentError(ConfigError):
+    """Reports every problem of the arguments of a call from Python. source: the function that was called."""
+
+    def _subject(self, source: object) -> str:
+        return f"the arguments of {source}"
 
 
 class DataError(PipelineError):

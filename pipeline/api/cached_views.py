@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -14,11 +15,13 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from pipeline.api.caching import require_network
+from pipeline.api.arguments import arguments_of, in_python, one_or_more, refuse_labels_beyond
+from pipeline.api.caching import LABELS_HINT, require_network
 from pipeline.api.dataset import AnyDataset, samples_of
+from pipeline.api.view_lists import ViewList, as_views
 from pipeline.config import problems_of
 from pipeline.data import Samples
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ArgumentError, Problem, unknown_name
 from pipeline.experiment.data import views_of
 from pipeline.models import TeacherNetwork
 from pipeline.objectives import MixedLabels
@@ -28,13 +31,12 @@ from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsI
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
 from pipeline.training.step import Step
-from pipeline.views import ViewsConfig
-
-ARGUMENTS = {"train.batch_size": "batch_size", "train.views_per_step": "views", "train.sampling": "balanced"}
-"""What keys of the section `train` are called here."""
 
 OWN_LOADER = -1
 """The number of a step in a loop or a loader that is not of `CachedViews.loader`."""
+
+
+ONCE_HINT = "make and prepare one loader before the loop over epochs, and iterate it in each"
 
 
 class Epochs(Sampler[list[int]]):
@@ -43,7 +45,7 @@ class Epochs(Sampler[list[int]]):
     It is a batch sampler, whose batches are one step each: Accelerate keeps batch samplers, and replaces samplers that
     it does not know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
 
-    steps_per_epoch: steps in an epoch.
+    steps_per_epoch: steps in an epoch. first: the epoch to begin with.
 
     Example:
         >>> sampler = Epochs(steps_per_epoch=3)
@@ -53,8 +55,8 @@ class Epochs(Sampler[list[int]]):
 
     batch_size, drop_last = 1, False
 
-    def __init__(self, steps_per_epoch: int) -> None:
-        self.steps_per_epoch, self.epoch = steps_per_epoch, 0
+    def __init__(self, steps_per_epoch: int, first: int = 0) -> None:
+        self.steps_per_epoch, self.epoch, self._begun = steps_per_epoch, first, False
 
     @property
     def sampler(self) -> Epochs:
@@ -67,11 +69,13 @@ class Epochs(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         # A generator: a DataLoader with workers makes two iterators and uses one, and only that one may count.
         start = self.epoch * self.steps_per_epoch
-        self.epoch += 1
+        self.epoch, self._begun = self.epoch + 1, True
         yield from ([step] for step in range(start, start + self.steps_per_epoch))
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch of the next iteration, from 0 on: to go on where a run was stopped."""
+        if epoch == 0 < self.epoch and not self._begun:  # Accelerate counts the epochs of what it prepares
+            warnings.warn(f"epoch 0 again, in place of epoch {self.epoch}: {ONCE_HINT}", stacklevel=2)
         self.epoch = epoch
 
 
@@ -90,7 +94,7 @@ class CachedViews(Dataset[Step]):
     Args:
         path: of the cache.
         dataset: the same that the cache was made of.
-        views: what the cache must have, if it is to be compared with what `make_views` returns.
+        views: what the cache must have, if it is to be compared: what `make_views` returns, or a list of operations.
         teacher: the network that the cache must be of, if weights and identity are to be compared.
         verify: `full` renders all views and compares their digests, a thousand of each where that would take over a
             minute; `sample` does that only and does not read every image; `bytes` compares images, not views (for
@@ -100,6 +104,7 @@ class CachedViews(Dataset[Step]):
     Raises:
         CacheMismatch: every difference between the cache and what was requested.
         CacheNotFound, CacheUnfinished, CacheCorrupt: there is no cache that can be read.
+        ConfigError, DataError: arguments that cannot be used; labels beyond the teacher's classes.
 
     Example:
         >>> data = CachedViews("cache.zarr", photos, progress=False)  # doctest: +SKIP
@@ -113,11 +118,13 @@ class CachedViews(Dataset[Step]):
         path: str | Path,
         dataset: AnyDataset,
         *,
-        views: ViewsConfig | None = None,
+        views: ViewList | None = None,
         teacher: TeacherNetwork | None = None,
         verify: Verify = "full",
         progress: bool = True,
     ) -> None:
+        if verify not in get_args(Verify):
+            raise ArgumentError([unknown_name("verify", str(verify), get_args(Verify))], "CachedViews")
         self.samples = samples_of(dataset)
         self.cache = TeacherCache.open(str(path))
         identity = self.cache.manifest.identity
@@ -127,7 +134,7 @@ class CachedViews(Dataset[Step]):
         }
         self.cache.require(wanted)
         self.views = views_of(self.samples, identity.views.config(), "views")
-        requested = self.views if views is None else views_of(self.samples, views, "views")
+        requested = self.views if views is None else views_of(self.samples, as_views(views), "views")
         wanted = {"views": ViewsIdentity.of(requested).plain()}
         if teacher is not None:
             network, own = require_network(teacher, "the teacher"), identity.teacher
@@ -135,6 +142,8 @@ class CachedViews(Dataset[Step]):
             wanted["teacher"] = described.plain()
         self.cache.require(wanted)
         self.source = FromCaches.of([(self.cache, requested.numbers)])
+        refuse_labels_beyond(self.samples.labels, self.source.shapes.logits, "the teacher", LABELS_HINT)
+        self._made: dict[tuple[Any, ...], Epochs] = {}
         every = len(requested.numbers)
         self._steps_for_items = self._steps(self.source, every, every, seed=0, balanced=False)
         checked = check_views(self._steps_for_items, self.source, verify, Lines() if progress else Silent())
@@ -159,14 +168,19 @@ class CachedViews(Dataset[Step]):
         seed: int = 0,
         workers: int = 0,
         views: int = 1,
-        signals: Collection[str] | None = None,
+        signals: str | Collection[str] | None = None,
         balanced: bool = False,
         pin_memory: bool | None = None,
+        epoch: int | None = None,
     ) -> DataLoader[Step]:
         """Return a DataLoader: every time that it is iterated it gives the next epoch, in an order of its own.
 
         Batch `i` of epoch `e` depends on nothing but seed and numbers. Batches differ by one sample at most, and none
         is left out. `loader.batch_sampler.set_epoch(e)` goes to an epoch.
+
+        A loader that is made in every epoch anew does the same: it begins with the epoch after the last one of the
+        loader that was made before it with the same batch_size, seed, workers, views, signals and balanced.
+        `objective(..., data)` begins a training: loaders that are made after it begin with epoch 0.
 
         Args:
             batch_size: the most views in a batch.
@@ -176,6 +190,7 @@ class CachedViews(Dataset[Step]):
             signals: of the teacher, to read, such as `loss.reads`; None for all in the cache.
             balanced: whether every class comes equally often.
             pin_memory: None where there is a GPU.
+            epoch: to begin with; None goes on as said above.
 
         Raises:
             ConfigError: more views than there are, classes to balance and no labels, workers and a cache on object
@@ -184,29 +199,42 @@ class CachedViews(Dataset[Step]):
         Example:
             >>> loader = data.loader(batch_size=256, seed=0, signals=loss.reads)  # doctest: +SKIP
         """
-        source = self.source if signals is None else self.source.reading(set(signals) - {"logits", "head"})
+        read = None if signals is None else frozenset(one_or_more(signals))
+        source = self.source if read is None else self.source.reading(read - {"logits", "head"})
         if workers and source.remote:
             fix = "use workers=0: chunks are fetched ahead by threads"
-            raise ConfigError([Problem("workers", "a cache on object storage is read by this process alone", fix=fix)])
+            what = "a cache on object storage is read by this process alone"
+            raise ArgumentError([Problem("workers", what, fix=fix)], "the loader")
+        if epoch is not None and epoch < 0:
+            raise ArgumentError([Problem("epoch", "is no number from 0 on", got=repr(epoch))], "the loader")
         steps = self._steps(source, batch_size, views, seed, balanced)
+        settings = batch_size, seed, workers, views, read, balanced
+        before = self._made.get(settings)
+        first = epoch if epoch is not None else before.epoch if before else 0
+        self._made[settings] = Epochs(steps.steps_per_epoch, first)
         return DataLoader(
             steps,
-            batch_sampler=Epochs(steps.steps_per_epoch),
+            batch_sampler=self._made[settings],
             collate_fn=_only,
             num_workers=workers,
             pin_memory=torch.cuda.is_available() if pin_memory is None else pin_memory,
             prefetch_factor=4 if workers else None,
         )
 
+    def begin_training(self) -> None:
+        """Let loaders that are made from now on begin with epoch 0. `objective` calls it."""
+        self._made.clear()
+
     def _steps(self, source: FromCaches, batch_size: int, views: int, seed: int, balanced: bool) -> Steps:
         sampling: Literal["balanced", "shuffled"] = "balanced" if balanced else "shuffled"
         rows = source.primary.rows_per_block
         try:
             config = TrainConfig(epochs=1, batch_size=batch_size, views_per_step=views, sampling=sampling)
-            return Steps(self.samples, self.views, source, source.views, config, seed, rows)
-        except (ValidationError, ConfigError) as error:
-            found = error.problems if isinstance(error, ConfigError) else problems_of(error, "train")
-            raise ConfigError([replace(p, key=ARGUMENTS.get(p.key, p.key)) for p in found], "of the loader") from None
+            with arguments_of("the loader"):
+                return Steps(self.samples, self.views, source, source.views, config, seed, rows)
+        except ValidationError as error:
+            found = [replace(p, key=in_python(p.key)) for p in problems_of(error, "train")]
+            raise ArgumentError(found, "the loader") from None
 
     def __len__(self) -> int:
         return self.samples.count * len(self.source.views)

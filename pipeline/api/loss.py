@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from pipeline.api.arguments import arguments_of, in_python, one_or_more, refuse_labels_beyond
 from pipeline.api.cached_views import OWN_LOADER, CachedViews
 from pipeline.api.caching import require_network
 from pipeline.config import problems_of
-from pipeline.errors import ConfigError, Problem, TrainingError
+from pipeline.errors import ArgumentError, ModelError, Problem, TrainingError
 from pipeline.experiment.networks import shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.models import TeacherNetwork
@@ -25,7 +26,11 @@ from pipeline.training.step import Step
 NAME = "loss"
 """The name of the set of objectives in messages: `objectives.loss.0.temperature`."""
 
-Objectives = Sequence[str | tuple[str, float] | tuple[str, float, Mapping[str, Any]] | Mapping[str, Any]]
+COMPARED_TAPS = "compared_taps"
+"""The attribute of a student that has the maps which its losses compare."""
+
+OneObjective = str | tuple[str, float] | tuple[str, float, Mapping[str, Any]] | Mapping[str, Any]
+Objectives = OneObjective | Sequence[OneObjective]
 """Objectives as people write them: `kd`, `("kd", 0.9)`, `("kd", 0.9, {"temperature": 2})`, or the YAML's mapping."""
 
 
@@ -65,17 +70,15 @@ class DistillationLoss(nn.Module):
         student: the network, which is run on `batch.images`; or what it returned for them, where you need that too.
         batch: of `CachedViews`, on the student's device.
         """
-        outputs: Signals = student if isinstance(student, Signals) else student(batch.images)
-        if not isinstance(outputs, Signals):
-            raise TrainingError(
-                "the student does not return signals",
-                expected="what as_network returns, or build_network",
-                got=type(outputs).__name__,
-                fix="student = as_network(module, ...), and loss(student, batch)",
-            )
+        outputs = student if isinstance(student, Signals) else _run(student, batch.images)
+        _refuse_lacking(self.objectives.needs.student, outputs, "the student did not return", STUDENT_HINT)
         assert batch.teacher_outputs is not None  # batches of a cache have them
         teacher = batch.teacher_outputs.decode(self._head())
+        _refuse_lacking(self.reads, teacher, "the batch was read without", READS_HINT)
         step = int(self.calls) if batch.index == OWN_LOADER else batch.index
+        if self.total_steps and step >= self.total_steps and not int(self.calls):
+            what = f"training begins at step {step} of {self.total_steps}, where schedules have ended"
+            warnings.warn(f"{what}: data.loader(..., epoch=0) begins with the first epoch", stacklevel=2)
         if self.training:
             self.calls += 1
         progress = min(step / self.total_steps, 1.0) if self.total_steps else 0.0
@@ -93,6 +96,40 @@ class DistillationLoss(nn.Module):
         return LinearHead(weight, bias, *self._flags)
 
 
+READS_HINT = "read what the loss needs: data.loader(..., signals=loss.reads)"
+STUDENT_HINT = "run the student that the loss was made for, after `objective`, and call keep_taps of it nowhere else"
+
+
+def _run(student: nn.Module, images: Tensor) -> Signals:
+    """Run a student on images. Raises TrainingError if it is a module that was not made a network of."""
+    try:
+        outputs = student(images)
+    except (RuntimeError, TypeError, ValueError) as error:
+        if any(isinstance(each, TeacherNetwork) for each in student.modules()):
+            raise  # a network, or what wraps one
+        _refuse_module(type(student).__name__, error)
+    if not isinstance(outputs, Signals):
+        _refuse_module(type(outputs).__name__)
+    return outputs
+
+
+def _refuse_module(got: str, cause: Exception | None = None) -> NoReturn:
+    raise TrainingError(
+        "the student does not return signals",
+        expected="what as_network returns, or build_network",
+        got=got,
+        fix="student = as_network(module, ...), and loss(student, batch)",
+    ) from cause
+
+
+def _refuse_lacking(needed: Collection[str], signals: Signals, what: str, fix: str) -> None:
+    """Raise TrainingError for signals that objectives read and that are not there."""
+    there = {f"features/{tap}" for tap in signals.features} | {f"extras/{name}" for name in signals.extras}
+    there |= {"logits", "head"} | ({"embedding"} if signals.embedding is not None else set())
+    if missing := sorted(set(needed) - there):
+        raise TrainingError(f"{what} {', '.join(missing)}, which the loss reads", got=", ".join(sorted(there)), fix=fix)
+
+
 def objective(
     objectives: Objectives,
     student: TeacherNetwork,
@@ -104,12 +141,13 @@ def objective(
 ) -> DistillationLoss:
     """Make the loss of a student: objectives by name, each with its weight.
 
-    From now on the student returns the maps that the objectives compare, and no others. `pipeline methods` lists the
-    objectives, what each reads and its options. A warning says what an objective leaves out for this student.
+    From now on the student returns the maps that the objectives compare, those of all losses that were made for it, and
+    no others. Loaders of `data` that are made from now on begin with epoch 0. `pipeline methods` lists the objectives,
+    what each reads and its options. A warning says what an objective leaves out for this student.
 
     Args:
         objectives: names; pairs of a name and a weight; triples with options besides; or mappings as in a
-            configuration, with `name`, `weight`, `schedule` and the options.
+            configuration, with `name`, `weight`, `schedule` and the options. One alone needs no list.
         student: what `as_network` or `build_network` returns.
         data: the cache that it learns from.
         total_steps: optimiser steps of the whole training, `epochs * len(loader)`: a `schedule` goes by it.
@@ -118,29 +156,42 @@ def objective(
 
     Raises:
         ConfigError: unknown names and options; signals that the cache does not hold; every problem at once.
+        DataError: labels beyond the student's classes, for `hard-label`.
         ModelError: the student has no map that an objective compares.
 
     Example:
         >>> loss = objective(["kd", ("lfcc", 10, {"scales": [1, 2]})], student, data)  # doctest: +SKIP
     """
     network = require_network(student, "the student")
+    if not isinstance(data, CachedViews):
+        fix = "data = CachedViews('cache.zarr', photos), and objective(..., student, data)"
+        what = "a loss is made for the views of a cache that is open"
+        raise ModelError(what, expected="CachedViews", got=type(data).__name__, fix=fix)
     config = _config(objectives)
     if total_steps is None:
         what, fix = "has a schedule, which goes by the progress of training", "give total_steps=epochs * len(loader)"
         scheduled = [i for i, entry in enumerate(config.objectives) if entry.schedule is not None]
         if scheduled:
-            raise ConfigError([Problem(f"objectives.{NAME}.{i}.schedule", what, fix=fix) for i in scheduled])
+            raise ArgumentError([Problem(f"objectives[{i}].schedule", what, fix=fix) for i in scheduled], "objective")
+    shapes = shapes_of(network)
+    if any(entry.name == "hard-label" for entry in config.objectives):
+        fix = "build the student with as many classes as the labels have"
+        refuse_labels_beyond(data.samples.labels, shapes.logits, "the student", fix)
     memory = Memory(data.source, data.samples.labels, data.classes)
-    builder = ObjectiveBuilder(shapes_of(network), data.source.shapes, data, seed, memory, views)
-    built = builder.build(NAME, config)
+    builder = ObjectiveBuilder(shapes, data.source.shapes, data, seed, memory, views)
+    with arguments_of("objective"):
+        built = builder.build(NAME, config)
     if built.kept() is not None:
         what = "its student ends in the teacher's classifier, which is no part of your module"
         fix = "train it with `pipeline train-student`"
-        raise ConfigError([Problem(f"objectives.{NAME}", what, fix=fix)])
+        raise ArgumentError([Problem("objectives", what, fix=fix)], "objective")
     for note in built.notes:
-        warnings.warn(note, stacklevel=2)
-    maps = [name.removeprefix("features/") for name in built.needs.student if name.startswith("features/")]
-    network.keep_taps(maps)
+        warnings.warn(in_python(note), stacklevel=2)
+    maps = {name.removeprefix("features/") for name in built.needs.student if name.startswith("features/")}
+    maps |= getattr(network, COMPARED_TAPS, set())  # of losses that were made before and are used still
+    network.keep_taps(sorted(maps))
+    setattr(network, COMPARED_TAPS, frozenset(maps))
+    data.begin_training()
     head = data.source.primary.head if "head" in built.needs.teacher else None
     return DistillationLoss(built, head, total_steps)
 
@@ -149,17 +200,15 @@ def _config(objectives: Objectives) -> ObjectiveSetConfig:
     """Return the objectives as a section of a configuration. Raises ConfigError, every problem at once."""
     entries: list[ObjectiveEntry] = []
     problems: list[Problem] = []
-    for index, given in enumerate(objectives):
+    for index, given in enumerate(one_or_more(objectives)):
         try:
             entries.append(ObjectiveEntry.model_validate(_entry(given)))
         except ValidationError as error:
-            place = f"objectives.{NAME}.{index}"
-            found = problems_of(error)
-            problems += [Problem(f"{place}.{p.key}", p.what, p.expected, p.got, p.fix) for p in found]
-    if not objectives:
-        problems.append(Problem(f"objectives.{NAME}", "names no objective", fix="such as [('kd', 0.9)]"))
+            problems += problems_of(error, f"objectives[{index}]")
+    if not entries and not problems:
+        problems.append(Problem("objectives", "names no objective", fix="such as [('kd', 0.9)]"))
     if problems:
-        raise ConfigError(problems)
+        raise ArgumentError(problems, "objective")
     return ObjectiveSetConfig(objectives=tuple(entries))
 
 

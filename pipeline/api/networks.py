@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from pipeline.api.arguments import one_or_more
 from pipeline.errors import ModelError
 from pipeline.models import ModuleNetwork, Network
 from pipeline.models.network import TimmNetwork
@@ -20,7 +21,7 @@ NORMALISATION_HINT = (
 
 def as_network(
     module: nn.Module,
-    blocks: Sequence[str] | None = None,
+    blocks: str | Sequence[str] | None = None,
     *,
     input_size: int | Sequence[int] | None = None,
     mean: float | Sequence[float] | None = None,
@@ -41,6 +42,7 @@ def as_network(
             then on, and methods that compare maps pair the last blocks of two networks, those before them, and so on.
             Outputs are maps [B, C, H, W] or [B, H, W, C], or tokens [B, L, C] of a square. None: of a timm model
             the ends of its stages, as the commands choose them; of others none. `auto`: found by running the module.
+            One path needs no list.
         input_size: in pixels, one number or height and width; images of another size are resized. None: of a timm
             model, what it was made for.
         mean, std: of the channels, in units of the full range [0, 1]; a number stands for three alike, and a module
@@ -62,6 +64,9 @@ def as_network(
         >>> student.taps
         {'block1': (256, 2, 2), 'block2': (512, 1, 1), 'embedding': (512,), 'logits': (10,)}
     """
+    if not isinstance(module, nn.Module):
+        fix = "as_network(torchvision.models.resnet18(), ...); build_network takes the name of a model of timm"
+        raise ModelError("this is not a torch.nn.Module", got=type(module).__name__, fix=fix)
     cfg: Mapping[str, Any] = _timm_facts(module)
     if input_size is None and cfg:
         input_size = cfg["input_size"][-2:]
@@ -79,6 +84,9 @@ def as_network(
     if len(own_mean) != len(own_std) or not own_mean or min(own_std) <= 0:
         expected = "as many values of each, one for every channel, those of std above 0"
         raise ModelError("mean and std do not fit", expected=expected, got=f"mean={own_mean}, std={own_std}")
+    if mean is not None and not all(0 <= value <= 1 for value in own_mean):
+        fix = "divide them by 255, and std too, if they are of pixels from 0 to 255"
+        raise ModelError("means lie in [0, 1], the range of pixels here", got=f"mean={own_mean}", fix=fix)
     if interpolation is None:
         interpolation = "bicubic" if cfg.get("interpolation") == "bicubic" else "bilinear"
     if cfg and blocks is None and head == "auto" and hasattr(module, "forward_intermediates") and len(own_mean) == 3:
@@ -96,7 +104,7 @@ def as_network(
         )
     return ModuleNetwork(
         module,
-        blocks or () if blocks != "auto" else None,
+        None if blocks == "auto" else one_or_more(blocks),
         input_size=as_input_size(input_size),
         mean=own_mean,
         std=own_std,

@@ -71,6 +71,11 @@ class Network(nn.Module):
                 )
         self._kept = tuple(tap for tap in self._maps if tap in taps)
 
+    @property
+    def kept_taps(self) -> tuple[str, ...]:
+        """Return the taps whose maps `forward` returns."""
+        return self._kept
+
     def forward(self, images: Tensor) -> Signals:
         """Compute the signals of uint8 images [B, C, H, W]. Raises ModelError for other images."""
         raise NotImplementedError

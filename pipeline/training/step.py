@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.errors import TrainingError
 from pipeline.objectives import MixedLabels
 from pipeline.training.teacher_outputs import TeacherOutputs, select_rows
 
@@ -61,6 +63,11 @@ class Step:
         mixed = self.mixed.map(lambda each: each[rows]) if self.mixed else None
         images, labels, sample, view = (each[rows] for each in (self.images, self.labels, self.sample, self.view))
         return Step(self.index, images, labels, sample, view, outputs, mixed)
+
+    def __getitem__(self, index: object) -> NoReturn:
+        """Raise TrainingError: torch takes the first of a list here, where a DataLoader is given no `collate_fn`."""
+        fix = "DataLoader(data, ..., collate_fn=data.collate), or data.loader(...)"
+        raise TrainingError("a batch of a cache is no list of items, and is not to be collated again", fix=fix)
 
     def pin_memory(self) -> Step:
         """Move the batch to page-locked memory: `DataLoader` calls this before batches go to an accelerator."""

@@ -62,6 +62,7 @@ def cached(folder: Path, dataset: Any = None, teacher: Any = None, views: ViewsC
         folder / "cache.zarr",
         signals=signals | blocks,
         micro_batch=8,
+        precision="float32",
         device="cpu",
         progress=False,
     )

@@ -15,7 +15,7 @@ from api_pieces import augment, cached, network, opened, photos
 from pipeline import CachedViews, cache_teacher, make_views, objective
 from pipeline.errors import CacheMismatch, CacheUnfinished, PipelineError
 
-QUIET: dict[str, Any] = {"device": "cpu", "progress": False, "micro_batch": 8}
+QUIET: dict[str, Any] = {"device": "cpu", "progress": False, "micro_batch": 8, "precision": "float32"}
 
 
 @pytest.fixture(scope="module")

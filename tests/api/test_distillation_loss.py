@@ -76,10 +76,22 @@ def test_objectives_are_written_in_four_ways(data: CachedViews) -> None:
 
 def test_the_student_returns_the_maps_that_are_compared_and_no_others(data: CachedViews) -> None:
     student = network()
-    objective([("lfcc", 1, {"scales": [1, 2], "blocks": ["block2"]})], student, data)
-    assert list(student(data[0].images).features) == ["block2"]
     objective(["kd"], student, data)
     assert list(student(data[0].images).features) == []
+    objective([("lfcc", 1, {"scales": [1, 2], "blocks": ["block2"]})], student, data)
+    assert list(student(data[0].images).features) == ["block2"]
+
+
+def test_two_losses_of_one_student_have_the_maps_of_both(data: CachedViews) -> None:
+    student = network()
+    first = objective([("at", 1, {"blocks": ["block1"]})], student, data)
+    alone = first(student, data[0])
+    second = objective([("at", 1, {"blocks": ["block2"]})], student, data)
+    assert float(second(student, data[0]).detach()) > 0
+    torch.testing.assert_close(first(student, data[0]), alone)
+    student.keep_taps([])
+    with pytest.raises(TrainingError, match="did not return features/block1"):
+        first(student, data[0])
 
 
 def test_projections_depend_on_the_seed_alone(data: CachedViews) -> None:
@@ -139,7 +151,7 @@ def test_every_problem_is_told_at_once_with_the_nearest_name(data: CachedViews) 
         objective(["kdd", ("kd", -1), ("kd", 1, {"temprature": 1})], network(), data)
     text = str(caught.value)
     assert "3 problems" in text
-    assert "objectives.loss.0.name" in text
+    assert "objectives[0].name" in text
     assert "did you mean 'temperature'" in text
     with pytest.raises(ConfigError, match="names no objective"):
         objective([], network(), data)
@@ -174,6 +186,8 @@ def test_a_bare_module_is_told_how_to_become_a_student(data: CachedViews) -> Non
     loss = objective(["kd"], network(), data)
     with pytest.raises(TrainingError, match="does not return signals"):
         loss(torch.nn.Flatten(), data[0])
+    with pytest.raises(TrainingError, match="as_network"):
+        loss(model, data[0])  # its weights are no bytes: torch raises
 
 
 def test_every_method_can_be_built_and_used_but_for_those_that_are_refused_by_name(data: CachedViews) -> None:

@@ -197,7 +197,7 @@ def test_a_student_with_coarse_maps_learns_at_the_scales_that_fit():
     assert value(scales=[1, 2, 4], blocks=["block2"])[1] == ()
     at_some, said = value(scales=[1, 2, 4], blocks=["block3"])
     assert at_some == value(scales=[1, 2], blocks=["block3"])[0] == value(scales=[1, 2, 8], blocks=["block3"])[0]
-    assert said == ("without scale 4 at the student's block2, which has 2 x 2",)
+    assert said == ("leaves out scale 4 at the student's block2, whose map has only 2 x 2 places",)
     # Both pairs: the mean over their five scales, with the first projection and the second.
     both = build_objective("lfcc", {}, coarse, TEACHER, CONTEXT).double()
     alone = [build_objective("lfcc", {"blocks": [b]}, coarse, TEACHER, CONTEXT).double() for b in ("block2", "block3")]

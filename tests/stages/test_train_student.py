@@ -218,7 +218,7 @@ def test_a_student_with_coarse_maps_is_told_which_scales_it_goes_without(
     here: Path, capsys: pytest.CaptureFixture[str]
 ):
     coarse = ("students.small={model: cifar_resnet8, input_size: 4, options: {widths: [16, 16, 16]}}", "train.epochs=1")
-    said = "lfcc without scale 2 at the student's block3, which has 1 x 1"
+    said = "lfcc leaves out scale 2 at the student's block3, whose map has only 1 x 1 places"
     student("small", "lfcc", *coarse)
     assert f"note: {said}\n" in capsys.readouterr().out
     check.run(source(*coarse), as_json=False)

@@ -125,7 +125,7 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     for pair in pairs:
         own, cached = min(pair.student_shape[1:]), min(pair.teacher_shape[1:])
         fitting = tuple(scale for scale in options.scales if scale <= own)
-        finer = " and ".join(str(scale) for scale in options.scales if scale > own)
+        finer = [str(scale) for scale in options.scales if scale > own]
         size = "{} x {}".format(*pair.student_shape[1:])
         if not fitting:
             what, fix = (
@@ -134,7 +134,8 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
             )
             raise ConfigError([Problem(f"{key}.scales", what, got=str(options.scales), fix=fix)])
         if finer:
-            notes.append(f"without scale {finer} at the student's {pair.student}, which has {size}")
+            left_out = f"scale{'s' if len(finer) > 1 else ''} {' and '.join(finer)}"
+            notes.append(f"leaves out {left_out} at the student's {pair.student}, whose map has only {size} places")
         if max(fitting) > cached:
             coarse.append(pair)
         scales.append(fitting)

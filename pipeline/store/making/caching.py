@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.errors import REPLACE_HINT, CacheCorrupt, CacheMismatch, PipelineError
-from pipeline.models.device import Precision
+from pipeline.models.device import Precision, require_precision
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.fingerprint import differences
 from pipeline.publishing.scratch import print_message
@@ -105,7 +105,7 @@ def make_cache(
         views,
         signals,
         device=torch.device(device),
-        precision=precision,
+        precision=require_precision(precision),
         micro_batch=micro_batch,
     )
     with teacher.inference_mode():
