@@ -28,6 +28,7 @@ from pipeline.models.other_end import Repooled, WithTextHead
 from pipeline.models.preprocessing import Interpolation, PerChannel
 from pipeline.models.reused import load_trained
 from pipeline.models.text_head import TextEmbeddings
+from pipeline.models.trained import refuse_unknown_normalisation
 from pipeline.signals import SignalsConfig, SignalShapes
 from pipeline.store.format.sections import TeacherIdentity
 
@@ -101,6 +102,7 @@ def build(
     fit.
     """
     start = start or (config.start if isinstance(config, StudentConfig) else None)
+    refuse_unknown_normalisation(config, start or config.weights)
     config = prepared_as(config, expected_by(config.model, start or config.weights))
     return build_network(
         config.model,

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import parse_yaml
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, ModelError
 from pipeline.models.config import NetworkConfig, WeightsSource
+from pipeline.models.kinds import kind_of
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
 
 
@@ -20,6 +21,19 @@ def expected_by(model: str, weights: WeightsSource | None) -> Preprocessing:
         return NEUTRAL
     trained = _trained_on(weights) if isinstance(weights, Path) else None
     return trained or preprocessing_of(model)
+
+
+def refuse_unknown_normalisation(config: NetworkConfig, weights: WeightsSource | None) -> None:
+    """Raise ModelError for a file of weights of a module of one's own, if nothing says how its images are normalised.
+
+    config: the network's section. weights: that it begins with.
+    """
+    named = config.mean is not None and config.std is not None
+    if named or not isinstance(weights, Path) or not getattr(kind_of(config.model), "RUNS_CODE", False):
+        return
+    if _trained_on(weights) is None:
+        what = f"it is not known how images were normalised for the weights of {config.model}"
+        raise ModelError(what, where=weights, expected="mean and std", fix="name both, as in its training")
 
 
 def _trained_on(weights: Path) -> Preprocessing | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.networks import build_teacher, expected_by_teacher, prepared_as, refuse_no_embedding
 from pipeline.experiment.teacher_runs import refuse_unfit, refuse_unprobed, refuse_untrainable
+from pipeline.models.trained import refuse_unknown_normalisation
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.optimiser import require_optimiser
@@ -37,6 +38,7 @@ def bind_teacher(parts: Assembly) -> None:
         default = expected_by_teacher(config, training.model_dump() if training else None)
         config = config if here else config.model_copy(update={"weights": None})
         start = None if here or training is None else training.start
+        refuse_unknown_normalisation(config, start or config.weights)
         names = parts.class_names if data or config.classes is None else len(config.classes)
         prepared = prepared_as(config, default)
         network = build_teacher(prepared, names, seed=0, start=start, offline=True, any_classes=data is None)

@@ -21,7 +21,7 @@ from pipeline.experiment.config import ExperimentConfig
 from pipeline.models import build_network
 from pipeline.planning.binding import bind_experiment
 from pipeline.store.reader import TeacherCache
-from stages import cache_teacher, evaluate
+from stages import cache_teacher, evaluate, train_teacher
 
 TEACHER = "teacher={model: 'own_nets:large', blocks: ['1', '3'], weights: own.safetensors, input_size: 8"
 ARITHMETIC = "micro_batch: 16, precision: float32, device: cpu"
@@ -87,6 +87,22 @@ def test_modules_of_ones_own_from_cache_to_evaluation(own: Path) -> None:
         evaluate.run(source(*other))
 
 
+def test_a_module_of_ones_own_is_trained_as_a_teacher(own: Path) -> None:
+    where = "weights: mine/teacher.safetensors, input_size: 8"
+    teacher = f"teacher={{model: 'own_nets:large', options: {{width: 4}}, {where}, {ARITHMETIC}}}"
+    training = "teacher_training={epochs: 1, batch_size: 16, precision: float32, device: cpu, ema: 0.9}"
+    signals = ("signals={logits: {encoding: float32}}", "objectives={kd: [{name: kd}]}")
+    given = (teacher, training, STORE, *signals)
+    assert bind_experiment(source(*given)).teacher.num_classes == 4
+    train_teacher.run(source(*given), replace=False, wait=False)
+    cache_teacher.run(source(*given), replace=False, wait=False)  # the folder says how its images are normalised
+    pixels, _ = images(24, 1)
+    network = build_network("own_nets:large", 4, Path("mine/teacher.safetensors"), 8, options={"width": 4}).eval()
+    with torch.inference_mode():
+        said = network(torch.from_numpy(pixels).permute(0, 3, 1, 2)).logits
+    torch.testing.assert_close(TeacherCache.open(Path("own.evaluation.zarr")).read(0, np.arange(24)).logits, said)
+
+
 def test_a_file_of_onnx_teaches(own: Path) -> None:
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
@@ -132,6 +148,8 @@ def test_check_finds_what_cannot_be_built(own: Path) -> None:
     for more, what in ((wrong[0], "chooses among the classes"), ("teacher.model=own.onnx", "not trained")):
         with pytest.raises(ConfigError, match=what):
             bind_experiment(source(more, "teacher.mean=[0.5]", "teacher.std=[0.5]"))
+    with pytest.raises(ConfigError, match="not known how images were normalised"):
+        bind_experiment(source(*settings(), "teacher.mean=null"))
     text = str(caught.value)
     for what in ("has no class 6", "did you mean 'resnet18'", "did you mean 'width'"):
         assert what in text
