@@ -65,6 +65,11 @@ def build_network(
     modules inside the model, for features and the last linear layer; None finds them. `classes`: of a model with more
     logits, the classes that are kept, by index or name, in the order of the data's. `any_classes`: `num_classes` is a
     guess, since there is no data yet. Raises ModelError.
+
+    Example:
+        >>> from pipeline import build_network
+        >>> build_network("cifar_resnet8", 10, input_size=32, seed=0).taps["logits"]
+        (10,)
     """
     options = dict(options or {})
     if weights is not None and start is not None:

@@ -118,9 +118,8 @@ def test_every_public_name_has_an_example_that_runs(tmp_path: Path, monkeypatch:
         module = importlib.import_module(thing.__module__)
         names = {**vars(module), **pieces, "objective": objective}
         (found,) = finder.find(thing, name, globs=names)
-        if thing.__module__.startswith("pipeline.api"):
-            assert "Example:" in (thing.__doc__ or ""), name
-            assert found.examples, name
+        assert "Example:" in (thing.__doc__ or ""), name
+        assert found.examples, name
         for example in found.examples:
             example.options.pop(doctest.SKIP, None)
         runner.run(found)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import io
 import itertools
@@ -408,19 +407,33 @@ def test_only_large_images_are_read_one_at_a_time(monkeypatch: pytest.MonkeyPatc
         assert entered == expected
 
 
+class Asked:
+    """A lock that tells when a second thread asks for it while a first one has it."""
+
+    def __init__(self) -> None:
+        self.lock, self.second = threading.Lock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self.lock.acquire(blocking=False):
+            self.second.set()
+            self.lock.acquire()
+
+    def __exit__(self, *error: object) -> None:
+        self.lock.release()
+
+
 def test_readers_of_large_images_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two threads that pack, the second enters when the first has read its image."""
     monkeypatch.setattr(pipeline.data.images, "UNBACKED_PIXELS", 0)
-    treatment, inside, most = Treatment(), 0, 0
-    both = threading.Barrier(2)
+    treatment, asked, inside, most = Treatment(), Asked(), 0, 0
+    monkeypatch.setattr(treatment, "_alone", asked)
     flat = pipeline.data.images.flat
 
     def counted(*arguments: object) -> Image.Image:
         nonlocal inside, most
         inside += 1
         most = max(most, inside)
-        with contextlib.suppress(threading.BrokenBarrierError):
-            both.wait(0.05)  # which another one would end
+        assert asked.second.wait(60)  # until the other thread stands before the lock, too
         result = flat(*arguments)
         inside -= 1
         return result

@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 
 import pytest
 from processes import output_of
+from test_docstrings import METHODS, ROOT, without_a_verb
 
-ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/extending.md").read_text()
 EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 """The text of each example, by its path in the repository."""
@@ -51,6 +51,12 @@ def test_there_is_one_example_of_each_kind() -> None:
     for folder, suite in KINDS.items():
         assert f"`{folder}/`" in PAGE
         assert f"`{suite}.py`" in PAGE
+
+
+def test_docstrings_of_the_examples_follow_the_rule_of_those_of_the_package() -> None:
+    held = {path: text for path, text in EXAMPLES.items() if (ROOT / path).parent != METHODS}
+    assert len(held) == len(KINDS) - 1
+    assert {path: without_a_verb(text) for path, text in held.items() if without_a_verb(text)} == {}
 
 
 def test_no_example_has_the_name_of_a_plugin_that_there_is() -> None:
