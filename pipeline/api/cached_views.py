@@ -134,7 +134,8 @@ class CachedViews(Dataset[Step]):
         }
         self.cache.require(wanted)
         self.views = views_of(self.samples, identity.views.config(), "views")
-        requested = self.views if views is None else views_of(self.samples, as_views(views), "views")
+        with arguments_of("CachedViews"):
+            requested = self.views if views is None else views_of(self.samples, as_views(views), "views")
         wanted = {"views": ViewsIdentity.of(requested).plain()}
         if teacher is not None:
             network, own = require_network(teacher, "the teacher"), identity.teacher

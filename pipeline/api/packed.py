@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from pipeline.config import problems_of
 from pipeline.data import DataConfig, PackedDataset, Samples, select
-from pipeline.errors import ConfigError
+from pipeline.errors import ArgumentError
 
 
 def open_packed(
@@ -42,5 +42,5 @@ def open_packed(
     try:
         config = DataConfig.model_validate(section)
     except ValidationError as error:
-        raise ConfigError(problems_of(error), "of open_packed") from None
+        raise ArgumentError(problems_of(error), "open_packed") from None
     return select(PackedDataset.open(config.path), config)[0]
