@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -43,7 +43,7 @@ def one_or_more(given: object) -> list[Any]:
         second = given[1]
         plain = isinstance(second, int | float) or (isinstance(second, Mapping) and "name" not in second)
         return [given] if plain else list(given)
-    return list(given) if isinstance(given, Sequence | set | frozenset | Iterator) else [given]
+    return list(given) if isinstance(given, Collection | Iterator) else [given]
 
 
 @contextmanager

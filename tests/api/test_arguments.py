@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from api_pieces import CLASSES, Convolutions, augment, cached, network, opened, 
 from torch.utils.data import DataLoader
 
 from pipeline import CachedViews, as_network, cache_teacher, make_views, objective
+from pipeline.api.arguments import left_as_it_was
 from pipeline.errors import PipelineError
 from pipeline.store.reader import TeacherCache
 
@@ -95,6 +97,7 @@ def test_views_are_written_in_every_form() -> None:
     assert make_views("horizontal-flip") == make_views({"name": "horizontal-flip"}) == alone
     assert make_views(("pad-crop", {"padding": 1})) == make_views(operations[:1])
     assert make_views(("pad-crop", "horizontal-flip")) == make_views(["pad-crop", "horizontal-flip"])
+    assert make_views({"horizontal-flip": 0}.keys()) == alone  # type: ignore[arg-type]
 
 
 def test_one_name_is_a_list_of_one(tmp_path: Path, data: CachedViews) -> None:
@@ -125,6 +128,24 @@ def test_the_teacher_is_given_back_as_it_was(tmp_path: Path) -> None:
     before = weight.detach().clone()
     optimizer.step()
     assert not torch.equal(teacher.model.layer1[0].weight, before)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_network_comes_back_from_another_device(fails: bool) -> None:
+    images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    teacher: Any = network()
+    teacher(images).logits.sum().backward()
+    teacher.eval()
+    before, expected = dict(teacher.named_parameters()), teacher(images).logits
+    gradient = teacher.model.fc.weight.grad.clone()
+    with pytest.raises(KeyboardInterrupt) if fails else nullcontext(), left_as_it_was(teacher):
+        teacher.to("meta")  # the device without memory stands for any other
+        assert teacher.model.fc.weight.device.type == "meta"
+        if fails:
+            raise KeyboardInterrupt
+    assert all(parameter is before[name] for name, parameter in teacher.named_parameters())
+    assert torch.equal(teacher(images).logits, expected)
+    assert torch.equal(teacher.model.fc.weight.grad, gradient)
 
 
 def test_labels_beyond_the_classes_may_be_kept_without_logits(tmp_path: Path) -> None:
