@@ -150,7 +150,7 @@ def _parsed(text: str) -> Any:
 
 
 def to_yaml(value: Any) -> str:
-    """Return plain values as YAML 1.2 text."""
+    """Return a `value` of nested plain values as YAML 1.2 text."""
     stream = io.StringIO()
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
@@ -256,7 +256,7 @@ def _unknown_sections(raw: Mapping[str, Any], known: Collection[str]) -> list[Pr
 
 
 def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Problem]:
-    """Return each problem once, in the order of the sections in `raw`; those of other sections come last."""
+    """Return each of `problems` once, in the order of the sections in `raw`; others come last."""
     places = {str(name): place for place, name in enumerate(raw)}
 
     def place(problem: Problem) -> int:
@@ -269,7 +269,7 @@ def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Proble
 def problems_of(error: ValidationError, key: str = "") -> list[Problem]:
     """Turn pydantic's errors into problems: dotted key, what, expected, got, nearest name.
 
-    key: of the value that was validated, if it is a part of a configuration.
+    error: of pydantic. key: of the value that was validated, if it is a part of a configuration.
     """
     problems = []
     for line in error.errors(include_url=False):

@@ -11,7 +11,10 @@ class Progress(Protocol):
     """Declares the reports of long-running functions on their progress."""
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Begin work that is called `what`, of `total` units; `done` of them were finished by an earlier run."""
+        """Begin work that is called `what`, of `total` units; `done` of them were finished by an earlier run.
+
+        unit: what is counted, in the plural.
+        """
 
     def advance(self, amount: int, note: str = "") -> None:
         """Count `amount` more units as done; `note` replaces the text behind the bar."""
@@ -24,7 +27,7 @@ class Silent:
     """Reports nothing: for tests and for calls from Python."""
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Ignore."""
+        """Ignore. unit: what is counted, in the plural."""
 
     def advance(self, amount: int, note: str = "") -> None:
         """Ignore."""
@@ -47,7 +50,7 @@ class Lines:
         self._start = self._shown = 0.0
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Start a new line of progress."""
+        """Start a new line of progress. unit: what is counted, in the plural."""
         self._what, self._unit, self._note = what, unit, ""
         self._total, self._done, self._first = total, done, done
         self._start = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -59,6 +59,67 @@ def without_a_verb(text: str) -> list[str]:
         for name, node in public(ast.parse(text))
         if not begins_with_a_verb(ast.get_docstring(node), isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
     ]
+
+
+HEADS = (METHODS, ROOT / "pipeline/views/operations", ROOT / "pipeline/models/architectures")
+"""Rooms whose contract, or whose heads with formulas, explain parameters once for all of their files."""
+
+
+def docstrings_of_contracts(texts: Iterable[str]) -> dict[str, str]:
+    """What protocols and base classes say of a method, by the method's name."""
+    classes = {n.name: n for text in texts for n in ast.parse(text).body if isinstance(n, ast.ClassDef)}
+    named = {base.id for node in classes.values() for base in node.bases if isinstance(base, ast.Name)}
+    found: dict[str, str] = {}
+    for name, node in classes.items():
+        if name in named or any("Protocol" in ast.unparse(base) for base in node.bases):
+            for member in node.body:
+                if isinstance(member, ast.FunctionDef):
+                    found[member.name] = f"{found.get(member.name, '')} {ast.get_docstring(member) or ''}"
+    return found
+
+
+def is_command(node: ast.FunctionDef) -> bool:
+    """Whether click made it a command or a group of them."""
+    return any(re.search(r"\.(command|group)\b", ast.unparse(decorator)) for decorator in node.decorator_list)
+
+
+def parameters_without_a_word(text: str, contracts: Mapping[str, str]) -> list[str]:
+    """`function: parameter` for each parameter of what is public that no docstring names.
+
+    A docstring of the function, of its class, or of a contract with a method of its name does. Options of commands have
+    a help of their own.
+    """
+    found, tree = [], ast.parse(text)
+    owners = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    for name, node in public(tree):
+        if not isinstance(node, ast.FunctionDef) or is_command(node):
+            continue
+        owner = owners.get(name.partition(".")[0])
+        said = " ".join((ast.get_docstring(node) or "", ast.get_docstring(owner) or "" if owner else ""))
+        said += contracts.get(node.name, "")
+        args = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        for arg in args:
+            open_to_users = arg.arg not in ("self", "cls") and not arg.arg.startswith("_")
+            if open_to_users and not re.search(rf"\b{arg.arg}\b", said):
+                found.append(f"{name}: {arg.arg}")
+    return found
+
+
+def test_every_parameter_is_named_in_a_docstring() -> None:
+    files = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]
+    texts = {path: path.read_text() for path in files}
+    contracts = docstrings_of_contracts(texts.values())
+    held = {path: text for path, text in texts.items() if not set(HEADS) & set(path.parents)}
+    found = {path: parameters_without_a_word(text, contracts) for path, text in held.items()}
+    assert {path.relative_to(ROOT).as_posix(): names for path, names in found.items() if names} == {}
+
+
+def test_a_parameter_without_a_word_is_found() -> None:
+    text = 'class A:\n    """count: of it."""\n    def read(self, count, path, other):\n        """Read path."""\n'
+    assert parameters_without_a_word(text, {}) == ["A.read: other"]
+    assert parameters_without_a_word(text, {"read": "other: what else."}) == []
+    base = 'class B(Protocol):\n    def read(self, other):\n        """other: what else."""\n'
+    assert docstrings_of_contracts([base]) == {"read": " other: what else."}
 
 
 def test_first_lines_begin_with_a_verb() -> None:

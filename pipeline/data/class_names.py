@@ -16,6 +16,8 @@ _FORM_HINT = "a JSON list of names, or one name in each line, in the order of th
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read the names in a file, in the order of the labels: a JSON list of text, or one name in each line.
 
+    path: of the file.
+
     Raises DataError if it cannot be read, is empty, or has a name twice.
     """
     try:

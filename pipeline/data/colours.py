@@ -74,7 +74,7 @@ def flat(image: Image.Image, rules: Decoding = RAW, trace: Trace | None = None) 
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:
-    """Tell whether two images have the same pixels."""
+    """Tell whether two images have the same pixels. one, other: of any mode."""
     return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
 
 

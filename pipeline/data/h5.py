@@ -21,6 +21,8 @@ _CHUNK_CACHE_BYTES = 2**26  # HDF5's own megabyte is less than one chunk of many
 def open_h5(path: Path) -> h5py.File:
     """Open the file for reading. Raises DataError if it is missing, no file, unreadable or not HDF5.
 
+    path: of the file.
+
     HDF5's own locks are off: a packed data set is replaced by renaming and never changed in place, and some
     network file systems have no locks.
     """
@@ -83,7 +85,10 @@ def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
 
 
 def attribute(group: h5py.Group, name: str) -> str | None:
-    """Return the attribute of a file or group as text, or None. Raises ValueError if it is damaged."""
+    """Return the attribute of a file or group as text, or None. Raises ValueError if it is damaged.
+
+    name: of the attribute.
+    """
     if name not in group.attrs:
         return None
     refuse_unknown_type(group.attrs.get_id(name).get_type())
@@ -93,6 +98,8 @@ def attribute(group: h5py.Group, name: str) -> str | None:
 
 def read_strings(dataset: h5py.Dataset, where: Path) -> list[str]:
     """Read the strings of a one-dimensional data set. where: the file, for errors.
+
+    dataset: of text, [N].
 
     Raises DataError if the values are no strings, or not UTF-8.
     """

@@ -188,7 +188,10 @@ def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | Non
 
 
 def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
-    """Read the attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list."""
+    """Read the attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list.
+
+    file, path: the open file, and where it lies.
+    """
     text = attribute(file, "class_names")
     if text is None:
         return None
@@ -219,7 +222,10 @@ def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> 
 
 
 def refuse_wrong_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
-    """Raise DataError unless every label is in 0..classes-1, or -1 for none. where, ids: for the error."""
+    """Raise DataError unless every label is in 0..classes-1, or -1 for none. where, ids: for the error.
+
+    labels: int64 [N].
+    """
     wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
     if len(wrong):
         examples = ", ".join(f"{labels[i]} of {ids[i]!r}" for i in wrong[:5])
@@ -231,7 +237,7 @@ def refuse_wrong_labels(labels: NDArray[np.int64], classes: int, where: str, ids
 
 
 def refuse_repeated_ids(ids: list[str], where: str) -> None:
-    """Raise DataError unless every id occurs once. where: for the error."""
+    """Raise DataError unless every id occurs once. where: for the error. ids: of all samples of a split."""
     if len(set(ids)) != len(ids):
         twice = [name for name, times in Counter(ids).items() if times > 1]
         got = ", ".join(repr(name) for name in twice[:5]) + (", ..." if len(twice) > 5 else "")

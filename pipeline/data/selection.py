@@ -30,6 +30,8 @@ class Splits(Protocol):
 def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None]:
     """Choose the samples to learn from and those held out (None if `config.holdout` is).
 
+    dataset: the packed file.
+
     Of split `config.split`, the part that `config.limit` says is used. Of that, `holdout.count` samples are held
     out: equally many of every class, as far as that leaves a class at least half of its samples; which ones
     depends on seed, positions and labels alone. Or all of the split `holdout.split` are. Samples without a label

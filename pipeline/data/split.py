@@ -43,7 +43,10 @@ class ImageSplit(Protocol):
         """Return the images at `positions` [B] for digests: uint8 [B, H, W, C]; if sizes differ, bytes of each."""
 
     def read(self, positions: NDArray[np.int64]) -> Images:
-        """Return uint8 [B, C, H, W], or, where sizes differ, B images uint8 [3, H, W]."""
+        """Return uint8 [B, C, H, W], or, where sizes differ, B images uint8 [3, H, W].
+
+        positions: of the samples [B] in the split, from 0.
+        """
 
     def digest_head(self, count: int) -> str:
         """Return the line that a digest of `count` images begins with."""

@@ -33,7 +33,7 @@ class SplitSummary(NamedTuple):
 
 
 def summarise_splits(dataset: PackedDataset) -> list[SplitSummary]:
-    """Describe every split of a packed data set, the training split first."""
+    """Describe every split of a packed data set, the training split first. dataset: the packed file."""
     return [_summary(dataset, name) for name in sorted(dataset.splits, key=_place)]
 
 
@@ -125,7 +125,10 @@ def _short(name: str) -> str:
 
 
 def left_out(reading: Reading) -> str | None:
-    """Return what a source of files left out, such as `412 files (.heic 400, .txt 12)`; None for nothing."""
+    """Return what a source of files left out, such as `412 files (.heic 400, .txt 12)`; None for nothing.
+
+    reading: what the source says of its files.
+    """
     kinds = sorted(reading.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     if not kinds:
         return None
@@ -135,14 +138,18 @@ def left_out(reading: Reading) -> str | None:
 
 
 def treated(counts: Mapping[str, int]) -> str:
-    """Return how many images were changed and how: `orientation followed: 12; transparency on white: 3`."""
+    """Return how many images were changed and how: `orientation followed: 12; transparency on white: 3`.
+
+    counts: of images, by what was done to them.
+    """
     return "; ".join(f"{what}: {count:,}" for what, count in counts.items())
 
 
 def split_facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:
     """Describe the splits of a data set for programs.
 
-    reading, repeated: what a source left out, and images that occur more than once; None if that is not known.
+    dataset: the packed file. reading, repeated: what a source left out, and images that occur more than once; None if
+    that is not known.
     """
     return {
         "path": dataset.path.as_posix(),

@@ -35,6 +35,8 @@ class LabeledBank:
     def of(cls, experiment: Experiment[TaughtSections]) -> LabeledBank | None:
         """Return the bank that the section `evaluate` names, or the images that are learnt from.
 
+        experiment: with its data.
+
         None if those have no labels. Raises ConfigError for a split that is not there.
         """
         evaluate, dataset = experiment.config.evaluate, experiment.dataset

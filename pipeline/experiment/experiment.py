@@ -242,6 +242,8 @@ def without_head(teacher: TeacherConfig) -> bool:
 def kept_signals(config: SignalsConfig, teacher: TeacherConfig) -> SignalsConfig:
     """Return the section `signals` without the logits if the teacher has no classifier.
 
+    config: the section.
+
     Raises ConfigError if it keeps nothing else.
     """
     if not without_head(teacher) or config.logits is None:

@@ -127,8 +127,8 @@ def build(
 def build_teacher(config: TeacherConfig, names: Sequence[str] | int, **how: Any) -> Network:
     """Build the teacher of a section, as `build` does, with the end that the section gives it.
 
-    names: of the classes; or as many as there might be, if they are not known yet. Raises DataError if its logits are
-    of no known classes.
+    config: the section `teacher`. names: of the classes; or as many as there might be, if they are not known yet.
+    Raises DataError if its logits are of no known classes.
     """
     classes = names if isinstance(names, int) else len(names)
     if not classes and (config.head is None or config.text_head is not None):

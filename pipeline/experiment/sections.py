@@ -82,7 +82,10 @@ class StudentsSection(Section):
 
 
 def scores_embeddings(evaluate: EvaluateConfig, networks: Iterable[NetworkConfig]) -> bool:
-    """Tell whether embeddings are scored, if there are labels. networks: the teacher and the students."""
+    """Tell whether embeddings are scored, if there are labels. networks: the teacher and the students.
+
+    evaluate: the section.
+    """
     return evaluate.labels_from is not None or any(network.head == "none" for network in networks)
 
 

@@ -68,7 +68,10 @@ class EmbeddingScores:
 
 
 def knn_accuracy(embeddings: Tensor, truth: Tensor, bank: Tensor, labels: Tensor) -> float:
-    """Return the share of embeddings [N, D] whose class by `knn_classes` is the label in `truth`, int64 [N]."""
+    """Return the share of embeddings [N, D] whose class by `knn_classes` is the label in `truth`, int64 [N].
+
+    bank, labels: embeddings [M, D] that are looked through, and their labels int64 [M].
+    """
     found = knn_classes(embeddings, bank, labels)
     return float((found == truth).double().mean())
 

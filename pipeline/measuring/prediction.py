@@ -32,7 +32,10 @@ def predict(
     batch_size: int = 256,
     progress: Progress | None = None,
 ) -> Tensor:
-    """Compute the logits float32 [N, K] of samples, as `predict_signals` does, without their embeddings."""
+    """Compute the logits float32 [N, K] of samples, as `predict_signals` does, without their embeddings.
+
+    network, views, device, precision, batch_size, progress: as of `predict_signals`.
+    """
     return predict_signals(
         network,
         samples,
@@ -57,6 +60,8 @@ def predict_signals(
     embeddings: bool = True,
 ) -> Signals:
     """Compute logits [N, K] and embeddings [N, D], float32 on the CPU, of the first view of samples, in their order.
+
+    views: of the samples.
 
     The network lies on `device` already. It runs in evaluation mode without gradients, and the mode of every module is
     restored afterwards. precision: of the arithmetic. batch_size: images in a pass. progress: counts images.

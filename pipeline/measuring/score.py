@@ -27,7 +27,7 @@ class Score:
         return f"{self.title} (%)"
 
     def worth(self, value: float) -> float:
-        """Return a number that is larger for better values."""
+        """Return a number that is larger for better values. value: of this score."""
         return value if self.higher_is_better else -value
 
     def text(self, value: float) -> str:

@@ -83,6 +83,8 @@ def _percent(share: float) -> str:
 def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
     """Measure the accuracy on a part of the first view; None with too few labels, or of one class, or mixed views.
 
+    cache: of the teacher.
+
     None without logits, too.
 
     Raises CacheCorrupt if the files that are read are damaged.
@@ -99,7 +101,10 @@ def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
 
 
 def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
-    """Say in words what `cached_accuracy` finds; nothing where it finds nothing. names: of the classes."""
+    """Say in words what `cached_accuracy` finds; nothing where it finds nothing. names: of the classes.
+
+    cache: of the teacher.
+    """
     if cache.manifest.identity.views.partners is not None:
         return ["its views mix two samples each: how often the teacher is right, `pipeline evaluate` says"]
     found = cached_accuracy(cache)
@@ -107,7 +112,10 @@ def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
 
 
 def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
-    """Choose rows of 0..count-1, evenly from a few blocks that are evenly spread: data are often sorted by class."""
+    """Choose rows of 0..count-1, evenly from a few blocks that are evenly spread: data are often sorted by class.
+
+    block: rows in a block.
+    """
     if count <= SAMPLED:
         return np.arange(count)
     blocks = -(-count // block)

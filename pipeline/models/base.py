@@ -122,7 +122,10 @@ class Network(nn.Module):
         return digest_of(self.model.state_dict())
 
     def save(self, path: Path) -> None:
-        """Write the model's weights as safetensors, atomically; its library and `build_network` load them."""
+        """Write the model's weights as safetensors, atomically; its library and `build_network` load them.
+
+        path: of the file.
+        """
         save_weights(path, self.model.state_dict())
 
     @property

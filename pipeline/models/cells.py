@@ -35,6 +35,9 @@ class Convolution(nn.Module):
         self.norm = CellNorm(width)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map [B, C, h, w] to [B, width, h, w]; autocast rules the convolution, its weights' precision the norm."""
+        """Map [B, C, h, w] to [B, width, h, w]; autocast rules the convolution, its weights' precision the norm.
+
+        maps: in any precision.
+        """
         result: Tensor = self.norm(self.linear(maps).to(self.linear.weight.dtype))
         return result

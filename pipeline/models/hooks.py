@@ -75,7 +75,10 @@ def _sides(places: int, height: int, width: int) -> tuple[int, int] | None:
 
 @contextmanager
 def recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[Records]:
-    """Record the first argument and the output of modules, for every call inside the context."""
+    """Record the first argument and the output of modules, for every call inside the context.
+
+    model, paths: the module, and the names of those in it.
+    """
     records: Records = {path: [] for path in paths}
 
     def keep(path: str) -> Any:
@@ -105,6 +108,8 @@ def require_module(model: nn.Module, path: str, name: str) -> None:
 
 def logits_of(output: Any, name: str) -> Tensor:
     """Return the logits [B, K] in what a model returns: the tensor itself, or its `logits`. name: of the model.
+
+    output: of the model.
 
     Raises ModelError for anything else.
     """

@@ -148,7 +148,7 @@ class OnnxNetwork(Network):
         return self._digest
 
     def save(self, path: Path) -> None:
-        """Refuse with ModelError: a file of ONNX is not trained, and so not saved."""
+        """Refuse with ModelError: a file of ONNX is not trained, and so not saved. path: has no effect."""
         raise ModelError("an ONNX file is run as it is, and not saved", where=self.file, fix="copy the file")
 
     def _run(self, pixels: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

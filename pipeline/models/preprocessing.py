@@ -56,7 +56,7 @@ def as_input_size(size: int | Sequence[int]) -> InputSize:
 
 
 def height_and_width(size: InputSize) -> tuple[int, int]:
-    """Return the sides of an input."""
+    """Return the sides of an input. size: in pixels, one number for a square."""
     return (size, size) if isinstance(size, int) else size
 
 

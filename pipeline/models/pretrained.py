@@ -71,7 +71,10 @@ def timm_facts(name: str) -> Mapping[str, Any]:
 
 
 def refuse_absent(name: str) -> None:
-    """Raise ModelError within seconds if a model's own weights are neither on this machine nor to be had."""
+    """Raise ModelError within seconds if a model's own weights are neither on this machine nor to be had.
+
+    name: of the model.
+    """
     source, _, place = name.partition(":")
     if source == "local-dir":
         return
@@ -98,7 +101,10 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
 
 
 def refuse_silent(name: str, what: str, url: str) -> None:
-    """Raise ModelError if a server does not respond. A thread makes the request: finding the address may hang."""
+    """Raise ModelError if a server does not respond. A thread makes the request: finding the address may hang.
+
+    name, what: of the model and what is wanted of it, for the error. url: that is asked for.
+    """
     errors: list[Exception] = []
 
     def request() -> None:

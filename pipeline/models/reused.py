@@ -33,7 +33,7 @@ class Layer(Convolution):
         self.rectify = rectify
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map [B, C, H, W] to [B, width, H, W]."""
+        """Map [B, C, H, W] to [B, width, H, W]. maps: of a block."""
         result = super().forward(maps)
         return result.relu() if self.rectify else result
 
@@ -70,13 +70,16 @@ class ReusedHead(nn.Module):
         return Signals(logits, embedding, {self.projector.block: maps}, head)
 
     def save(self, path: Path) -> None:
-        """Write weights as safetensors, atomically; what they do not tell is in the file's metadata."""
+        """Write weights as safetensors, atomically; what they do not tell is in the file's metadata.
+
+        path: of the file.
+        """
         facts = {"block": self.projector.block, "rectify": self.projector.rectify}
         save_weights(path, self.state_dict(), {"reused": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises ModelError for any other file."""
+        """Read what `save` wrote. Raises ModelError for any other file. path: of the file."""
         weights = load_weights(path)
         try:
             facts = parse_json(load_metadata(path)["reused"].encode())
@@ -119,14 +122,20 @@ class WithReusedHead(nn.Module):
     def named_parameters(
         self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
     ) -> Iterator[tuple[str, nn.Parameter]]:
-        """Yield the parameters that are used: all except those of the network's own classifier."""
+        """Yield the parameters that are used: all except those of the network's own classifier.
+
+        prefix, recurse, remove_duplicate: as of `nn.Module`.
+        """
         classifier = self.network.classifier
         idle = {id(parameter) for parameter in classifier.parameters()} if classifier is not None else set()
         every = super().named_parameters(prefix, recurse, remove_duplicate)
         return ((name, parameter) for name, parameter in every if id(parameter) not in idle)
 
     def save(self, path: Path) -> None:
-        """Write the network's weights to the file, as `Network.save` does, and the head's to `HEAD_FILE` beside it."""
+        """Write the network's weights to the file, as `Network.save` does, and the head's to `HEAD_FILE` beside it.
+
+        path: of the file.
+        """
         self.network.save(path)
         self.head.save(path.with_name(HEAD_FILE))
 

@@ -127,7 +127,7 @@ def _layout(model: Any, final: Any, deepest: Tensor) -> str | None:
 
 
 def nearly_equal(a: Tensor, b: Tensor) -> bool:
-    """Return whether tensors are equal up to float32 rounding, in units of the typical value."""
+    """Return whether tensors are equal up to float32 rounding, in units of the typical value. a, b: of one shape."""
     if a.shape != b.shape or not bool(b.isfinite().all()):
         return False
     return float((a - b).abs().max()) <= 1e-4 * float(b.square().mean().sqrt())
@@ -135,7 +135,7 @@ def nearly_equal(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and back into its own afterwards."""
+    """Put every module into evaluation mode, and back into its own afterwards. model: in any mode."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -147,7 +147,10 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def disturbed_weights(model: nn.Module) -> Iterator[None]:
-    """Change every weight and buffer a little at random, zeros too; restore them bit by bit afterwards."""
+    """Change every weight and buffer a little at random, zeros too; restore them bit by bit afterwards.
+
+    model: whose weights change inside the context.
+    """
     floats = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     originals = [t.detach().clone() for t in floats]
     generator = torch.Generator().manual_seed(0)

@@ -35,7 +35,10 @@ class TextEmbeddings:
 
     @classmethod
     def read(cls, path: Path) -> TextEmbeddings:
-        """Read a file: `.npy`, or safetensors whose metadata `names` is a JSON list. Raises ModelError for others."""
+        """Read a file: `.npy`, or safetensors whose metadata `names` is a JSON list. Raises ModelError for others.
+
+        path: of the file.
+        """
         names: tuple[str, ...] = ()
         if path.suffix == ".npy":
             try:

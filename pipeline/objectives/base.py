@@ -35,7 +35,10 @@ class MixedLabels:
     share: Tensor
 
     def map(self, change: Callable[[Tensor], Tensor]) -> MixedLabels:
-        """Return the same with both tensors changed: moved, or cut to some rows."""
+        """Return the same with both tensors changed: moved, or cut to some rows.
+
+        change: what is done to each tensor.
+        """
         return MixedLabels(change(self.labels), change(self.share))
 
 
@@ -143,6 +146,8 @@ def pair_blocks(
     student: SignalShapes, teacher: SignalShapes, blocks: tuple[str, ...] | None, key: str
 ) -> list[BlockPair]:
     """Pair the blocks of two networks from the deepest backwards: the last of both, those before them, and so on.
+
+    student: the shapes of its signals.
 
     `blocks` are the teacher's blocks to use, None for all that are cached and have a partner. A block that is not
     cached counts none the less. Raises ConfigError at `key` if a block is not cached or has no partner.

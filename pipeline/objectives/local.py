@@ -24,6 +24,8 @@ from pipeline.signals import Signals, SignalShapes, lowpass
 def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tensor]:
     """Compute, for each scale r, the logits of the r x r cells of a map, row by row: [B, r², K] each.
 
+    signals: of a network, its last map and head among them.
+
     Cells are means; `scales` divide the largest of them, so that each is pooled from that one. tap: as `last_maps`
     names it.
     """

@@ -58,7 +58,10 @@ def require_active_places(teacher: SignalShapes, key: str) -> None:
 
 
 def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
-    """Raise ValueError if an option of `idle` differs from its default: what was `chosen` does not read it."""
+    """Raise ValueError if an option of `idle` differs from its default: what was `chosen` does not read it.
+
+    options: of the objective.
+    """
     fields = type(options).model_fields
     found = [name for name in idle if getattr(options, name) != fields[name].default]
     if found:

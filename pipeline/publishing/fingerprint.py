@@ -11,7 +11,10 @@ _NOTHING = object()
 
 
 def canonical(value: Any) -> str:
-    """Write plain values as their one JSON text: sorted keys, no spaces. Refuses NaN and infinity; tuples are lists."""
+    """Write plain values as their one JSON text: sorted keys, no spaces. Refuses NaN and infinity; tuples are lists.
+
+    value: nested plain values.
+    """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
 

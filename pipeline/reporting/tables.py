@@ -30,7 +30,10 @@ class Column(NamedTuple):
 
 
 def score_columns(evaluation: Evaluation) -> list[Column]:
-    """Return the columns between names and costs: the score, then what else was measured."""
+    """Return the columns between names and costs: the score, then what else was measured.
+
+    evaluation: what the stage `evaluate` wrote.
+    """
     teacher, score = evaluation.teacher, evaluation.score
     metrics, embedding = (teacher.metrics, teacher.embedding) if teacher else (None, None)
     found = [Column(score.heading, lambda row: row.score, teacher.value(score) if teacher else None)]
@@ -48,7 +51,7 @@ def score_columns(evaluation: Evaluation) -> list[Column]:
 
 
 def headings(evaluation: Evaluation) -> list[str]:
-    """Return the headings of the table."""
+    """Return the headings of the table. evaluation: what the stage `evaluate` wrote."""
     scores = [column.heading for column in score_columns(evaluation)]
     return ["student", "objectives", "seeds", *scores, "parameters", "MACs", "images/s", "training"]
 

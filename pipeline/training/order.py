@@ -22,7 +22,10 @@ def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.
 
 
 def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDArray[np.int64]]:
-    """Return the windows of `order`, one after the other. The arguments are the same."""
+    """Return the windows of `order`, one after the other. The arguments are the same.
+
+    seed, epoch, count, rows_per_block: as of `order`.
+    """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
     blocks = -(-count // rows_per_block)
     if blocks <= WINDOW_BLOCKS:

@@ -81,7 +81,10 @@ class Chain:
         operations: Sequence[Operation | MixingOperation],
         image_size: Size | None,
     ) -> Self:
-        """Put operations together for images of a size. Raises ConfigError, with every problem, if they do not fit."""
+        """Put operations together for images of a size. Raises ConfigError, with every problem, if they do not fit.
+
+        options: of the operations. image_size: height and width in pixels.
+        """
         names = [each.name for each in options]
         needs_sizes, size, mix_size = False, image_size, None
         mixing = [i for i, operation in enumerate(operations) if isinstance(operation, MixingOperation)]

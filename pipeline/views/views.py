@@ -159,8 +159,8 @@ def build_views(
 ) -> Views:
     """Make the views of images of `image_size` (H, W); None if their sizes differ or are not known yet.
 
-    among: the positions of the samples, ascending, for views that mix them. Raises ConfigError, at keys below `key`, if
-    the operations cannot work on such images.
+    config: the section. among: the positions of the samples, ascending, for views that mix them. Raises ConfigError, at
+    keys below `key`, if the operations cannot work on such images.
     """
     built = []
     for i, options in enumerate(config.operations):
@@ -173,5 +173,5 @@ def build_views(
 
 
 def sizes_of(images: Images) -> NDArray[np.int64]:
-    """Return height and width of each image: int64 [B, 2]."""
+    """Return height and width of each image: int64 [B, 2]. images: one tensor, or one for each image."""
     return np.array([tuple(image.shape[-2:]) for image in images], np.int64).reshape(-1, 2)

@@ -31,7 +31,10 @@ class LabelRow(NamedTuple):
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read the text of a list. what: its kind, for errors. Raises DataError if it cannot be read or is not UTF-8."""
+    """Read the text of a list. what: its kind, for errors. Raises DataError if it cannot be read or is not UTF-8.
+
+    path: of the list.
+    """
     try:
         return read_file(path.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
     except OSError as error:
@@ -53,6 +56,8 @@ def read_label_rows(
     root: Path, rows: Sequence[LabelRow], names: Path | None, called: str, tree: Folder | None = None
 ) -> ImageFiles:
     """Make a source of some rows, in their order. names: a file of class names; None for the labels of train, in order.
+
+    root, tree: the folder of the images, and what is in it.
 
     Numbers are ordered as numbers. Rows that cannot be used (a path outside of the folder, a file that is not there or
     named twice, a label that is missing or unknown) are unreadable images, so that all of them are reported at once.

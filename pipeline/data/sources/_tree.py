@@ -53,6 +53,8 @@ class Folder:
 def read_tree(root: Path) -> Folder:
     """Read the tree below a folder. Hidden files and folders are left out, as are those that systems make.
 
+    root: the folder.
+
     Raises DataError if there is no such folder, or a folder in it cannot be read.
     """
     if not root.is_dir():

@@ -42,7 +42,10 @@ class Options(SourceOptions):
 
 
 def open_source(options: Options) -> ImageFiles:
-    """Open the images that the table names, in its order. Raises DataError if it cannot be read or lacks a column."""
+    """Open the images that the table names, in its order. Raises DataError if it cannot be read or lacks a column.
+
+    options: of the source.
+    """
     rows = _rows(options, read_text(options.labels, "the table of labels"))
     return read_label_rows(options.path.expanduser(), rows, options.class_names, f"labels in {options.labels.name}")
 

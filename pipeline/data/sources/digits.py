@@ -24,7 +24,10 @@ class Options(SourceOptions):
 
 
 def open_source(options: Options) -> Digits:
-    """Open the digits. Splits: test, 36 images of every class, evenly spaced over its writers; train, the rest."""
+    """Open the digits. Splits: test, 36 images of every class, evenly spaced over its writers; train, the rest.
+
+    options: of the source.
+    """
     return Digits()
 
 

@@ -62,7 +62,10 @@ def compiled(pattern: str) -> re.Pattern[str]:
 
 
 def open_source(options: Options) -> ImageFiles:
-    """Open the images of the folder, in the order of their paths; those whose name does not fit are unreadable."""
+    """Open the images of the folder, in the order of their paths; those whose name does not fit are unreadable.
+
+    options: of the source.
+    """
     root = options.path.expanduser()
     tree, pattern = read_tree(root), compiled(options.pattern)
     whole = "/" in options.pattern

@@ -38,7 +38,10 @@ class Options(SourceOptions):
 
 
 def open_source(options: Options) -> Hdf5:
-    """Open the file's splits. Raises DataError if it is not HDF5 or its arrays cannot be understood."""
+    """Open the file's splits. Raises DataError if it is not HDF5 or its arrays cannot be understood.
+
+    options: of the source.
+    """
     return Hdf5(options)
 
 

@@ -56,6 +56,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> ImageFiles:
     """Open the folder's files, in the order of their paths, which, relative to the root, are the ids.
 
+    options: of the source.
+
     Files without the suffix of an image format are left out, and counted; hidden ones are not counted. The classes are
     the folders of `train`, sorted (without `train`, those of all splits), or those of `class_names`.
 

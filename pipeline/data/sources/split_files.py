@@ -46,7 +46,10 @@ class Options(SourceOptions):
 
 
 def open_source(options: Options) -> ImageFiles:
-    """Open the images that the lists name, in their order. Raises DataError if a list cannot be read or is empty."""
+    """Open the images that the lists name, in their order. Raises DataError if a list cannot be read or is empty.
+
+    options: of the source.
+    """
     rows: list[LabelRow] = []
     for split, path in options.lists.items():
         lines = read_text(path, f"the list of split {split}").splitlines()

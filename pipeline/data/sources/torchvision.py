@@ -49,6 +49,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> Torchvision:
     """Open the data set's splits, downloaded if need be.
 
+    options: of the source.
+
     Raises DataError for an unknown name or argument, files that cannot be had, or other data than one class
     per image.
     """

@@ -31,7 +31,7 @@ class Kind(Protocol):
         """Return the files and folders of this machine that decide what is built: DVC depends on them."""
 
     def build(self, request: Request) -> Network:
-        """Build the network. Raises ModelError."""
+        """Build the network. Raises ModelError. request: what the configuration asks for."""
 
 
 def kind_of(model: str) -> Kind | None:

@@ -41,7 +41,7 @@ def expects(model: str) -> Preprocessing:
 
 
 def reads(model: str) -> tuple[Path, ...]:
-    """Return the file of the module, if it lies below the working directory: what is built depends on it."""
+    """Return the file of the module that `model` names, if it lies below the working directory."""
     parts = model.partition(":")[0].split(".")
     below = Path(*parts)
     return tuple(path for path in (below.with_suffix(".py"), below / "__init__.py") if path.is_file())[:1]

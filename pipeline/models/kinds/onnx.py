@@ -23,7 +23,7 @@ def matches(model: str) -> bool:
 
 
 def reads(model: str) -> tuple[Path, ...]:
-    """Return the file: it is the architecture, and the weights."""
+    """Return the file that `model` names: it is the architecture, and the weights."""
     return (Path(model),)
 
 

@@ -39,7 +39,7 @@ def expects(model: str) -> Preprocessing:
 
 
 def reads(model: str) -> tuple[Path, ...]:
-    """Return no files: torchvision is installed."""
+    """Return no files for any `model`: torchvision is installed."""
     return ()
 
 

@@ -117,7 +117,7 @@ class TopK:
 
 
 def build(shape: tuple[int, ...], options: Options) -> Encoding:
-    """Return the encoding for logits: `shape` is (K,)."""
+    """Return the encoding for logits: `shape` is (K,). options: k."""
     (classes,) = shape
     return TopK(classes, min(options.k, classes))
 

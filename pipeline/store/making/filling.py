@@ -132,7 +132,8 @@ def _key_of(signal: str) -> str:
 def micro_batches_of(layout: StoreLayout, units: Iterable[Unit], micro_batch: int) -> Iterator[MicroBatch]:
     """Yield the micro-batches of each unit, from its start on.
 
-    layout: of the cache. micro_batch: samples in each; the last one of a unit may have fewer.
+    units: row blocks of views. layout: of the cache. micro_batch: samples in each; the last one of a unit may have
+    fewer.
     """
     for unit in units:
         block = layout.block_of(unit)

@@ -185,7 +185,10 @@ def chosen_extras(taps: Sequence[str], config: SignalsConfig) -> dict[str, tuple
 
 
 def signal_of(signals: Signals, name: str) -> Tensor:
-    """Return the signal with this name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`."""
+    """Return the signal with this name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
+
+    signals: of the teacher.
+    """
     kind, _, rest = name.partition("/")
     if rest:
         tensors = signals.features if kind == "features" else signals.extras

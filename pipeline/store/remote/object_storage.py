@@ -216,6 +216,8 @@ class ObjectStorage:
 def at_once(call: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
     """Return the results of calling a function with each name, in some threads.
 
+    names: of objects.
+
     After an error or Ctrl-C no further call is begun.
     """
     pool = ThreadPoolExecutor(REQUESTS, thread_name_prefix="requests")
