@@ -16,7 +16,7 @@ import pipeline.experiment.experiment
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.experiment import CacheSections, Experiment
-from pipeline.experiment.networks import build, identity_without_building
+from pipeline.experiment.networks import build, build_teacher, identity_without_building
 from pipeline.models import TeacherConfig
 from pipeline.store.reader import TeacherCache
 from stages import evaluate
@@ -28,11 +28,11 @@ def count_builds(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The teachers that are built from now on."""
     built: list[str] = []
 
-    def counting(config: Any, classes: int) -> Any:
+    def counting(config: Any, names: Any) -> Any:
         built.append(config.model)
-        return build(config, classes)
+        return build_teacher(config, names)
 
-    monkeypatch.setattr(pipeline.experiment.experiment, "build", counting)
+    monkeypatch.setattr(pipeline.experiment.experiment, "build_teacher", counting)
     return built
 
 

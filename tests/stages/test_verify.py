@@ -88,7 +88,7 @@ def test_damage_fails_and_the_other_caches_are_still_looked_at(here: Path, capsy
 def test_a_teacher_that_says_something_else_fails(
     here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build = experiment.build
+    build = experiment.build_teacher
 
     def other(*arguments: Any) -> Any:
         network = build(*arguments)
@@ -96,7 +96,7 @@ def test_a_teacher_that_says_something_else_fails(
             network.model.fc.bias[1] += 1e-3
         return network
 
-    monkeypatch.setattr(experiment, "build", other)
+    monkeypatch.setattr(experiment, "build_teacher", other)
     with pytest.raises(CacheError, match="look for what changed since"):
         run(role="evaluation")
     (only,) = report(capsys).values()
