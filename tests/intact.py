@@ -11,5 +11,5 @@ def verify_files(path: StorePath | str) -> int:
     """Read the whole cache at `path` and return the number of its files. Raises CacheCorrupt for any damage."""
     report = check_files(path)
     if report.damaged:
-        raise CacheCorrupt("files are damaged", where=path, got="; ".join(map(" ".join, report.damaged.items())))
+        raise CacheCorrupt("files are damaged", where=path, got="; ".join(map(": ".join, report.damaged.items())))
     return report.files
