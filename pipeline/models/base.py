@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from pipeline.models.weights import digest_of, save_weights
 from pipeline.signals import Signals
 
 
-class Network(nn.Module):
+class Network(nn.Module, ABC):
     """Runs a teacher or a student: uint8 images in, `Signals` out. `build_network` makes it.
 
     model: the module itself. name, options: that it is built by. input_size: in pixels, one number or height and width.
@@ -76,13 +77,13 @@ class Network(nn.Module):
         """Return the taps whose maps `forward` returns."""
         return self._kept
 
+    @abstractmethod
     def forward(self, images: Tensor) -> Signals:
         """Compute the signals of uint8 images [B, C, H, W]. Raises ModelError for other images."""
-        raise NotImplementedError
 
+    @abstractmethod
     def map_of(self, images: Tensor, tap: str) -> Tensor:
         """Compute the map [B, C, H, W] of the block `tap`, of images as in `forward`."""
-        raise NotImplementedError
 
     def identity(self) -> dict[str, Any]:
         """Return what the network is, apart from its weights, as plain JSON. No `interpolation` means bilinear."""

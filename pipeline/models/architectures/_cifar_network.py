@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any, ClassVar, TypeVar
 
@@ -26,7 +27,7 @@ def initialise(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
-class CifarNetwork(nn.Module):
+class CifarNetwork(nn.Module, ABC):
     """Runs a stem, stages, perhaps something behind them, the mean over places, and a linear classifier.
 
     A family of networks makes the layers and says where they are: `CLASSIFIER` names the classifier, `stem` and `last`
@@ -45,9 +46,9 @@ class CifarNetwork(nn.Module):
         ]
         self.drop = nn.Dropout(drop_rate)
 
+    @abstractmethod
     def stem(self, x: Tensor) -> Tensor:
         """Map normalised images [B, C, H, W] to what the first stage reads."""
-        raise NotImplementedError
 
     def last(self, x: Tensor) -> Tensor:
         """Map the last stage's map to what the mean is taken of: by default nothing is done."""
