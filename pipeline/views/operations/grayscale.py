@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from pipeline.views.keyed_random import reals
-from pipeline.views.operation import OperationOptions, Size
+from pipeline.views.operation import OperationOptions
 from pipeline.views.operations import _color
+from pipeline.views.operations._chance import ByChance
 from pipeline.views.operations._chosen import change_chosen_
 
 
@@ -29,31 +27,13 @@ class Options(OperationOptions):
 
 
 @dataclass(frozen=True)
-class Grayscale:
+class Grayscale(ByChance):
     """Makes images grey: all channels become (19589 red + 38470 green + 7471 blue) / 2^16, rounded down.
 
     Column `grey`: 1 if a view is made grey, else 0. Images of one channel stay as they are.
     """
 
-    probability: float
-
-    exact: ClassVar[bool] = True
     parameter_names: ClassVar[tuple[str, ...]] = ("grey",)
-    words: ClassVar[int] = 1
-    needs_sizes: ClassVar[bool] = False
-    fixes_size: ClassVar[bool] = False
-
-    def output_size(self, size: Size | None) -> Size | None:
-        """Return the size of the images: it does not change."""
-        return size
-
-    def ranges(self, size: Size) -> tuple[tuple[int, int], ...]:
-        """Return zero and one."""
-        return ((0, 1),)
-
-    def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
-        """Draw 1 where a real in [0, 1) is below the probability."""
-        return (reals(words) < self.probability).astype(np.int32)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Make the chosen images grey: uint8 [B, C, H, W]. Images of one channel stay as they are.
