@@ -3,10 +3,11 @@
     python benchmarks/augmentations.py run --set data.path=cifar100.h5 --set teacher.weights=FILE
     python benchmarks/augmentations.py table
 
-`run` makes, in the working directory, one cache of 32 views for each augmentation of `configs/cifar100-augmentations.yaml`,
-trains its students on the first 1, 8 or 32 of them for 12 or 60 epochs with each of its objective sets, and evaluates
-them. What is there is kept, so it may be stopped and begun again, and options choose a part of the whole. `table` prints
-what is evaluated by then as Markdown: a table for each student and length of training.
+`run` makes, in the working directory, one cache of 32 views for each augmentation of
+`configs/cifar100-augmentations.yaml`, trains its students on the first 1, 8 or 32 of them for 12 or 60 epochs with each
+of its objective sets, and evaluates them. What is there is kept, so it may be stopped and begun again, and options
+choose a part of the whole. `table` prints what is evaluated by then as Markdown: a table for each student and length of
+training.
 """
 
 from __future__ import annotations
