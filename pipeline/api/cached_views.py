@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -36,11 +35,8 @@ OWN_LOADER = -1
 """The number of a step in a loop or a loader that is not of `CachedViews.loader`."""
 
 
-ONCE_HINT = "make and prepare one loader before the loop over epochs, and iterate it in each"
-
-
 class Epochs(Sampler[list[int]]):
-    """Numbers the steps of one epoch each time that it is iterated: of the next one, or of that of `set_epoch`.
+    """Numbers the steps of one epoch each time that it is iterated: of the next one, or of a later one of `set_epoch`.
 
     It is a batch sampler, whose batches are one step each: Accelerate keeps batch samplers, and replaces samplers that
     it does not know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
@@ -56,7 +52,7 @@ class Epochs(Sampler[list[int]]):
     batch_size, drop_last = 1, False
 
     def __init__(self, steps_per_epoch: int, first: int = 0) -> None:
-        self.steps_per_epoch, self.epoch, self._begun = steps_per_epoch, first, False
+        self.steps_per_epoch, self.epoch = steps_per_epoch, first
 
     @property
     def sampler(self) -> Epochs:
@@ -69,14 +65,16 @@ class Epochs(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         # A generator: a DataLoader with workers makes two iterators and uses one, and only that one may count.
         start = self.epoch * self.steps_per_epoch
-        self.epoch, self._begun = self.epoch + 1, True
+        self.epoch += 1
         yield from ([step] for step in range(start, start + self.steps_per_epoch))
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch of the next iteration, from 0 on: to go on where a run was stopped."""
-        if epoch == 0 < self.epoch and not self._begun:  # Accelerate counts the epochs of what it prepares
-            warnings.warn(f"epoch 0 again, in place of epoch {self.epoch}: {ONCE_HINT}", stacklevel=2)
-        self.epoch = epoch
+        """Go forward to an epoch, from 0 on; an epoch that has begun is not repeated.
+
+        Accelerate counts the epochs of each loader that it prepares from 0 on, and does not count one that is left
+        early. It calls this with its own number, which may lie behind.
+        """
+        self.epoch = max(self.epoch, epoch)
 
 
 class CachedViews(Dataset[Step]):
@@ -177,7 +175,7 @@ class CachedViews(Dataset[Step]):
         """Return a DataLoader: every time that it is iterated it gives the next epoch, in an order of its own.
 
         Batch `i` of epoch `e` depends on nothing but seed and numbers. Batches differ by one sample at most, and none
-        is left out. `loader.batch_sampler.set_epoch(e)` goes to an epoch.
+        is left out.
 
         A loader that is made in every epoch anew does the same: it begins with the epoch after the last one of the
         loader that was made before it with the same batch_size, seed, workers, views, signals and balanced.
@@ -191,7 +189,7 @@ class CachedViews(Dataset[Step]):
             signals: of the teacher, to read, such as `loss.reads`; None for all in the cache.
             balanced: whether every class comes equally often.
             pin_memory: None where there is a GPU.
-            epoch: to begin with; None goes on as said above.
+            epoch: to begin with, after a restart for example; None goes on as said above.
 
         Raises:
             ConfigError: more views than there are, classes to balance and no labels, workers and a cache on object

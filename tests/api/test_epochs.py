@@ -76,13 +76,31 @@ def test_a_new_loss_begins_a_training(data: CachedViews) -> None:
         late(student, next(iter(data.loader(12, epoch=2))))
 
 
-def test_a_framework_that_begins_to_count_anew_is_told(data: CachedViews) -> None:
-    """Accelerate calls `set_epoch(0)` of a loader that it has just prepared: in the loop over epochs, of each."""
-    for epoch in range(2):
-        loader: Any = data.loader(12)
-        if epoch == 0:
-            loader.batch_sampler.set_epoch(0)
-        else:
-            with pytest.warns(UserWarning, match="epoch 0 again, in place of epoch 1: make and prepare one loader"):
-                loader.batch_sampler.set_epoch(0)
-        assert seen(loader)[0] == [0]
+def test_a_framework_goes_forward_and_never_back(data: CachedViews) -> None:
+    """Lightning goes to the epoch of a checkpoint; Accelerate begins at 0 with each loader that it prepares."""
+    loader: Any = data.loader(12)
+    loader.batch_sampler.set_epoch(2)
+    assert seen(loader)[1] == [4, 5]
+    for said in (0, 1, 3):
+        loader.batch_sampler.set_epoch(said)
+    assert seen(loader)[1] == [6, 7]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_accelerate_may_prepare_a_loader_in_every_epoch(data: CachedViews, workers: int) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
+    accelerator = accelerate.Accelerator(cpu=True)
+    once = data.loader(12, seed=1)
+    expected = [seen(once) for _ in range(3)]
+    data.begin_training()
+    assert [seen(accelerator.prepare(data.loader(12, seed=1, workers=workers))) for _ in range(3)] == expected
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_accelerate_goes_on_after_an_epoch_that_was_left_early_or_named(data: CachedViews) -> None:
+    accelerate = pytest.importorskip("accelerate", reason="accelerate is not installed: pip install accelerate")
+    loader = accelerate.Accelerator(cpu=True).prepare(data.loader(12))
+    assert [next(iter(loader)).index for _ in range(3)] == [0, 2, 4]
+    late = accelerate.Accelerator(cpu=True).prepare(data.loader(12, epoch=5))
+    assert [seen(late)[1] for _ in range(2)] == [[10, 11], [12, 13]]
