@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.cost import images_per_second
 from pipeline.models import build_network
+from pipeline.progress import Silent
 from stages import cache_teacher, prepare_data, train_student, train_teacher
 
 CLASSES = 4
@@ -96,6 +97,20 @@ def student(name: str, objectives: str, *overrides: str, **options: Any) -> Path
     seed, output = arguments.pop("seed"), arguments.pop("output")
     train_student.run(source(*overrides), name, objectives, seed, output, **arguments)
     return output or Path(f"artifacts/tiny/students/{name}/{objectives}/seed-{seed}")
+
+
+class _Interrupted(Silent):
+    def advance(self, amount: int, note: str = "") -> None:
+        if note.startswith("epoch 2"):
+            raise KeyboardInterrupt
+
+
+def interrupted(name: str, objectives: str, *overrides: str, **options: Any) -> None:
+    """Train a student as `student` does, until Ctrl-C in its second epoch."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_student, "Lines", _Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            student(name, objectives, *overrides, **options)
 
 
 def content(folder: Path) -> dict[str, bytes]:

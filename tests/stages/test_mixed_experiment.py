@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from experiment import COUNT, content, source, student
+from experiment import COUNT, content, interrupted, source, student
 
 from pipeline import plugins
 from pipeline.commands import check, inspect, verify
@@ -46,7 +46,8 @@ def test_from_the_plan_to_a_student(here: Path, capsys: pytest.CaptureFixture[st
     # Other partners are another cache: a holdout of another size, and so other samples that are learnt from.
     with pytest.raises(CacheMismatch, match=r"views\.partners"):
         student("small", "kd", *MIXED, "data.holdout.count=8", output=Path("other"))
-    again = student("small", "kd", *MIXED, output=Path("again"))
+    interrupted("small", "kd", *MIXED, output=Path("again"))
+    again = student("small", "kd", *MIXED, output=Path("again"))  # goes on where it was interrupted
     assert content(again)["student.safetensors"] == content(folder)["student.safetensors"]
 
 

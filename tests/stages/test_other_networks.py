@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from experiment import content, images, quick_rates, source, student
+from experiment import content, images, interrupted, quick_rates, source, student
 from ruamel.yaml import YAML
 
 from pipeline.dvc_file.stages import stages_of
@@ -20,6 +21,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.models import build_network
 from pipeline.planning.binding import bind_experiment
+from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate, train_teacher
 
@@ -160,3 +162,59 @@ def test_dvc_runs_again_what_an_edited_module_builds(own: Path) -> None:
     inputs = {stage.name: [str(path) for path in stage.deps] for stage in stages_of(experiment)}
     for name in ("cache-teacher", "cache-evaluation", "train-student-lfcc", "evaluate"):
         assert "own_nets.py" in inputs[name]
+
+
+def test_a_student_of_ones_own_ends_in_its_teachers_classifier_and_resumes(own: Path) -> None:
+    simkd = "objectives={simkd: [{name: simkd}]}"
+    given = (*settings()[:2], STUDENTS, simkd, *settings()[4:], "train.epochs=3")
+    cache_teacher.run(source(*given), replace=False, wait=False)
+    whole = content(student("small", "simkd", *given))
+    interrupted("small", "simkd", *given, output=Path("again"))
+    (scratch,) = Path().glob(".again*.partial")
+    assert (scratch / "checkpoint.pt").exists()
+    again = content(student("small", "simkd", *given, output=Path("again")))
+    assert {"student.safetensors", "head.safetensors"} <= again.keys()
+    for file in ("student.safetensors", "head.safetensors"):
+        assert again[file] == whole[file]
+    evaluate.run(source(*given))
+
+
+def test_where_teacher_and_data_share_no_class_features_alone_are_learnt_from(own: Path) -> None:
+    """The teacher knows six classes, none of them the data's four: it is built without its head."""
+    teacher = f"{TEACHER}, {ARITHMETIC}, mean: [0.5, 0.4, 0.3], std: [0.2, 0.2, 0.2], head: none}}"
+    signals = ("signals.logits=null", "signals.features={grid: 2, encoding: float32}")
+    sets = "objectives={maps: [{name: hard-label}, {name: lfcc, width: 16, scales: [1, 2]}], kd: [kd]}"
+    given = (teacher, "teacher_training=null", STUDENTS, sets, STORE, *signals)
+    with pytest.raises(ConfigError, match=r"(?s)kd.*logits"):
+        bind_experiment(source(*given))
+    given = (*given, "objectives.kd=null")
+    cache_teacher.run(source(*given), replace=False, wait=False)
+    student("small", "maps", *given)
+    evaluate.run(source(*given))
+    (measured,) = Evaluation.read(Path("artifacts/tiny/evaluation.json")).students
+    assert measured.metrics.top1 is not None
+
+
+def test_classifiers_of_transformers_teach_and_learn(own: Path) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    size = {"image_size": 8, "patch_size": 2, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8}
+    names = {0: "none", 1: "b", 2: "a", 3: "d", 4: "c"}
+    torch.manual_seed(0)
+    config = transformers.ViTConfig(**size, num_hidden_layers=2, id2label=names)
+    model = transformers.AutoModelForImageClassification.from_config(config).eval()
+    model.save_pretrained("large")
+    Path("large/preprocessor_config.json").write_text('{"image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.2, 0.1]}')
+    teacher = f"teacher={{model: hf/./large, weights: pretrained, {ARITHMETIC}, classes: [a, b, c, d]}}"
+    students = "students={small: {model: hf/./large, options: {num_hidden_layers: 1}, input_size: 8}}"
+    given = (teacher, "teacher_training=null", students, *settings()[3:])
+    cache_teacher.run(source(*given), replace=False, wait=False)
+    pixels, _ = images(24, 1)
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in ((0.5, 0.4, 0.3), (0.2, 0.2, 0.1)))
+    with torch.inference_mode():
+        said = model((torch.from_numpy(pixels).permute(0, 3, 1, 2) / 255 - mean) / std).logits[:, [2, 1, 4, 3]]
+    torch.testing.assert_close(TeacherCache.open(Path("own.evaluation.zarr")).read(0, np.arange(24)).logits, said)
+    folder = student("small", "lfcc", *given)
+    evaluate.run(source(*given))
+    small = transformers.ViTConfig(**size, num_hidden_layers=1, num_labels=4)
+    learnt = transformers.ViTForImageClassification(small)  # what was trained is what transformers loads
+    learnt.load_state_dict(safetensors.torch.load_file(folder / "student.safetensors"))

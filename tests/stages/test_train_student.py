@@ -10,7 +10,7 @@ import pytest
 import safetensors.torch
 import timm
 import torch
-from experiment import COUNT, HOLDOUT, RUNS, content, source, student
+from experiment import COUNT, HOLDOUT, RUNS, content, interrupted, source, student
 
 import pipeline.experiment.students
 import stages.train_student
@@ -19,7 +19,6 @@ from pipeline.config import parse_yaml
 from pipeline.data import PackedDataset, select
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
 from pipeline.models import build_network
-from pipeline.progress import Silent
 from pipeline.publishing import Scratch
 from stages import cache_teacher
 
@@ -144,16 +143,8 @@ def test_a_run_is_repeated_bit_for_bit(there: Path):
     assert content(folder)["student.safetensors"] == other["student.safetensors"]
 
 
-def test_a_run_goes_on_where_it_was_interrupted(here: Path, travelled: Path, monkeypatch: pytest.MonkeyPatch):
-    class Interrupted(Silent):
-        def advance(self, amount: int, note: str = "") -> None:
-            if note.startswith("epoch 2"):
-                raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(stages.train_student, "Lines", Interrupted)
-        with pytest.raises(KeyboardInterrupt):
-            student("small", "kd")
+def test_a_run_goes_on_where_it_was_interrupted(here: Path, travelled: Path):
+    interrupted("small", "kd")
     (scratch,) = Path("artifacts/tiny/students/small/kd").glob(".*.partial")
     assert (scratch / "checkpoint.pt").exists()
     folder = student("small", "kd")
