@@ -7,9 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import timm
-from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-from timm.models import get_pretrained_cfg
 from torch import nn
 
 from pipeline.errors import ModelError
@@ -18,7 +15,7 @@ from pipeline.models.fit import NEW_CLASSIFIER_HINT, Kept, Match, classifier_ten
 from pipeline.models.kinds import kind_of
 from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
-from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts
+from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts, timm_library
 from pipeline.models.request import Request, Weights, adapted, class_indices, seeded
 from pipeline.models.trained import expected_by
 from pipeline.models.weights import keeps_order, load_weights
@@ -161,6 +158,8 @@ def _own_classes(request: Request) -> int:
 
 def class_names(model: str) -> list[str]:
     """Return the names of the classes of timm's weights of a model, as ImageNet's synsets; none where timm has none."""
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
+
     subset = infer_imagenet_subset(timm_facts(model))
     return [] if subset is None else list(ImageNetInfo(subset).label_names())  # type: ignore[no-untyped-call]
 
@@ -194,7 +193,7 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
         )
     try:
         given = options if channels == 3 else {**options, "in_chans": channels}  # which not every model takes
-        built: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **given)
+        built: nn.Module = timm_library().create_model(name, pretrained=pretrained, num_classes=num_classes, **given)
     except Exception as error:  # timm's models raise whatever their layers raise
         raise ModelError(
             f"{name} cannot be built" + (" with timm's weights" if pretrained else ""),
@@ -218,7 +217,7 @@ def own_input_size(model: str, options: Mapping[str, Any]) -> InputSize | None:
     timm_facts(model)  # refuses unknown names
     if model.partition(":")[0] in SOURCES:
         return None
-    known = get_pretrained_cfg(model)
+    known = timm_library().models.get_pretrained_cfg(model)
     return _own_size(options, asdict(known) if known is not None else {})
 
 

@@ -8,19 +8,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
-import timm
-from huggingface_hub import constants
-from huggingface_hub.utils._http import get_session
-from timm.models import PretrainedCfg, get_pretrained_cfg
-from timm.models._hub import get_cache_dir, load_model_config_from_hf, load_model_config_from_path
-
 from pipeline import plugins
 from pipeline.errors import ModelError, did_you_mean
 
 ARCHITECTURES = "pipeline.models.architectures"
-for _file in plugins.names(ARCHITECTURES):
-    plugins.load(ARCHITECTURES, _file, "model")  # registers its models with timm
 
 SOURCES = ("hf-hub", "local-dir")
 """What may stand before a model's name: where timm shall read its architecture and its weights."""
@@ -31,8 +22,21 @@ SECONDS = 8.0
 _FILES = ("model.safetensors", "pytorch_model.bin")
 
 
+def timm_library() -> Any:
+    """Return the module timm, which knows Decant's own architectures too.
+
+    Its import takes seconds, so it waits until a network is asked for.
+    """
+    import timm
+
+    for file in plugins.names(ARCHITECTURES):
+        plugins.load(ARCHITECTURES, file, "model")  # registers its models
+    return timm
+
+
 def own_models() -> list[str]:
     """List the models of `pipeline/models/architectures/`, by the names that they have with timm."""
+    timm = timm_library()
     return [name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith(ARCHITECTURES)]
 
 
@@ -42,6 +46,10 @@ def timm_facts(name: str) -> Mapping[str, Any]:
     Empty where timm has no weights of it. Raises ModelError, with the nearest name, if there is no such model, or if
     the hub that shall describe it cannot be reached.
     """
+    timm = timm_library()
+    from timm.models import PretrainedCfg, get_pretrained_cfg
+    from timm.models._hub import load_model_config_from_hf, load_model_config_from_path
+
     source, _, place = name.partition(":")
     if source in SOURCES and place:
         if source == "hf-hub":
@@ -75,6 +83,8 @@ def refuse_absent(name: str) -> None:
 
     name: of the model.
     """
+    from timm.models._hub import get_cache_dir
+
     source, _, place = name.partition(":")
     if source == "local-dir":
         return
@@ -91,6 +101,9 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
 
     name: of the model, for errors. repository, files: on the hub.
     """
+    import huggingface_hub
+    from huggingface_hub import constants
+
     repository, _, revision = repository.partition("@")
     for file in files:
         if file and isinstance(
@@ -105,6 +118,8 @@ def refuse_silent(name: str, what: str, url: str) -> None:
 
     name, what: of the model and what is wanted of it, for the error. url: that is asked for.
     """
+    from huggingface_hub.utils._http import get_session
+
     errors: list[Exception] = []
 
     def request() -> None:

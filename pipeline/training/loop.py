@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import TrainingError, first_line
 from pipeline.measuring.score import TOP1, Score
@@ -67,7 +67,7 @@ class Trainer:
         self.optimizer = build_optimizer(network.model, objectives, self.config)
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
         self.student = self._student(self.objectives.kept())
-        self.ema = ModelEmaV3(self.student, decay=self.config.ema) if self.config.ema else None
+        self.ema = _moving_average(self.student, self.config.ema) if self.config.ema else None
         self.best: dict[str, Tensor] | None = None
 
     def update(self, step: Step) -> Terms:
@@ -246,6 +246,13 @@ def train(
     rate_of_all = count * len(history.rows) / seconds if seconds else 0.0
     best = history.best() if config.patience is not None else None
     return TrainingResult(trainer.finish(), history, seconds, rate_of_all, trainer.device.type, trainer.precision, best)
+
+
+def _moving_average(student: nn.Module, decay: float) -> Any:
+    """Return timm's moving average of the student's weights."""
+    from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+
+    return ModelEmaV3(student, decay=decay)
 
 
 def _mean(values: list[tuple[Terms, float]]) -> Terms:

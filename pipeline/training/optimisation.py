@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from timm.optim import (  # type: ignore[attr-defined]
-    create_optimizer_v2,
-    list_optimizers,
-    param_groups_layer_decay,
-    param_groups_weight_decay,
-)
-from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2  # type: ignore[attr-defined]
-from timm.scheduler.scheduler import Scheduler
+from typing import TYPE_CHECKING
+
 from torch import nn
 from torch.optim import Optimizer
 
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.objectives import ObjectiveSet
 from pipeline.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from timm.scheduler.scheduler import Scheduler
 
 
 def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
@@ -24,6 +21,13 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
     key: the section of `config`, for errors. As timm does, vectors (biases, normalisation) have no weight decay, and
     `layer_decay` goes by timm's order of the layers. Raises ConfigError for unknown names.
     """
+    from timm.optim import (  # type: ignore[attr-defined]
+        create_optimizer_v2,
+        list_optimizers,
+        param_groups_layer_decay,
+        param_groups_weight_decay,
+    )
+
     known = [str(name) for name in list_optimizers()]
     if config.optimizer not in known:
         raise ConfigError([unknown_name(f"{key}.optimizer", config.optimizer, known)])
@@ -48,6 +52,9 @@ def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: 
     config: schedule, warm-up and epochs. steps_per_epoch: updates in an epoch. key: the section of `config`, for
     errors. Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
     """
+    from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2  # type: ignore[attr-defined]
+    from timm.scheduler.scheduler import Scheduler
+
     if config.schedule in ("none", "plateau"):
         what = "is not a function of the step alone, which exact resume needs"
         raise ConfigError([Problem(f"{key}.schedule", what, "cosine, multistep, step, constant, ...", config.schedule)])

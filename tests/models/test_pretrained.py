@@ -54,7 +54,7 @@ def test_a_name_that_is_never_resolved(monkeypatch: pytest.MonkeyPatch) -> None:
         def head(self, url: str, timeout: float) -> None:
             never.wait(120)
 
-    monkeypatch.setattr(pretrained, "get_session", Session)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", Session)
     monkeypatch.setattr(pretrained, "SECONDS", 0.1)
     with pytest.raises(ModelError, match="none within"):
         build_network("resnet18", 1000, "pretrained")

@@ -75,7 +75,7 @@ def test_check_tells_which_weights_do_not_fit(seven: Path, override: str, words:
 
 def test_check_downloads_nothing(seven: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.file_download.hf_hub_download", None)
-    monkeypatch.setattr("pipeline.models.pretrained.get_session", None)
+    monkeypatch.setattr("huggingface_hub.utils._http.get_session", None)
     check.run(source("students.small={model: test_resnet, input_size: 40, start: pretrained}"), as_json=False)
 
 
