@@ -26,6 +26,7 @@ from pipeline.models import TeacherNetwork
 from pipeline.objectives import MixedLabels
 from pipeline.progress import Lines, Silent
 from pipeline.store.format.encoded import EncodedSignals
+from pipeline.store.format.requirements import CacheRequirement, RequiredSamples
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
@@ -126,20 +127,18 @@ class CachedViews(Dataset[Step]):
         self.samples = samples_of(dataset)
         self.cache = TeacherCache.open(str(path))
         identity = self.cache.manifest.identity
-        here = {"samples": self.samples.count, "ids": self.samples.ids_digest()}
-        wanted: dict[str, Any] = {
-            "data": here if verify in ("sample", "none") else DataIdentity.of(self.samples).plain()
-        }
-        self.cache.require(wanted)
+        trusting = verify in ("sample", "none")
+        here = RequiredSamples.of(self.samples) if trusting else DataIdentity.of(self.samples)
+        self.cache.require(CacheRequirement(data=here))
         self.views = views_of(self.samples, identity.views.config(), "views")
         with arguments_of("CachedViews"):
             requested = self.views if views is None else views_of(self.samples, as_views(views), "views")
-        wanted = {"views": ViewsIdentity.of(requested).plain()}
+        described = None
         if teacher is not None:
             network, own = require_network(teacher, "the teacher"), identity.teacher
             described = TeacherIdentity.of(network, precision=own.precision, micro_batch=own.micro_batch)
-            wanted["teacher"] = described.plain()
-        self.cache.require(wanted)
+        drawn = ViewsIdentity.of(requested)
+        self.cache.require(CacheRequirement(views=drawn, numbers=requested.numbers, teacher=described))
         self.source = FromCaches.of([(self.cache, requested.numbers)])
         refuse_labels_beyond(self.samples.labels, self.source.shapes.logits, "the teacher", LABELS_HINT)
         self._made: dict[tuple[Any, ...], Epochs] = {}

@@ -80,10 +80,10 @@ def _origins(there: Mapping[str, StorePath], experiment: Experiment[CacheSection
         with suppress(CacheError):  # reading its files tells more about it
             cache = TeacherCache.open(path)
         held, found = caches[name], cache.manifest.identity if cache is not None else None
-        wanted, unchecked = experiment.required(held, found, exact=True)
+        required = experiment.required(held, found, exact=True)
         if cache is not None:
-            cache.require(wanted, unchecked)
-        network = None if unchecked else experiment.teacher
+            cache.require(required)
+        network = None if required.unchecked else experiment.teacher
         device = choose_device(experiment.config.teacher.device if network else "cpu")
         origins[name] = CacheOrigin(held.samples, held.views, network, device)
     return origins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
@@ -11,6 +12,7 @@ from pipeline.experiment.pointers import refuse_wrong_pointer
 from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
 from pipeline.progress import size
 from pipeline.publishing import differences
+from pipeline.store.format.requirements import CacheRequirement, RequiredTeacher
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches
 from pipeline.training.teacher_outputs import CHOOSE_VIEWS_HINT, format_views
@@ -69,40 +71,37 @@ def open_caches(
     entries = entries or config.caches
     opened: list[OpenedCache] = []
     own: TeacherCache | None = None
-    wanted, unchecked = None, list[str]()
+    required: CacheRequirement | None = None
     for entry in entries or [CacheConfig(path=config.store.path, views=tuple(data.views.numbers))]:
         cache = TeacherCache.open(entry.path)
         refuse_wrong_pointer(cache)
-        if wanted is None:
-            signals = kept_signals(config.signals, config.teacher)
-            held, found = CacheContents(data.training, data.views, signals), cache.manifest.identity
-            wanted, unchecked = experiment.required(held, found, exact=exact)
+        if required is None:
+            held = CacheContents(data.training, data.views, kept_signals(config.signals, config.teacher))
+            required = experiment.required(held, cache.manifest.identity, exact=exact)
             if entries:  # they list the views that are used; the section `views` lists those that are made
-                wanted["views"] = {
-                    key: wanted["views"][key] for key in wanted["views"] if key not in ("first", "count")
-                }
+                required = replace(required, numbers=None)
         if own is not None:
             _refuse_other(entry, cache, own)
         if entry.role == "teacher":
             own = own or cache
-            left = unchecked
-            cache.require(wanted, left)
+            cache.require(required)
+            unchecked = required.unchecked
         else:  # the configuration does not describe it
             other = cache.manifest.identity.teacher
-            left = [field for field in unchecked if not field.startswith("teacher")]
-            cache.require({**wanted, "teacher": {"num_classes": data.classes}, "signals": {}}, left)
-            left.append(f"which teacher it is ({other.model}, weights {other.weights[:23]}...)")
+            anyone = required.of_another(RequiredTeacher(num_classes=data.classes), signals=None)
+            cache.require(anyone)
+            unchecked = (*anyone.unchecked, f"which teacher it is ({other.model}, weights {other.weights[:23]}...)")
         numbers = entry.views or tuple(cache.views)
         if missing := sorted(set(numbers) - set(cache.views)):
             what = f"the teacher cache lacks {format_views(missing)}"
             raise CacheMismatch(what, where=entry.path, got=format_views(cache.views), fix=CHOOSE_VIEWS_HINT)
-        opened.append(OpenedCache(cache, numbers, tuple(left)))
+        opened.append(OpenedCache(cache, numbers, unchecked))
     return opened
 
 
 def _refuse_other(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) -> None:
     """Raise CacheMismatch unless a cache is of the same samples as `own`, and of the teacher that its role names."""
-    cache.require({"data": own.manifest.identity.data.plain()})
+    cache.require(CacheRequirement(data=own.manifest.identity.data))
     teachers = own.manifest.identity.teacher.plain(), cache.manifest.identity.teacher.plain()
     lines, another = differences(*teachers), differences(*teachers, ("precision", "micro_batch"))
     if lines and entry.role == "teacher":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pipeline.config import Section
 from pipeline.data import DataSection, PackedDataset, Samples, select
@@ -18,8 +17,8 @@ from pipeline.models.weights import digest_of
 from pipeline.signals import EmbeddingConfig, LogitsConfig, SignalsConfig, SignalsSection
 from pipeline.store.config import StoreSection
 from pipeline.store.format.identity import CacheIdentity
+from pipeline.store.format.requirements import CacheRequirement, RequiredSamples, RequiredSignals, RequiredTeacher
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
-from pipeline.store.format.signal_sections import encodings_identity
 from pipeline.store.location import StorePath
 from pipeline.views import Views, ViewsSection
 
@@ -71,30 +70,22 @@ class CacheContents(NamedTuple):
         signals = HEADLESS_EVALUATION_SIGNALS if without_head(teacher) else EVALUATION_SIGNALS
         return cls(samples, one_view(samples, evaluate.operations), signals)
 
-    def required(self, teacher: Mapping[str, Any], *, exact: bool) -> dict[str, Any]:
-        """Return what the identity of a cache must contain, to be of these samples, views and signals.
+    def required(
+        self, teacher: TeacherIdentity | RequiredTeacher, unchecked: tuple[str, ...] = (), *, exact: bool
+    ) -> CacheRequirement:
+        """Return what a cache must be, to be of these samples, views and signals.
 
-        teacher: what it must contain of the teacher. exact: whether it must have the digest of the pixels, which are
-        all read for that; else the number and the ids of samples suffice.
+        teacher: what it must be of. unchecked: dotted fields that are not compared. exact: whether it must have the
+        digest of the pixels, which are all read for that; else the number and the ids of samples suffice.
         """
-        samples = self.samples
-        named = {"samples": samples.count, "ids": samples.ids_digest()}
-        return {
-            "data": DataIdentity.of(samples).plain() if exact else named,
-            "views": ViewsIdentity.of(self.views).plain(),
-            "teacher": dict(teacher),
-            "signals": _signals(self.signals),
-        }
-
-
-class Requirement(NamedTuple):
-    """Holds what a cache must be.
-
-    identity: parts of its identity, as plain values. unchecked: the dotted fields that this machine cannot compute.
-    """
-
-    identity: dict[str, Any]
-    unchecked: list[str]
+        return CacheRequirement(
+            data=DataIdentity.of(self.samples) if exact else RequiredSamples.of(self.samples),
+            views=ViewsIdentity.of(self.views),
+            numbers=self.views.numbers,
+            teacher=teacher,
+            signals=RequiredSignals.of(self.signals),
+            unchecked=unchecked,
+        )
 
 
 SectionsT_co = TypeVar("SectionsT_co", bound=Section, covariant=True)
@@ -113,7 +104,7 @@ class Experiment(Generic[SectionsT_co]):
         self._data = data
         self._dataset = data.dataset if data is not None else None
         self._teacher: Network | None = None
-        self._identity: dict[str, Any] | None = None
+        self._identity: TeacherIdentity | None = None
         self._digest: str | None = None
         self._evaluation_caches: dict[EvaluationCache, CacheContents] = {}
 
@@ -182,7 +173,7 @@ class Experiment(Generic[SectionsT_co]):
 
     def required(
         self: Experiment[TaughtSections], held: CacheContents, found: CacheIdentity | None, *, exact: bool
-    ) -> Requirement:
+    ) -> CacheRequirement:
         """Return what a cache must be that holds the signals of this experiment's teacher.
 
         held: its samples, views and signals. found: the identity of the cache at hand; None if it cannot be read. Where
@@ -191,47 +182,46 @@ class Experiment(Generic[SectionsT_co]):
         """
         config = self.config.teacher
         if exact and config.weights_are_here:
-            return Requirement(held.required(self._identified(found), exact=True), [])
+            return held.required(self._identified(found), exact=True)
         left_out = ("device", "weights", "head", "text_head")
         named = {key: value for key, value in config.for_identity(*left_out).items() if value is not None}
         named |= {"interpolation": config.interpolation} if config.interpolation else {}
         named |= {"num_classes": 0} if without_head(config) else {}
         if config.text_head is not None and config.text_head.exists():
             named["text_head"] = TextEmbeddings.read(config.text_head).digest()
-        unchecked = ["teacher.weights"] if exact else ["teacher.weights", "data.pixels"]
-        return Requirement(held.required(named, exact=exact), unchecked)
+        unchecked = ("teacher.weights",) if exact else ("teacher.weights", "data.pixels")
+        return held.required(RequiredTeacher.model_validate(named), unchecked, exact=exact)
 
-    def _identified(self: Experiment[TaughtSections], found: CacheIdentity | None) -> dict[str, Any]:
+    def _identified(self: Experiment[TaughtSections], found: CacheIdentity | None) -> TeacherIdentity:
         """Return the teacher's identity, with the digest of its weights."""
         if self._identity is None and found is not None:
-            self._identity = self._as_found(found.teacher.plain())
+            self._identity = self._as_found(found.teacher)
         if self._identity is None:
             config = self.config.teacher
             network = self._teacher or build_teacher(config, self.dataset.class_names)
-            identity = TeacherIdentity.of(network, precision=config.precision, micro_batch=config.micro_batch)
-            self._identity = {**identity.plain(), "interpolation": network.interpolation}
+            self._identity = TeacherIdentity.of(network, precision=config.precision, micro_batch=config.micro_batch)
         return self._identity
 
-    def _as_found(self: Experiment[TaughtSections], found: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _as_found(self: Experiment[TaughtSections], found: TeacherIdentity) -> TeacherIdentity | None:
         """Return the teacher's identity if its file of weights is, tensor by tensor, that of a cache; else None.
 
         A file of other names or types becomes those of the network only when that is built.
         """
         config = self.config.teacher
-        classes = config.classes_of(self.classes)
-        named = {"model": config.model, "options": dict(config.options), "num_classes": classes}
+        named = config.model, dict(config.options), config.classes_of(self.classes)
         if config.pooling or config.text_head:
             return None
-        if not isinstance(config.weights, Path) or any(found.get(key) != value for key, value in named.items()):
+        if not isinstance(config.weights, Path) or named != (found.model, found.options, found.num_classes):
             return None
         known = identity_without_building(config, self.classes)
         if known is None:
             return None
         if self._digest is None:
             self._digest = digest_of(load_weights(config.weights))
-        if self._digest != found.get("weights"):
+        if self._digest != found.weights:
             return None
-        return {**known, "weights": self._digest, "precision": config.precision, "micro_batch": config.micro_batch}
+        arithmetic = {"precision": config.precision, "micro_batch": config.micro_batch}
+        return TeacherIdentity.model_validate({**known, "weights": self._digest, **arithmetic})
 
 
 def without_head(teacher: TeacherConfig) -> bool:
@@ -252,15 +242,3 @@ def kept_signals(config: SignalsConfig, teacher: TeacherConfig) -> SignalsConfig
         fix = "keep its embedding, or maps: `signals: {embedding: {}, features: {}}`"
         raise ConfigError([Problem("signals", "keeps nothing of a teacher that has no logits", fix=fix)])
     return config.model_copy(update={"logits": None})
-
-
-def _signals(config: SignalsConfig) -> dict[str, Any]:
-    encoding = {kind: {"encoding": encoding} for kind, encoding in encodings_identity(config).items()}
-    wanted: dict[str, Any] = {kind: encoding[kind] for kind in ("logits", "embedding") if kind in encoding}
-    if config.features is not None:
-        wanted |= {"grid": config.features.grid, "filter": config.features.filter}
-        blocks = config.features.blocks if isinstance(config.features.blocks, tuple) else ("*",)
-        wanted["features"] = dict.fromkeys(blocks, encoding["features"])
-    if config.extras:
-        wanted["extras"] = {extra.name: encoding[f"extras/{extra.name}"] for extra in config.extras}
-    return wanted

@@ -13,6 +13,7 @@ from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_s
 from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.requirements import CacheRequirement, RequiredTeacher
 from pipeline.store.reader import TeacherCache
 
 
@@ -44,17 +45,17 @@ def open_reference(
         print(f"note: no {what} cache at {', '.join(missing)}: no comparison with the teacher", file=sys.stderr)
         return None
     held, opened = experiment.evaluation_cache(what), dict[str, TeacherCache]()
-    wanted, unchecked = None, list[str]()
+    required: CacheRequirement | None = None
     for main, path in paths:
         cache = TeacherCache.open(path, signals=())
         refuse_wrong_pointer(cache)
-        if wanted is None:
-            wanted, unchecked = experiment.required(held, cache.manifest.identity, exact=exact)
+        if required is None:
+            required = experiment.required(held, cache.manifest.identity, exact=exact)
         else:  # another teacher: not of the configuration, but of the cache that students learn from
-            other = Manifest.read(main).identity.teacher.plain() if backend_of(main).exists() else {}
-            wanted = {**wanted, "teacher": {**other, "num_classes": experiment.classes}}
-            unchecked = [field for field in unchecked if not field.startswith("teacher")]
-        cache.require(wanted, unchecked)
+            other = Manifest.read(main).identity.teacher if backend_of(main).exists() else RequiredTeacher()
+            same_classes = other.model_copy(update={"num_classes": experiment.classes})
+            required = required.of_another(same_classes, required.signals)
+        cache.require(required)
         # Several caches of one teacher, of other views: these logits are the same in each.
         opened.setdefault(cache.manifest.identity.teacher.fingerprint, cache)
     found = [cache.read(cache.views[0], np.arange(cache.count)) for cache in opened.values()]

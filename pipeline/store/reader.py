@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import ArraySpec, SignalSpec, Unit
 from pipeline.store.format.encoded import EncodedSignals, part_tensor
 from pipeline.store.format.manifest import Manifest
+from pipeline.store.format.requirements import CacheRequirement
 from pipeline.store.location import StorePath, store_path
 
 
@@ -162,13 +163,9 @@ class TeacherCache:
         """Return the digests of the pixels that the teacher saw, of a `view` of samples [B]: uint64 [B]."""
         return self._gather("view_digest", view, samples)
 
-    def require(self, requirements: Mapping[str, Any], unchecked: Collection[str] = ()) -> None:
-        """Raise CacheMismatch, with every field that differs, unless the cache provides what is required.
-
-        requirements: parts of an identity, as plain values. The cache may have more than they name. unchecked: dotted
-        fields that are not compared, since this machine cannot compute them.
-        """
-        if lines := self.manifest.identity.unmet(requirements, unchecked):
+    def require(self, required: CacheRequirement) -> None:
+        """Raise CacheMismatch, with every field that differs, unless the cache provides what is `required`."""
+        if lines := self.manifest.identity.unmet(required):
             raise CacheMismatch(
                 "the teacher cache is not what this run needs\n" + "\n".join(f"  - {line}" for line in lines),
                 where=self.path,

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline.errors import CacheMismatch
 from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
 from pipeline.store.format.encoded import EncodedSignals
+from pipeline.store.format.requirements import CacheRequirement, RequiredSignals
 from pipeline.store.reader import TeacherCache
 
 CHOOSE_VIEWS_HINT = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
@@ -217,21 +218,11 @@ def _narrowed(teacher: Mapping[int, TeacherCache], signals: Collection[str]) -> 
     caches = {cache.path: cache for cache in teacher.values()}
     caches = {path: cache.select(signals) for path, cache in caches.items()}
     first, *others = caches.values()
+    held = first.manifest.identity.signals
+    same = RequiredSignals.held_by(held, {*signals, *(("logits",) if held.logits else ())})
     for other in others:
-        other.require({"signals": _described(first, signals)})
+        other.require(CacheRequirement(signals=same))
     return {view: caches[cache.path] for view, cache in teacher.items()}
-
-
-def _described(cache: TeacherCache, signals: Collection[str]) -> dict[str, Any]:
-    """Return the entries of a cache's identity for the logits and for some signals."""
-    held = cache.manifest.identity.signals.plain()
-    entries: dict[str, Any] = {"logits": held["logits"]} if held["logits"] else {}
-    for kind, _, rest in (name.partition("/") for name in signals):
-        if rest:
-            entries.setdefault(kind, {})[rest] = held[kind][rest]
-        else:
-            entries[kind] = held[kind]
-    return entries | ({"grid": held["grid"], "filter": held["filter"]} if "features" in entries else {})
 
 
 def _views_by_fingerprint(teacher: Mapping[int, TeacherCache]) -> dict[str, list[int]]:

@@ -118,8 +118,9 @@ def test_everything_is_opened_once_when_it_is_asked_for(here: Path, monkeypatch:
     assert len(built) == 1
     identity = TeacherCache.open(experiment.paths["training"]).manifest.identity
     required = experiment.required(held["training"], identity, exact=True)
-    assert required.identity["teacher"]["weights"] == experiment.teacher.weights_digest()
-    assert required.unchecked == []
+    assert required.teacher is not None
+    assert required.teacher.weights == experiment.teacher.weights_digest()
+    assert required.unchecked == ()
 
 
 def test_an_experiment_without_a_holdout_has_no_cache_of_it(here: Path):

@@ -21,6 +21,7 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
 from pipeline.store.encodings import ENCODINGS, encodings_for
+from pipeline.store.format.requirements import CacheRequirement, RequiredSignals
 from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.making.teacher_pass import TeacherPass, signal_of
 from pipeline.store.reader import TeacherCache
@@ -173,11 +174,11 @@ def test_caches_without_options_keep_the_identity_that_they_had(tmp_path: Path) 
 def test_another_encoding_or_option_is_another_cache(tmp_path: Path) -> None:
     path = cache(tmp_path / "a", signals=written({"name": "topk", "k": 2}))
     teacher = TeacherCache.open(path)
-    teacher.require({"signals": {"logits": {"encoding": {"name": "topk", "k": 2}}}})
+    teacher.require(CacheRequirement(signals=RequiredSignals({"logits": {"name": "topk", "k": 2}})))
     with pytest.raises(CacheMismatch, match=r"signals\.logits\.encoding\.k: expected 3, got 2"):
-        teacher.require({"signals": {"logits": {"encoding": {"name": "topk", "k": 3}}}})
+        teacher.require(CacheRequirement(signals=RequiredSignals({"logits": {"name": "topk", "k": 3}})))
     with pytest.raises(CacheMismatch, match=r'signals\.logits\.encoding: expected "float16", got \{"k":2'):
-        teacher.require({"signals": {"logits": {"encoding": "float16"}}})
+        teacher.require(CacheRequirement(signals=RequiredSignals({"logits": "float16"})))
 
 
 def test_every_encoding_that_cannot_be_is_named_at_once() -> None:

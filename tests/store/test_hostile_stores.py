@@ -32,6 +32,7 @@ from pipeline.store.encodings import ENCODINGS
 from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.format.manifest import _arrays
 from pipeline.store.format.provenance import RUNS
+from pipeline.store.format.requirements import CacheRequirement
 from pipeline.store.reader import TeacherCache
 
 
@@ -60,7 +61,7 @@ def use(path: Path) -> None:
     teacher.view_digests(view, rows)
     assert len(teacher.labels) == teacher.count
     assert teacher.shapes.logits == teacher.read(view, rows).logits.shape[1]
-    teacher.require({"views": {"first": view, "count": 1}})
+    teacher.require(CacheRequirement(numbers=range(view, view + 1)))
     with contextlib.suppress(CacheMismatch):  # operations and filters that this version does not have
         teacher.manifest.identity.views.config()
         teacher.manifest.identity.signals.config()

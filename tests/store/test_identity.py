@@ -6,6 +6,7 @@ import copy
 import hashlib
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pydantic import ValidationError
 
 from pipeline.errors import CacheCorrupt
 from pipeline.store.format.identity import CacheIdentity
+from pipeline.store.format.requirements import CacheRequirement, RequiredSignals, RequiredTeacher
 
 STORED: dict[str, Any] = {
     "schema": 2,
@@ -200,30 +202,34 @@ def test_it_has_the_layout_and_the_configuration_that_made_it() -> None:
     ("first", "count", "fits"), [(0, 8, True), (2, 3, True), (7, 1, True), (0, 9, False), (7, 2, False)]
 )
 def test_fewer_views_are_fine(first: int, count: int, fits: bool) -> None:
-    lines = identity().unmet({"views": {"seed": 1, "first": first, "count": count}})
+    lines = identity().unmet(CacheRequirement(numbers=range(first, first + count)))
     assert (lines == []) == fits
     assert lines == [] or lines[0].endswith("got 0 to 7")
 
 
 def test_of_every_feature_the_encoding_is_required() -> None:
-    wanted = {"signals": {"features": {"*": {"encoding": "float16"}}}}
+    wanted = CacheRequirement(signals=RequiredSignals({}, every_feature="float16"))
     assert identity().unmet(wanted) == ['signals.features.block2.encoding: expected "float16", got "int8"']
-    assert wanted["signals"]["features"] == {"*": {"encoding": "float16"}}
 
 
 def test_a_network_with_more_options_is_another() -> None:
     one = identity()
-    assert one.unmet({"teacher": {"model": "vit"}}) == []
-    assert one.unmet({"teacher": {"options": {"depth": 6, "heads": 3}}}) == []
-    assert one.unmet({"teacher": {"options": {"depth": 6}}}) == ["teacher.options.heads: expected nothing, got 3"]
-    assert one.unmet({"teacher": {"options": {"depth": 6}}}, ("teacher.options",)) == []
+    assert one.unmet(CacheRequirement(teacher=RequiredTeacher(model="vit"))) == []
+    assert one.unmet(CacheRequirement(teacher=RequiredTeacher(options={"depth": 6, "heads": 3}))) == []
+    fewer = CacheRequirement(teacher=RequiredTeacher(options={"depth": 6}))
+    assert one.unmet(fewer) == ["teacher.options.heads: expected nothing, got 3"]
+    assert one.unmet(replace(fewer, unchecked=("teacher.options",))) == []
 
 
 def test_an_interpolation_that_is_left_out_is_the_bilinear_one() -> None:
-    wanted = {"teacher": {"interpolation": "bicubic"}}
+    wanted = CacheRequirement(teacher=RequiredTeacher(interpolation="bicubic"))
     (line,) = identity().unmet(wanted)
     assert line == 'teacher.interpolation: expected "bicubic", got "bilinear"'
     assert identity().keep_cache_hint([line]) == (
         "; to keep the cache, write `interpolation: bilinear` in `teacher` (in Python, give it to the network)"
     )
-    assert identity(teacher={"interpolation": "bicubic"}).unmet(wanted) == []
+    bicubic = identity(teacher={"interpolation": "bicubic"})
+    assert bicubic.unmet(wanted) == []
+    bilinear = CacheRequirement(teacher=identity().teacher)
+    assert identity().unmet(bilinear) == []
+    assert bicubic.unmet(bilinear) == ['teacher.interpolation: expected "bilinear", got "bicubic"']

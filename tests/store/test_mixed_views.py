@@ -23,6 +23,7 @@ from pipeline.inspection.sample import MicroBatch
 from pipeline.inspection.teacher import verify_teacher
 from pipeline.inspection.views import replay, verify_views
 from pipeline.store.format.arrays import Unit
+from pipeline.store.format.requirements import CacheRequirement
 from pipeline.store.format.sections import ViewsIdentity
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
@@ -109,7 +110,7 @@ def test_other_partners_are_another_cache(made: Path) -> None:
     assert identity.views.partners == mixing_views().partners.digest()
     fewer = TinySamples(20)
     with pytest.raises(CacheMismatch, match=r"views\.partners"):
-        TeacherCache.open(made).require({"views": ViewsIdentity.of(mixing_views(fewer)).plain()})
+        TeacherCache.open(made).require(CacheRequirement(views=ViewsIdentity.of(mixing_views(fewer))))
     assert "partners" not in TeacherCache.open(made).manifest.identity.data.plain()
 
 

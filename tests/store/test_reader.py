@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from store_standins import TinyNetwork, TinySamples, TinyViews, cache
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, CacheNotFound, CacheUnfinished
 from pipeline.store import reader
+from pipeline.store.format.requirements import CacheRequirement, RequiredSignals
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.local import chunks
 from pipeline.store.reader import TeacherCache
@@ -244,25 +246,28 @@ def test_what_cannot_be_opened(copied: Path, tmp_path: Path) -> None:
 
 def test_requirements_are_met_or_named_all_at_once(store: Path) -> None:
     teacher, samples, views, network = TeacherCache.open(store), TinySamples(), TinyViews(), TinyNetwork()
-    ours: dict[str, Any] = {
-        "data": DataIdentity.of(samples).plain(),  # type: ignore[arg-type]
-        "views": ViewsIdentity.of(views).plain(),  # type: ignore[arg-type]
-        "teacher": TeacherIdentity.of(network, precision="float32", micro_batch=4).plain(),  # type: ignore[arg-type]
-        "signals": {"features": {"block2": {}}, "embedding": {}},
-    }
+    teachers = TeacherIdentity.of(network, precision="float32", micro_batch=4)  # type: ignore[arg-type]
+    ours = CacheRequirement(
+        data=DataIdentity.of(samples),  # type: ignore[arg-type]
+        views=ViewsIdentity.of(views),  # type: ignore[arg-type]
+        numbers=views.numbers,
+        teacher=teachers,
+        signals=RequiredSignals({"features/block2": "float16", "embedding": "float16"}),
+    )
     teacher.require(ours)
-    teacher.require(ours | {"views": ViewsIdentity.of(TinyViews(count=1, first=2)).plain()})  # type: ignore[arg-type]
-    wrong = ours | {
-        "data": DataIdentity.of(TinySamples(seed=1)).plain(),  # type: ignore[arg-type]
-        "views": ViewsIdentity.of(TinyViews(count=4)).plain(),  # type: ignore[arg-type]
-        "teacher": ours["teacher"] | {"weights": "sha256:other"},
-        "signals": {"features": {"block3": {}}},
-    }
+    teacher.require(replace(ours, numbers=range(2, 3)))
+    wrong = replace(
+        ours,
+        data=DataIdentity.of(TinySamples(seed=1)),  # type: ignore[arg-type]
+        numbers=range(4),
+        teacher=teachers.model_copy(update={"weights": "sha256:other"}),
+        signals=RequiredSignals({"features/block3": "float16"}),
+    )
     with pytest.raises(CacheMismatch) as caught:
         teacher.require(wrong)
     for field in ("data.pixels", "views: expected views 0 to 3, got 0 to 2", "teacher.weights", "block3"):
         assert field in str(caught.value)
     with pytest.raises(CacheMismatch) as caught:
-        teacher.require(wrong, unchecked=["teacher.weights", "data"])
+        teacher.require(replace(wrong, unchecked=("teacher.weights", "data")))
     assert "teacher.weights" not in str(caught.value)
     assert "data.pixels" not in str(caught.value)

@@ -19,6 +19,7 @@ from pipeline.models import build_network
 from pipeline.progress import Silent
 from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
 from pipeline.store.format.layout import CacheExtent
+from pipeline.store.format.requirements import CacheRequirement
 from pipeline.store.format.sections import DataIdentity, ViewsIdentity
 from pipeline.store.making.caching import make_cache
 from pipeline.store.making.layout_for import layout_for
@@ -80,7 +81,7 @@ def test_what_is_stored_is_what_replayed_views_say(tmp_path: Path, differing: bo
     )
     verify_files(path)
     cache = TeacherCache.open(path)
-    cache.require({"data": DataIdentity.of(samples).plain(), "views": ViewsIdentity.of(views).plain()})
+    cache.require(CacheRequirement(data=DataIdentity.of(samples), views=ViewsIdentity.of(views), numbers=views.numbers))
     assert cache.count == 20
     rows = np.random.default_rng(1).permutation(20)
     network.eval()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -13,6 +13,7 @@ from pipeline.errors import RESTORE_HINT, CacheCorrupt, CacheMismatch, ConfigErr
 from pipeline.publishing.fingerprint import canonical, differences
 from pipeline.store.format.chunks import Compression
 from pipeline.store.format.layout import CacheExtent, StoreLayout, make_layout
+from pipeline.store.format.requirements import CacheRequirement
 from pipeline.store.format.sections import (
     ChunkingIdentity,
     DataIdentity,
@@ -92,28 +93,19 @@ class CacheIdentity(IdentitySection):
         chunking = self.chunking
         return _layout(self.data, self.views, self.teacher, self.signals, chunking.rows_per_block, chunking.compression)
 
-    def unmet(self, requirements: Mapping[str, Any], unchecked: Collection[str] = ()) -> list[str]:
+    def unmet(self, required: CacheRequirement) -> list[str]:
         """Return a line for every field in which the cache does not provide what is required.
 
-        requirements: parts of an identity, as plain values. The cache may have more fields, signals and views than
-        are required, but not more options of the network. What is required of the feature `*` is required of every
-        feature. unchecked: dotted fields that are not compared.
+        The cache may have more fields, signals and views than are required, but not more options of the network.
         """
-        wanted, identity = dict(requirements), self._with_defaults()
         lines: list[str] = []
-        views = dict(wanted.get("views") or {})
-        if "first" in views and "count" in views:
-            need, have = range(views["first"], views["first"] + views["count"]), self.views.numbers
-            del views["first"], views["count"]
-            if "views" not in unchecked and not (need.start >= have.start and need.stop <= have.stop):
-                lines.append(f"views: expected views {_span(need)}, got {_span(have)}")
-            wanted["views"] = views
-        signals = dict(wanted.get("signals") or {})
-        if every := dict(signals.get("features") or {}).get("*"):
-            wanted["signals"] = signals | {"features": dict.fromkeys(self.signals.features, every)}
-        lines += differences(wanted, identity, unchecked, provides=True)
-        options = dict(wanted.get("teacher") or {}).get("options")
-        if options is not None and "teacher.options" not in unchecked:
+        need, have = required.numbers, self.views.numbers
+        if need is not None and not (have.start <= need.start and need.stop <= have.stop):
+            lines.append(f"views: expected views {_span(need)}, got {_span(have)}")
+        wanted = required.plain(self.signals.features)
+        lines += differences(wanted, self._with_defaults(), required.unchecked, provides=True)
+        options = required.teacher.options if required.teacher else None
+        if options is not None and "teacher.options" not in required.unchecked:
             there = {"teacher": {"options": self.teacher.options}}
             exact = differences({"teacher": {"options": options}}, there)
             lines += [line for line in exact if line not in lines]

@@ -134,13 +134,18 @@ class SignalsIdentity(IdentitySection):
         return self
 
     @property
-    def specs(self) -> tuple[SignalSpec, ...]:
-        """Return the description of every stored signal, with the names of `SignalShapes`."""
+    def stored(self) -> dict[str, StoredSignal]:
+        """Return every stored signal, by the names of `SignalShapes`."""
         found: dict[str, StoredSignal] = {"logits": self.logits} if self.logits else {}
         found |= {"embedding": self.embedding} if self.embedding else {}
         found |= {f"features/{tap}": stored for tap, stored in self.features.items()}
         found |= {f"extras/{name}": stored for name, stored in self.extras.items()}
-        return tuple(stored.spec(name) for name, stored in found.items())
+        return found
+
+    @property
+    def specs(self) -> tuple[SignalSpec, ...]:
+        """Return the description of every stored signal, with the names of `SignalShapes`."""
+        return tuple(stored.spec(name) for name, stored in self.stored.items())
 
     @property
     def shapes(self) -> SignalShapes:
