@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,9 @@ COMMON = (
 READING = (
     "pipeline/store/__init__.py",
     "pipeline/store/backend.py",
-    "pipeline/store/encodings",
+    "pipeline/store/encodings/__init__.py",
+    "pipeline/store/encodings/_choice.py",
+    "pipeline/store/encodings/_contract.py",
     "pipeline/store/format",
     "pipeline/store/location.py",
     "pipeline/store/reader.py",
@@ -33,7 +32,7 @@ READING = (
 """The code that reads a cache: not that which makes one, nor object storage, nor the workers of a cluster."""
 
 PARTS = (
-    *("pipeline/data", "pipeline/views", "pipeline/signals", "pipeline/models", "pipeline/publishing"),
+    *("pipeline/data/*.py", "pipeline/views/*.py", "pipeline/signals/*.py", "pipeline/models", "pipeline/publishing"),
     *READING,
     "pipeline/store/config.py",
     "pipeline/experiment/data.py",
@@ -73,7 +72,7 @@ CACHES = (
 )
 COMPARED_CACHES = (*CACHES, "pipeline/experiment/reference.py", "pipeline/experiment/runs.py")
 CODE: dict[str, tuple[str, ...]] = {
-    "prepare-data": ("pipeline/data", "stages/prepare_data.py"),
+    "prepare-data": ("pipeline/data/*.py", "stages/prepare_data.py"),
     "train-teacher": (
         *LEARNING,
         "pipeline/measuring/teacher_accuracy.py",
@@ -110,7 +109,7 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "report": (
         *OBJECTIVES,
-        "pipeline/signals",
+        "pipeline/signals/*.py",
         "pipeline/measuring/__init__.py",
         "pipeline/measuring/metrics.py",
         "pipeline/measuring/neighbours.py",
@@ -120,9 +119,9 @@ CODE: dict[str, tuple[str, ...]] = {
         "stages/report.py",
     ),
 }
-"""What every stage imports; a test runs the stages and compares. The command itself (`cli.py`, `commands`,
-`progress.py`, `allocator.py`, `version.py`) is left out: it decides what is printed and how fast, never what is
-written."""
+"""What every stage imports, without plug-ins: files, folders with all below them, and `*.py` for the files of a folder
+alone. A test runs the stages and compares. The command itself (`cli.py`, `commands`, `progress.py`, `allocator.py`,
+`version.py`) is left out: it decides what is printed and how fast, never what is written."""
 
 
 def written_in(raw: Any, key: str) -> bool:
@@ -134,24 +133,11 @@ def written_in(raw: Any, key: str) -> bool:
     return True
 
 
-def objective_files(names: Iterable[str]) -> set[str]:
-    """Return the files of some objectives, and those of their room that they import, without `OBJECTIVES`.
-
-    names: of the objectives.
-    """
-    found: set[str] = set()
-    waiting = [f"pipeline/objectives/methods/{name.replace('-', '_')}.py" for name in names]
-    while waiting:
-        file = waiting.pop()
-        if file not in found and file not in OBJECTIVES:
-            found.add(file)
-            waiting += _imported(file)
-    return found
-
-
-@cache
-def _imported(file: str) -> list[str]:
-    """The files of the objectives' room that a file imports; each is parsed once, for experiments name it often."""
-    tree = ast.parse((SOURCE_ROOT / file).read_text())
-    modules = (node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom))
-    return [f"{module.replace('.', '/')}.py" for module in modules if module.startswith("pipeline.objectives.")]
+def code_of(command: str) -> list[str]:
+    """Return the files and folders that a command of `CODE` imports, without plug-ins, and those of all commands."""
+    found: list[str] = []
+    for each in (*COMMON, *CODE[command]):
+        folder, _, pattern = each.rpartition("/")
+        here = SOURCE_ROOT / folder
+        found += [f"{folder}/{path.name}" for path in here.glob(pattern)] if "*" in pattern else [each]
+    return sorted(found)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config import Raw
-from pipeline.dvc_file.dependencies import CODE, COMMON, written_in
+from pipeline.dvc_file.dependencies import code_of, written_in
 from pipeline.version import installed_version
 
 
@@ -17,7 +17,7 @@ class Stage:
     """Describes one stage of a dvc.yaml.
 
     name: of the stage. command: its arguments after `pipeline`. deps: the data that it depends on. outs: what it
-    writes. sections: dotted keys of the configuration that it reads. methods: files of objectives that it depends on.
+    writes. sections: dotted keys of the configuration that it reads. plugins: files of plug-ins that it depends on.
     metrics: the file that DVC shows as numbers, None without one. matrix: values that `${item...}` stands for.
     """
 
@@ -26,7 +26,7 @@ class Stage:
     deps: Sequence[Path]
     outs: Sequence[Path]
     sections: Sequence[str]
-    methods: Collection[str] = ()
+    plugins: Collection[str] = ()
     metrics: Path | None = None
     matrix: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -42,7 +42,7 @@ class Stage:
         up: the way from the dvc.yaml to the working directory. with_code: whether there is code to depend on.
         Without code, the command names the version of Decant that is installed: DVC runs what has another command.
         """
-        files = sorted([*COMMON, *CODE[self.code], *self.methods]) if with_code else []
+        files = sorted([*code_of(self.code), *self.plugins]) if with_code else []
         version = None if with_code else installed_version()
         program = f"pipeline --require-version {version}" if version else "pipeline"
         words = self.command.split(" ", 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.config import from_home
 from pipeline.data import DataConfig
-from pipeline.dvc_file.dependencies import objective_files
+from pipeline.dvc_file.plugin_files import PluginFiles, objective_files
 from pipeline.dvc_file.stage import Stage
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.pointers import cache_dependencies, tracked
@@ -31,41 +31,44 @@ DRAWING = ("views.operations", "views.seed")
 
 def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     """Yield every stage of an experiment, in the order in which they run."""
-    data, teacher, runs = experiment.data, experiment.teacher, experiment.runs
+    data, teacher, runs, files = experiment.data, experiment.teacher, experiment.runs, PluginFiles.of(experiment)
     if data.source is not None:
-        yield Stage("prepare-data", "prepare-data --replace", _given(data.source.files), [data.path], PACKING)
+        inputs = _given(data.source.files)
+        yield Stage("prepare-data", "prepare-data --replace", inputs, [data.path], PACKING, files.source)
     packed = [data.path, *_given([data.classes])]
     weights, described = _given([teacher.weights]), _given(teacher.described_by)
     if experiment.teacher_training is not None and weights:
         sections = ("data", *NETWORK, "teacher_training", *DRAWING, "evaluate.operations")
         inputs = [*packed, *described, *_given([experiment.teacher_training.start])]
-        yield Stage("train-teacher", "train-teacher --replace", inputs, [weights[0].parent], sections)
+        outputs, operations = [weights[0].parent], files.drawn | files.scored
+        yield Stage("train-teacher", "train-teacher --replace", inputs, outputs, sections, operations)
     texts = _given([teacher.text_head])
-    yield from _caching(experiment, [*packed, *described, *weights, *texts])
+    yield from _caching(experiment, files, [*packed, *described, *weights, *texts])
     learners = experiment.students.values()
     starts = _given([*described, *(path for each in learners for path in (*each.described_by, each.start))])
-    yield from _students(experiment, [*packed, *starts])
+    yield from _students(experiment, files, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)
     evaluated = [*packed, *described, *weights, *texts, *cache_dependencies(caches["evaluation"], made), *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
     probing = PROBING if scores_embeddings(experiment.evaluate, [teacher, *learners]) else ()
-    yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, probing, metrics=runs.metrics)
+    used = {*files.scored, *files.compared, *probing}
+    yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, used, metrics=runs.metrics)
     yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
 
 
-def _caching(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
+def _caching(experiment: ExperimentConfig, files: PluginFiles, inputs: Sequence[Path]) -> Iterator[Stage]:
     """Yield two stages, so that another split to report does not cost the main cache."""
     written = {what: tracked(path) for what, path in experiment.caches_written().items()}
     main, beside = written.pop("training"), list(written.values())
     shared = ("data", "teacher", "store")
     command = "cache-teacher --part training --replace"
-    yield Stage("cache-teacher", command, inputs, [main], (*shared, "views", "signals"))
+    yield Stage("cache-teacher", command, inputs, [main], (*shared, "views", "signals"), files.drawn | files.kept)
     command = "cache-teacher --part evaluation --replace"
-    yield Stage("cache-evaluation", command, inputs, beside, (*shared, "evaluate"))
+    yield Stage("cache-evaluation", command, inputs, beside, (*shared, "evaluate"), files.scored | files.compared)
 
 
-def _students(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[Stage]:
+def _students(experiment: ExperimentConfig, files: PluginFiles, inputs: Sequence[Path]) -> Iterator[Stage]:
     """Yield a stage for each objective set, so that an edit of one method reruns its students alone."""
     caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
     cached, seen = cache_dependencies([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
@@ -73,13 +76,15 @@ def _students(experiment: ExperimentConfig, inputs: Sequence[Path]) -> Iterator[
     drawn = (*DRAWING, *NETWORK, "teacher_training.start")
     scored = ("evaluate.operations", "runs.path", "students.${item.student}")
     for name, learnt in experiment.objectives.items():
+        methods = objective_files(entry.name for entry in learnt.objectives)
+        used = files.drawn | files.scored | (frozenset() if learnt.fresh else files.read)
         yield Stage(
             f"train-student-{name}",
             f"train-student --student ${{item.student}} --objectives {name} --seed ${{item.seed}} --replace",
             [*inputs, *([] if learnt.fresh else cached)],
             [runs.student("${item.student}", name, "${item.seed}")],
             ("data", "train", *(drawn if learnt.fresh else seen), *scored, f"objectives.{name}"),
-            objective_files(entry.name for entry in learnt.objectives),
+            methods | used,
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
         )
 

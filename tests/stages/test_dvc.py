@@ -13,7 +13,9 @@ from processes import output_of
 
 from pipeline.commands import dvc_file
 from pipeline.config import parse_yaml, to_yaml
-from pipeline.dvc_file.dependencies import CODE, COMMON, objective_files
+from pipeline.dvc_file.dependencies import CODE, COMMON, code_of
+from pipeline.dvc_file.plugin_files import objective_files
+from pipeline.dvc_file.stages import stages_of
 from pipeline.errors import ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import SECTIONS, ConfigFile
@@ -36,7 +38,8 @@ COMMANDS = {
     "evaluate": "evaluate",
     "report": "report",
 }
-OBJECTIVES = {"hard": ["hard-label"], "kd": ["hard-label", "kd"], "lfcc": ["hard-label", "lfcc"]}
+SOURCES = "pipeline/data/sources"
+"""Every stage asks the source for its options; `prepare-data` alone reads images with it."""
 
 
 @pytest.fixture(scope="module")
@@ -52,21 +55,57 @@ def imported(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     return {name: {Path(file).relative_to(ROOT).as_posix() for file in files} for name, files in found.items()}
 
 
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
+    """The files of plug-ins that every command depends on: those that the configuration names."""
+    path = begin(tmp_path_factory.mktemp("plugins")) / "tiny.yaml"
+    found: dict[str, set[str]] = {name: set() for name in COMMANDS}
+    for stage in stages_of(ConfigFile(path).read(ExperimentConfig)):
+        found[stage.name.removeprefix("train-student-") if "student" in stage.name else stage.code] |= set(
+            stage.plugins
+        )
+    return found
+
+
 def covers(dependency: str, file: str) -> bool:
+    if dependency.endswith("/*.py"):
+        return Path(file).parent.as_posix() == dependency.removesuffix("/*.py")
     return file == dependency or file.startswith(f"{dependency}/")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_stage_imports_what_it_depends_on_and_nothing_else(imported: dict[str, set[str]], name: str):
+def test_a_stage_imports_what_it_depends_on_and_nothing_else(
+    imported: dict[str, set[str]], plugins: dict[str, set[str]], name: str
+):
     stage = COMMANDS[name].split()[0]
-    files = objective_files(OBJECTIVES.get(name, ()))
-    dependencies = [*COMMON, *CODE[stage], *files]
+    dependencies = [*COMMON, *CODE[stage], *plugins[name]]
     assert len(set(dependencies)) == len(dependencies)
     assert "pipeline/dvc_file/dependencies.py" not in imported[name]
-    mine = {file for file in imported[name] if not any(covers(each, file) for each in PRINTED)}
+    ignored = PRINTED if stage == "prepare-data" else (*PRINTED, SOURCES)
+    mine = {file for file in imported[name] if not any(covers(each, file) for each in ignored)}
     missing = sorted(file for file in mine if not any(covers(each, file) for each in dependencies))
-    idle = sorted(each for each in dependencies if not any(covers(each, file) for file in mine))
+    idle = sorted(each for each in (*COMMON, *CODE[stage]) if not any(covers(each, file) for file in mine))
     assert (missing, idle) == ([], [])
+    # A filter that the cache was made with is not needed by a student without maps.
+    assert all(file in imported[name] or "/filters/" in file for file in plugins[name])
+
+
+def test_a_cache_depends_on_the_plugins_that_its_configuration_names(plugins: dict[str, set[str]]):
+    drawn = {f"pipeline/views/operations/{name}.py" for name in ("pad_crop", "horizontal_flip")}
+    assert drawn <= plugins["cache-teacher"] & plugins["train-teacher"] & plugins["kd"]
+    assert not drawn & plugins["evaluate"]
+    assert not any("gaussian" in file or "rotate" in file for files in plugins.values() for file in files)
+    assert "pipeline/signals/filters/mean.py" in plugins["cache-teacher"]
+    assert "pipeline/store/encodings/float32.py" in plugins["evaluate"]
+    assert "pipeline/store/encodings/int8.py" not in plugins["cache-teacher"]
+    assert {"pipeline/data/sources/hdf5.py"} <= plugins["prepare-data"] - plugins["train-teacher"]
+
+
+def test_caches_of_others_may_be_written_in_any_encoding(empty: Path):
+    change(empty, caches=[{"path": "elsewhere/big.zarr"}, {"path": "other.zarr", "role": "mean-logits"}])
+    stages = {each.name: each for each in stages_of(ConfigFile(Path("tiny.yaml")).read(ExperimentConfig))}
+    assert "pipeline/store/encodings/topk.py" in stages["train-student-kd"].plugins
+    assert "pipeline/store/encodings/topk.py" not in stages["cache-teacher"].plugins
 
 
 def test_the_teacher_needs_no_objective_but_its_own_and_the_cache_none_at_all(imported: dict[str, set[str]]):
@@ -83,7 +122,8 @@ def test_the_teacher_needs_no_objective_but_its_own_and_the_cache_none_at_all(im
 def test_dependencies_exist():
     for stage, files in CODE.items():
         for file in (*COMMON, *files):
-            assert (ROOT / file).exists(), f"{stage}: {file}"
+            assert list(ROOT.glob(file)), f"{stage}: {file}"
+        assert [file for file in code_of(stage) if "*" in file or not (ROOT / file).exists()] == []
 
 
 def test_the_sections_of_stages_are_those_of_an_experiment():
@@ -164,7 +204,7 @@ def test_code_is_a_dependency_in_a_checkout_only(empty: Path):
     (empty / "pipeline").mkdir()
     (empty / "pipeline/cli.py").touch()
     stages = written(empty)["stages"]
-    assert set(CODE["cache-teacher"]) <= set(stages["cache-teacher"]["deps"])
+    assert set(code_of("cache-teacher")) <= set(stages["cache-teacher"]["deps"])
     assert "pipeline/objectives/methods/lfcc.py" in stages["train-student-lfcc"]["deps"]
     assert "pipeline/objectives/methods/lfcc.py" not in stages["train-student-kd"]["deps"]
 
@@ -228,6 +268,13 @@ def test_a_method_brings_the_files_that_it_is_made_of():
     assert {f"pipeline/objectives/{name}.py" for name in ("local", "target")} <= found
     assert not found & set(COMMON)
     assert "pipeline/objectives/base.py" not in found
+
+
+def test_a_method_brings_the_filter_and_the_extra_signal_that_it_computes():
+    signals = {
+        name: {Path(file).stem for file in objective_files([name]) if "signals/" in file} for name in ("kd", "at")
+    }
+    assert signals == {"kd": set(), "at": {"__init__", "attention_map", "mean", "_separable"}}
 
 
 @pytest.mark.parametrize(

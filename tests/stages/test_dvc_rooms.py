@@ -25,6 +25,11 @@ DATA, TEACHER, REPORT = {"prepare-data"}, {"train-teacher"}, {"report"}
 CACHES = {"cache-teacher", "cache-evaluation"}
 STUDENTS = {f"train-student-{name}" for name in ("hard", "hard-cached", "kd", "lfcc-kd")}
 EVALUATE = {"evaluate"}
+CACHED = STUDENTS - {"train-student-hard"}
+"""Students that learn from a cache; `hard` learns from fresh views."""
+
+DRAWN = TEACHER | {"cache-teacher"} | STUDENTS
+KEPT = {"cache-teacher"} | CACHED
 READING = TEACHER | CACHES | STUDENTS | EVALUATE
 """What opens data, networks and caches."""
 
@@ -53,6 +58,26 @@ EDITED: dict[str, set[str]] = {
     "pipeline/objectives/methods/hard_label.py": TRAINING,
     "pipeline/objectives/methods/kd.py": {"train-student-kd", "train-student-lfcc-kd"},
     "pipeline/objectives/methods/lfcc.py": {"train-student-lfcc-kd"},
+    # Plug-ins of the other kinds.
+    "pipeline/data/sources": set(),
+    "pipeline/data/sources/__init__.py": DATA,
+    "pipeline/data/sources/digits.py": DATA,
+    "pipeline/views/operations": set(),
+    "pipeline/views/operations/__init__.py": DRAWN,
+    "pipeline/views/operations/pad_crop.py": DRAWN,
+    "pipeline/signals/extras": set(),
+    "pipeline/signals/filters": set(),
+    "pipeline/signals/filters/__init__.py": KEPT,
+    "pipeline/signals/filters/_separable.py": KEPT,
+    "pipeline/signals/filters/mean.py": KEPT,
+    "pipeline/store/encodings": set(),
+    "pipeline/store/encodings/__init__.py": READING,
+    "pipeline/store/encodings/_choice.py": READING,
+    "pipeline/store/encodings/_contract.py": READING,
+    "pipeline/store/encodings/_half.py": KEPT,
+    "pipeline/store/encodings/_rows.py": CACHES | CACHED | EVALUATE,
+    "pipeline/store/encodings/float16.py": KEPT,
+    "pipeline/store/encodings/float32.py": {"cache-evaluation"} | CACHED | EVALUATE,
     # What makes a cache.
     "pipeline/store/making": CACHES,
     # What all that reads or trains stands on.
@@ -60,7 +85,6 @@ EDITED: dict[str, set[str]] = {
     "pipeline/models": READING,
     "pipeline/publishing": READING,
     "pipeline/signals": READING | REPORT,
-    "pipeline/store/encodings": READING,
     "pipeline/store/format": READING,
     "pipeline/store/reader.py": READING,
     "pipeline/training": TRAINING,
@@ -141,9 +165,9 @@ def test_what_follows_from_an_edit(digits: dict[str, Any]) -> None:
     assert rerun("pipeline/inspection/report.py") == rerun("pipeline/objectives/methods/crd.py") == set()
     assert rerun("pipeline/reporting/plots.py") == {"report"}
     assert rerun("pipeline/objectives/methods/lfcc.py") == {"train-student-lfcc-kd", "evaluate", "report"}
-    drawn = {"train-student-hard"}  # of fresh views, without a cache
-    assert rerun("pipeline/store/making/caching.py") == CACHES | STUDENTS - drawn | EVALUATE | REPORT
-    assert rerun("stages/train_teacher.py") == EVERYTHING - DATA - drawn
+    assert rerun("pipeline/store/making/caching.py") == CACHES | CACHED | EVALUATE | REPORT
+    assert rerun("stages/train_teacher.py") == EVERYTHING - DATA - STUDENTS | CACHED
+    assert rerun("pipeline/views/operations/rotate.py") == rerun("pipeline/store/encodings/int8.py") == set()
 
 
 @pytest.mark.long
@@ -168,7 +192,9 @@ def test_dvc_status_after_an_edit_in_each_room(there: Path, monkeypatch: pytest.
         "pipeline/objectives/methods/kd.py": {"train-student-kd"},
         "pipeline/objectives/methods/lfcc.py": {"train-student-lfcc"},
         "pipeline/store/making/caching.py": CACHES,
-        "pipeline/views/operations/pad_crop.py": READING - STUDENTS | students,
+        "pipeline/views/operations/pad_crop.py": TEACHER | {"cache-teacher"} | students,
+        "pipeline/views/operations/rotate.py": set(),
+        "pipeline/views/chain.py": READING - STUDENTS | students,
     }
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

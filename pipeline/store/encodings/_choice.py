@@ -43,8 +43,11 @@ def load_encoding(encoding: EncodingChoice, signal: str, shape: tuple[int, ...])
 
 
 def _bound(encoding: EncodingChoice, kind: str) -> plugins.Plugin:
-    key, name, able = f"signals.{kind}.encoding", name_of(encoding), encodings_for(kind)
-    if name in plugins.names(ENCODINGS) and name not in able:
-        what = f"{name!r} writes {' and '.join(plugins.load(ENCODINGS, name, key).SIGNALS)} only"
-        raise ConfigError([Problem(key, what, expected=f"one of {', '.join(able)}", got=repr(name))])
-    return plugins.choose_at(key, ENCODINGS, encoding, able)
+    key, name = f"signals.{kind}.encoding", name_of(encoding)
+    if name not in plugins.names(ENCODINGS):
+        return plugins.choose_at(key, ENCODINGS, encoding, encodings_for(kind))
+    signals = plugins.load(ENCODINGS, name, key).SIGNALS  # of this one alone: a stage depends on what it imports
+    if kind not in signals:
+        what = f"{name!r} writes {' and '.join(signals)} only"
+        raise ConfigError([Problem(key, what, expected=f"one of {', '.join(encodings_for(kind))}", got=repr(name))])
+    return plugins.choose_at(key, ENCODINGS, encoding)

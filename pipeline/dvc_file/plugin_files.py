@@ -1,0 +1,124 @@
+"""Finds the files of the plug-ins that an experiment names: a stage depends on these, and on no others."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple, Self
+
+from pipeline import plugins
+from pipeline.data.source import SOURCE_PACKAGE
+from pipeline.dvc_file.dependencies import OBJECTIVES, READING, SOURCE_ROOT
+from pipeline.experiment.config import ExperimentConfig
+from pipeline.experiment.experiment import EVALUATION_SIGNALS, HEADLESS_EVALUATION_SIGNALS
+from pipeline.signals import FeaturesConfig, SignalsConfig
+from pipeline.signals.extra import EXTRAS
+from pipeline.signals.lowpass import FILTERS
+from pipeline.store.encodings import ENCODINGS, name_of
+from pipeline.views import Operations
+from pipeline.views.config import OPERATIONS
+
+DEFAULT_FILTER: str = FeaturesConfig.model_fields["filter"].default
+
+
+@dataclass(frozen=True)
+class PluginFiles:
+    """Holds the files of the plug-ins that an experiment names, by what they are for.
+
+    source: reads what is packed. drawn: operations of the views that are cached or learnt from. scored: operations of
+    the one view that evaluation sees. kept: encodings, filter and extra signals of the main cache. compared: encodings
+    of the caches for evaluation. read: encodings of the caches that students read.
+    """
+
+    source: frozenset[str]
+    drawn: frozenset[str]
+    scored: frozenset[str]
+    kept: frozenset[str]
+    compared: frozenset[str]
+    read: frozenset[str]
+
+    @classmethod
+    def of(cls, experiment: ExperimentConfig) -> Self:
+        """Return the files for a configuration."""
+        source, signals = experiment.data.source, experiment.signals
+        kept = _kept(signals)
+        compared = _kept(EVALUATION_SIGNALS) | _kept(HEADLESS_EVALUATION_SIGNALS)
+        read = kept | compared
+        if experiment.caches:  # of other teachers, whose signals are written in any way
+            read |= plugin_files(ENCODINGS, plugins.names(ENCODINGS))
+        return cls(
+            source=frozenset(plugin_files(SOURCE_PACKAGE, [source.name] if source is not None else [])),
+            drawn=_operations(experiment.views.operations),
+            scored=_operations(experiment.evaluate.operations),
+            kept=frozenset(kept),
+            compared=frozenset(compared),
+            read=frozenset(read),
+        )
+
+
+def _operations(operations: Operations) -> frozenset[str]:
+    return frozenset(plugin_files(OPERATIONS, [operation.name for operation in operations]))
+
+
+def _kept(signals: SignalsConfig) -> set[str]:
+    """Return the files of the encodings, the filter and the extra signals of a section `signals`."""
+    sections = [signals.logits, signals.embedding, signals.features, *signals.extras]
+    encodings = {name_of(section.encoding) for section in sections if section is not None}
+    filters = [signals.features.filter] if signals.features is not None else []
+    extras = {extra.name.partition("/")[0] for extra in signals.extras}
+    return plugin_files(ENCODINGS, encodings) | plugin_files(FILTERS, filters) | plugin_files(EXTRAS, extras)
+
+
+def objective_files(names: Iterable[str]) -> set[str]:
+    """Return the files of some objectives, and what they use of their room and of signals, without `OBJECTIVES`.
+
+    names: of the objectives.
+    """
+    found = _with_imported("pipeline/objectives", "pipeline/objectives/methods", names, OBJECTIVES)
+    words = {word for file in found for word in _read(file).words}
+    # An objective computes the extra signal that it names, and low-passes by this filter where the cache says nothing.
+    extras = [name for name in plugins.names(EXTRAS) if name in words]
+    filters = [DEFAULT_FILTER] if "lowpass" in words else []
+    return found | plugin_files(EXTRAS, extras) | plugin_files(FILTERS, filters)
+
+
+def plugin_files(package: str, names: Collection[str]) -> set[str]:
+    """Return the files of some plug-ins, and those of their folder that they import, without `READING`.
+
+    package: of the plug-ins, such as `pipeline.views.operations`. names: as in a configuration.
+    """
+    folder = package.replace(".", "/")
+    return _with_imported(folder, folder, ["__init__", *names] if names else [], READING)
+
+
+def _with_imported(room: str, folder: str, names: Iterable[str], listed: Collection[str]) -> set[str]:
+    """Return the files of plug-ins in a folder, and those of their room that they import, unless they are listed."""
+    found: set[str] = set()
+    waiting = [f"{folder}/{name.replace('-', '_')}.py" for name in names]
+    while waiting:
+        file = waiting.pop()
+        if file not in found and file not in listed and file.startswith(f"{room}/"):
+            found.add(file)
+            waiting += _read(file).imported
+    return found
+
+
+class _Code(NamedTuple):
+    """imported: the files of Decant that a file imports from. words: names that it imports, and texts in it."""
+
+    imported: tuple[str, ...]
+    words: frozenset[str]
+
+
+@cache
+def _read(file: str) -> _Code:
+    """Read a file of code; each is parsed once, for experiments name it often."""
+    nodes = list(ast.walk(ast.parse((SOURCE_ROOT / file).read_text())))
+    names = [(node.module, each.name) for node in nodes if isinstance(node, ast.ImportFrom) for each in node.names]
+    modules = {module for of, name in names if of for module in (of, f"{of}.{name}")}
+    paths = sorted(f"{module.replace('.', '/')}.py" for module in modules)
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    imported = tuple(path for path in paths if (SOURCE_ROOT / path).is_file())
+    return _Code(imported, frozenset(texts | {name for _, name in names}))
