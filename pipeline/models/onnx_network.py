@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import ModelError, did_you_mean, first_line
 from pipeline.models.base import Network
 from pipeline.models.hooks import MapForm
+from pipeline.models.onnx_files import digest_of_files
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel
 from pipeline.signals import Signals
 
@@ -46,11 +46,7 @@ class OnnxNetwork(Network):
         interpolation: Interpolation = "bilinear",
         headless: bool = False,
     ) -> None:
-        try:
-            content = file.read_bytes()
-        except OSError as error:
-            raise ModelError("the file cannot be read", where=file, got=error.strerror) from None
-        file_digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+        file_digest = digest_of_files(file)
         session = _session(file, ["CPUExecutionProvider"])
         taken = list(session.get_inputs())
         shape = taken[0].shape if len(taken) == 1 else []
@@ -144,7 +140,7 @@ class OnnxNetwork(Network):
         return {**super().identity(), "blocks": list(self.outputs)}
 
     def weights_digest(self) -> str:
-        """Return "sha256:..." of the file's bytes."""
+        """Return "sha256:..." of the file's bytes, and of the files that its weights lie in."""
         return self._digest
 
     def save(self, path: Path) -> None:

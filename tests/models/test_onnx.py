@@ -113,6 +113,36 @@ def test_what_does_not_fit_is_refused(exported: dict[str, Any], how: dict[str, A
         teacher(exported["any"], 4)
 
 
+def test_weights_in_a_file_beside_belong_to_the_digest_and_to_what_dvc_depends_on(tmp_path: Path) -> None:
+    """As torch's exporter writes them by default. Every other part of the two files is the same."""
+    import onnx
+
+    digests, said = [], []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        file = tmp_path / str(seed) / "teacher.onnx"
+        file.parent.mkdir()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter
+            torch.onnx.export(Small().eval(), (torch.zeros(2, 3, 8, 8),), str(file), dynamo=False)
+        apart = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 0}
+        onnx.save_model(onnx.load(str(file)), str(file), **apart)
+        network = build_network(str(file), 5, mean=MEAN, std=STD).eval()
+        digests.append(network.weights_digest())
+        said.append(network(IMAGES).logits)
+        assert TeacherConfig(model=str(file), mean=MEAN, std=STD).described_by == (file, file.parent / "weights.bin")
+    one, other = (tmp_path / str(seed) / "teacher.onnx" for seed in (0, 1))
+    assert one.read_bytes() == other.read_bytes()
+    assert not torch.equal(*said)
+    assert digests[0] != digests[1]
+    (one.parent / "weights.bin").unlink()
+    with pytest.raises(ModelError, match=r"(?s)weights\.bin.*copy the files of its weights"):
+        build_network(str(one), 5, mean=MEAN, std=STD)
+    other.write_bytes(other.read_bytes().replace(b"weights.bin", b"../ghts.bin"))
+    with pytest.raises(ModelError, match="outside the folder"):
+        build_network(str(other), 5, mean=MEAN, std=STD)
+
+
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="not one that onnxruntime runs"):

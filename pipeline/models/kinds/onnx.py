@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Network
+from pipeline.models.onnx_files import files_beside
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
 from pipeline.models.request import Request, class_indices
 
@@ -23,8 +24,11 @@ def matches(model: str) -> bool:
 
 
 def reads(model: str) -> tuple[Path, ...]:
-    """Return the file that `model` names: it is the architecture, and the weights."""
-    return (Path(model),)
+    """Return the file that `model` names, and those that its weights lie in, if they do not lie in itself."""
+    try:
+        return (Path(model), *files_beside(Path(model)))
+    except (OSError, ModelError):  # it is not there yet, or cannot be run
+        return (Path(model),)
 
 
 def expects(model: str) -> Preprocessing:
