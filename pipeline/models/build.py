@@ -17,7 +17,7 @@ from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
 from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts, timm_library
 from pipeline.models.request import Request, Weights, adapted, class_indices, seeded
-from pipeline.models.trained import expected_by
+from pipeline.models.trained import expected_by, refuse_untold_normalisation
 from pipeline.models.weights import keeps_order, load_weights
 
 _OURS = ("num_classes", "in_chans", "pretrained", "features_only")
@@ -71,6 +71,8 @@ def build_network(
     options = dict(options or {})
     if weights is not None and start is not None:
         raise ModelError("a network has `weights` or a `start`, not both", where=model, fix="leave one of them out")
+    if mean is None or std is None:
+        refuse_untold_normalisation(model, start or weights)
     default = expected_by(model, start or weights)
     mean, std = tuple(mean or default.mean), tuple(std or default.std)
     interpolation = interpolation or default.interpolation

@@ -65,7 +65,8 @@ class Library:
     create: builds the module for so many classes, with random weights. pretrained: reads the library's own weights of
     it; None if there are none. classes: how many they tell apart, where that is known without reading them. names: of
     these classes, in order; empty where they are not known. size: of the input, if none is named.
-    fixed: whether the module takes no number of classes.
+    fixed: whether the module takes no number of classes. renamed: gives the weights of a file the module's names; None
+    if the library writes them under those.
     """
 
     create: Callable[[int], nn.Module]
@@ -74,6 +75,7 @@ class Library:
     classes: int | None = None
     names: Sequence[str] = ()
     fixed: bool = False
+    renamed: Callable[[nn.Module, Mapping[str, Tensor]], Mapping[str, Tensor]] | None = None
 
 
 def network_of(request: Request, library: Library) -> ModuleNetwork:
@@ -104,6 +106,8 @@ def network_of(request: Request, library: Library) -> ModuleNetwork:
         )
     if weights is not None:
         path = begun if isinstance(begun, Path) else None
+        if path and library.renamed is not None and not weights.keys() <= module.state_dict().keys():
+            weights = library.renamed(module, weights)
         network.kept = fit_weights(
             module,
             weights,

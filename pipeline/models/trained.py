@@ -24,16 +24,33 @@ def expected_by(model: str, weights: WeightsSource | None) -> Preprocessing:
 
 
 def refuse_unknown_normalisation(config: NetworkConfig, weights: WeightsSource | None) -> None:
-    """Raise ModelError for a file of weights of a module of one's own, if nothing says how its images are normalised.
+    """Raise ModelError for weights of which nothing says how their images are normalised.
 
-    config: the network's section. weights: that it begins with.
+    They are files of a module of one's own, and weights of a model whose files leave it open. config: the network's
+    section. weights: that it begins with.
     """
-    named = config.mean is not None and config.std is not None
-    if named or not isinstance(weights, Path) or not getattr(kind_of(config.model), "RUNS_CODE", False):
+    if config.mean is not None and config.std is not None:
         return
-    if _trained_on(weights) is None:
-        what = f"it is not known how images were normalised for the weights of {config.model}"
-        raise ModelError(what, where=weights, expected="mean and std", fix="name both, as in its training")
+    refuse_untold_normalisation(config.model, weights)
+    if isinstance(weights, Path) and getattr(kind_of(config.model), "RUNS_CODE", False):
+        _refuse_untold(config.model, weights)
+
+
+def refuse_untold_normalisation(model: str, weights: WeightsSource | None) -> None:
+    """Raise ModelError for weights of a model whose own files should say how images are normalised, and do not.
+
+    model: its name. weights: that it begins with.
+    """
+    tells = getattr(kind_of(model), "tells_normalisation", None)
+    if weights is not None and tells is not None and not tells(model):
+        _refuse_untold(model, weights)
+
+
+def _refuse_untold(model: str, weights: WeightsSource) -> None:
+    if not isinstance(weights, Path) or _trained_on(weights) is None:
+        what = f"it is not known how images were normalised for the weights of {model}"
+        where = weights if isinstance(weights, Path) else model
+        raise ModelError(what, where=where, expected="mean and std", fix="name both, as in its training")
 
 
 def _trained_on(weights: Path) -> Preprocessing | None:

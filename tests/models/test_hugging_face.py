@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pipeline.errors import ModelError
+from pipeline.experiment.networks import build
 from pipeline.models import ModuleNetwork, NetworkConfig, build_network, preprocessing_of
 
 transformers: Any = pytest.importorskip("transformers")
@@ -114,6 +117,7 @@ def test_options_are_keys_of_the_configuration(tmp_path: Path) -> None:
     for wrong, what in (
         ({"num_hiden_layers": 3}, "did you mean 'num_hidden_layers'"),
         ({"num_labels": 3}, "no option"),
+        ({"num_hidden_layers": "x"}, r"cannot have the option num_hidden_layers='x'"),
     ):
         with pytest.raises(ModelError, match=what):
             build_network(name, 4, options=wrong)
@@ -127,6 +131,47 @@ def test_scaled_pixels_are_normalised_as_transformers_does(tmp_path: Path) -> No
         assert (pixel / 127.5 - 1 - 0.5) / 0.5 == pytest.approx((pixel / 255 - found.mean[0]) / found.std[0], abs=1e-6)
     saved(tmp_path, "vit", do_normalize=False)
     assert preprocessing_of(f"hf/{tmp_path}").mean == (0.0, 0.0, 0.0)
+
+
+def test_pixels_that_are_not_scaled_are_normalised_as_they_are(tmp_path: Path) -> None:
+    saved(tmp_path, "vit", do_rescale=False, image_mean=[120.0, 110.0, 100.0], image_std=[60.0] * 3)
+    found = preprocessing_of(f"hf/{tmp_path}")
+    normalised = (200 / 255 - found.mean[1]) / found.std[1]
+    assert normalised == pytest.approx((200 - 110) / 60, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [None, "{}", '{"image_mean": 0.5}', '{"image_mean": [0.5], "image_std": [0.0]}', '{"image_mean": [0.5, 0.5, 0.5]}'],
+)
+def test_weights_of_which_no_file_says_how_images_are_normalised_are_refused(said: str | None, tmp_path: Path) -> None:
+    saved(tmp_path, "vit")
+    (tmp_path / "preprocessor_config.json").unlink()
+    if said is not None:
+        (tmp_path / "preprocessor_config.json").write_text(said)
+    name = f"hf/{tmp_path}"
+    for build_it in (
+        partial(build_network, name),
+        lambda count, weights: build(NetworkConfig(model=name, weights=weights), count),
+    ):
+        with pytest.raises(ModelError, match=r"(?s)not known how images were normalised.*do: name both"):
+            build_it(5, "pretrained")
+    assert build_network(name, 5, "pretrained", mean=MEAN, std=STD).std == STD
+    assert build_network(name, 5, seed=0).mean == (0.5, 0.5, 0.5)  # random weights expect nothing
+
+
+def test_files_that_transformers_writes_are_weights_whatever_their_names(tmp_path: Path) -> None:
+    plain, name = saved(tmp_path, "vit"), f"hf/{tmp_path}"
+    file = tmp_path / "model.safetensors"
+    whole = build_network(name, 5, file)
+    assert all(torch.equal(tensor, plain.state_dict()[key]) for key, tensor in whole.model.state_dict().items())
+    begun = build_network(name, 3, start=file, seed=0)
+    assert torch.equal(begun.model.vit.layers[1].mlp.fc1.weight, plain.vit.layers[1].mlp.fc1.weight)
+    with pytest.raises(ModelError, match="not for the classes of the data"):
+        build_network(name, 3, file)
+    save_file({**load_file(file), "other.weight": torch.zeros(3)}, file)
+    with pytest.raises(ModelError, match=r"unexpected 1 \(other\.weight\)"):
+        build_network(name, 5, file)
 
 
 def test_what_is_no_model_is_refused_and_nothing_is_executed(tmp_path: Path) -> None:

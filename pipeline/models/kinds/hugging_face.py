@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError, did_you_mean, first_line
 from pipeline.models.base import Network
-from pipeline.models.preprocessing import NEUTRAL, InputSize, Preprocessing, as_input_size
+from pipeline.models.preprocessing import NEUTRAL, InputSize, PerChannel, Preprocessing, as_input_size
 from pipeline.models.pretrained import refuse_unreachable
 from pipeline.models.request import Library, Request, network_of
 from pipeline.untrusted import parse_json, read_file
@@ -41,29 +41,38 @@ def reads(model: str) -> tuple[Path, ...]:
 
 
 def expects(model: str) -> Preprocessing:
-    """Return what the model's weights expect, as its `preprocessor_config.json` says; `NEUTRAL` without one.
+    """Return what the model's weights expect, as its `preprocessor_config.json` says; `NEUTRAL` where it does not.
 
-    Raises ModelError if there is no such model, or if its images are prepared in another way than here.
+    Raises ModelError if there is no such model, or if that file cannot be read.
     """
     said = _said(model, IMAGES)
-    if said is None:
+    mean_and_std = None if said is None else _normalisation(said)
+    if said is None or mean_and_std is None:
         return NEUTRAL
+    return Preprocessing(*mean_and_std, "bicubic" if said.get("resample") == BICUBIC else "bilinear")
+
+
+def tells_normalisation(model: str) -> bool:
+    """Tell whether the files of a model say how its images are normalised. Raises ModelError as `expects` does."""
+    said = _said(model, IMAGES)
+    return said is not None and _normalisation(said) is not None
+
+
+def _normalisation(said: Mapping[str, Any]) -> tuple[PerChannel, PerChannel] | None:
+    """The mean and std that a `preprocessor_config.json` means; None if it does not say them."""
     try:
-        mean = (
-            tuple(map(float, said["image_mean"])) if said.get("do_normalize", True) and "image_mean" in said else None
-        )
-        std = tuple(map(float, said["image_std"])) if mean is not None else None
-        factor = 255 * float(said.get("rescale_factor", 1 / 255))
+        factor = 255 * (float(said.get("rescale_factor", 1 / 255)) if said.get("do_rescale", True) else 1.0)
         shift = 1.0 if said.get("rescale_offset") else 0.0
-        if mean is None or std is None:
-            mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+        mean: PerChannel = (0.0, 0.0, 0.0)
+        std: PerChannel = (1.0, 1.0, 1.0)
+        if said.get("do_normalize", True):
+            mean, std = (tuple(map(float, said[key])) for key in ("image_mean", "image_std"))
         # (255 f x - shift - m) / s with x in [0, 1]
         means = tuple(round((shift + value) / factor, 9) for value in mean)
         stds = tuple(round(value / factor, 9) for value in std)
-    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
-        what = f"{model} does not say how its images are normalised"
-        raise ModelError(what, where=IMAGES, got=f"{type(error).__name__}: {error}") from None
-    return Preprocessing(means, stds, "bicubic" if said.get("resample") == BICUBIC else "bilinear")
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return (means, stds) if len(means) == len(stds) and min(stds, default=0.0) > 0 else None
 
 
 def build(request: Request) -> Network:
@@ -99,7 +108,28 @@ def build(request: Request) -> Network:
         drawn = set(info["missing_keys"])  # which transformers draws, such as the classifier of a model without one
         return {name: tensor for name, tensor in made.state_dict().items() if name not in drawn}
 
-    return network_of(request, Library(create, _size(request.model, config), pretrained, len(names) or None, names))
+    size = _size(request.model, config)
+    return network_of(request, Library(create, size, pretrained, len(names) or None, names, renamed=_renamed))
+
+
+def _renamed(model: Any, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """The weights of a file under the names of the model: transformers writes some under older names."""
+    try:
+        made, info = type(model).from_pretrained(
+            None,
+            config=model.config,
+            state_dict=dict(weights),
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+        )
+    except Exception:  # of weights that are none of this model's: what does not fit is told by their own names
+        return weights
+    other = {each if isinstance(each, str) else each[0] for each in info["mismatched_keys"]}
+    drawn = {*info["missing_keys"], *other}
+    kept = {name: tensor for name, tensor in made.state_dict().items() if name not in drawn}
+    as_they_are = {*info["unexpected_keys"], *other}
+    return kept | {name: weights[name] for name in as_they_are if name in weights}
 
 
 def _blue_first(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -131,7 +161,11 @@ def _config(request: Request) -> Any:
                 expected="a key of its configuration; the number of classes comes from the data",
                 fix=did_you_mean(key, known),
             )
-        setattr(config, key, value)
+        try:
+            setattr(config, key, value)
+        except Exception as error:  # a value of another type, which its class refuses
+            what = f"{request.model} cannot have the option {key}={value!r}"
+            raise ModelError(what, where=f"options.{key}", got=first_line(error)) from None
     return config
 
 
