@@ -11,7 +11,7 @@ from pipeline import plugins
 from pipeline.config import Section, bind
 from pipeline.data.config import DataConfig
 from pipeline.errors import ConfigError
-from pipeline.objectives.set import ObjectivesConfig
+from pipeline.objectives import ObjectivesConfig
 from pipeline.signals import SignalsConfig
 from pipeline.store.encodings import load_encoding, resolved_encoding
 from pipeline.views import ViewsConfig

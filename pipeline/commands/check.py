@@ -11,6 +11,7 @@ from pipeline.experiment.caches import open_caches, outputs_in
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data
 from pipeline.experiment.experiment import Experiment
+from pipeline.experiment.sections import CacheConfig
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
 from pipeline.planning.artifacts import plan_experiment
@@ -80,7 +81,12 @@ def _given_caches(experiment: ExperimentConfig, data: Data) -> list[str]:
         opened = open_caches(Experiment(experiment, data), there, exact=False)
         if len(there) == len(entries):
             outputs_in(opened, experiment.caches)
-    return [f"learnt    {e.path}, {e.role}: {'fits' if e in there else 'not there yet'}" for e in entries]
+    return [f"learnt    {e.path}, {_joins(e)}: {'fits' if e in there else 'not there yet'}" for e in entries]
+
+
+def _joins(entry: CacheConfig) -> str:
+    """Return how the teacher of a cache is read: its role, and its name."""
+    return entry.role if entry.teacher is None else f"{entry.role} {entry.teacher}"
 
 
 def _accuracies(experiment: ExperimentConfig) -> dict[StorePath, CachedAccuracy]:

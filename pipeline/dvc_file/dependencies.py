@@ -42,6 +42,7 @@ PARTS = (
 OBJECTIVES = (
     "pipeline/objectives/__init__.py",
     "pipeline/objectives/base.py",
+    "pipeline/objectives/config.py",
     "pipeline/objectives/divergence.py",
     "pipeline/objectives/set.py",
 )

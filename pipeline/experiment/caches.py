@@ -9,7 +9,7 @@ from typing import NamedTuple
 from pipeline.errors import CacheMismatch
 from pipeline.experiment.experiment import CacheContents, Experiment, LearningSections, kept_signals
 from pipeline.experiment.pointers import refuse_wrong_pointer
-from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean
+from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean, named_caches, own_name
 from pipeline.progress import size
 from pipeline.publishing import differences
 from pipeline.store.format.requirements import CacheRequirement, RequiredTeacher
@@ -22,12 +22,13 @@ class OpenedCache(NamedTuple):
     """Holds a cache that fits the experiment.
 
     cache: the open cache. views: the numbers of those that are used. unchecked: the dotted fields of its identity that
-    are taken on trust.
+    are taken on trust. entry: of the section `caches`.
     """
 
     cache: TeacherCache
     views: tuple[int, ...]
     unchecked: tuple[str, ...]
+    entry: CacheConfig
 
 
 def open_teacher_outputs(experiment: Experiment[LearningSections], per_step: int = 1, *, exact: bool) -> FromCaches:
@@ -38,7 +39,7 @@ def open_teacher_outputs(experiment: Experiment[LearningSections], per_step: int
     Raises CacheNotFound, CacheUnfinished, CacheCorrupt, or CacheMismatch with every differing field.
     """
     opened = open_caches(experiment, exact=exact)
-    for cache, _, unchecked in opened:
+    for cache, _, unchecked, _ in opened:
         if unchecked:
             print(f"note: not checked against {cache.path}: {', '.join(unchecked)}")
         if cache.remote:
@@ -47,16 +48,25 @@ def open_teacher_outputs(experiment: Experiment[LearningSections], per_step: int
     outputs = outputs_in(opened, experiment.config.caches)
     if outputs.mean is not None:
         print(f"{outputs.mean} of {len(outputs.teachers)} teachers; all else is the first's, and there is no head")
+    for name, other in outputs.others.items():
+        print(f"teacher {name}: {other.primary.manifest.identity.teacher.model}, read by objectives that name it")
     return outputs
 
 
 def outputs_in(opened: Sequence[OpenedCache], caches: Caches | None) -> FromCaches:
     """Return the outputs in open caches as one source.
 
-    opened: as of `open_caches`. caches: the section, which names the mean of several teachers. Raises CacheMismatch if
-    two caches hold the same views, or if teachers have different views.
+    opened: as of `open_caches`. caches: the section, which names the mean of several teachers, and teachers that are
+    read by name. Raises CacheMismatch if two caches hold the same views, or if teachers have different views.
     """
-    return FromCaches.of([(cache, views) for cache, views, _ in opened], ensemble_mean(caches))
+
+    def parts(entries: Sequence[CacheConfig]) -> list[tuple[TeacherCache, tuple[int, ...]]]:
+        return [(each.cache, each.views) for each in opened if each.entry in entries]
+
+    together = [each.entry for each in opened if each.entry.role != "named"]
+    source, own = FromCaches.of(parts(together), ensemble_mean(caches)), own_name(caches)
+    named = named_caches(caches or ()).items()
+    return source.beside(own, {name: FromCaches.of(parts(entries)) for name, entries in named if name != own})
 
 
 def open_caches(
@@ -88,14 +98,15 @@ def open_caches(
             unchecked = required.unchecked
         else:  # the configuration does not describe it
             other = cache.manifest.identity.teacher
-            anyone = required.of_another(RequiredTeacher(num_classes=data.classes), signals=None)
+            known = RequiredTeacher() if entry.role == "named" else RequiredTeacher(num_classes=data.classes)
+            anyone = required.of_another(known, signals=None)
             cache.require(anyone)
             unchecked = (*anyone.unchecked, f"which teacher it is ({other.model}, weights {other.weights[:23]}...)")
         numbers = entry.views or tuple(cache.views)
         if missing := sorted(set(numbers) - set(cache.views)):
             what = f"the teacher cache lacks {format_views(missing)}"
             raise CacheMismatch(what, where=entry.path, got=format_views(cache.views), fix=CHOOSE_VIEWS_HINT)
-        opened.append(OpenedCache(cache, numbers, unchecked))
+        opened.append(OpenedCache(cache, numbers, unchecked, entry))
     return opened
 
 
@@ -109,7 +120,11 @@ def _refuse_other(entry: CacheConfig, cache: TeacherCache, own: TeacherCache) ->
         fix = "cache the same teacher"
         if another:
             fix += "; or say how another joins, with role: mean-logits or role: mean-probabilities"
+            fix += "; or name it, with teacher: NAME, for objectives that ask for it"
         raise CacheMismatch(what, where=entry.path, fix=fix)
     if not another and entry.role != "teacher":  # the same network, up to rounding
         what = f"this cache is of the same teacher as {own.path}, which would count twice"
-        raise CacheMismatch(what, where=entry.path, fix="leave its `role` out if it holds more views")
+        fix = "leave its `role` out if it holds more views"
+        if entry.role == "named":
+            fix = "leave its `teacher` out, or give the first cache the same, if it holds more views"
+        raise CacheMismatch(what, where=entry.path, fix=fix)

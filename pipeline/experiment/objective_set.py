@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
 
 import torch
 
 from pipeline.data import Samples
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives import Context, Objective, ObjectiveSet, ObjectiveSetConfig
+from pipeline.objectives import Context, KnownTeacher, Objective, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import SignalShapes
 from pipeline.training import Memory
 from pipeline.views import Views
@@ -31,13 +32,24 @@ class Learnable(Protocol):
         """Return their views."""
 
 
+class OtherTeacher(NamedTuple):
+    """Holds what is known of a teacher that objectives name.
+
+    shapes: of its signals. memory: its cached signals of any sample; None where there is no cache, or not yet.
+    """
+
+    shapes: SignalShapes
+    memory: Memory | None = None
+
+
 @dataclass(frozen=True)
 class ObjectiveBuilder:
-    """Builds objective sets for one student and one teacher.
+    """Builds objective sets for one student and its teachers.
 
     student, teacher: the shapes of their signals; those of the teacher mean nothing to a set with fresh views. data:
     what is learnt from. seed: decides the initial weights of objectives. memory: the cached signals of any sample; None
-    where there is no cache, or not yet. views_per_step: how many views of each sample a batch has.
+    where there is no cache, or not yet. views_per_step: how many views of each sample a batch has. own: the name of the
+    teacher; None if it has none. others: the teachers that objectives name, by name.
     """
 
     student: SignalShapes
@@ -46,6 +58,8 @@ class ObjectiveBuilder:
     seed: int
     memory: Memory | None = None
     views_per_step: int = 1
+    own: str | None = None
+    others: Mapping[str, OtherTeacher] = field(default_factory=dict)
 
     def build(self, name: str, config: ObjectiveSetConfig) -> ObjectiveSet:
         """Build the objectives of a set.
@@ -61,13 +75,20 @@ class ObjectiveBuilder:
                 # Without a cache the teacher's shapes are not known. With the student's, most objectives that read a
                 # teacher can be built, and name what they read.
                 teacher = self.student if config.fresh else self.teacher
-                built = ObjectiveSet(place, config.objectives, self.student, teacher, self._context())
+                others = {
+                    name: KnownTeacher(replace(other.shapes, linear=None), self._context(other.memory))
+                    for name, other in self.others.items()
+                }  # without their heads: a batch comes with that of the experiment's own teacher
+                context = self._context(self.memory)
+                built = ObjectiveSet(
+                    place, config.objectives, self.student, teacher, context, others=others, own=self.own
+                )
         except ConfigError as error:
             entries = tuple(f"objectives.{place}.{i}" for i in range(len(config.objectives)))
             if config.fresh and any(problem.key.startswith(entries) for problem in error.problems):
                 raise ConfigError([_no_teacher(name, "an objective cannot be built"), *error.problems]) from None
             raise
-        if config.fresh and built.needs.teacher:
+        if config.fresh and (built.needs.teacher or built.needs_of_others):
             raise ConfigError([_no_teacher(name, "; ".join(_readers(built)))])
         return built
 
@@ -80,10 +101,10 @@ class ObjectiveBuilder:
             fix = "leave it out, and learn from the teacher alone, with kd or lfcc"
             raise ConfigError([Problem(f"objectives.{place}.{i}", what, fix=fix) for i in idle])
 
-    def _context(self) -> Context:
+    def _context(self, memory: Memory | None) -> Context:
         samples = self.data.training
         labels = None if samples.labels is None else torch.from_numpy(samples.labels)
-        bank, means = (self.memory.bank, self.memory.class_means) if self.memory else (None, None)
+        bank, means = (memory.bank, memory.class_means) if memory else (None, None)
         return Context(
             samples.count,
             self.data.classes,

@@ -6,7 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, NonNegativeInt, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    NonNegativeInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline.config import Name, Section
 from pipeline.data import DataConfig
@@ -109,22 +117,62 @@ class CacheConfig(Section):
     path: of the cache. views: the numbers of those that are used, as a list or as {first, count}; null for all that it
     holds. role: `teacher`: the experiment's own; several are more views of it. `mean-logits`, `mean-probabilities`:
     another teacher; students learn from the mean of all teachers' logits or probabilities, and from the other signals
-    of their own.
+    of their own. `named`: another teacher, which is read by the objectives that name it alone. teacher: a name for the
+    teacher, which objectives may ask for by their `teacher`; another one than the first cache's makes the role `named`.
     """
 
     path: StorePath
     views: Annotated[tuple[NonNegativeInt, ...], Field(min_length=1), BeforeValidator(_numbers)] | None = None
-    role: Literal["teacher", "mean-logits", "mean-probabilities"] = "teacher"
+    role: Literal["teacher", "mean-logits", "mean-probabilities", "named"] = "teacher"
+    teacher: Name | None = None
+
+    @property
+    def mean(self) -> Mean | None:
+        """Return how its teacher joins the others in one; None if it does not."""
+        return None if self.role == "teacher" or self.role == "named" else self.role
+
+    @model_serializer(mode="wrap")
+    def _as_written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a name, as it was before there were names."""
+        said: dict[str, Any] = handler(self)
+        return {key: value for key, value in said.items() if key != "teacher" or value is not None}
 
 
 def _fitting(caches: tuple[CacheConfig, ...]) -> tuple[CacheConfig, ...]:
     if caches[0].role != "teacher":
         raise ValueError("the first must be of the experiment's own teacher: leave its `role` out")
-    if len({cache.role for cache in caches}) > 2:
+    own = caches[0].teacher
+    caches = tuple(
+        entry.model_copy(update={"role": "named"})
+        if entry.role == "teacher" and entry.teacher not in (None, own)
+        else entry
+        for entry in caches
+    )
+    if len({entry.mean for entry in caches} - {None}) > 1:
         raise ValueError("an ensemble has one mean: give all other teachers the same `role`")
+    if any(entry.role == "named" and entry.teacher is None for entry in caches):
+        raise ValueError("a teacher that objectives are to name needs a name: `teacher: NAME`")
+    for name, entries in named_caches(caches).items():
+        if len({entry.role for entry in entries}) > 1:
+            raise ValueError(f"{name!r} is the name of two teachers: give each a name of its own")
     if len({cache.path for cache in caches}) < len(caches):
         raise ValueError("names a cache twice: list all its views in one entry")
     return caches
+
+
+def named_caches(caches: Iterable[CacheConfig]) -> dict[str, list[CacheConfig]]:
+    """Return the caches of every teacher that has a name, by that name.
+
+    caches: the section. Those of the experiment's own teacher have its name where one of them has it.
+    """
+    found: dict[str, list[CacheConfig]] = {}
+    entries = list(caches)
+    own = next((entry.teacher for entry in entries if entry.role == "teacher"), None)
+    for entry in entries:
+        name = own if entry.role == "teacher" else entry.teacher
+        if name is not None:
+            found.setdefault(name, []).append(entry)
+    return found
 
 
 Caches = Annotated[tuple[CacheConfig, ...], Field(min_length=1), AfterValidator(_fitting)]
@@ -149,7 +197,15 @@ def cache_paths(store: StorePath) -> dict[str, StorePath]:
 
 def ensemble_mean(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
     """Return how the teachers of an ensemble are combined; None if there is one teacher. caches: the section."""
-    return next((cache.role for cache in caches or () if cache.role != "teacher"), None)
+    return next((cache.mean for cache in caches or () if cache.mean is not None), None)
+
+
+def own_name(caches: tuple[CacheConfig, ...] | None) -> str | None:
+    """Return the name of the teacher that objectives read which name none; None if it has no name, or is an ensemble.
+
+    caches: the section.
+    """
+    return caches[0].teacher if caches and ensemble_mean(caches) is None else None
 
 
 def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
@@ -164,10 +220,10 @@ def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePat
     """Return the store of each teacher beside which lie the caches that students are compared with.
 
     store, caches: the sections. Returns the first store, which is of the experiment's own teacher, and each of another
-    teacher.
+    teacher of its ensemble.
     """
     entries = caches or (CacheConfig(path=store.path),)
-    return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.role != "teacher"]
+    return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.mean is not None]
 
 
 def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]:

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.caches import open_teacher_outputs
 from pipeline.experiment.experiment import Experiment, LearningSections
 from pipeline.experiment.networks import build, expected_by_teacher, recorded_preprocessing, shapes_of
-from pipeline.experiment.objective_set import ObjectiveBuilder
+from pipeline.experiment.objective_set import ObjectiveBuilder, OtherTeacher
 from pipeline.experiment.reference import open_reference
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import StudentConfig, StudentsSection
@@ -106,11 +106,14 @@ class StudentRun:
         Raises ConfigError if an objective cannot be built.
         """
         student, caches, data = shapes_of(self.network), self.caches, self.experiment.data
-        memory = Memory(caches, data.training.labels, data.classes) if caches else None
+        labels, classes = data.training.labels, data.classes
+        memory = Memory(caches, labels, classes) if caches else None
         teacher, views = caches.shapes if caches else student, self.training.views_per_step
-        built = ObjectiveBuilder(student, teacher, data, self.seed, memory, views).build(
-            self.objectives, self.objectives_config
-        )
+        named = caches.others.items() if caches else ()
+        others = {name: OtherTeacher(each.shapes, Memory(each, labels, classes)) for name, each in named}
+        own = caches.own if caches else None
+        builder = ObjectiveBuilder(student, teacher, data, self.seed, memory, views, own, others)
+        built = builder.build(self.objectives, self.objectives_config)
         read = [name for name in built.needs.student if name.startswith("features/")]
         self.network.keep_taps([name.removeprefix("features/") for name in read])
         return built
@@ -118,7 +121,8 @@ class StudentRun:
     @cached_property
     def signals_read(self) -> FromCaches | None:
         """Return the cached outputs with those signals alone that the objectives read; None if views are fresh."""
-        return self.caches.reading(self.objective_set.needs.teacher - {"head"}) if self.caches else None
+        chosen = self.objective_set
+        return self.caches.reading(chosen.needs.teacher - {"head"}, chosen.needs_of_others) if self.caches else None
 
     @cached_property
     def steps(self) -> Steps:

@@ -2,144 +2,37 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from pydantic import BeforeValidator, Field, TypeAdapter, model_serializer, model_validator
 from torch import Tensor, nn
 
-from pipeline import plugins
-from pipeline.config import Name, Section
-from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.base import METHODS, Batch, Context, Needs, Objective, Terms, build_objective
+from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
+from pipeline.objectives.config import ObjectiveEntry
 from pipeline.signals import Signals, SignalShapes
 
 if TYPE_CHECKING:
     from pipeline.models.reused import Projector
 
-RESERVED = ("name", "weight", "label", "schedule", "learning_rate")
 
+class KnownTeacher(NamedTuple):
+    """Holds what objectives are built with, of a teacher that they read.
 
-class Schedule(Section):
-    """Configures how an objective's weight changes with progress, the fraction of training that is done.
-
-    0 up to `on_after`; from there linear from 0 over `warmup`; then constant, or, with `decay: cosine`, half a cosine
-    from 1 at the end of the warm-up down to 0 at `off_after`; 0 from there on. Twenty of 240 epochs are a warm-up of
-    0.083; off in the last 10 of 250 is `off_after: 0.96`; on in the second half is `on_after: 0.5`.
+    shapes: of its signals. context: of the run, with its signals of any sample.
     """
 
-    on_after: float = Field(0.0, ge=0, lt=1)
-    warmup: float = Field(0.0, ge=0, le=1)
-    off_after: float = Field(1.0, gt=0, le=1)
-    decay: Literal["none", "cosine"] = "none"
-
-    @model_validator(mode="after")
-    def _warm_before_off(self) -> Self:
-        if self.on_after >= self.off_after:
-            raise ValueError("on_after must be before off_after: the weight would always be 0")
-        if self._full >= self.off_after and self.warmup > 0:
-            raise ValueError("warmup must end before off_after: the full weight would never be reached")
-        return self
-
-    @property
-    def _full(self) -> float:
-        """The progress at which the warm-up ends."""
-        return self.on_after + self.warmup
-
-    def factor(self, progress: float) -> float:
-        """Return the factor in [0, 1] at a `progress` in [0, 1]."""
-        if progress < self.on_after or (self.off_after <= progress and self.off_after < 1):
-            return 0.0
-        if progress < self._full:
-            return (progress - self.on_after) / self.warmup
-        if self.decay == "cosine":
-            return (1 + math.cos(math.pi * (progress - self._full) / (self.off_after - self._full))) / 2
-        return 1.0
-
-
-class ObjectiveEntry(Section):
-    """Configures one objective of a set; its name alone will do. Other keys than these are options of the objective.
-
-    weight: factor of its value. label: its name in logs, needed where a set holds an objective twice. learning_rate:
-    multiplies the student's learning rate for the objective's own parameters. schedule: of the weight; null keeps it.
-    """
-
-    name: str
-    weight: float = Field(1.0, ge=0)
-    label: str = ""
-    schedule: Schedule | None = None
-    learning_rate: float = Field(1.0, gt=0)
-    options: dict[str, Any] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _split(cls, value: Any) -> Any:
-        if isinstance(value, ObjectiveEntry):
-            return value
-        entry = plugins.as_mapping(value, plugins.names(METHODS))
-        given = {key: item for key, item in entry.items() if key == "name" or key not in RESERVED}
-        options = plugins.choose(METHODS, given).options.for_identity()
-        fields = {key: item for key, item in entry.items() if key in RESERVED and item is not None}
-        return {"label": entry["name"], **fields, "options": options}
-
-    @model_serializer
-    def _flat(self) -> dict[str, Any]:
-        entry: dict[str, Any] = {"name": self.name, "weight": self.weight, "label": self.label}
-        entry["schedule"] = self.schedule.model_dump() if self.schedule else None
-        return {**entry, "learning_rate": self.learning_rate, **self.options}
-
-
-class ObjectiveSetConfig(Section):
-    """Configures an objective set: a list of objectives, or `{views: fresh, objectives: [...]}`.
-
-    views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations and
-    the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label` alone: no
-    cache is needed.
-    """
-
-    views: Literal["cached", "fresh"] = "cached"
-    objectives: tuple[ObjectiveEntry, ...]
-
-    @property
-    def fresh(self) -> bool:
-        """Tell whether views are drawn anew in every epoch."""
-        return self.views == "fresh"
-
-    def place(self, name: str) -> str:
-        """Return the key of the list of the set `name`, below `objectives`: `kd`, or `hard.objectives`."""
-        return f"{name}.objectives" if "views" in self.model_fields_set else name
-
-    @model_serializer
-    def _as_written(self) -> Any:
-        """With cached views the list, as it always was."""
-        entries = [entry.model_dump() for entry in self.objectives]
-        return {"views": "fresh", "objectives": entries} if self.fresh else entries
-
-
-def _from_list(value: Any) -> Any:
-    """Of a list the set; what is wrong in it keeps its place."""
-    if not isinstance(value, list | tuple):
-        return value
-    return ObjectiveSetConfig(objectives=TypeAdapter(tuple[ObjectiveEntry, ...]).validate_python(value))
-
-
-ObjectivesConfig = dict[Name, Annotated[ObjectiveSetConfig, BeforeValidator(_from_list)]]
-"""The `objectives` section: objective sets by name."""
-
-
-class ObjectivesSection(Section):
-    """Declares that the section `objectives` is read, and that there is one."""
-
-    objectives: ObjectivesConfig
+    shapes: SignalShapes
+    context: Context
 
 
 class ObjectiveSet(nn.Module):
     """Computes the weighted sum of several objectives.
 
-    name: of the set, for errors. config: its section. student, teacher: shapes of the networks' signals. context: of
-    the run. Raises ConfigError, for all entries at once, as `build_objective` does, and if two of them would replace
-    the student's classifier.
+    name: of the set, for errors. entries: its objectives. student, teacher: shapes of the networks' signals. context:
+    of the run. others: the teachers that objectives may name beside `teacher`. own: the name of `teacher`; None if it
+    has none. Raises ConfigError, for all entries at once, as `build_objective` does, for names of teachers that are not
+    there, and if two objectives would replace the student's classifier.
     """
 
     def __init__(
@@ -149,9 +42,14 @@ class ObjectiveSet(nn.Module):
         student: SignalShapes,
         teacher: SignalShapes,
         context: Context,
+        others: Mapping[str, KnownTeacher] | None = None,
+        own: str | None = None,
     ) -> None:
         super().__init__()
         self.entries = tuple(entries)
+        self.teachers = tuple(None if entry.teacher == own else entry.teacher for entry in entries)
+        known: dict[str | None, KnownTeacher] = {None: KnownTeacher(teacher, context)}
+        known |= dict((others or {}).items())
         self.members = nn.ModuleList()
         problems: list[Problem] = []
         keeping: list[str] = []
@@ -161,10 +59,14 @@ class ObjectiveSet(nn.Module):
         for label in sorted({label for label in labels if labels.count(label) > 1}):
             fix = "give each entry a `label` of its own"
             problems.append(Problem(f"objectives.{name}", f"has several entries named {label!r}", fix=fix))
-        for index, entry in enumerate(entries):
+        for index, (entry, wanted) in enumerate(zip(self.entries, self.teachers, strict=True)):
             key = f"objectives.{name}.{index}"
+            if wanted not in known:
+                problems.append(_unknown_teacher(f"{key}.teacher", str(wanted), [own, *(others or {})]))
+                continue
             try:
-                member = build_objective(entry.name, entry.options, student, teacher, context, key)
+                shapes, known_context = known[wanted]
+                member = build_objective(entry.name, entry.options, student, shapes, known_context, key)
             except ConfigError as error:
                 problems += error.problems
             else:
@@ -177,15 +79,30 @@ class ObjectiveSet(nn.Module):
             raise ConfigError(problems)
 
     @property
+    def _built(self) -> list[tuple[str | None, Objective]]:
+        """Return the objectives, each with the name of its teacher."""
+        pairs = zip(self.teachers, self.members, strict=True)
+        return [(teacher, member) for teacher, member in pairs if isinstance(member, Objective)]
+
+    @property
     def needs(self) -> Needs:
-        """Return the union of what the objectives need."""
-        every = [member.needs for member in self.members if isinstance(member, Objective)]
+        """Return the union of what the objectives need; of the teacher, what those do that name no other."""
+        every = [member.needs for _, member in self._built]
         return Needs(
-            teacher=frozenset().union(*(needs.teacher for needs in every)),
+            teacher=frozenset().union(*(member.needs.teacher for name, member in self._built if name is None)),
             student=frozenset().union(*(needs.student for needs in every)),
             labels=any(needs.labels for needs in every),
             views=max((needs.views for needs in every), default=1),
         )
+
+    @property
+    def needs_of_others(self) -> dict[str, frozenset[str]]:
+        """Return the signals that are read of each teacher that objectives name."""
+        found: dict[str, frozenset[str]] = {}
+        for name, member in self._built:
+            if name is not None:
+                found[name] = found.get(name, frozenset()) | member.needs.teacher
+        return found
 
     @property
     def notes(self) -> list[str]:
@@ -202,18 +119,28 @@ class ObjectiveSet(nn.Module):
         every = (member.kept() for member in self.members if isinstance(member, Objective))
         return next((projector for projector in every if projector is not None), None)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> Terms:
+    def forward(
+        self,
+        student: Signals,
+        teacher: Signals,
+        batch: Batch,
+        progress: float,
+        others: Mapping[str, Signals] | None = None,
+    ) -> Terms:
         """Compute the weighted total, and every term by `label/term`, unweighted.
 
-        student, teacher, batch, progress: as for `Objective.forward`.
+        student, teacher, batch, progress: as for `Objective.forward`. others: the signals of the teachers that
+        objectives name.
         """
+        known: dict[str | None, Signals] = {None: teacher}
+        known |= dict((others or {}).items())
         total: Tensor | None = None
         terms: dict[str, Tensor] = {}
-        for entry, member in zip(self.entries, self.members, strict=True):
+        for entry, name, member in zip(self.entries, self.teachers, self.members, strict=True):
             factor = entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
             if factor == 0:
                 continue  # not computed: an objective that is off costs nothing
-            for term, value in member(student, teacher, batch, progress).items():
+            for term, value in member(student, known[name], batch, progress).items():
                 terms[f"{entry.label}/{term}"] = value
                 total = factor * value if total is None else total + factor * value
         if total is None:
@@ -228,3 +155,11 @@ class ObjectiveSet(nn.Module):
             if own:
                 groups.append({"params": own, "lr": learning_rate * entry.learning_rate})
         return groups
+
+
+def _unknown_teacher(key: str, name: str, known: Sequence[str | None]) -> Problem:
+    names = [each for each in known if each is not None]
+    if names:
+        return unknown_name(key, name, names)
+    fix = "name the teachers in `caches`, such as caches: [{path: ..., teacher: " + name + "}]"
+    return Problem(key, "there is no teacher of that name", got=name, fix=fix)

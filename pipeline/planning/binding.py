@@ -12,6 +12,7 @@ from pipeline.experiment.data import Data, evaluated_split, one_view, views_of
 from pipeline.experiment.source import SECTIONS, ConfigFile
 from pipeline.planning.bound import Bound
 from pipeline.planning.draft import Assembly, Draft, collected
+from pipeline.planning.named_teachers import bind_named_teachers
 from pipeline.planning.requirements import MissingSignalsError, Requirements
 from pipeline.planning.serving import required_signals
 from pipeline.planning.students import bind_networks, bind_training
@@ -30,6 +31,7 @@ def bind_experiment(source: ConfigFile) -> Bound:
     parts = Assembly(Draft.of(valid), problems)
     bind_data(parts)
     bind_teacher(parts)
+    bind_named_teachers(parts)
     needs: Requirements | None = None
     with collected(problems):
         bind_networks(parts)

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import ConfigError, DataError, ModelError, Problem
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data
+from pipeline.experiment.objective_set import OtherTeacher
 from pipeline.models import Network
 from pipeline.signals import SignalShapes
 
@@ -45,7 +46,9 @@ class Assembly:
     draft: its sections. problems: takes what is wrong. data: None if it is not packed yet, or not what it should be.
     teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had. students: those that
     can be built. views_per_step: of each sample in a batch, of the students whose settings of training are valid.
-    notes: what objectives leave out, by student and objective set.
+    notes: what objectives leave out, by student and objective set. own, others: the name of the teacher, and what is
+    known of the teachers that objectives name beside it. absent: the names of those whose caches are not there yet.
+    named_needs: the signals of these teachers that are read, by student and objective set, and by teacher.
     """
 
     draft: Draft
@@ -56,6 +59,10 @@ class Assembly:
     students: dict[str, Network] = field(default_factory=dict)
     views_per_step: dict[str, int] = field(default_factory=dict)
     notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    own: str | None = None
+    others: dict[str, OtherTeacher] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
+    named_needs: dict[tuple[str, str], dict[str, frozenset[str]]] = field(default_factory=dict)
 
     @property
     def class_names(self) -> Sequence[str] | int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from textwrap import wrap
 from typing import Any
 
@@ -15,6 +15,9 @@ from pipeline.signals import SignalsConfig
 SignalsRead = Mapping[tuple[str, str], frozenset[str]]
 """The teacher's signals that are read, by student and objective set."""
 
+NamedRead = Mapping[tuple[str, str], Mapping[str, frozenset[str]]]
+"""The signals that are read of teachers that objectives name: by student and objective set, and by teacher."""
+
 
 @dataclass(frozen=True)
 class Requirements:
@@ -22,7 +25,8 @@ class Requirements:
 
     needs: the signals that each of them reads. section: the least of `signals` that serves them all. missing,
     superfluous: what it keeps beyond the section of the configuration, and what it leaves out of that, in bytes per
-    view. fresh: the objective sets whose views are drawn anew in every epoch: they need no cache at all.
+    view. fresh: the objective sets whose views are drawn anew in every epoch: they need no cache at all. named: the
+    signals that are read of each teacher that objectives name, by student and objective set.
     """
 
     needs: SignalsRead
@@ -30,6 +34,7 @@ class Requirements:
     missing: dict[str, int]
     superfluous: dict[str, int]
     fresh: frozenset[str]
+    named: NamedRead = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -37,18 +42,19 @@ class Requirements:
         needs: SignalsRead,
         section: SignalsConfig,
         fresh: frozenset[str],
+        named: NamedRead,
         *,
         kept: Mapping[str, int],
         wanted: Mapping[str, int],
     ) -> Requirements:
         """Compare the section that the students need with that of the configuration.
 
-        needs, section, fresh: as the attributes. kept, wanted: bytes per view, by signal, with the section of the
-        configuration and with `section`.
+        needs, section, fresh, named: as the attributes. kept, wanted: bytes per view, by signal, with the section of
+        the configuration and with `section`.
         """
         missing = {signal: size for signal, size in wanted.items() if signal not in kept}
         superfluous = {signal: size for signal, size in kept.items() if signal not in wanted}
-        return cls(needs, section, missing, superfluous, fresh)
+        return cls(needs, section, missing, superfluous, fresh, named)
 
     def readers(self, signal: str) -> str:
         """Return the objective sets that read `signal`, for people; with the students, if not all of them read it."""
@@ -63,8 +69,10 @@ class Requirements:
                     "objectives": objectives,
                     "views": "fresh" if objectives in self.fresh else "cached",
                     "signals": sorted(read),
+                    **({"teachers": _sorted(self.named[pair])} if self.named.get(pair) else {}),
                 }
-                for (student, objectives), read in self.needs.items()
+                for pair, read in self.needs.items()
+                for student, objectives in [pair]
             ],
             "signals": _plain(self.section),
             "missing": self.missing,
@@ -81,6 +89,9 @@ class Requirements:
         for pair, read in sorted(self.needs.items(), key=lambda item: sorted(item[1])):
             nothing = "nothing (fresh views)" if pair[1] in self.fresh else "nothing"
             groups.setdefault(", ".join(sorted(read)) or nothing, []).append(pair)
+        for pair, teachers in self.named.items():
+            for teacher, read in teachers.items():
+                groups.setdefault(f"of {teacher}, {', '.join(sorted(read)) or 'nothing'}", []).append(pair)
         head = "needs"
         for signals, pairs in groups.items():
             text = f"{signals}: {', '.join(_names(self.needs, pairs))}"
@@ -116,6 +127,10 @@ def _names(needs: SignalsRead, pairs: Collection[tuple[str, str]]) -> list[str]:
         students.setdefault(objectives, []).append(student)
     every = {name: sum(objectives == name for _, objectives in needs) for name in students}
     return [name if len(who) == every[name] else f"{name} ({', '.join(who)})" for name, who in students.items()]
+
+
+def _sorted(teachers: Mapping[str, frozenset[str]]) -> dict[str, list[str]]:
+    return {name: sorted(read) for name, read in teachers.items()}
 
 
 def _plain(section: SignalsConfig) -> dict[str, Any]:

@@ -8,12 +8,14 @@ from itertools import product
 from typing import Any
 
 from pipeline import plugins
+from pipeline.errors import Problem
 from pipeline.experiment.data import Data
 from pipeline.experiment.networks import shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
-from pipeline.planning.draft import Assembly, Draft, collected
+from pipeline.planning.draft import Assembly, collected
+from pipeline.planning.named_teachers import renumbered, without_absent
 from pipeline.planning.narrowed import keeping_signals, layout_of_view
 from pipeline.planning.requirements import Requirements, SignalsRead
 from pipeline.signals import (
@@ -43,7 +45,7 @@ def required_signals(parts: Assembly) -> Requirements | None:
     if len(parts.problems) > before:
         return _serving(parts, data, teacher, whole=not before)
     section = keeping_signals(teacher, parts.draft.signals, _read_by_any(needs))
-    return _requirements(teacher, parts.draft, needs, section) if needs else None
+    return _requirements(teacher, parts, needs, section) if needs else None
 
 
 def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[tuple[str, str], frozenset[str]]:
@@ -56,10 +58,18 @@ def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[
     for name, network in parts.students.items():
         views = parts.views_per_step.get(name, sys.maxsize)
         for objectives, config in parts.draft.objectives.items():
-            with collected(parts.problems, note=f" (student {name})"):
-                builder = ObjectiveBuilder(shapes_of(network), teacher, data, seed=0, views_per_step=views)
-                built = builder.build(objectives, config)
+            present, numbers = without_absent(parts, config)
+            needs[name, objectives], place = frozenset[str](), f"objectives.{config.place(objectives)}"
+            found: list[Problem] = []
+            with collected(found, note=f" (student {name})"):
+                if not present.objectives and config.objectives:
+                    continue  # nothing is known of any of its teachers
+                own, others = parts.own, parts.others
+                builder = ObjectiveBuilder(shapes_of(network), teacher, data, 0, None, views, own, others)
+                built = builder.build(objectives, present)
                 needs[name, objectives], parts.notes[name, objectives] = built.needs.teacher, built.notes
+                parts.named_needs[name, objectives] = built.needs_of_others
+            parts.problems += [renumbered(problem, place, numbers) for problem in found]
     return needs
 
 
@@ -78,7 +88,9 @@ def _serving(parts: Assembly, data: Data, teacher: Network, *, whole: bool) -> R
         """Return what the objective reads of these signals; None if it cannot be built."""
         only = draft.objectives[name].model_copy(update={"objectives": (entry,)})
         alone = draft.model_copy(update={"objectives": {name: only}})
-        tried = replace(parts, draft=alone, students={student: parts.students[student]}, problems=[], notes={})
+        tried = replace(
+            parts, draft=alone, students={student: parts.students[student]}, problems=[], notes={}, named_needs={}
+        )
         needs = bind_objectives(tried, data, shapes)
         return None if tried.problems else needs[student, name]
 
@@ -99,14 +111,15 @@ def _serving(parts: Assembly, data: Data, teacher: Network, *, whole: bool) -> R
         whole = whole and needs is not None
         every[student, name] = every.get((student, name), frozenset()) | (needs or frozenset())
     section = keeping_signals(teacher, signals, _read_by_any(every)) if whole else signals
-    return _requirements(teacher, draft, every, section)
+    return _requirements(teacher, parts, every, section)
 
 
-def _requirements(teacher: Network, draft: Draft, needs: SignalsRead, section: SignalsConfig) -> Requirements:
+def _requirements(teacher: Network, parts: Assembly, needs: SignalsRead, section: SignalsConfig) -> Requirements:
     """Compare a section with that of the experiment, by the bytes that both take."""
+    draft = parts.draft
     fresh = frozenset(name for name, config in draft.objectives.items() if config.fresh)
     kept, wanted = (layout_of_view(teacher, each).bytes_per_view for each in (draft.signals, section))
-    return Requirements.of(needs, section, fresh, kept=kept, wanted=wanted)
+    return Requirements.of(needs, section, fresh, parts.named_needs, kept=kept, wanted=wanted)
 
 
 def _read_by_any(needs: SignalsRead) -> frozenset[str]:

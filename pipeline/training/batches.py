@@ -16,10 +16,11 @@ from pipeline.data import Images, Samples
 from pipeline.errors import CACHE_COMMAND, ConfigError, Problem
 from pipeline.objectives import MixedLabels
 from pipeline.training.config import TrainConfig
+from pipeline.training.encoded_outputs import TeacherOutputs, join_views
 from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
 from pipeline.training.step import Step
-from pipeline.training.teacher_outputs import TeacherOutputs, ViewSource, join_views
+from pipeline.training.teacher_outputs import ViewSource
 from pipeline.views import DrawnViews, SampleViews, Views
 
 ENDLESS = range(2**31)

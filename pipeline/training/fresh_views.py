@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.training.teacher_outputs import TeacherOutputs, Upcoming
+from pipeline.training.encoded_outputs import TeacherOutputs
+from pipeline.training.teacher_outputs import Upcoming
 
 
 class FreshViews:

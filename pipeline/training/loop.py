@@ -22,6 +22,7 @@ from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps, loader
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.history import History
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step
@@ -107,7 +108,8 @@ class Trainer:
             outputs = step.teacher_outputs
             teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
             batch = Batch(step.labels, step.sample, step.view, step.index, step.mixed)
-            value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps))
+            others = decode_others(outputs) if outputs else {}
+            value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps), others)
         if not torch.isfinite(value.total):
             raise _not_finite(value, step, self.steps)
         (value.total * share).backward()  # type: ignore[no-untyped-call]

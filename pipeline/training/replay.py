@@ -47,7 +47,7 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
     numbers = sorted({view for epoch in epochs for view in steps.views_of(epoch)})
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
     for view in numbers:
-        _require_same_pixels(steps, source.caches(view), view)
+        _require_same_pixels(steps, source.every_cache(view), view)
     if verify == "full":
         start = time.monotonic()
         _require_pixels(steps, source, numbers[0], rows)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.objectives import MixedLabels
-from pipeline.training.teacher_outputs import TeacherOutputs, select_rows
+from pipeline.training.encoded_outputs import TeacherOutputs, select_rows
 
 
 @dataclass

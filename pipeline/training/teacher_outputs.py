@@ -3,87 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import CacheMismatch
-from pipeline.signals import LinearHead, Mean, Signals, SignalShapes, combine
-from pipeline.store.format.encoded import EncodedSignals
+from pipeline.signals import Mean, SignalShapes, combine
 from pipeline.store.format.requirements import CacheRequirement, RequiredSignals
 from pipeline.store.reader import TeacherCache
+from pipeline.training.encoded_outputs import EncodedEnsemble, EncodedTeachers, TeacherOutputs
 
 CHOOSE_VIEWS_HINT = "choose with `views` in the entries of `caches`, such as views: {first: 0, count: 4}"
 """The way out of errors about views that do not fit."""
 
 
-@dataclass(frozen=True)
-class EncodedEnsemble:
-    """Holds the signals of several teachers for a batch as they are stored; `decode` combines them.
-
-    members: the signals of each teacher, the primary one first. mean: how their logits are combined.
-    """
-
-    members: tuple[EncodedSignals, ...]
-    mean: Mean
-
-    def to(self, device: torch.device | str) -> EncodedEnsemble:
-        """Return a copy on `device`. Does not wait for the transfer if the tensors are in page-locked memory."""
-        return replace(self, members=tuple(member.to(device) for member in self.members))
-
-    def pin_memory(self) -> EncodedEnsemble:
-        """Return a copy in page-locked memory."""
-        return replace(self, members=tuple(member.pin_memory() for member in self.members))
-
-    def decode(self, head: LinearHead | None = None) -> Signals:
-        """Return the signals in float32, on the tensors' device: mean logits, and all else of the primary teacher.
-
-        head: the primary teacher's, on that device; None leaves it out.
-        """
-        primary, *others = (member.decode(head) for member in self.members)
-        return replace(primary, logits=combine([primary.logits, *(other.logits for other in others)], self.mean))
-
-
-TeacherOutputs = EncodedSignals | EncodedEnsemble
-"""The teacher's signals for a batch as they are stored; `decode()` turns them into `Signals`."""
-
-
 Upcoming = Sequence[tuple[int, NDArray[np.int64]]]
 """What will be read, in this order: numbers of views, each with the samples [M] of it."""
-
-
-def join_views(outputs: Sequence[TeacherOutputs]) -> TeacherOutputs:
-    """Join the outputs for several views of the same samples: the views of a sample become adjacent rows.
-
-    outputs: one for each view, at least one. All come from one source, so they are stored in the same form.
-    """
-    first = outputs[0]
-    if len(outputs) == 1:
-        return first
-    if isinstance(first, EncodedEnsemble):
-        teachers = zip(*(each.members for each in outputs if isinstance(each, EncodedEnsemble)), strict=True)
-        return replace(first, members=tuple(_join_views(views) for views in teachers))
-    return _join_views([each for each in outputs if isinstance(each, EncodedSignals)])
-
-
-def _join_views(views: Sequence[EncodedSignals]) -> EncodedSignals:
-    parts = {name: torch.stack([view.arrays[name] for view in views], 1) for name in views[0].arrays}
-    return EncodedSignals(views[0].specs, {name: part.flatten(0, 1) for name, part in parts.items()})
-
-
-def select_rows(outputs: TeacherOutputs, rows: slice) -> TeacherOutputs:
-    """Return the outputs for some rows of a batch."""
-    if isinstance(outputs, EncodedEnsemble):
-        return replace(outputs, members=tuple(_select_rows(member, rows) for member in outputs.members))
-    return _select_rows(outputs, rows)
-
-
-def _select_rows(signals: EncodedSignals, rows: slice) -> EncodedSignals:
-    return EncodedSignals(signals.specs, {name: part[rows] for name, part in signals.arrays.items()})
 
 
 class ViewSource(Protocol):
@@ -111,12 +49,19 @@ class FromCaches:
 
     teachers: for each teacher, the cache that holds a view, by the view's number; all have the same numbers. The
     first is the primary teacher: it gives all signals but the logits. mean: how the logits of several teachers are
-    combined; None for one teacher.
+    combined; None for one teacher. own: the name of the one teacher; None if it has none, or for an ensemble. others:
+    the teachers that objectives name, each with the same numbers of views.
     """
 
-    def __init__(self, teachers: Sequence[Mapping[int, TeacherCache]], mean: Mean | None = None) -> None:
+    def __init__(
+        self,
+        teachers: Sequence[Mapping[int, TeacherCache]],
+        mean: Mean | None = None,
+        own: str | None = None,
+        others: Mapping[str, FromCaches] | None = None,
+    ) -> None:
         self.teachers = tuple(dict(sorted(teacher.items())) for teacher in teachers)
-        self.mean = mean
+        self.mean, self.own, self.others = mean, own, dict(others or {})
 
     @classmethod
     def of(cls, parts: Iterable[tuple[TeacherCache, Collection[int]]], mean: Mean | None = None) -> FromCaches:
@@ -143,6 +88,23 @@ class FromCaches:
                 )
         return cls(list(teachers.values()), mean)
 
+    def beside(self, own: str | None, others: Mapping[str, FromCaches]) -> FromCaches:
+        """Return the same source with other teachers beside it, which objectives may name.
+
+        own: the name of its one teacher, if it has one. others: by name. Raises CacheMismatch if the caches of a name
+        are of several teachers, or if one lacks a view.
+        """
+        for name, other in others.items():
+            where = f"{other.primary.path}, teacher {name}"
+            if len(other.teachers) > 1:
+                fix = "give each a `teacher` of its own"
+                raise CacheMismatch("the caches of one name are of two teachers", where=where, fix=fix)
+            if other.views != self.views:
+                what = "the caches of all teachers must have the same views"
+                views = format_views(self.views), format_views(other.views)
+                raise CacheMismatch(what, where=where, expected=views[0], got=views[1], fix=CHOOSE_VIEWS_HINT)
+        return FromCaches(self.teachers, self.mean, own, others)
+
     @property
     def views(self) -> tuple[int, ...]:
         """Return the numbers of the views, in ascending order."""
@@ -165,14 +127,20 @@ class FromCaches:
             raise CacheMismatch(what, where=self.primary.path, expected=format_views(self.views), got=view)
         return [teacher[view] for teacher in self.teachers]
 
+    def every_cache(self, view: int) -> list[TeacherCache]:
+        """Return the caches that hold `view`, those of teachers that objectives name too."""
+        return [*self.caches(view), *(cache for other in self.others.values() for cache in other.caches(view))]
+
     @property
     def remote(self) -> bool:
         """Tell whether any of the caches lies on object storage."""
-        return any(cache.remote for teacher in self.teachers for cache in teacher.values())
+        own = (cache.remote for teacher in self.teachers for cache in teacher.values())
+        return any(own) or any(other.remote for other in self.others.values())
 
     def expect(self, upcoming: Upcoming) -> None:
         """Announce to each cache those of `upcoming` that it holds; a cache that holds none frees its memory."""
-        for number, teacher in enumerate(self.teachers):
+        others = (other.teachers[0] for other in self.others.values())
+        for number, teacher in enumerate((*self.teachers, *others)):
             for cache in set(teacher.values()):
                 its = [(view, samples) for view, samples in upcoming if teacher[view] is cache]
                 cache.expect(its, parameters=number == 0)
@@ -184,7 +152,9 @@ class FromCaches:
     def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs:
         """Return the stored signals of a view, for samples [B], still encoded. images: not used."""
         members = tuple(cache.read_encoded(view, samples) for cache in self.caches(view))
-        return members[0] if self.mean is None else EncodedEnsemble(members, self.mean)
+        own = members[0] if self.mean is None else EncodedEnsemble(members, self.mean)
+        others = {name: other.caches(view)[0].read_encoded(view, samples) for name, other in self.others.items()}
+        return EncodedTeachers(own, others) if others else own
 
     def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
         """Return the signal `name` of a view, for samples [B]: float32 [B, ...] on the CPU. Logits are combined."""
@@ -192,17 +162,22 @@ class FromCaches:
             return combine([cache.signal(name, view, samples) for cache in self.caches(view)], self.mean)
         return self.caches(view)[0].signal(name, view, samples)
 
-    def reading(self, signals: Collection[str]) -> FromCaches:
+    def reading(self, signals: Collection[str], others: Mapping[str, Collection[str]] | None = None) -> FromCaches:
         """Return a source whose `teacher_outputs` read only some signals, and the logits.
 
-        signals: names as for `TeacherCache.select`; of other teachers than the primary only the logits are read. Raises
-        CacheMismatch if a cache of the primary teacher lacks one, or holds it in another form.
+        signals: names as for `TeacherCache.select`; of other teachers of an ensemble only the logits are read. others:
+        the same for each teacher that objectives name; the rest of these is left out. Raises CacheMismatch if a cache
+        lacks a signal, or holds it in another form.
         """
-        return FromCaches([_narrowed(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)], self.mean)
+        teachers = [_narrowed(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)]
+        named = {name: self.others[name].reading(each) for name, each in (others or {}).items()}
+        return FromCaches(teachers, self.mean, self.own, named)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the signals, as plain values: for every teacher, which views come from which cache."""
-        return {"mean": self.mean, "teachers": [_views_by_fingerprint(teacher) for teacher in self.teachers]}
+        own = {"mean": self.mean, "teachers": [_views_by_fingerprint(teacher) for teacher in self.teachers]}
+        others = {name: _views_by_fingerprint(other.teachers[0]) for name, other in self.others.items()}
+        return own | ({"named": others} if others else {})
 
 
 def format_views(views: Collection[int]) -> str:

@@ -104,9 +104,9 @@ def test_students_of_an_ensemble(among: Path, capsys: pytest.CaptureFixture[str]
     contexts: list[Any] = []
 
     class Seen(ObjectiveSet):
-        def __init__(self, *arguments: Any) -> None:
+        def __init__(self, *arguments: Any, **named: Any) -> None:
             contexts.append(arguments[-1])
-            super().__init__(*arguments)
+            super().__init__(*arguments, **named)
 
     monkeypatch.setattr(pipeline.experiment.objective_set, "ObjectiveSet", Seen)
     folder = student("small", "lfcc", ENSEMBLE)

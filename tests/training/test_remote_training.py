@@ -18,8 +18,9 @@ from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import chunks as fetched
 from pipeline.store.remote.chunks import FetchedChunks
 from pipeline.training import FreshViews, FromCaches, Steps, loader
+from pipeline.training.encoded_outputs import EncodedEnsemble
 from pipeline.training.order import WINDOW_BLOCKS, order
-from pipeline.training.teacher_outputs import EncodedEnsemble, Upcoming
+from pipeline.training.teacher_outputs import Upcoming
 
 NAME = "caches/tiny.zarr"
 

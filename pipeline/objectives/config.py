@@ -1,0 +1,136 @@
+"""Declares the section `objectives`: objective sets, the objectives in them, and how their weights change."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, TypeAdapter, model_serializer, model_validator
+
+from pipeline import plugins
+from pipeline.config import Name, Section
+from pipeline.objectives.base import METHODS
+
+RESERVED = ("name", "weight", "label", "schedule", "learning_rate", "teacher")
+
+
+class Schedule(Section):
+    """Configures how an objective's weight changes with progress, the fraction of training that is done.
+
+    0 up to `on_after`; from there linear from 0 over `warmup`; then constant, or, with `decay: cosine`, half a cosine
+    from 1 at the end of the warm-up down to 0 at `off_after`; 0 from there on. Twenty of 240 epochs are a warm-up of
+    0.083; off in the last 10 of 250 is `off_after: 0.96`; on in the second half is `on_after: 0.5`.
+    """
+
+    on_after: float = Field(0.0, ge=0, lt=1)
+    warmup: float = Field(0.0, ge=0, le=1)
+    off_after: float = Field(1.0, gt=0, le=1)
+    decay: Literal["none", "cosine"] = "none"
+
+    @model_validator(mode="after")
+    def _warm_before_off(self) -> Self:
+        if self.on_after >= self.off_after:
+            raise ValueError("on_after must be before off_after: the weight would always be 0")
+        if self._full >= self.off_after and self.warmup > 0:
+            raise ValueError("warmup must end before off_after: the full weight would never be reached")
+        return self
+
+    @property
+    def _full(self) -> float:
+        """The progress at which the warm-up ends."""
+        return self.on_after + self.warmup
+
+    def factor(self, progress: float) -> float:
+        """Return the factor in [0, 1] at a `progress` in [0, 1]."""
+        if progress < self.on_after or (self.off_after <= progress and self.off_after < 1):
+            return 0.0
+        if progress < self._full:
+            return (progress - self.on_after) / self.warmup
+        if self.decay == "cosine":
+            return (1 + math.cos(math.pi * (progress - self._full) / (self.off_after - self._full))) / 2
+        return 1.0
+
+
+class ObjectiveEntry(Section):
+    """Configures one objective of a set; its name alone will do. Other keys than these are options of the objective.
+
+    weight: factor of its value. label: its name in logs, needed where a set holds an objective twice; else its name,
+    with that of the `teacher` if it names one. learning_rate: multiplies the student's learning rate for the
+    objective's own parameters. schedule: of the weight; null keeps it. teacher: the name that a teacher has in
+    `caches`: the objective reads that one's signals, with projections of its own to that one's widths. None reads the
+    experiment's own teacher, or the ensemble.
+    """
+
+    name: str
+    weight: float = Field(1.0, ge=0)
+    label: str = ""
+    schedule: Schedule | None = None
+    learning_rate: float = Field(1.0, gt=0)
+    teacher: Name | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, ObjectiveEntry):
+            return value
+        entry = plugins.as_mapping(value, plugins.names(METHODS))
+        given = {key: item for key, item in entry.items() if key == "name" or key not in RESERVED}
+        options = plugins.choose(METHODS, given).options.for_identity()
+        fields = {key: item for key, item in entry.items() if key in RESERVED and item is not None}
+        teacher = entry.get("teacher")  # an objective for each of several teachers has a label for each
+        label = f"{entry['name']}-{teacher}" if isinstance(teacher, str) else entry["name"]
+        return {"label": label, **fields, "options": options}
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {"name": self.name, "weight": self.weight, "label": self.label}
+        entry["schedule"] = self.schedule.model_dump() if self.schedule else None
+        entry["learning_rate"] = self.learning_rate
+        if self.teacher is not None:  # left out where it is not used: the entry is part of a student's identity
+            entry["teacher"] = self.teacher
+        return {**entry, **self.options}
+
+
+class ObjectiveSetConfig(Section):
+    """Configures an objective set: a list of objectives, or `{views: fresh, objectives: [...]}`.
+
+    views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations and
+    the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label` alone: no
+    cache is needed.
+    """
+
+    views: Literal["cached", "fresh"] = "cached"
+    objectives: tuple[ObjectiveEntry, ...]
+
+    @property
+    def fresh(self) -> bool:
+        """Tell whether views are drawn anew in every epoch."""
+        return self.views == "fresh"
+
+    def place(self, name: str) -> str:
+        """Return the key of the list of the set `name`, below `objectives`: `kd`, or `hard.objectives`."""
+        return f"{name}.objectives" if "views" in self.model_fields_set else name
+
+    @model_serializer
+    def _as_written(self) -> Any:
+        """With cached views the list, as it always was."""
+        entries = [entry.model_dump() for entry in self.objectives]
+        return {"views": "fresh", "objectives": entries} if self.fresh else entries
+
+
+def _from_list(value: Any) -> Any:
+    """Of a list the set; what is wrong in it keeps its place."""
+    if not isinstance(value, list | tuple):
+        return value
+    return ObjectiveSetConfig(objectives=TypeAdapter(tuple[ObjectiveEntry, ...]).validate_python(value))
+
+
+ObjectivesConfig = dict[Name, Annotated[ObjectiveSetConfig, BeforeValidator(_from_list)]]
+"""The `objectives` section: objective sets by name."""
+
+
+class ObjectivesSection(Section):
+    """Declares that the section `objectives` is read, and that there is one."""
+
+    objectives: ObjectivesConfig

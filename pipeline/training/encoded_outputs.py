@@ -1,0 +1,116 @@
+"""Holds the teachers' outputs for a batch as they are stored: of one teacher, of an ensemble, or of several by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from pipeline.signals import LinearHead, Mean, Signals, combine
+from pipeline.store.format.encoded import EncodedSignals
+
+
+@dataclass(frozen=True)
+class EncodedEnsemble:
+    """Holds the signals of several teachers for a batch as they are stored; `decode` combines them.
+
+    members: the signals of each teacher, the primary one first. mean: how their logits are combined.
+    """
+
+    members: tuple[EncodedSignals, ...]
+    mean: Mean
+
+    def map(self, change: Callable[[EncodedSignals], EncodedSignals]) -> EncodedEnsemble:
+        """Return the same with the signals of every teacher changed. change: what is done to them."""
+        return replace(self, members=tuple(change(member) for member in self.members))
+
+    def to(self, device: torch.device | str) -> EncodedEnsemble:
+        """Return a copy on `device`. Does not wait for the transfer if the tensors are in page-locked memory."""
+        return self.map(lambda member: member.to(device))
+
+    def pin_memory(self) -> EncodedEnsemble:
+        """Return a copy in page-locked memory."""
+        return self.map(lambda member: member.pin_memory())
+
+    def decode(self, head: LinearHead | None = None) -> Signals:
+        """Return the signals in float32, on the tensors' device: mean logits, and all else of the primary teacher.
+
+        head: the primary teacher's, on that device; None leaves it out.
+        """
+        primary, *others = (member.decode(head) for member in self.members)
+        return replace(primary, logits=combine([primary.logits, *(other.logits for other in others)], self.mean))
+
+
+@dataclass(frozen=True)
+class EncodedTeachers:
+    """Holds the signals of several teachers for a batch as they are stored, each teacher for itself.
+
+    own: of the teacher, or the ensemble, that objectives read which name none. others: of those that they name.
+    """
+
+    own: EncodedSignals | EncodedEnsemble
+    others: Mapping[str, EncodedSignals]
+
+    def map(self, change: Callable[[EncodedSignals], EncodedSignals]) -> EncodedTeachers:
+        """Return the same with the signals of every teacher changed. change: what is done to them."""
+        own = self.own.map(change) if isinstance(self.own, EncodedEnsemble) else change(self.own)
+        return EncodedTeachers(own, {name: change(each) for name, each in self.others.items()})
+
+    def to(self, device: torch.device | str) -> EncodedTeachers:
+        """Return a copy on `device`. Does not wait for the transfer if the tensors are in page-locked memory."""
+        return self.map(lambda each: each.to(device))
+
+    def pin_memory(self) -> EncodedTeachers:
+        """Return a copy in page-locked memory."""
+        return self.map(lambda each: each.pin_memory())
+
+    def decode(self, head: LinearHead | None = None) -> Signals:
+        """Return the signals that objectives read which name no teacher. head: as of `EncodedEnsemble.decode`."""
+        return self.own.decode(head)
+
+
+TeacherOutputs = EncodedSignals | EncodedEnsemble | EncodedTeachers
+"""The teacher's signals for a batch as they are stored; `decode()` turns them into `Signals`."""
+
+
+def decode_others(outputs: TeacherOutputs) -> dict[str, Signals]:
+    """Return the signals of the teachers that objectives name, by their names, without heads.
+
+    outputs: of a batch.
+    """
+    others = outputs.others if isinstance(outputs, EncodedTeachers) else {}
+    return {name: each.decode() for name, each in others.items()}
+
+
+def join_views(outputs: Sequence[TeacherOutputs]) -> TeacherOutputs:
+    """Join the outputs for several views of the same samples: the views of a sample become adjacent rows.
+
+    outputs: one for each view, at least one. All come from one source, so they are stored in the same form.
+    """
+    first = outputs[0]
+    if len(outputs) == 1:
+        return first
+    if isinstance(first, EncodedTeachers):
+        each = [view for view in outputs if isinstance(view, EncodedTeachers)]
+        own = join_views([view.own for view in each])
+        assert not isinstance(own, EncodedTeachers)
+        return EncodedTeachers(own, {name: _join_views([view.others[name] for view in each]) for name in first.others})
+    if isinstance(first, EncodedEnsemble):
+        teachers = zip(*(view.members for view in outputs if isinstance(view, EncodedEnsemble)), strict=True)
+        return replace(first, members=tuple(_join_views(views) for views in teachers))
+    return _join_views([view for view in outputs if isinstance(view, EncodedSignals)])
+
+
+def _join_views(views: Sequence[EncodedSignals]) -> EncodedSignals:
+    parts = {name: torch.stack([view.arrays[name] for view in views], 1) for name in views[0].arrays}
+    return EncodedSignals(views[0].specs, {name: part.flatten(0, 1) for name, part in parts.items()})
+
+
+def select_rows(outputs: TeacherOutputs, rows: slice) -> TeacherOutputs:
+    """Return the outputs for some rows of a batch."""
+
+    def selected(signals: EncodedSignals) -> EncodedSignals:
+        return EncodedSignals(signals.specs, {name: part[rows] for name, part in signals.arrays.items()})
+
+    return selected(outputs) if isinstance(outputs, EncodedSignals) else outputs.map(selected)
