@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 
 from pipeline.experiment.config import ExperimentConfig
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.reporting.results import Evaluation
 from stages import cache_teacher, evaluate, train_student
@@ -77,7 +78,8 @@ def run(
         for student, views in product(students or config.students, counts or VIEWS):
             here = ConfigFile(CONFIG, (*overrides(augmentation, epochs, views), *changes))
             for objectives, seed in product(config.objectives, config.runs.seeds):
-                train_student.run(here, student, objectives, seed, None, verify="sample", replace=False, wait=True)
+                name = RunName(student, objectives, seed)
+                train_student.run(here, name, verify="sample", replace=False, wait=True)
             evaluate.run(here)
 
 

@@ -222,19 +222,12 @@ def train_student(
       pipeline train-student --student small --objectives kd
       pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
     """
+    from pipeline.experiment.runs import RunName
     from pipeline.experiment.source import ConfigFile
     from stages.train_student import run
 
-    run(
-        ConfigFile(config, overrides),
-        student,
-        objectives,
-        seed,
-        output,
-        verify=verify,
-        replace=replace,
-        wait=wait,
-    )
+    name = RunName(student, objectives, seed)
+    run(ConfigFile(config, overrides), name, output, verify=verify, replace=replace, wait=wait)
 
 
 @main.command()

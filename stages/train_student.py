@@ -6,9 +6,9 @@ from pathlib import Path
 
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.run_folder import RunFolder
-from pipeline.experiment.runs import RunsSection
+from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.experiment.students import StudentRun, StudentSections
+from pipeline.experiment.students import StudentSections
 from pipeline.measuring.score import TOP1
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
@@ -20,26 +20,18 @@ class Inputs(StudentSections, RunsSection):
 
 
 def run(
-    source: ConfigFile,
-    student: str,
-    objectives: str,
-    seed: int,
-    output: Path | None,
-    *,
-    verify: Verify,
-    replace: bool,
-    wait: bool,
+    source: ConfigFile, name: RunName, output: Path | None = None, *, verify: Verify, replace: bool, wait: bool
 ) -> None:
-    """Train `students.<student>` with `objectives.<objectives>`, and publish the folder of the run.
+    """Train a student with an objective set, and publish the folder of the run.
 
-    source: the configuration. student, objectives: names of their entries. seed: of weights and batches. output: the
-    folder; None for that of `runs.path`. verify: how many views are compared with the teacher's. replace: whether a
-    different run that is there may be replaced. wait: for another process that makes the same run; else raise.
+    source: the configuration. name: of the run. output: the folder; None for that of `runs.path`. verify: how many
+    views are compared with the teacher's. replace: whether a different run that is there may be replaced. wait: for
+    another process that makes the same run; else raise.
     """
-    inputs = source.read_only(Inputs, {"students": student, "objectives": objectives})
+    inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
     teacher_training, exact = source.raw().get("teacher_training"), verify in ("full", "bytes")
-    opened = StudentRun(Experiment(inputs), student, objectives, seed, exact, teacher_training)
-    training, folder = opened.training, output or inputs.runs.student(student, objectives, seed)
+    opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
+    training, folder = opened.training, output or inputs.runs.student(*name)
 
     data, network = opened.experiment.data, opened.network
     if network.kept is not None:
@@ -59,15 +51,15 @@ def run(
             network,
             chosen,
             steps,
-            seed=seed,
+            seed=name.seed,
             folder=scratch.folder,
             progress=Lines(),
             head=opened.head,
             score=scorer.value if scorer else None,
             ranked_by=scorer.score if scorer else TOP1,
-            name=f"{student}/{objectives}/seed-{seed}",
+            name=str(name),
         )
-        facts = {"student": student, "objectives": objectives, "seed": seed, "model": opened.config.model}
-        written = {"train": training, "students": {student: opened.config.as_built(network)}}
+        facts = {**name._asdict(), "model": opened.config.model}
+        written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
         scratch.finish(result, scorer, facts, inputs.model_copy(update=written))
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

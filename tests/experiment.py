@@ -21,6 +21,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.cost import images_per_second
 from pipeline.models import build_network
@@ -95,7 +96,7 @@ def student(name: str, objectives: str, *overrides: str, **options: Any) -> Path
     """Train a student in the working directory; its folder."""
     arguments = {"seed": 0, "output": None, "verify": "full", "replace": False, "wait": False} | options
     seed, output = arguments.pop("seed"), arguments.pop("output")
-    train_student.run(source(*overrides), name, objectives, seed, output, **arguments)
+    train_student.run(source(*overrides), RunName(name, objectives, seed), output, **arguments)
     return output or Path(f"artifacts/tiny/students/{name}/{objectives}/seed-{seed}")
 
 

@@ -78,6 +78,7 @@ CODE: dict[str, tuple[str, ...]] = {
         *LEARNING,
         "pipeline/measuring/teacher_accuracy.py",
         "pipeline/objectives/methods/hard_label.py",
+        "pipeline/experiment/experiment.py",
         "pipeline/experiment/teacher_runs.py",
         "stages/train_teacher.py",
     ),

@@ -29,7 +29,8 @@ class PluginFiles:
 
     source: reads what is packed. drawn: operations of the views that are cached or learnt from. scored: operations of
     the one view that evaluation sees. kept: encodings, filter and extra signals of the main cache. compared: encodings
-    of the caches for evaluation. read: encodings of the caches that students read.
+    of the caches for evaluation. read: encodings and filters of the caches that
+    students read.
     """
 
     source: frozenset[str]
@@ -46,8 +47,9 @@ class PluginFiles:
         kept = _kept(signals)
         compared = _kept(EVALUATION_SIGNALS) | _kept(HEADLESS_EVALUATION_SIGNALS)
         read = kept | compared
-        if experiment.caches:  # of other teachers, whose signals are written in any way
-            read |= plugin_files(ENCODINGS, plugins.names(ENCODINGS))
+        if experiment.caches:  # of other teachers, whose signals are reduced and written in any way
+            for package in (ENCODINGS, FILTERS):
+                read |= plugin_files(package, plugins.names(package))
         return cls(
             source=frozenset(plugin_files(SOURCE_PACKAGE, [source.name] if source is not None else [])),
             drawn=_operations(experiment.views.operations),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Generic, Literal, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, TypeVar
 
 from pipeline.config import Section
 from pipeline.data import DataSection, PackedDataset, Samples, select
@@ -21,6 +22,10 @@ from pipeline.store.format.requirements import CacheRequirement, RequiredSamples
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.location import StorePath
 from pipeline.views import Views, ViewsSection
+
+if TYPE_CHECKING:
+    from pipeline.experiment.runs import RunName
+    from pipeline.experiment.students import StudentRun, StudentSections
 
 EVALUATION_SIGNALS = SignalsConfig(logits=LogitsConfig(encoding="float32"), embedding=None, features=None)
 """The signals of evaluation caches: exact logits, for agreement and KL."""
@@ -92,7 +97,7 @@ SectionsT_co = TypeVar("SectionsT_co", bound=Section, covariant=True)
 
 
 class Experiment(Generic[SectionsT_co]):
-    """Opens what the configuration of an experiment names: data, teacher and caches, each once, when first needed.
+    """Opens what the configuration of an experiment names: data, teacher, caches and students, when first needed.
 
     A command declares the sections that it reads. mypy finds the use of an attribute that needs another section.
 
@@ -170,6 +175,18 @@ class Experiment(Generic[SectionsT_co]):
                 raise ConfigError([NOTHING_HELD_OUT])
             self._evaluation_caches[what] = CacheContents.for_evaluation(samples, evaluate, self.config.teacher)
         return self._evaluation_caches[what]
+
+    def student(
+        self: Experiment[StudentSections],
+        name: RunName,
+        *,
+        exact: bool = True,
+        teacher_training: Mapping[str, Any] | None = None,
+    ) -> StudentRun:
+        """Return what a student is trained with. name: of its run. exact, teacher_training: as of `StudentRun`."""
+        from pipeline.experiment.students import StudentRun  # now: caches are made without the code of training
+
+        return StudentRun(self, name, exact, teacher_training)
 
     def required(
         self: Experiment[TaughtSections], held: CacheContents, found: CacheIdentity | None, *, exact: bool

@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, field_validator
 
 from pipeline.config import LocalPath, Section
+
+
+class RunName(NamedTuple):
+    """Names a run: of which student, by which objective set, with which seed.
+
+    student, objectives: names of their sections. seed: of weights and batches.
+    """
+
+    student: str
+    objectives: str
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.student}/{self.objectives}/seed-{self.seed}"
 
 
 class RunsConfig(Section):

@@ -16,6 +16,7 @@ from pipeline.experiment.experiment import Experiment, LearningSections
 from pipeline.experiment.networks import build, expected_by_teacher, recorded_preprocessing, shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder, OtherTeacher
 from pipeline.experiment.reference import open_reference
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.sections import StudentConfig, StudentsSection
 from pipeline.models import Network
@@ -48,15 +49,13 @@ def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainC
 class StudentRun:
     """Opens what one student with one objective set and one seed is trained with, each part when it is first needed.
 
-    experiment: its configuration and data. student, objectives: names of their sections. seed: of the run. exact:
-    whether caches are compared with all pixels and with the teacher's weights, where they are; else ids and names are
-    trusted. teacher_training: the section, as plain values; None if the teacher is not trained here.
+    experiment: its configuration and data. name: of the run. exact: whether caches are compared with all pixels and
+    with the teacher's weights, where they are; else ids and names are trusted. teacher_training: the section, as plain
+    values; None if the teacher is not trained here.
     """
 
     experiment: Experiment[StudentSections]
-    student: str
-    objectives: str
-    seed: int
+    name: RunName
     exact: bool = True
     teacher_training: Mapping[str, Any] | None = None
 
@@ -64,7 +63,7 @@ class StudentRun:
     def training(self) -> TrainConfig:
         """Return the settings of the training. Raises ConfigError for wrong keys in the student's `train`."""
         config = self.experiment.config
-        training = training_of(config.train, config.students[self.student], self.student)
+        training = training_of(config.train, config.students[self.name.student], self.name.student)
         # Resolved now: a run that goes on elsewhere goes on in the same precision.
         precision = choose_precision(training.precision, choose_device(training.device))
         return training.model_copy(update={"precision": precision})
@@ -72,7 +71,7 @@ class StudentRun:
     @property
     def objectives_config(self) -> ObjectiveSetConfig:
         """Return the entry of the objective set in the section `objectives`."""
-        return self.experiment.config.objectives[self.objectives]
+        return self.experiment.config.objectives[self.name.objectives]
 
     @cached_property
     def caches(self) -> FromCaches | None:
@@ -92,12 +91,12 @@ class StudentRun:
             used = recorded_preprocessing(self.caches.primary.manifest.identity.teacher)
         else:
             used = expected_by_teacher(teacher, self.teacher_training)
-        return self.experiment.config.students[self.student].taught_by(teacher, used)
+        return self.experiment.config.students[self.name.student].taught_by(teacher, used)
 
     @cached_property
     def network(self) -> Network:
         """Return the student's network with the weights that it starts with. Raises ModelError."""
-        return build(self.config, self.experiment.data.classes, seed=self.seed)
+        return build(self.config, self.experiment.data.classes, seed=self.name.seed)
 
     @cached_property
     def objective_set(self) -> ObjectiveSet:
@@ -112,8 +111,8 @@ class StudentRun:
         named = caches.others.items() if caches else ()
         others = {name: OtherTeacher(each.shapes, Memory(each, labels, classes)) for name, each in named}
         own = caches.own if caches else None
-        builder = ObjectiveBuilder(student, teacher, data, self.seed, memory, views, own, others)
-        built = builder.build(self.objectives, self.objectives_config)
+        builder = ObjectiveBuilder(student, teacher, data, self.name.seed, memory, views, own, others)
+        built = builder.build(self.name.objectives, self.objectives_config)
         read = [name for name in built.needs.student if name.startswith("features/")]
         self.network.keep_taps([name.removeprefix("features/") for name in read])
         return built
@@ -129,9 +128,9 @@ class StudentRun:
         """Return the batches of the run, in order."""
         data, caches, training = self.experiment.data, self.signals_read, self.training
         if caches is None:
-            return Steps.fresh(data.training, data.views, training, self.seed)
+            return Steps.fresh(data.training, data.views, training, self.name.seed)
         rows = caches.primary.rows_per_block
-        return Steps(data.training, data.views, caches, caches.views, training, self.seed, rows)
+        return Steps(data.training, data.views, caches, caches.views, training, self.name.seed, rows)
 
     @property
     def head(self) -> LinearHead | None:
@@ -166,7 +165,7 @@ class StudentRun:
             "train": training.identity(),
             "scored": [operation.model_dump(mode="json") for operation in self.experiment.config.evaluate.operations],
             "objectives": [entry.model_dump(mode="json") for entry in self.objectives_config.objectives],
-            "seed": self.seed,
+            "seed": self.name.seed,
             **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
         }
 

@@ -1,25 +1,123 @@
-"""Checks that a teacher's training fits the data, and writes what people read when it is done."""
+"""Opens a teacher's training, checks that it fits the data, and writes what people read when it is done."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pipeline.errors import ConfigError, Problem
+from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.experiment.data import Data, one_view
+from pipeline.experiment.experiment import Experiment, SampleSections
+from pipeline.experiment.networks import build
+from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.experiment.scoring import Scorer
-from pipeline.experiment.sections import EvaluateConfig
+from pipeline.experiment.sections import EvaluateConfig, EvaluateSection
 from pipeline.measuring.teacher_accuracy import CachedAccuracy
-from pipeline.models import Network, TeacherConfig
-from pipeline.objectives import Context, build_objective
-from pipeline.progress import duration
+from pipeline.models import Network, TeacherConfig, TeacherSection
+from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig, build_objective
+from pipeline.progress import Progress, duration
 from pipeline.signals import SignalShapes
-from pipeline.training import ProbeResult, ProbeViews, TrainingResult
+from pipeline.training import ProbeResult, ProbeViews, Steps, TrainingResult, probe
 from pipeline.training.embeddings import refuse_to_embed
-from pipeline.training.teacher import TeacherTraining
+from pipeline.training.teacher import TeacherTraining, TeacherTrainingSection
+
+
+class TeacherSections(SampleSections, TeacherSection, TeacherTrainingSection, EvaluateSection):
+    """Declares what decides how the teacher is trained, and from what."""
+
+
+@dataclass(frozen=True)
+class TeacherRun:
+    """Opens what the teacher is trained with, each part when it is first needed.
+
+    experiment: its configuration and data. training: the section `teacher_training`. seed: of weights and batches.
+    """
+
+    experiment: Experiment[TeacherSections]
+    training: TeacherTraining
+    seed: int = 0
+
+    @cached_property
+    def data(self) -> Data:
+        """Return the samples and their views. Raises DataError if the samples have no labels."""
+        data, config = self.experiment.data, self.experiment.config.data
+        if data.training.labels is None:
+            raise DataError("a teacher cannot be trained without labels", where=config.path, got=config.split)
+        return data
+
+    @cached_property
+    def scorer(self) -> Scorer | None:
+        """Return what scores the teacher on the holdout; None without one."""
+        return Scorer.of(self.data, self.experiment.config.evaluate, self.training)
+
+    @cached_property
+    def config(self) -> TeacherConfig:
+        """Return the teacher's section without its weights, which are yet to be made."""
+        return self.experiment.config.teacher.model_copy(update={"weights": None})
+
+    @cached_property
+    def network(self) -> Network:
+        """Return the network with the weights that it starts with. Raises ModelError."""
+        return build(self.config, self.data.classes, seed=self.seed, start=self.training.start)
+
+    @cached_property
+    def objective_set(self) -> ObjectiveSet:
+        """Return the objective, bound to the network, which from now on keeps no maps."""
+        self.network.keep_taps(())
+        shapes, entry = SignalShapes(self.data.classes), ObjectiveEntry.model_validate(self.training.objective)
+        labels_alone = ObjectiveSetConfig(views="fresh", objectives=(entry,))
+        return ObjectiveBuilder(shapes, shapes, self.data, self.seed).build("teacher", labels_alone)
+
+    @property
+    def steps(self) -> Steps:
+        """Return the batches of the run, in order."""
+        return Steps.fresh(self.data.training, self.data.views, self.training, self.seed)
+
+    def probe(self, folder: Path, progress: Progress) -> ProbeResult | None:
+        """Fit the classifier to embeddings, if the section asks for it; None if not.
+
+        folder: of the run. progress: shows how far the work is.
+        """
+        if not self.training.probes:
+            return None
+        views, held = probe_views(self.data, self.experiment.config.evaluate, self.training.probe), None
+        if self.scorer is not None:
+            held = ProbeViews(self.scorer.samples, [(self.scorer.views, 0)])
+        return probe(
+            self.network,
+            self.objective_set,
+            views,
+            held,
+            self.training,
+            key="teacher_training",
+            seed=self.seed,
+            folder=folder,
+            progress=progress,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """Return all that decides the trained teacher, as plain values."""
+        data, training = self.data, self.training
+        identity = {
+            "artifact": "teacher",
+            "data": {"pixels": data.training.pixel_digest(), "labels": data.training.labels_digest()},
+            "network": self.config.for_identity("device", "micro_batch", "precision"),
+            "classes": data.classes,
+            "training": training.identity(),
+            "views": data.views.identity(),
+            "seed": self.seed,
+        }
+        if training.start is not None:
+            identity |= {"network": self.network.identity(), "start": self.network.weights_digest()}
+        if training.probes or training.patience is not None:
+            evaluated = [each.model_dump(mode="json") for each in self.experiment.config.evaluate.operations]
+            identity |= {"seen": evaluated, "holdout": self.scorer.identity() if self.scorer else None}
+        return identity
 
 
 def refuse_untrainable(teacher: TeacherConfig) -> None:

@@ -14,6 +14,7 @@ from pipeline.commands import check, dvc_file
 from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.experiment import Experiment
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.models import build_network
@@ -28,7 +29,7 @@ BOTH = (NAMED, "objectives={both: [{name: vkd, teacher: wide}, {name: vkd, teach
 def opened(*overrides: str, objectives: str = "both") -> StudentRun:
     """What `train-student` opens."""
     inputs = source(*overrides).read_only(StudentSections, {"students": "small", "objectives": objectives})
-    return StudentRun(Experiment(inputs), "small", objectives, 0)
+    return Experiment(inputs).student(RunName("small", objectives))
 
 
 def test_every_objective_reads_the_teacher_that_it_names(among: Path, capsys: pytest.CaptureFixture[str]):

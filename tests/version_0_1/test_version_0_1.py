@@ -14,6 +14,7 @@ import pytest
 from intact import verify_files
 
 from pipeline.data import PackedDataset
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.publishing.artifacts import published
 from pipeline.store.reader import TeacherCache
@@ -50,7 +51,7 @@ def test_every_command_finds_its_work_done(made_by_0_1: Path, capsys: pytest.Cap
     prepare_data.run(tiny, replace=False)
     train_teacher.run(tiny, replace=False, wait=False)
     cache_teacher.run(tiny, replace=False, wait=False)
-    train_student.run(tiny, "small", "kd", 0, None, verify="full", replace=False, wait=False)
+    train_student.run(tiny, RunName("small", "kd"), verify="full", replace=False, wait=False)
     after = {path: path.stat().st_mtime_ns for path in made_by_0_1.rglob("*") if path.is_file()}
     assert {path: time for path, time in after.items() if path.name != "holder.json"} == before
     said = capsys.readouterr()
@@ -60,7 +61,7 @@ def test_every_command_finds_its_work_done(made_by_0_1: Path, capsys: pytest.Cap
 def test_a_student_is_trained_from_its_cache(made_by_0_1: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All views match the pixels that the teacher saw."""
     tiny = ConfigFile(Path("tiny.yaml"), ["train.epochs=3"])
-    train_student.run(tiny, "small", "lfcc", 0, None, verify="full", replace=False, wait=False)
+    train_student.run(tiny, RunName("small", "lfcc"), verify="full", replace=False, wait=False)
     assert "all 2 views match the teacher's pixels" in capsys.readouterr().out
     assert Path("artifacts/tiny/students/small/lfcc/seed-0/student.safetensors").exists()
 
