@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gc
 import importlib
+import os
+import shutil
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,9 +26,24 @@ pytest.register_assert_rewrite(*FIXTURES)
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("anywhere")
 
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def on_disk() -> Iterator[Path]:
+    """A folder for what asks about disks: `tmp_path` may be in memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Whoever runs tests imports the fixtures; who only hands them to workers does not wait for torch."""
+    """Whoever runs tests imports the fixtures; who only hands them to workers does not wait for torch.
+
+    Their folders are in memory, where there is room: to delete thousands of small files a disk takes half a minute. The
+    long tests may write gigabytes.
+    """
+    if config.option.markexpr == "not long" and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
         for module in FIXTURES:
             config.pluginmanager.register(importlib.import_module(module))

@@ -192,22 +192,23 @@ def several(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def here(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `road`, as the working directory."""
-    return _moved_to(road, tmp_path / "here", monkeypatch)
+    return moved_to(road, tmp_path / "here", monkeypatch)
 
 
 @pytest.fixture
 def there(travelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `travelled`, as the working directory."""
-    return _moved_to(travelled, tmp_path / "there", monkeypatch)
+    return moved_to(travelled, tmp_path / "there", monkeypatch)
 
 
 @pytest.fixture
 def among(several: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `several`, as the working directory."""
-    return _moved_to(several, tmp_path / "among", monkeypatch)
+    return moved_to(several, tmp_path / "among", monkeypatch)
 
 
-def _moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:
+def moved_to(folder: Path, copy: Path, patch: pytest.MonkeyPatch) -> Path:
+    """Copy a folder, and work in the copy."""
     shutil.copytree(folder, copy)
     _work_in(copy, patch)
     return copy

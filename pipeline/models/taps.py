@@ -12,6 +12,12 @@ from torch import Tensor, nn
 
 MAX_BLOCKS = 4
 
+NOISE_PERIOD = 1_000_003
+"""Noise for weights repeats after so many numbers. To draw more takes longer than all else that is done to them.
+
+A prime number: no two rows of a weight begin at the same of them.
+"""
+
 
 @dataclass(frozen=True)
 class Anatomy:
@@ -87,28 +93,26 @@ def examine(model: Any, images: Tensor, *, headless: bool = False) -> Anatomy:
         embedding, logits = model.forward_head(final, pre_logits=True), model.forward_head(final)
         classifier = model.get_classifier()
         head = isinstance(classifier, nn.Linear) and nearly_equal(classifier(embedding), logits)
-    info = getattr(model, "feature_info", ())
-    reductions = [each["reduction"] for each in info]
-    if len(reductions) != len(maps):
-        reductions = [max(1, images.shape[-1] // each.shape[-1]) for each in maps]
-    blocks = choose_blocks(reductions)
-    deepest = maps[blocks[-1]]
-    shapes = {f"block{i + 1}": tuple(maps[index].shape[1:]) for i, index in enumerate(blocks)}
-    layout = _layout(model, final, deepest)
-    if layout is not None:
-        channels = final.shape[1] if layout == "NCHW" else final.shape[-1]
-        size = final.shape[2:] if layout == "NCHW" else deepest.shape[2:]
-        shapes["final"] = (channels, *size)
+        info = getattr(model, "feature_info", ())
+        reductions = [each["reduction"] for each in info]
+        if len(reductions) != len(maps):
+            reductions = [max(1, images.shape[-1] // each.shape[-1]) for each in maps]
+        blocks = choose_blocks(reductions)
+        deepest = maps[blocks[-1]]
+        shapes = {f"block{i + 1}": tuple(maps[index].shape[1:]) for i, index in enumerate(blocks)}
+        linear = head and nearly_equal(deepest.mean((2, 3)), embedding)
+        layout = _layout(model, final, deepest)
+        local = linear_final = False
+        if layout is not None:
+            channels = final.shape[1] if layout == "NCHW" else final.shape[-1]
+            size = final.shape[2:] if layout == "NCHW" else deepest.shape[2:]
+            shapes["final"] = (channels, *size)
+            prefix = prefix_tokens(model)
+            mean = final_map(final, layout, shapes["final"], prefix).mean((2, 3))
+            local = head and nearly_equal(model.forward_head(one_place(mean, layout, prefix)), logits)
+            linear_final = head and not linear and nearly_equal(mean, embedding)
     shapes |= {"embedding": tuple(embedding.shape[1:])}
     shapes |= {"logits": tuple(logits.shape[1:])} if not headless else {}
-    linear = head and nearly_equal(deepest.mean((2, 3)), embedding)
-    if layout is None:
-        return Anatomy(blocks, shapes, None, head, linear, linear_final=False, local=False)
-    prefix = prefix_tokens(model)
-    mean = final_map(final, layout, shapes["final"], prefix).mean((2, 3))
-    with torch.no_grad(), evaluation_mode(model), disturbed_weights(model):
-        local = head and nearly_equal(model.forward_head(one_place(mean, layout, prefix)), logits)
-    linear_final = head and not linear and nearly_equal(mean, embedding)
     return Anatomy(blocks, shapes, layout, head, linear, linear_final, local)
 
 
@@ -153,17 +157,27 @@ def disturbed_weights(model: nn.Module) -> Iterator[None]:
     """
     floats = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     originals = [t.detach().clone() for t in floats]
-    generator = torch.Generator().manual_seed(0)
     try:
-        for tensor in floats:
-            noise = torch.rand(tensor.shape, generator=generator).to(tensor)
-            # Weights by noise of both signs, small against the fan-in, so that deep nets do not overflow; vectors
-            # by positive noise, since variances are among them.
-            weights = tensor.ndim > 1
-            fan_in = tensor.numel() / len(tensor) if weights else 1.0
-            added = (noise - 0.5 if weights else noise) * (0.04 / fan_in**0.5)
-            tensor.copy_(tensor * (0.9 + 0.2 * noise) + added)
+        for tensor, noise in zip(floats, _noise(floats), strict=True):
+            # Small against the fan-in of a weight, so that deep nets do not overflow; what is added to vectors is
+            # positive, since variances are among them.
+            added = 0.04 / (tensor.numel() / len(tensor)) ** 0.5 if tensor.ndim > 1 else 0.04
+            tensor.addcmul_(tensor, noise, value=0.2).add_(noise, alpha=added)
+            if tensor.ndim < 2:
+                tensor.add_(added / 2)
         yield
     finally:
         for tensor, original in zip(floats, originals, strict=True):
             tensor.copy_(original)
+
+
+def _noise(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Yield numbers from -0.5 to 0.5 of the shape, type and device of each tensor."""
+    period = max(1, min(NOISE_PERIOD, sum(tensor.numel() for tensor in tensors)))
+    numbers = torch.rand(period, generator=torch.Generator().manual_seed(0)) - 0.5
+    start = 0
+    for tensor in tensors:
+        end = start + tensor.numel()
+        enough = numbers if end <= period else numbers.repeat(-(-end // period))
+        yield enough[start:end].view(tensor.shape).to(tensor)
+        start = end % period

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.models.taps import choose_blocks, examine
+from pipeline.models.taps import choose_blocks, disturbed_weights, examine
 
 
 @pytest.mark.parametrize(
@@ -82,3 +82,22 @@ def test_deep_models_do_not_overflow_when_they_are_examined() -> None:
         layers += [convolution, nn.ReLU()]
     model.stem = nn.Sequential(*layers, nn.Conv2d(64, 4, 1))
     assert examine(model, torch.randn(2, 3, 8, 8)).linear
+
+
+def test_all_weights_are_disturbed_each_by_its_own_noise_and_come_back() -> None:
+    """Also where there are more than a million, and the noise repeats."""
+    model = nn.Sequential(nn.Linear(1000, 1100), nn.Conv2d(2, 3, 5), nn.BatchNorm1d(7), nn.Linear(500, 400))
+    nn.init.zeros_(model[3].weight)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with torch.no_grad(), disturbed_weights(model):
+        for name, value in model.state_dict().items():
+            if not value.is_floating_point():
+                continue
+            change = value - before[name]
+            assert (change != 0).float().mean() > 0.99, name
+            assert change.abs().max() <= 0.141, name
+            rows = change[:, :7] if change.ndim > 1 else change[:, None]
+            assert len(torch.unique(rows.flatten(1), dim=0)) == len(rows), name
+        assert (model[2].running_var > 0).all()
+        assert torch.linalg.matrix_rank(model[3].weight) == 400
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

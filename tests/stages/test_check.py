@@ -11,7 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from experiment import CLASSES, COUNT, HOLDOUT, LIMIT, TEST, begin, source, student
+from experiment import CLASSES, COUNT, HOLDOUT, LIMIT, TEST, begin, moved_to, source, student
 from PIL import Image
 
 from pipeline.commands import check
@@ -127,13 +127,17 @@ def test_units_that_are_finished_are_not_counted_again(here: Path, capsys: pytes
 
 
 SHM = Path("/dev/shm")
-two_disks = pytest.mark.skipif(
-    not SHM.is_dir() or SHM.stat().st_dev == Path("/tmp").stat().st_dev, reason="needs a second file system, /dev/shm"
-)
 
 
-@two_disks
-def test_every_file_system_is_counted_by_itself(here: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.fixture
+def here_on_disk(road: Path, on_disk: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `road` on a disk, as the working directory, and a second file system in memory."""
+    if not SHM.is_dir() or SHM.stat().st_dev == on_disk.stat().st_dev:
+        pytest.skip("needs a second file system, /dev/shm")
+    return moved_to(road, on_disk / "here", monkeypatch)
+
+
+def test_every_file_system_is_counted_by_itself(here_on_disk: Path, monkeypatch: pytest.MonkeyPatch):
     elsewhere = ("store.path=/dev/shm/decant-none/a.zarr", "runs.path=none")
     artifacts, (memory, disk) = planned(*elsewhere)
     caches = [artifact for name, artifact in artifacts.items() if name.endswith("cache")]
@@ -149,8 +153,7 @@ def test_every_file_system_is_counted_by_itself(here: Path, monkeypatch: pytest.
         check.run(source(*elsewhere), as_json=True)
 
 
-@two_disks
-def test_dvc_copies_what_it_cannot_link(here: Path, capsys: pytest.CaptureFixture[str]):
+def test_dvc_copies_what_it_cannot_link(here_on_disk: Path, capsys: pytest.CaptureFixture[str]):
     repository('[cache]\n    type = "reflink,hardlink,copy"\n')
     check.run(source("store.path=new.zarr"), as_json=False)
     assert "its cache links to what is written: no second copy" in capsys.readouterr().out

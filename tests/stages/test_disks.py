@@ -73,11 +73,12 @@ def test_the_repository_of_a_folder_below_it(repository: Path, monkeypatch: pyte
     assert found().folder == repository / ".dvc/cache"
 
 
-def test_a_link_across_file_systems_is_none(repository: Path):
+def test_a_link_across_file_systems_is_none(repository: Path, on_disk: Path):
     memory = Path("/dev/shm")
-    if not memory.is_dir() or device(memory) == device(repository):
+    if not memory.is_dir() or device(memory) == device(on_disk):
         pytest.skip("needs a second file system, /dev/shm")
-    (repository / ".dvc/config").write_text("[cache]\n    type = hardlink,symlink\n")
+    (repository / ".dvc/config").write_text(f"[cache]\n    dir = {on_disk}\n    type = hardlink,symlink\n")
+    assert found().links(on_disk / "x.zarr")
     assert not found().links(memory / "x.zarr")
 
 
