@@ -12,6 +12,7 @@ from pipeline.progress import Progress, Silent
 from pipeline.publishing.artifacts import FINGERPRINT, is_scratch_folder
 from pipeline.publishing.checksum import crc32c
 from pipeline.publishing.fingerprint import fingerprint
+from pipeline.publishing.folder_files import Files
 from pipeline.publishing.ledger import LEDGER_FILE, LEDGER_MAX_BYTES, ROOT, decode_line
 from pipeline.store.backend import backend_of
 from pipeline.store.format.arrays import STATIC, ArraySpec, Unit
@@ -57,14 +58,14 @@ def check_files(path: StorePath | str, progress: Progress | None = None) -> File
     unfinished = backend.in_place and backend.unfinished()
     if not files.has(ROOT) and (unfinished or not files.has(LEDGER_FILE)):
         Manifest.read(path)  # raises: says what is there instead
-    return _Reading(path, progress or Silent()).report()
+    return _Reading(path, files, progress or Silent()).report()
 
 
 class _Reading:
     """Goes over all files of a cache, small ones first, since they list what there should be."""
 
-    def __init__(self, path: StorePath, progress: Progress) -> None:
-        self._path, self._files, self._progress, self._report = path, backend_of(path).files, progress, FilesReport()
+    def __init__(self, path: StorePath, files: Files, progress: Progress) -> None:
+        self._path, self._files, self._progress, self._report = path, files, progress, FilesReport()
         self._root = b""
 
     def report(self) -> FilesReport:

@@ -193,6 +193,8 @@ class UnitComputer:
                 self._idle.cancel()
             if self._running and not self._closed.is_set():
                 return  # a unit has come meanwhile
+        if self._teachers is None:
+            return
         self._teachers = None
         gc.collect()  # networks have cycles
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]

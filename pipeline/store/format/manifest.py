@@ -12,7 +12,7 @@ from pipeline.errors import CACHE_COMMAND, CacheMismatch, CacheNotFound, CacheUn
 from pipeline.publishing.artifacts import FINGERPRINT
 from pipeline.publishing.fingerprint import fingerprint
 from pipeline.publishing.ledger import ROOT
-from pipeline.store.backend import backend_of
+from pipeline.store.backend import Backend, backend_of
 from pipeline.store.format.identity import SCHEMA, CacheIdentity, damaged_cache
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.format.provenance import require_provenance
@@ -116,13 +116,13 @@ class Manifest(BaseModel):
         except ValidationError as error:
             got = "; ".join(problem.line for problem in problems_of(error)[:5])
             raise damaged_cache(file, "the manifest has fields missing or misspelt", got) from None
-        manifest._require_intact(path, alone)
+        manifest._require_intact(path, None if alone else backend)
         return manifest
 
-    def _require_intact(self, path: StorePath, alone: bool) -> None:
+    def _require_intact(self, path: StorePath, backend: Backend | None) -> None:
         if self.checksum != self._checksum() or self.fingerprint != fingerprint(self.stored):
             raise damaged_cache(path / "zarr.json", "the manifest is not what was written")
-        if not alone and backend_of(path).published() != self.fingerprint:
+        if backend is not None and backend.published() != self.fingerprint:
             raise damaged_cache(path / FINGERPRINT, "the fingerprint is not the manifest's")
         try:
             require_provenance(self.provenance)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 from pipeline.publishing.artifacts import FINGERPRINT, parse_fingerprint
 from pipeline.publishing.ledger import ROOT
@@ -24,9 +25,9 @@ class RemoteBackend:
     folder = None
     in_place = True
 
-    @property
+    @cached_property
     def files(self) -> ObjectStorage:
-        """Return access to the objects below the address."""
+        """Return access to the objects below the address, with one client: to open one takes as long as a request."""
         return ObjectStorage(self.path)
 
     def exists(self) -> bool:
