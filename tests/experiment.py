@@ -222,6 +222,12 @@ def quick_rates(patch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.fixture
+def few_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A linear probe tries two penalties instead of nine."""
+    monkeypatch.setattr("pipeline.training.linear_probe.DECAYS", (0.1, 0.03))
+
+
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Tiny networks gain nothing from a second thread, which spins where the cores are busy: 50 times slower."""

@@ -34,7 +34,7 @@ LINES = {
     "logits": r"(add `logits: \{\}` to `signals`|needs the teacher's 'logits')",
     "embedding": r"add `embedding: \{\}` to `signals`",
     "features": r"add `features: \{\}` to `signals`",
-    "head": "use an objective",  # no line brings a head to a teacher without one
+    "head": "use another objective",  # no line brings a head to a teacher without one
     "extras": r"add `extras: \[[a-z-]+/block\d\]` to `signals`",
 }
 """What is to be done if a signal is missing, by its kind."""
@@ -250,6 +250,7 @@ def test_its_state_is_all_there_is(name: str):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_twenty_steps_lower_it(name: str):
+    """By a tenth, in two steps that follow each other: then no more are taken."""
     for chosen in product(progress=[0.0, 0.5]):
         with case(**chosen):
             _twenty_steps_lower_it(name, **chosen)
@@ -273,7 +274,9 @@ def _twenty_steps_lower_it(name: str, progress: float) -> None:
         value.backward()
         optimizer.step()
         values.append(value.item())
-    assert values[-1] < values[0] - 0.1 * abs(values[0])
+        if max(values[-2:]) < values[0] - 0.1 * abs(values[0]):
+            return
+    pytest.fail(f"from {values[0]} to {values[-1]}")
 
 
 @pytest.mark.parametrize(

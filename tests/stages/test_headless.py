@@ -25,6 +25,8 @@ from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, evaluate, prepare_data, report
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 FREE = 40
 HEADLESS = (
     "teacher.head=none",

@@ -22,6 +22,8 @@ from pipeline.models import build_network
 from pipeline.progress import Silent
 from stages import cache_teacher, prepare_data, train_teacher
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
 ROOT = Path(__file__).resolve().parents[2]
 WEIGHTS = Path("artifacts/teacher/teacher.safetensors")
 START = "teacher_training.start=start.safetensors"

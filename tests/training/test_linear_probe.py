@@ -21,6 +21,9 @@ from pipeline.training import ProbeResult, ProbeViews, probe
 from pipeline.training.embeddings import embed
 from pipeline.views import Views, ViewsConfig, build_views
 
+pytestmark = pytest.mark.usefixtures("few_penalties")
+
+ALL = pipeline.training.linear_probe.DECAYS
 PLAIN = build_views(ViewsConfig(), (8, 8))
 HARD = {"name": "hard-label"}
 
@@ -98,7 +101,8 @@ def test_the_rest_of_the_network_is_as_it_was(road: Path):
     assert changed == {"fc.weight", "fc.bias"}
 
 
-def test_what_is_said_of_the_holdout_is_what_the_network_gets(road: Path):
+def test_what_is_said_of_the_holdout_is_what_the_network_gets(road: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", ALL)
     student = network()
     found = fitted(road, student, 0, 1)
     others = held(road)
@@ -106,7 +110,7 @@ def test_what_is_said_of_the_holdout_is_what_the_network_gets(road: Path):
     top1 = measure(predict(student, others, PLAIN), others.labels).top1
     assert found.holdout == pytest.approx(top1)
     assert top1 >= 0.75  # of four classes, by random features
-    assert (found.views, found.decay in pipeline.training.linear_probe.DECAYS) == (3, True)
+    assert (found.views, found.decay in ALL) == (3, True)
 
 
 def test_the_penalty_is_the_best_on_the_holdout(road: Path, monkeypatch: pytest.MonkeyPatch):
@@ -124,8 +128,7 @@ def test_the_penalty_is_the_best_on_the_holdout(road: Path, monkeypatch: pytest.
     assert fitted(road, network()).decay == max(decays, key=lambda decay: scores[decay]) == 0.03
 
 
-def test_without_a_holdout_all_images_are_learnt_from(road: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.1, 0.03))
+def test_without_a_holdout_all_images_are_learnt_from(road: Path):
     student = network()
     found = fitted(road, student, holdout=False)
     assert found.holdout is None
@@ -153,7 +156,6 @@ def test_without_a_holdout_a_fifth_of_the_images_is_set_aside_in_all_their_views
 
     monkeypatch.setattr(fit, "_minimise", learning)
     monkeypatch.setattr(fit, "_score", judging)
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.1, 0.03))
     fitted(road, network(), 1, 2, holdout=False)
     everything = set(range(48))
     assert judged == [judged[0]] * 2
@@ -263,7 +265,6 @@ def test_no_more_embeddings_are_held_than_were_counted(
         most = max(most, sum(size for size in stores.values() if size > 4 * 12 * 16))
 
     monkeypatch.setattr(pipeline.training.linear_probe._Fit, "_minimise", counting)
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.1, 0.03))
     fitted(road, network(), 1, 2, 3, 4, holdout=holdout, **changes)
     assert 4 * 16 * 48 * 5 <= most <= copies * 4 * 16 * 48 * 5
 
