@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pipeline.data import PackedDataset, Samples, select
-from pipeline.errors import ConfigError, unknown_name
+from pipeline.data import PackedDataset, Samples, Split, select
+from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.experiment.data import one_view
 from pipeline.experiment.experiment import Experiment, TaughtSections
 from pipeline.measuring.neighbours import EmbeddingScores, knn_accuracy
@@ -37,14 +37,15 @@ class LabeledBank:
 
         experiment: with its data.
 
-        None if those have no labels. Raises ConfigError for a split that is not there.
+        None if those have no labels, or are the reported images themselves. Raises ConfigError for a split that is not
+        there, or that has no labels.
         """
         evaluate, dataset = experiment.config.evaluate, experiment.dataset
         if evaluate.labels_from is None:
             samples = select(dataset, experiment.config.data)[0]
         else:
-            samples = _named(dataset, evaluate.labels_from)
-        if samples.labels is None:
+            samples = Samples(labeled_split(dataset, evaluate.labels_from))
+        if samples.labels is None or samples.split.name == evaluate.split:
             return None
         return cls(samples, one_view(samples, evaluate.operations), torch.from_numpy(samples.labels))
 
@@ -70,7 +71,16 @@ class LabeledBank:
         )
 
 
-def _named(dataset: PackedDataset, split: str) -> Samples:
-    if split not in dataset.splits:
-        raise ConfigError([unknown_name("evaluate.labels_from", split, dataset.splits)])
-    return Samples(dataset.split(split))
+def labeled_split(dataset: PackedDataset, name: str) -> Split:
+    """Return the split that neighbours and probe learn from. Raises ConfigError if it is not there, or has no labels.
+
+    dataset: has the splits. name: as `evaluate.labels_from` has it.
+    """
+    key = "evaluate.labels_from"
+    if name not in dataset.splits:
+        raise ConfigError([unknown_name(key, name, dataset.splits)])
+    split = dataset.split(name)
+    if split.labels is None or not (split.labels[:] >= 0).any():
+        fix = "name a split that has some, or leave it out"
+        raise ConfigError([Problem(key, "none of the images of this split has a label", got=name, fix=fix)])
+    return split

@@ -99,10 +99,12 @@ class Evaluator:
         if self.reference is None:
             return None
         said, name = self.reference.signals, self.reference.name
-        here = isinstance(config.weights, Path) and config.weights.exists()
+        here = config.weights_are_here and config.weights != "pretrained"
         if name == config.model and (here or (self.bank is not None and config.weights == "pretrained")):
             try:
-                return TeacherResult(model=name, **self.measured("the teacher", self.experiment.teacher, said))
+                figures = self.measured("the teacher", self.experiment.teacher, said)
+                unknown = {"parameters": None, "macs": None} if config.only_teaches else {}  # of a file of ONNX
+                return TeacherResult(model=name, **figures | unknown)
             except ModelError as error:
                 print(f"note: the teacher's embeddings are not scored: {error}", file=sys.stderr)
         return TeacherResult(model=name, metrics=measure_signals(said, self.labels, said))

@@ -12,6 +12,8 @@ from pydantic import (
     Field,
     NonNegativeInt,
     SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -36,6 +38,13 @@ class EvaluateConfig(Section):
     split: str = "test"
     operations: Operations = ()
     labels_from: str | None = None
+
+    @field_validator("labels_from")
+    @classmethod
+    def _from_other_images(cls, labels_from: str | None, info: ValidationInfo) -> str | None:
+        if labels_from is not None and labels_from == info.data.get("split"):
+            raise ValueError("is the split that is reported: every image would be its own nearest neighbour")
+        return labels_from
 
 
 class EvaluateSection(Section):

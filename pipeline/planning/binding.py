@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pipeline.config import bind_each, in_order
 from pipeline.data import Samples
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data, evaluated_split, one_view, views_of
+from pipeline.experiment.embedding_scores import labeled_split
 from pipeline.experiment.source import SECTIONS, ConfigFile
 from pipeline.planning.bound import Bound
 from pipeline.planning.draft import Assembly, Draft, collected
@@ -18,6 +21,7 @@ from pipeline.planning.serving import required_signals
 from pipeline.planning.students import bind_networks, bind_training
 from pipeline.planning.targets import target_problems
 from pipeline.planning.teacher import bind_teacher
+from pipeline.views import SampleViews, Views
 
 
 def bind_experiment(source: ConfigFile) -> Bound:
@@ -61,8 +65,19 @@ def bind_data(parts: Assembly) -> None:
     parts.data = data
     with collected(problems):
         parts.data = replace(data, views=views_of(data.training, draft.views, "views"))
+        _render_one(parts.data.training, parts.data.views, "views", problems)
     with collected(problems):
-        one_view(Samples(evaluated_split(data.dataset, draft.evaluate)), draft.evaluate.operations)
+        reported = Samples(evaluated_split(data.dataset, draft.evaluate))
+        _render_one(reported, one_view(reported, draft.evaluate.operations), "evaluate", problems)
+    with collected(problems):
+        if draft.evaluate.labels_from is not None:
+            labeled_split(data.dataset, draft.evaluate.labels_from)
     with collected(problems):
         if data.holdout is not None:
             one_view(data.holdout, draft.evaluate.operations)
+
+
+def _render_one(samples: Samples, views: Views, section: str, problems: list[Problem]) -> None:
+    """Render a view: what an operation cannot do with these images, such as their channels, only applying it tells."""
+    with collected(problems, f"{section}.operations"):
+        SampleViews(samples, views).draw(views.numbers[0], np.zeros(1, np.int64))

@@ -456,3 +456,23 @@ def test_a_split_that_is_chosen_by_and_reported_is_warned_of(here: Path, capsys:
     assert "held out: split test; the ids: holdout.csv in the folder of every student" in printed
     assert "warning: split test is held out to choose by and reported too" in printed
     assert f"data      {LIMIT} samples to learn from, {TEST} held out" in printed
+
+
+def test_operations_that_cannot_work_on_these_images_are_found_before_work(here: Path):
+    """Colours of five channels, in views and in evaluation: nothing but applying an operation tells."""
+    with h5py.File("data.h5", "w") as file:
+        for split, count in {"train": LIMIT, "test": TEST}.items():
+            file[f"{split}/images"] = np.zeros((count, 8, 8, 5), np.uint8)
+            file[f"{split}/labels"] = np.arange(count) % CLASSES
+            file[f"{split}/ids"] = [f"{split}/{i}" for i in range(count)]
+        file.attrs["class_names"] = json.dumps([str(k) for k in range(CLASSES)])
+    settings = ("teacher.mean=[0, 0, 0, 0, 0]", "teacher.std=[1, 1, 1, 1, 1]", "data={path: data.h5}")
+    settings = (*settings, "teacher_training={epochs: 1, probe: 0}", "teacher.weights=new/teacher.safetensors")
+    check.run(source(*settings, "store.path=five.zarr"), as_json=False)
+    with pytest.raises(ConfigError) as error:
+        check.run(
+            source(*settings, "views.operations=[color-jitter]", "evaluate={operations: [grayscale]}"), as_json=False
+        )
+    said = str(error.value)
+    for place in ("views.operations: color-jitter knows no colours", "evaluate.operations: grayscale knows no colours"):
+        assert place in said

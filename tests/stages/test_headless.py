@@ -184,13 +184,36 @@ def test_embeddings_are_scored_where_labels_are_named_and_else_nothing_is_writte
     plain = json.loads(Path("artifacts/tiny/evaluation.json").read_text())
     assert "embedding" not in plain["teacher"]
     assert "embedding" not in plain["students"][0]
-    evaluate.run(source("evaluate.labels_from=test"))
+    evaluate.run(source("evaluate.labels_from=train"))
     found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
     assert found.score.name == "top1"
     scores = [each.embedding for each in found.students]
-    assert all(each is not None and each.images == TEST for each in scores)
+    assert all(each is not None and each.images == TRAIN for each in scores)
     with pytest.raises(ConfigError, match=r"evaluate\.labels_from"):
         evaluate.run(source("evaluate.labels_from=trian"))
+
+
+def test_labels_come_from_another_split_that_has_some(here: Path):
+    with h5py.File("data.h5", "r+") as file:
+        file["unlabeled/images"], _ = images(FREE, 7)
+        file["unlabeled/ids"] = [f"free/{i}" for i in range(FREE)]
+    for split, what in (
+        ("trian", r"evaluate\.labels_from[\s\S]*did you mean 'train'"),
+        ("unlabeled", r"evaluate\.labels_from[\s\S]*none of the images of this split has a label"),
+        ("test", r"evaluate\.labels_from[\s\S]*its own nearest neighbour"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            check.run(source(f"evaluate.labels_from={split}"), as_json=False)
+
+
+def test_images_that_are_learnt_from_and_reported_are_no_neighbours_of_themselves(here: Path):
+    settings = (*HEADLESS, "evaluate.split=train")
+    cache_teacher.run(source(*settings), replace=False, wait=False)
+    student("small", "pkt", *settings)
+    evaluate.run(source(*settings))
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
+    assert found.score.name == "agreement"
+    assert found.students[0].embedding is None
 
 
 def test_what_reads_logits_is_refused_by_name_before_work(free: Path):

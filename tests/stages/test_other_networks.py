@@ -140,6 +140,10 @@ def test_a_file_of_onnx_teaches(own: Path) -> None:
     evaluate.run(source(*given))
     inputs = {stage.name: stage.deps for stage in stages_of(source(*given).read(ExperimentConfig))}
     assert Path("own.onnx") in inputs["cache-teacher"]
+    found = Evaluation.read(Path("artifacts/tiny/evaluation.json")).teacher
+    assert found is not None
+    assert found.images_per_second is not None  # the file is here, and its rate is measured
+    assert (found.parameters, found.macs) == (None, None)
 
 
 def test_check_finds_what_cannot_be_built(own: Path) -> None:
