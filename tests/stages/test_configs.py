@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.experiment.source import ConfigFile
+from pipeline.models import build_network
 from pipeline.planning.binding import bind_experiment
 
 CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("cifar100*.yaml"))
@@ -29,7 +30,12 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_a_configuration_fits_together(config: Path, packed: Path) -> None:
-    bound = bind_experiment(ConfigFile(config, (f"data.path={packed}", "data.limit=null", "data.holdout=null")))
+    given = [f"data.path={packed}", "data.limit=null", "data.holdout=null"]
+    if "\nteacher_training:" not in config.read_text():  # its teacher is one that another configuration trains
+        weights = packed.parent / "teacher.safetensors"
+        build_network("cifar_resnet56", 100, input_size=32).save(weights)
+        given.append(f"teacher.weights={weights}")
+    bound = bind_experiment(ConfigFile(config, tuple(given)))
     assert bound.data is not None
     assert bound.data.classes == 100
     assert bound.students
