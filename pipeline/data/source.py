@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
@@ -114,6 +115,32 @@ class DataSource(Protocol):
 
     def items(self, split: str) -> Iterator[Item]:
         """Yield the samples of a split in a fixed order. Can be called again, and then yields the same."""
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Gives samples that are few enough to be listed: a `DataSource` that is made of them.
+
+    class_names: of the K classes, in the order of the labels. description: one line for people. listed: the samples of
+    each split, by its name.
+    """
+
+    class_names: Sequence[str]
+    description: str
+    listed: Mapping[str, Sequence[Item]]
+
+    @property
+    def splits(self) -> Sequence[str]:
+        """Return the names of the splits."""
+        return tuple(self.listed)
+
+    def count(self, split: str) -> int:
+        """Return how many samples a `split` has."""
+        return len(self.listed[split])
+
+    def items(self, split: str) -> Iterator[Item]:
+        """Yield the samples of a `split`, in their order."""
+        yield from self.listed[split]
 
 
 @runtime_checkable

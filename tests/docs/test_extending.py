@@ -14,13 +14,14 @@ from xml.etree import ElementTree
 
 import pytest
 from processes import output_of
-from test_docstrings import METHODS, ROOT, without_a_verb
+from test_docstrings import METHODS, ROOT, docstrings_of_contracts, without_a_verb
 
 PAGE = (ROOT / "docs/extending.md").read_text()
-EXAMPLES = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
+WRITTEN = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 """The text of each example, by its path in the repository."""
 
-del EXAMPLES["pipeline/store/nearby/backend.py"]  # a backend: tests/store/test_backends.py runs its suite on it
+EXAMPLES = {path: text for path, text in WRITTEN.items() if path != "pipeline/store/nearby/backend.py"}
+"""All but a backend: tests/store/test_backends.py runs its suite on it."""
 
 KINDS = {
     "pipeline/data/sources": "test_sources",
@@ -56,7 +57,14 @@ def test_there_is_one_example_of_each_kind() -> None:
 def test_docstrings_of_the_examples_follow_the_rule_of_those_of_the_package() -> None:
     held = {path: text for path, text in EXAMPLES.items() if (ROOT / path).parent != METHODS}
     assert len(held) == len(KINDS) - 1
-    assert {path: without_a_verb(text) for path, text in held.items() if without_a_verb(text)} == {}
+    contracts = docstrings_of_contracts(path.read_text() for path in ROOT.glob("pipeline/**/*.py"))
+    found = {path: without_a_verb(text, contracts) for path, text in held.items()}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_examples_have_at_most_twenty_lines() -> None:
+    lines = {path: sum(bool(line.strip()) for line in text.splitlines()) for path, text in WRITTEN.items()}
+    assert {path: count for path, count in lines.items() if count > 20} == {}
 
 
 def test_no_example_has_the_name_of_a_plugin_that_there_is() -> None:

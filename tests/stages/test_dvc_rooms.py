@@ -75,6 +75,7 @@ EDITED: dict[str, set[str]] = {
     "pipeline/store/encodings/_choice.py": READING,
     "pipeline/store/encodings/_contract.py": READING,
     "pipeline/store/encodings/_half.py": KEPT,
+    "pipeline/store/encodings/_one_array.py": CACHES | CACHED | EVALUATE,
     "pipeline/store/encodings/_rows.py": CACHES | CACHED | EVALUATE,
     "pipeline/store/encodings/float16.py": KEPT,
     "pipeline/store/encodings/float32.py": {"cache-evaluation"} | CACHED | EVALUATE,
