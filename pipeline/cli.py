@@ -19,6 +19,7 @@ from pipeline.allocator import keep_freed_memory
 from pipeline.commands.caches import inspect, verify
 from pipeline.commands.methods import methods
 from pipeline.commands.options import artifact_options, config_options
+from pipeline.commands.shipping import run_predict
 from pipeline.errors import PipelineError
 from pipeline.version import installed_version
 
@@ -74,6 +75,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline train-student  a student, from the store, without the teacher
       pipeline evaluate       accuracy, calibration, agreement, cost
       pipeline report         one page with tables and plots
+      pipeline predict        what photographs show, by a student
 
     \b
     And at any time:
@@ -98,6 +100,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 main.add_command(inspect)
 main.add_command(verify)
 main.add_command(methods)
+main.add_command(run_predict)
 
 
 @main.command()

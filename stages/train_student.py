@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from pipeline.experiment.experiment import Experiment
+from pipeline.experiment.model_card import description
 from pipeline.experiment.run_folder import RunFolder
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
@@ -61,5 +63,6 @@ def run(
         )
         facts = {**name._asdict(), "model": opened.config.model}
         written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
-        scratch.finish(result, scorer, facts, inputs.model_copy(update=written))
+        described = partial(description, opened, result.network)
+        scratch.finish(result, scorer, facts, inputs.model_copy(update=written), described)
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

@@ -95,6 +95,8 @@ CODE: dict[str, tuple[str, ...]] = {
         *LEARNING,
         *COMPARED_CACHES,
         "pipeline/experiment/caches.py",
+        "pipeline/experiment/model_card.py",
+        "pipeline/experiment/model_file.py",
         "pipeline/experiment/students.py",
         "stages/train_student.py",
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT))
 PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator")
 """Modules that decide what is printed and how fast, never what is written."""
 
+DESCRIPTION_FILES = frozenset(("model.json", "model-card.md"))
+"""What describes a student, beside its weights. Students of older versions have none of it."""
+
 METRICS_MAX_BYTES = 64 << 20
 
 
 def run_files(weights: str = STUDENT) -> frozenset[str]:
-    """Return the names of a run's files. weights: the file of weights; a student may have a head beside it."""
-    return RUN_FILES | {weights} | ({HEAD_FILE} if weights == STUDENT else frozenset())
+    """Return the names that a run's files may have. weights: the file of weights; of a student, more may be there."""
+    return RUN_FILES | {weights} | ({HEAD_FILE, *DESCRIPTION_FILES} if weights == STUDENT else frozenset())
 
 
 def imported_code() -> str:
@@ -76,12 +79,18 @@ class RunFolder(Scratch):
         return False
 
     def finish(
-        self, run: TrainingResult, scorer: Scorer | None, facts: Mapping[str, Any], inputs: Section
+        self,
+        run: TrainingResult,
+        scorer: Scorer | None,
+        facts: Mapping[str, Any],
+        inputs: Section,
+        describe: Callable[[Mapping[str, Any]], Mapping[str, str]] | None = None,
     ) -> dict[str, Any]:
         """Write weights, configuration, metrics, history and held-out ids, remove the checkpoint, publish the folder.
 
         run: the finished training. scorer: scores the network; None without a holdout. facts: the first entries of the
-        metrics. inputs: the sections that the run was configured with. Returns the metrics.
+        metrics. inputs: the sections that the run was configured with. describe: makes more texts of the metrics, by
+        the names of `DESCRIPTION_FILES`. Returns the metrics.
         """
         folder = self.folder
         run.network.save(folder / self.weights)
@@ -103,6 +112,8 @@ class RunFolder(Scratch):
             "holdout": scorer.metrics(run.network) if scorer else None,
             "final_loss": run.history.rows[-1]["loss"],
         }
+        for name, text in (describe(metrics) if describe else {}).items():
+            write_atomic(folder / name, text)
         write_atomic(folder / "metrics.json", json.dumps(metrics, indent=2) + "\n")
         Checkpoint.remove(folder)
         forget(folder)

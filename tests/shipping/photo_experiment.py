@@ -1,0 +1,64 @@
+"""A student of photographs: files of several sizes, formats and orientations, packed smaller, and a tiny network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pipeline.experiment.runs import RunName
+from pipeline.experiment.source import ConfigFile
+from stages import train_student
+
+NAMES = ("rose", "tulip", "violet")
+CONFIG = """\
+data: {path: data.h5, source: {name: image-folder, path: photos, shorter_side: 20, quality: 80}}
+teacher: {model: cifar_resnet8, input_size: 8, weights: none.safetensors, mean: [0.4, 0.5, 0.6], std: [0.2, 0.25, 0.3]}
+views: {count: 1, operations: [{name: resized-crop, size: 12}]}
+evaluate: {operations: [{name: resize, size: 14}, {name: center-crop, size: 12}]}
+students:
+  vit:
+    model: vit_tiny_patch16_224
+    input_size: 8
+    options: {img_size: 8, patch_size: 4, embed_dim: 24, depth: 1, num_heads: 2, global_pool: avg}
+  conv: {model: cifar_resnet8, input_size: 8, options: {widths: [16, 16, 16]}}
+  rep: {model: repvgg_a0, input_size: 12, options: {}}
+objectives:
+  hard: {views: fresh, objectives: [{name: hard-label}]}
+train: {epochs: 1, batch_size: 6, precision: float32, device: cpu}
+store: {path: cache.zarr}
+"""
+FOLDER = Path("artifacts/flowers/students/vit/hard/seed-0")
+TEST = [f"photos/test/{name}/{number}.{suffix}" for name in NAMES for number, suffix in enumerate(("jpg", "png"))]
+
+
+def photograph(path: Path, size: tuple[int, int], seed: int, mode: str = "RGB", **options: object) -> None:
+    """Write an image of smooth colours with some noise. size: width and height."""
+    generator = np.random.default_rng(seed)
+    coarse = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
+    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, **options)
+
+
+def begin(folder: Path) -> None:
+    seed = 0
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for split, count in {"train": 4, "test": 2}.items():
+        for name in NAMES:
+            for number in range(count):
+                seed += 1
+                path = folder / f"photos/{split}/{name}/{number}"
+                if number % 2:
+                    photograph(path.with_suffix(".png"), (16, 18 + seed % 3), seed, "L" if name == "rose" else "RGB")
+                else:
+                    photograph(path.with_suffix(".jpg"), (45, 30 + seed), seed, exif=turned)
+    (folder / "flowers.yaml").write_text(CONFIG)
+
+
+def trained(student: str, *overrides: str, output: Path | None = None) -> None:
+    source = ConfigFile(Path("flowers.yaml"), overrides)
+    name = RunName(student, "hard", 0)
+    train_student.run(source, name, output, verify="full", replace=False, wait=False)
