@@ -20,7 +20,18 @@ PLUGINS = (
 )
 """Rooms whose files all have the same contract: what it names is there in each of them."""
 
-CONTRACT = {"build", "default_cfgs", "expects", "extract", "lowpass", "matches", "open_source", "reads", "run"}
+CONTRACT = {
+    "build",
+    "default_cfgs",
+    "expects",
+    "extract",
+    "known_classes",
+    "lowpass",
+    "matches",
+    "open_source",
+    "reads",
+    "run",
+}
 CONTRACT |= {"Inputs", "Options", "SIGNALS"}
 """What plug-ins, stages and commands define, and the functions of the same name that call them."""
 

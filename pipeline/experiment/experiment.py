@@ -10,7 +10,7 @@ from pipeline.config import Section
 from pipeline.data import DataSection, PackedDataset, Samples, select
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import Data, evaluated_split, one_view
-from pipeline.experiment.networks import build_teacher, identity_without_building
+from pipeline.experiment.networks import build_teacher, classes_without_building, identity_without_building
 from pipeline.experiment.sections import CachesSection, EvaluateConfig, EvaluateSection, caches_written
 from pipeline.models import Network, TeacherConfig, TeacherSection, load_weights
 from pipeline.models.text_head import TextEmbeddings
@@ -207,6 +207,11 @@ class Experiment(Generic[SectionsT_co]):
         if config.text_head is not None and config.text_head.exists():
             named["text_head"] = TextEmbeddings.read(config.text_head).digest()
         unchecked = ("teacher.weights",) if exact else ("teacher.weights", "data.pixels")
+        if config.classes is not None and (chosen := classes_without_building(config)) is not None:
+            named["classes"] = chosen
+        elif config.classes is not None:
+            del named["classes"]
+            unchecked = (*unchecked, "teacher.classes")
         return held.required(RequiredTeacher.model_validate(named), unchecked, exact=exact)
 
     def _identified(self: Experiment[TaughtSections], found: CacheIdentity | None) -> TeacherIdentity:

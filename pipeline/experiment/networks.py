@@ -22,7 +22,7 @@ from pipeline.models import (
     expected_by,
     preprocessing_of,
 )
-from pipeline.models.build import own_input_size
+from pipeline.models.build import class_names, own_input_size
 from pipeline.models.kinds import kind_of
 from pipeline.models.other_end import Repooled, WithTextHead
 from pipeline.models.preprocessing import Interpolation, PerChannel
@@ -178,6 +178,17 @@ def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, 
         "std": list(config.std or ()),
         "interpolation": config.interpolation,
     }
+
+
+def classes_without_building(config: TeacherConfig) -> list[int] | None:
+    """Return the indices of the classes that a teacher's section chooses; None if a name is not known.
+
+    config: the section, which chooses some.
+    """
+    names = class_names(config.model) if any(isinstance(each, str) for each in config.classes or ()) else []
+    found = [names.index(each) if each in names else each for each in config.classes or ()]
+    indices = [each for each in found if isinstance(each, int)]
+    return indices if len(indices) == len(found) else None
 
 
 def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | None) -> Preprocessing:

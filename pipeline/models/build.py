@@ -159,7 +159,12 @@ def _own_classes(request: Request) -> int:
 
 
 def class_names(model: str) -> list[str]:
-    """Return the names of the classes of timm's weights of a model, as ImageNet's synsets; none where timm has none."""
+    """Return the names of the classes of a library's weights of a model; none where they are not known.
+
+    model: its name. timm's are ImageNet's synsets.
+    """
+    if (kind := kind_of(model)) is not None:
+        return list(kind.known_classes(model))
     from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
 
     subset = infer_imagenet_subset(timm_facts(model))

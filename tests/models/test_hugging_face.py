@@ -15,6 +15,7 @@ from torch import Tensor
 from pipeline.errors import ModelError
 from pipeline.experiment.networks import build
 from pipeline.models import ModuleNetwork, NetworkConfig, build_network, preprocessing_of
+from pipeline.models.build import class_names
 
 transformers: Any = pytest.importorskip("transformers")
 
@@ -93,6 +94,7 @@ def test_outputs_are_those_of_transformers(
 def test_weights_begin_a_network_of_other_classes_and_of_none(tmp_path: Path) -> None:
     plain = saved(tmp_path / "model", "vit")
     name = f"hf/{tmp_path}/model"
+    assert class_names(name) == [f"LABEL_{k}" for k in range(5)]
     begun = build_network(name, 3, start="pretrained", seed=1)
     assert begun.kept is not None
     assert begun.kept.new == ("classifier.weight", "classifier.bias")

@@ -14,6 +14,7 @@ from torchvision.models import ResNet18_Weights
 
 from pipeline.errors import ModelError
 from pipeline.models import ModuleNetwork, NetworkConfig, build_network, preprocessing_of
+from pipeline.models.build import class_names
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
@@ -132,3 +133,8 @@ def test_blocks_and_head_can_be_named_also_of_timms_models() -> None:
 def test_new_keys_are_no_part_of_an_identity_that_does_not_use_them() -> None:
     assert {"blocks", "head"} & set(NetworkConfig(model="resnet18").for_identity()) == set()
     assert NetworkConfig(model="resnet18", blocks=("layer1",)).for_identity()["blocks"] == ["layer1"]
+
+
+def test_the_names_of_classes_are_known_without_weights() -> None:
+    assert class_names("torchvision/resnet18")[:2] == ["tench", "goldfish"]
+    assert class_names("torchvision/resnet18.IMAGENET1K_V1")[999] == "toilet tissue"

@@ -17,7 +17,7 @@ from experiment import content, images, interrupted, quick_rates, source, studen
 from ruamel.yaml import YAML
 
 from pipeline.dvc_file.stages import stages_of
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.models import build_network
 from pipeline.planning.binding import bind_experiment
@@ -87,6 +87,19 @@ def test_modules_of_ones_own_from_cache_to_evaluation(own: Path) -> None:
     other = (*settings()[:2], "students={small: {model: 'own_nets:small', input_size: 8}}", *settings()[3:])
     with pytest.raises(DataError, match="code that the configuration does not name"):
         evaluate.run(source(*other))
+
+
+def test_classes_by_name_are_those_of_the_cache_also_where_the_weights_are_not(own: Path) -> None:
+    """Students are trained on other machines than the teacher runs on."""
+    build_network("test_resnet.r160_in1k", 1000, input_size=8, seed=0).save(Path("whole.safetensors"))
+    look = f"weights: whole.safetensors, input_size: 8, {ARITHMETIC}"
+    teacher = "teacher={model: test_resnet.r160_in1k, classes: [n02099601, n01440764, %s, n01443537], " + look + "}"
+    given = ("teacher_training=null", STUDENTS, "objectives={kd: [{name: kd}]}", STORE)
+    cache_teacher.run(source(teacher % "n02102040", *given), replace=False, wait=False)
+    Path("whole.safetensors").unlink()
+    student("small", "kd", teacher % "n02102040", *given)
+    with pytest.raises(CacheMismatch, match=r"teacher\.classes\.2: expected 7, got 217"):
+        student("small", "kd", teacher % "n01514668", *given, replace=True)
 
 
 def test_a_module_of_ones_own_is_trained_as_a_teacher(own: Path) -> None:

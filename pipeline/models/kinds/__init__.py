@@ -30,6 +30,12 @@ class Kind(Protocol):
     def reads(self, model: str) -> tuple[Path, ...]:
         """Return the files and folders of this machine that decide what is built: DVC depends on them."""
 
+    def known_classes(self, model: str) -> tuple[str, ...]:
+        """Return the names of the classes of the model's own weights, in order; none where they are not known.
+
+        Raises ModelError if there is no such model.
+        """
+
     def build(self, request: Request) -> Network:
         """Build the network. Raises ModelError. request: what the configuration asks for."""
 

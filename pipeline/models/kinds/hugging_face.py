@@ -58,6 +58,15 @@ def tells_normalisation(model: str) -> bool:
     return said is not None and _normalisation(said) is not None
 
 
+def known_classes(model: str) -> tuple[str, ...]:
+    """Return the names of the classes in a model's `config.json`, in order. Raises ModelError if it cannot be read."""
+    names: Any = (_said(model, CONFIG) or {}).get("id2label")
+    try:
+        return tuple(str(name) for _, name in sorted((int(index), name) for index, name in names.items()))
+    except (AttributeError, TypeError, ValueError):  # none, or a file that somebody wrote
+        return ()
+
+
 def _normalisation(said: Mapping[str, Any]) -> tuple[PerChannel, PerChannel] | None:
     """The mean and std that a `preprocessor_config.json` means; None if it does not say them."""
     try:

@@ -47,6 +47,11 @@ def reads(model: str) -> tuple[Path, ...]:
     return tuple(path for path in (below.with_suffix(".py"), below / "__init__.py") if path.is_file())[:1]
 
 
+def known_classes(model: str) -> tuple[str, ...]:
+    """Return no names of classes: what `model` tells apart is not known."""
+    return ()
+
+
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
     factory = _factory(request.model)

@@ -36,6 +36,11 @@ def expects(model: str) -> Preprocessing:
     return NEUTRAL
 
 
+def known_classes(model: str) -> tuple[str, ...]:
+    """Return no names of classes: what `model` tells apart is not known."""
+    return ()
+
+
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
     from pipeline.models.onnx_network import OnnxNetwork

@@ -43,6 +43,12 @@ def reads(model: str) -> tuple[Path, ...]:
     return ()
 
 
+def known_classes(model: str) -> tuple[str, ...]:
+    """Return the names of the classes of a model's weights, in order. Raises ModelError if there is no such model."""
+    weights = _weights(model)
+    return () if weights is None else tuple(weights.meta["categories"])
+
+
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
     from torchvision import models
@@ -70,7 +76,7 @@ def build(request: Request) -> Network:
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
         return state
 
-    categories = () if weights is None else tuple(weights.meta["categories"])
+    categories = known_classes(request.model)
     size = 224 if weights is None else int(weights.transforms().crop_size[0])
     return network_of(
         request, Library(create, size, pretrained if weights is not None else None, len(categories) or None, categories)
