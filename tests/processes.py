@@ -5,6 +5,7 @@ They are forked from a process that imported what is not ours, and nothing of ou
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import sys
@@ -59,6 +60,7 @@ def output_of(function: Callable[..., object], *arguments: Any, log: Path) -> st
 
 
 def _called(function: Callable[..., object], arguments: tuple[Any, ...], log: str, environment: dict[str, str]) -> None:
+    gc.freeze()  # what the server imported stays, and its memory is shared as long as nobody counts it
     os.environ.clear()
     os.environ.update(environment)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

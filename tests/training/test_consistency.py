@@ -88,22 +88,22 @@ class Live:
 
 @pytest.mark.parametrize(
     ("kind", "together"),
-    [(SMALL, {}), (VIT, {}), (SMALL, {"views_per_step": 2, "epochs": 6})],
+    [(SMALL, {}), (VIT, {}), (SMALL, {"views_per_step": 2, "epochs": 4})],
     ids=["small", "vit", "two views of each sample"],
 )
 def test_students_from_the_cache_and_from_the_live_teacher_are_identical(
     road: Path, kind: Any, together: dict[str, int]
 ):
-    """The issue that a cache must not have: 36 steps, bit for bit."""
+    """The issue that a cache must not have: 18 to 24 steps, bit for bit."""
     stored = cache(road)
     live = Live(road, stored)
     found = []
     for source in (None, live):
         student = network(kind)
-        run = steps(road, source, **({"epochs": 12, "batch_size": 16, "learning_rate": 0.02} | together))
+        run = steps(road, source, **({"epochs": 6, "batch_size": 16, "learning_rate": 0.02} | together))
         train(student, objectives(student, *ENTRIES), run, seed=0, folder=None, progress=Silent(), head=stored.head)
         found.append(student.model.state_dict())
-    assert live.runs > 100
+    assert live.runs > 50
     assert same(*found)
     assert not same(found[0], network(kind).model.state_dict())
 
