@@ -44,7 +44,9 @@ OBJECTIVES = (
     "pipeline/objectives/base.py",
     "pipeline/objectives/config.py",
     "pipeline/objectives/divergence.py",
+    "pipeline/objectives/dropping.py",
     "pipeline/objectives/set.py",
+    "pipeline/objectives/standardised.py",
 )
 MEASURING = (
     *OBJECTIVES,
@@ -59,6 +61,7 @@ LEARNING = (
     *PARTS,
     *MEASURING,
     "pipeline/objectives/methods/__init__.py",
+    "pipeline/store/statistics.py",
     "pipeline/training",
     "pipeline/experiment/objective_set.py",
     "pipeline/experiment/run_folder.py",

@@ -81,7 +81,14 @@ class ObjectiveBuilder:
                 }  # without their heads: a batch comes with that of the experiment's own teacher
                 context = self._context(self.memory)
                 built = ObjectiveSet(
-                    place, config.objectives, self.student, teacher, context, others=others, own=self.own
+                    place,
+                    config.objectives,
+                    self.student,
+                    teacher,
+                    context,
+                    others=others,
+                    own=self.own,
+                    teacher_dropping=config.teacher_dropping,
                 )
         except ConfigError as error:
             entries = tuple(f"objectives.{place}.{i}" for i in range(len(config.objectives)))
@@ -104,16 +111,16 @@ class ObjectiveBuilder:
     def _context(self, memory: Memory | None) -> Context:
         samples = self.data.training
         labels = None if samples.labels is None else torch.from_numpy(samples.labels)
-        bank, means = (memory.bank, memory.class_means) if memory else (None, None)
         return Context(
             samples.count,
             self.data.classes,
             labels,
             self.seed,
-            bank,
-            means,
+            memory.bank if memory else None,
+            memory.class_means if memory else None,
             self.views_per_step,
             self.data.views.mixing,
+            memory.moments if memory else None,
         )
 
 

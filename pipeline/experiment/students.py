@@ -22,7 +22,7 @@ from pipeline.experiment.sections import StudentConfig, StudentsSection
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectiveSet, ObjectiveSetConfig, ObjectivesSection
-from pipeline.progress import Progress
+from pipeline.progress import Lines, Progress
 from pipeline.signals import LinearHead
 from pipeline.training import FromCaches, Memory, Steps, TrainConfig, Verify, check_views
 from pipeline.training.config import TrainSection
@@ -106,10 +106,10 @@ class StudentRun:
         """
         student, caches, data = shapes_of(self.network), self.caches, self.experiment.data
         labels, classes = data.training.labels, data.classes
-        memory = Memory(caches, labels, classes) if caches else None
+        memory = Memory(caches, labels, classes, Lines()) if caches else None
         teacher, views = caches.shapes if caches else student, self.training.views_per_step
         named = caches.others.items() if caches else ()
-        others = {name: OtherTeacher(each.shapes, Memory(each, labels, classes)) for name, each in named}
+        others = {name: OtherTeacher(each.shapes, Memory(each, labels, classes, Lines())) for name, each in named}
         own = caches.own if caches else None
         builder = ObjectiveBuilder(student, teacher, data, self.name.seed, memory, views, own, others)
         built = builder.build(self.name.objectives, self.objectives_config)
@@ -155,7 +155,7 @@ class StudentRun:
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the trained student, as plain values."""
-        training, scorer = self.training, self.scorer
+        training, scorer, chosen = self.training, self.scorer, self.objectives_config
         return {
             "artifact": "student",
             "answers": self._learnt_identity(),
@@ -164,8 +164,9 @@ class StudentRun:
             "start": self.network.weights_digest(),
             "train": training.identity(),
             "scored": [operation.model_dump(mode="json") for operation in self.experiment.config.evaluate.operations],
-            "objectives": [entry.model_dump(mode="json") for entry in self.objectives_config.objectives],
+            "objectives": [entry.model_dump(mode="json") for entry in chosen.objectives],
             "seed": self.name.seed,
+            **({"teacher_dropping": chosen.teacher_dropping} if chosen.teacher_dropping else {}),
             **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
         }
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline import plugins
 from pipeline.errors import CACHE_COMMAND, ConfigError, Problem, unknown_name
 from pipeline.signals import Signals, SignalShapes, block_number
+from pipeline.signals.moments import Moments
 
 if TYPE_CHECKING:
     from pipeline.models.reused import Projector
@@ -68,9 +69,10 @@ class Context:
     bank(signal, samples, view) returns a signal of the teacher for any samples [M] of the training set, float32
     [M, ...] on the samples' device, from the cache: an exact memory bank. class_means() returns the
     teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
-    an objective is only checked: call them in `forward`. views_per_step: how many views of each sample a batch
-    has, in adjacent rows (`train.views_per_step`). mixing: the view operation that mixes each sample with another; None
-    if none does.
+    an objective is only checked: call them in `forward`. moments(signal) returns mean and covariance of one of the
+    teacher's signals over all that is cached; None without a cache. views_per_step: how many views of each sample a
+    batch has, in adjacent rows (`train.views_per_step`). mixing: the view operation that mixes each sample with
+    another; None if none does.
     """
 
     num_samples: int
@@ -81,6 +83,7 @@ class Context:
     class_means: Callable[[], Tensor] | None = None
     views_per_step: int = 1
     mixing: str | None = None
+    moments: Callable[[str], Moments] | None = None
 
 
 @dataclass(frozen=True)

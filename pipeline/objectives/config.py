@@ -11,7 +11,7 @@ from pipeline import plugins
 from pipeline.config import Name, Section
 from pipeline.objectives.base import METHODS
 
-RESERVED = ("name", "weight", "label", "schedule", "learning_rate", "teacher")
+RESERVED = ("name", "weight", "label", "schedule", "learning_rate", "teacher", "standardise")
 
 
 class Schedule(Section):
@@ -58,7 +58,8 @@ class ObjectiveEntry(Section):
     with that of the `teacher` if it names one. learning_rate: multiplies the student's learning rate for the
     objective's own parameters. schedule: of the weight; null keeps it. teacher: the name that a teacher has in
     `caches`: the objective reads that one's signals, with projections of its own to that one's widths. None reads the
-    experiment's own teacher, or the ensemble.
+    experiment's own teacher, or the ensemble. standardise: `channels` or `phi-s`: the teacher's embedding and maps are
+    first standardised by their mean and covariance over the whole cache; `none` leaves them as they are.
     """
 
     name: str
@@ -67,6 +68,7 @@ class ObjectiveEntry(Section):
     schedule: Schedule | None = None
     learning_rate: float = Field(1.0, gt=0)
     teacher: Name | None = None
+    standardise: Literal["none", "channels", "phi-s"] = "none"
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -87,21 +89,31 @@ class ObjectiveEntry(Section):
         entry: dict[str, Any] = {"name": self.name, "weight": self.weight, "label": self.label}
         entry["schedule"] = self.schedule.model_dump() if self.schedule else None
         entry["learning_rate"] = self.learning_rate
-        if self.teacher is not None:  # left out where it is not used: the entry is part of a student's identity
+        if self.teacher is not None:  # keys that are not used are left out: the entry is part of a student's identity
             entry["teacher"] = self.teacher
+        if self.standardise != "none":
+            entry["standardise"] = self.standardise
         return {**entry, **self.options}
 
 
 class ObjectiveSetConfig(Section):
-    """Configures an objective set: a list of objectives, or `{views: fresh, objectives: [...]}`.
+    """Configures an objective set: a list of objectives, or a mapping such as `{views: fresh, objectives: [...]}`.
 
     views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations and
     the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label` alone: no
-    cache is needed.
+    cache is needed. teacher_dropping: the probability, in every step, of leaving out the objectives of a teacher that
+    they name, if its loss is not the largest of all such teachers; 0 leaves none out.
     """
 
     views: Literal["cached", "fresh"] = "cached"
+    teacher_dropping: float = Field(0.0, ge=0, le=1)
     objectives: tuple[ObjectiveEntry, ...]
+
+    @model_validator(mode="after")
+    def _several_to_drop(self) -> Self:
+        if self.teacher_dropping and len({entry.teacher for entry in self.objectives} - {None}) < 2:
+            raise ValueError("teacher_dropping needs objectives of two teachers or more, each with its `teacher`")
+        return self
 
     @property
     def fresh(self) -> bool:
@@ -110,12 +122,14 @@ class ObjectiveSetConfig(Section):
 
     def place(self, name: str) -> str:
         """Return the key of the list of the set `name`, below `objectives`: `kd`, or `hard.objectives`."""
-        return f"{name}.objectives" if "views" in self.model_fields_set else name
+        return f"{name}.objectives" if self.model_fields_set - {"objectives"} else name
 
     @model_serializer
     def _as_written(self) -> Any:
         """With cached views the list, as it always was."""
         entries = [entry.model_dump() for entry in self.objectives]
+        if self.teacher_dropping:
+            return {"views": self.views, "teacher_dropping": self.teacher_dropping, "objectives": entries}
         return {"views": "fresh", "objectives": entries} if self.fresh else entries
 
 

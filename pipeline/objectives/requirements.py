@@ -51,6 +51,9 @@ def require_active_places(teacher: SignalShapes, key: str) -> None:
     A mean of values that are not negative is 0 where all of them are, and positive elsewhere. Other filters ring, or
     reach into neighbouring cells: with them next to no value is 0.
     """
+    if teacher.standardised:
+        what = "reads where neurons are active, which standardised maps do not tell"
+        raise ConfigError([Problem(key, what, fix="leave `standardise` out")])
     if teacher.filter != "mean":
         what = f"reads where neurons are active, which maps low-passed by {teacher.filter!r} do not tell"
         fix = "set `signals.features.filter: mean` and cache the teacher again"

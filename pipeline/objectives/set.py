@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.config import ObjectiveEntry
+from pipeline.objectives.dropping import TeacherDropping, Weighted
+from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
 
 if TYPE_CHECKING:
@@ -31,8 +36,9 @@ class ObjectiveSet(nn.Module):
 
     name: of the set, for errors. entries: its objectives. student, teacher: shapes of the networks' signals. context:
     of the run. others: the teachers that objectives may name beside `teacher`. own: the name of `teacher`; None if it
-    has none. Raises ConfigError, for all entries at once, as `build_objective` does, for names of teachers that are not
-    there, and if two objectives would replace the student's classifier.
+    has none. teacher_dropping: the probability of leaving out teachers that objectives name. Raises ConfigError, for
+    all entries at once, as `build_objective` does, for names of teachers that are not there, and if two objectives
+    would replace the student's classifier.
     """
 
     def __init__(
@@ -44,13 +50,16 @@ class ObjectiveSet(nn.Module):
         context: Context,
         others: Mapping[str, KnownTeacher] | None = None,
         own: str | None = None,
+        teacher_dropping: float = 0.0,
     ) -> None:
         super().__init__()
         self.entries = tuple(entries)
         self.teachers = tuple(None if entry.teacher == own else entry.teacher for entry in entries)
         known: dict[str | None, KnownTeacher] = {None: KnownTeacher(teacher, context)}
         known |= dict((others or {}).items())
-        self.members = nn.ModuleList()
+        named = [entry.teacher for entry in entries if entry.teacher is not None]
+        self.dropping = TeacherDropping(named, teacher_dropping, context.seed) if teacher_dropping else None
+        self.members, self.standardised = nn.ModuleList(), nn.ModuleDict()
         problems: list[Problem] = []
         keeping: list[str] = []
         if not entries:
@@ -66,7 +75,13 @@ class ObjectiveSet(nn.Module):
                 continue
             try:
                 shapes, known_context = known[wanted]
+                if entry.standardise != "none":
+                    standard = StandardisedTeacher(entry.standardise, known_context)
+                    shapes, known_context = replace(shapes, standardised=True), standard.context
+                    self.standardised[str(index)] = standard
                 member = build_objective(entry.name, entry.options, student, shapes, known_context, key)
+                if entry.standardise != "none":
+                    problems += standard.bind(member.needs, key)
             except ConfigError as error:
                 problems += error.problems
             else:
@@ -134,17 +149,22 @@ class ObjectiveSet(nn.Module):
         """
         known: dict[str | None, Signals] = {None: teacher}
         known |= dict((others or {}).items())
-        total: Tensor | None = None
+        weighted: list[Weighted] = []
         terms: dict[str, Tensor] = {}
-        for entry, name, member in zip(self.entries, self.teachers, self.members, strict=True):
+        pairs = zip(self.entries, self.teachers, self.members, strict=True)
+        for index, (entry, name, member) in enumerate(pairs):
             factor = entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
             if factor == 0:
                 continue  # not computed: an objective that is off costs nothing
-            for term, value in member(student, known[name], batch, progress).items():
+            read = self.standardised[str(index)](known[name]) if str(index) in self.standardised else known[name]
+            for term, value in member(student, read, batch, progress).items():
                 terms[f"{entry.label}/{term}"] = value
-                total = factor * value if total is None else total + factor * value
-        if total is None:
-            total = student.logits.sum() * 0.0
+                weighted.append((entry.teacher, factor * value))
+        if self.dropping is not None:
+            weighted, dropped = self.dropping.choose(weighted, batch.step)
+            terms |= dropped
+        values = [value for _, value in weighted]
+        total = reduce(torch.add, values) if values else student.logits.sum() * 0.0
         return Terms(total, {name: value.detach() for name, value in terms.items()})
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:

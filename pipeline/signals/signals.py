@@ -45,7 +45,7 @@ class SignalShapes:
     linear, linear_final: the flags of the head; None and False without a head. local: whether there are `Signals.local`
     logits. filter: the low-pass filter that maps were reduced by. extras: shapes of extra signals by name. blocks: how
     many blocks there are, if the last is not held; None if the deepest that is held is the last. head_classes: the
-    head's K; 0 without a head.
+    head's K; 0 without a head. standardised: whether embedding and maps were shifted and scaled, or rotated, since.
     """
 
     logits: int
@@ -58,6 +58,7 @@ class SignalShapes:
     extras: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     blocks: int | None = None
     head_classes: int = 0
+    standardised: bool = False
 
     @property
     def classes(self) -> int:

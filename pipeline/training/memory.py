@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import DataError
+from pipeline.progress import Progress
+from pipeline.signals.moments import Moments
+from pipeline.store.statistics import kept_moments
 from pipeline.training.teacher_outputs import FromCaches
 
 ROWS = 4096
@@ -18,11 +23,17 @@ class Memory:
     """Serves as an exact memory bank that reads from the caches; `Context` takes its methods.
 
     source: reads the caches. labels: int64 [N], -1 for a sample without one; None if none has one. classes: the number
-    of classes, K.
+    of classes, K. progress: shows how far a pass over a cache is; None shows nothing.
     """
 
-    def __init__(self, source: FromCaches, labels: NDArray[np.int64] | None, classes: int) -> None:
-        self.source, self.labels, self.classes = source, labels, classes
+    def __init__(
+        self,
+        source: FromCaches,
+        labels: NDArray[np.int64] | None,
+        classes: int,
+        progress: Progress | None = None,
+    ) -> None:
+        self.source, self.labels, self.classes, self.progress = source, labels, classes, progress
         self._means: Tensor | None = None
 
     def bank(self, signal: str, samples: Tensor, view: int) -> Tensor:
@@ -32,6 +43,16 @@ class Memory:
         Raises CacheMismatch for a signal or a view that is not there.
         """
         return self.source.signal(signal, view, samples.cpu().numpy()).to(samples.device)
+
+    def moments(self, signal: str) -> Moments:
+        """Return mean and covariance of a signal of the primary teacher, over all that its caches hold.
+
+        signal: `embedding`, or `features/<tap>`. They are computed once and kept beside each cache. Raises
+        CacheMismatch for a signal that is not there, and for a file that is of another cache.
+        """
+        caches = {cache.path: cache for cache in self.source.teachers[0].values()}
+        each = [kept_moments(cache, signal, self.progress) for cache in caches.values()]
+        return reduce(Moments.merged, each)
 
     def class_means(self) -> Tensor:
         """Return the primary teacher's mean embedding of each class, over all labeled samples and views that are used.

@@ -1,0 +1,121 @@
+"""Computes the mean and the covariance of a cached signal, once, and keeps them beside the cache.
+
+Beside `caches/name.zarr` lies `caches/name.statistics/embedding.safetensors`, and `features.block3.safetensors`:
+float64 `mean` [D] and `covariance` [D, D], with the fingerprint of the cache, the name of the signal, the number of
+vectors and a checksum as metadata. Of a map each place of each sample is a vector. All samples and views of the cache
+count.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from pipeline.errors import CacheCorrupt, CacheMismatch, first_line
+from pipeline.files import durable, sync_directory
+from pipeline.progress import Progress, Silent
+from pipeline.publishing.checksum import crc32c
+from pipeline.signals.moments import Moments
+from pipeline.store.reader import TeacherCache
+
+NUMBERS_AT_ONCE = 4 << 20
+"""How many numbers of a signal are in memory at once: 32 MiB of them in float64."""
+
+DELETE_HINT = "delete it: it is computed again"
+
+
+def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
+    """Return the file of a signal's statistics; None for a cache on object storage, beside which none is kept.
+
+    cache: that holds the signal. signal: `embedding`, or `features/<tap>`.
+    """
+    if not isinstance(cache.path, Path):
+        return None
+    folder = cache.path.with_name(f"{cache.path.stem}.statistics")
+    return folder / f"{signal.replace('/', '.')}.safetensors"
+
+
+def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = None) -> Moments:
+    """Return the moments of a cached signal: from the file beside the cache, which is written if it is not there.
+
+    cache: reads the signal. signal: as of `statistics_file`. progress: counts samples of views; None shows nothing. The
+    file appears at once: a process that is killed before leaves none. Raises CacheMismatch if the file is of another
+    cache, CacheCorrupt if it is damaged.
+    """
+    path = statistics_file(cache, signal)
+    if path is not None and path.exists():
+        return _read(path, cache, signal)
+    moments = compute_moments(cache, signal, progress or Silent())
+    if path is not None:
+        _write(path, cache, signal, moments)
+    return moments
+
+
+def compute_moments(cache: TeacherCache, signal: str, progress: Progress) -> Moments:
+    """Compute the moments of a cached signal over all samples and views, in float64 and a piece at a time.
+
+    cache, signal, progress: as of `kept_moments`. Raises CacheMismatch for a signal that is not there.
+    """
+    shape = cache.signal(signal, cache.views.start, np.arange(1)).shape[1:]
+    rows = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(shape))))
+    found: Moments | None = None
+    progress.begin(f"mean and covariance of {signal} in {cache.path}", cache.count * len(cache.views), "views")
+    for view in cache.views:
+        for start in range(0, cache.count, rows):
+            samples = np.arange(start, min(start + rows, cache.count))
+            values = cache.signal(signal, view, samples).numpy()
+            piece = Moments.of(np.moveaxis(values, 1, -1).reshape(-1, values.shape[1]))
+            found = piece if found is None else found.merged(piece)
+            progress.advance(len(samples))
+    progress.end()
+    assert found is not None  # a cache has samples and views
+    return found
+
+
+def _write(path: Path, cache: TeacherCache, signal: str, moments: Moments) -> None:
+    """Write the file, all at once, and whatever other processes write at the same time: they find the same."""
+    tensors = {"mean": moments.mean, "covariance": np.ascontiguousarray(moments.covariance)}
+    facts = {"cache": cache.manifest.fingerprint, "signal": signal, "count": str(moments.count)}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+    try:
+        with durable(new) as file:
+            file.write(save(tensors, {**facts, "checksum": _checksum(moments)}))
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    sync_directory(path.parent)
+
+
+def _read(path: Path, cache: TeacherCache, signal: str) -> Moments:
+    try:
+        with safe_open(path, "numpy") as file:
+            facts = file.metadata() or {}
+            moments = Moments(int(facts["count"]), file.get_tensor("mean"), file.get_tensor("covariance"))
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        raise CacheCorrupt(
+            "these statistics cannot be read", where=path, got=first_line(error), fix=DELETE_HINT
+        ) from None
+    if facts.get("checksum") != _checksum(moments):
+        raise CacheCorrupt("these statistics are damaged: their checksum is another", where=path, fix=DELETE_HINT)
+    expected = {"cache": cache.manifest.fingerprint, "signal": signal}
+    if different := [key for key, value in expected.items() if facts.get(key) != value]:
+        key = different[0]
+        raise CacheMismatch(
+            f"these statistics are of another {key}",
+            where=path,
+            expected=expected[key],
+            got=facts.get(key, "none"),
+            fix=DELETE_HINT,
+        )
+    return moments
+
+
+def _checksum(moments: Moments) -> str:
+    data = np.ascontiguousarray(moments.mean).tobytes() + np.ascontiguousarray(moments.covariance).tobytes()
+    return f"{crc32c(data):08x}"

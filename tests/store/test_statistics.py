@@ -1,0 +1,107 @@
+"""Mean and covariance of cached signals, kept beside the cache: values, damage, other caches, and being killed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+import pipeline.store.statistics
+from pipeline.errors import CacheCorrupt, CacheMismatch
+from pipeline.progress import Silent
+from pipeline.store.reader import TeacherCache
+from pipeline.store.statistics import compute_moments, kept_moments, statistics_file
+
+MAIN = Path("artifacts/caches/tiny.zarr")
+
+
+def vectors(path: Path, name: str) -> np.ndarray:
+    """Every vector of a signal, as zarr reads them: [N, D]."""
+    array = np.asarray(zarr.open_group(path, mode="r")[name]).astype(np.float64)
+    return np.moveaxis(array, 2, -1).reshape(-1, array.shape[2])
+
+
+@pytest.mark.parametrize("name", ["embedding", "features/block2"])
+@pytest.mark.parametrize("at_once", [1, 700, 4 << 20])
+def test_they_are_numpys(here: Path, name: str, at_once: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline.store.statistics, "NUMBERS_AT_ONCE", at_once)
+    cache, everything = TeacherCache.open(MAIN), vectors(MAIN, name)
+    found = compute_moments(cache, name, Silent())
+    assert found.count == len(everything)
+    np.testing.assert_allclose(found.mean, everything.mean(0), rtol=1e-10)
+    np.testing.assert_allclose(found.covariance, np.cov(everything, rowvar=False, ddof=0), rtol=1e-9, atol=1e-12)
+
+
+def test_they_are_computed_once_and_read_again(here: Path, monkeypatch: pytest.MonkeyPatch):
+    cache = TeacherCache.open(MAIN)
+    first = kept_moments(cache, "features/block2")
+    assert Path("artifacts/caches/tiny.statistics/features.block2.safetensors").exists()
+    monkeypatch.setattr(pipeline.store.statistics, "compute_moments", None)
+    again = kept_moments(TeacherCache.open(MAIN), "features/block2")
+    assert again.count == first.count
+    assert np.array_equal(again.mean, first.mean)
+    assert np.array_equal(again.covariance, first.covariance)
+    assert sorted(file.name for file in Path("artifacts/caches/tiny.statistics").iterdir()) == [
+        "features.block2.safetensors"
+    ]
+
+
+def test_those_of_another_cache_or_signal_are_refused(among: Path):
+    cache = TeacherCache.open(MAIN)
+    kept_moments(cache, "embedding")
+    shutil.copytree("artifacts/caches/tiny.statistics", "other.statistics")
+    with pytest.raises(CacheMismatch, match="these statistics are of another cache") as error:
+        kept_moments(TeacherCache.open(Path("other.zarr")), "embedding")
+    assert "other.statistics/embedding.safetensors" in str(error.value)
+    assert "delete it" in str(error.value)
+    folder = Path("artifacts/caches/tiny.statistics")
+    (folder / "embedding.safetensors").replace(folder / "features.block2.safetensors")
+    with pytest.raises(CacheMismatch, match="of another signal"):
+        kept_moments(cache, "features/block2")
+
+
+@pytest.mark.parametrize("damage", ["flip", "short", "empty"])
+def test_damage_is_found(here: Path, damage: str):
+    cache = TeacherCache.open(MAIN)
+    kept_moments(cache, "embedding")
+    path = statistics_file(cache, "embedding")
+    assert path is not None
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1
+    path.write_bytes({"flip": bytes(data), "short": bytes(data[:-8]), "empty": b""}[damage])
+    with pytest.raises(CacheCorrupt, match="delete it"):
+        kept_moments(cache, "embedding")
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import pipeline.store.statistics as statistics
+from pipeline.store.reader import TeacherCache
+
+def killed(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+setattr(*{"computing": (statistics.Moments, "merged", killed), "writing": (statistics, "sync_directory", killed),
+          "renaming": (Path, "replace", killed)}[sys.argv[1]])
+statistics.NUMBERS_AT_ONCE = 100
+statistics.kept_moments(TeacherCache.open(Path("artifacts/caches/tiny.zarr")), "embedding")
+"""
+
+
+@pytest.mark.parametrize("where", ["computing", "renaming", "writing"])
+def test_a_process_that_is_killed_leaves_nothing_or_all(here: Path, where: str):
+    done = subprocess.run([sys.executable, "-c", KILLED, where], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    cache = TeacherCache.open(MAIN)
+    path = statistics_file(cache, "embedding")
+    assert path is not None
+    assert path.exists() == (where == "writing")
+    expected = vectors(MAIN, "embedding")
+    np.testing.assert_allclose(kept_moments(cache, "embedding").mean, expected.mean(0), rtol=1e-10)
