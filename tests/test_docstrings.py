@@ -114,6 +114,53 @@ def parameters_without_a_word(text: str, contracts: Mapping[str, str]) -> list[s
     return found
 
 
+LINED = [f"pipeline/{room}" for room in ("api", "data", "models", "signals", "store/format", "views")]
+"""Rooms in which each parameter has a line of its own, below `Args:`."""
+
+
+def parameters_within_prose(text: str) -> list[str]:
+    """`function: parameter` for each parameter of what is public that is explained, as `name: text`, but not in a line
+    of its own below `Args:`."""
+    found = []
+    for name, node in public(ast.parse(text)):
+        functions = [node] if isinstance(node, ast.FunctionDef) else []
+        if isinstance(node, ast.ClassDef):
+            functions = [member for member in node.body if getattr(member, "name", "") == "__init__"]
+        args = {
+            arg.arg for each in functions for arg in [*each.args.posonlyargs, *each.args.args, *each.args.kwonlyargs]
+        }
+        fields = node.body if isinstance(node, ast.ClassDef) else []
+        args |= {field.target.id for field in fields if isinstance(field, ast.AnnAssign)}
+        said = re.sub(r"`[^`]*`", "", ast.get_docstring(node) or "")
+        said = re.sub(
+            r"^(Args|Attributes):\n(    .*\n?)+", lambda lines: within(lines.group()), said, flags=re.MULTILINE
+        )
+        entries = re.findall(r"(?:^|(?<=[.)]) )(\w+)(?:, \w+)*: ", " ".join(said.split("\n")))
+        entries += re.findall(r"^(\w+)(?:, \w+)*: ", said, flags=re.MULTILINE)
+        found += [f"{name}: {entry}" for entry in dict.fromkeys(entries) if entry in args]
+    return found
+
+
+def within(block: str) -> str:
+    """What stands in a block `Args:`, without its names."""
+    return re.sub(r"^    \w+(, \w+)*: ", "    - ", block, flags=re.MULTILINE)
+
+
+def test_each_parameter_has_a_line_of_its_own() -> None:
+    files = [path for room in LINED for path in (ROOT / room).rglob("*.py") if not set(HEADS) & set(path.parents)]
+    found = {path.relative_to(ROOT).as_posix(): parameters_within_prose(path.read_text()) for path in files}
+    assert len(found) > 80
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_a_parameter_within_prose_is_found() -> None:
+    head = 'def f(count, path):\n    """Read it.'
+    assert parameters_within_prose(f'{head} count: of it. path: of the file."""') == ["f: count", "f: path"]
+    assert parameters_within_prose(f'{head}\n\n    count: of it.\n    """') == ["f: count"]
+    assert parameters_within_prose(f'{head}\n\n    Args:\n        count: of it. path: a file.\n    """') == ["f: path"]
+    assert parameters_within_prose(f'{head}\n\n    Args:\n        count: of it.\n        path: of it.\n    """') == []
+
+
 def test_every_parameter_is_named_in_a_docstring() -> None:
     files = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]
     texts = {path: path.read_text() for path in files}

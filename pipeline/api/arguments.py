@@ -50,7 +50,10 @@ def one_or_more(given: object) -> list[Any]:
 def arguments_of(called: str) -> Iterator[None]:
     """Turn problems of a configuration into those of the arguments of a function.
 
-    called: its name, for the message. Raises ArgumentError, with every problem.
+    Args:
+        called: its name, for the message.
+
+    Raises ArgumentError, with every problem.
     """
     try:
         yield
@@ -74,7 +77,9 @@ def in_python(text: str) -> str:
 def require_positive(called: str, **given: int | None) -> None:
     """Raise ArgumentError, with every problem, for an argument that is no whole number from 1 on.
 
-    called: the function that it is given to. given: the arguments by name; None is no problem.
+    Args:
+        called: the function that it is given to.
+        given: the arguments by name; None is no problem.
     """
     problems = [
         Problem(name, "is no whole number from 1 on", expected="1 or more", got=repr(value))
@@ -88,8 +93,11 @@ def require_positive(called: str, **given: int | None) -> None:
 def refuse_labels_beyond(labels: Any, classes: int, whose: str, fix: str) -> None:
     """Raise DataError for the first label that is no class of a network.
 
-    labels: int64 [N], -1 for none; None if there are none. classes: K; 0 refuses nothing. whose: the network, for the
-    message. fix: what to do next.
+    Args:
+        labels: int64 [N], -1 for none; None if there are none.
+        classes: K; 0 refuses nothing.
+        whose: the network, for the message.
+        fix: what to do next.
     """
     if labels is None or not classes or int(labels.max()) < classes:
         return

@@ -42,7 +42,9 @@ class Epochs(Sampler[list[int]]):
     It is a batch sampler, whose batches are one step each: Accelerate keeps batch samplers, and replaces samplers that
     it does not know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
 
-    steps_per_epoch: steps in an epoch. first: the epoch to begin with.
+    Args:
+        steps_per_epoch: steps in an epoch.
+        first: the epoch to begin with.
 
     Example:
         >>> sampler = Epochs(steps_per_epoch=3)

@@ -125,7 +125,10 @@ def cache_teacher(
 def require_network(module: object, what: str) -> TeacherNetwork:
     """Return `module` if it is a network: of `as_network`, of `build_network`, or a user's own `TeacherNetwork`.
 
-    what: the role that an error names, such as "the teacher". Raises ModelError for anything else.
+    Args:
+        what: the role that an error names, such as "the teacher".
+
+    Raises ModelError for anything else.
     """
     if isinstance(module, TeacherNetwork) and isinstance(module, nn.Module):
         return module

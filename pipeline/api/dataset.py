@@ -177,7 +177,10 @@ def samples_of(dataset: AnyDataset) -> Samples:
 def image_and_label(item: object, where: str) -> tuple[NDArray[np.uint8], int]:
     """Return the image of `item`, uint8 [H, W, C], and its label, -1 for none.
 
-    where: the item that an error names. Raises DataError.
+    Args:
+        where: the item that an error names.
+
+    Raises DataError.
     """
     if isinstance(item, Mapping):
         if "image" not in item:

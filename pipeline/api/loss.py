@@ -39,11 +39,14 @@ class DistillationLoss(nn.Module):
 
     Move it to the student's device, and give its parameters (projections of some methods) to the optimiser.
 
-    objectives: the objectives with their weights. head: the teacher's, for objectives that read it. total_steps: of the
-    training, for schedules; None if no objective has one.
+    Args:
+        objectives: the objectives with their weights.
+        head: the teacher's, for objectives that read it.
+        total_steps: of the training, for schedules; None if no objective has one.
 
-    reads: the teacher's signals that it reads, for `data.loader(..., signals=loss.reads)`.
-    terms: of the last call, every term by `name/term`, unweighted, without gradient: for logs.
+    Attributes:
+        reads: the teacher's signals that it reads, for `data.loader(..., signals=loss.reads)`.
+        terms: of the last call, every term by `name/term`, unweighted, without gradient: for logs.
 
     Example:
         >>> loss = objective([("hard-label", 0.1), ("kd", 0.9)], student, data)  # doctest: +SKIP
@@ -67,8 +70,9 @@ class DistillationLoss(nn.Module):
     def forward(self, student: nn.Module | Signals, batch: Step) -> Tensor:
         """Return the loss of a batch, a scalar.
 
-        student: the network, which is run on `batch.images`; or what it returned for them, where you need that too.
-        batch: of `CachedViews`, on the student's device.
+        Args:
+            student: the network, which is run on `batch.images`; or what it returned for them, where you need that too.
+            batch: of `CachedViews`, on the student's device.
         """
         outputs = student if isinstance(student, Signals) else _run(student, batch.images)
         _refuse_lacking(self.objectives.needs.student, outputs, "the student did not return", STUDENT_HINT)

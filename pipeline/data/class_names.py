@@ -16,7 +16,8 @@ _FORM_HINT = "a JSON list of names, or one name in each line, in the order of th
 def read_class_names(path: Path) -> tuple[str, ...]:
     """Read the names in a file, in the order of the labels: a JSON list of text, or one name in each line.
 
-    path: of the file.
+    Args:
+        path: of the file.
 
     Raises DataError if it cannot be read, is empty, or has a name twice.
     """
@@ -48,8 +49,11 @@ def _unusable(path: Path, got: str) -> DataError:
 def declared_names(classes: int | Path, stored: Sequence[str], largest: int, where: Path) -> tuple[str, ...]:
     """Return the names that `data.classes` gives a packed data set: those of a file, or the numbers 0 to K-1.
 
-    stored: the class names in the packed data set, empty if it has none: they must be the same. largest: its
-    largest label, -1 if it has none. Raises DataError, at `where`, if they do not agree.
+    Args:
+        stored: the class names in the packed data set, empty if it has none: they must be the same.
+        largest: its largest label, -1 if it has none.
+
+    Raises DataError, at `where`, if they do not agree.
     """
     names = None if isinstance(classes, int) else read_class_names(classes)
     count = classes if isinstance(classes, int) else len(names or ())

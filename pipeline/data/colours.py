@@ -26,7 +26,10 @@ _BROKEN: Literal["broken"] = "broken"
 def eight_bit(image: Image.Image, trace: Trace | None = None) -> Image.Image:
     """Reduce an image to 8 bits per channel: greys of 16 bits over 257, floating-point ones (0..1) times 255.
 
-    trace: takes notes of what is done. Raises UndecodableError for other ranges, which have no scale that is known.
+    Args:
+        trace: takes notes of what is done.
+
+    Raises UndecodableError for other ranges, which have no scale that is known.
     """
     bits = DEEP_MODES.get(image.mode)
     if bits is None:
@@ -55,7 +58,8 @@ def eight_bit(image: Image.Image, trace: Trace | None = None) -> Image.Image:
 def flat(image: Image.Image, rules: Decoding = RAW, trace: Trace | None = None) -> Image.Image:
     """Turn a loaded image into mode L, if it is grey, or RGB, by the rules. Raises UndecodableError.
 
-    trace: takes notes of what is done.
+    Args:
+        trace: takes notes of what is done.
     """
     image = eight_bit(image, trace)
     if image.mode == "LAB":
@@ -74,7 +78,11 @@ def flat(image: Image.Image, rules: Decoding = RAW, trace: Trace | None = None) 
 
 
 def same(one: Image.Image, other: Image.Image) -> bool:
-    """Tell whether two images have the same pixels. one, other: of any mode."""
+    """Tell whether two images have the same pixels.
+
+    Args:
+        one, other: of any mode.
+    """
     return one.mode == other.mode and one.size == other.size and one.tobytes() == other.tobytes()
 
 

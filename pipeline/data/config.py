@@ -18,8 +18,9 @@ MOST_CLASSES = 1 << 20
 class HoldoutConfig(Section):
     """Says what is kept out of training and caching, to choose by: one of these.
 
-    count: so many samples of the split that is learnt from, balanced over the classes, drawn by `seed`.
-    split: all labeled samples of a split of one's own, such as `val`.
+    Args:
+        count: so many samples of the split that is learnt from, balanced over the classes, drawn by `seed`.
+        split: all labeled samples of a split of one's own, such as `val`.
     """
 
     count: int | None = Field(default=None, gt=0)
@@ -36,8 +37,10 @@ class HoldoutConfig(Section):
 class LimitConfig(Section):
     """Limits a split to a part of it. A plain number N stands for {count: N}.
 
-    count: how many samples. seed: of a draw that is balanced over the classes; null takes the first ones, if they
-    are a fair part of every class, and else draws with seed 0.
+    Args:
+        count: how many samples.
+        seed: of a draw that is balanced over the classes; null takes the first ones, if they are a fair part of every
+            class, and else draws with seed 0.
     """
 
     count: int = Field(gt=0)
@@ -47,15 +50,16 @@ class LimitConfig(Section):
 class DataConfig(Section):
     """Says where the packed data set is, what it is packed from, and which of its samples are used.
 
-    path: the packed data set (HDF5); `prepare-data` writes it.
-    source: what it is packed from; null if the file is there already.
-    split: the split that teacher and students learn from.
-    holdout: what is kept out of training: a number of its samples, or another split.
-    limit: use only so many samples of the split, of all classes alike: N, or {count: N, seed: 0}; null for all.
-    classes: how many classes there are, N, or the file of their names (one in each line, or a JSON list); needed only
-        where the data set has neither labels nor class names.
-    unreadable: what packing does about images that cannot be read: refuse all, or skip and list them.
-    decoding: how orientation, transparency and colour profiles of image files are read.
+    Args:
+        path: the packed data set (HDF5); `prepare-data` writes it.
+        source: what it is packed from; null if the file is there already.
+        split: the split that teacher and students learn from.
+        holdout: what is kept out of training: a number of its samples, or another split.
+        limit: use only so many samples of the split, of all classes alike: N, or {count: N, seed: 0}; null for all.
+        classes: how many classes there are, N, or the file of their names (one in each line, or a JSON list); needed
+            only where the data set has neither labels nor class names.
+        unreadable: what packing does about images that cannot be read: refuse all, or skip and list them.
+        decoding: how orientation, transparency and colour profiles of image files are read.
     """
 
     path: LocalPath

@@ -20,10 +20,11 @@ Level = Annotated[int, Field(ge=0, le=255)]
 class Decoding(Section):
     """Says how orientation, transparency and colour profiles of image files are read.
 
-    orientation: `follow` turns an image as its EXIF tag says; `ignore` takes the pixels as they are stored.
-    background: the colour (red, green, blue: 0..255) that is seen through transparent images; null takes the
-    colours that are hidden there.
-    profile: `follow` converts the colours to sRGB from the ICC profile in the file; `ignore` takes the numbers.
+    Args:
+        orientation: `follow` turns an image as its EXIF tag says; `ignore` takes the pixels as they are stored.
+        background: the colour (red, green, blue: 0..255) that is seen through transparent images; null takes the
+            colours that are hidden there.
+        profile: `follow` converts the colours to sRGB from the ICC profile in the file; `ignore` takes the numbers.
     """
 
     orientation: Literal["follow", "ignore"] = "follow"
@@ -79,7 +80,10 @@ def decoding_differences(config: Decoding, chosen: Mapping[str, Any], split: str
 class Trace:
     """Records what was done to one image while it was packed.
 
-    notes: a few words for each thing, to be counted. mattered: the choices of `Decoding` that change its pixels.
+    Attributes: notes: a few words for each thing, to be counted.
+
+    Attributes:
+        mattered: the choices of `Decoding` that change its pixels.
     """
 
     def __init__(self) -> None:

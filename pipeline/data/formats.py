@@ -46,7 +46,12 @@ def opened(encoded: bytes) -> ImageFile.ImageFile:
     """Open the image in the bytes of a file; its pixels are not read yet.
 
     It does what `Image.open` does, without the limit of that function, which is below the photographs of telephones and
-    holds for the whole process. encoded: the content of the file. Raises UndecodableError.
+    holds for the whole process.
+
+    Args:
+        encoded: the content of the file.
+
+    Raises UndecodableError.
     """
     if len(encoded) == 0:
         raise UndecodableError("the file is empty")

@@ -21,7 +21,8 @@ _CHUNK_CACHE_BYTES = 2**26  # HDF5's own megabyte is less than one chunk of many
 def open_h5(path: Path) -> h5py.File:
     """Open the file for reading. Raises DataError if it is missing, no file, unreadable or not HDF5.
 
-    path: of the file.
+    Args:
+        path: of the file.
 
     HDF5's own locks are off: a packed data set is replaced by renaming and never changed in place, and some
     network file systems have no locks.
@@ -67,7 +68,10 @@ def explained(path: Path) -> Iterator[None]:
 def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
     """Return `group[name]`, or None. Raises DataError for links and for data that lie in another file.
 
-    where: the file, for errors. Following links would read files that a digest or DVC knows nothing of.
+    Args:
+        where: the file, for errors.
+
+    Following links would read files that a digest or DVC knows nothing of.
     """
     links, key = group.id.links, name.encode() if isinstance(name, str) else name
     if not links.exists(key):
@@ -87,7 +91,8 @@ def member(group: h5py.Group, name: str | bytes, where: Path) -> Any:
 def attribute(group: h5py.Group, name: str) -> str | None:
     """Return the attribute of a file or group as text, or None. Raises ValueError if it is damaged.
 
-    name: of the attribute.
+    Args:
+        name: of the attribute.
     """
     if name not in group.attrs:
         return None
@@ -97,9 +102,11 @@ def attribute(group: h5py.Group, name: str) -> str | None:
 
 
 def read_strings(dataset: h5py.Dataset, where: Path) -> list[str]:
-    """Read the strings of a one-dimensional data set. where: the file, for errors.
+    """Read the strings of a one-dimensional data set.
 
-    dataset: of text, [N].
+    Args:
+        where: the file, for errors.
+        dataset: of text, [N].
 
     Raises DataError if the values are no strings, or not UTF-8.
     """

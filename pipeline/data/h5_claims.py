@@ -24,7 +24,10 @@ AT_ONCE = 64
 def refuse_false_claims(dataset: h5py.Dataset, where: Path, *, at_once: bool = False) -> None:
     """Raise DataError unless the file can hold what an array claims, and reading it runs no foreign code.
 
-    dataset: the array. where: the file, for errors. at_once: whether it will be read as a whole, not by rows.
+    Args:
+        dataset: the array.
+        where: the file, for errors.
+        at_once: whether it will be read as a whole, not by rows.
     """
     if dataset.shape is None:
         raise DataError(f"{dataset.name} is empty", where=where, expected="an array")

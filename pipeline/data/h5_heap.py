@@ -60,7 +60,11 @@ def refuse_unknown_type(kind: h5py.h5t.TypeID) -> None:
 
 
 def is_variable(dataset: h5py.Dataset) -> bool:
-    """Tell whether a data set's values have lengths of their own, and lie in a heap. dataset: as h5py opens it."""
+    """Tell whether a data set's values have lengths of their own, and lie in a heap.
+
+    Args:
+        dataset: as h5py opens it.
+    """
     text = h5py.check_string_dtype(dataset.dtype)
     return h5py.check_vlen_dtype(dataset.dtype) is not None or (text is not None and text.length is None)
 

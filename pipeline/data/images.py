@@ -36,7 +36,8 @@ MOST_CHANNELS = 16
 def has_channels_last(height: int, width: int, channels: int) -> bool:
     """Tell whether lengths are those of pixels [H, W, C]: grey, colours, or a few channels of anything else.
 
-    height, width: the first two lengths, in pixels.
+    Args:
+        height, width: the first two lengths, in pixels.
 
     More channels than pixels on a side are taken for an image whose channels come first.
     """
@@ -46,8 +47,11 @@ def has_channels_last(height: int, width: int, channels: int) -> bool:
 class Decoded(NamedTuple):
     """Holds what became of an image file.
 
-    pixels: uint8 [H, W, C], C 1 for grey images and 3 for others. format: of the file. small: they are fewer than
-    those of the file. deep: the file has greys of more than 8 bits.
+    Args:
+        pixels: uint8 [H, W, C], C 1 for grey images and 3 for others.
+        format: of the file.
+        small: they are fewer than those of the file.
+        deep: the file has greys of more than 8 bits.
     """
 
     pixels: NDArray[np.uint8]
@@ -65,9 +69,13 @@ def decode_image(
 ) -> Decoded:
     """Decode the first frame of an image file, by the rules; reduce it if its shorter side has more pixels than given.
 
-    encoded: the bytes of the file. shorter_side: in pixels; None keeps the size. trace: takes notes of what is done,
-    for packing. alone: entered while a very large image is read, so that a machine never holds several of them. Raises
-    UndecodableError.
+    Args:
+        encoded: the bytes of the file.
+        shorter_side: in pixels; None keeps the size.
+        trace: takes notes of what is done, for packing.
+        alone: entered while a very large image is read, so that a machine never holds several of them.
+
+    Raises UndecodableError.
     """
     try:
         with opened(bytes(encoded)) as image:
@@ -134,14 +142,20 @@ def shrunk(image: NDArray[np.uint8], shorter_side: int | None) -> NDArray[np.uin
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """Write uint8 [H, W, C], C 1 or 3, as a PNG file: lossless. image: the pixels."""
+    """Write uint8 [H, W, C], C 1 or 3, as a PNG file: lossless.
+
+    Args:
+        image: the pixels.
+    """
     return _encoded(image, "PNG")
 
 
 def encode_jpeg(image: NDArray[np.uint8], quality: int) -> bytes:
-    """Write uint8 [H, W, C], C 1 or 3, as a JPEG file with colours at full resolution (4:4:4). quality: 1..100.
+    """Write uint8 [H, W, C], C 1 or 3, as a JPEG file with colours at full resolution (4:4:4).
 
-    image: the pixels.
+    Args:
+        quality: 1..100.
+        image: the pixels.
     """
     return _encoded(image, "JPEG", quality=quality, subsampling=0)
 

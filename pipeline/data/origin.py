@@ -17,8 +17,9 @@ ORIGIN_ATTRIBUTE = "packed_from"
 class Origin:
     """Records what was packed, and what was left out.
 
-    source: the options of `data.source`, as they were written, defaults included. skipped: the unreadable images
-    that were left out, per split.
+    Args:
+        source: the options of `data.source`, as they were written, defaults included.
+        skipped: the unreadable images that were left out, per split.
     """
 
     source: Mapping[str, Any]
@@ -45,7 +46,8 @@ class Origin:
     def differences(self, source: SourceOptions, unreadable: Literal["refuse", "skip"]) -> list[str]:
         """Return a line for each option of `data` by which something else would be packed now.
 
-        source, unreadable: as the configuration has them now.
+        Args:
+            source, unreadable: as the configuration has them now.
         """
         then, now = dict(self.source), source.identity()
         # Another kind of source differs in everything: its name says enough.

@@ -28,10 +28,16 @@ from pipeline.progress import Progress
 class PackReport:
     """Describes what was packed.
 
-    path: the file. counts: samples per split. class_names: in the order of the labels. image_shape: (H, W, C),
-    or None where sizes differ. source: the source's description. unreadable: `split/id: reason` of every
-    image that was skipped. hashes: of every split, 16 bytes for each sample, the same where the pixels are. treated:
-    how many images had what done to them, in a few words each: `orientation followed`, `transparency on white`.
+    Args:
+        path: the file.
+        counts: samples per split.
+        class_names: in the order of the labels.
+        image_shape: (H, W, C), or None where sizes differ.
+        source: the source's description.
+        unreadable: `split/id: reason` of every image that was skipped.
+        hashes: of every split, 16 bytes for each sample, the same where the pixels are.
+        treated: how many images had what done to them, in a few words each: `orientation followed`, `transparency on
+            white`.
     """
 
     path: Path
@@ -57,9 +63,12 @@ def pack(
     Images of one size become an array uint8 [N, H, W, C] (C is 3 as soon as one image has colours); where sizes differ,
     JPEG and PNG files are stored as they are, HEIC and AVIF as JPEG, others as PNG. Every image is decoded, by the
     rules of `decoding` (by default its own), to check it; if they change pixels of a split, the file records them.
-    progress: counts images. Images with a larger shorter side than `options.shorter_side` are reduced to it. A few
-    megabytes of images are held at a time, and the ids and labels of a split. The file remembers the `options` that the
-    source was opened with.
+
+    Args:
+        progress: counts images.
+
+    Images with a larger shorter side than `options.shorter_side` are reduced to it. A few megabytes of images are held
+    at a time, and the ids and labels of a split. The file remembers the `options` that the source was opened with.
 
     Raises DataError with the list of all unreadable images (`unreadable="skip"` reports them instead), and
     for labels out of range, labels for some samples only, ids that occur twice, empty splits, a target that

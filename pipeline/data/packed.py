@@ -32,9 +32,13 @@ LAYOUT_HINT = "a group per split, each with images (uint8 [N, H, W, C] or encode
 class PackedDataset:
     """Reads a packed data set, and checks it when it is opened. Survives pickling and forking.
 
-    path: the file. splits: by name. class_names: K names, in the order of the labels. named: whether the file has
-    names, or they are numbers. source: what it was packed from, for people; empty if the file does not record it.
-    origin: the same in full; None if the file does not record it.
+    Args:
+        path: the file.
+        splits: by name.
+        class_names: K names, in the order of the labels.
+        named: whether the file has names, or they are numbers.
+        source: what it was packed from, for people; empty if the file does not record it.
+        origin: the same in full; None if the file does not record it.
     """
 
     def __init__(
@@ -88,9 +92,12 @@ class PackedDataset:
     def of(cls, config: DataConfig) -> PackedDataset:
         """Open the file that a configuration names, with the classes of `data.classes` if it has no names.
 
-        config: the section `data`. A file that does not record its source is assumed to be the configured one. Raises
-        DataError as `open` does, for another `data.source`, for other rules of `data.decoding` where they change
-        pixels, and for other classes than the file has.
+        Args:
+            config: the section `data`.
+
+        A file that does not record its source is assumed to be the configured one. Raises DataError as `open` does, for
+        another `data.source`, for other rules of `data.decoding` where they change pixels, and for other classes than
+        the file has.
         """
         dataset = cls.open(config.path)
         if config.classes is not None:
@@ -190,7 +197,8 @@ def _image_shape(images: h5py.Dataset, path: Path) -> tuple[int, int, int] | Non
 def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
     """Read the attribute `class_names`, or None if there is none. Raises DataError if it is not a JSON list.
 
-    file, path: the open file, and where it lies.
+    Args:
+        file, path: the open file, and where it lies.
     """
     text = attribute(file, "class_names")
     if text is None:
@@ -206,7 +214,13 @@ def stored_class_names(file: h5py.File, path: Path) -> tuple[str, ...] | None:
 
 
 def as_labels(stored: NDArray[Any], where: str) -> NDArray[np.int64]:
-    """Turn stored integers into labels, int64. where: for errors. Raises DataError for numbers beyond int64."""
+    """Turn stored integers into labels, int64.
+
+    Args:
+        where: for errors.
+
+    Raises DataError for numbers beyond int64.
+    """
     if stored.dtype.kind == "u" and stored.max(initial=0) > np.iinfo(np.int64).max:
         raise DataError("a label has more than 63 bits", where=where, got=stored.max())
     return stored.astype(np.int64)
@@ -222,9 +236,11 @@ def numbered_classes(labels: Iterable[NDArray[np.int64] | None], path: Path) -> 
 
 
 def refuse_wrong_labels(labels: NDArray[np.int64], classes: int, where: str, ids: tuple[str, ...] | list[str]) -> None:
-    """Raise DataError unless every label is in 0..classes-1, or -1 for none. where, ids: for the error.
+    """Raise DataError unless every label is in 0..classes-1, or -1 for none.
 
-    labels: int64 [N].
+    Args:
+        where, ids: for the error.
+        labels: int64 [N].
     """
     wrong = np.flatnonzero((labels < NO_LABEL) | (labels >= classes))
     if len(wrong):
@@ -237,7 +253,12 @@ def refuse_wrong_labels(labels: NDArray[np.int64], classes: int, where: str, ids
 
 
 def refuse_repeated_ids(ids: list[str], where: str) -> None:
-    """Raise DataError unless every id occurs once. where: for the error. ids: of all samples of a split."""
+    """Raise DataError unless every id occurs once.
+
+    Args:
+        where: for the error.
+        ids: of all samples of a split.
+    """
     if len(set(ids)) != len(ids):
         twice = [name for name, times in Counter(ids).items() if times > 1]
         got = ", ".join(repr(name) for name in twice[:5]) + (", ..." if len(twice) > 5 else "")

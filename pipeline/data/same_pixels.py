@@ -42,7 +42,9 @@ class Repeated(NamedTuple):
 def repeated_images(dataset: PackedDataset, hashes: Mapping[str, bytes]) -> list[Repeated]:
     """Find the images of a data set that occur more than once.
 
-    dataset: the packed file. hashes: of every split, 16 bytes for each sample, in order.
+    Args:
+        dataset: the packed file.
+        hashes: of every split, 16 bytes for each sample, in order.
     """
     splits = list(hashes)
     counts = [len(value) // HASH_BYTES for value in hashes.values()]

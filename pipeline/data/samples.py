@@ -24,8 +24,12 @@ _BLOCK_FILES = 256
 class Samples:
     """Reads samples 0..N-1 of a run: the positions that it uses of one split, in ascending order.
 
-    split: where they are. positions: int64 [N], strictly ascending. labels: int64 [N], -1 for a sample without
-    one; None if none of these samples has one.
+    Args:
+        split: where they are.
+        positions: int64 [N], strictly ascending.
+
+    Attributes:
+        labels: int64 [N], -1 for a sample without one; None if none of these samples has one.
     """
 
     def __init__(self, split: ImageSplit, positions: NDArray[np.int64] | None = None) -> None:

@@ -30,7 +30,8 @@ class Splits(Protocol):
 def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None]:
     """Choose the samples to learn from and those held out (None if `config.holdout` is).
 
-    dataset: the packed file.
+    Args:
+        dataset: the packed file.
 
     Of split `config.split`, the part that `config.limit` says is used. Of that, `holdout.count` samples are held
     out: equally many of every class, as far as that leaves a class at least half of its samples; which ones
@@ -81,8 +82,10 @@ def limited(split: Split, limit: LimitConfig | None) -> NDArray[np.int64]:
 def described(dataset: Splits, config: DataConfig, reported: str | None = None) -> Iterator[str]:
     """Yield a line about `limit` and one about `holdout`, if `config` has them: which samples they choose.
 
-    dataset: whose samples. reported: the split that results are reported on: a warning is given if it is also learnt
-    from or chosen by, or has no labels.
+    Args:
+        dataset: whose samples.
+        reported: the split that results are reported on: a warning is given if it is also learnt from or chosen by, or
+            has no labels.
     """
     split, limit, holdout = dataset.split(config.split), config.limit, config.holdout
     if limit is not None and limit.count < split.count:

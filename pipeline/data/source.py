@@ -27,10 +27,12 @@ _FOR_ALL = frozenset(("shorter_side", "quality"))
 class SourceOptions(Section):
     """Declares the options of every source. The `Options` of a source narrow `name` to the name of its file.
 
-    shorter_side: images whose shorter side has more pixels are packed reduced to it, as JPEG; null for none.
-    quality: of JPEG files that are made while packing, 1..100.
+    Args:
+        shorter_side: images whose shorter side has more pixels are packed reduced to it, as JPEG; null for none.
+        quality: of JPEG files that are made while packing, 1..100.
 
-    fetching: the options that decide how files are obtained, not which images they are.
+    Attributes:
+        fetching: the options that decide how files are obtained, not which images they are.
     """
 
     fetching: ClassVar[frozenset[str]] = frozenset()
@@ -58,7 +60,11 @@ class SourceOptions(Section):
 
 
 class Unreadable(NamedTuple):
-    """Stands for an image that cannot be read. reason: why."""
+    """Stands for an image that cannot be read.
+
+    Args:
+        reason: why.
+    """
 
     reason: str
 
@@ -66,9 +72,10 @@ class Unreadable(NamedTuple):
 class Item(NamedTuple):
     """Holds one sample on its way into a packed data set.
 
-    image: uint8 [H, W, C], or the bytes of an image file, or why there is neither.
-    label: the position of its class in `DataSource.class_names`; None, or -1, for a sample without a label.
-    id: its name, unique in the split.
+    Args:
+        image: uint8 [H, W, C], or the bytes of an image file, or why there is neither.
+        label: the position of its class in `DataSource.class_names`; None, or -1, for a sample without a label.
+        id: its name, unique in the split.
     """
 
     image: NDArray[np.uint8] | bytes | Unreadable
@@ -88,7 +95,9 @@ def is_text(name: str) -> bool:
 class Reading(NamedTuple):
     """Describes what a source of files left out, and how it was understood.
 
-    left_out: how many files, by their suffix in small letters ("" for none). notes: a line for each fact.
+    Args:
+        left_out: how many files, by their suffix in small letters ("" for none).
+        notes: a line for each fact.
     """
 
     left_out: Mapping[str, int]
@@ -121,8 +130,10 @@ class DataSource(Protocol):
 class InMemory:
     """Gives samples that are few enough to be listed: a `DataSource` that is made of them.
 
-    class_names: of the K classes, in the order of the labels. description: one line for people. listed: the samples of
-    each split, by its name.
+    Args:
+        class_names: of the K classes, in the order of the labels.
+        description: one line for people.
+        listed: the samples of each split, by its name.
     """
 
     class_names: Sequence[str]

@@ -26,8 +26,11 @@ Images: TypeAlias = "Tensor | list[Tensor]"
 class ImageSplit(Protocol):
     """Declares what `Samples` needs of a split of images: one of a packed file, or a user's data set.
 
-    name: for people. count: N. labels: int64 [N], -1 for a sample without one; None if no sample has one.
-    image_shape: (H, W, C) if all images have one size, else None.
+    Args:
+        name: for people.
+        count: N.
+        labels: int64 [N], -1 for a sample without one; None if no sample has one.
+        image_shape: (H, W, C) if all images have one size, else None.
     """
 
     name: str
@@ -45,7 +48,8 @@ class ImageSplit(Protocol):
     def read(self, positions: NDArray[np.int64]) -> Images:
         """Return uint8 [B, C, H, W], or, where sizes differ, B images uint8 [3, H, W].
 
-        positions: of the samples [B] in the split, from 0.
+        Args:
+            positions: of the samples [B] in the split, from 0.
         """
 
     def digest_head(self, count: int) -> str:
@@ -55,12 +59,15 @@ class ImageSplit(Protocol):
 class Split:
     """Reads the samples of a split, addressed by position 0..N-1. Survives pickling and forking.
 
-    name: `train`, `test`, `val`, `unlabeled`, or another name in the file.
-    ids: the names of the samples, by position.
-    labels: int64 [N], -1 for a sample without one; None if no sample has one.
-    image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
-    choices: the fields of `Decoding` that make a difference to its pixels, as they were chosen.
-    decoding: how its image files are read.
+    Args:
+        name: `train`, `test`, `val`, `unlabeled`, or another name in the file.
+        ids: the names of the samples, by position.
+        labels: int64 [N], -1 for a sample without one; None if no sample has one.
+        image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
+        choices: the fields of `Decoding` that make a difference to its pixels, as they were chosen.
+
+    Attributes:
+        decoding: how its image files are read.
     """
 
     def __init__(

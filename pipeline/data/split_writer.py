@@ -44,7 +44,11 @@ class ImageLayout:
 
 
 class WrongLayoutError(Exception):
-    """Reports that the layout is wrong. better: one that may be right."""
+    """Reports that the layout is wrong.
+
+    Args:
+        better: one that may be right.
+    """
 
     def __init__(self, better: ImageLayout) -> None:
         self.better = better
@@ -58,12 +62,18 @@ class _Image(NamedTuple):
 class SplitWriter:
     """Writes a source with one layout, once.
 
-    file: the open HDF5 file. source: what is packed. treatment: how images are stored. pool: treats images in threads.
-    progress: counts images.
+    Args:
+        file: the open HDF5 file.
+        source: what is packed.
+        treatment: how images are stored.
+        pool: treats images in threads.
+        progress: counts images.
+        layout: the one that was given, or, if that was not known, the one of the first image.
 
-    layout: the one that was given, or, if that was not known, the one of the first image. unreadable: (split, id,
-    reason) of every image that could not be read so far. notes: how many images were changed, by what was done. hashes:
-    for every split 16 bytes for each sample, equal for equal pixels.
+    Attributes:
+        unreadable: (split, id, reason) of every image that could not be read so far.
+        notes: how many images were changed, by what was done.
+        hashes: for every split 16 bytes for each sample, equal for equal pixels.
     """
 
     def __init__(

@@ -17,9 +17,12 @@ _HEAD = ("split", "images", "classes", "least of a class", "most of a class", "u
 
 
 class SplitSummary(NamedTuple):
-    """Describes one split. classes: those that it has images of; least, most: images of a class, and its name.
+    """Describes one split.
 
-    missing: the classes that it has no image of, if it has labels at all. size: (H, W, C), None where sizes differ.
+    Args:
+        classes: those that it has images of; least, most: images of a class, and its name.
+        missing: the classes that it has no image of, if it has labels at all.
+        size: (H, W, C), None where sizes differ.
     """
 
     split: str
@@ -33,7 +36,11 @@ class SplitSummary(NamedTuple):
 
 
 def summarise_splits(dataset: PackedDataset) -> list[SplitSummary]:
-    """Describe every split of a packed data set, the training split first. dataset: the packed file."""
+    """Describe every split of a packed data set, the training split first.
+
+    Args:
+        dataset: the packed file.
+    """
     return [_summary(dataset, name) for name in sorted(dataset.splits, key=_place)]
 
 
@@ -83,7 +90,9 @@ def _row(summary: SplitSummary) -> tuple[str, ...]:
 def notes(summaries: Sequence[SplitSummary], repeated: Sequence[Repeated]) -> Iterator[str]:
     """Return a line for each thing that may surprise: classes without images, and images that occur more than once.
 
-    summaries: of the splits. repeated: images that occur more than once.
+    Args:
+        summaries: of the splits.
+        repeated: images that occur more than once.
     """
     labeled = [summary for summary in summaries if summary.least]
     empty = [name for name in labeled[0].missing if all(name in each.missing for each in labeled)] if labeled else []
@@ -127,7 +136,8 @@ def _short(name: str) -> str:
 def left_out(reading: Reading) -> str | None:
     """Return what a source of files left out, such as `412 files (.heic 400, .txt 12)`; None for nothing.
 
-    reading: what the source says of its files.
+    Args:
+        reading: what the source says of its files.
     """
     kinds = sorted(reading.left_out.items(), key=lambda kind: (-kind[1], kind[0]))
     if not kinds:
@@ -140,7 +150,8 @@ def left_out(reading: Reading) -> str | None:
 def treated(counts: Mapping[str, int]) -> str:
     """Return how many images were changed and how: `orientation followed: 12; transparency on white: 3`.
 
-    counts: of images, by what was done to them.
+    Args:
+        counts: of images, by what was done to them.
     """
     return "; ".join(f"{what}: {count:,}" for what, count in counts.items())
 
@@ -148,8 +159,9 @@ def treated(counts: Mapping[str, int]) -> str:
 def split_facts(dataset: PackedDataset, reading: Reading | None, repeated: Sequence[Repeated] | None) -> dict[str, Any]:
     """Describe the splits of a data set for programs.
 
-    dataset: the packed file. reading, repeated: what a source left out, and images that occur more than once; None if
-    that is not known.
+    Args:
+        dataset: the packed file.
+        reading, repeated: what a source left out, and images that occur more than once; None if that is not known.
     """
     return {
         "path": dataset.path.as_posix(),

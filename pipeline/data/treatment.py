@@ -32,8 +32,11 @@ _NAMES = {"HEIF": "HEIC"}
 class Treated(NamedTuple):
     """Holds an image to be stored.
 
-    shape, hash: (H, W, C) and a hash of its pixels. content: these pixels, or the bytes of the file to store.
-    small: it was made smaller, and is to be a file. notes, mattered: as in `Trace`.
+    Args:
+        shape, hash: (H, W, C) and a hash of its pixels.
+        content: these pixels, or the bytes of the file to store.
+        small: it was made smaller, and is to be a file.
+        notes, mattered: as in `Trace`.
     """
 
     shape: Shape
@@ -47,8 +50,9 @@ class Treated(NamedTuple):
 class Treatment:
     """Reads images by the rules of `decoding`, and makes them smaller, if a shorter side is given.
 
-    shorter_side: images with more pixels there are reduced to it, and stored as JPEG. quality: of JPEG files that
-    are made here.
+    Args:
+        shorter_side: images with more pixels there are reduced to it, and stored as JPEG.
+        quality: of JPEG files that are made here.
     """
 
     def __init__(

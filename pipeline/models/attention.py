@@ -18,8 +18,12 @@ tokens, 0.4 for 65, the same for 197, and 1.8 times as much for 577; in float32 
 def fastest_attention(network: Network, device: torch.device, precision: Precision) -> AbstractContextManager[None]:
     """Let attention over few tokens be plain products in training on a CPU in bfloat16, not torch's fused kernel.
 
-    network: that is trained. device, precision: of the training. The results are the same up to rounding, and networks
-    without attention are not affected. What it is worth is measured by `benchmarks/attention.py`.
+    Args:
+        network: that is trained.
+        device, precision: of the training.
+
+    The results are the same up to rounding, and networks without attention are not affected. What it is worth is
+    measured by `benchmarks/attention.py`.
     """
     if device.type == "cpu" and precision == "bfloat16" and network.places <= MATH_BACKEND_TOKENS:
         return sdpa_kernel(SDPBackend.MATH)

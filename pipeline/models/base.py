@@ -20,15 +20,23 @@ from pipeline.signals import Signals
 class Network(nn.Module, ABC):
     """Runs a teacher or a student: uint8 images in, `Signals` out. `build_network` makes it.
 
-    model: the module itself. name, options: that it is built by. input_size: in pixels, one number or height and width.
-    mean, std: of the channels, in units of the range [0, 1]. interpolation: for images of another size.
+    Args:
+        model: the module itself.
+        name, options: that it is built by.
+        input_size: in pixels, one number or height and width.
+        mean, std: of the channels, in units of the range [0, 1].
+        interpolation: for images of another size.
+        num_classes: K.
+        kept: what the network has of the weights that it was built from; None for random ones, or where that is not
+            known.
+        classes: the indices of the model's own classes that are kept; None for all.
+        taps: the shape of every tap for one sample, from shallow to deep: the maps (C, H, W), then `embedding`, if
+            there is one, and `logits`.
 
-    num_classes: K. kept: what the network has of the weights that it was built from; None for random ones, or where
-    that is not known. classes: the indices of the model's own classes that are kept; None for all.
-
-    taps: the shape of every tap for one sample, from shallow to deep: the maps (C, H, W), then `embedding`, if there is
-    one, and `logits`. linear: whether the embedding is the mean of the deepest block's map, and the logits are linear
-    in it. linear_final: the same of a map `final`. local: whether every place of `final` has logits of its own.
+    Attributes:
+        linear: whether the embedding is the mean of the deepest block's map, and the logits are linear in it.
+        linear_final: the same of a map `final`.
+        local: whether every place of `final` has logits of its own.
     """
 
     taps: Mapping[str, tuple[int, ...]]
@@ -101,8 +109,10 @@ class Network(nn.Module, ABC):
     def keep_classes(self, classes: Sequence[int]) -> None:
         """Leave the logits of some classes and no others: the last layer becomes smaller.
 
-        classes: indices among the model's own, in the order of the new ones. Raises ModelError if the last layer is
-        not known.
+        Args:
+            classes: indices among the model's own, in the order of the new ones.
+
+        Raises ModelError if the last layer is not known.
         """
         layer = self.classifier
         if not isinstance(layer, nn.Linear | nn.Conv2d):
@@ -125,7 +135,8 @@ class Network(nn.Module, ABC):
     def save(self, path: Path) -> None:
         """Write the model's weights as safetensors, atomically; its library and `build_network` load them.
 
-        path: of the file.
+        Args:
+            path: of the file.
         """
         save_weights(path, self.model.state_dict())
 

@@ -161,7 +161,8 @@ def _own_classes(request: Request) -> int:
 def class_names(model: str) -> list[str]:
     """Return the names of the classes of a library's weights of a model; none where they are not known.
 
-    model: its name. timm's are ImageNet's synsets.
+    Args:
+        model: its name. timm's are ImageNet's synsets.
     """
     if (kind := kind_of(model)) is not None:
         return list(kind.known_classes(model))
@@ -216,8 +217,11 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
 def own_input_size(model: str, options: Mapping[str, Any]) -> InputSize | None:
     """Return the size in pixels of a model's input, if no `input_size` is configured, without building the model.
 
-    model, options: as in the configuration. Returns None for a model that a folder or a hub describes, since it must be
-    built. Raises ModelError for a model that does not exist.
+    Args:
+        model, options: as in the configuration.
+
+    Returns None for a model that a folder or a hub describes, since it must be built. Raises ModelError for a model
+    that does not exist.
     """
     if kind_of(model) is not None:
         return None

@@ -26,7 +26,9 @@ class CellNorm(_BatchNorm):
 class Convolution(nn.Module):
     """Computes a convolution that keeps the grid, and a batch normalisation in place of its bias.
 
-    channels, width: of input and output. size: of the kernel.
+    Args:
+        channels, width: of input and output.
+        size: of the kernel.
     """
 
     def __init__(self, channels: int, width: int, size: int) -> None:
@@ -37,7 +39,8 @@ class Convolution(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Map [B, C, h, w] to [B, width, h, w]; autocast rules the convolution, its weights' precision the norm.
 
-        maps: in any precision.
+        Args:
+            maps: in any precision.
         """
         result: Tensor = self.norm(self.linear(maps).to(self.linear.weight.dtype))
         return result

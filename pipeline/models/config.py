@@ -85,7 +85,10 @@ class NetworkConfig(Section):
     def for_identity(self, *left_out: str) -> dict[str, Any]:
         """Return plain values for an identity, without some fields and without how weights are found.
 
-        left_out: further fields to leave out. The weights are in an identity by their digest.
+        Args:
+            left_out: further fields to leave out.
+
+        The weights are in an identity by their digest.
         """
         bilinear = {"interpolation"} if self.interpolation in (None, "bilinear") else set()
         return super().for_identity(*left_out, "match", "start", *bilinear)
@@ -109,10 +112,12 @@ class NetworkConfig(Section):
 class TeacherConfig(NetworkConfig):
     """Describes the teacher, and how it computes: precision, images at once, and where.
 
-    classes: of a teacher with more classes than the data, those that are kept, by index or name, in the data's order.
-    pooling: the embedding of a teacher without a classifier: `mean` of the patches of a ViT, or of all places of
-    another map, or `both`, the model's own (the class token) and that mean; None is the model's own. text_head: a file
-    of text embeddings of the class names, which become the head of a CLIP-like teacher.
+    Args:
+        classes: of a teacher with more classes than the data, those that are kept, by index or name, in the data's
+            order.
+        pooling: the embedding of a teacher without a classifier: `mean` of the patches of a ViT, or of all places of
+            another map, or `both`, the model's own (the class token) and that mean; None is the model's own.
+        text_head: a file of text embeddings of the class names, which become the head of a CLIP-like teacher.
     """
 
     later: ClassVar[frozenset[str]] = NetworkConfig.later | {"classes", "pooling", "text_head"}

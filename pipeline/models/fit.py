@@ -37,8 +37,10 @@ _ROLES = {
 class Kept:
     """Describes what a network keeps of the weights that it begins with.
 
-    kept: how many of its `total` tensors. new: the names of the others, those of its classifier, which are drawn from
-    the seed. by_order: whether weights with other names were mapped by order.
+    Args:
+        kept: how many of its `total` tensors.
+        new: the names of the others, those of its classifier, which are drawn from the seed.
+        by_order: whether weights with other names were mapped by order.
     """
 
     kept: int
@@ -93,11 +95,13 @@ def fit_weights(
 ) -> Kept:
     """Load `weights` into `model`, by name, and where names do not fit as timm converts weights of its model.
 
-    match: "order" maps weights with other names by their order, if there are as many and all shapes agree. ordered:
-    whether the weights still have the order that they were made in. new_classifier: the classifier of `model` stays
-    as it is where the weights' does not fit it, or there is none. classifier: the names of its tensors; None if timm
-    knows them. Raises ModelError, naming tensors, if anything
-    else does not fit; then the model is as it was.
+    Args:
+        match: "order" maps weights with other names by their order, if there are as many and all shapes agree.
+        ordered: whether the weights still have the order that they were made in.
+        new_classifier: the classifier of `model` stays as it is where the weights' does not fit it, or there is none.
+        classifier: the names of its tensors; None if timm knows them.
+
+    Raises ModelError, naming tensors, if anything else does not fit; then the model is as it was.
     """
     own = dict(model.state_dict())
     classifier = classifier_tensors(model) if classifier is None else tuple(name for name in classifier if name in own)

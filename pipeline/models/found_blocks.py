@@ -26,9 +26,13 @@ class _Candidate(NamedTuple):
 def find_blocks(model: nn.Module, pixels: Tensor) -> list[str]:
     """Return the paths of at most four blocks of a model, from shallow to deep; none where no module gives a map.
 
-    model: in evaluation mode. pixels: its input [B, C, H, W]; it is run once. As for timm's models: the deepest map at
-    each of the deepest four reductions of the image, of whole blocks before layers within a block. Where all maps
-    reduce alike (a ViT), the ends of four parts of equal depth among the blocks that follow one another.
+    Args:
+        model: in evaluation mode.
+        pixels: its input [B, C, H, W]; it is run once.
+
+    As for timm's models: the deepest map at each of the deepest four reductions of the image, of whole blocks before
+    layers within a block. Where all maps reduce alike (a ViT), the ends of four parts of equal depth among the blocks
+    that follow one another.
     """
     candidates = _before_pooling(_candidates(model, pixels))
     by_reduction: dict[int, list[_Candidate]] = {}

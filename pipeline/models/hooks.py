@@ -23,8 +23,10 @@ Records = dict[str, list[tuple[Tensor, Any]]]
 class MapForm:
     """Describes the layout of a block's output.
 
-    layout: `NCHW`, `NHWC`, or `NLC` for tokens. prefix: tokens before those of the image. sides: height and width of
-    the tokens of an image.
+    Args:
+        layout: `NCHW`, `NHWC`, or `NLC` for tokens.
+        prefix: tokens before those of the image.
+        sides: height and width of the tokens of an image.
     """
 
     layout: str
@@ -33,7 +35,11 @@ class MapForm:
 
     @classmethod
     def of(cls, output: Tensor, image: tuple[int, int]) -> MapForm | None:
-        """Return the form of a block's `output`, None if it is no map. image: height and width of the input."""
+        """Return the form of a block's `output`, None if it is no map.
+
+        Args:
+            image: height and width of the input.
+        """
         height, width = image
         if output.ndim == 4:
             fits = [alike(rows, columns, height, width) for rows, columns in (output.shape[2:], output.shape[1:3])]
@@ -61,7 +67,9 @@ class MapForm:
 def alike(rows: int, columns: int, height: int, width: int) -> bool:
     """Tell whether a grid may be that of an image: reduced alike in both directions, up to a place of rounding.
 
-    rows, columns: of the grid. height, width: of the image.
+    Args:
+        rows, columns: of the grid.
+        height, width: of the image.
     """
     return abs(rows * width - columns * height) < max(height, width)
 
@@ -77,7 +85,8 @@ def _sides(places: int, height: int, width: int) -> tuple[int, int] | None:
 def recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[Records]:
     """Record the first argument and the output of modules, for every call inside the context.
 
-    model, paths: the module, and the names of those in it.
+    Args:
+        model, paths: the module, and the names of those in it.
     """
     records: Records = {path: [] for path in paths}
 
@@ -93,7 +102,11 @@ def recorded(model: nn.Module, paths: Sequence[str]) -> Iterator[Records]:
 
 
 def require_module(model: nn.Module, path: str, name: str) -> None:
-    """Raise ModelError, with the nearest path, if a model has no module at a path. name: of the model."""
+    """Raise ModelError, with the nearest path, if a model has no module at a path.
+
+    Args:
+        name: of the model.
+    """
     known = [each for each, _ in model.named_modules() if each]
     if path not in known:
         close = nearest(path, known)
@@ -107,9 +120,11 @@ def require_module(model: nn.Module, path: str, name: str) -> None:
 
 
 def logits_of(output: Any, name: str) -> Tensor:
-    """Return the logits [B, K] in what a model returns: the tensor itself, or its `logits`. name: of the model.
+    """Return the logits [B, K] in what a model returns: the tensor itself, or its `logits`.
 
-    output: of the model.
+    Args:
+        name: of the model.
+        output: of the model.
 
     Raises ModelError for anything else.
     """

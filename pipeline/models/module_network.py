@@ -21,12 +21,18 @@ from pipeline.signals import LinearHead, Signals
 class ModuleNetwork(Network):
     """Makes a network of any module: it takes uint8 images and returns `Signals`. `as_network` explains the options.
 
-    model: the module itself; train and save it as before. It takes float32 images [B, C, *input_size] and
-    returns logits [B, K], or something with `logits`. taps: the shape of every tap for one sample: `block1` to
-    `blockS` are what the modules at `blocks` return, `embedding` is what enters the head, if there is one. blocks: None
-    finds them (`find_blocks`). options: that the module was built with, for the identity. headless: whether
-    what it returns is the embedding [B, D], and no logits. The other arguments are those
-    of `as_network`.
+    Args:
+        model: the module itself; train and save it as before. It takes float32 images [B, C, *input_size] and returns
+            logits [B, K], or something with `logits`.
+        blocks: None finds them (`find_blocks`).
+        options: that the module was built with, for the identity.
+        headless: whether what it returns is the embedding [B, D], and no logits.
+
+    Attributes:
+        taps: the shape of every tap for one sample: `block1` to `blockS` are what the modules at `blocks` return,
+            `embedding` is what enters the head, if there is one.
+
+    The other arguments are those of `as_network`.
 
     Raises ModelError for paths that the module lacks, blocks that are no maps, and a head that does not give the
     logits.
@@ -129,7 +135,10 @@ class ModuleNetwork(Network):
     def tap_of(self, block: str) -> str:
         """Return the tap of a block: `block2` for the path of the second one.
 
-        block: a path of `blocks`, or a tap. Raises ModelError for another.
+        Args:
+            block: a path of `blocks`, or a tap.
+
+        Raises ModelError for another.
         """
         if block in self._maps:
             return block

@@ -25,8 +25,11 @@ _BYTES_AT_ONCE = 1 << 22
 def files_beside(file: Path) -> tuple[Path, ...]:
     """Return the files that hold tensors of an ONNX file, in the order of their names; none for most.
 
-    file: what is no ONNX file names none. Raises OSError if it cannot be read, and ModelError if it names a file
-    outside its folder, which onnxruntime would not read either.
+    Args:
+        file: what is no ONNX file names none.
+
+    Raises OSError if it cannot be read, and ModelError if it names a file outside its folder, which onnxruntime would
+    not read either.
     """
     try:
         locations = sorted(set(_locations(memoryview(file.read_bytes()), "model")))
@@ -41,7 +44,10 @@ def files_beside(file: Path) -> tuple[Path, ...]:
 def digest_of_files(file: Path) -> str:
     """Return "sha256:..." of a file's bytes; where tensors lie in files beside it, of the digests of all.
 
-    file: of ONNX. Raises ModelError if one of them cannot be read.
+    Args:
+        file: of ONNX.
+
+    Raises ModelError if one of them cannot be read.
     """
     try:
         beside = files_beside(file)

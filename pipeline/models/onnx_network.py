@@ -26,10 +26,15 @@ TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(dou
 class OnnxNetwork(Network):
     """Runs a file of ONNX as a teacher. It has no parameters, and gives no gradients.
 
-    file: it takes images [B, C, H, W], of any B or a fixed one. outputs: names of outputs that are maps; they are
-    `block1`, `block2`, ... options: `logits` and `embedding`, names of outputs; the logits are by default the first
-    output [B, K] that is not named otherwise. input_size: None is what the file says. headless: it has an embedding,
-    and no logits. The other arguments are those of `Network`.
+    Args:
+        file: it takes images [B, C, H, W], of any B or a fixed one.
+        outputs: names of outputs that are maps; they are `block1`, `block2`, ...
+        options: `logits` and `embedding`, names of outputs; the logits are by default the first output [B, K] that is
+            not named otherwise.
+        input_size: None is what the file says.
+        headless: it has an embedding, and no logits.
+
+    The other arguments are those of `Network`.
 
     Raises ModelError if onnxruntime is not here or cannot run the file, and for outputs that it does not have.
     """
@@ -113,7 +118,11 @@ class OnnxNetwork(Network):
         return taps if self._logits is None else taps | {"logits": tuple(values[self._logits].shape[1:])}
 
     def keep_classes(self, classes: Sequence[int]) -> None:
-        """Leave the logits of some classes and no others. classes: indices, in the order of the new ones."""
+        """Leave the logits of some classes and no others.
+
+        Args:
+            classes: indices, in the order of the new ones.
+        """
         self.classes, self.num_classes = tuple(classes), len(classes)
         self.taps = {**self.taps, "logits": (len(classes),)}
 
@@ -144,7 +153,11 @@ class OnnxNetwork(Network):
         return self._digest
 
     def save(self, path: Path) -> None:
-        """Refuse with ModelError: a file of ONNX is not trained, and so not saved. path: has no effect."""
+        """Refuse with ModelError: a file of ONNX is not trained, and so not saved.
+
+        Args:
+            path: has no effect.
+        """
         raise ModelError("an ONNX file is run as it is, and not saved", where=self.file, fix="copy the file")
 
     def _run(self, pixels: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

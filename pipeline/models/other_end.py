@@ -20,7 +20,13 @@ Pooling = Literal["mean", "both"]
 
 
 class OtherEnd(Network):
-    """Runs a network and ends in another way. inner: the network. classes: K. width: D of the embedding."""
+    """Runs a network and ends in another way.
+
+    Args:
+        inner: the network.
+        classes: K.
+        width: D of the embedding.
+    """
 
     def __init__(self, inner: Network, classes: int, width: int) -> None:
         super().__init__(
@@ -45,7 +51,12 @@ class OtherEnd(Network):
 class Repooled(OtherEnd):
     """Ends in an embedding of all places of `final`: their mean, or the network's own embedding and their mean.
 
-    Of a ViT the places are its patches, without class and register tokens. inner: has no classifier. pooling: which.
+    Of a ViT the places are its patches, without class and register tokens.
+
+    Args:
+        inner: has no classifier.
+        pooling: which.
+
     Raises ModelError for a network without such a map.
     """
 
@@ -84,9 +95,14 @@ class Repooled(OtherEnd):
 class WithTextHead(OtherEnd):
     """Ends in text embeddings of class names: its logits are scale · cosine(embedding, text).
 
-    The embedding has unit length, so that the head is linear. inner: its logits [D] are the projection to the space of
-    the texts; or it has no classifier, and its embedding lies there. text: of the classes. Raises ModelError for
-    another width.
+    The embedding has unit length, so that the head is linear.
+
+    Args:
+        inner: its logits [D] are the projection to the space of the texts; or it has no classifier, and its embedding
+            lies there.
+        text: of the classes.
+
+    Raises ModelError for another width.
     """
 
     weight: Tensor

@@ -13,9 +13,13 @@ from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, 
 class PixelInput(nn.Module):
     """Turns uint8 images [B, C, H, W] into float32 [B, C, *input_size] for a network.
 
-    input_size: in pixels, one number or height and width. mean, std: a value for each channel, in units of the full
-    range [0, 1]. With three, grey images are repeated. interpolation: of images of another size, antialiased. name: of
-    the network, for errors. It has no state that is saved: what it does is in the identity of its network.
+    Args:
+        input_size: in pixels, one number or height and width.
+        mean, std: a value for each channel, in units of the full range [0, 1]. With three, grey images are repeated.
+        interpolation: of images of another size, antialiased.
+        name: of the network, for errors.
+
+    It has no state that is saved: what it does is in the identity of its network.
     """
 
     _scale: Tensor

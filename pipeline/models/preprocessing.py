@@ -21,7 +21,12 @@ Interpolation = Literal["bilinear", "bicubic"]
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Says how images become input. mean, std: of every channel, in [0, 1]. interpolation: from other sizes."""
+    """Says how images become input.
+
+    Args:
+        mean, std: of every channel, in [0, 1].
+        interpolation: from other sizes.
+    """
 
     mean: PerChannel
     std: PerChannel
@@ -56,7 +61,11 @@ def as_input_size(size: int | Sequence[int]) -> InputSize:
 
 
 def height_and_width(size: InputSize) -> tuple[int, int]:
-    """Return the sides of an input. size: in pixels, one number for a square."""
+    """Return the sides of an input.
+
+    Args:
+        size: in pixels, one number for a square.
+    """
     return (size, size) if isinstance(size, int) else size
 
 

@@ -81,7 +81,8 @@ def timm_facts(name: str) -> Mapping[str, Any]:
 def refuse_absent(name: str) -> None:
     """Raise ModelError within seconds if a model's own weights are neither on this machine nor to be had.
 
-    name: of the model.
+    Args:
+        name: of the model.
     """
     from timm.models._hub import get_cache_dir
 
@@ -99,7 +100,9 @@ def refuse_absent(name: str) -> None:
 def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]) -> None:
     """Raise ModelError if none of the files is in the hub's cache on this machine, and the hub does not respond.
 
-    name: of the model, for errors. repository, files: on the hub.
+    Args:
+        name: of the model, for errors.
+        repository, files: on the hub.
     """
     import huggingface_hub
     from huggingface_hub import constants
@@ -116,7 +119,9 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
 def refuse_silent(name: str, what: str, url: str) -> None:
     """Raise ModelError if a server does not respond. A thread makes the request: finding the address may hang.
 
-    name, what: of the model and what is wanted of it, for the error. url: that is asked for.
+    Args:
+        name, what: of the model and what is wanted of it, for the error.
+        url: that is asked for.
     """
     from huggingface_hub.utils._http import get_session
 

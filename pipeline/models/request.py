@@ -25,8 +25,10 @@ Weights = Path | Literal["pretrained"]
 class Request:
     """Says what network is to be built. The fields are those of `build_network`, with nothing left open but the size.
 
-    blocks, head: paths of modules inside the model; None finds them. classes: those of the model's own that are kept,
-    as names or indices; None keeps all. any_classes: `num_classes` is a guess, since there is no data yet.
+    Args:
+        blocks, head: paths of modules inside the model; None finds them.
+        classes: those of the model's own that are kept, as names or indices; None keeps all.
+        any_classes: `num_classes` is a guess, since there is no data yet.
     """
 
     model: str
@@ -62,11 +64,14 @@ def seeded(seed: int | None) -> Iterator[None]:
 class Library:
     """Says how a library builds the model of a request.
 
-    create: builds the module for so many classes, with random weights. pretrained: reads the library's own weights of
-    it; None if there are none. classes: how many they tell apart, where that is known without reading them. names: of
-    these classes, in order; empty where they are not known. size: of the input, if none is named.
-    fixed: whether the module takes no number of classes. renamed: gives the weights of a file the module's names; None
-    if the library writes them under those.
+    Args:
+        create: builds the module for so many classes, with random weights.
+        pretrained: reads the library's own weights of it; None if there are none.
+        classes: how many they tell apart, where that is known without reading them.
+        names: of these classes, in order; empty where they are not known.
+        size: of the input, if none is named.
+        fixed: whether the module takes no number of classes.
+        renamed: gives the weights of a file the module's names; None if the library writes them under those.
     """
 
     create: Callable[[int], nn.Module]
@@ -129,8 +134,11 @@ def network_of(request: Request, library: Library) -> ModuleNetwork:
 def adapted(module: nn.Module, request: Request, size: InputSize, *, headless: bool = False) -> ModuleNetwork:
     """Return the network of a module as a request describes it.
 
-    size: of the input, if none is named. headless: whether the module returns embeddings, and no logits. Raises
-    ModelError if the module does not run on such images, or has no such blocks.
+    Args:
+        size: of the input, if none is named.
+        headless: whether the module returns embeddings, and no logits.
+
+    Raises ModelError if the module does not run on such images, or has no such blocks.
     """
     size = request.input_size or size
     try:
@@ -180,9 +188,15 @@ def _own_classes(request: Request, library: Library, weights: Mapping[str, Tenso
 def class_indices(model: str, chosen: Sequence[int | str], names: Sequence[str], wanted: int, count: int) -> list[int]:
     """Return the indices of the classes of a model that are chosen, in the order of the data's.
 
-    model: its name. chosen: names or indices. names: of the model's classes. wanted: how many classes the data has.
-    count: how many the model has. Raises ModelError for classes that the model does not have, for one that is chosen
-    twice, and where they are not as many as the data's.
+    Args:
+        model: its name.
+        chosen: names or indices.
+        names: of the model's classes.
+        wanted: how many classes the data has.
+        count: how many the model has.
+
+    Raises ModelError for classes that the model does not have, for one that is chosen twice, and where they are not as
+    many as the data's.
     """
     found = [names.index(each) if each in names else each for each in chosen]
     indices = []

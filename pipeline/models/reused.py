@@ -25,7 +25,10 @@ HEAD_FILE = "head.safetensors"
 class Layer(Convolution):
     """Computes a convolution and its normalisation, and perhaps a rectifier.
 
-    channels, width: of input and output. size: of the kernel. rectify: whether the output is rectified.
+    Args:
+        channels, width: of input and output.
+        size: of the kernel.
+        rectify: whether the output is rectified.
     """
 
     def __init__(self, channels: int, width: int, size: int, rectify: bool = True) -> None:
@@ -33,7 +36,11 @@ class Layer(Convolution):
         self.rectify = rectify
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Map [B, C, H, W] to [B, width, H, W]. maps: of a block."""
+        """Map [B, C, H, W] to [B, width, H, W].
+
+        Args:
+            maps: of a block.
+        """
         result = super().forward(maps)
         return result.relu() if self.rectify else result
 
@@ -41,7 +48,10 @@ class Layer(Convolution):
 class Projector(nn.Sequential):
     """Maps [B, C, h, w] of a student's `block` to [B, D, h, w]: convolutions 1 x 1 to `narrow`, 3 x 3, 1 x 1 to D.
 
-    channels: C. width: D. rectify: whether the last of them is rectified, as the others are.
+    Args:
+        channels: C.
+        width: D.
+        rectify: whether the last of them is rectified, as the others are.
     """
 
     def __init__(self, block: str, channels: int, narrow: int, width: int, rectify: bool = True) -> None:
@@ -72,14 +82,19 @@ class ReusedHead(nn.Module):
     def save(self, path: Path) -> None:
         """Write weights as safetensors, atomically; what they do not tell is in the file's metadata.
 
-        path: of the file.
+        Args:
+            path: of the file.
         """
         facts = {"block": self.projector.block, "rectify": self.projector.rectify}
         save_weights(path, self.state_dict(), {"reused": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read what `save` wrote. Raises ModelError for any other file. path: of the file."""
+        """Read what `save` wrote. Raises ModelError for any other file.
+
+        Args:
+            path: of the file.
+        """
         weights = load_weights(path)
         try:
             facts = parse_json(load_metadata(path)["reused"].encode())
@@ -124,7 +139,8 @@ class WithReusedHead(nn.Module):
     ) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that are used: all except those of the network's own classifier.
 
-        prefix, recurse, remove_duplicate: as of `nn.Module`.
+        Args:
+            prefix, recurse, remove_duplicate: as of `nn.Module`.
         """
         classifier = self.network.classifier
         idle = {id(parameter) for parameter in classifier.parameters()} if classifier is not None else set()
@@ -134,7 +150,8 @@ class WithReusedHead(nn.Module):
     def save(self, path: Path) -> None:
         """Write the network's weights to the file, as `Network.save` does, and the head's to `HEAD_FILE` beside it.
 
-        path: of the file.
+        Args:
+            path: of the file.
         """
         self.network.save(path)
         self.head.save(path.with_name(HEAD_FILE))

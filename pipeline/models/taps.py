@@ -56,7 +56,8 @@ def choose_blocks(reductions: Sequence[int]) -> tuple[int, ...]:
 def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -> Tensor:
     """Turn `final`, the tensor that pooling reads, into a map [B, C, H, W] of `shape`, without its `prefix` tokens.
 
-    layout: `NCHW`, `NHWC` or `NLC`.
+    Args:
+        layout: `NCHW`, `NHWC` or `NLC`.
     """
     if layout == "NHWC":
         return final.permute(0, 3, 1, 2)
@@ -68,7 +69,8 @@ def final_map(final: Tensor, layout: str, shape: tuple[int, ...], prefix: int) -
 def one_place(vectors: Tensor, layout: str, prefix: int) -> Tensor:
     """Make maps of a single place, as pooling reads them, of vectors [M, C]; `prefix` tokens before it are zeros.
 
-    layout: `NCHW`, `NHWC` or `NLC`.
+    Args:
+        layout: `NCHW`, `NHWC` or `NLC`.
     """
     if layout == "NHWC":
         return vectors[:, None, None, :]
@@ -85,8 +87,11 @@ def prefix_tokens(model: Any) -> int:
 def examine(model: Any, images: Tensor, *, headless: bool = False) -> Anatomy:
     """Run `model` on normalised random `images` [B, 3, H, W], with disturbed weights, and describe its blocks and head.
 
-    headless: it has no classifier, and ends in its embedding. Fresh weights would make much look linear that is not:
-    batch norms that are the identity, heads of zeros. The model is left as it was.
+    Args:
+        headless: it has no classifier, and ends in its embedding.
+
+    Fresh weights would make much look linear that is not: batch norms that are the identity, heads of zeros. The model
+    is left as it was.
     """
     with torch.no_grad(), evaluation_mode(model), disturbed_weights(model):
         final, maps = model.forward_intermediates(images, output_fmt="NCHW")
@@ -131,7 +136,11 @@ def _layout(model: Any, final: Any, deepest: Tensor) -> str | None:
 
 
 def nearly_equal(a: Tensor, b: Tensor) -> bool:
-    """Return whether tensors are equal up to float32 rounding, in units of the typical value. a, b: of one shape."""
+    """Return whether tensors are equal up to float32 rounding, in units of the typical value.
+
+    Args:
+        a, b: of one shape.
+    """
     if a.shape != b.shape or not bool(b.isfinite().all()):
         return False
     return float((a - b).abs().max()) <= 1e-4 * float(b.square().mean().sqrt())
@@ -139,7 +148,11 @@ def nearly_equal(a: Tensor, b: Tensor) -> bool:
 
 @contextmanager
 def evaluation_mode(model: nn.Module) -> Iterator[None]:
-    """Put every module into evaluation mode, and back into its own afterwards. model: in any mode."""
+    """Put every module into evaluation mode, and back into its own afterwards.
+
+    Args:
+        model: in any mode.
+    """
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
@@ -153,7 +166,8 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
 def disturbed_weights(model: nn.Module) -> Iterator[None]:
     """Change every weight and buffer a little at random, zeros too; restore them bit by bit afterwards.
 
-    model: whose weights change inside the context.
+    Args:
+        model: whose weights change inside the context.
     """
     floats = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
     originals = [t.detach().clone() for t in floats]

@@ -25,8 +25,10 @@ FORM_HINT = "a .npy of float [K, D], or a safetensors file with a tensor `text` 
 class TextEmbeddings:
     """Holds an embedding of the name of every class.
 
-    text: float32 [K, D], of unit length. scale: of the logits, scale · cosine. names: of the classes, in this order;
-    empty if the file does not name them.
+    Args:
+        text: float32 [K, D], of unit length.
+        scale: of the logits, scale · cosine.
+        names: of the classes, in this order; empty if the file does not name them.
     """
 
     text: Tensor
@@ -37,7 +39,8 @@ class TextEmbeddings:
     def read(cls, path: Path) -> TextEmbeddings:
         """Read a file: `.npy`, or safetensors whose metadata `names` is a JSON list. Raises ModelError for others.
 
-        path: of the file.
+        Args:
+            path: of the file.
         """
         names: tuple[str, ...] = ()
         if path.suffix == ".npy":
@@ -56,7 +59,12 @@ class TextEmbeddings:
         return cls(F.normalize(text.float(), dim=1), scale, names)
 
     def require_classes(self, names: Sequence[str], where: Path) -> None:
-        """Raise ModelError unless they are of the classes of a data set. names: of those. where: for the error."""
+        """Raise ModelError unless they are of the classes of a data set.
+
+        Args:
+            names: of those.
+            where: for the error.
+        """
         if len(self.text) != len(names):
             raise ModelError(
                 "the text embeddings are not of the classes of the data",

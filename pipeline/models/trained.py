@@ -26,8 +26,11 @@ def expected_by(model: str, weights: WeightsSource | None) -> Preprocessing:
 def refuse_unknown_normalisation(config: NetworkConfig, weights: WeightsSource | None) -> None:
     """Raise ModelError for weights of which nothing says how their images are normalised.
 
-    They are files of a module of one's own, and weights of a model whose files leave it open. config: the network's
-    section. weights: that it begins with.
+    They are files of a module of one's own, and weights of a model whose files leave it open.
+
+    Args:
+        config: the network's section.
+        weights: that it begins with.
     """
     if config.mean is not None and config.std is not None:
         return
@@ -39,7 +42,9 @@ def refuse_unknown_normalisation(config: NetworkConfig, weights: WeightsSource |
 def refuse_untold_normalisation(model: str, weights: WeightsSource | None) -> None:
     """Raise ModelError for weights of a model whose own files should say how images are normalised, and do not.
 
-    model: its name. weights: that it begins with.
+    Args:
+        model: its name.
+        weights: that it begins with.
     """
     tells = getattr(kind_of(model), "tells_normalisation", None)
     if weights is not None and tells is not None and not tells(model):

@@ -26,7 +26,8 @@ _PREFIXES = ("_orig_mod.", "module.", "_orig_mod.", "model.")
 def load_weights(path: Path) -> dict[str, Tensor]:
     """Read the tensors by name in a safetensors file or a torch checkpoint, onto the CPU.
 
-    path: of the file.
+    Args:
+        path: of the file.
 
     A checkpoint may wrap them as `state_dict`, `model`, `model_state` or `model_state_dict`, and prefix all names by
     `module.`, `_orig_mod.` or `model.`. What the file is, is seen from its content. Raises ModelError for a file that
@@ -59,7 +60,8 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def keeps_order(path: Path) -> bool:
     """Tell whether a file of weights holds them in the order in which they were made: safetensors sorts them.
 
-    path: of the file.
+    Args:
+        path: of the file.
     """
     with path.open("rb") as file:
         start = file.read(2)
@@ -86,7 +88,11 @@ def _load_safetensors(path: Path) -> Mapping[str, Tensor]:
 
 
 def load_metadata(path: Path) -> dict[str, str]:
-    """Read the texts in the header of a safetensors file, none if it is of another kind. path: of the file."""
+    """Read the texts in the header of a safetensors file, none if it is of another kind.
+
+    Args:
+        path: of the file.
+    """
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -117,7 +123,11 @@ def _load_torch(path: Path) -> Any:
 
 
 def holds_weights(loaded: object) -> bool:
-    """Tell whether a value is plain tensors by name, one at least. loaded: what was read from a file."""
+    """Tell whether a value is plain tensors by name, one at least.
+
+    Args:
+        loaded: what was read from a file.
+    """
     return isinstance(loaded, Mapping) and bool(loaded) and all(map(_is_weight, loaded.items()))
 
 
@@ -145,7 +155,8 @@ def _plain(tensor: Tensor) -> Tensor:
 def digest_of(state: Mapping[str, Tensor]) -> str:
     """Compute "sha256:..." over name, dtype, shape and bytes of every tensor in the order of names.
 
-    state: tensors by name.
+    Args:
+        state: tensors by name.
 
     The same for the same values on any device, in any memory format and from any file.
     """
@@ -161,7 +172,9 @@ def digest_of(state: Mapping[str, Tensor]) -> str:
 def save_weights(path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a state dict as safetensors, atomically.
 
-    path: of the file. metadata: of one entry, since several would be written in any order, and the bytes with them.
+    Args:
+        path: of the file.
+        metadata: of one entry, since several would be written in any order, and the bytes with them.
     """
     plain = {name: _plain(tensor) for name, tensor in state.items()}
     write_atomic(path, safetensors.torch.save(plain, metadata=dict(metadata or {"format": "pt"})))

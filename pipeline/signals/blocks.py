@@ -18,7 +18,8 @@ def block_number(tap: str) -> int:
 def deepest_block(taps: Iterable[str], extras: Iterable[str] = ()) -> int:
     """Return the deepest block's number among `taps` and the taps of extra signals; 0 without any.
 
-    extras: signals by name.
+    Args:
+        extras: signals by name.
     """
     numbers = [block_number(tap) for tap in taps]
     for signal in extras:

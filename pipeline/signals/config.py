@@ -63,8 +63,11 @@ class EmbeddingConfig(Section):
 class FeaturesConfig(Section):
     """Configures which maps of blocks are kept, and how they are written.
 
-    blocks: names of taps, or the number of deepest blocks; null keeps all. grid: maps are reduced to at most grid x
-    grid. filter: the low-pass filter that reduces them. encoding: how they are written.
+    Args:
+        blocks: names of taps, or the number of deepest blocks; null keeps all.
+        grid: maps are reduced to at most grid x grid.
+        filter: the low-pass filter that reduces them.
+        encoding: how they are written.
     """
 
     blocks: Annotated[tuple[str, ...] | PositiveInt | None, AfterValidator(_distinct)] = None
@@ -74,7 +77,12 @@ class FeaturesConfig(Section):
 
 
 class ExtraConfig(Section):
-    """Configures an extra signal. name: "<file>/<tap>"; the name alone will do. encoding: how it is written."""
+    """Configures an extra signal.
+
+    Args:
+        name: "<file>/<tap>"; the name alone will do.
+        encoding: how it is written.
+    """
 
     name: Annotated[str, AfterValidator(_extra)]
     encoding: EncodingChoice = "float16"
@@ -83,7 +91,9 @@ class ExtraConfig(Section):
 class SignalsConfig(Section):
     """Configures which outputs of the teacher are kept: logits and embedding unless null, the others if named.
 
-    features: maps of blocks. extras: extra signals.
+    Args:
+        features: maps of blocks.
+        extras: extra signals.
 
     Of a teacher without a classifier there are no logits to keep, whatever `logits` says.
     """

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 class Moments:
     """Holds the mean and the covariance of vectors.
 
-    count: how many there were, N > 0. mean: float64 [D]. covariance: float64 [D, D], of the N vectors themselves:
-    divided by N.
+    Args:
+        count: how many there were, N > 0.
+        mean: float64 [D].
+        covariance: float64 [D, D], of the N vectors themselves: divided by N.
     """
 
     count: int
@@ -22,14 +24,21 @@ class Moments:
 
     @classmethod
     def of(cls, vectors: NDArray[np.floating]) -> Moments:
-        """Compute the moments of vectors in memory. vectors: [N, D], at least one."""
+        """Compute the moments of vectors in memory.
+
+        Args:
+            vectors: [N, D], at least one.
+        """
         rows = vectors.astype(np.float64)
         mean = rows.mean(0)
         rows -= mean
         return cls(len(rows), mean, rows.T @ rows / len(rows))
 
     def merged(self, other: Moments) -> Moments:
-        """Return the moments of these and other vectors together. other: of as many components.
+        """Return the moments of these and other vectors together.
+
+        Args:
+            other: of as many components.
 
         After Chan, Golub and LeVeque, "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances",
         1979: nothing cancels, however far the mean is from 0.

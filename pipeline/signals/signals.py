@@ -41,11 +41,17 @@ class LinearHead:
 class SignalShapes:
     """Describes signals by their shapes for one sample: an objective is built from them, before any signal exists.
 
-    logits: K; 0 without logits. embedding: D; None without one. features: (C, H, W) by tap, from shallow to deep.
-    linear, linear_final: the flags of the head; None and False without a head. local: whether there are `Signals.local`
-    logits. filter: the low-pass filter that maps were reduced by. extras: shapes of extra signals by name. blocks: how
-    many blocks there are, if the last is not held; None if the deepest that is held is the last. head_classes: the
-    head's K; 0 without a head. standardised: whether embedding and maps were shifted and scaled, or rotated, since.
+    Args:
+        logits: K; 0 without logits.
+        embedding: D; None without one.
+        features: (C, H, W) by tap, from shallow to deep.
+        linear, linear_final: the flags of the head; None and False without a head.
+        local: whether there are `Signals.local` logits.
+        filter: the low-pass filter that maps were reduced by.
+        extras: shapes of extra signals by name.
+        blocks: how many blocks there are, if the last is not held; None if the deepest that is held is the last.
+        head_classes: the head's K; 0 without a head.
+        standardised: whether embedding and maps were shifted and scaled, or rotated, since.
     """
 
     logits: int

@@ -36,14 +36,23 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Standardisation:
-    """Maps vectors x to W (x - μ). mean: μ, float64 [D]. weight: W, float64 [D, D], or its diagonal [D]."""
+    """Maps vectors x to W (x - μ).
+
+    Args:
+        mean: μ, float64 [D].
+        weight: W, float64 [D, D], or its diagonal [D].
+    """
 
     mean: Matrix
     weight: Matrix
 
     @classmethod
     def of(cls, moments: Moments, how: Standardise) -> Standardisation:
-        """Return what standardises vectors of some mean and covariance. moments: of the vectors. how: which way.
+        """Return what standardises vectors of some mean and covariance.
+
+        Args:
+            moments: of the vectors.
+            how: which way.
 
         A channel that is constant stays one: it becomes 0.
         """
@@ -68,7 +77,9 @@ class Standardisation:
 def standardise(signal: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
     """Compute W (x - μ) along the channels, in float32 even under autocast.
 
-    signal: [B, D], or maps [B, D, H, W]. mean, weight: as of `Standardisation.tensors`, on its device.
+    Args:
+        signal: [B, D], or maps [B, D, H, W].
+        mean, weight: as of `Standardisation.tensors`, on its device.
     """
     with torch.autocast(signal.device.type, enabled=False):
         rows = signal.float().movedim(1, -1) - mean
@@ -79,8 +90,9 @@ def standardise(signal: Tensor, mean: Tensor, weight: Tensor) -> Tensor:
 def hadamard(size: int) -> Matrix | None:
     """Return an orthogonal matrix [size, size] whose entries are all ±1/sqrt(size); None if this knows none.
 
-    size: D > 0. Sylvester's doubling of the orders 1, 2, and Paley's q + 1 and 2 (q + 1) for primes q. So it knows the
-    widths of common networks, such as 192, 384, 512, 768, 1024, 1152, 1280, 1408 and 2048.
+    Args:
+        size: D > 0. Sylvester's doubling of the orders 1, 2, and Paley's q + 1 and 2 (q + 1) for primes q. So it knows
+            the widths of common networks, such as 192, 384, 512, 768, 1024, 1152, 1280, 1408 and 2048.
     """
     most = (size & -size).bit_length() - 1
     found = ((doublings, _paley(size >> doublings)) for doublings in range(most, -1, -1))
@@ -126,8 +138,9 @@ def _is_prime(number: int) -> bool:
 def balanced_rotation(variances: Matrix) -> Matrix:
     """Return an orthogonal Q [D, D] for which the diagonal of Q diag(variances) Qᵀ is constant.
 
-    variances: [D], not negative. Each of D - 1 plane rotations mixes the largest with the smallest of those that are
-    not the mean yet, so that one of them becomes the mean.
+    Args:
+        variances: [D], not negative. Each of D - 1 plane rotations mixes the largest with the smallest of those that
+            are not the mean yet, so that one of them becomes the mean.
     """
     left, mean = variances.astype(np.float64), float(variances.mean())
     rotation, waiting = np.eye(len(left)), np.ones(len(left), bool)

@@ -31,7 +31,8 @@ _NEGLIGIBLE = 2.0**-60
 def beta_shares(words: NDArray[np.uint64], alpha: float) -> NDArray[np.int64]:
     """Turn words into shares 0..65,536, of which s / 65,536 is distributed as Beta(alpha, alpha), rounded.
 
-    alpha: above 0 and at most `LARGEST_ALPHA`.
+    Args:
+        alpha: above 0 and at most `LARGEST_ALPHA`.
     """
     return np.searchsorted(_thresholds(alpha), words >> np.uint64(32), side="right").astype(np.int64)
 

@@ -22,7 +22,10 @@ from pipeline.views.operation import Operation, OperationOptions, Size
 class Stretch:
     """Applies operations that treat one image.
 
-    operations: in their order. names: of each. parameter_names: of all their columns.
+    Args:
+        operations: in their order.
+        names: of each.
+        parameter_names: of all their columns.
     """
 
     operations: tuple[Operation, ...] = ()
@@ -61,9 +64,10 @@ class Stretch:
 class Chain:
     """Applies all operations of some views, of which one at most mixes two images.
 
-    before, after: those before and after that one; all are before where none mixes. mixing: its name; mix_size: of the
-    images that it gets. columns: of the parameters, in order: of `before`, the partner's position, of the mix, of
-    `before` for the partner, of `after`.
+    Args:
+        before, after: those before and after that one; all are before where none mixes.
+        mixing: its name; mix_size: of the images that it gets. columns: of the parameters, in order: of `before`, the
+            partner's position, of the mix, of `before` for the partner, of `after`.
     """
 
     before: Stretch
@@ -83,7 +87,9 @@ class Chain:
     ) -> Self:
         """Put operations together for images of a size. Raises ConfigError, with every problem, if they do not fit.
 
-        options: of the operations. image_size: height and width in pixels.
+        Args:
+            options: of the operations.
+            image_size: height and width in pixels.
         """
         names = [each.name for each in options]
         needs_sizes, size, mix_size = False, image_size, None

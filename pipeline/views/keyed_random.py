@@ -18,7 +18,9 @@ _GAP = 64
 def random_words(seed: int, view: int, samples: NDArray[np.int64], count: int) -> NDArray[np.uint64]:
     """Draw `count` 64-bit words for each of `samples` [B]: uint64 [B, count].
 
-    seed, view: the key. samples: positions, in any order.
+    Args:
+        seed, view: the key.
+        samples: positions, in any order.
     """
     blocks = -(-count // _BLOCK)
     result = np.empty((len(samples), count), np.uint64)

@@ -51,24 +51,31 @@ class MixingOperation(Protocol):
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
         """Draw parameters int32 [B, P] from `words` [B, words] and the heights and widths [B, 2] of the images.
 
-        sizes: in pixels.
+        Args:
+            sizes: in pixels.
         """
 
     def mix(self, images: Tensor, partners: Tensor, parameters: Tensor) -> Tensor:
         """Compute the pixels uint8 [B, C, H, W] of two images each, of the same shape, under `parameters` [B, P].
 
-        partners: the images that are mixed in.
+        Args:
+            partners: the images that are mixed in.
         """
 
     def shares(self, parameters: NDArray[np.int32], size: Size) -> NDArray[np.float64]:
         """Return how much of each view is the sample's own image, and its label: [B], from 0 to 1.
 
-        parameters: as `draw` returns them.
+        Args:
+            parameters: as `draw` returns them.
         """
 
 
 class Partners:
-    """Says which sample each is mixed with. among: the positions of all of them, int64 [N], ascending."""
+    """Says which sample each is mixed with.
+
+    Args:
+        among: the positions of all of them, int64 [N], ascending.
+    """
 
     def __init__(self, seed: int, among: NDArray[np.int64]) -> None:
         self.seed, self.among = seed, np.asarray(among, np.int64)
@@ -80,7 +87,8 @@ class Partners:
     def of(self, view: int, samples: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the positions of the partners of the samples at these positions: int64 [B].
 
-        view: its number.
+        Args:
+            view: its number.
 
         Raises DataError for a sample that is none of those that there are.
         """

@@ -89,7 +89,8 @@ ResizeFilter = Literal["bilinear", "bicubic"]
 def is_bilinear(value: str) -> bool:
     """Tell whether this is the filter that there was before it could be chosen.
 
-    value: of the option.
+    Args:
+        value: of the option.
 
     It is left out of what is written of an operation, so that caches of then keep their identity.
     """

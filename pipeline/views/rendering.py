@@ -26,7 +26,8 @@ class DrawnViews(NamedTuple):
 class SampleViews:
     """Renders views of samples by their numbers 0..N-1. Where views mix, it finds and reads the partners too.
 
-    read: reads images by these numbers; default, `samples.read`.
+    Args:
+        read: reads images by these numbers; default, `samples.read`.
     """
 
     def __init__(
@@ -35,16 +36,20 @@ class SampleViews:
         self.samples, self.views, self._read = samples, views, read or samples.read
 
     def parameters(self, view: int, rows: NDArray[np.int64], images: Images | None = None) -> NDArray[np.int32]:
-        """Draw view number `view` of samples [B]: int32 [B, P]. images: theirs, if they were read already.
+        """Draw view number `view` of samples [B]: int32 [B, P].
 
-        rows: the samples.
+        Args:
+            images: theirs, if they were read already.
+            rows: the samples.
         """
         return self._parameters(view, rows, images)[0]
 
     def draw(self, view: int, rows: NDArray[np.int64], images: Images | None = None) -> DrawnViews:
-        """Draw view number `view` of samples [B], and render it. images: theirs, if they were read already.
+        """Draw view number `view` of samples [B], and render it.
 
-        rows: the samples.
+        Args:
+            images: theirs, if they were read already.
+            rows: the samples.
         """
         images = self._read(rows) if images is None else images
         parameters, partners = self._parameters(view, rows, images)
@@ -55,8 +60,12 @@ class SampleViews:
     def render(self, rows: NDArray[np.int64], parameters: NDArray[np.int32], images: Images | None = None) -> Tensor:
         """Render views of samples [B] from their parameters [B, P]: uint8 [B, C, H, W].
 
-        rows: the samples. images: theirs, if they were read already. Raises DataError if the parameters are none of
-        these views, or if a view is mixed with an image that is none of the samples.
+        Args:
+            rows: the samples.
+            images: theirs, if they were read already.
+
+        Raises DataError if the parameters are none of these views, or if a view is mixed with an image that is none of
+        the samples.
         """
         images = self._read(rows) if images is None else images
         return self.views.apply(images, parameters, self._partners(parameters))
@@ -64,7 +73,8 @@ class SampleViews:
     def mixed_with(self, parameters: NDArray[np.int32]) -> NDArray[np.int64] | None:
         """Return the numbers [B] of the samples that these views [B, P] are mixed with; None without mixing.
 
-        parameters: as `parameters` returns them.
+        Args:
+            parameters: as `parameters` returns them.
         """
         positions = self.views.partners_in(parameters)
         return None if positions is None else self.samples.at(positions)

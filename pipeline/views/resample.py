@@ -29,7 +29,8 @@ def taps(
 ) -> tuple[Tensor, Tensor]:
     """Find which pixels of a row make each of `target` pixels, and with what weights in units of 2^-14.
 
-    interpolation: the filter.
+    Args:
+        interpolation: the filter.
 
     `start` and `length` int64 [B] say which part of the row is resized; `longest` bounds `length`.
     Returns positions in the row and weights, int64 [B, target, T].
@@ -74,7 +75,8 @@ def _cubic(distance: Tensor, reach: Tensor) -> Tensor:
 def resample(images: Tensor, boxes: Tensor, size: Size, interpolation: ResizeFilter = "bilinear") -> Tensor:
     """Resize the box of each image to `size`, (h, w): uint8 [B, C, h, w] from `images` uint8 [B, C, H, W].
 
-    interpolation: the filter.
+    Args:
+        interpolation: the filter.
 
     `boxes` int64 [B, 4] holds top, left, height and width in pixels, inside the image.
     """

@@ -23,19 +23,22 @@ from pipeline.views.operation import Operation, Size
 class Views:
     """Draws and renders augmented views, the same every time. `build_views` makes it.
 
-    operations: in their order. image_size: height and width of all images; None if sizes differ. among: the positions
-    of the samples, for views that mix them.
+    Args:
+        operations: in their order.
+        image_size: height and width of all images; None if sizes differ.
+        among: the positions of the samples, for views that mix them.
 
     Attributes:
-        config: the section that they were built from.
         numbers: the view numbers, `range(first, first + count)`.
-        parameter_names: of the P columns of parameters, `pad-crop.top`; where an operation occurs twice its
-            columns begin with its place in the list, `2.pad-crop.top`. Where views mix, `mixup.partner` and the
-            operation's own columns are followed by the partner's, `partner.pad-crop.top`.
+        parameter_names: of the P columns of parameters, `pad-crop.top`; where an operation occurs twice its columns
+            begin with its place in the list, `2.pad-crop.top`. Where views mix, `mixup.partner` and the operation's own
+            columns are followed by the partner's, `partner.pad-crop.top`.
         exact: the same pixels on every device, thread count and batch size.
         needs_sizes: `parameters` must be given the sizes of the images.
         output_size: height and width of a rendered view; None if the operations leave differing sizes.
         mixing: the name of the operation by which each view is mixed with another sample, its partner; None if none is.
+
+    Attributes: config: the section that they were built from.
     """
 
     def __init__(
@@ -122,9 +125,11 @@ class Views:
     def apply(self, images: Images, parameters: NDArray[np.int32] | Tensor, partners: Images | None = None) -> Tensor:
         """Render views: uint8 [B, C, H, W] on the images' device, from images and parameters [B, P].
 
-        partners: the images that they are mixed with, where they are. Images are not changed; without operations they
-        are returned as they are. Raises DataError if the parameters are not such as these operations draw, or if sizes
-        or channels differ at the end.
+        Args:
+            partners: the images that they are mixed with, where they are.
+
+        Images are not changed; without operations they are returned as they are. Raises DataError if the parameters are
+        not such as these operations draw, or if sizes or channels differ at the end.
         """
         drawn = parameters if isinstance(parameters, Tensor) else torch.tensor(parameters)
         if drawn.shape != (len(images), len(self.parameter_names)):
@@ -159,8 +164,11 @@ def build_views(
 ) -> Views:
     """Make the views of images of `image_size` (H, W); None if their sizes differ or are not known yet.
 
-    config: the section. among: the positions of the samples, ascending, for views that mix them. Raises ConfigError, at
-    keys below `key`, if the operations cannot work on such images.
+    Args:
+        config: the section.
+        among: the positions of the samples, ascending, for views that mix them.
+
+    Raises ConfigError, at keys below `key`, if the operations cannot work on such images.
     """
     built = []
     for i, options in enumerate(config.operations):
@@ -173,5 +181,9 @@ def build_views(
 
 
 def sizes_of(images: Images) -> NDArray[np.int64]:
-    """Return height and width of each image: int64 [B, 2]. images: one tensor, or one for each image."""
+    """Return height and width of each image: int64 [B, 2].
+
+    Args:
+        images: one tensor, or one for each image.
+    """
     return np.array([tuple(image.shape[-2:]) for image in images], np.int64).reshape(-1, 2)

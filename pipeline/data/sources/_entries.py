@@ -34,8 +34,10 @@ def meaning(name: str) -> str | None:
 class Entry(NamedTuple):
     """Holds one image file.
 
-    name: its path relative to the root, which is the id. label: None for none. problem: why it cannot be used; None if
-    it can.
+    Args:
+        name: its path relative to the root, which is the id.
+        label: None for none.
+        problem: why it cannot be used; None if it can.
     """
 
     name: str
@@ -46,8 +48,11 @@ class Entry(NamedTuple):
 class ImageFiles:
     """Gives the entries of every split, in order.
 
-    root: the folder. class_names: in the order of the labels. description: of the source, for the packed file. reading:
-    what was left out, and notes.
+    Args:
+        root: the folder.
+        class_names: in the order of the labels.
+        description: of the source, for the packed file.
+        reading: what was left out, and notes.
     """
 
     def __init__(

@@ -18,9 +18,12 @@ Classes = Literal["leaf", "top"]
 class FolderLayout:
     """Describes how a tree was understood.
 
-    labeled: of every split the folders of its classes, in order. unlabeled: the folder of images without labels, if
-    there is one. places: of every split, the folders that are it. aside: folders beside the splits that are none.
-    classes_first: whether every class has its splits, instead of every split its classes.
+    Args:
+        labeled: of every split the folders of its classes, in order.
+        unlabeled: the folder of images without labels, if there is one.
+        places: of every split, the folders that are it.
+        aside: folders beside the splits that are none.
+        classes_first: whether every class has its splits, instead of every split its classes.
     """
 
     labeled: dict[str, dict[str, list[Folder]]] = field(default_factory=dict)
@@ -33,8 +36,12 @@ class FolderLayout:
 def understand(tree: Folder, where: Path, splits: Mapping[str, str] | None) -> FolderLayout:
     """Find the splits of a folder.
 
-    tree: the folder. where: its path, for errors. splits: the folder of each, if the configuration names them; then
-    nothing is guessed. Raises DataError where a guess could be wrong.
+    Args:
+        tree: the folder.
+        where: its path, for errors.
+        splits: the folder of each, if the configuration names them; then nothing is guessed.
+
+    Raises DataError where a guess could be wrong.
     """
     layout = FolderLayout()
     if splits is not None:
@@ -169,7 +176,11 @@ def _refuse_mixture(got: str, where: Path) -> None:
 def classes_of(layout: FolderLayout, where: Path, wanted: Classes | None) -> None:
     """Choose the top folders or the leaves as the classes of every split.
 
-    layout: of the folder. where: its path, for errors. wanted: the choice of the configuration; None if there is none.
+    Args:
+        layout: of the folder.
+        where: its path, for errors.
+        wanted: the choice of the configuration; None if there is none.
+
     Raises DataError if the configuration must choose: that is where a top folder has several folders with images below
     it. One with a single such folder, as `cat/images`, is a class by either reading.
     """

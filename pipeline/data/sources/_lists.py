@@ -19,9 +19,13 @@ _MOST_BYTES = 1 << 30
 
 
 class LabelRow(NamedTuple):
-    """Holds the row of a list about one image. split: its split. path: as written. label: empty if there is none.
+    """Holds the row of a list about one image.
 
-    where: such as `line 3`.
+    Args:
+        split: its split.
+        path: as written.
+        label: empty if there is none.
+        where: such as `line 3`.
     """
 
     split: str
@@ -31,9 +35,13 @@ class LabelRow(NamedTuple):
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read the text of a list. what: its kind, for errors. Raises DataError if it cannot be read or is not UTF-8.
+    """Read the text of a list.
 
-    path: of the list.
+    Args:
+        what: its kind, for errors.
+        path: of the list.
+
+    Raises DataError if it cannot be read or is not UTF-8.
     """
     try:
         return read_file(path.expanduser(), _MOST_BYTES, follow=True).decode("utf-8-sig")
@@ -45,7 +53,13 @@ def read_text(path: Path, what: str) -> str:
 
 
 def split_called(name: str, where: object) -> str:
-    """Return the split that a `name` in a list means. where: for errors. Raises DataError if it means none."""
+    """Return the split that a `name` in a list means.
+
+    Args:
+        where: for errors.
+
+    Raises DataError if it means none.
+    """
     split = meaning(name.strip())
     if split is None:
         raise DataError("there is no such split", where=where, expected="one of " + ", ".join(SPLITS), got=repr(name))
@@ -55,13 +69,17 @@ def split_called(name: str, where: object) -> str:
 def read_label_rows(
     root: Path, rows: Sequence[LabelRow], names: Path | None, called: str, tree: Folder | None = None
 ) -> ImageFiles:
-    """Make a source of some rows, in their order. names: a file of class names; None for the labels of train, in order.
+    """Make a source of some rows, in their order.
 
-    root, tree: the folder of the images, and what is in it.
+    Args:
+        names: a file of class names; None for the labels of train, in order.
+        root, tree: the folder of the images, and what is in it.
+        called: for people, what the rows are.
 
     Numbers are ordered as numbers. Rows that cannot be used (a path outside of the folder, a file that is not there or
     named twice, a label that is missing or unknown) are unreadable images, so that all of them are reported at once.
-    called: for people, what the rows are. Raises DataError if there are none, or no label.
+
+    Raises DataError if there are none, or no label.
     """
     tree = tree or read_tree(root)
     known = {image for folder in tree.walk() for image in folder.images}

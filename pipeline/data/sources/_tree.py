@@ -19,9 +19,13 @@ _LINKED_DEPTH = 2  # links to folders are followed where splits and classes lie
 class Folder:
     """Holds one folder of a tree.
 
-    name: its own. path: relative to the root, with slashes; empty for the root. images: paths of the image files in
-    it, sorted, relative to the root. folders: those in it, sorted by name. others: the other files in it, by suffix.
-    links: folders in it that are links and were not followed.
+    Args:
+        name: its own.
+        path: relative to the root, with slashes; empty for the root.
+        images: paths of the image files in it, sorted, relative to the root.
+        folders: those in it, sorted by name.
+        others: the other files in it, by suffix.
+        links: folders in it that are links and were not followed.
     """
 
     name: str
@@ -53,7 +57,8 @@ class Folder:
 def read_tree(root: Path) -> Folder:
     """Read the tree below a folder. Hidden files and folders are left out, as are those that systems make.
 
-    root: the folder.
+    Args:
+        root: the folder.
 
     Raises DataError if there is no such folder, or a folder in it cannot be read.
     """

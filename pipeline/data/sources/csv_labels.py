@@ -20,10 +20,14 @@ _DELIMITERS = ",;\t|:"
 class Options(SourceOptions):
     """Declares where the images and the table are, and what its columns are called.
 
-    path: the folder; the paths in the table are relative to it. labels: the table, with a first line of titles.
-    delimiter: of columns; null finds it. path_column, label_column: their titles. split_column: used where there is
-    such a column; else all images are `train`. class_names: a file of the names of the classes, in the order of the
-    labels; null for the labels of train, sorted.
+    Args:
+        path: the folder; the paths in the table are relative to it.
+        labels: the table, with a first line of titles.
+        delimiter: of columns; null finds it.
+        path_column, label_column: their titles.
+        split_column: used where there is such a column; else all images are `train`.
+        class_names: a file of the names of the classes, in the order of the labels; null for the labels of train,
+            sorted.
     """
 
     name: Literal["csv-labels"] = "csv-labels"
@@ -44,7 +48,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> ImageFiles:
     """Open the images that the table names, in its order. Raises DataError if it cannot be read or lacks a column.
 
-    options: of the source.
+    Args:
+        options: of the source.
     """
     rows = _rows(options, read_text(options.labels, "the table of labels"))
     return read_label_rows(options.path.expanduser(), rows, options.class_names, f"labels in {options.labels.name}")

@@ -25,7 +25,10 @@ def open_source(options: Options) -> InMemory:
     """Open the digits: uint8 [8, 8, 1]; the values 0..16 of the original are scaled to 0..255.
 
     Splits: test, 36 images of every class, evenly spaced over its writers; train, the rest. Both are in the order of
-    scikit-learn, and an id is the position there. options: of the source.
+    scikit-learn, and an id is the position there.
+
+    Args:
+        options: of the source.
     """
     from sklearn.datasets import load_digits  # takes a second: only who packs the digits waits for it
 

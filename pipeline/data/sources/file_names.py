@@ -20,11 +20,14 @@ _FIELD = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
 class Options(SourceOptions):
     """Declares which folder is read, and how the names are read.
 
-    path: the folder. pattern: `{label}_{id}.jpg`, where every field is any text without a slash, as long as it can
-    be from the left; or a regular expression with a group `(?P<label>...)`. It fits the whole name of a file, or, if
-    there is a slash in it, its path below the folder. A field or group `split` says the split; else a folder called
-    `train`, `test` or `val` at the top does, and without one all are `train`. class_names: a file of the names of the
-    classes, in the order of the labels; null for the labels of train, sorted.
+    Args:
+        path: the folder.
+        pattern: `{label}_{id}.jpg`, where every field is any text without a slash, as long as it can be from the left;
+            or a regular expression with a group `(?P<label>...)`. It fits the whole name of a file, or, if there is a
+            slash in it, its path below the folder. A field or group `split` says the split; else a folder called
+            `train`, `test` or `val` at the top does, and without one all are `train`.
+        class_names: a file of the names of the classes, in the order of the labels; null for the labels of train,
+            sorted.
     """
 
     name: Literal["file-names"] = "file-names"
@@ -64,7 +67,8 @@ def compiled(pattern: str) -> re.Pattern[str]:
 def open_source(options: Options) -> ImageFiles:
     """Open the images of the folder, in the order of their paths; those whose name does not fit are unreadable.
 
-    options: of the source.
+    Args:
+        options: of the source.
     """
     root = options.path.expanduser()
     tree, pattern = read_tree(root), compiled(options.pattern)

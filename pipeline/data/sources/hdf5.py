@@ -40,7 +40,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> Hdf5:
     """Open the file's splits. Raises DataError if it is not HDF5 or its arrays cannot be understood.
 
-    options: of the source.
+    Args:
+        options: of the source.
     """
     return Hdf5(options)
 

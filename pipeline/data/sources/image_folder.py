@@ -25,10 +25,13 @@ from pipeline.errors import DataError, did_you_mean
 class Options(SourceOptions):
     """Declares which folder is read, and how it is understood if there are several ways.
 
-    path: the folder. classes: where class folders lie in folders: `top` takes the folders in a split for the classes,
-    `leaf` the innermost ones. splits: the folder of each split, such as `{train: images/a, test: held}`; null for the
-    usual names. class_names: a file with the names of the classes in the order of the labels (one in each line, or a
-    JSON list), such as that of the teacher; null for the folders of train, sorted.
+    Args:
+        path: the folder.
+        classes: where class folders lie in folders: `top` takes the folders in a split for the classes, `leaf` the
+            innermost ones.
+        splits: the folder of each split, such as `{train: images/a, test: held}`; null for the usual names.
+        class_names: a file with the names of the classes in the order of the labels (one in each line, or a JSON list),
+            such as that of the teacher; null for the folders of train, sorted.
     """
 
     later: ClassVar[frozenset[str]] = frozenset(("classes", "splits", "class_names"))
@@ -56,7 +59,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> ImageFiles:
     """Open the folder's files, in the order of their paths, which, relative to the root, are the ids.
 
-    options: of the source.
+    Args:
+        options: of the source.
 
     Files without the suffix of an image format are left out, and counted; hidden ones are not counted. The classes are
     the folders of `train`, sorted (without `train`, those of all splits), or those of `class_names`.

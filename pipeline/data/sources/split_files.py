@@ -21,10 +21,12 @@ from pipeline.errors import DataError
 class Options(SourceOptions):
     """Declares where the images and the lists are.
 
-    path: the folder; the paths in the lists are relative to it. lists: the file of each split, such as
-    `{train: train.txt, test: test.txt}`. A line is a path and a label, with a tab, a comma or a space between; where no
-    line has a label, it is the folder in which the image lies. class_names: a file of the names of the classes, in the
-    order of the labels; null for the labels of train, sorted.
+    Args:
+        path: the folder; the paths in the lists are relative to it.
+        lists: the file of each split, such as `{train: train.txt, test: test.txt}`. A line is a path and a label, with
+            a tab, a comma or a space between; where no line has a label, it is the folder in which the image lies.
+        class_names: a file of the names of the classes, in the order of the labels; null for the labels of train,
+            sorted.
     """
 
     name: Literal["split-files"] = "split-files"
@@ -48,7 +50,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> ImageFiles:
     """Open the images that the lists name, in their order. Raises DataError if a list cannot be read or is empty.
 
-    options: of the source.
+    Args:
+        options: of the source.
     """
     rows: list[LabelRow] = []
     for split, path in options.lists.items():

@@ -29,11 +29,12 @@ _OURS = frozenset(("root", "train", "download", "loader", "transform", "target_t
 class Options(SourceOptions):
     """Declares which data set is read, and where its files are.
 
-    dataset: the class, such as `CIFAR100`.
-    root: the folder for downloads; null for `decant/torchvision` in the user's cache folder.
-    download: fetch what is missing, where the class can.
-    splits: names of our splits to those of the class, such as `{train: extra}`; null for the usual ones.
-    options: further arguments of the class, such as `{split: letters}` for EMNIST.
+    Args:
+        dataset: the class, such as `CIFAR100`.
+        root: the folder for downloads; null for `decant/torchvision` in the user's cache folder.
+        download: fetch what is missing, where the class can.
+        splits: names of our splits to those of the class, such as `{train: extra}`; null for the usual ones.
+        options: further arguments of the class, such as `{split: letters}` for EMNIST.
     """
 
     fetching: ClassVar[frozenset[str]] = frozenset(("root", "download"))
@@ -49,7 +50,8 @@ class Options(SourceOptions):
 def open_source(options: Options) -> Torchvision:
     """Open the data set's splits, downloaded if need be.
 
-    options: of the source.
+    Args:
+        options: of the source.
 
     Raises DataError for an unknown name or argument, files that cannot be had, or other data than one class
     per image.

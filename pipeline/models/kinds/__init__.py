@@ -37,7 +37,11 @@ class Kind(Protocol):
         """
 
     def build(self, request: Request) -> Network:
-        """Build the network. Raises ModelError. request: what the configuration asks for."""
+        """Build the network. Raises ModelError.
+
+        Args:
+            request: what the configuration asks for.
+        """
 
 
 def kind_of(model: str) -> Kind | None:

@@ -17,6 +17,10 @@ MAPS = 1
 
 
 def extract(maps: Tensor) -> Tensor:
-    """Compute Q of every sample, [B, H, W]. maps: one, [B, C, H, W]."""
+    """Compute Q of every sample, [B, H, W].
+
+    Args:
+        maps: one, [B, C, H, W].
+    """
     attention = maps.square().mean(1)
     return unit(attention.flatten(1), 1).reshape(attention.shape)

@@ -19,6 +19,10 @@ MAPS = 1
 
 
 def extract(maps: Tensor) -> Tensor:
-    """Compute Ĝ of every sample, [B, C, C]. maps: one, [B, C, H, W]."""
+    """Compute Ĝ of every sample, [B, C, C].
+
+    Args:
+        maps: one, [B, C, H, W].
+    """
     rows = maps.flatten(2)
     return unit(rows @ rows.transpose(1, 2), 2)

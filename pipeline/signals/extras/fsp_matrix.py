@@ -17,7 +17,11 @@ MAPS = 2
 
 
 def extract(maps: Tensor, deeper: Tensor) -> Tensor:
-    """Compute G of every sample, [B, C, C']. maps, deeper: of two blocks, [B, C, H, W] and [B, C', H', W']."""
+    """Compute G of every sample, [B, C, C'].
+
+    Args:
+        maps, deeper: of two blocks, [B, C, H, W] and [B, C', H', W'].
+    """
     first = lowpass(maps, max(deeper.shape[2:])).flatten(2)
     second = lowpass(deeper, max(maps.shape[2:])).flatten(2)
     return first @ second.transpose(1, 2) / first.shape[2]

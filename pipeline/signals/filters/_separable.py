@@ -11,7 +11,8 @@ from torch import Tensor
 def separable(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Compute rows @ x @ columns.T for every map of x [B, C, H, W], in at least float32: [B, C, h, w].
 
-    rows: [h, H]; columns: [w, W]; both in float64, constants to autograd.
+    Args:
+        rows: [h, H]; columns: [w, W]; both in float64, constants to autograd.
     """
     result: Tensor = _Separable.apply(x, rows, columns)
     return result

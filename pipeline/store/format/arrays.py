@@ -30,7 +30,11 @@ class Unit(NamedTuple):
 
 
 class MicroBatch(NamedTuple):
-    """Names the samples that the teacher computes at once. rows: consecutive samples of the unit."""
+    """Names the samples that the teacher computes at once.
+
+    Args:
+        rows: consecutive samples of the unit.
+    """
 
     unit: Unit
     rows: range
@@ -40,7 +44,10 @@ class MicroBatch(NamedTuple):
 class ArraySpec:
     """Describes a Zarr array.
 
-    dtype: little-endian. shape, chunk: of the array and of one chunk. dimensions: the names of the axes.
+    Args:
+        dtype: little-endian.
+        shape, chunk: of the array and of one chunk.
+        dimensions: the names of the axes.
     """
 
     name: str
@@ -74,7 +81,10 @@ class ArraySpec:
 class SignalSpec:
     """Describes a stored signal.
 
-    name: such as `features/block3`. encoding: as an identity records it. shape: of one view.
+    Args:
+        name: such as `features/block3`.
+        encoding: as an identity records it.
+        shape: of one view.
     """
 
     name: str

@@ -18,7 +18,11 @@ from pipeline.store.location import StorePath
 def refuse_wrong_size(layout: StoreLayout, spec: ArraySpec, size: int, path: StorePath) -> None:
     """Raise CacheCorrupt if a chunk file has a size that no chunk of the array has.
 
-    layout: of the store. spec: the array. size: of the file, in bytes. path: the file, for the error.
+    Args:
+        layout: of the store.
+        spec: the array.
+        size: of the file, in bytes.
+        path: the file, for the error.
     """
     wanted = spec.chunk_bytes + CRC_BYTES
     if not CRC_BYTES < size <= most_bytes(spec) or (layout.compression is None and size != wanted):
@@ -35,8 +39,13 @@ def checked_elements(
 ) -> NDArray[Any]:
     """Check the content of a chunk file, and return its elements.
 
-    layout: of the store. spec: the array. unit: whose chunk it is; None for an array of one chunk. content: uint8 [L].
-    path: the file, for errors. listed: its checksum in the ledger; None if it has none.
+    Args:
+        layout: of the store.
+        spec: the array.
+        unit: whose chunk it is; None for an array of one chunk.
+        content: uint8 [L].
+        path: the file, for errors.
+        listed: its checksum in the ledger; None if it has none.
 
     Raises CacheCorrupt if the file is damaged, if it is the chunk of another view or cache, or if it has indices that
     cannot be decoded. `pipeline verify` finds other impossible values.

@@ -31,7 +31,9 @@ ZSTD_LEVEL = 3
 def chunk_content(elements: NDArray[Any], compression: Compression = None) -> tuple[memoryview, int]:
     """Return the content of a chunk file without its checksum, and the checksum.
 
-    elements: of the chunk. compression: None stores them as they are.
+    Args:
+        elements: of the chunk.
+        compression: None stores them as they are.
     """
     data = np.ascontiguousarray(elements).reshape(-1).view(np.uint8).data
     if compression is not None:
@@ -42,7 +44,9 @@ def chunk_content(elements: NDArray[Any], compression: Compression = None) -> tu
 def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = None) -> int:
     """Write a chunk file, and return its checksum. The content is durable, the name not yet.
 
-    path: the file, in a directory that exists. elements, compression: as for `chunk_content`.
+    Args:
+        path: the file, in a directory that exists.
+        elements, compression: as for `chunk_content`.
     """
     data, checksum = chunk_content(elements, compression)
     with durable(path) as file:
@@ -54,8 +58,13 @@ def write_chunk(path: Path, elements: NDArray[Any], compression: Compression = N
 def elements_of(content: NDArray[np.uint8], spec: ArraySpec, compression: Compression, path: StorePath) -> NDArray[Any]:
     """Return the elements of a chunk file: a view of its content, or the decompressed content.
 
-    content: of the file, uint8 [L], whose checksum has been checked. spec: the array. compression: of the store. path:
-    the file, for errors. Raises CacheCorrupt if the content claims to be larger than a chunk: no more memory is taken.
+    Args:
+        content: of the file, uint8 [L], whose checksum has been checked.
+        spec: the array.
+        compression: of the store.
+        path: the file, for errors.
+
+    Raises CacheCorrupt if the content claims to be larger than a chunk: no more memory is taken.
     """
     data = content[:-CRC_BYTES]
     if compression is not None:
@@ -109,7 +118,11 @@ def check_chunk(content: memoryview | bytes, path: StorePath) -> int:
 
 
 def damaged(path: StorePath, *, expected: object, got: object) -> CacheCorrupt:
-    """Make the error for a chunk file `path` that is not as it was written. expected, got: what is wrong with it."""
+    """Make the error for a chunk file `path` that is not as it was written.
+
+    Args:
+        expected, got: what is wrong with it.
+    """
     return CacheCorrupt(
         "a chunk file of the teacher cache is damaged",
         where=path,

@@ -19,8 +19,11 @@ from pipeline.store.format.arrays import SignalSpec
 class EncodedSignals:
     """Holds the signals of a batch as they are stored; `decode` turns them into `Signals`.
 
-    specs: the signals. arrays: the parts of their encodings [B, ...] by the names of arrays, as `part_tensor` returns
-    them. The head is not part of it, since it is the same for every batch (`TeacherCache.head`).
+    Args:
+        specs: the signals.
+        arrays: the parts of their encodings [B, ...] by the names of arrays, as `part_tensor` returns them.
+
+    The head is not part of it, since it is the same for every batch (`TeacherCache.head`).
     """
 
     specs: tuple[SignalSpec, ...]
@@ -48,7 +51,8 @@ class EncodedSignals:
     def decode(self, head: LinearHead | None = None) -> Signals:
         """Return the signals in float32, on the tensors' device. The logits are [B, 0] where there are none.
 
-        head: of the cache, on that device; None leaves it out.
+        Args:
+            head: of the cache, on that device; None leaves it out.
         """
         values = self.values()
         some = next(iter(values.values()))  # a cache is never read without any signal

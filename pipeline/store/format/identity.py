@@ -37,8 +37,10 @@ class CacheIdentity(IdentitySection):
         identity = TeacherCache.open("cache.zarr").manifest.identity
         identity.teacher.model, identity.views.count, identity.layout.total_bytes
 
-    schema_number: the version of the format. data, views, teacher, signals: what the cache was made of. chunking: how
-    it is cut into files.
+    Args:
+        schema_number: the version of the format.
+        data, views, teacher, signals: what the cache was made of.
+        chunking: how it is cut into files.
     """
 
     schema_number: int = Field(alias="schema", ge=SCHEMA, le=SCHEMA)
@@ -61,8 +63,12 @@ class CacheIdentity(IdentitySection):
     ) -> Self:
         """Return the identity of a cache from its sections.
 
-        data, views, teacher, signals: the sections. rows_per_block: samples in a row block; None chooses. compression:
-        of chunk files; None stores them as they are. Raises ConfigError for sizes that are too large for any machine.
+        Args:
+            data, views, teacher, signals: the sections.
+            rows_per_block: samples in a row block; None chooses.
+            compression: of chunk files; None stores them as they are.
+
+        Raises ConfigError for sizes that are too large for any machine.
         """
         layout = _layout(data, views, teacher, signals, rows_per_block, compression)
         chunking = ChunkingIdentity(rows_per_block=layout.rows, compression=compression)
@@ -73,8 +79,11 @@ class CacheIdentity(IdentitySection):
     def read(cls, values: Any, file: StorePath) -> Self:
         """Return the identity that was read from a file; the file may come from anywhere.
 
-        values: of its JSON. file: for errors. Raises CacheCorrupt if it is no identity, CacheMismatch if this version
-        cannot read such a cache.
+        Args:
+            values: of its JSON.
+            file: for errors.
+
+        Raises CacheCorrupt if it is no identity, CacheMismatch if this version cannot read such a cache.
         """
         try:
             identity = cls.model_validate(values)
@@ -114,7 +123,10 @@ class CacheIdentity(IdentitySection):
     def keep_cache_hint(self, lines: Sequence[str]) -> str:
         """Return a hint how to change the configuration so that the cache still fits; empty if there is none.
 
-        lines: the fields that differ, as `unmet` returns them. The hint is about normalisation and interpolation.
+        Args:
+            lines: the fields that differ, as `unmet` returns them.
+
+        The hint is about normalisation and interpolation.
         """
         there = self._teacher_with_defaults()
         names = [n for n in ("mean", "std", "interpolation") if any(line.startswith(f"teacher.{n}") for line in lines)]
@@ -144,7 +156,12 @@ def _layout(
 
 
 def damaged_cache(file: StorePath, what: str, got: object = None) -> CacheCorrupt:
-    """Make the error for a damaged file that describes a cache. what: is wrong with it. got: what was found."""
+    """Make the error for a damaged file that describes a cache.
+
+    Args:
+        what: is wrong with it.
+        got: what was found.
+    """
     return CacheCorrupt(
         f"the teacher cache is damaged: {what}",
         where=file,

@@ -35,9 +35,11 @@ METADATA_BYTES = 4096
 class CacheExtent:
     """Tells how much a cache holds, and how it is to be cut into chunk files.
 
-    samples, views, parameters: N, V, P; P is how many numbers are drawn for a view. micro_batch: how many views the
-    teacher computes at once; a row block is a multiple of it. rows_per_block: R, samples in a row block; None chooses
-    by the size of the signals. compression: of chunk files; None stores them as they are.
+    Args:
+        samples, views, parameters: N, V, P; P is how many numbers are drawn for a view.
+        micro_batch: how many views the teacher computes at once; a row block is a multiple of it.
+        rows_per_block: R, samples in a row block; None chooses by the size of the signals.
+        compression: of chunk files; None stores them as they are.
     """
 
     samples: int
@@ -52,9 +54,14 @@ class CacheExtent:
 class StoreLayout:
     """Describes the arrays, chunk files and units of a cache.
 
-    shapes, signals: of what the cache holds of each view. head: K and D; None without a head. samples, views,
-    parameters: N, V, P. rows: samples in a row block, R. compression: of chunk files. All bytes are those before
-    compression.
+    Args:
+        shapes, signals: of what the cache holds of each view.
+        head: K and D; None without a head.
+        samples, views, parameters: N, V, P.
+        rows: samples in a row block, R.
+        compression: of chunk files.
+
+    All bytes are those before compression.
     """
 
     shapes: SignalShapes
@@ -153,7 +160,11 @@ class StoreLayout:
             yield unit.key, {spec.file(unit): size(spec) for spec in self.arrays.values()}
 
     def unit_bytes(self, unit: str) -> int:
-        """Return the bytes of the files of a unit. unit: its name in the ledger."""
+        """Return the bytes of the files of a unit.
+
+        Args:
+            unit: its name in the ledger.
+        """
         specs = self.static if unit == STATIC else self.arrays
         return sum(spec.chunk_bytes + CRC_BYTES for spec in specs.values())
 
@@ -169,7 +180,9 @@ class StoreLayout:
 def make_layout(signals: SignalsIdentity, extent: CacheExtent) -> StoreLayout:
     """Return the layout of a cache.
 
-    signals: what it holds of each view. extent: for how many samples and views, and how they are cut.
+    Args:
+        signals: what it holds of each view.
+        extent: for how many samples and views, and how they are cut.
 
     Raises ConfigError for encodings that do not exist, and for sizes that no machine should try.
     """
@@ -210,9 +223,13 @@ def _overlapping(layout: StoreLayout) -> Problem | None:
 def choose_rows(largest: int, samples: int, micro_batch: int, requested: int | None = None) -> int:
     """Return the number of samples in a row block.
 
-    It is as requested, or else a multiple of the micro-batch for chunk files of 16 to 256 MiB. largest: bytes of one
-    view in the largest array. samples: N. micro_batch: views that the teacher computes at once. requested: None
-    chooses.
+    It is as requested, or else a multiple of the micro-batch for chunk files of 16 to 256 MiB.
+
+    Args:
+        largest: bytes of one view in the largest array.
+        samples: N.
+        micro_batch: views that the teacher computes at once.
+        requested: None chooses.
     """
     if requested is not None:
         return min(requested, samples)

@@ -27,7 +27,12 @@ MANIFEST_MAX_BYTES = 4 << 20
 
 
 class ArrayInfo(BaseModel):
-    """Describes an array for readers that do not know encodings. dtype: as NumPy writes it. shape, chunk: shapes."""
+    """Describes an array for readers that do not know encodings.
+
+    Args:
+        dtype: as NumPy writes it.
+        shape, chunk: shapes.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -39,10 +44,14 @@ class ArrayInfo(BaseModel):
 class Manifest(BaseModel):
     """Describes a teacher cache: what it is, and how it was made.
 
-    format, schema_number: the name and the version of the format. fingerprint: the hash of the identity; provenance is
-    not hashed. stored: the plain values of the identity, as they were written. provenance: the runs that made the
-    cache. arrays: all arrays, for other readers. metadata: the checksum of each `zarr.json`, by path
-    (`metadata_checksums`). checksum: of all other fields.
+    Args:
+        format, schema_number: the name and the version of the format.
+        fingerprint: the hash of the identity; provenance is not hashed.
+        stored: the plain values of the identity, as they were written.
+        provenance: the runs that made the cache.
+        arrays: all arrays, for other readers.
+        metadata: the checksum of each `zarr.json`, by path (`metadata_checksums`).
+        checksum: of all other fields.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,7 +70,10 @@ class Manifest(BaseModel):
     def of(cls, identity: CacheIdentity, provenance: dict[str, Any], metadata: Mapping[str, bytes]) -> Self:
         """Make the manifest of a cache.
 
-        identity: of the cache. provenance: of its runs. metadata: its `metadata_files`; attributes do not matter.
+        Args:
+            identity: of the cache.
+            provenance: of its runs.
+            metadata: its `metadata_files`; attributes do not matter.
         """
         manifest = cls(
             schema=SCHEMA,
@@ -78,8 +90,10 @@ class Manifest(BaseModel):
     def read(cls, path: StorePath, *, alone: bool = False) -> Self:
         """Read the manifest of the published cache at `path`.
 
-        alone: whether its file `.fingerprint` is not compared. Raises CacheNotFound, CacheUnfinished, CacheMismatch (of
-        another version) or CacheCorrupt.
+        Args:
+            alone: whether its file `.fingerprint` is not compared.
+
+        Raises CacheNotFound, CacheUnfinished, CacheMismatch (of another version) or CacheCorrupt.
         """
         file, backend = path / ROOT, backend_of(path)
         files = backend.files

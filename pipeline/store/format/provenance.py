@@ -28,7 +28,10 @@ PACKAGES = ("decant-kd", "numpy", "timm", "torchvision", "zarr")
 class Runs:
     """Records the runs that work on a store, in a note of its workspace.
 
-    workspace: must be held; the runs that are noted there are read. Raises CacheCorrupt if the note cannot be read.
+    Args:
+        workspace: must be held; the runs that are noted there are read.
+
+    Raises CacheCorrupt if the note cannot be read.
     """
 
     def __init__(self, workspace: Workspace) -> None:
@@ -39,8 +42,11 @@ class Runs:
     def record(self, device: torch.device, done: int) -> Iterator[dict[str, Any]]:
         """Record a run from here to the end of the context; yield its record.
 
-        device: of the teacher. done: units that were finished before. The caller sets `views`; a run that fails has
-        none.
+        Args:
+            device: of the teacher.
+            done: units that were finished before.
+
+        The caller sets `views`; a run that fails has none.
         """
         run: dict[str, Any] = {
             "units_before": done,
@@ -77,7 +83,13 @@ def provenance_of(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def noted_runs(note: bytes | None) -> list[dict[str, Any]]:
-    """Return the runs in the note `RUNS`. note: its content; None for none. Raises CacheCorrupt if it is not valid."""
+    """Return the runs in the note `RUNS`.
+
+    Args:
+        note: its content; None for none.
+
+    Raises CacheCorrupt if it is not valid.
+    """
     try:
         found: list[dict[str, Any]] = parse_json(note or b"[]")
         require_runs(found)

@@ -40,9 +40,10 @@ class RequiredTeacher(IdentitySection):
 class RequiredSignals:
     """Describes the signals that a run reads.
 
-    entries: the encoding of each, or its encoding and shape; with names as in `SignalShapes`. every_feature: the
-    encoding of all features that the cache has; None requires nothing. grid, filter: of low-passed features; None does
-    not compare them.
+    Args:
+        entries: the encoding of each, or its encoding and shape; with names as in `SignalShapes`.
+        every_feature: the encoding of all features that the cache has; None requires nothing.
+        grid, filter: of low-passed features; None does not compare them.
     """
 
     entries: Mapping[str, EncodingChoice | StoredSignal]
@@ -64,13 +65,22 @@ class RequiredSignals:
 
     @classmethod
     def held_by(cls, signals: SignalsIdentity, names: Collection[str]) -> Self:
-        """Return some signals as another cache holds them. signals: of that cache. names: of those to be compared."""
+        """Return some signals as another cache holds them.
+
+        Args:
+            signals: of that cache.
+            names: of those to be compared.
+        """
         entries = {name: signals.stored[name] for name in names}
         low_passed = any(name.startswith("features/") for name in names)
         return cls(entries, None, *((signals.grid, signals.filter) if low_passed else ()))
 
     def plain(self, features: Collection[str]) -> dict[str, Any]:
-        """Return the section as JSON values. features: the names of those that the cache has."""
+        """Return the section as JSON values.
+
+        Args:
+            features: the names of those that the cache has.
+        """
         nested: dict[str, Any] = {"features": {}, "extras": {}}
         if self.every_feature is not None:
             nested["features"] = {name: {"encoding": self.every_feature} for name in features}
@@ -88,9 +98,12 @@ class CacheRequirement:
 
         cache.require(CacheRequirement(views=ViewsIdentity.of(views), numbers=range(4)))
 
-    data: the samples. views: how views are drawn. numbers: those of the views that must be there. teacher, signals: the
-    network, and what is kept of it. unchecked: dotted fields that are not compared, since this machine cannot compute
-    them.
+    Args:
+        data: the samples.
+        views: how views are drawn.
+        numbers: those of the views that must be there.
+        teacher, signals: the network, and what is kept of it.
+        unchecked: dotted fields that are not compared, since this machine cannot compute them.
     """
 
     data: DataIdentity | RequiredSamples | None = None
@@ -103,7 +116,8 @@ class CacheRequirement:
     def of_another(self, teacher: TeacherIdentity | RequiredTeacher, signals: RequiredSignals | None) -> Self:
         """Return the same for the cache of another teacher, of which everything that is required is compared.
 
-        teacher, signals: what is required of it instead.
+        Args:
+            teacher, signals: what is required of it instead.
         """
         left = tuple(field for field in self.unchecked if not field.startswith("teacher"))
         return replace(self, teacher=teacher, signals=signals, unchecked=left)
@@ -111,7 +125,8 @@ class CacheRequirement:
     def plain(self, features: Collection[str]) -> dict[str, Any]:
         """Return what is required as JSON values, without the numbers of views.
 
-        features: the names of those that the cache has.
+        Args:
+            features: the names of those that the cache has.
         """
         sections: dict[str, Any] = {"data": self.data.plain()} if self.data else {}
         if self.views:

@@ -50,7 +50,8 @@ class IdentitySection(BaseModel):
 class DataIdentity(IdentitySection):
     """Identifies the samples: their number, pixels and ids. Labels are left out: correcting them keeps the cache.
 
-    pixels, ids: digests.
+    Args:
+        pixels, ids: digests.
     """
 
     samples: Count
@@ -72,9 +73,12 @@ class OperationIdentity(IdentitySection):
 class ViewsIdentity(IdentitySection):
     """Identifies the views of every sample.
 
-    operations: with all their options. seed: of the drawn parameters. first, count: the number of the first view, and
-    how many views there are. parameters: the names of the drawn parameters. partners: a digest of the positions of
-    the samples, where views mix them; left out elsewhere.
+    Args:
+        operations: with all their options.
+        seed: of the drawn parameters.
+        first, count: the number of the first view, and how many views there are.
+        parameters: the names of the drawn parameters.
+        partners: a digest of the positions of the samples, where views mix them; left out elsewhere.
     """
 
     operations: Annotated[tuple[OperationIdentity, ...], Field(strict=False)]
@@ -106,10 +110,15 @@ class ViewsIdentity(IdentitySection):
 class TeacherIdentity(IdentitySection):
     """Identifies the network with its weights, preprocessing and arithmetic.
 
-    model, options: its name, and options that it is built with. num_classes: K; 0 without a classifier. input_size: in
-    pixels, one number for a square, or height and width. mean, std: of the channels, in units of the range [0, 1].
-    interpolation: absent for bilinear. weights: a digest. precision: of the arithmetic. micro_batch: views that are
-    computed at once.
+    Args:
+        model, options: its name, and options that it is built with.
+        num_classes: K; 0 without a classifier.
+        input_size: in pixels, one number for a square, or height and width.
+        mean, std: of the channels, in units of the range [0, 1].
+        interpolation: absent for bilinear.
+        weights: a digest.
+        precision: of the arithmetic.
+        micro_batch: views that are computed at once.
     """
 
     model: str
@@ -131,7 +140,12 @@ class TeacherIdentity(IdentitySection):
 
 
 class ChunkingIdentity(IdentitySection):
-    """Identifies how a cache is cut into files. rows_per_block: samples in a row block. compression: of chunk files."""
+    """Identifies how a cache is cut into files.
+
+    Args:
+        rows_per_block: samples in a row block.
+        compression: of chunk files.
+    """
 
     rows_per_block: Count
     compression: Literal["zstd"] | None
@@ -141,7 +155,8 @@ class ChunkingIdentity(IdentitySection):
 def understood(part: str) -> Iterator[None]:
     """Turn errors of a configuration that is made from an identity into CacheMismatch: another version wrote it.
 
-    part: the section of the identity, for the error.
+    Args:
+        part: the section of the identity, for the error.
     """
     try:
         yield

@@ -35,7 +35,12 @@ class EncodingIdentity(IdentitySection):
 
 
 class StoredSignal(IdentitySection):
-    """Identifies a signal of a cache. shape: of one view. encoding: how it is written."""
+    """Identifies a signal of a cache.
+
+    Args:
+        shape: of one view.
+        encoding: how it is written.
+    """
 
     shape: Annotated[tuple[PositiveSize, ...], Field(strict=False, max_length=8)]
     encoding: Word | EncodingIdentity
@@ -61,7 +66,10 @@ class StoredMap(StoredSignal):
 class HeadIdentity(IdentitySection):
     """Identifies the teacher's head, a linear layer.
 
-    shape: K and D. linear: whether its input is the mean of the last block. linear_final: the same of the map `final`.
+    Args:
+        shape: K and D.
+        linear: whether its input is the mean of the last block.
+        linear_final: the same of the map `final`.
     """
 
     shape: Annotated[tuple[PositiveSize, PositiveSize], Field(strict=False)]
@@ -72,9 +80,12 @@ class HeadIdentity(IdentitySection):
 class SignalsIdentity(IdentitySection):
     """Identifies the signals that are kept, and how they are written.
 
-    logits, embedding, features, extras: each signal; None or empty for those that are not kept. grid, filter: of the
-    low-passed features. head: None without one. blocks: how many the network has. It is written only if some blocks are
-    kept and the deepest is not; else the deepest one that is kept is the last.
+    Args:
+        logits, embedding, features, extras: each signal; None or empty for those that are not kept.
+        grid, filter: of the low-passed features.
+        head: None without one.
+        blocks: how many the network has. It is written only if some blocks are kept and the deepest is not; else the
+            deepest one that is kept is the last.
     """
 
     logits: StoredVector | None
@@ -90,8 +101,12 @@ class SignalsIdentity(IdentitySection):
     def of(cls, signals: Signals, config: SignalsConfig, blocks: int = 0) -> Self:
         """Return the section for the signals of a teacher.
 
-        signals: of any batch, already low-passed. config: which are kept, and their encodings. blocks: how many the
-        network has; 0 leaves it out. Raises ConfigError with every problem of the encodings, and if nothing is kept.
+        Args:
+            signals: of any batch, already low-passed.
+            config: which are kept, and their encodings.
+            blocks: how many the network has; 0 leaves it out.
+
+        Raises ConfigError with every problem of the encodings, and if nothing is kept.
         """
         features, encoding = config.features, encodings_identity(config)
 
@@ -180,7 +195,10 @@ class SignalsIdentity(IdentitySection):
 def encodings_identity(config: SignalsConfig) -> dict[str, EncodingChoice]:
     """Return the encoding of every kind of signal that is kept, and of each `extras/<name>`, with all options.
 
-    config: the section `signals`. Raises ConfigError with every problem.
+    Args:
+        config: the section `signals`.
+
+    Raises ConfigError with every problem.
     """
     kinds = {"logits": config.logits, "embedding": config.embedding, "features": config.features}
     sections = [(kind, kind, section) for kind, section in kinds.items() if section is not None]

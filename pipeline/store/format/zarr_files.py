@@ -24,9 +24,13 @@ def metadata_files(
 ) -> dict[str, bytes]:
     """Return the content of every `zarr.json`, by path in the store.
 
-    arrays: of the store. attributes: of the root group. compression: of the chunks. The file of the root lists all
-    arrays (zarr's consolidated metadata, which other readers may ignore). So opening takes one read, and the store's
-    other files are not regarded as broken arrays.
+    Args:
+        arrays: of the store.
+        attributes: of the root group.
+        compression: of the chunks.
+
+    The file of the root lists all arrays (zarr's consolidated metadata, which other readers may ignore). So opening
+    takes one read, and the store's other files are not regarded as broken arrays.
     """
     content: dict[str, Buffer] = {}
     store = MemoryStore(content)
@@ -73,9 +77,11 @@ def laid_out(root: Any) -> bytes:
 def metadata_checksums(files: Mapping[str, bytes]) -> dict[str, str]:
     """Return the CRC-32C of every `zarr.json`, eight hexadecimal digits; of the root without its attributes.
 
-    files: the content, by path. The manifest holds these checksums, so that every byte of a store has one: the
-    attributes of the root have their own, and its other fields are hashed here as canonical JSON (`laid_out` fixes
-    their bytes).
+    Args:
+        files: the content, by path.
+
+    The manifest holds these checksums, so that every byte of a store has one: the attributes of the root have their
+    own, and its other fields are hashed here as canonical JSON (`laid_out` fixes their bytes).
     """
     root = {key: value for key, value in json.loads(files[ROOT]).items() if key != "attributes"}
     content = {**files, ROOT: canonical(root).encode()}
