@@ -136,7 +136,7 @@ def parameters_within_prose(text: str) -> list[str]:
             r"^(Args|Attributes):\n(    .*\n?)+", lambda lines: within(lines.group()), said, flags=re.MULTILINE
         )
         entries = re.findall(r"(?:^|(?<=[.)]) )(\w+)(?:, \w+)*: ", " ".join(said.split("\n")))
-        entries += re.findall(r"^(\w+)(?:, \w+)*: ", said, flags=re.MULTILINE)
+        entries += re.findall(r"^(?:(?:Args|Attributes): )?(\w+)(?:, \w+)*: ", said, flags=re.MULTILINE)
         found += [f"{name}: {entry}" for entry in dict.fromkeys(entries) if entry in args]
     return found
 

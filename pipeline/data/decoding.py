@@ -80,9 +80,8 @@ def decoding_differences(config: Decoding, chosen: Mapping[str, Any], split: str
 class Trace:
     """Records what was done to one image while it was packed.
 
-    Attributes: notes: a few words for each thing, to be counted.
-
     Attributes:
+        notes: a few words for each thing, to be counted.
         mattered: the choices of `Decoding` that change its pixels.
     """
 

@@ -18,10 +18,9 @@ from pipeline.signals import LinearHead, Signals
 class TimmNetwork(Network):
     """Runs a model of timm.
 
-    Attributes: taps: `block1` to `blockS` (after activation, shallow to deep), `final` (what pooling reads; absent if
-    that is no map), `embedding`, `logits` (absent without a classifier).
-
     Attributes:
+        taps: `block1` to `blockS` (after activation, shallow to deep), `final` (what pooling reads; absent if that is
+            no map), `embedding`, `logits` (absent without a classifier).
         local: whether `place_logits` exist, since the logits are a function of the mean of `final`.
 
     The other arguments are those of `Network`.

@@ -17,11 +17,10 @@ class TeacherNetwork(Protocol):
     What `build_network` and `as_network` return has these members, whichever library its model is of; a class of yours
     with all seven can be cached too.
 
-    Attributes: taps: the shape of every tap for one sample, by its name, from shallow to deep: `block1` to `blockS` are
-    maps (C, H, W), `logits` is (K,), and `embedding` (D,), if there is one, is the vector that enters a linear head. A
-    network without a classifier has no tap `logits`; its embedding is what it ends in.
-
-    Args:
+    Attributes:
+        taps: the shape of every tap for one sample, by its name, from shallow to deep: `block1` to `blockS` are maps
+            (C, H, W), `logits` is (K,), and `embedding` (D,), if there is one, is the vector that enters a linear head.
+            A network without a classifier has no tap `logits`; its embedding is what it ends in.
         linear: whether the embedding is the mean of the deepest block's map, and the logits are linear in it.
         linear_final: the same of a map `final` behind the deepest block. False where there is none.
 

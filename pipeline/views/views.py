@@ -23,22 +23,19 @@ from pipeline.views.operation import Operation, Size
 class Views:
     """Draws and renders augmented views, the same every time. `build_views` makes it.
 
-    Args:
-        operations: in their order.
-        image_size: height and width of all images; None if sizes differ.
-        among: the positions of the samples, for views that mix them.
+    operations: in their order. image_size: height and width of all images; None if sizes differ. among: the positions
+    of the samples, for views that mix them.
 
     Attributes:
+        config: the section that they were built from.
         numbers: the view numbers, `range(first, first + count)`.
-        parameter_names: of the P columns of parameters, `pad-crop.top`; where an operation occurs twice its columns
-            begin with its place in the list, `2.pad-crop.top`. Where views mix, `mixup.partner` and the operation's own
-            columns are followed by the partner's, `partner.pad-crop.top`.
+        parameter_names: of the P columns of parameters, `pad-crop.top`; where an operation occurs twice its
+            columns begin with its place in the list, `2.pad-crop.top`. Where views mix, `mixup.partner` and the
+            operation's own columns are followed by the partner's, `partner.pad-crop.top`.
         exact: the same pixels on every device, thread count and batch size.
         needs_sizes: `parameters` must be given the sizes of the images.
         output_size: height and width of a rendered view; None if the operations leave differing sizes.
         mixing: the name of the operation by which each view is mixed with another sample, its partner; None if none is.
-
-    Attributes: config: the section that they were built from.
     """
 
     def __init__(
