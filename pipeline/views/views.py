@@ -23,8 +23,10 @@ from pipeline.views.operation import Operation, Size
 class Views:
     """Draws and renders augmented views, the same every time. `build_views` makes it.
 
-    operations: in their order. image_size: height and width of all images; None if sizes differ. among: the positions
-    of the samples, for views that mix them.
+    Args:
+        operations: in their order.
+        image_size: height and width of all images; None if sizes differ.
+        among: the positions of the samples, for views that mix them.
 
     Attributes:
         config: the section that they were built from.
