@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -119,6 +119,30 @@ def require_module(model: nn.Module, path: str, name: str) -> None:
         )
 
 
+SAME = 1e-3
+"""How far outputs of one image may lie apart that are the same but for rounding, in units of their typical value."""
+
+
+def require_repeatable(run: Callable[[Tensor], Tensor], pixels: Tensor, found: Tensor, name: str) -> None:
+    """Raise ModelError if what a model says of an image depends on the images beside it, or on chance.
+
+    A cache of such outputs would be of no image: they would be others in another batch.
+
+    run: computes outputs [B, K]. pixels: its input [B, C, H, W], two images or more. found: what it said of them. name:
+    of the model.
+    """
+    apart = SAME * found.double().square().mean().sqrt()
+    beside_others = run(torch.cat([pixels[:1], pixels[1:].flip(-1) * 0.5]))
+    if not bool(found.isfinite().all()) or (beside_others[0] - found[0]).abs().max() <= apart:
+        return
+    if (run(pixels) - found).abs().max() <= apart:
+        what = "an image has other outputs beside other images, also in evaluation mode"
+        fix = "let the module normalise with running statistics in evaluation mode, and each image by itself"
+    else:
+        what, fix = "an image has other outputs each time", "leave chance, such as dropout, out in evaluation mode"
+    raise ModelError(what, where=name, expected="the same outputs for the same image", fix=fix)
+
+
 def logits_of(output: Any, name: str) -> Tensor:
     """Return the logits [B, K] in what a model returns: the tensor itself, or its `logits`.
 
@@ -128,12 +152,16 @@ def logits_of(output: Any, name: str) -> Tensor:
 
     Raises ModelError for anything else.
     """
-    logits = getattr(output, "logits", output)
+    logits = output.get("logits", output) if isinstance(output, Mapping) else getattr(output, "logits", output)
     if not isinstance(logits, Tensor) or logits.ndim != 2:
-        raise ModelError("a module gives no logits", where=name, expected="a tensor [B, K]", got=shape_text(logits))
+        fix = "let the module return its logits alone, or something with them as `logits`"
+        expected = "a tensor [B, K]"
+        raise ModelError("a module gives no logits", where=name, expected=expected, got=shape_text(logits), fix=fix)
     return logits
 
 
 def shape_text(output: object) -> str:
     """Describe a module's output in an error."""
+    if isinstance(output, Mapping):
+        return f"{type(output).__name__} of {', '.join(map(str, output)) or 'nothing'}"
     return f"a tensor {list(output.shape)}" if isinstance(output, Tensor) else type(output).__name__

@@ -12,7 +12,7 @@ from pipeline.errors import ModelError, nearest
 from pipeline.models.base import Network
 from pipeline.models.fit import Kept
 from pipeline.models.found_blocks import find_blocks
-from pipeline.models.hooks import MapForm, Records, logits_of, recorded, require_module, shape_text
+from pipeline.models.hooks import MapForm, Records, logits_of, recorded, require_module, require_repeatable, shape_text
 from pipeline.models.preprocessing import InputSize, Interpolation
 from pipeline.models.taps import disturbed_weights, evaluation_mode, nearly_equal
 from pipeline.signals import LinearHead, Signals
@@ -34,8 +34,8 @@ class ModuleNetwork(Network):
 
     The other arguments are those of `as_network`.
 
-    Raises ModelError for paths that the module lacks, blocks that are no maps, and a head that does not give the
-    logits.
+    Raises ModelError for paths that the module lacks, blocks that are no maps, a head that does not give the logits,
+    and for outputs that depend on chance or on the other images of a batch.
 
     Example:
         >>> from torch import nn
@@ -89,6 +89,7 @@ class ModuleNetwork(Network):
                 self.blocks = tuple(find_blocks(self.model, pixels))
             with recorded(self.model, [*self.blocks, *linears]) as records:
                 logits = logits_of(self.model(pixels), self.name)
+            require_repeatable(lambda x: logits_of(self.model(x), self.name), pixels, logits, self.name)
             self.head = None if self.headless else self._head(head, linears, records, logits)
             taps: dict[str, tuple[int, ...]] = {}
             deepest: Tensor | None = None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import ModelError, did_you_mean, first_line
 from pipeline.models.base import Network
-from pipeline.models.hooks import MapForm
+from pipeline.models.hooks import MapForm, require_repeatable
 from pipeline.models.onnx_files import digest_of_files
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel
 from pipeline.signals import Signals
@@ -89,7 +89,8 @@ class OnnxNetwork(Network):
         generator = torch.Generator().manual_seed(0)
         shape = (2, len(self.mean), *self.pixels.sides)
         images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        values = self._run(self.pixels(images), known)
+        pixels = self.pixels(images)
+        values = self._run(pixels, known)
         taps: dict[str, tuple[int, ...]] = {}
         deepest: Tensor | None = None
         for number, name in enumerate(self.outputs, 1):
@@ -113,6 +114,9 @@ class OnnxNetwork(Network):
                 raise ModelError("an output is no vector", where=self.name, expected="[B, K]", got=got)
         if self._logits is None and self._embedding is None:
             raise ModelError("the file gives no logits", where=self.name, expected="an output [B, K]", got=str(known))
+        kept = self._logits or self._embedding
+        assert kept is not None
+        require_repeatable(lambda x: self._run(x, [kept])[kept], pixels, values[kept], self.name)
         if self._embedding is not None:
             taps["embedding"] = tuple(values[self._embedding].shape[1:])
         return taps if self._logits is None else taps | {"logits": tuple(values[self._logits].shape[1:])}
@@ -176,7 +180,8 @@ class OnnxNetwork(Network):
             except Exception as error:  # whatever the operations of the file raise
                 what = f"{self.name} does not run on images of {self.input_size} pixels"
                 raise ModelError(what, got=first_line(error), fix="set `input_size`") from None
-            pieces.append([value[: len(piece)] for value in values])
+            # A number for the whole batch, such as a loss, is no output of an image, and is not asked for.
+            pieces.append([np.atleast_1d(value)[: len(piece)] for value in values])
         joined = (np.concatenate(parts) for parts in zip(*pieces, strict=True))
         return {
             name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)).to(pixels.device)

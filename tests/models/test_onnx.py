@@ -143,6 +143,29 @@ def test_weights_in_a_file_beside_belong_to_the_digest_and_to_what_dvc_depends_o
         build_network(str(other), 5, mean=MEAN, std=STD)
 
 
+class Whole(nn.Module):
+    """Returns logits, and with them a number for the whole batch, which may be among them."""
+
+    def __init__(self, *, mixed: bool) -> None:
+        super().__init__()
+        self.small, self.mixed = Small(), mixed
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.small(x)[0]
+        return logits - logits.mean() if self.mixed else logits, logits.mean()
+
+
+def test_outputs_of_a_batch_are_none_of_an_image(tmp_path: Path) -> None:
+    for mixed in (False, True):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter
+            file = str(tmp_path / f"{mixed}.onnx")
+            torch.onnx.export(Whole(mixed=mixed).eval(), (torch.zeros(2, 3, 8, 8),), file, dynamo=False)
+    assert build_network(str(tmp_path / "False.onnx"), 5, mean=MEAN, std=STD).taps == {"logits": (5,)}
+    with pytest.raises(ModelError, match="other outputs beside other images"):
+        build_network(str(tmp_path / "True.onnx"), 5, mean=MEAN, std=STD)
+
+
 def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.onnx").write_bytes(b"nothing")
     with pytest.raises(ModelError, match="not one that onnxruntime runs"):

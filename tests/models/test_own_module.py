@@ -28,6 +28,20 @@ def broken():
 
 def nothing():
     return 3
+
+class Other(nn.Module):
+    def __init__(self, num_classes, what):
+        super().__init__()
+        self.what, self.conv, self.fc = what, nn.Conv2d(3, 4, 3, 2, 1), nn.Linear(4, num_classes)
+
+    def forward(self, x):
+        x = self.conv(x)
+        if self.what == "batch":
+            x = (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True)
+        if self.what == "dropout":
+            x = nn.functional.dropout(x)
+        logits = self.fc(x.relu().mean((2, 3)))
+        return {"logits": {"logits": logits}, "scores": {"scores": logits}}.get(self.what, logits)
 """
 IMAGES = torch.randint(0, 256, (2, 3, 8, 8), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
@@ -63,11 +77,27 @@ def test_a_factory_in_the_working_directory_is_called(tmp_path: Path) -> None:
         ({"model": "own_module_test:nothing"}, "makes no network"),
         ({"model": "own_module_test:seven"}, "logits of other classes than the data"),
         ({"model": "own_module_test:small", "weights": "pretrained"}, "there are no weights"),
+        (
+            {"model": "own_module_test:Other", "options": {"what": "scores"}},
+            "gives no logits[\\s\\S]*got: dict of scores",
+        ),
+        ({"model": "own_module_test:Other", "options": {"what": "batch"}}, "other outputs beside other images"),
+        ({"model": "own_module_test:Other", "options": {"what": "dropout"}}, "other outputs each time"),
     ],
 )
 def test_what_cannot_be_built_is_refused(wanted: dict[str, Any], what: str) -> None:
     with pytest.raises(ModelError, match=what):
         build_network(num_classes=5, input_size=8, **wanted)
+
+
+def test_logits_may_be_one_of_the_outputs_by_name() -> None:
+    plain, named = (
+        build_network("own_module_test:Other", 5, input_size=8, options={"what": what}, seed=0).eval()
+        for what in ("plain", "logits")
+    )
+    assert named.taps == plain.taps == {"block1": (4, 4, 4), "embedding": (4,), "logits": (5,)}
+    with torch.no_grad():
+        assert torch.equal(named(IMAGES).logits, plain(IMAGES).logits)
 
 
 def test_a_number_of_classes_of_its_own_is_no_problem_before_there_is_data() -> None:
