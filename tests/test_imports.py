@@ -27,18 +27,23 @@ def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-def imports(tree: ast.AST) -> Iterator[tuple[str, bool]]:
+def imports(tree: ast.AST, late: bool = False) -> Iterator[tuple[str, bool]]:
     """Every module that is imported, and whether a function does it, or only a checker of types."""
-    inside = {node for each in ast.walk(tree) if _late(each) for node in ast.walk(each)}
-    for node in ast.walk(tree):
+    for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
-            yield from ((f"{node.module}.{alias.name}", node in inside) for alias in node.names)
+            yield from ((f"{node.module}.{alias.name}", late) for alias in node.names)
         elif isinstance(node, ast.Import):
-            yield from ((alias.name, node in inside) for alias in node.names)
+            yield from ((alias.name, late) for alias in node.names)
+        elif not isinstance(node, ast.expr):  # in which there are none, but most nodes
+            yield from imports(node, late or _late(node))
 
 
 def _late(node: ast.AST) -> bool:
-    return isinstance(node, ast.FunctionDef) or (isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    return isinstance(node, ast.FunctionDef) or (isinstance(node, ast.If) and _is(node.test, "TYPE_CHECKING"))
+
+
+def _is(node: ast.expr, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
 
 
 def place(module: str) -> tuple[int, int] | None:
@@ -97,7 +102,7 @@ def knows_backends(module: str, tree: ast.AST) -> list[str]:
 
 def _asked_kinds(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance":
+        if isinstance(node, ast.Call) and _is(node.func, "isinstance"):
             yield from (name for name in ["RemotePath"] if name in ast.unparse(node.args[1]))
 
 
