@@ -133,6 +133,20 @@ class TeacherConfig(NetworkConfig):
         """Return how many logits the teacher has on data of so many classes: none without any head."""
         return classes if self.text_head is not None else super().classes_of(classes)
 
+    @field_validator("classes")
+    @classmethod
+    def _of_a_classifier(cls, classes: tuple[int | str, ...] | None, info: ValidationInfo) -> Any:
+        if classes is not None and info.data.get("head") == "none":
+            raise ValueError("chooses among the classes of a teacher that has none: leave it out, or `head: none`")
+        return classes
+
+    @field_validator("text_head")
+    @classmethod
+    def _knows_its_classes(cls, text_head: Path | None, info: ValidationInfo) -> Path | None:
+        if text_head is not None and info.data.get("classes") is not None:
+            raise ValueError("has an embedding for each class of the data: leave `classes` out")
+        return text_head
+
     @model_validator(mode="after")
     def _says_how_images_are_normalised(self) -> Self:
         if self.only_teaches and None in (self.mean, self.std):

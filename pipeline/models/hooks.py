@@ -128,8 +128,11 @@ def require_repeatable(run: Callable[[Tensor], Tensor], pixels: Tensor, found: T
 
     A cache of such outputs would be of no image: they would be others in another batch.
 
-    run: computes outputs [B, K]. pixels: its input [B, C, H, W], two images or more. found: what it said of them. name:
-    of the model.
+    Args:
+        run: computes outputs [B, K].
+        pixels: its input [B, C, H, W], two images or more.
+        found: what it said of them.
+        name: of the model.
     """
     apart = SAME * found.double().square().mean().sqrt()
     beside_others = run(torch.cat([pixels[:1], pixels[1:].flip(-1) * 0.5]))

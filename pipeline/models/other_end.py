@@ -112,7 +112,11 @@ class WithTextHead(OtherEnd):
         found = inner.num_classes or inner.taps["embedding"][0]
         if found != width:
             raise ModelError(
-                f"{inner.name} does not end in the space of the text embeddings", expected=f"{width} wide", got=found
+                f"{inner.name} does not end in the space of the text embeddings",
+                where="teacher.text_head",
+                expected=f"{width} numbers for an image, as for a text",
+                got=found,
+                fix="embed the names by the text tower of this very model",
             )
         super().__init__(inner, classes, width)
         self.text_digest = text.digest()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import plugins
-from pipeline.errors import ModelError, did_you_mean
+from pipeline.errors import ModelError, did_you_mean, first_line
 
 ARCHITECTURES = "pipeline.models.architectures"
 
@@ -108,11 +108,13 @@ def refuse_unreachable(name: str, repository: str, files: tuple[str | None, ...]
     from huggingface_hub import constants
 
     repository, _, revision = repository.partition("@")
-    for file in files:
-        if file and isinstance(
-            huggingface_hub.try_to_load_from_cache(repository, file, revision=revision or None), str
-        ):
+    look = huggingface_hub.try_to_load_from_cache
+    try:
+        if any(file and isinstance(look(repository, file, revision=revision or None), str) for file in files):
             return
+    except ValueError as error:  # HFValidationError is one
+        what, got = f"{name} names no model on the hub", first_line(error)
+        raise ModelError(what, expected="owner/name, perhaps with @revision", got=got) from None
     refuse_silent(name, repository, constants.ENDPOINT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,17 +44,29 @@ class TextEmbeddings:
             path: of the file.
         """
         names: tuple[str, ...] = ()
+        if not path.is_file():
+            fix = "name the file in `teacher.text_head`; docs/label-free.md says how to make one"
+            raise ModelError("there is no such file of text embeddings", where=path, expected=FORM_HINT, fix=fix)
         if path.suffix == ".npy":
             try:
                 values = np.load(path, allow_pickle=False)
-                tensors = {"text": torch.from_numpy(np.asarray(values, np.float32))}
-            except (OSError, ValueError, TypeError) as error:
+                tensors = {"text": torch.from_numpy(values.astype(np.float32, casting="same_kind"))}
+            except (OSError, ValueError, TypeError, AttributeError) as error:  # AttributeError: of an archive
                 raise ModelError("text embeddings cannot be read", where=path, expected=FORM_HINT, got=error) from None
         else:
             tensors, names = load_weights(path), _names(path)
-        text, scale = tensors.get("text"), float(tensors.get("scale", torch.tensor(CLIP_SCALE)))
-        if text is None or text.ndim != 2 or not bool(text.isfinite().all()) or not scale > 0:
-            raise ModelError("the file does not hold text embeddings", where=path, expected=FORM_HINT)
+        text, factor = tensors.get("text"), tensors.get("scale", torch.tensor(CLIP_SCALE))
+        if text is None or text.ndim != 2 or not text.numel() or not text.is_floating_point():
+            got = ", ".join(f"{name} {str(each.dtype)[6:]} {list(each.shape)}" for name, each in tensors.items())
+            raise ModelError("the file does not hold text embeddings", where=path, expected=FORM_HINT, got=got)
+        scale = float(factor) if factor.numel() == 1 else math.nan
+        if not 0 < scale < math.inf:
+            expected = "one number above 0, by which cosines are multiplied: CLIP's is 100"
+            raise ModelError("the scale of the text embeddings is none", where=path, expected=expected, got=factor)
+        wrong = ~(text.float().norm(dim=1) > 0) | ~text.isfinite().all(1)
+        if bool(wrong.any()):
+            what, row = "a text embedding has no direction", int(wrong.nonzero()[0])
+            raise ModelError(what, where=f"{path}, row {row}", expected="finite numbers, not all of them 0")
         if names and len(names) != len(text):
             raise ModelError("names and text embeddings differ in number", where=path, got=[len(names), len(text)])
         return cls(F.normalize(text.float(), dim=1), scale, names)
@@ -87,7 +100,12 @@ class TextEmbeddings:
 
 
 def _names(path: Path) -> tuple[str, ...]:
+    said = load_metadata(path).get("names", "[]")
     try:
-        return tuple(str(name) for name in parse_json(load_metadata(path).get("names", "[]").encode()))
-    except (ValueError, TypeError) as error:
-        raise ModelError("the names of the text embeddings cannot be read", where=path, got=error) from None
+        names = parse_json(said.encode())
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        what, expected = "the names of the text embeddings cannot be read", "a JSON list of strings"
+        raise ModelError(what, where=path, expected=expected, got=said[:80])
+    return tuple(names)

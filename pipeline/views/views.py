@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.data.split import Images
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.views.chain import Chain
 from pipeline.views.config import OPERATIONS, ViewsConfig
 from pipeline.views.keyed_random import random_words
@@ -174,9 +174,13 @@ def build_views(
         module = plugins.load(OPERATIONS, options.name, f"{key}.operations.{i}.name")
         built.append(module.build(options))
     try:
-        return Views(config, built, image_size, among)
+        views = Views(config, built, image_size, among)
     except ConfigError as error:
         raise ConfigError([problem.below(key) for problem in error.problems]) from None
+    if views.mixing is not None and among is not None and len(among) < 2:
+        what, fix = f"{views.mixing} mixes each image with another one", "take more samples, or leave it out"
+        raise ConfigError([Problem(f"{key}.operations", what, "two samples or more", f"{len(among)}", fix)])
+    return views
 
 
 def sizes_of(images: Images) -> NDArray[np.int64]:

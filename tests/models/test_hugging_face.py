@@ -177,6 +177,9 @@ def test_files_that_transformers_writes_are_weights_whatever_their_names(tmp_pat
 
 
 def test_what_is_no_model_is_refused_and_nothing_is_executed(tmp_path: Path) -> None:
+    for name in ("hf/", "hf/a/b/c", "hf-hub:a b"):
+        with pytest.raises(ModelError, match="names no model on the hub"):
+            build_network(name, 4)
     with pytest.raises(ModelError, match="there is no folder"):
         build_network(f"hf/{tmp_path}/none", 4)
     with pytest.raises(ModelError, match="there is no model"):

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from pipeline.errors import ModelError
-from pipeline.models import Network, build_network
+from pipeline.models import Network, TeacherConfig, build_network
 from pipeline.models.other_end import Repooled, WithTextHead
 from pipeline.models.text_head import TextEmbeddings
 
@@ -115,9 +115,35 @@ def test_files_of_text_embeddings(tmp_path: Path):
 
 
 def test_files_that_hold_no_text_embeddings(tmp_path: Path):
+    text = torch.randn(3, 8)
     np.save(tmp_path / "flat.npy", np.zeros(3))
+    np.save(tmp_path / "complex.npy", np.ones((3, 8), complex))
     (tmp_path / "broken.npy").write_bytes(b"no array")
     save_file({"other": torch.zeros(3, 8)}, tmp_path / "other.safetensors")
-    for name in ("flat.npy", "broken.npy", "other.safetensors", "missing.npy"):
-        with pytest.raises(ModelError):
+    save_file({"text": torch.zeros(0, 8)}, tmp_path / "empty.safetensors")
+    save_file({"text": torch.stack([text[0], text[1], 0 * text[2]])}, tmp_path / "zero.safetensors")
+    save_file({"text": text, "scale": torch.ones(2)}, tmp_path / "scales.safetensors")
+    save_file({"text": text, "scale": torch.tensor(torch.inf)}, tmp_path / "scale.safetensors")
+    for number, names in enumerate(('"abc"', '{"a": 1, "b": 2, "c": 3}', "[1, 2, 3]", "no list")):
+        save_file({"text": text}, tmp_path / f"names{number}.safetensors", {"names": names})
+    for name, what in {
+        "flat.npy": "does not hold text embeddings",
+        "complex.npy": "cannot be read",
+        "broken.npy": "cannot be read",
+        "other.safetensors": r"does not hold(?s:.*)got: other float32 \[3, 8\]",
+        "empty.safetensors": "does not hold",
+        "zero.safetensors": "no direction(?s:.*)row 2",
+        "scales.safetensors": "one number above 0",
+        "scale.safetensors": "one number above 0",
+        **{f"names{number}.safetensors": "JSON list of strings" for number in range(4)},
+        "missing.npy": "no such file of text embeddings",
+        "missing.safetensors": "no such file of text embeddings",
+    }.items():
+        with pytest.raises(ModelError, match=what):
             TextEmbeddings.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("other", [{"head": "none"}, {"text_head": "text.npy"}])
+def test_classes_are_chosen_of_a_classifier(other: dict[str, str]):
+    with pytest.raises(ValueError, match="leave"):
+        TeacherConfig.model_validate({"model": "resnet18", "classes": [0, 1], **other})

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
+from pipeline.views import ViewsConfig, build_views
 from pipeline.views.mixing import Partners
 
 
@@ -57,3 +58,10 @@ def test_a_sample_that_is_held_out_has_none() -> None:
     for position in (0, 3, 5):
         with pytest.raises(DataError, match="not one of those"):
             partners.of(0, np.array([1, position]))
+
+
+def test_one_sample_has_no_partner() -> None:
+    config = ViewsConfig.model_validate({"operations": [{"name": "mixup"}]})
+    assert build_views(config, (8, 8), among=np.array([3, 5])).mixing == "mixup"
+    with pytest.raises(ConfigError, match=r"views\.operations: mixup mixes each image with another one"):
+        build_views(config, (8, 8), among=np.array([3]))
