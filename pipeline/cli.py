@@ -30,7 +30,11 @@ class ErrorsForPeople(click.Group):
     """Groups commands, which end with a message and an exit code instead of a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
-        """Run the command, and turn what it raises into a message. context: click's."""
+        """Run the command, and turn what it raises into a message.
+
+        Args:
+            context: click's.
+        """
         try:
             return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):

@@ -37,8 +37,11 @@ def message(
 ) -> str:
     """Return the text of a message, with a line for each part that is known.
 
-    what: is wrong. where: the file, key or sample. expected, got: the right value and the one that was found. fix: what
-    to do next.
+    Args:
+        what: is wrong.
+        where: the file, key or sample.
+        expected, got: the right value and the one that was found.
+        fix: what to do next.
     """
     lines = [what]
     for name, value in (("where", where), ("expected", expected), ("got", got), ("do", fix)):
@@ -65,7 +68,11 @@ def first_line(error: BaseException) -> str:
 class PipelineError(Exception):
     """Reports what Decant refuses or cannot do.
 
-    what, where, expected, got, fix: as for `message`. exit_code: what the command returns.
+    Args:
+        what, where, expected, got, fix: as for `message`.
+
+    Attributes:
+        exit_code: what the command returns.
     """
 
     exit_code = 1
@@ -86,8 +93,11 @@ class PipelineError(Exception):
 class Problem:
     """Describes one problem of a configuration.
 
-    key: the dotted key. what: is wrong. expected, got: the right value and the one that was found. fix: what to do
-    next.
+    Args:
+        key: the dotted key.
+        what: is wrong.
+        expected, got: the right value and the one that was found.
+        fix: what to do next.
     """
 
     key: str
@@ -137,7 +147,9 @@ def unknown_name(key: str, name: str, known: Iterable[str]) -> Problem:
 class ConfigError(PipelineError):
     """Reports every problem of a configuration at once, before any work starts.
 
-    problems: at least one. source: the file of the configuration, for the message; None for none.
+    Args:
+        problems: at least one.
+        source: the file of the configuration, for the message; None for none.
     """
 
     exit_code = 2

@@ -29,7 +29,10 @@ class NoOptions(Section):
 class Plugin(NamedTuple):
     """Holds a plug-in that a configuration names.
 
-    name: as in the configuration. module: of its file. options: an instance of the module's `Options`.
+    Args:
+        name: as in the configuration.
+        module: of its file.
+        options: an instance of the module's `Options`.
     """
 
     name: str
@@ -58,7 +61,11 @@ def as_mapping(
 ) -> dict[str, Any]:
     """Read either way to name a plug-in as `{name: NAME, **options}`, without a look at its file.
 
-    known: the names that an error lists. such_as: its example. Raises ValidationError if `value` has no name.
+    Args:
+        known: the names that an error lists.
+        such_as: its example.
+
+    Raises ValidationError if `value` has no name.
     """
     if isinstance(value, str):
         return {"name": value}
@@ -75,7 +82,10 @@ def as_mapping(
 def choose(package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
     """Find the plug-in of a package that a value of a configuration names, and validate its options.
 
-    value: `{name: NAME, **options}`, or the bare name. known: the names that an error lists; default, all there are.
+    Args:
+        value: `{name: NAME, **options}`, or the bare name.
+        known: the names that an error lists; default, all there are.
+
     For use in pydantic's validators: raises pydantic's ValidationError with every problem, in places below the value.
     """
     listed = names(package) if known is None else known
@@ -95,7 +105,10 @@ def choose(package: str, value: object, known: Sequence[str] | None = None) -> P
 def choose_at(key: str, package: str, value: object, known: Sequence[str] | None = None) -> Plugin:
     """Find a plug-in as `choose` does, for a value that is at the dotted `key` of a configuration.
 
-    package, value, known: as for `choose`. Raises ConfigError with every problem.
+    Args:
+        package, value, known: as for `choose`.
+
+    Raises ConfigError with every problem.
     """
     try:
         return choose(package, value, known)

@@ -13,7 +13,8 @@ class Progress(Protocol):
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
         """Begin work that is called `what`, of `total` units; `done` of them were finished by an earlier run.
 
-        unit: what is counted, in the plural.
+        Args:
+            unit: what is counted, in the plural.
         """
 
     def advance(self, amount: int, note: str = "") -> None:
@@ -27,7 +28,11 @@ class Silent:
     """Reports nothing: for tests and for calls from Python."""
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Ignore. unit: what is counted, in the plural."""
+        """Ignore.
+
+        Args:
+            unit: what is counted, in the plural.
+        """
 
     def advance(self, amount: int, note: str = "") -> None:
         """Ignore."""
@@ -50,7 +55,11 @@ class Lines:
         self._start = self._shown = 0.0
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
-        """Start a new line of progress. unit: what is counted, in the plural."""
+        """Start a new line of progress.
+
+        Args:
+            unit: what is counted, in the plural.
+        """
         self._what, self._unit, self._note = what, unit, ""
         self._total, self._done, self._first = total, done, done
         self._start = time.monotonic()

@@ -44,7 +44,10 @@ def read_file(path: Path, most: int, *, follow: bool = False) -> bytes:
 
 
 def parse_json(content: bytes) -> Any:
-    """Parse a JSON text. content: its bytes.
+    """Parse a JSON text.
+
+    Args:
+        content: its bytes.
 
     Raises ValueError, which says why, for values that `require_plain` refuses, for keys that occur twice, and for bytes
     that are not UTF-8.

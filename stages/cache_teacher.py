@@ -33,10 +33,13 @@ def run(
 ) -> None:
     """Write the cache of the training samples, and beside it those of the holdout and of the evaluated split.
 
-    source: the configuration. part: only the first, or only the others: they are two DVC stages, so that another
-    `evaluate` keeps the first. replace: whether a different cache that is there may be replaced. wait: for another
-    process that makes the same cache; else raise. scheduler: the address of a Dask cluster that computes; None for
-    none. workers: how many processes on this machine compute; 0 computes in this process.
+    Args:
+        source: the configuration.
+        part: only the first, or only the others: they are two DVC stages, so that another `evaluate` keeps the first.
+        replace: whether a different cache that is there may be replaced.
+        wait: for another process that makes the same cache; else raise.
+        scheduler: the address of a Dask cluster that computes; None for none.
+        workers: how many processes on this machine compute; 0 computes in this process.
     """
     inputs = source.read(Inputs)
     teacher = inputs.teacher
@@ -74,7 +77,7 @@ def run(
 
 
 def passes(inputs: Inputs) -> dict[str, TeacherPass]:
-    """Open the teacher for each cache, as a worker does. inputs: the sections. Returns the passes, by cache."""
+    """Open the teacher for each cache of the sections `inputs`, as a worker does, and return the passes by cache."""
     experiment, config = Experiment(inputs), inputs.teacher
     jobs, network = experiment.caches, experiment.teacher
     device, precision = choose_device(config.device), config.precision

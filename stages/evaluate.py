@@ -24,7 +24,8 @@ class Inputs(EvaluatedSections, RunsSection):
 def run(source: ConfigFile) -> None:
     """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are left out, with a note.
 
-    source: the configuration.
+    Args:
+        source: the configuration.
     """
     inputs = source.read(Inputs)
     refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics)

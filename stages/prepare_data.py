@@ -29,8 +29,10 @@ class Inputs(DataSection):
 def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:
     """Pack `data.source` to `data.path`. A file that is there already, packed from the same, is kept.
 
-    source: the configuration. replace: pack again; a file that was not packed here is never replaced. as_json: print
-    facts for programs.
+    Args:
+        source: the configuration.
+        replace: pack again; a file that was not packed here is never replaced.
+        as_json: print facts for programs.
     """
     data = source.read(Inputs).data
     if data.path.exists() and not replace:
@@ -53,9 +55,12 @@ def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:
 def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> DataSource | None:
     """Raise DataError if a file or folder of this machine holds more or fewer images than when it was packed.
 
-    dataset: the packed file. options: of its source. Only numbers are compared: to read the images would take as long
-    as to pack them. Returns the source; None if it is not on this machine, or if the file does not record what it was
-    packed from.
+    Args:
+        dataset: the packed file.
+        options: of its source.
+
+    Only numbers are compared: to read the images would take as long as to pack them. Returns the source; None if it is
+    not on this machine, or if the file does not record what it was packed from.
     """
     if dataset.origin is None or options.local is None or not options.local.expanduser().exists():
         return None

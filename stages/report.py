@@ -21,7 +21,10 @@ class Inputs(RunsSection):
 def run(source: ConfigFile, *, write: bool, table: bool) -> None:
     """Write the report from the results of `evaluate` and of the runs, and print its table.
 
-    source: the configuration. write: whether to write the report's folder. table: whether to print the table.
+    Args:
+        source: the configuration.
+        write: whether to write the report's folder.
+        table: whether to print the table.
     """
     raw = source.raw()
     runs = source.read(Inputs, raw).runs

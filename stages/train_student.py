@@ -26,9 +26,13 @@ def run(
 ) -> None:
     """Train a student with an objective set, and publish the folder of the run.
 
-    source: the configuration. name: of the run. output: the folder; None for that of `runs.path`. verify: how many
-    views are compared with the teacher's. replace: whether a different run that is there may be replaced. wait: for
-    another process that makes the same run; else raise.
+    Args:
+        source: the configuration.
+        name: of the run.
+        output: the folder; None for that of `runs.path`.
+        verify: how many views are compared with the teacher's.
+        replace: whether a different run that is there may be replaced.
+        wait: for another process that makes the same run; else raise.
     """
     inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
     teacher_training, exact = source.raw().get("teacher_training"), verify in ("full", "bytes")

@@ -28,8 +28,10 @@ class Inputs(TeacherSections):
 def run(source: ConfigFile, *, replace: bool, wait: bool) -> None:
     """Train `teacher` by `teacher_training`, and publish the folder of `teacher.weights`.
 
-    source: the configuration. replace: whether a different teacher that is there may be replaced. wait: for another
-    process that makes the same teacher; else raise.
+    Args:
+        source: the configuration.
+        replace: whether a different teacher that is there may be replaced.
+        wait: for another process that makes the same teacher; else raise.
     """
     inputs = source.read(Inputs)
     weights, training = inputs.teacher.weights, inputs.teacher_training

@@ -114,8 +114,8 @@ def parameters_without_a_word(text: str, contracts: Mapping[str, str]) -> list[s
     return found
 
 
-LINED = [f"pipeline/{room}" for room in ("api", "data", "models", "signals", "store/format", "views")]
-"""Rooms in which each parameter has a line of its own, below `Args:`."""
+WITHIN_PROSE = {ROOT / f"pipeline/{file}" for file in ("config.py", "reporting/results.py", "training/linear_probe.py")}
+"""Files that have parameters in paragraphs still: with a line for each they would pass three hundred lines."""
 
 
 def parameters_within_prose(text: str) -> list[str]:
@@ -147,9 +147,9 @@ def within(block: str) -> str:
 
 
 def test_each_parameter_has_a_line_of_its_own() -> None:
-    files = [path for room in LINED for path in (ROOT / room).rglob("*.py") if not set(HEADS) & set(path.parents)]
-    found = {path.relative_to(ROOT).as_posix(): parameters_within_prose(path.read_text()) for path in files}
-    assert len(found) > 80
+    files = [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/*.py")]
+    held = [path for path in files if not set(HEADS) & set(path.parents) and path not in WITHIN_PROSE]
+    found = {path.relative_to(ROOT).as_posix(): parameters_within_prose(path.read_text()) for path in held}
     assert {path: names for path, names in found.items() if names} == {}
 
 

@@ -30,8 +30,12 @@ from pipeline.store.reader import TeacherCache
 def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
     """Print the plan of an experiment.
 
-    source: the configuration. as_json: print facts for programs. timed: measure on a few images, for some seconds, how
-    long the commands take. Raises ConfigError with every problem, and CacheError if a disk is too small.
+    Args:
+        source: the configuration.
+        as_json: print facts for programs.
+        timed: measure on a few images, for some seconds, how long the commands take.
+
+    Raises ConfigError with every problem, and CacheError if a disk is too small.
     """
     try:
         bound = bind_experiment(source)

@@ -25,8 +25,13 @@ COMMAND = "#   pipeline dvc-file --config {config}{target}"
 def stage_file(experiment: ExperimentConfig, source: ConfigFile, folder: Path) -> dict[str, Any]:
     """Return what a dvc.yaml holds for an experiment that is run from the working directory.
 
-    experiment: the configuration. source: its file. folder: that of the dvc.yaml. What a dvc.yaml elsewhere makes
-    already, of the same, is left to it. Raises ConfigError if one makes something else at the same place.
+    Args:
+        experiment: the configuration.
+        source: its file.
+        folder: that of the dvc.yaml.
+
+    What a dvc.yaml elsewhere makes already, of the same, is left to it. Raises ConfigError if one makes something else
+    at the same place.
     """
     config, raw = source.file.as_posix(), read_config(source.file, source.overrides)
     up, with_code = os.path.relpath(Path(), folder), Path("pipeline/cli.py").exists()
@@ -60,7 +65,10 @@ def _scored(experiment: ExperimentConfig, student: str) -> list[str]:
 def text_of(experiment: ExperimentConfig, source: ConfigFile, output: Path | None) -> str:
     """Return the text of a dvc.yaml, with the command that writes it.
 
-    experiment: the configuration. source: its file. output: where the dvc.yaml goes; None prints it.
+    Args:
+        experiment: the configuration.
+        source: its file.
+        output: where the dvc.yaml goes; None prints it.
     """
     target = f" --output {output.as_posix()}" if output else ""
     head = "# Written by the command below; to change it, edit the configuration and run the command again.\n"
@@ -71,7 +79,9 @@ def text_of(experiment: ExperimentConfig, source: ConfigFile, output: Path | Non
 def outdated(experiment: ExperimentConfig, source: ConfigFile) -> list[Path]:
     """Return the dvc.yaml files that were written from this configuration, as it was before, and no longer fit it.
 
-    experiment: the configuration. source: its file.
+    Args:
+        experiment: the configuration.
+        source: its file.
     """
     found = []
     for file in written_files():
@@ -103,8 +113,11 @@ def refuse_output(output: Path) -> None:
 def run(source: ConfigFile, output: Path | None) -> None:
     """Write the dvc.yaml of a configuration, or print it.
 
-    source: the configuration. output: where to write; None prints. Raises ConfigError for an output or a target that
-    holds files which Decant did not write.
+    Args:
+        source: the configuration.
+        output: where to write; None prints.
+
+    Raises ConfigError for an output or a target that holds files which Decant did not write.
     """
     if output is not None:
         refuse_output(output)

@@ -31,7 +31,9 @@ class Inputs(DataSection, StoreSection):
 class Sheet:
     """Describes the picture to draw of a cache.
 
-    views, samples: how many of them. output: its file; None for one named after the cache.
+    Args:
+        views, samples: how many of them.
+        output: its file; None for one named after the cache.
     """
 
     views: int
@@ -42,8 +44,13 @@ class Sheet:
 def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
     """Print what the cache at a path is, or those of an experiment; draw the first of them.
 
-    source: the configuration. path: of a cache; None for those of the configuration. sheet: the picture to draw; None
-    draws none. as_json: print facts for programs. Raises CacheNotFound, CacheUnfinished or DataError.
+    Args:
+        source: the configuration.
+        path: of a cache; None for those of the configuration.
+        sheet: the picture to draw; None draws none.
+        as_json: print facts for programs.
+
+    Raises CacheNotFound, CacheUnfinished or DataError.
     """
     paths = [path] if path is not None else _paths(source.read(Inputs))
     facts = [each for path in paths for each in describe(path)]

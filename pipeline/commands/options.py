@@ -15,7 +15,11 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def store_address(value: str) -> StorePath:
-    """Return the path of a store. value: a folder, or an address on object storage; else BadParameter is raised."""
+    """Return the path of a store.
+
+    Args:
+        value: a folder, or an address on object storage; else BadParameter is raised.
+    """
     from pipeline.store.location import store_path
 
     try:
@@ -25,7 +29,11 @@ def store_address(value: str) -> StorePath:
 
 
 def config_options(command: Command) -> Command:
-    """Add the options that every command takes. command: the function that click calls."""
+    """Add the options that every command takes.
+
+    Args:
+        command: the function that click calls.
+    """
     command = click.option(
         "--set",
         "overrides",
@@ -44,7 +52,11 @@ def config_options(command: Command) -> Command:
 
 
 def artifact_options(command: Command) -> Command:
-    """Add the options of commands that publish an artifact. command: the function that click calls."""
+    """Add the options of commands that publish an artifact.
+
+    Args:
+        command: the function that click calls.
+    """
     command = click.option("--replace", is_flag=True, help="Replace a different artifact that is already there.")(
         command
     )

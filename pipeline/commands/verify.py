@@ -23,9 +23,13 @@ from pipeline.store.reader import TeacherCache
 def run(target: StorePath | ConfigFile, *, role: str, check: SampleCheck | None, as_json: bool) -> None:
     """Verify the files of the cache at a path, or the caches of an experiment with their views and teacher.
 
-    target: the path, or the configuration of the experiment. role: `training`, `holdout`, `evaluation` or `all`. check:
-    how views and teacher are checked; None checks the files alone. as_json: print the report for programs. Raises
-    CacheError, after the report, if anything is wrong.
+    Args:
+        target: the path, or the configuration of the experiment.
+        role: `training`, `holdout`, `evaluation` or `all`.
+        check: how views and teacher are checked; None checks the files alone.
+        as_json: print the report for programs.
+
+    Raises CacheError, after the report, if anything is wrong.
     """
     if not isinstance(target, ConfigFile):
         note = "neither views nor teacher were checked: name their experiment with --config"

@@ -132,7 +132,11 @@ alone. A test runs the stages and compares. The command itself (`cli.py`, `comma
 
 
 def written_in(raw: Any, key: str) -> bool:
-    """Tell whether a configuration has a dotted key, instead of leaving it to its default. raw: its plain values."""
+    """Tell whether a configuration has a dotted key, instead of leaving it to its default.
+
+    Args:
+        raw: its plain values.
+    """
     for part in key.split("."):
         if not isinstance(raw, dict) or part not in raw:
             return False

@@ -27,10 +27,13 @@ DEFAULT_FILTER: str = FeaturesConfig.model_fields["filter"].default
 class PluginFiles:
     """Holds the files of the plug-ins that an experiment names, by what they are for.
 
-    source: reads what is packed. drawn: operations of the views that are cached or learnt from. scored: operations of
-    the one view that evaluation sees. kept: encodings, filter and extra signals of the main cache. compared: encodings
-    of the caches for evaluation. read: encodings and filters of the caches that
-    students read.
+    Args:
+        source: reads what is packed.
+        drawn: operations of the views that are cached or learnt from.
+        scored: operations of the one view that evaluation sees.
+        kept: encodings, filter and extra signals of the main cache.
+        compared: encodings of the caches for evaluation.
+        read: encodings and filters of the caches that students read.
     """
 
     source: frozenset[str]
@@ -76,7 +79,8 @@ def _kept(signals: SignalsConfig) -> set[str]:
 def objective_files(names: Iterable[str]) -> set[str]:
     """Return the files of some objectives, and what they use of their room and of signals, without `OBJECTIVES`.
 
-    names: of the objectives.
+    Args:
+        names: of the objectives.
     """
     found = _with_imported("pipeline/objectives", "pipeline/objectives/methods", names, OBJECTIVES)
     words = {word for file in found for word in _read(file).words}
@@ -89,7 +93,9 @@ def objective_files(names: Iterable[str]) -> set[str]:
 def plugin_files(package: str, names: Collection[str]) -> set[str]:
     """Return the files of some plug-ins, and those of their folder that they import, without `READING`.
 
-    package: of the plug-ins, such as `pipeline.views.operations`. names: as in a configuration.
+    Args:
+        package: of the plug-ins, such as `pipeline.views.operations`.
+        names: as in a configuration.
     """
     folder = package.replace(".", "/")
     return _with_imported(folder, folder, ["__init__", *names] if names else [], READING)

@@ -32,8 +32,11 @@ PLACES = {
 def made_elsewhere(experiment: ExperimentConfig, file: Path) -> dict[str, tuple[Path, str]]:
     """Return the stages whose outputs another dvc.yaml makes: that file, and a note on what differs all the same.
 
-    experiment: the configuration. file: the dvc.yaml of this experiment, which does not count. Raises ConfigError with
-    every key by which another experiment makes something else at the same place.
+    Args:
+        experiment: the configuration.
+        file: the dvc.yaml of this experiment, which does not count.
+
+    Raises ConfigError with every key by which another experiment makes something else at the same place.
     """
     others = {output.path: output for output in outputs_elsewhere(file)}
     shared: dict[str, tuple[Path, str]] = {}

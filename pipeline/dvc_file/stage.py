@@ -16,9 +16,15 @@ from pipeline.version import installed_version
 class Stage:
     """Describes one stage of a dvc.yaml.
 
-    name: of the stage. command: its arguments after `pipeline`. deps: the data that it depends on. outs: what it
-    writes. sections: dotted keys of the configuration that it reads. plugins: files of plug-ins that it depends on.
-    metrics: the file that DVC shows as numbers, None without one. matrix: values that `${item...}` stands for.
+    Args:
+        name: of the stage.
+        command: its arguments after `pipeline`.
+        deps: the data that it depends on.
+        outs: what it writes.
+        sections: dotted keys of the configuration that it reads.
+        plugins: files of plug-ins that it depends on.
+        metrics: the file that DVC shows as numbers, None without one.
+        matrix: values that `${item...}` stands for.
     """
 
     name: str
@@ -38,8 +44,12 @@ class Stage:
     def entry(self, config: str, raw: Raw, up: str, *, with_code: bool) -> dict[str, Any]:
         """Return the stage as it stands in a dvc.yaml.
 
-        config: the configuration's file. raw: what it holds, since DVC refuses parameters that are not written there.
-        up: the way from the dvc.yaml to the working directory. with_code: whether there is code to depend on.
+        Args:
+            config: the configuration's file.
+            raw: what it holds, since DVC refuses parameters that are not written there.
+            up: the way from the dvc.yaml to the working directory.
+            with_code: whether there is code to depend on.
+
         Without code, the command names the version of Decant that is installed: DVC runs what has another command.
         """
         files = sorted([*code_of(self.code), *self.plugins]) if with_code else []

@@ -18,8 +18,10 @@ from pipeline.experiment.source import ConfigFile
 class Output(NamedTuple):
     """Describes an output of a stage in some dvc.yaml.
 
-    path: as of `plain`. file: the dvc.yaml. config: all values of the configuration that the stage runs; empty if that
-    is not known.
+    Args:
+        path: as of `plain`.
+        file: the dvc.yaml.
+        config: all values of the configuration that the stage runs; empty if that is not known.
     """
 
     path: str
@@ -42,8 +44,11 @@ def written_files() -> list[Path]:
 def outputs_elsewhere(mine: Path) -> Iterator[Output]:
     """Yield what the stages in other files than `mine` write, but for students.
 
-    mine: the dvc.yaml that does not count. For a file that `pipeline dvc-file` wrote, the configuration that it names
-    is read instead, since large files take seconds to parse.
+    Args:
+        mine: the dvc.yaml that does not count.
+
+    For a file that `pipeline dvc-file` wrote, the configuration that it names is read instead, since large files take
+    seconds to parse.
     """
     for file in written_files():
         if file.resolve() == mine.resolve():

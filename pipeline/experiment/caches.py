@@ -21,8 +21,11 @@ from pipeline.training.teacher_outputs import CHOOSE_VIEWS_HINT, format_views
 class OpenedCache(NamedTuple):
     """Holds a cache that fits the experiment.
 
-    cache: the open cache. views: the numbers of those that are used. unchecked: the dotted fields of its identity that
-    are taken on trust. entry: of the section `caches`.
+    Args:
+        cache: the open cache.
+        views: the numbers of those that are used.
+        unchecked: the dotted fields of its identity that are taken on trust.
+        entry: of the section `caches`.
     """
 
     cache: TeacherCache
@@ -34,8 +37,11 @@ class OpenedCache(NamedTuple):
 def open_teacher_outputs(experiment: Experiment[LearningSections], per_step: int = 1, *, exact: bool) -> FromCaches:
     """Open the cached outputs that students learn from: of the experiment's own store, unless `caches` names others.
 
-    experiment: its configuration and data. per_step: views of each sample in a step. exact: read all pixels and the
-    teacher's weights (where they are) and compare; else trust ids and names.
+    Args:
+        experiment: its configuration and data.
+        per_step: views of each sample in a step.
+        exact: read all pixels and the teacher's weights (where they are) and compare; else trust ids and names.
+
     Raises CacheNotFound, CacheUnfinished, CacheCorrupt, or CacheMismatch with every differing field.
     """
     opened = open_caches(experiment, exact=exact)
@@ -56,8 +62,11 @@ def open_teacher_outputs(experiment: Experiment[LearningSections], per_step: int
 def outputs_in(opened: Sequence[OpenedCache], caches: Caches | None) -> FromCaches:
     """Return the outputs in open caches as one source.
 
-    opened: as of `open_caches`. caches: the section, which names the mean of several teachers, and teachers that are
-    read by name. Raises CacheMismatch if two caches hold the same views, or if teachers have different views.
+    Args:
+        opened: as of `open_caches`.
+        caches: the section, which names the mean of several teachers, and teachers that are read by name.
+
+    Raises CacheMismatch if two caches hold the same views, or if teachers have different views.
     """
 
     def parts(entries: Sequence[CacheConfig]) -> list[tuple[TeacherCache, tuple[int, ...]]]:
@@ -74,8 +83,12 @@ def open_caches(
 ) -> list[OpenedCache]:
     """Open each cache, and check it against the experiment and against the first cache of its own teacher.
 
-    experiment: its configuration and data. entries: of the section `caches`, those to open; None for all. exact,
-    raises: as of `open_teacher_outputs`.
+    Args:
+        experiment: its configuration and data.
+        entries: of the section `caches`, those to open; None for all.
+        exact: as of `open_teacher_outputs`.
+
+    Raises the same errors.
     """
     config, data = experiment.config, experiment.data
     entries = entries or config.caches

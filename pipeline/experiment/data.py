@@ -16,8 +16,11 @@ from pipeline.views import Views, ViewsConfig, build_views
 class Data:
     """Holds a packed data set and what a run uses of it.
 
-    dataset: the packed file. training: the samples to learn from. holdout: those that are held out; None if none are.
-    views: of the training samples.
+    Args:
+        dataset: the packed file.
+        training: the samples to learn from.
+        holdout: those that are held out; None if none are.
+        views: of the training samples.
     """
 
     dataset: PackedDataset
@@ -45,8 +48,11 @@ class Data:
     def open(cls, config: DataConfig, views: ViewsConfig | None) -> Data:
         """Open the packed file.
 
-        config: the section `data`. views: the section; None for the images as they are, even of differing sizes. Raises
-        DataError if the file does not fit the configuration.
+        Args:
+            config: the section `data`.
+            views: the section; None for the images as they are, even of differing sizes.
+
+        Raises DataError if the file does not fit the configuration.
         """
         if not config.path.exists() and config.source is not None:
             raise DataError("there is no packed data set yet", where=config.path, fix="run `pipeline prepare-data`")
@@ -62,8 +68,11 @@ _APART_HINT = "keep some labeled images apart for it, such as a folder test: tho
 def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
     """Return the split that is reported.
 
-    dataset: has the splits. evaluate: the section, which names one. Raises ConfigError, with the nearest name, if there
-    is no such split.
+    Args:
+        dataset: has the splits.
+        evaluate: the section, which names one.
+
+    Raises ConfigError, with the nearest name, if there is no such split.
     """
     if evaluate.split not in dataset.splits:
         problem = unknown_name("evaluate.split", evaluate.split, dataset.splits)
@@ -74,7 +83,10 @@ def evaluated_split(dataset: PackedDataset, evaluate: EvaluateConfig) -> Split:
 def one_view(samples: Samples, operations: Sequence[Section] = ()) -> Views:
     """Return the one view of `samples` that evaluation sees.
 
-    operations: make it; none leave the images as they are. Raises ConfigError if one of them mixes images.
+    Args:
+        operations: make it; none leave the images as they are.
+
+    Raises ConfigError if one of them mixes images.
     """
     config = ViewsConfig.model_validate({"operations": [operation.model_dump() for operation in operations]})
     views = views_of(samples, config, "evaluate")
@@ -88,8 +100,12 @@ def one_view(samples: Samples, operations: Sequence[Section] = ()) -> Views:
 def views_of(samples: Samples, config: ViewsConfig, key: str) -> Views:
     """Return the views of samples.
 
-    samples: the images. config: the operations. key: the section that holds the operations, for messages. Raises
-    ConfigError if the views would not all have one size.
+    Args:
+        samples: the images.
+        config: the operations.
+        key: the section that holds the operations, for messages.
+
+    Raises ConfigError if the views would not all have one size.
     """
     shape = samples.split.image_shape
     views = build_views(config, shape[:2] if shape else None, key, among=samples.positions)

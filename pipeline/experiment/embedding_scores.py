@@ -24,7 +24,9 @@ EMBEDDED_BATCH = 256
 class LabeledBank:
     """Holds labeled images that nearest neighbours and a linear probe learn from.
 
-    samples, views: the images, and the one view that evaluation sees. labels: int64 [M], -1 for those without.
+    Args:
+        samples, views: the images, and the one view that evaluation sees.
+        labels: int64 [M], -1 for those without.
     """
 
     samples: Samples
@@ -35,7 +37,8 @@ class LabeledBank:
     def of(cls, experiment: Experiment[TaughtSections]) -> LabeledBank | None:
         """Return the bank that the section `evaluate` names, or the images that are learnt from.
 
-        experiment: with its data.
+        Args:
+            experiment: with its data.
 
         None if those have no labels, or are the reported images themselves. Raises ConfigError for a split that is not
         there, or that has no labels.
@@ -54,8 +57,10 @@ class LabeledBank:
     ) -> EmbeddingScores | None:
         """Return the scores of a network's embeddings; None if it has none of the bank.
 
-        network: lies on `device`, and embeds the bank. embeddings: of the reported images, [N, D]. truth: their labels,
-        int64 [N].
+        Args:
+            network: lies on `device`, and embeds the bank.
+            embeddings: of the reported images, [N, D].
+            truth: their labels, int64 [N].
         """
         from pipeline.training.linear_probe import probed_classes  # evaluation with classes does without
 
@@ -74,7 +79,9 @@ class LabeledBank:
 def labeled_split(dataset: PackedDataset, name: str) -> Split:
     """Return the split that neighbours and probe learn from. Raises ConfigError if it is not there, or has no labels.
 
-    dataset: has the splits. name: as `evaluate.labels_from` has it.
+    Args:
+        dataset: has the splits.
+        name: as `evaluate.labels_from` has it.
     """
     key = "evaluate.labels_from"
     if name not in dataset.splits:

@@ -33,7 +33,10 @@ class EvaluatedSections(ReferenceSections, StudentsSection):
 class Evaluator:
     """Measures networks on the same images: accuracy in float32, speed in the precision that suits the device.
 
-    experiment: names the images and the networks. Raises DataError if images have no labels.
+    Args:
+        experiment: names the images and the networks.
+
+    Raises DataError if images have no labels.
     """
 
     def __init__(self, experiment: Experiment[EvaluatedSections]) -> None:
@@ -56,8 +59,10 @@ class Evaluator:
     def measured(self, name: str, network: Network | WithReusedHead, known: Signals | None = None) -> dict[str, Any]:
         """Return metrics and cost of a network, as the fields of a result.
 
-        name: of the network; its speed is measured once for a name and its MACs. network: is moved to the device.
-        known: its signals of all images; None computes them.
+        Args:
+            name: of the network; its speed is measured once for a name and its MACs.
+            network: is moved to the device.
+            known: its signals of all images; None computes them.
         """
         cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
         key, device = (name, cost["macs"]), choose_device()

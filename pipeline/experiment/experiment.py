@@ -70,7 +70,9 @@ class CacheContents(NamedTuple):
     def for_evaluation(cls, samples: Samples, evaluate: EvaluateConfig, teacher: TeacherConfig) -> CacheContents:
         """Return what a cache for evaluation holds: the deepest signal of the one view that evaluation sees.
 
-        samples: of the holdout, or of the split that is reported. evaluate, teacher: the sections.
+        Args:
+            samples: of the holdout, or of the split that is reported.
+            evaluate, teacher: the sections.
         """
         signals = HEADLESS_EVALUATION_SIGNALS if without_head(teacher) else EVALUATION_SIGNALS
         return cls(samples, one_view(samples, evaluate.operations), signals)
@@ -80,8 +82,11 @@ class CacheContents(NamedTuple):
     ) -> CacheRequirement:
         """Return what a cache must be, to be of these samples, views and signals.
 
-        teacher: what it must be of. unchecked: dotted fields that are not compared. exact: whether it must have the
-        digest of the pixels, which are all read for that; else the number and the ids of samples suffice.
+        Args:
+            teacher: what it must be of.
+            unchecked: dotted fields that are not compared.
+            exact: whether it must have the digest of the pixels, which are all read for that; else the number and the
+                ids of samples suffice.
         """
         return CacheRequirement(
             data=DataIdentity.of(self.samples) if exact else RequiredSamples.of(self.samples),
@@ -101,7 +106,9 @@ class Experiment(Generic[SectionsT_co]):
 
     A command declares the sections that it reads. mypy finds the use of an attribute that needs another section.
 
-    config: the sections. data: the packed data set, if it is open already; None opens it.
+    Args:
+        config: the sections.
+        data: the packed data set, if it is open already; None opens it.
     """
 
     def __init__(self, config: SectionsT_co, data: Data | None = None) -> None:
@@ -164,7 +171,10 @@ class Experiment(Generic[SectionsT_co]):
         return caches | {name: CacheContents.for_evaluation(each, evaluate, teacher) for name, each in held.items()}
 
     def evaluation_cache(self: Experiment[TaughtSections], what: EvaluationCache) -> CacheContents:
-        """Return what a cache for evaluation holds. what: which of them.
+        """Return what a cache for evaluation holds.
+
+        Args:
+            what: which of them.
 
         Raises ConfigError if there is no holdout, or no such split to report.
         """
@@ -183,7 +193,12 @@ class Experiment(Generic[SectionsT_co]):
         exact: bool = True,
         teacher_training: Mapping[str, Any] | None = None,
     ) -> StudentRun:
-        """Return what a student is trained with. name: of its run. exact, teacher_training: as of `StudentRun`."""
+        """Return what a student is trained with.
+
+        Args:
+            name: of its run.
+            exact, teacher_training: as of `StudentRun`.
+        """
         from pipeline.experiment.students import StudentRun  # now: caches are made without the code of training
 
         return StudentRun(self, name, exact, teacher_training)
@@ -193,9 +208,11 @@ class Experiment(Generic[SectionsT_co]):
     ) -> CacheRequirement:
         """Return what a cache must be that holds the signals of this experiment's teacher.
 
-        held: its samples, views and signals. found: the identity of the cache at hand; None if it cannot be read. Where
-        the file of weights has the digest that it records, no network is built to compute that. exact: read all pixels
-        and weights; else trust ids and names.
+        Args:
+            held: its samples, views and signals.
+            found: the identity of the cache at hand; None if it cannot be read. Where the file of weights has the
+                digest that it records, no network is built to compute that.
+            exact: read all pixels and weights; else trust ids and names.
         """
         config = self.config.teacher
         if exact and config.weights_are_here:
@@ -247,14 +264,19 @@ class Experiment(Generic[SectionsT_co]):
 
 
 def without_head(teacher: TeacherConfig) -> bool:
-    """Tell whether a teacher has neither a classifier nor a head of texts. teacher: its section."""
+    """Tell whether a teacher has neither a classifier nor a head of texts.
+
+    Args:
+        teacher: its section.
+    """
     return teacher.head == "none" and teacher.text_head is None
 
 
 def kept_signals(config: SignalsConfig, teacher: TeacherConfig) -> SignalsConfig:
     """Return the section `signals` without the logits if the teacher has no classifier.
 
-    config: the section.
+    Args:
+        config: the section.
 
     Raises ConfigError if it keeps nothing else.
     """

@@ -20,7 +20,10 @@ MOST_NAMES = 20
 def description(run: StudentRun, network: Network | WithReusedHead, metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return the texts that describe a trained student, by the names of their files.
 
-    run: its settings and data. network: as it was trained. metrics: of the run, as in `metrics.json`.
+    Args:
+        run: its settings and data.
+        network: as it was trained.
+        metrics: of the run, as in `metrics.json`.
     """
     described = ModelFile(
         decant=installed_version(),
@@ -89,7 +92,11 @@ def _learnt(run: StudentRun, metrics: Mapping[str, Any]) -> LearntFrom:
 
 
 def model_card(model: ModelFile) -> str:
-    """Write the page for people who find the weights. model: its description."""
+    """Write the page for people who find the weights.
+
+    Args:
+        model: its description.
+    """
     network, seen, learnt = model.network, model.input, model.learnt
     height, width = network.input_size
     names = ", ".join(map(_code, model.classes[:MOST_NAMES]))

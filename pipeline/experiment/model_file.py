@@ -35,10 +35,14 @@ class _Part(BaseModel):
 class Architecture(_Part):
     """Describes the network. Its arguments are those of `build_network`.
 
-    model, options, blocks, head: as in the student's section. num_classes: K; 0 without a classifier. input_size:
-    height and width in pixels. mean, std: of every channel, in units of the full range [0, 1]. interpolation: of images
-    of another size, antialiased. reused_head: whether a projection and the teacher's classifier, which lie in a file of
-    their own, take the place of the network's own classifier.
+    Args:
+        model, options, blocks, head: as in the student's section.
+        num_classes: K; 0 without a classifier.
+        input_size: height and width in pixels.
+        mean, std: of every channel, in units of the full range [0, 1].
+        interpolation: of images of another size, antialiased.
+        reused_head: whether a projection and the teacher's classifier, which lie in a file of their own, take the place
+            of the network's own classifier.
     """
 
     model: str = Field(min_length=1)
@@ -56,11 +60,15 @@ class Architecture(_Part):
 class ModelInput(_Part):
     """Describes how an image file becomes the pixels that the network is given, as `evaluate` does it.
 
-    channels: of the images that it learnt from. size: height and width of these pixels; None if they differ. decoding:
-    how files are read. shorter_side: larger images are reduced to it and stored as JPEG of this `quality`; None for
-    none. stored: whether the data set has pixels, or image files, which an image of many formats becomes by way of a
-    JPEG. operations: those of the one view that evaluation sees, in their order, before the network's own resizing and
-    normalisation.
+    Args:
+        channels: of the images that it learnt from.
+        size: height and width of these pixels; None if they differ.
+        decoding: how files are read.
+        shorter_side: larger images are reduced to it and stored as JPEG of this `quality`; None for none.
+        stored: whether the data set has pixels, or image files, which an image of many formats becomes by way of a
+            JPEG.
+        operations: those of the one view that evaluation sees, in their order, before the network's own resizing and
+            normalisation.
     """
 
     channels: int = Field(ge=1)
@@ -73,10 +81,16 @@ class ModelInput(_Part):
 
 
 class LearntFrom(_Part):
-    """Describes what a student learnt from. split: of the data set. samples, holdout: how many, and held out of them.
+    """Describes what a student learnt from.
 
-    teacher: its model; None where a student learnt without one. teacher_weights: their digest. objectives: the methods,
-    with their options. seed: of weights and batches. epochs: that it was trained for.
+    Args:
+        split: of the data set.
+        samples, holdout: how many, and held out of them.
+        teacher: its model; None where a student learnt without one.
+        teacher_weights: their digest.
+        objectives: the methods, with their options.
+        seed: of weights and batches.
+        epochs: that it was trained for.
     """
 
     split: str
@@ -92,8 +106,12 @@ class LearntFrom(_Part):
 class ModelFile(_Part):
     """Describes a trained student. `read` reads the file of it, and `text` is what is written there.
 
-    decant: the version that trained it. student, objectives: the names in its configuration. classes: their names, in
-    the order of the logits. parameters: how many it has. holdout: its metrics there; None without a holdout.
+    Args:
+        decant: the version that trained it.
+        student, objectives: the names in its configuration.
+        classes: their names, in the order of the logits.
+        parameters: how many it has.
+        holdout: its metrics there; None without a holdout.
     """
 
     format: Literal["decant-model"] = "decant-model"

@@ -40,10 +40,14 @@ def trained_network(
 ) -> Network | WithReusedHead:
     """Load a student as it was trained, whatever the configuration contains by now.
 
-    folder: of its run. student: its name. classes: K. configured: its section in the user's own configuration, which
-    alone may name code. Returns the network, with the head that lies beside its weights, if there is one. Raises
-    DataError if the folder's own configuration cannot be read, or names code that the user's does not; ModelError if
-    its weights cannot be read.
+    Args:
+        folder: of its run.
+        student: its name.
+        classes: K.
+        configured: its section in the user's own configuration, which alone may name code.
+
+    Returns the network, with the head that lies beside its weights, if there is one. Raises DataError if the folder's
+    own configuration cannot be read, or names code that the user's does not; ModelError if its weights cannot be read.
     """
     path = folder / "config.yaml"
     try:
@@ -71,7 +75,9 @@ def trained_network(
 def prepared_as(config: ConfigT, default: Preprocessing) -> ConfigT:
     """Return a network's section with nothing left open of its preprocessing.
 
-    config: the section. default: fills in `mean`, `std` and `interpolation` where the section leaves them open.
+    Args:
+        config: the section.
+        default: fills in `mean`, `std` and `interpolation` where the section leaves them open.
     """
     return config.model_copy(
         update={
@@ -93,13 +99,16 @@ def build(
 ) -> Network:
     """Build the network of a section, with its weights.
 
-    config: the section; what it leaves open of its preprocessing is what its weights expect. classes: K of the data; a
-    network without a classifier has logits of none. seed: draws the weights where the section names none; None uses
-    torch's own generator. start: weights to begin with, whose classifier need not fit: then it is new and drawn from
-    the seed, and `kept` of the network tells so. None takes those that a student's section names. offline: random
-    weights take the place of the library's. any_classes: K is a guess, since there is no data yet. Raises ModelError if
-    the network cannot be built, or if its weights do not
-    fit.
+    Args:
+        config: the section; what it leaves open of its preprocessing is what its weights expect.
+        classes: K of the data; a network without a classifier has logits of none.
+        seed: draws the weights where the section names none; None uses torch's own generator.
+        start: weights to begin with, whose classifier need not fit: then it is new and drawn from the seed, and `kept`
+            of the network tells so. None takes those that a student's section names.
+        offline: random weights take the place of the library's.
+        any_classes: K is a guess, since there is no data yet.
+
+    Raises ModelError if the network cannot be built, or if its weights do not fit.
     """
     start = start or (config.start if isinstance(config, StudentConfig) else None)
     refuse_unknown_normalisation(config, start or config.weights)
@@ -127,7 +136,10 @@ def build(
 def build_teacher(config: TeacherConfig, names: Sequence[str] | int, **how: Any) -> Network:
     """Build the teacher of a section, as `build` does, with the end that the section gives it.
 
-    config: the section `teacher`. names: of the classes; or as many as there might be, if they are not known yet.
+    Args:
+        config: the section `teacher`.
+        names: of the classes; or as many as there might be, if they are not known yet.
+
     Raises DataError if its logits are of no known classes.
     """
     classes = names if isinstance(names, int) else len(names)
@@ -149,7 +161,11 @@ def build_teacher(config: TeacherConfig, names: Sequence[str] | int, **how: Any)
 
 
 def refuse_no_embedding(teacher: Network, signals: SignalsConfig) -> None:
-    """Raise ConfigError if the embedding of a teacher that has none shall be kept. teacher, signals: its own."""
+    """Raise ConfigError if the embedding of a teacher that has none shall be kept.
+
+    Args:
+        teacher, signals: its own.
+    """
     if signals.embedding is not None and "embedding" not in teacher.taps:
         what = f"{teacher.name} has no embedding: it does not end in a linear layer"
         fix = "keep none: signals.embedding: null; or name what gives the embedding, of ONNX by `teacher.options`"
@@ -159,8 +175,11 @@ def refuse_no_embedding(teacher: Network, signals: SignalsConfig) -> None:
 def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, Any] | None:
     """Return what `build(config, classes).identity()` would be, with `interpolation` in any case.
 
-    config: the network's section; its weights are not read. classes: K. Returns None if the network must be built to
-    know its input size, or its blocks.
+    Args:
+        config: the network's section; its weights are not read.
+        classes: K.
+
+    Returns None if the network must be built to know its input size, or its blocks.
     """
     if config.blocks or config.head or (isinstance(config, TeacherConfig) and config.classes):
         return None
@@ -183,7 +202,8 @@ def identity_without_building(config: NetworkConfig, classes: int) -> dict[str, 
 def classes_without_building(config: TeacherConfig) -> list[int] | None:
     """Return the indices of the classes that a teacher's section chooses; None if a name is not known.
 
-    config: the section, which chooses some.
+    Args:
+        config: the section, which chooses some.
     """
     names = class_names(config.model) if any(isinstance(each, str) for each in config.classes or ()) else []
     found = [names.index(each) if each in names else each for each in config.classes or ()]
@@ -194,7 +214,9 @@ def classes_without_building(config: TeacherConfig) -> list[int] | None:
 def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | None) -> Preprocessing:
     """Return the preprocessing that a teacher's weights expect, whether it is trained by now or not.
 
-    teacher: its section. training: the section `teacher_training`, as plain values; None if it is not trained here.
+    Args:
+        teacher: its section.
+        training: the section `teacher_training`, as plain values; None if it is not trained here.
     """
     weights = teacher.weights
     if training is not None:  # whether it is trained by now or not: its students must be the same
@@ -204,13 +226,21 @@ def expected_by_teacher(teacher: NetworkConfig, training: Mapping[str, Any] | No
 
 
 def recorded_preprocessing(teacher: TeacherIdentity) -> Preprocessing:
-    """Return the preprocessing that a cache records of its teacher. teacher: that part of the cache's identity."""
+    """Return the preprocessing that a cache records of its teacher.
+
+    Args:
+        teacher: that part of the cache's identity.
+    """
     mean, std = (cast(PerChannel, values) for values in (teacher.mean, teacher.std))
     return Preprocessing(mean, std, cast(Interpolation, teacher.interpolation))
 
 
 def shapes_of(network: TeacherNetwork) -> SignalShapes:
-    """Return the shapes of the signals that objectives may read of a network. network: a teacher or a student."""
+    """Return the shapes of the signals that objectives may read of a network.
+
+    Args:
+        network: a teacher or a student.
+    """
     maps = {tap: shape for tap, shape in network.taps.items() if tap.startswith("block") or tap == "final"}
     features = {tap: (shape[0], shape[1], shape[2]) for tap, shape in maps.items()}
     (embedding,) = network.taps.get("embedding", (None,))

@@ -35,7 +35,9 @@ class Learnable(Protocol):
 class OtherTeacher(NamedTuple):
     """Holds what is known of a teacher that objectives name.
 
-    shapes: of its signals. memory: its cached signals of any sample; None where there is no cache, or not yet.
+    Args:
+        shapes: of its signals.
+        memory: its cached signals of any sample; None where there is no cache, or not yet.
     """
 
     shapes: SignalShapes
@@ -46,10 +48,14 @@ class OtherTeacher(NamedTuple):
 class ObjectiveBuilder:
     """Builds objective sets for one student and its teachers.
 
-    student, teacher: the shapes of their signals; those of the teacher mean nothing to a set with fresh views. data:
-    what is learnt from. seed: decides the initial weights of objectives. memory: the cached signals of any sample; None
-    where there is no cache, or not yet. views_per_step: how many views of each sample a batch has. own: the name of the
-    teacher; None if it has none. others: the teachers that objectives name, by name.
+    Args:
+        student, teacher: the shapes of their signals; those of the teacher mean nothing to a set with fresh views.
+        data: what is learnt from.
+        seed: decides the initial weights of objectives.
+        memory: the cached signals of any sample; None where there is no cache, or not yet.
+        views_per_step: how many views of each sample a batch has.
+        own: the name of the teacher; None if it has none.
+        others: the teachers that objectives name, by name.
     """
 
     student: SignalShapes
@@ -64,8 +70,12 @@ class ObjectiveBuilder:
     def build(self, name: str, config: ObjectiveSetConfig) -> ObjectiveSet:
         """Build the objectives of a set.
 
-        name: of the set. config: its entry in the section `objectives`. Raises ConfigError if labels are missing, if
-        the objectives cannot be built, or if views are fresh and one of the objectives reads the teacher.
+        Args:
+            name: of the set.
+            config: its entry in the section `objectives`.
+
+        Raises ConfigError if labels are missing, if the objectives cannot be built, or if views are fresh and one of
+        the objectives reads the teacher.
         """
         place = config.place(name)
         self._require_labels(place, config)

@@ -33,8 +33,10 @@ def tracked(path: StorePath) -> Path:
 def cache_dependencies(caches: Sequence[StorePath], made: Collection[Path]) -> list[Path]:
     """Return the files that a stage depends on in place of caches: fingerprints, or pointers to object storage.
 
-    caches: their paths. made: the outputs of `cache-teacher`. A store on object storage that was made elsewhere may
-    have no pointer here; then the stage does not depend on it.
+    Args:
+        caches: their paths.
+        made: the outputs of `cache-teacher`. A store on object storage that was made elsewhere may have no pointer
+            here; then the stage does not depend on it.
 
     DVC looks at every file of a folder once for each stage that depends on it, and hashes those that it does not
     know: minutes for thousands of files and a dozen students, hours for terabytes that somebody else made.

@@ -21,8 +21,10 @@ from pipeline.store.reader import TeacherCache
 class Reference:
     """Holds what students are compared with.
 
-    signals: the deepest that there is: the teacher's logits, or those of the ensemble, float32 [N, K], or else the
-    teacher's embeddings [N, D]. name: of the network or networks.
+    Args:
+        signals: the deepest that there is: the teacher's logits, or those of the ensemble, float32 [N, K], or else the
+            teacher's embeddings [N, D].
+        name: of the network or networks.
     """
 
     signals: Signals
@@ -34,10 +36,13 @@ def open_reference(
 ) -> Reference | None:
     """Open the teacher's cached logits for the one view of the holdout, or of the split that is reported.
 
-    experiment: its configuration and data. what: which of the two. exact: read all pixels and the teacher's weights
-    (where they are) and compare; else trust ids and names. Returns None, with a note, unless the cache of every teacher
-    is there, since a part of an ensemble is another teacher. Raises CacheMismatch if a cache is of other samples,
-    another view or another teacher.
+    Args:
+        experiment: its configuration and data.
+        what: which of the two.
+        exact: read all pixels and the teacher's weights (where they are) and compare; else trust ids and names.
+
+    Returns None, with a note, unless the cache of every teacher is there, since a part of an ensemble is another
+    teacher. Raises CacheMismatch if a cache is of other samples, another view or another teacher.
     """
     config = experiment.config
     paths = [(main, cache_paths(main)[what]) for main in reference_stores(config.store, config.caches)]

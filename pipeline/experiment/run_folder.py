@@ -36,7 +36,11 @@ METRICS_MAX_BYTES = 64 << 20
 
 
 def run_files(weights: str = STUDENT) -> frozenset[str]:
-    """Return the names that a run's files may have. weights: the file of weights; of a student, more may be there."""
+    """Return the names that a run's files may have.
+
+    Args:
+        weights: the file of weights; of a student, more may be there.
+    """
     return RUN_FILES | {weights} | ({HEAD_FILE, *DESCRIPTION_FILES} if weights == STUDENT else frozenset())
 
 
@@ -57,9 +61,14 @@ def imported_code() -> str:
 class RunFolder(Scratch):
     """Holds the scratch folder of a training run, and publishes it.
 
-    target: the folder to publish. fingerprint: of the run's identity. weights: the name of the file of weights.
-    replace: whether another run, or one of other code, may be replaced. wait: for another process that makes the same
-    run; else raise. The attribute `code` is `imported_code()` at the time when this was made.
+    Args:
+        target: the folder to publish.
+        fingerprint: of the run's identity.
+        weights: the name of the file of weights.
+        replace: whether another run, or one of other code, may be replaced.
+        wait: for another process that makes the same run; else raise.
+
+    The attribute `code` is `imported_code()` at the time when this was made.
     """
 
     def __init__(self, target: Path, fingerprint: str, weights: str = STUDENT, *, replace: bool, wait: bool) -> None:
@@ -88,9 +97,14 @@ class RunFolder(Scratch):
     ) -> dict[str, Any]:
         """Write weights, configuration, metrics, history and held-out ids, remove the checkpoint, publish the folder.
 
-        run: the finished training. scorer: scores the network; None without a holdout. facts: the first entries of the
-        metrics. inputs: the sections that the run was configured with. describe: makes more texts of the metrics, by
-        the names of `DESCRIPTION_FILES`. Returns the metrics.
+        Args:
+            run: the finished training.
+            scorer: scores the network; None without a holdout.
+            facts: the first entries of the metrics.
+            inputs: the sections that the run was configured with.
+            describe: makes more texts of the metrics, by the names of `DESCRIPTION_FILES`.
+
+        Returns the metrics.
         """
         folder = self.folder
         run.network.save(folder / self.weights)

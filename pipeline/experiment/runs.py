@@ -14,7 +14,9 @@ from pipeline.config import LocalPath, Section
 class RunName(NamedTuple):
     """Names a run: of which student, by which objective set, with which seed.
 
-    student, objectives: names of their sections. seed: of weights and batches.
+    Args:
+        student, objectives: names of their sections.
+        seed: of weights and batches.
     """
 
     student: str
@@ -28,7 +30,9 @@ class RunName(NamedTuple):
 class RunsConfig(Section):
     """Says where students, their evaluation and the report go.
 
-    path: their folder. seeds: those that each student is trained with.
+    Args:
+        path: their folder.
+        seeds: those that each student is trained with.
     """
 
     path: LocalPath
@@ -42,11 +46,20 @@ class RunsConfig(Section):
         return seeds
 
     def student(self, student: str, objectives: str, seed: int | str) -> Path:
-        """Return the folder of one student. student, objectives: names. seed: of the run, or a placeholder for it."""
+        """Return the folder of one student.
+
+        Args:
+            student, objectives: names.
+            seed: of the run, or a placeholder for it.
+        """
         return self.path / "students" / student / objectives / f"seed-{seed}"
 
     def folders(self, students: Collection[str], objectives: Collection[str]) -> list[Path]:
-        """Return the folders of every student with every objective set and seed. students, objectives: names."""
+        """Return the folders of every student with every objective set and seed.
+
+        Args:
+            students, objectives: names.
+        """
         pairs = [(student, name) for student in students for name in objectives]
         return [self.student(student, name, seed) for student, name in pairs for seed in self.seeds]
 

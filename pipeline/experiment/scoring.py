@@ -28,9 +28,12 @@ SCORING_BATCH = 128
 class Scorer:
     """Scores networks on the holdout, as evaluation sees it.
 
-    samples, labels: N of them; labels int64 [N]. views: the one view that evaluation sees. config: its device and
-    precision are those of scoring. teacher: the teacher's signals there; None if they are not cached. score: what
-    networks are ranked by.
+    Args:
+        samples, labels: N of them; labels int64 [N].
+        views: the one view that evaluation sees.
+        config: its device and precision are those of scoring.
+        teacher: the teacher's signals there; None if they are not cached.
+        score: what networks are ranked by.
     """
 
     samples: Samples
@@ -44,7 +47,10 @@ class Scorer:
     def of(cls, data: Data, evaluate: EvaluateConfig, config: TrainConfig) -> Scorer | None:
         """Return the scorer of a data set's holdout; None without a holdout, or without labels there.
 
-        data: the packed data set. evaluate: the section. config: the settings of the training.
+        Args:
+            data: the packed data set.
+            evaluate: the section.
+            config: the settings of the training.
         """
         held = data.holdout
         if held is None or held.labels is None:
@@ -52,7 +58,11 @@ class Scorer:
         return cls(held, torch.from_numpy(held.labels), one_view(held, evaluate.operations), config)
 
     def compared_with(self, teacher: Signals) -> Scorer:
-        """Return a scorer that also compares networks with a teacher. teacher: its signals of the holdout."""
+        """Return a scorer that also compares networks with a teacher.
+
+        Args:
+            teacher: its signals of the holdout.
+        """
         return replace(self, teacher=teacher)
 
     def headless(self) -> Scorer | None:

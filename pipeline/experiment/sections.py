@@ -30,9 +30,12 @@ from pipeline.views import Operations, ViewsConfig
 class EvaluateConfig(Section):
     """Describes how networks are evaluated.
 
-    split: the one that is reported. operations: of its one view; none leave the images as they are. labels_from: a
-    split with labels, from which kNN and a linear probe of the embeddings learn. None takes the images that are learnt
-    from, if they have labels and a network has no classifier; else embeddings are not scored.
+    Args:
+        split: the one that is reported.
+        operations: of its one view; none leave the images as they are.
+        labels_from: a split with labels, from which kNN and a linear probe of the embeddings learn. None takes the
+            images that are learnt from, if they have labels and a network has no classifier; else embeddings are not
+            scored.
     """
 
     split: str = "test"
@@ -56,8 +59,10 @@ class EvaluateSection(Section):
 class StudentConfig(NetworkConfig):
     """Describes a student: a network, the weights that it begins with, and the keys of `train` that differ for it.
 
-    start: `pretrained`, which are timm's own weights, or a file; the classifier is new where theirs is for other
-    classes. None draws all weights from the seed. `weights` is another word for it. train: the keys that differ.
+    Args:
+        start: `pretrained`, which are timm's own weights, or a file; the classifier is new where theirs is for other
+            classes. None draws all weights from the seed. `weights` is another word for it.
+        train: the keys that differ.
     """
 
     start: WeightsSource | None = None
@@ -79,13 +84,19 @@ class StudentConfig(NetworkConfig):
         return self
 
     def preprocessed_as(self, teacher: NetworkConfig) -> StudentConfig:
-        """Return the same, with the teacher's mean and std where its own are open. teacher: its section."""
+        """Return the same, with the teacher's mean and std where its own are open.
+
+        Args:
+            teacher: its section.
+        """
         return self.model_copy(update={"mean": self.mean or teacher.mean, "std": self.std or teacher.std})
 
     def taught_by(self, teacher: NetworkConfig, used: Preprocessing) -> StudentConfig:
         """Return the same, normalised as its weights expect, or, if it begins without any, as the teacher is.
 
-        teacher: its section. used: the teacher's preprocessing, for what its section leaves open.
+        Args:
+            teacher: its section.
+            used: the teacher's preprocessing, for what its section leaves open.
         """
         if self.start is not None:
             return self.open_as(expected_by(self.model, self.start))
@@ -99,9 +110,11 @@ class StudentsSection(Section):
 
 
 def scores_embeddings(evaluate: EvaluateConfig, networks: Iterable[NetworkConfig]) -> bool:
-    """Tell whether embeddings are scored, if there are labels. networks: the teacher and the students.
+    """Tell whether embeddings are scored, if there are labels.
 
-    evaluate: the section.
+    Args:
+        networks: the teacher and the students.
+        evaluate: the section.
     """
     return evaluate.labels_from is not None or any(network.head == "none" for network in networks)
 
@@ -123,11 +136,14 @@ def _numbers(value: Any) -> Any:
 class CacheConfig(Section):
     """Names a teacher cache to learn from; its evaluation caches lie beside it.
 
-    path: of the cache. views: the numbers of those that are used, as a list or as {first, count}; null for all that it
-    holds. role: `teacher`: the experiment's own; several are more views of it. `mean-logits`, `mean-probabilities`:
-    another teacher; students learn from the mean of all teachers' logits or probabilities, and from the other signals
-    of their own. `named`: another teacher, which is read by the objectives that name it alone. teacher: a name for the
-    teacher, which objectives may ask for by their `teacher`; another one than the first cache's makes the role `named`.
+    Args:
+        path: of the cache.
+        views: the numbers of those that are used, as a list or as {first, count}; null for all that it holds.
+        role: `teacher`: the experiment's own; several are more views of it. `mean-logits`, `mean-probabilities`:
+            another teacher; students learn from the mean of all teachers' logits or probabilities, and from the other
+            signals of their own. `named`: another teacher, which is read by the objectives that name it alone.
+        teacher: a name for the teacher, which objectives may ask for by their `teacher`; another one than the first
+            cache's makes the role `named`.
     """
 
     path: StorePath
@@ -172,7 +188,10 @@ def _fitting(caches: tuple[CacheConfig, ...]) -> tuple[CacheConfig, ...]:
 def named_caches(caches: Iterable[CacheConfig]) -> dict[str, list[CacheConfig]]:
     """Return the caches of every teacher that has a name, by that name.
 
-    caches: the section. Those of the experiment's own teacher have its name where one of them has it.
+    Args:
+        caches: the section.
+
+    Those of the experiment's own teacher have its name where one of them has it.
     """
     found: dict[str, list[CacheConfig]] = {}
     entries = list(caches)
@@ -197,28 +216,40 @@ class CachesSection(Section):
 def cache_paths(store: StorePath) -> dict[str, StorePath]:
     """Return the path of a store of training samples, and of those beside it, by what they are for.
 
-    store: such as `caches/name.zarr`. Those of the holdout and of the evaluated split hold logits alone:
-    `caches/name.zarr` has `caches/name.holdout.zarr` and `caches/name.evaluation.zarr` beside it.
+    Args:
+        store: such as `caches/name.zarr`.
+
+    Those of the holdout and of the evaluated split hold logits alone: `caches/name.zarr` has `caches/name.holdout.zarr`
+    and `caches/name.evaluation.zarr` beside it.
     """
     beside = {what: store.with_name(f"{store.stem}.{what}{store.suffix}") for what in ("holdout", "evaluation")}
     return {"training": store, **beside}
 
 
 def ensemble_mean(caches: tuple[CacheConfig, ...] | None) -> Mean | None:
-    """Return how the teachers of an ensemble are combined; None if there is one teacher. caches: the section."""
+    """Return how the teachers of an ensemble are combined; None if there is one teacher.
+
+    Args:
+        caches: the section.
+    """
     return next((cache.mean for cache in caches or () if cache.mean is not None), None)
 
 
 def own_name(caches: tuple[CacheConfig, ...] | None) -> str | None:
     """Return the name of the teacher that objectives read which name none; None if it has no name, or is an ensemble.
 
-    caches: the section.
+    Args:
+        caches: the section.
     """
     return caches[0].teacher if caches and ensemble_mean(caches) is None else None
 
 
 def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
-    """Return how many views students learn from; None if only the caches tell. views, caches: the sections."""
+    """Return how many views students learn from; None if only the caches tell.
+
+    Args:
+        views, caches: the sections.
+    """
     if caches is None:
         return views.count
     own = [entry.views for entry in caches if entry.role == "teacher"]
@@ -228,15 +259,21 @@ def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
 def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
     """Return the store of each teacher beside which lie the caches that students are compared with.
 
-    store, caches: the sections. Returns the first store, which is of the experiment's own teacher, and each of another
-    teacher of its ensemble.
+    Args:
+        store, caches: the sections.
+
+    Returns the first store, which is of the experiment's own teacher, and each of another teacher of its ensemble.
     """
     entries = caches or (CacheConfig(path=store.path),)
     return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.mean is not None]
 
 
 def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]:
-    """Return the stores that `cache-teacher` writes, by what they are for. data, store: the sections."""
+    """Return the stores that `cache-teacher` writes, by what they are for.
+
+    Args:
+        data, store: the sections.
+    """
     paths = cache_paths(store.path)
     return {what: path for what, path in paths.items() if what != "holdout" or data.holdout is not None}
 
@@ -244,7 +281,8 @@ def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]
 def caches_read(data: DataConfig, store: StoreConfig, caches: Caches | None) -> dict[str, list[StorePath]]:
     """Return the stores that students learn from and are compared with, by their use.
 
-    data, store, caches: the sections.
+    Args:
+        data, store, caches: the sections.
     """
     beside = [cache_paths(path) for path in reference_stores(store, caches)]
     named = ("evaluation",) if data.holdout is None else ("holdout", "evaluation")

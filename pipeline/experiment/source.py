@@ -33,7 +33,9 @@ InputsT = TypeVar("InputsT", bound=Section)
 class ConfigFile:
     """Names a configuration file, and overrides of its values.
 
-    file: a YAML file. overrides: `section.key=value`, as given with `--set`.
+    Args:
+        file: a YAML file.
+        overrides: `section.key=value`, as given with `--set`.
     """
 
     file: Path
@@ -50,16 +52,22 @@ class ConfigFile:
     def read(self, inputs: type[InputsT], raw: Raw | None = None) -> InputsT:
         """Read the sections that a stage declares.
 
-        inputs: a class whose fields are the sections. raw: the result of `raw()`, where that was called before; None
-        calls it. Raises ConfigError with every problem.
+        Args:
+            inputs: a class whose fields are the sections.
+            raw: the result of `raw()`, where that was called before; None calls it.
+
+        Raises ConfigError with every problem.
         """
         return bind(raw if raw is not None else self.raw(), inputs, SECTIONS, self.file)
 
     def read_only(self, inputs: type[InputsT], names: Mapping[str, str]) -> InputsT:
         """Read the sections as `read` does, but keep one entry of some of them: no code of other entries is imported.
 
-        inputs: a class whose fields are the sections. names: of the entries to keep, by section. Raises ConfigError
-        with every problem, and for names that do not exist.
+        Args:
+            inputs: a class whose fields are the sections.
+            names: of the entries to keep, by section.
+
+        Raises ConfigError with every problem, and for names that do not exist.
         """
         raw = self.raw()
         problems = [problem for section, name in names.items() for problem in _only(raw, section, name)]

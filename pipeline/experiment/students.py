@@ -35,8 +35,12 @@ class StudentSections(LearningSections, StudentsSection, ObjectivesSection, Trai
 def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainConfig:
     """Return the section `train` with a student's own keys.
 
-    train: the section. student: the student's section. name: of the student. Raises ConfigError at
-    `students.<name>.train`.
+    Args:
+        train: the section.
+        student: the student's section.
+        name: of the student.
+
+    Raises ConfigError at `students.<name>.train`.
     """
     try:
         return TrainConfig.model_validate({**train.model_dump(), **student.train})
@@ -49,9 +53,12 @@ def training_of(train: TrainConfig, student: StudentConfig, name: str) -> TrainC
 class StudentRun:
     """Opens what one student with one objective set and one seed is trained with, each part when it is first needed.
 
-    experiment: its configuration and data. name: of the run. exact: whether caches are compared with all pixels and
-    with the teacher's weights, where they are; else ids and names are trusted. teacher_training: the section, as plain
-    values; None if the teacher is not trained here.
+    Args:
+        experiment: its configuration and data.
+        name: of the run.
+        exact: whether caches are compared with all pixels and with the teacher's weights, where they are; else ids and
+            names are trusted.
+        teacher_training: the section, as plain values; None if the teacher is not trained here.
     """
 
     experiment: Experiment[StudentSections]
@@ -179,8 +186,11 @@ class StudentRun:
     def check_views(self, verify: Verify, progress: Progress) -> str:
         """Compare views with those that the teacher saw, and return a sentence that says what was checked.
 
-        verify: how many views are compared. progress: shows how far the work is. Raises CacheMismatch for a view with
-        other pixels. Fresh views are not compared.
+        Args:
+            verify: how many views are compared.
+            progress: shows how far the work is.
+
+        Raises CacheMismatch for a view with other pixels. Fresh views are not compared.
         """
         if self.signals_read is None:
             return "views are drawn anew in every epoch: the teacher has no part in this student"

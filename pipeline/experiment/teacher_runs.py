@@ -35,7 +35,10 @@ class TeacherSections(SampleSections, TeacherSection, TeacherTrainingSection, Ev
 class TeacherRun:
     """Opens what the teacher is trained with, each part when it is first needed.
 
-    experiment: its configuration and data. training: the section `teacher_training`. seed: of weights and batches.
+    Args:
+        experiment: its configuration and data.
+        training: the section `teacher_training`.
+        seed: of weights and batches.
     """
 
     experiment: Experiment[TeacherSections]
@@ -81,7 +84,9 @@ class TeacherRun:
     def probe(self, folder: Path, progress: Progress) -> ProbeResult | None:
         """Fit the classifier to embeddings, if the section asks for it; None if not.
 
-        folder: of the run. progress: shows how far the work is.
+        Args:
+            folder: of the run.
+            progress: shows how far the work is.
         """
         if not self.training.probes:
             return None
@@ -136,7 +141,10 @@ def refuse_untrainable(teacher: TeacherConfig) -> None:
 def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig) -> None:
     """Raise ConfigError for settings of a teacher's training that do not fit the data.
 
-    training: the settings. data: the packed data set. evaluate: the section.
+    Args:
+        training: the settings.
+        data: the packed data set.
+        evaluate: the section.
     """
     training.refuse_without("teacher_training", labels=True, holdout=data.scored)
     if data.training.labels is not None:
@@ -151,7 +159,10 @@ def refuse_unfit(training: TeacherTraining, data: Data, evaluate: EvaluateConfig
 def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> None:
     """Raise ModelError or ConfigError, as `refuse_to_embed` does, for a network that cannot be probed on the data.
 
-    network: the teacher. training: its settings. data: the packed data set.
+    Args:
+        network: the teacher.
+        training: its settings.
+        data: the packed data set.
     """
     if training.probes:
         views = training.probe * data.training.count
@@ -161,8 +172,12 @@ def refuse_unprobed(network: Network, training: TeacherTraining, data: Data) -> 
 def probe_views(data: Data, evaluate: EvaluateConfig, count: int) -> ProbeViews:
     """Return views of the training samples: the first as evaluation sees it, the others as training would draw them.
 
-    data: the packed data set. evaluate: the section. count: views of each sample. Raises ConfigError if evaluation's
-    operations do not give all of them one size, or if training's views mix samples.
+    Args:
+        data: the packed data set.
+        evaluate: the section.
+        count: views of each sample.
+
+    Raises ConfigError if evaluation's operations do not give all of them one size, or if training's views mix samples.
     """
     if data.views.mixing is not None and count > 1:
         what = f"a probe is fitted to one label for each view, and {data.views.mixing} makes a view of two samples"
@@ -177,8 +192,12 @@ def summary_lines(
 ) -> Iterator[str]:
     """Yield what people read of a finished training: how long it took, how good it became, and warnings.
 
-    weights: their file. run: the training. probed: the linear probe, None without one. metrics: as the run's folder has
-    them. scorer: of the holdout, None without one.
+    Args:
+        weights: their file.
+        run: the training.
+        probed: the linear probe, None without one.
+        metrics: as the run's folder has them.
+        scorer: of the holdout, None without one.
     """
     tuned = metrics["epochs"] > 0
     seconds = (probed.seconds if probed else 0.0) + (run.seconds if tuned else 0.0)

@@ -39,8 +39,10 @@ MARGIN, GAP, LINE, TEXT = 32, 18, 22, 14
 class Guess:
     """Holds one of the teacher's classes for a view.
 
-    name: of the class. probability: that the teacher gives it, in [0, 1]. right: whether it is a label of what the view
-    shows.
+    Args:
+        name: of the class.
+        probability: that the teacher gives it, in [0, 1].
+        right: whether it is a label of what the view shows.
     """
 
     name: str
@@ -52,7 +54,10 @@ class Guess:
 class Tile:
     """Holds a view of a sample.
 
-    image: uint8 [H, W, 1 or 3]. guesses: the teacher's top classes. same: whether the pixels are those of the cache.
+    Args:
+        image: uint8 [H, W, 1 or 3].
+        guesses: the teacher's top classes.
+        same: whether the pixels are those of the cache.
     """
 
     image: NDArray[np.uint8]
@@ -64,7 +69,11 @@ class Tile:
 class Strip:
     """Holds a sample and its views.
 
-    image: uint8 [H, W, 1 or 3]. name: its id. label: the name of its class; None if it has none. tiles: its views.
+    Args:
+        image: uint8 [H, W, 1 or 3].
+        name: its id.
+        label: the name of its class; None if it has none.
+        tiles: its views.
     """
 
     image: NDArray[np.uint8]
@@ -86,8 +95,12 @@ def cache_sheet(
     Views that are not the pixels that the teacher saw are marked. Beside each view stand the classes that the teacher
     finds likely, if the cache holds logits.
 
-    cache: the open cache. samples, views: those that it was made from. classes: K names. numbers: of the views to draw.
-    rows: the samples to draw, [B].
+    Args:
+        cache: the open cache.
+        samples, views: those that it was made from.
+        classes: K names.
+        numbers: of the views to draw.
+        rows: the samples to draw, [B].
     """
     labels = np.full(len(rows), -1) if samples.labels is None else samples.labels[rows]
     columns = []
@@ -128,7 +141,10 @@ def _pixels(image: Tensor) -> NDArray[np.uint8]:
 def contact_sheet(title: str, note: str, heads: Sequence[str], strips: Sequence[Strip]) -> bytes:
     """Draw a PNG: a row per sample, the image itself first, then its views.
 
-    title, note: text above. heads: of the columns of views. strips: the samples; each has a view for every head.
+    Args:
+        title, note: text above.
+        heads: of the columns of views.
+        strips: the samples; each has a view for every head.
     """
     return _Sheet(title, note, heads, strips).png()
 

@@ -36,7 +36,9 @@ def manifest_problem(manifest: Manifest) -> str | None:
 def metadata_problem(spec: ArraySpec, content: bytes) -> str | None:
     """Return how an array's `zarr.json` differs from the manifest, for people; None if it does not.
 
-    spec: the array, by the manifest. content: the file.
+    Args:
+        spec: the array, by the manifest.
+        content: the file.
     """
     try:
         return _metadata_difference(spec, parse_json(content))
@@ -59,8 +61,11 @@ def chunk_problem(layout: StoreLayout, spec: ArraySpec, unit: Unit | None, conte
     Checked is that signals are what their encoding writes, that the head is finite, that labels are classes or -1, that
     digests were written, and that rows without samples hold the fill value.
 
-    layout: of the cache. spec: the array of the chunk. unit: that of the chunk; None for an array of one chunk.
-    content: the file.
+    Args:
+        layout: of the cache.
+        spec: the array of the chunk.
+        unit: that of the chunk; None for an array of one chunk.
+        content: the file.
     """
     elements = elements_of(np.frombuffer(content, np.uint8), spec, layout.compression, Path(spec.file(unit)))
     if unit is None:

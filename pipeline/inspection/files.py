@@ -34,7 +34,10 @@ Units = dict[str, dict[str, int]]
 class FilesReport:
     """Holds what reading all of a cache found.
 
-    files, bytes: how many were read. damaged: what is wrong, by file. manifest: None if it cannot be trusted.
+    Args:
+        files, bytes: how many were read.
+        damaged: what is wrong, by file.
+        manifest: None if it cannot be trusted.
     """
 
     files: int = 0
@@ -46,8 +49,10 @@ class FilesReport:
 def check_files(path: StorePath | str, progress: Progress | None = None) -> FilesReport:
     """Read the whole cache at `path`: compare every file with its checksum, and its content with the manifest.
 
-    progress: shows how far the work is; None shows nothing. Raises CacheNotFound, CacheUnfinished or CacheMismatch if
-    there is no finished cache of this schema.
+    Args:
+        progress: shows how far the work is; None shows nothing.
+
+    Raises CacheNotFound, CacheUnfinished or CacheMismatch if there is no finished cache of this schema.
     """
     path = store_path(path)
     backend = backend_of(path)

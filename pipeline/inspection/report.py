@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 class SampleCheck:
     """Says which views of a cache are rendered again, and how far the teacher's outputs for them may deviate.
 
-    views: how many, about. seed: draws them. limits: what is let pass.
+    Args:
+        views: how many, about.
+        seed: draws them.
+        limits: what is let pass.
     """
 
     views: int = 1024
@@ -41,7 +44,10 @@ class SampleCheck:
 class CacheOrigin:
     """Holds what a cache was made from, as far as it is on this machine.
 
-    samples, views: of the cache. network: the teacher; None if its weights are not here. device: where it runs.
+    Args:
+        samples, views: of the cache.
+        network: the teacher; None if its weights are not here.
+        device: where it runs.
     """
 
     samples: Samples
@@ -57,9 +63,12 @@ HEADS = ("signal", "largest", "typical", "cosine", "least", "top-1", "same bits"
 class CacheReport:
     """Holds what was found out about a cache.
 
-    path: of the cache. role: what it is for in an experiment; None if that is not known. files: what reading them
-    found. views, labels, teacher: what comparing them found; None if they were not compared. unchecked: what was not
-    checked, and why.
+    Args:
+        path: of the cache.
+        role: what it is for in an experiment; None if that is not known.
+        files: what reading them found.
+        views, labels, teacher: what comparing them found; None if they were not compared.
+        unchecked: what was not checked, and why.
     """
 
     path: StorePath
@@ -138,8 +147,12 @@ def check_sample(
 ) -> None:
     """Render some of a cache's views again, run the teacher on them, and compare; compare labels and head, too.
 
-    report: takes what is found. cache: the open cache, with all its signals. origin: what it was made from. check:
-    which views, and what is let pass. progress: shows how far the work is; None shows nothing.
+    Args:
+        report: takes what is found.
+        cache: the open cache, with all its signals.
+        origin: what it was made from.
+        check: which views, and what is let pass.
+        progress: shows how far the work is; None shows nothing.
     """
     samples, views = origin.samples, origin.views
     identity = cache.manifest.identity

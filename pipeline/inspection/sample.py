@@ -14,8 +14,11 @@ def sampled_batches(layout: StoreLayout, micro_batch: int, views: int, seed: int
     The cache is cut into as many stretches of equal length as there will be micro-batches, and one is drawn of
     each: every view and row block of a large cache is near one, and every micro-batch is drawn by some seed.
 
-    layout: of the cache. micro_batch: how many views the teacher computed at once. views: how many to draw in all,
-    about. seed: of the drawing.
+    Args:
+        layout: of the cache.
+        micro_batch: how many views the teacher computed at once.
+        views: how many to draw in all, about.
+        seed: of the drawing.
     """
     full, last = (-(-len(layout.block_of(Unit(0, block))) // micro_batch) for block in (0, layout.blocks - 1))
     per_view = full * (layout.blocks - 1) + last

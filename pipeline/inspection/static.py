@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class HeadReport:
     """Counts values of a cache's head that are not those of the network.
 
-    values: of weight and bias together. different: how many of them are not the same bit for bit.
+    Args:
+        values: of weight and bias together.
+        different: how many of them are not the same bit for bit.
     """
 
     values: int
@@ -37,7 +39,9 @@ def compare_heads(stored: LinearHead | None, now: LinearHead | None) -> HeadRepo
 
     A head is read from the weights, not computed, so no device and no version may change a bit of it.
 
-    stored: of the cache, None without one. now: of the network, None without one.
+    Args:
+        stored: of the cache, None without one.
+        now: of the network, None without one.
     """
     one, other = _bits(stored), _bits(now)
     if stored is None or now is None or stored.weight.shape != now.weight.shape:
@@ -58,8 +62,10 @@ def _bits(head: LinearHead | None) -> NDArray[np.uint32]:
 class LabelsReport:
     """Counts labels of a cache that are not those of the data set today.
 
-    samples: of the cache. different: how many of them have another label. first: where the first of them is, for
-    people; None if there is none.
+    Args:
+        samples: of the cache.
+        different: how many of them have another label.
+        first: where the first of them is, for people; None if there is none.
     """
 
     samples: int

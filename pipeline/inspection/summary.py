@@ -92,7 +92,11 @@ def _on_disk(path: StorePath) -> Facts:
 
 
 def summary_text(facts: Facts) -> str:
-    """Return the text about one cache, for people. facts: an entry of what `describe` returns."""
+    """Return the text about one cache, for people.
+
+    Args:
+        facts: an entry of what `describe` returns.
+    """
     lines = [f"{facts['path']}: {'a teacher cache' if facts['state'] == 'finished' else 'an unfinished teacher cache'}"]
     if "progress" in facts:
         lines += _progress(facts["progress"])

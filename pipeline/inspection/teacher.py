@@ -30,8 +30,9 @@ COMPUTING_PACKAGES = ("torch", "timm", "torchvision")
 class Limits:
     """Says what is let pass where another device, or another version of torch, computes the signals.
 
-    cosine: the least similarity of a view's stored and new signal. agreement: the least share of views with the
-    same top-1 class.
+    Args:
+        cosine: the least similarity of a view's stored and new signal.
+        agreement: the least share of views with the same top-1 class.
     """
 
     cosine: float = 0.98
@@ -42,11 +43,15 @@ class Limits:
 class Deviation:
     """Measures how far a stored signal lies from what the teacher computes today, over `views` views.
 
-    largest: of the absolute differences. typical: the root mean square of the stored signal. rounding: how far, at
-    most, the encoding may change any value of today's outputs. beyond: by how much, at most, a difference exceeds
-    twice what the encoding may change that very value; 0 if none does. equal: the share of values that are the same
-    bit for bit. cosine, least_cosine: between the stored and the new signal of a view, mean and least. agreement: the
-    share of views with the same top-1 class; None but for logits.
+    Args:
+        largest: of the absolute differences.
+        typical: the root mean square of the stored signal.
+        rounding: how far, at most, the encoding may change any value of today's outputs.
+        beyond: by how much, at most, a difference exceeds twice what the encoding may change that very value; 0 if none
+            does.
+        equal: the share of values that are the same bit for bit.
+        cosine, least_cosine: between the stored and the new signal of a view, mean and least.
+        agreement: the share of views with the same top-1 class; None but for logits.
     """
 
     signal: str
@@ -63,8 +68,9 @@ class Deviation:
     def add(self, stored: Tensor, now: Tensor, bound: Tensor) -> None:
         """Take in more views; everything is a running mean or extreme, so that no view is kept.
 
-        stored, now: the signal [B, ...] as the cache holds it, and as it is read back after storing today's. bound: how
-        far the encoding may change each value, [B, ...].
+        Args:
+            stored, now: the signal [B, ...] as the cache holds it, and as it is read back after storing today's.
+            bound: how far the encoding may change each value, [B, ...].
         """
         count = len(stored)
         stored, now = stored.double().flatten(1), now.double().flatten(1)
@@ -88,8 +94,9 @@ class Deviation:
     def problems(self, limits: Limits, alike: bool) -> list[str]:
         """List what is too far away, for people.
 
-        limits: what is let pass. alike: whether the same device and versions computed both, so that only rounding
-        differs.
+        Args:
+            limits: what is let pass.
+            alike: whether the same device and versions computed both, so that only rounding differs.
 
         Then two outputs that round differently lie at most two errors of the encoding apart, value by value: an exact
         encoding must give the same bits.
@@ -109,8 +116,11 @@ class Deviation:
 class TeacherReport:
     """Holds how far the signals of a sample of a cache lie from what the teacher computes today.
 
-    deviations: one for each signal. head: None if neither the cache nor the network has one. made_on, run_on: devices
-    and versions of the runs that made the cache, and of this check. limits: what is let pass.
+    Args:
+        deviations: one for each signal.
+        head: None if neither the cache nor the network has one.
+        made_on, run_on: devices and versions of the runs that made the cache, and of this check.
+        limits: what is let pass.
     """
 
     deviations: tuple[Deviation, ...]
@@ -140,9 +150,14 @@ def verify_teacher(
 ) -> TeacherReport:
     """Run the teacher again on the micro-batches of a sample, one at a time, and compare; its head, once.
 
-    cache: the open cache. teacher: the network that made it. sample: the micro-batches. limits: what is let pass; None
-    takes the defaults. progress: shows how far the work is; None shows nothing. Raises CacheMismatch if the rendered
-    views are not those that the teacher saw.
+    Args:
+        cache: the open cache.
+        teacher: the network that made it.
+        sample: the micro-batches.
+        limits: what is let pass; None takes the defaults.
+        progress: shows how far the work is; None shows nothing.
+
+    Raises CacheMismatch if the rendered views are not those that the teacher saw.
     """
     progress, numbers = progress or Silent(), cache.views
     deviations = {spec.name: Deviation(spec.name) for spec in cache.manifest.layout.signals}

@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class Replayed(NamedTuple):
     """Holds a rendered view of B samples.
 
-    images: uint8 [B, C, H, W]. same: bool [B], whether the pixels are those of the cache. drawn: bool [B], whether the
-    stored parameters are those that are drawn today.
+    Args:
+        images: uint8 [B, C, H, W].
+        same: bool [B], whether the pixels are those of the cache.
+        drawn: bool [B], whether the stored parameters are those that are drawn today.
     """
 
     images: Tensor
@@ -36,8 +38,13 @@ class Replayed(NamedTuple):
 def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows: NDArray[np.int64]) -> Replayed:
     """Render a view of samples from its stored parameters.
 
-    cache: the open cache. samples, views: those that it was made from. view: the number of the view. rows: the samples,
-    [B]. Raises DataError if the parameters do not fit the operations and images.
+    Args:
+        cache: the open cache.
+        samples, views: those that it was made from.
+        view: the number of the view.
+        rows: the samples, [B].
+
+    Raises DataError if the parameters do not fit the operations and images.
     """
     rendering, images, parameters = SampleViews(samples, views), samples.read(rows), cache.view_parameters(view, rows)
     drawn = rendering.parameters(view, rows, images)
@@ -50,8 +57,10 @@ def replay(cache: TeacherCache, samples: Samples, views: Views, view: int, rows:
 class ViewsReport:
     """Counts rendered views that differ from the cache.
 
-    views: how many were rendered. other_pixels, other_parameters: how many of them have other pixels, or would be drawn
-    with other parameters. first: where the first of them is, for people; None if there is none.
+    Args:
+        views: how many were rendered.
+        other_pixels, other_parameters: how many of them have other pixels, or would be drawn with other parameters.
+        first: where the first of them is, for people; None if there is none.
     """
 
     views: int
@@ -79,8 +88,11 @@ def verify_views(
 ) -> ViewsReport:
     """Render the views of a sample of the cache again, and compare digests and parameters, one micro-batch at a time.
 
-    cache: the open cache. samples, views: those that it was made from. sample: the micro-batches. progress: shows how
-    far the work is; None shows nothing.
+    Args:
+        cache: the open cache.
+        samples, views: those that it was made from.
+        sample: the micro-batches.
+        progress: shows how far the work is; None shows nothing.
     """
     progress = progress or Silent()
     pixels, parameters, first = 0, 0, None

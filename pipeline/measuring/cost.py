@@ -34,7 +34,10 @@ def parameters(network: nn.Module) -> int:
 
 
 def macs(network: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Count multiply-accumulates of one forward pass of `network`. image_shape: (C, H, W) of one uint8 image.
+    """Count multiply-accumulates of one forward pass of `network`.
+
+    Args:
+        image_shape: (C, H, W) of one uint8 image.
 
     Counts convolutions, linear layers, matrix products and attention, as papers do: half of the floating-point
     operations that `torch.utils.flop_counter` finds. Bias, normalisation, activation and pooling are left out.
@@ -58,8 +61,12 @@ def images_per_second(
 ) -> Rate:
     """Measure the rate of forward passes over uint8 images that lie on `device` already, in images per second.
 
-    image_shape: (C, H, W). batch_size: images in a pass. precision: of the arithmetic. Takes about `seconds`, and at
-    least three repeats of one batch however slow the network is.
+    Args:
+        image_shape: (C, H, W).
+        batch_size: images in a pass.
+        precision: of the arithmetic.
+
+    Takes about `seconds`, and at least three repeats of one batch however slow the network is.
     """
     generator = torch.Generator().manual_seed(0)
     shape = (batch_size, *image_shape)

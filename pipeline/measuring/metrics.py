@@ -31,12 +31,14 @@ ROWS_AT_A_TIME = 4096  # bounds the float64 copies: 4096 x 1000 classes are 33 M
 class Metrics:
     """Holds how good a network's logits, or its embeddings, are on `count` images.
 
-    top1, top5: fraction of labels among the 1 or 5 largest logits, in [0, 1]; top5 is 1 where K <= 5.
-    nll: mean negative log-likelihood of the label, in nats. ece: expected calibration error, in [0, 1].
-    agreement: fraction of images on which the most likely class is the teacher's, in [0, 1]; where one of the two has
-    no logits, how many nearest neighbours of an image both have in common (`common_neighbours`).
-    kl: mean KL(teacher || student) at temperature 1, in nats. Both None where no teacher was given.
-    What reads logits and labels is None where there are none.
+    Args:
+        top1, top5: fraction of labels among the 1 or 5 largest logits, in [0, 1]; top5 is 1 where K <= 5.
+        nll: mean negative log-likelihood of the label, in nats.
+        ece: expected calibration error, in [0, 1].
+        agreement: fraction of images on which the most likely class is the teacher's, in [0, 1]; where one of the two
+            has no logits, how many nearest neighbours of an image both have in common (`common_neighbours`).
+        kl: mean KL(teacher || student) at temperature 1, in nats. Both None where no teacher was given. What reads
+            logits and labels is None where there are none.
     """
 
     top1: float | None
@@ -55,8 +57,11 @@ class Metrics:
 def measure_signals(network: Signals, labels: NDArray[np.int64] | Tensor | None, teacher: Signals | None) -> Metrics:
     """Measure what a network says of N images: its logits [N, K], or its embeddings where one of both has no logits.
 
-    labels: int64 [N]; None where there are none. teacher: what it says of the same images, if that is known. Raises
-    as `measure` does.
+    Args:
+        labels: int64 [N]; None where there are none.
+        teacher: what it says of the same images, if that is known.
+
+    Raises as `measure` does.
     """
     both = teacher is not None and teacher.logits.shape[1] > 0 and network.logits.shape[1] > 0
     if network.logits.shape[1] and labels is not None:

@@ -35,9 +35,13 @@ def knn_classes(
 ) -> Tensor:
     """Return the class of each embedding [N, D], int64 [N], by the votes of its nearest neighbours in a bank.
 
-    bank: embeddings [M, D]. labels: theirs, int64 [M], -1 for those without, which have no vote. neighbours: k, or all
-    if there are fewer. temperature: τ > 0. Of classes with equal votes, the lower one. Raises DataError for a bank
-    without labels.
+    Args:
+        bank: embeddings [M, D].
+        labels: theirs, int64 [M], -1 for those without, which have no vote.
+        neighbours: k, or all if there are fewer.
+        temperature: τ > 0.
+
+    Of classes with equal votes, the lower one. Raises DataError for a bank without labels.
     """
     known = labels >= 0
     bank, labels = _unit(bank[known]), labels[known]
@@ -57,8 +61,10 @@ def knn_classes(
 class EmbeddingScores:
     """Holds how well a network's embeddings tell classes apart that it need not know.
 
-    knn, probe: share of images whose label is found by nearest neighbours, and by a linear probe, in [0, 1].
-    labels_from: the split whose labeled images neighbours and probe learn from. images: how many of them there are.
+    Args:
+        knn, probe: share of images whose label is found by nearest neighbours, and by a linear probe, in [0, 1].
+        labels_from: the split whose labeled images neighbours and probe learn from.
+        images: how many of them there are.
     """
 
     knn: float
@@ -70,7 +76,8 @@ class EmbeddingScores:
 def knn_accuracy(embeddings: Tensor, truth: Tensor, bank: Tensor, labels: Tensor) -> float:
     """Return the share of embeddings [N, D] whose class by `knn_classes` is the label in `truth`, int64 [N].
 
-    bank, labels: embeddings [M, D] that are looked through, and their labels int64 [M].
+    Args:
+        bank, labels: embeddings [M, D] that are looked through, and their labels int64 [M].
     """
     found = knn_classes(embeddings, bank, labels)
     return float((found == truth).double().mean())
@@ -79,8 +86,11 @@ def knn_accuracy(embeddings: Tensor, truth: Tensor, bank: Tensor, labels: Tensor
 def common_neighbours(one: Tensor, other: Tensor, neighbours: int = COMMON_NEIGHBOURS) -> float:
     """Return the mean share of an image's nearest neighbours that two networks have in common, in [0, 1].
 
-    one, other: what the networks say of the same N images, [N, D] and [N, D']. neighbours: k, or N - 1 if there are
-    fewer. By cosine; the image itself does not count. Chance alone gives k / (N - 1). Raises DataError for one image.
+    Args:
+        one, other: what the networks say of the same N images, [N, D] and [N, D'].
+        neighbours: k, or N - 1 if there are fewer.
+
+    By cosine; the image itself does not count. Chance alone gives k / (N - 1). Raises DataError for one image.
     """
     if len(one) < 2 or len(one) != len(other):
         raise DataError("neighbours are compared of two images or more, the same of both", got=[len(one), len(other)])

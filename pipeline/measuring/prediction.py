@@ -34,7 +34,8 @@ def predict(
 ) -> Tensor:
     """Compute the logits float32 [N, K] of samples, as `predict_signals` does, without their embeddings.
 
-    network, views, device, precision, batch_size, progress: as of `predict_signals`.
+    Args:
+        network, views, device, precision, batch_size, progress: as of `predict_signals`.
     """
     return predict_signals(
         network,
@@ -61,11 +62,15 @@ def predict_signals(
 ) -> Signals:
     """Compute logits [N, K] and embeddings [N, D], float32 on the CPU, of the first view of samples, in their order.
 
-    views: of the samples.
+    Args:
+        views: of the samples.
+        precision: of the arithmetic.
+        batch_size: images in a pass.
+        progress: counts images.
+        embeddings: whether they are kept too.
 
     The network lies on `device` already. It runs in evaluation mode without gradients, and the mode of every module is
-    restored afterwards. precision: of the arithmetic. batch_size: images in a pass. progress: counts images.
-    embeddings: whether they are kept too.
+    restored afterwards.
     """
     progress = progress or Silent()
     view = views.numbers[0]

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 class Score:
     """Describes a score of networks. Its values are fractions in [0, 1], and people read them in percent.
 
-    name: its key in files. title: what people call it. higher_is_better: which way is better.
+    Args:
+        name: its key in files.
+        title: what people call it.
+        higher_is_better: which way is better.
     """
 
     name: str
@@ -27,7 +30,11 @@ class Score:
         return f"{self.title} (%)"
 
     def worth(self, value: float) -> float:
-        """Return a number that is larger for better values. value: of this score."""
+        """Return a number that is larger for better values.
+
+        Args:
+            value: of this score.
+        """
         return value if self.higher_is_better else -value
 
     def text(self, value: float) -> str:

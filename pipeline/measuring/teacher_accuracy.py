@@ -32,10 +32,12 @@ CAUSES_HINT = (
 class CachedAccuracy:
     """Holds the accuracy of cached logits on some training views.
 
-    count: number of views. accuracy: share of them where the largest logit is the label's. chance: what that share
-    would be if logits had nothing to do with labels, as often as each is given. order: for every class of the
-    teacher the label that it seems to mean, if that makes it right on `reordered` of the views; None if no order is
-    much better than the one that there is.
+    Args:
+        count: number of views.
+        accuracy: share of them where the largest logit is the label's.
+        chance: what that share would be if logits had nothing to do with labels, as often as each is given.
+        order: for every class of the teacher the label that it seems to mean, if that makes it right on `reordered` of
+            the views; None if no order is much better than the one that there is.
     """
 
     count: int
@@ -59,7 +61,11 @@ class CachedAccuracy:
         return {**asdict(self), "near_chance": self.near_chance}
 
     def sentences(self, names: Sequence[str]) -> Iterator[str]:
-        """Say the accuracy, then warnings. names: of the classes."""
+        """Say the accuracy, then warnings.
+
+        Args:
+            names: of the classes.
+        """
         yield f"the teacher is right on {_percent(self.accuracy)} of {self.count:,} cached training views"
         if self.order is not None:
             moved = [(k, label) for k, label in enumerate(self.order) if k != label]
@@ -83,7 +89,8 @@ def _percent(share: float) -> str:
 def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
     """Measure the accuracy on a part of the first view; None with too few labels, or of one class, or mixed views.
 
-    cache: of the teacher.
+    Args:
+        cache: of the teacher.
 
     None without logits, too.
 
@@ -101,9 +108,11 @@ def cached_accuracy(cache: TeacherCache) -> CachedAccuracy | None:
 
 
 def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
-    """Say in words what `cached_accuracy` finds; nothing where it finds nothing. names: of the classes.
+    """Say in words what `cached_accuracy` finds; nothing where it finds nothing.
 
-    cache: of the teacher.
+    Args:
+        names: of the classes.
+        cache: of the teacher.
     """
     if cache.manifest.identity.views.partners is not None:
         return ["its views mix two samples each: how often the teacher is right, `pipeline evaluate` says"]
@@ -114,7 +123,8 @@ def accuracy_sentences(cache: TeacherCache, names: Sequence[str]) -> list[str]:
 def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
     """Choose rows of 0..count-1, evenly from a few blocks that are evenly spread: data are often sorted by class.
 
-    block: rows in a block.
+    Args:
+        block: rows in a block.
     """
     if count <= SAMPLED:
         return np.arange(count)
@@ -128,7 +138,11 @@ def sampled_rows(count: int, block: int) -> NDArray[np.int64]:
 
 
 def accuracy_of(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> CachedAccuracy:
-    """Compare `labels` [N] with the classes [N] that the teacher predicted. classes: K."""
+    """Compare `labels` [N] with the classes [N] that the teacher predicted.
+
+    Args:
+        classes: K.
+    """
     given = np.bincount(labels, minlength=classes) / len(labels)
     often = np.bincount(predicted, minlength=classes) / len(predicted)
     accuracy = float(np.mean(labels == predicted))

@@ -14,8 +14,13 @@ from torch import Tensor, nn
 class MomentumBank(nn.Module):
     """Keeps one unit vector for every sample of the training set, a running mean of what a network computes for it.
 
-    count: N. width: D. momentum: of the mean, in [0, 1). `rows` [N, D] is a buffer, saved with the student: 4 N D
-    bytes. At first they are random directions.
+    count: N.
+
+    Args:
+        width: D.
+        momentum: of the mean, in [0, 1). `rows` [N, D] is a buffer, saved with the student: 4 N D bytes.
+
+    At first they are random directions.
     """
 
     rows: Tensor
@@ -44,7 +49,8 @@ def draw_pool(labels: Tensor, count: int, seed: int, step: int) -> Tensor:
 
     As many as leave `count` of other classes to a sample of the most frequent class, on average; all if too few.
 
-    labels: [N], of the training set, none of them -1.
+    Args:
+        labels: [N], of the training set, none of them -1.
     """
     share = float(torch.bincount(labels).max()) / len(labels)
     size = min(len(labels), math.ceil(count / max(1 - share, 1e-9)))
@@ -54,7 +60,8 @@ def draw_pool(labels: Tensor, count: int, seed: int, step: int) -> Tensor:
 def draw_some(samples: Tensor, count: int, seed: int, step: int) -> Tensor:
     """Draw at most `count` different ones of samples [B], ascending: [A]. Their order in the batch does not matter.
 
-    seed, step: key the random numbers.
+    Args:
+        seed, step: key the random numbers.
     """
     different: Tensor = torch.unique(samples)
     if len(different) <= count:
@@ -78,7 +85,9 @@ def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, 
     row's negatives are distributed as if they were drawn for it alone, and a step touches hundreds of samples, not
     tens of thousands. They repeat only if the pool has too few of other classes. Depends on (seed, step) alone.
 
-    labels: [N], of the training set, at least two classes. batch_labels: [B].
+    Args:
+        labels: [N], of the training set, at least two classes.
+        batch_labels: [B].
     """
     share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
     size = min(len(labels), math.ceil((count + 4 * math.sqrt(count)) / max(1 - share, 1e-9)))

@@ -30,8 +30,9 @@ NO_HEAD_HINT = (
 class MixedLabels:
     """Holds what was mixed into the samples of a batch.
 
-    labels: [B] int64, of the samples that were mixed in, -1 where unlabeled. share: float32 [B], from 0 to 1, how much
-    of each view is of the sample itself.
+    Args:
+        labels: [B] int64, of the samples that were mixed in, -1 where unlabeled.
+        share: float32 [B], from 0 to 1, how much of each view is of the sample itself.
     """
 
     labels: Tensor
@@ -40,7 +41,8 @@ class MixedLabels:
     def map(self, change: Callable[[Tensor], Tensor]) -> MixedLabels:
         """Return the same with both tensors changed: moved, or cut to some rows.
 
-        change: what is done to each tensor.
+        Args:
+            change: what is done to each tensor.
         """
         return MixedLabels(change(self.labels), change(self.share))
 
@@ -49,9 +51,11 @@ class MixedLabels:
 class Batch:
     """Holds what an objective is given of a batch besides signals.
 
-    labels: [B] int64, -1 where unlabeled. sample, view: [B] int64, the row in the cache and the view number.
-    step: optimiser steps taken before this one; random choices are keyed by (seed, step). mixed: the other labels and
-    the shares, where views mix two samples; else None.
+    Args:
+        labels: [B] int64, -1 where unlabeled.
+        sample, view: [B] int64, the row in the cache and the view number.
+        step: optimiser steps taken before this one; random choices are keyed by (seed, step).
+        mixed: the other labels and the shares, where views mix two samples; else None.
     """
 
     labels: Tensor
@@ -65,14 +69,17 @@ class Batch:
 class Context:
     """Holds what an objective is given of the whole run.
 
-    num_samples: N. classes: K. labels: int64 [N], -1 for none; None without any. seed: of random choices.
-    bank(signal, samples, view) returns a signal of the teacher for any samples [M] of the training set, float32
-    [M, ...] on the samples' device, from the cache: an exact memory bank. class_means() returns the
-    teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is no cache, when
-    an objective is only checked: call them in `forward`. moments(signal) returns mean and covariance of one of the
-    teacher's signals over all that is cached; None without a cache. views_per_step: how many views of each sample a
-    batch has, in adjacent rows (`train.views_per_step`). mixing: the view operation that mixes each sample with
-    another; None if none does.
+    Args:
+        num_samples: N.
+        classes: K.
+        labels: int64 [N], -1 for none; None without any.
+        seed: of random choices. bank(signal, samples, view) returns a signal of the teacher for any samples [M] of the
+            training set, float32 [M, ...] on the samples' device, from the cache: an exact memory bank. class_means()
+            returns the teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is
+            no cache, when an objective is only checked: call them in `forward`. moments(signal) returns mean and
+            covariance of one of the teacher's signals over all that is cached; None without a cache.
+        views_per_step: how many views of each sample a batch has, in adjacent rows (`train.views_per_step`).
+        mixing: the view operation that mixes each sample with another; None if none does.
     """
 
     num_samples: int
@@ -90,9 +97,10 @@ class Context:
 class Needs:
     """Names the signals that an objective reads.
 
-    teacher, student: `logits`, `embedding`, `head`, `features/block3`, `extras/channel-gram/block3`. labels: it needs a
-    label for every sample, and one alone: it is refused where views mix two. views: how many views of each sample, or
-    more, in adjacent rows.
+    Args:
+        teacher, student: `logits`, `embedding`, `head`, `features/block3`, `extras/channel-gram/block3`.
+        labels: it needs a label for every sample, and one alone: it is refused where views mix two.
+        views: how many views of each sample, or more, in adjacent rows.
     """
 
     teacher: frozenset[str] = frozenset()
@@ -116,8 +124,10 @@ class Objective(nn.Module, ABC):
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute named scalar terms, each a mean over the batch; their sum is the objective's value.
 
-        student, teacher: signals of the batch; the teacher's are constants without gradient. batch: labels and numbers.
-        progress: the fraction of training that is done, in [0, 1].
+        Args:
+            student, teacher: signals of the batch; the teacher's are constants without gradient.
+            batch: labels and numbers.
+            progress: the fraction of training that is done, in [0, 1].
         """
 
     def kept(self) -> Projector | None:
@@ -138,7 +148,8 @@ class Objective(nn.Module, ABC):
 class BlockPair:
     """Names a student's block and the teacher's block that it learns from.
 
-    student_shape, teacher_shape: (C, H, W).
+    Args:
+        student_shape, teacher_shape: (C, H, W).
     """
 
     student: str
@@ -152,7 +163,8 @@ def pair_blocks(
 ) -> list[BlockPair]:
     """Pair the blocks of two networks from the deepest backwards: the last of both, those before them, and so on.
 
-    student: the shapes of its signals.
+    Args:
+        student: the shapes of its signals.
 
     `blocks` are the teacher's blocks to use, None for all that are cached and have a partner. A block that is not
     cached counts none the less. Raises ConfigError at `key` if a block is not cached or has no partner.
@@ -188,8 +200,10 @@ def partners(student: SignalShapes, teacher: SignalShapes, blocks: Iterable[str]
 def pair_last_blocks(student: SignalShapes, teacher: SignalShapes, key: str) -> BlockPair:
     """Pair the last blocks of both networks: a linear head reads the mean of their maps.
 
-    student, teacher: shapes. Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks
-    are.
+    Args:
+        student, teacher: shapes.
+
+    Raises ConfigError at `key` if that of the teacher is not cached, whatever other blocks are.
     """
     last = f"block{teacher.depth}"
     if teacher.features and last not in teacher.features:
@@ -208,9 +222,13 @@ def build_objective(
 ) -> Objective:
     """Build the objective in the file `name`, for two networks.
 
-    student, teacher: shapes of their signals. context: of the run. options: bound strictly; every problem at once. key:
-    the dotted key that errors name (default: `name`). Raises ConfigError for unknown names and options, and for signals
-    that the teacher cache does not hold.
+    Args:
+        student, teacher: shapes of their signals.
+        context: of the run.
+        options: bound strictly; every problem at once.
+        key: the dotted key that errors name (default: `name`).
+
+    Raises ConfigError for unknown names and options, and for signals that the teacher cache does not hold.
     """
     key = key or name
     method = plugins.choose_at(key, METHODS, {**options, "name": name})
@@ -226,7 +244,10 @@ def build_objective(
 def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: str) -> list[Problem]:
     """Return the problems with what an objective needs and teacher, labels or batches do not provide.
 
-    teacher: shapes of its signals. context: of the run. key: the dotted key that problems name.
+    Args:
+        teacher: shapes of its signals.
+        context: of the run.
+        key: the dotted key that problems name.
     """
     held = {
         *(["logits"] if teacher.logits else []),

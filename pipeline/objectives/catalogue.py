@@ -25,10 +25,13 @@ _VIEWS = 8
 
 @dataclass(frozen=True)
 class Method:
-    """Describes one method. summary: the first line of its documentation, all of which is `text`.
+    """Describes one method.
 
-    needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`, `head`,
-    `features`, `extras`; and `labels`, `2 views of each sample`. options: their defaults by name.
+    Args:
+        summary: the first line of its documentation, all of which is `text`.
+        needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`,
+            `head`, `features`, `extras`; and `labels`, `2 views of each sample`.
+        options: their defaults by name.
     """
 
     name: str

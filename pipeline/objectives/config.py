@@ -54,12 +54,16 @@ class Schedule(Section):
 class ObjectiveEntry(Section):
     """Configures one objective of a set; its name alone will do. Other keys than these are options of the objective.
 
-    weight: factor of its value. label: its name in logs, needed where a set holds an objective twice; else its name,
-    with that of the `teacher` if it names one. learning_rate: multiplies the student's learning rate for the
-    objective's own parameters. schedule: of the weight; null keeps it. teacher: the name that a teacher has in
-    `caches`: the objective reads that one's signals, with projections of its own to that one's widths. None reads the
-    experiment's own teacher, or the ensemble. standardise: `channels` or `phi-s`: the teacher's embedding and maps are
-    first standardised by their mean and covariance over the whole cache; `none` leaves them as they are.
+    Args:
+        weight: factor of its value.
+        label: its name in logs, needed where a set holds an objective twice; else its name, with that of the `teacher`
+            if it names one.
+        learning_rate: multiplies the student's learning rate for the objective's own parameters.
+        schedule: of the weight; null keeps it.
+        teacher: the name that a teacher has in `caches`: the objective reads that one's signals, with projections of
+            its own to that one's widths. None reads the experiment's own teacher, or the ensemble.
+        standardise: `channels` or `phi-s`: the teacher's embedding and maps are first standardised by their mean and
+            covariance over the whole cache; `none` leaves them as they are.
     """
 
     name: str
@@ -99,10 +103,12 @@ class ObjectiveEntry(Section):
 class ObjectiveSetConfig(Section):
     """Configures an objective set: a list of objectives, or a mapping such as `{views: fresh, objectives: [...]}`.
 
-    views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations and
-    the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label` alone: no
-    cache is needed. teacher_dropping: the probability, in every step, of leaving out the objectives of a teacher that
-    they name, if its loss is not the largest of all such teachers; 0 leaves none out.
+    Args:
+        views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations
+            and the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label`
+            alone: no cache is needed.
+        teacher_dropping: the probability, in every step, of leaving out the objectives of a teacher that they name, if
+            its loss is not the largest of all such teachers; 0 leaves none out.
     """
 
     views: Literal["cached", "fresh"] = "cached"

@@ -9,7 +9,8 @@ from torch import Tensor
 def kl_divergence(student_logits: Tensor, teacher_logits: Tensor, temperature: float | Tensor = 1.0) -> Tensor:
     """Compute T² · KL(softmax(teacher/T) ‖ softmax(student/T)) of every sample, in nats.
 
-    student_logits, teacher_logits: unnormalised.
+    Args:
+        student_logits, teacher_logits: unnormalised.
 
     Both [..., K]; returns [...]. Computed from log-softmaxes in at least float32 (half types are promoted,
     float64 is kept), so that logits of ±1e4 stay finite. T² keeps the gradient's size independent of the

@@ -27,8 +27,10 @@ Weighted = tuple[str | None, Tensor]
 class TeacherDropping:
     """Chooses which teachers count in a step.
 
-    teachers: names of those that may be dropped. probability: p, of dropping one that is not the furthest. seed: of the
-    choices, which depend on (seed, step) alone, so that a resumed run makes the same.
+    Args:
+        teachers: names of those that may be dropped.
+        probability: p, of dropping one that is not the furthest.
+        seed: of the choices, which depend on (seed, step) alone, so that a resumed run makes the same.
     """
 
     def __init__(self, teachers: Iterable[str], probability: float, seed: int) -> None:
@@ -37,7 +39,11 @@ class TeacherDropping:
     def choose(self, terms: Sequence[Weighted], step: int) -> tuple[list[Weighted], dict[str, Tensor]]:
         """Return the terms with those of dropped teachers at 0, and `dropped/<teacher>`: 1 if it was dropped, else 0.
 
-        terms: of a batch, weighted. step: optimiser steps taken before this one. Nothing waits for the device.
+        Args:
+            terms: of a batch, weighted.
+            step: optimiser steps taken before this one.
+
+        Nothing waits for the device.
         """
         losses: dict[str, Tensor] = {}
         for name, value in terms:

@@ -27,7 +27,9 @@ class Depthwise(nn.Conv2d):
 class TokenExit(nn.Module):
     """Classifies the maps of token networks: a layer for each token, their mean, and a linear map.
 
-    width: D of tokens. classes: K.
+    Args:
+        width: D of tokens.
+        classes: K.
     """
 
     def __init__(self, width: int, classes: int) -> None:
@@ -44,7 +46,10 @@ class TokenExit(nn.Module):
 def exits(own: Mapping[str, tuple[int, int, int]], blocks: tuple[str, ...], width: int, classes: int) -> nn.ModuleDict:
     """Make an exit for each of `blocks`: it maps [B, C, H, W] to logits [B, K].
 
-    own: the shapes of all blocks of the network, from shallow to deep. width: of the embedding. classes: K.
+    Args:
+        own: the shapes of all blocks of the network, from shallow to deep.
+        width: of the embedding.
+        classes: K.
 
     Blocks that are all of one shape are those of a token network (ViT, mixer). Others are halved as many times as
     there are blocks after them, by two separable convolutions each, and end with `width` channels, a mean, and a

@@ -12,8 +12,11 @@ def pair_extras(
 ) -> dict[str, tuple[str, ...]]:
     """Return the student's blocks to compute an extra signal from, for every block of the teacher that has it cached.
 
-    extra: its file. blocks: the teacher's, None for all. Blocks are paired as maps are. Raises ConfigError at
-    `key`, with the line to add, if there are none.
+    Args:
+        extra: its file.
+        blocks: the teacher's, None for all.
+
+    Blocks are paired as maps are. Raises ConfigError at `key`, with the line to add, if there are none.
     """
     held = [tap for name, _, tap in (signal.partition("/") for signal in teacher.extras) if name == extra]
     reads = {

@@ -24,10 +24,11 @@ from pipeline.signals import Signals, SignalShapes, lowpass
 def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tensor]:
     """Compute, for each scale r, the logits of the r x r cells of a map, row by row: [B, r², K] each.
 
-    signals: of a network, its last map and head among them.
+    Args:
+        signals: of a network, its last map and head among them.
+        tap: as `last_maps` names it.
 
-    Cells are means; `scales` divide the largest of them, so that each is pooled from that one. tap: as `last_maps`
-    names it.
+    Cells are means; `scales` divide the largest of them, so that each is pooled from that one.
     """
     finest = lowpass(signals.features[tap], max(scales))
     cells = [lowpass(finest, scale).flatten(2).transpose(1, 2) for scale in scales]
@@ -59,8 +60,11 @@ def last_maps(
 
     Raises ConfigError with every reason why they cannot be had at these scales: a teacher's head that is not linear on
     the mean of the last map, a student that does not pool by a mean, maps that are too coarse, scales that do not
-    divide each other, another filter than `mean`, different classes. key: the dotted
-    key that errors name. option: the name of the scales there.
+    divide each other, another filter than `mean`, different classes.
+
+    Args:
+        key: the dotted key that errors name.
+        option: the name of the scales there.
     """
     require_same_classes(student, teacher, key)
     pair = _last_pair(student, teacher, key)

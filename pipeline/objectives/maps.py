@@ -18,15 +18,22 @@ MapSize = tuple[int, int]
 def on_one_grid(student: Tensor, teacher: Tensor, low_pass: str) -> tuple[Tensor, Tensor]:
     """Return the maps of both networks [B, C, h, w] on one grid, in at least float32.
 
-    low_pass: the filter of the cache. The student's map is low-passed to the teacher's grid; if it is the coarser one,
-    the teacher's is low-passed to its grid.
+    Args:
+        low_pass: the filter of the cache.
+
+    The student's map is low-passed to the teacher's grid; if it is the coarser one, the teacher's is low-passed to its
+    grid.
     """
     s = lowpass(student, max(teacher.shape[2:]), low_pass)
     return s, lowpass(teacher, max(s.shape[2:]), low_pass)
 
 
 def common_grid(student: MapSize, teacher: MapSize) -> MapSize | None:
-    """Return the grid that `on_one_grid` reduces maps to. student, teacher: their sizes. None if there is none."""
+    """Return the grid that `on_one_grid` reduces maps to.
+
+    Args:
+        student, teacher: their sizes. None if there is none.
+    """
 
     def reduced(size: MapSize, grid: int) -> MapSize:
         return min(size[0], grid), min(size[1], grid)
@@ -46,8 +53,12 @@ def pair_maps(
 ) -> list[BlockPair]:
     """Pair blocks as `pair_blocks` does, for maps that are compared place by place.
 
-    student, teacher, blocks, key: as there. deepest: if no blocks are named, the deepest pair alone. cells: the fewest
-    that the method needs. Raises ConfigError at `key` for maps of other proportions, and for grids with fewer cells.
+    Args:
+        student, teacher, blocks, key: as there.
+        deepest: if no blocks are named, the deepest pair alone.
+        cells: the fewest that the method needs.
+
+    Raises ConfigError at `key` for maps of other proportions, and for grids with fewer cells.
     """
     pairs = pair_blocks(student, teacher, blocks, key)
     if deepest and blocks is None:
@@ -85,8 +96,10 @@ def needs_of(pairs: Iterable[BlockPair], *both: str) -> Needs:
 class Connector(nn.Module):
     """Computes a 1 x 1 convolution and a batch normalisation: [B, C, h, w] to [B, width, h, w], in at least float32.
 
-    channels: C. Linear but for the statistics, so it commutes with every low-pass filter; one matrix product over all
-    cells.
+    Args:
+        channels: C.
+
+    Linear but for the statistics, so it commutes with every low-pass filter; one matrix product over all cells.
     """
 
     def __init__(self, channels: int, width: int) -> None:

@@ -47,8 +47,11 @@ class Relations:
     Where c = a there is no direction: `mask` leaves those out, and pairs of a sample with itself, whose positive is one
     of them. Without it their direction is that of the offset.
 
-    features: [B, D], unit vectors. bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are
-    rows; candidate 0 is the sample itself. temperature: divides the scores.
+    Args:
+        features: [B, D], unit vectors.
+        bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are rows; candidate 0 is the
+            sample itself.
+        temperature: divides the scores.
     """
 
     def __init__(
@@ -70,7 +73,11 @@ class Relations:
             self._tables(features.detach(), bank.detach().to(features.dtype), samples, anchors, candidates[:, 1:])
 
     def normaliser(self, population: int) -> Tensor:
-        """Return N times the mean of exp(score), over all scores that are not left out. population: N."""
+        """Return N times the mean of exp(score), over all scores that are not left out.
+
+        Args:
+            population: N.
+        """
         with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
             sums = []
             for chunk, scores, _ in self._chunks(1 / self.temperature):
@@ -84,7 +91,9 @@ class Relations:
     def loss(self, normaliser: Tensor, population: int) -> Tensor:
         """Compute the mean loss over pairs, in nats; 0 without pairs.
 
-        normaliser: as `normaliser` returns it. population: N.
+        Args:
+            normaliser: as `normaliser` returns it.
+            population: N.
         """
         if not self.pairs:
             return self.features.sum() * 0

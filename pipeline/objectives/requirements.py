@@ -13,7 +13,11 @@ from pipeline.signals import SignalShapes
 
 
 def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
-    """Raise ConfigError at `key` if the networks do not have the same number of classes. student, teacher: shapes."""
+    """Raise ConfigError at `key` if the networks do not have the same number of classes.
+
+    Args:
+        student, teacher: shapes.
+    """
     if not teacher.classes:
         what = "needs the teacher's 'logits', and it knows no classes"
         raise ConfigError([Problem(key, what, fix=NO_LOGITS_HINT)])
@@ -63,7 +67,8 @@ def require_active_places(teacher: SignalShapes, key: str) -> None:
 def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
     """Raise ValueError if an option of `idle` differs from its default: what was `chosen` does not read it.
 
-    options: of the objective.
+    Args:
+        options: of the objective.
     """
     fields = type(options).model_fields
     found = [name for name in idle if getattr(options, name) != fields[name].default]
@@ -74,7 +79,9 @@ def refuse_idle(options: Section, chosen: str, idle: Iterable[str]) -> None:
 def several_classes(context: Context, key: str) -> list[Problem]:
     """Return the problems of labels for a method that needs samples of other classes as negatives.
 
-    context: of the run. key: the dotted key that problems name.
+    Args:
+        context: of the run.
+        key: the dotted key that problems name.
     """
     if context.labels is None or len(torch.unique(context.labels)) > 1:
         return []

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 class KnownTeacher(NamedTuple):
     """Holds what objectives are built with, of a teacher that they read.
 
-    shapes: of its signals. context: of the run, with its signals of any sample.
+    Args:
+        shapes: of its signals.
+        context: of the run, with its signals of any sample.
     """
 
     shapes: SignalShapes
@@ -34,11 +36,17 @@ class KnownTeacher(NamedTuple):
 class ObjectiveSet(nn.Module):
     """Computes the weighted sum of several objectives.
 
-    name: of the set, for errors. entries: its objectives. student, teacher: shapes of the networks' signals. context:
-    of the run. others: the teachers that objectives may name beside `teacher`. own: the name of `teacher`; None if it
-    has none. teacher_dropping: the probability of leaving out teachers that objectives name. Raises ConfigError, for
-    all entries at once, as `build_objective` does, for names of teachers that are not there, and if two objectives
-    would replace the student's classifier.
+    Args:
+        name: of the set, for errors.
+        entries: its objectives.
+        student, teacher: shapes of the networks' signals.
+        context: of the run.
+        others: the teachers that objectives may name beside `teacher`.
+        own: the name of `teacher`; None if it has none.
+        teacher_dropping: the probability of leaving out teachers that objectives name.
+
+    Raises ConfigError, for all entries at once, as `build_objective` does, for names of teachers that are not there,
+    and if two objectives would replace the student's classifier.
     """
 
     def __init__(
@@ -144,8 +152,9 @@ class ObjectiveSet(nn.Module):
     ) -> Terms:
         """Compute the weighted total, and every term by `label/term`, unweighted.
 
-        student, teacher, batch, progress: as for `Objective.forward`. others: the signals of the teachers that
-        objectives name.
+        Args:
+            student, teacher, batch, progress: as for `Objective.forward`.
+            others: the signals of the teachers that objectives name.
         """
         known: dict[str | None, Signals] = {None: teacher}
         known |= dict((others or {}).items())

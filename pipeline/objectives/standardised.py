@@ -18,9 +18,13 @@ STANDARDISED_KINDS = ("embedding", "features/")
 class StandardisedTeacher(nn.Module):
     """Standardises the signals of a teacher that one objective reads.
 
-    how: which way. context: of the run, with the moments of the teacher's signals; where it has none, as long as there
-    is no cache, nothing is standardised. Mean and matrix of each signal are buffers, which move with the module and are
-    not saved: they are those of the cache.
+    Args:
+        how: which way.
+        context: of the run, with the moments of the teacher's signals; where it has none, as long as there is no cache,
+            nothing is standardised.
+
+    Mean and matrix of each signal are buffers, which move with the module and are not saved: they are those of the
+    cache.
     """
 
     def __init__(self, how: Standardise, context: Context) -> None:
@@ -45,7 +49,9 @@ class StandardisedTeacher(nn.Module):
     def bind(self, needs: Needs, key: str) -> list[Problem]:
         """Compute what standardises the signals that an objective reads; return what is wrong with standardising them.
 
-        needs: of the objective. key: the dotted key that problems name.
+        Args:
+            needs: of the objective.
+            key: the dotted key that problems name.
         """
         read = sorted(signal for signal in needs.teacher if signal.startswith(STANDARDISED_KINDS))
         if problems := self._problems(needs, read, key):
@@ -71,7 +77,12 @@ class StandardisedTeacher(nn.Module):
         return []
 
     def apply_to(self, signal: str, values: Tensor) -> Tensor:
-        """Return a signal standardised, on its own device. signal: its name. values: [B, ...]."""
+        """Return a signal standardised, on its own device.
+
+        Args:
+            signal: its name.
+            values: [B, ...].
+        """
         mean, weight = (getattr(self, name).to(values.device) for name in self._buffer_names[signal])
         return standardise(values, mean, weight)
 

@@ -21,8 +21,10 @@ from pipeline.store.making.layout_for import layout_for
 def plan_experiment(bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
     """Return the plan of an experiment whose data set is packed.
 
-    bound: the experiment. data: its packed data set. dvc: DVC's cache, which may copy what is written; None without
-    DVC.
+    Args:
+        bound: the experiment.
+        data: its packed data set.
+        dvc: DVC's cache, which may copy what is written; None without DVC.
     """
     experiment = bound.experiment
     caches = cache_layouts(bound, data)
@@ -34,7 +36,9 @@ def plan_experiment(bound: Bound, data: Data, dvc: DvcCache | None) -> Plan:
 def cache_layouts(bound: Bound, data: Data) -> dict[str, StoreLayout]:
     """Return the layout of each cache that `cache-teacher` writes, by what the cache is for.
 
-    bound: the experiment. data: its packed data set.
+    Args:
+        bound: the experiment.
+        data: its packed data set.
     """
     experiment = bound.experiment
     chunking = experiment.teacher.micro_batch, experiment.store.rows_per_block, experiment.store.compression
@@ -48,7 +52,9 @@ def cache_layouts(bound: Bound, data: Data) -> dict[str, StoreLayout]:
 def artifacts_of(bound: Bound, caches: dict[str, StoreLayout]) -> list[Artifact]:
     """Return what the stages write: caches, the teacher if it is trained here, and the students.
 
-    bound: the experiment. caches: as of `cache_layouts`.
+    Args:
+        bound: the experiment.
+        caches: as of `cache_layouts`.
     """
     experiment = bound.experiment
     artifacts = [

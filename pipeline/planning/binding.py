@@ -27,8 +27,11 @@ from pipeline.views import SampleViews, Views
 def bind_experiment(source: ConfigFile) -> Bound:
     """Read a configuration, and bind its parts to each other.
 
-    source: the configuration's file. Raises ConfigError with all problems: of every section, and of those sections that
-    are valid with each other. Raises MissingSignalsError if the students could learn from other signals.
+    Args:
+        source: the configuration's file.
+
+    Raises ConfigError with all problems: of every section, and of those sections that are valid with each other. Raises
+    MissingSignalsError if the students could learn from other signals.
     """
     raw = source.raw()
     valid, problems = bind_each(raw, ExperimentConfig, SECTIONS)
@@ -54,7 +57,8 @@ def bind_experiment(source: ConfigFile) -> Bound:
 def bind_data(parts: Assembly) -> None:
     """Open the packed data set, if there is one, and draw the views of its samples.
 
-    parts: takes the data set, and all that is wrong with it.
+    Args:
+        parts: takes the data set, and all that is wrong with it.
     """
     draft, problems, data = parts.draft, parts.problems, None
     with collected(problems, "data"):

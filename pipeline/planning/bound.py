@@ -14,9 +14,12 @@ from pipeline.planning.requirements import Requirements
 class Bound:
     """Holds an experiment whose parts fit together: the result of `bind_experiment`.
 
-    experiment: its configuration. data: None if it is not packed yet. teacher, students: the networks; weights that are
-    not here yet are random. requirements: what the students need of the teacher; None without data, students or
-    objectives. notes: what objectives leave out, by student and objective set.
+    Args:
+        experiment: its configuration.
+        data: None if it is not packed yet.
+        teacher, students: the networks; weights that are not here yet are random.
+        requirements: what the students need of the teacher; None without data, students or objectives.
+        notes: what objectives leave out, by student and objective set.
     """
 
     experiment: ExperimentConfig

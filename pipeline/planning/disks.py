@@ -16,8 +16,11 @@ LINKS = {"hardlink", "symlink"}
 class Disk:
     """Describes a file system.
 
-    path: its mount point. free: bytes that are free. needed: bytes still to be written. copied: bytes that DVC's cache
-    takes on top of that.
+    Args:
+        path: its mount point.
+        free: bytes that are free.
+        needed: bytes still to be written.
+        copied: bytes that DVC's cache takes on top of that.
     """
 
     path: Path
@@ -37,7 +40,9 @@ class Disk:
 class DvcCache:
     """Describes DVC's cache of the working directory's repository.
 
-    folder: where it lies. types: the link types that it may use.
+    Args:
+        folder: where it lies.
+        types: the link types that it may use.
     """
 
     folder: Path

@@ -27,7 +27,11 @@ class Draft(ExperimentConfig):
 
     @classmethod
     def of(cls, valid: Mapping[str, Any]) -> Draft:
-        """Return an experiment with these sections and no others. valid: the sections, by name."""
+        """Return an experiment with these sections and no others.
+
+        Args:
+            valid: the sections, by name.
+        """
         draft = cls.model_construct(**valid)
         for name in cls.model_fields.keys() - valid.keys():
             vars(draft).pop(name, None)  # the default: what is not valid must not look as if it were left out
@@ -43,12 +47,17 @@ class Draft(ExperimentConfig):
 class Assembly:
     """Holds an experiment while its parts are bound to each other: the parts so far, and all that is wrong.
 
-    draft: its sections. problems: takes what is wrong. data: None if it is not packed yet, or not what it should be.
-    teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had. students: those that
-    can be built. views_per_step: of each sample in a batch, of the students whose settings of training are valid.
-    notes: what objectives leave out, by student and objective set. own, others: the name of the teacher, and what is
-    known of the teachers that objectives name beside it. absent: the names of those whose caches are not there yet.
-    named_needs: the signals of these teachers that are read, by student and objective set, and by teacher.
+    Args:
+        draft: its sections.
+        problems: takes what is wrong.
+        data: None if it is not packed yet, or not what it should be.
+        teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had.
+        students: those that can be built.
+        views_per_step: of each sample in a batch, of the students whose settings of training are valid.
+        notes: what objectives leave out, by student and objective set.
+        own, others: the name of the teacher, and what is known of the teachers that objectives name beside it.
+        absent: the names of those whose caches are not there yet.
+        named_needs: the signals of these teachers that are read, by student and objective set, and by teacher.
     """
 
     draft: Draft
@@ -81,8 +90,10 @@ def collected(problems: list[Problem], key: str = "", note: str = "") -> Iterato
 
     NotValid ends the block too, and adds nothing.
 
-    problems: the list. key: the dotted key of errors that are no ConfigError and name none. note: text that follows
-    what is wrong.
+    Args:
+        problems: the list.
+        key: the dotted key of errors that are no ConfigError and name none.
+        note: text that follows what is wrong.
     """
     try:
         yield

@@ -14,9 +14,13 @@ DATA = ("decode", "render")
 class Costs:
     """Holds what a view costs on this machine, in seconds, with all cores.
 
-    decode: to read and decode an image. render: to apply the operations. teacher: inference of the teacher. steps: to
-    train a network, forwards, backwards and by its optimiser: the students by name, and the teacher as `teacher` if it
-    is trained here. apart: whether networks compute on an accelerator, while the processor decodes.
+    Args:
+        decode: to read and decode an image.
+        render: to apply the operations.
+        teacher: inference of the teacher.
+        steps: to train a network, forwards, backwards and by its optimiser: the students by name, and the teacher as
+            `teacher` if it is trained here.
+        apart: whether networks compute on an accelerator, while the processor decodes.
     """
 
     decode: float
@@ -30,8 +34,12 @@ class Costs:
 class Estimate:
     """Tells how long a command takes.
 
-    name: of the command. views: of one run. parts: seconds per view, by what they are for. runs: how many there are.
-    apart: as of `Costs`.
+    Args:
+        name: of the command.
+        views: of one run.
+        parts: seconds per view, by what they are for.
+        runs: how many there are.
+        apart: as of `Costs`.
     """
 
     name: str

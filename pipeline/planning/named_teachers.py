@@ -16,7 +16,8 @@ from pipeline.store.format.manifest import Manifest
 def bind_named_teachers(parts: Assembly) -> None:
     """Read the shapes of the named teachers' signals from their caches, where these are there already.
 
-    parts: takes the teachers, the names of those whose caches are not there, and all that is wrong.
+    Args:
+        parts: takes the teachers, the names of those whose caches are not there, and all that is wrong.
     """
     with collected(parts.problems, "caches"):
         caches = parts.draft.caches or ()
@@ -36,7 +37,9 @@ def bind_named_teachers(parts: Assembly) -> None:
 def without_absent(parts: Assembly, config: ObjectiveSetConfig) -> tuple[ObjectiveSetConfig, list[int]]:
     """Return a set without the objectives of teachers whose caches are not there yet, and the numbers of the others.
 
-    parts: the experiment. config: the entry of the set.
+    Args:
+        parts: the experiment.
+        config: the entry of the set.
     """
     kept = [i for i, entry in enumerate(config.objectives) if entry.teacher not in parts.absent]
     return config.model_copy(update={"objectives": tuple(config.objectives[i] for i in kept)}), kept
@@ -45,8 +48,10 @@ def without_absent(parts: Assembly, config: ObjectiveSetConfig) -> tuple[Objecti
 def renumbered(problem: Problem, place: str, kept: list[int]) -> Problem:
     """Return a problem of a set from `without_absent` with the key that it has in the configuration.
 
-    problem: its key may begin with `place` and the number of an objective. place: `objectives.<set>`. kept: the numbers
-    in the configuration.
+    Args:
+        problem: its key may begin with `place` and the number of an objective.
+        place: `objectives.<set>`.
+        kept: the numbers in the configuration.
     """
     number, dot, rest = problem.key.removeprefix(f"{place}.").partition(".")
     if not problem.key.startswith(f"{place}.") or not number.isdigit():

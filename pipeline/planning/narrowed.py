@@ -14,7 +14,11 @@ from pipeline.store.making.teacher_pass import chosen_blocks
 def layout_of_view(teacher: Network, signals: SignalsConfig) -> StoreLayout:
     """Return the layout of a cache of one view of one sample.
 
-    teacher: the network. signals: which of its signals are kept. Raises ConfigError for signals that it does not have.
+    Args:
+        teacher: the network.
+        signals: which of its signals are kept.
+
+    Raises ConfigError for signals that it does not have.
     """
     return layout_for(teacher, signals, CacheExtent(samples=1, views=1, parameters=0, micro_batch=1))
 
@@ -22,9 +26,12 @@ def layout_of_view(teacher: Network, signals: SignalsConfig) -> StoreLayout:
 def keeping_signals(teacher: Network, signals: SignalsConfig, names: Collection[str]) -> SignalsConfig:
     """Return the section without the signals that are not named.
 
-    teacher: the network. signals: the section. names: `embedding`, `features/<tap>`, `extras/<signal>/<tap>`; the
-    logits stay in any case. Without logits, and if none of the others is named, nothing is left out: a cache holds
-    something.
+    Args:
+        teacher: the network.
+        signals: the section.
+        names: `embedding`, `features/<tap>`, `extras/<signal>/<tap>`; the logits stay in any case.
+
+    Without logits, and if none of the others is named, nothing is left out: a cache holds something.
     """
     blocks = tuple(tap for tap in chosen_blocks(list(teacher.taps), signals) if f"features/{tap}" in names)
     features = signals.features.model_copy(update={"blocks": blocks}) if signals.features and blocks else None

@@ -16,8 +16,11 @@ from pipeline.store.location import StorePath
 class Artifact:
     """Describes something that the stages write.
 
-    name: for people. path: where it lies. bytes: of the whole; of networks, their weights. remaining: how many of these
-    bytes are still to be written.
+    Args:
+        name: for people.
+        path: where it lies.
+        bytes: of the whole; of networks, their weights.
+        remaining: how many of these bytes are still to be written.
     """
 
     name: str
@@ -30,9 +33,13 @@ class Artifact:
 class Plan:
     """Describes what the commands of an experiment would do.
 
-    data: the packed data set. caches: their layouts, by what they are for. artifacts: all that is written, the training
-    cache first. disks: those that the artifacts go to. runs: how many students are trained. views_per_step: how many
-    views of each sample a training batch has.
+    Args:
+        data: the packed data set.
+        caches: their layouts, by what they are for.
+        artifacts: all that is written, the training cache first.
+        disks: those that the artifacts go to.
+        runs: how many students are trained.
+        views_per_step: how many views of each sample a training batch has.
     """
 
     data: Data

@@ -19,7 +19,9 @@ MANY_FILES = 10_000
 def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     """Yield lines that tell what would be done: data, views, teacher, signals, cache and students.
 
-    bound: the experiment. plan: what it would do.
+    Args:
+        bound: the experiment.
+        plan: what it would do.
     """
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
@@ -70,7 +72,9 @@ def _preprocessing(network: Network) -> str:
 def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:
     """Yield lines that tell what is written, and what every disk must still take.
 
-    plan: what would be done. dvc: DVC's cache, None without DVC.
+    Args:
+        plan: what would be done.
+        dvc: DVC's cache, None without DVC.
     """
     yield "writes    what the commands make (of networks, the weights alone):"
     for artifact in plan.artifacts:
@@ -95,7 +99,8 @@ def disk_lines(plan: Plan, dvc: DvcCache | None) -> Iterator[str]:
 def aligned_table(encodings: dict[str, Any]) -> Iterator[str]:
     """Yield a table of bytes per view: a line for every signal and a column for every encoding.
 
-    encodings: as of `StoreLayout.encodings`.
+    Args:
+        encodings: as of `StoreLayout.encodings`.
     """
     columns = sorted({name for signal in encodings.values() for name in signal["bytes_per_view"]})
     yield " " * 18 + "".join(f"{name:>11} " for name in columns)

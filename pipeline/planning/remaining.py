@@ -13,7 +13,10 @@ from pipeline.planning.plan import Plan
 def estimates(bound: Bound, plan: Plan, costs: Costs) -> Iterator[Estimate]:
     """Yield an estimate of every command that still has something to do, in the order in which they run.
 
-    bound: the experiment. plan: what it would do. costs: of a view on this machine.
+    Args:
+        bound: the experiment.
+        plan: what it would do.
+        costs: of a view on this machine.
     """
     experiment, samples = bound.experiment, plan.data.training
     left = {artifact.name: artifact.remaining / artifact.bytes for artifact in plan.artifacts if artifact.bytes}

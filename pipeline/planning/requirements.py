@@ -23,10 +23,13 @@ NamedRead = Mapping[tuple[str, str], Mapping[str, frozenset[str]]]
 class Requirements:
     """Holds what students need of the teacher, with every objective set.
 
-    needs: the signals that each of them reads. section: the least of `signals` that serves them all. missing,
-    superfluous: what it keeps beyond the section of the configuration, and what it leaves out of that, in bytes per
-    view. fresh: the objective sets whose views are drawn anew in every epoch: they need no cache at all. named: the
-    signals that are read of each teacher that objectives name, by student and objective set.
+    Args:
+        needs: the signals that each of them reads.
+        section: the least of `signals` that serves them all.
+        missing, superfluous: what it keeps beyond the section of the configuration, and what it leaves out of that, in
+            bytes per view.
+        fresh: the objective sets whose views are drawn anew in every epoch: they need no cache at all.
+        named: the signals that are read of each teacher that objectives name, by student and objective set.
     """
 
     needs: SignalsRead
@@ -49,8 +52,9 @@ class Requirements:
     ) -> Requirements:
         """Compare the section that the students need with that of the configuration.
 
-        needs, section, fresh, named: as the attributes. kept, wanted: bytes per view, by signal, with the section of
-        the configuration and with `section`.
+        Args:
+            needs, section, fresh, named: as the attributes.
+            kept, wanted: bytes per view, by signal, with the section of the configuration and with `section`.
         """
         missing = {signal: size for signal, size in wanted.items() if signal not in kept}
         superfluous = {signal: size for signal, size in kept.items() if signal not in wanted}
@@ -107,7 +111,10 @@ class Requirements:
 class MissingSignalsError(ConfigError):
     """Reports that students cannot learn from the configured signals, and could from others.
 
-    problems: all that is wrong with the configuration besides. source: its file. requirements: what the students need.
+    Args:
+        problems: all that is wrong with the configuration besides.
+        source: its file.
+        requirements: what the students need.
     """
 
     def __init__(self, problems: Sequence[Problem], source: object, requirements: Requirements) -> None:

@@ -26,8 +26,11 @@ Clock = Callable[[], float]
 class TimedViews:
     """Holds a few views, and how long they took on this machine.
 
-    pixels: the views, uint8 [B, C, H, W]. size: the largest height and width of their images, in pixels. decode:
-    seconds to read and decode the image of a view, or both where views mix. render: seconds to render one view.
+    Args:
+        pixels: the views, uint8 [B, C, H, W].
+        size: the largest height and width of their images, in pixels.
+        decode: seconds to read and decode the image of a view, or both where views mix.
+        render: seconds to render one view.
     """
 
     pixels: Tensor
@@ -41,7 +44,10 @@ class TimedViews:
 
         They are read again to be timed: the first time opens files and loads libraries.
 
-        data: the packed data set. seconds: to spend, about. clock: measures them.
+        Args:
+            data: the packed data set.
+            seconds: to spend, about.
+            clock: measures them.
         """
         samples, views = data.training, data.views
         most = FILES if samples.split.image_shape is None else IMAGES
@@ -69,8 +75,10 @@ class TimedViews:
 def timed(work: Callable[[], object], seconds: float, clock: Clock) -> float:
     """Return the seconds that work takes at its quickest: what else a machine does only ever adds to them.
 
-    work: is called once at least, and `TIMED_REPEATS` times unless they take as many times longer than `seconds`.
-    seconds: to spend. clock: measures them.
+    Args:
+        work: is called once at least, and `TIMED_REPEATS` times unless they take as many times longer than `seconds`.
+        seconds: to spend.
+        clock: measures them.
     """
     found: list[float] = []
     start = clock()

@@ -35,7 +35,10 @@ from pipeline.store.making.teacher_pass import chosen_blocks
 def required_signals(parts: Assembly) -> Requirements | None:
     """Bind every student to every objective set, and return what they need of the teacher.
 
-    parts: the experiment; takes all that is wrong. Returns None without students, objective sets, data or teacher.
+    Args:
+        parts: the experiment; takes all that is wrong.
+
+    Returns None without students, objective sets, data or teacher.
     """
     data, teacher, shapes = parts.data, parts.teacher, parts.shapes
     if data is None or teacher is None or shapes is None:
@@ -51,8 +54,12 @@ def required_signals(parts: Assembly) -> Requirements | None:
 def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[tuple[str, str], frozenset[str]]:
     """Bind every student to every objective set; return the teacher's signals that are read, by both names.
 
-    parts: the experiment; takes all that is wrong, and notes. data: its packed data set. teacher: the shapes of what is
-    kept of it. No objective is refused for views where their number is unknown.
+    Args:
+        parts: the experiment; takes all that is wrong, and notes.
+        data: its packed data set.
+        teacher: the shapes of what is kept of it.
+
+    No objective is refused for views where their number is unknown.
     """
     needs = {}
     for name, network in parts.students.items():

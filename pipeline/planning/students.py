@@ -16,7 +16,8 @@ from pipeline.training import refuse_too_many_views
 def bind_networks(parts: Assembly) -> None:
     """Build the students that can be built, with the preprocessing that they will have.
 
-    parts: takes the students, and all that is wrong with them.
+    Args:
+        parts: takes the students, and all that is wrong with them.
     """
     teacher, problems = parts.teacher, parts.problems
     used = Preprocessing(teacher.mean, teacher.std, teacher.interpolation) if teacher else NEUTRAL
@@ -32,7 +33,8 @@ def bind_networks(parts: Assembly) -> None:
 def bind_training(parts: Assembly) -> None:
     """Check the settings of every student's training, and find how many views of a sample are in its batches.
 
-    parts: takes the numbers of views, and all that is wrong.
+    Args:
+        parts: takes the numbers of views, and all that is wrong.
     """
     draft, data, problems = parts.draft, parts.data, parts.problems
     for name, config in draft.students.items():

@@ -26,8 +26,10 @@ OWN_FOLDER_HINT = "it lies in a folder of its own, such as artifacts/teachers/NA
 class Target(NamedTuple):
     """Names a folder that a stage publishes.
 
-    key: the dotted key of the configuration that names it. path: the folder. files: the names of those that it will
-    consist of, beside those of every artifact.
+    Args:
+        key: the dotted key of the configuration that names it.
+        path: the folder.
+        files: the names of those that it will consist of, beside those of every artifact.
     """
 
     key: str
@@ -81,7 +83,8 @@ def folders(experiment: ExperimentConfig) -> Iterator[Target]:
 def data_problems(experiment: ExperimentConfig) -> Iterator[Problem]:
     """Yield a problem if a stage of DVC would pack images to a file that was not packed here.
 
-    experiment: the configuration.
+    Args:
+        experiment: the configuration.
     """
     if experiment.data.source is None:
         return

@@ -17,7 +17,8 @@ from pipeline.store.format.signal_sections import encodings_identity
 def bind_teacher(parts: Assembly) -> None:
     """Build the teacher, without weights where they are not here yet, and find the shapes of what is kept of it.
 
-    parts: takes the network and the shapes, and all that is wrong with them.
+    Args:
+        parts: takes the network and the shapes, and all that is wrong with them.
     """
     draft, data, problems = parts.draft, parts.data, parts.problems
     network, start = None, None

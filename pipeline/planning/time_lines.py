@@ -28,9 +28,12 @@ ROOM = 8 / 7
 class Times:
     """Holds how long the commands take that still have something to do.
 
-    estimates: of these commands. views: those that were measured. smaller: the shorter side to pack images with, in
-    pixels, if that saves much. slow_precision: the teacher computes in bfloat16, which its device only imitates. busy:
-    other work went on at the same time, so the times are too long.
+    Args:
+        estimates: of these commands.
+        views: those that were measured.
+        smaller: the shorter side to pack images with, in pixels, if that saves much.
+        slow_precision: the teacher computes in bfloat16, which its device only imitates.
+        busy: other work went on at the same time, so the times are too long.
     """
 
     estimates: list[Estimate]
@@ -45,8 +48,12 @@ class Times:
     ) -> Times:
         """Measure everything once.
 
-        bound: the experiment. plan: what it would do. data: its packed data set. budget: seconds to spend in all,
-        about. clock: measures them.
+        Args:
+            bound: the experiment.
+            plan: what it would do.
+            data: its packed data set.
+            budget: seconds to spend in all, about.
+            clock: measures them.
         """
         beside = busy()
         views = TimedViews.measure(data, budget / 5, clock)
@@ -90,8 +97,13 @@ def imitated(teacher: TeacherConfig) -> bool:
 def shorter_side_hint(bound: Bound, data: Data, views: TimedViews, found: list[Estimate]) -> int | None:
     """Return the shorter side to pack images with, if they are much larger than views, and decoding takes the time.
 
-    bound: the experiment. data: its packed data set. views: the views that were measured. found: the estimates. Returns
-    pixels, or None if packing smaller images would not help.
+    Args:
+        bound: the experiment.
+        data: its packed data set.
+        views: the views that were measured.
+        found: the estimates.
+
+    Returns pixels, or None if packing smaller images would not help.
     """
     source, view = bound.experiment.data.source, data.views.output_size
     if source is None or "shorter_side" not in type(source).model_fields:

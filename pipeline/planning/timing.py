@@ -34,8 +34,12 @@ def measure_costs(
 ) -> Costs:
     """Measure what a view costs each network. The teacher's training step is measured if it is to be trained.
 
-    bound: the experiment; its networks are copied, and need no weights. data: its packed data set. views: some of its
-    views. budget: seconds to spend, about. clock: measures them.
+    Args:
+        bound: the experiment; its networks are copied, and need no weights.
+        data: its packed data set.
+        views: some of its views.
+        budget: seconds to spend, about.
+        clock: measures them.
     """
     experiment = bound.experiment
     learners: dict[str, tuple[Network, TrainConfig]] = {
@@ -68,8 +72,12 @@ def measure_costs(
 def per_view(work: Callable[[Tensor], object], pixels: Tensor, most: int, seconds: float, clock: Clock) -> float:
     """Return the seconds per view of some work on batches, which are as large as the time allows.
 
-    work: takes views uint8 [B, C, H, W]. pixels: some views. most: views in a batch, at most. seconds: to spend, about.
-    clock: measures them.
+    Args:
+        work: takes views uint8 [B, C, H, W].
+        pixels: some views.
+        most: views in a batch, at most.
+        seconds: to spend, about.
+        clock: measures them.
     """
     few = _batch(pixels, LEAST)
     work(few)  # memory is taken, kernels are chosen

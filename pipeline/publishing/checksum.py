@@ -12,7 +12,8 @@ PIECE = 4 << 20
 def crc32c(data: memoryview | bytes) -> int:
     """Compute the CRC-32C of bytes, piece by piece and without a copy: the library takes arrays, and no memoryview.
 
-    data: of any length.
+    Args:
+        data: of any length.
     """
     view = memoryview(data).cast("B")
     value = 0

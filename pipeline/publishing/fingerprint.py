@@ -13,7 +13,8 @@ _NOTHING = object()
 def canonical(value: Any) -> str:
     """Write plain values as their one JSON text: sorted keys, no spaces. Refuses NaN and infinity; tuples are lists.
 
-    value: nested plain values.
+    Args:
+        value: nested plain values.
     """
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
 
@@ -32,8 +33,9 @@ def differences(
 ) -> list[str]:
     """Return a line `dotted.field: expected X, got Y` for every field in which two identities differ.
 
-    ignore: dotted fields that are not compared, with all below them. provides: `got` may have fields that
-    `expected` does not name.
+    Args:
+        ignore: dotted fields that are not compared, with all below them.
+        provides: `got` may have fields that `expected` does not name.
     """
     lines: list[str] = []
     _compare("", json.loads(canonical(expected)), json.loads(canonical(got)), ignore, provides, lines)

@@ -28,7 +28,11 @@ ROOT = "zarr.json"
 
 
 def encode_line(unit: str, files: Mapping[str, int]) -> bytes:
-    """Write the line of a finished unit. files: CRC-32C of the content of every file, by path in the store."""
+    """Write the line of a finished unit.
+
+    Args:
+        files: CRC-32C of the content of every file, by path in the store.
+    """
     record: dict[str, Any] = {"unit": unit, "files": {name: f"{crc:08x}" for name, crc in files.items()}}
     record["check"] = f"{crc32c(canonical(record).encode()):08x}"
     return canonical(record).encode() + b"\n"
@@ -53,7 +57,11 @@ def whole(units: Mapping[str, Mapping[str, int]], order: Iterable[str]) -> bytes
 def decode_ledger(content: bytes, where: object) -> tuple[dict[str, dict[str, int]], int]:
     """Read the units of a ledger, and count the bytes of its complete lines: the last line may be incomplete.
 
-    content: of the file. where: the file, for errors. Raises CacheCorrupt for a damaged line that is not the last.
+    Args:
+        content: of the file.
+        where: the file, for errors.
+
+    Raises CacheCorrupt for a damaged line that is not the last.
     """
     units: dict[str, dict[str, int]] = {}
     end = 0
@@ -79,7 +87,8 @@ def checksums(units: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 def listed_files(files: Files) -> set[str]:
     """Return the names of the chunks in a store's ledger, and of the metadata of their arrays and groups.
 
-    files: of the store.
+    Args:
+        files: of the store.
     """
     try:
         content = files.read(LEDGER_FILE, LEDGER_MAX_BYTES)

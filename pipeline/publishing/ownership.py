@@ -16,7 +16,10 @@ LEFT_BY_SYSTEMS = {".DS_Store", "Thumbs.db", "desktop.ini"}
 def foreign_files(folder: Path, names: Collection[str] = ()) -> list[str]:
     """Return the files below a folder that do not belong to the artifact published there, by their paths in it.
 
-    names: the files that an artifact of this kind consists of. A teacher cache lists its own in its ledger.
+    Args:
+        names: the files that an artifact of this kind consists of.
+
+    A teacher cache lists its own in its ledger.
     """
     files = LocalFiles(folder)
     there = files.sizes()

@@ -209,7 +209,8 @@ class Scratch:
     def publish(self, replace: bool = False) -> None:
         """Make the folder the artifact at the target, durably and at once. Raises as `refuse_other` does.
 
-        replace: whether another artifact there makes way.
+        Args:
+            replace: whether another artifact there makes way.
 
         Every file in it must be durable already. What it replaces is deleted only afterwards.
         """

@@ -21,10 +21,11 @@ Outcome = Literal["better", "hint of better", "no difference", "hint of worse", 
 class Comparison:
     """Compares an objective set with the baseline, for one student.
 
-    student, objectives, baseline: names. difference: score of the set minus the baseline's, in points (hundredths),
-    positive if it is better.
-    spread: the larger of the two sample standard deviations over seeds, in points; None where both have one seed.
-    seeds: how many the set and the baseline have.
+    Args:
+        student, objectives, baseline: names.
+        difference: score of the set minus the baseline's, in points (hundredths), positive if it is better.
+        spread: the larger of the two sample standard deviations over seeds, in points; None where both have one seed.
+        seeds: how many the set and the baseline have.
     """
 
     student: str
@@ -82,7 +83,9 @@ class Comparison:
 def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str | None:
     """Return the objective set that others are compared with; None without rows.
 
-    rows: of all sets. baseline: the preferred one; None, or one that is not there, takes `hard`, else the first.
+    Args:
+        rows: of all sets.
+        baseline: the preferred one; None, or one that is not there, takes `hard`, else the first.
     """
     sets = list(dict.fromkeys(row.objectives for row in rows))
     if baseline in sets:
@@ -93,7 +96,9 @@ def baseline_of(rows: Sequence[SummaryRow], baseline: str | None = None) -> str 
 def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Comparison]:
     """Compare every other objective set of every student with the baseline's row of the same student.
 
-    rows: of all sets. baseline: as of `baseline_of`.
+    Args:
+        rows: of all sets.
+        baseline: as of `baseline_of`.
     """
     base = baseline_of(rows, baseline)
     bases = {row.student: row for row in rows if row.objectives == base}
@@ -119,6 +124,8 @@ def _larger(row: SummaryRow, base: SummaryRow) -> float | None:
 def verdicts(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[str]:
     """Return a sentence for every comparison, such as `vit: kd beats hard by 1.20 points (3 seeds each).`
 
-    rows: of all sets. baseline: as of `baseline_of`.
+    Args:
+        rows: of all sets.
+        baseline: as of `baseline_of`.
     """
     return [f"{comparison.student}: {comparison.sentence}" for comparison in compare(rows, baseline)]

@@ -17,7 +17,9 @@ MOVE_AWAY_HINT = "move it away, or name another runs.path"
 def refuse_foreign_evaluation(path: Path, figures: Path) -> None:
     """Raise DataError if a file is in the place of an evaluation that `evaluate` did not write.
 
-    path: of the evaluation. figures: of its accuracies for DVC, checked if there is no evaluation.
+    Args:
+        path: of the evaluation.
+        figures: of its accuracies for DVC, checked if there is no evaluation.
     """
     if path.exists():
         try:

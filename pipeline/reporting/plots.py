@@ -37,7 +37,11 @@ def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable
 
     The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is drawn.
 
-    rows: of the students; they decide the order. histories: of all runs. Returns None if there is nothing to draw.
+    Args:
+        rows: of the students; they decide the order.
+        histories: of all runs.
+
+    Returns None if there is nothing to draw.
     """
     kinds = [kind for kind in KINDS if _has(histories, kind)]
     if not kinds:
@@ -54,7 +58,9 @@ def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable
 def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Figure:
     """Draw the score over multiply-accumulates (parameters, if only the teacher's are known), on a log axis.
 
-    evaluation: has the teacher. rows: of the students.
+    Args:
+        evaluation: has the teacher.
+        rows: of the students.
     """
     figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
     styles = Styles.of(rows)
@@ -66,7 +72,10 @@ def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) ->
 def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure:
     """Draw accuracy against cost beside the learning curves, for a README: 14 inches wide.
 
-    evaluation: has the teacher. rows: of the students. histories: of all runs.
+    Args:
+        evaluation: has the teacher.
+        rows: of the students.
+        histories: of all runs.
     """
     figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     styles = Styles.of(rows)
@@ -96,8 +105,13 @@ def draw_curves(
 
     Kinds stand below each other, those of a single student side by side.
 
-    canvas: to draw on. styles: of the sets. students: names. histories: of all runs. kinds: `holdout_top1`, `loss`.
-    across: panels side by side.
+    Args:
+        canvas: to draw on.
+        styles: of the sets.
+        students: names.
+        histories: of all runs.
+        kinds: `holdout_top1`, `loss`.
+        across: panels side by side.
     """
     alone = len(students) == 1
     blocks = math.ceil(len(students) / across)
@@ -132,7 +146,11 @@ def draw_curves(
 def draw_costs(canvas: Canvas, styles: Styles, evaluation: Evaluation, rows: Sequence[SummaryRow]) -> None:
     """Draw the score over cost. Sets of one student cost the same; they stand side by side to stay legible.
 
-    canvas: to draw on. styles: of sets and students. evaluation: has the teacher. rows: of the students.
+    Args:
+        canvas: to draw on.
+        styles: of sets and students.
+        evaluation: has the teacher.
+        rows: of the students.
     """
     panel = canvas.add_subplot()
     teacher = evaluation.teacher

@@ -19,7 +19,9 @@ INK = "#1b1f24"
 def svg(figure: Figure, name: str, title: str) -> str:
     """Return a figure as an `<svg>` element; the bytes are the same every time.
 
-    name: prefixes every id, since two inline figures share one page. title: for screen readers.
+    Args:
+        name: prefixes every id, since two inline figures share one page.
+        title: for screen readers.
     """
     buffer = io.StringIO()
     metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -40,7 +42,11 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def png(figure: Figure, dots_per_inch: int = 100) -> bytes:
-    """Return a figure as the bytes of a PNG on white. dots_per_inch: its resolution."""
+    """Return a figure as the bytes of a PNG on white.
+
+    Args:
+        dots_per_inch: its resolution.
+    """
     buffer = io.BytesIO()
     with _drawing():
         figure.savefig(buffer, format="png", dpi=dots_per_inch, facecolor="white")

@@ -38,8 +38,12 @@ def write_report(folder: Path, evaluation: Evaluation, histories: Sequence[Histo
     Beside it: `table.md`, `summary.json` (for `dvc metrics show`), `accuracy_cost.csv` (for `dvc plots`) and
     `overview.png` (1400 pixels wide). The same input gives the same bytes.
 
-    evaluation: the results. histories: of all runs. config_yaml: the configuration as text. Raises DataError for files
-    of these names that are of no report.
+    Args:
+        evaluation: the results.
+        histories: of all runs.
+        config_yaml: the configuration as text.
+
+    Raises DataError for files of these names that are of no report.
     """
     refuse_foreign_report(folder)
     rows = summarise(evaluation)
@@ -60,7 +64,11 @@ def page(
 ) -> str:
     """Return the HTML of the report: inline style and plots, nothing fetched, every name escaped.
 
-    evaluation: the results. rows: its summary. histories: of all runs. config_yaml: the configuration as text.
+    Args:
+        evaluation: the results.
+        rows: its summary.
+        histories: of all runs.
+        config_yaml: the configuration as text.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(files(__package__).joinpath("report.html.j2").read_text(encoding="utf-8"))
@@ -137,7 +145,9 @@ def _seed(result: StudentResult) -> list[str]:
 def summary(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> dict[str, Any]:
     """Return numbers by student and objective set: fractions, nats, seconds; `<metric>_spread` from two seeds on.
 
-    evaluation: has the teacher. rows: of the students.
+    Args:
+        evaluation: has the teacher.
+        rows: of the students.
     """
     students: dict[str, dict[str, dict[str, float]]] = {}
     for row in rows:
@@ -169,7 +179,9 @@ def _numbers(row: SummaryRow) -> dict[str, float]:
 def accuracy_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
     """Return CSV, teacher first: one line per student and objective set, empty where unknown; the score in [0, 1].
 
-    evaluation: has the teacher. rows: of the students.
+    Args:
+        evaluation: has the teacher.
+        rows: of the students.
     """
     score = evaluation.score
     names = ("parameters", "macs", "images_per_second", score.name, f"{score.name}_spread")

@@ -26,7 +26,9 @@ TEACHER_MARKER, TEACHER_GLYPH = "*", "★"
 class Styles:
     """Holds the styles of plots and tables.
 
-    colours, dashes: of objective sets, `#rrggbb` and matplotlib's line styles. markers: of students, matplotlib's.
+    Args:
+        colours, dashes: of objective sets, `#rrggbb` and matplotlib's line styles.
+        markers: of students, matplotlib's.
     """
 
     colours: Mapping[str, str]

@@ -32,7 +32,8 @@ class Column(NamedTuple):
 def score_columns(evaluation: Evaluation) -> list[Column]:
     """Return the columns between names and costs: the score, then what else was measured.
 
-    evaluation: what the stage `evaluate` wrote.
+    Args:
+        evaluation: what the stage `evaluate` wrote.
     """
     teacher, score = evaluation.teacher, evaluation.score
     metrics, embedding = (teacher.metrics, teacher.embedding) if teacher else (None, None)
@@ -51,7 +52,11 @@ def score_columns(evaluation: Evaluation) -> list[Column]:
 
 
 def headings(evaluation: Evaluation) -> list[str]:
-    """Return the headings of the table. evaluation: what the stage `evaluate` wrote."""
+    """Return the headings of the table.
+
+    Args:
+        evaluation: what the stage `evaluate` wrote.
+    """
     scores = [column.heading for column in score_columns(evaluation)]
     return ["student", "objectives", "seeds", *scores, "parameters", "MACs", "images/s", "training"]
 
@@ -59,7 +64,9 @@ def headings(evaluation: Evaluation) -> list[str]:
 def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]:
     """Return the texts of the table, [rows][columns]: the teacher's row, if there is a teacher, then one for every row.
 
-    evaluation: has the teacher. rows: of the students.
+    Args:
+        evaluation: has the teacher.
+        rows: of the students.
     """
     columns, teacher, table = score_columns(evaluation), evaluation.teacher, []
     if teacher:
@@ -75,7 +82,11 @@ def cells(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[list[str]]
 
 
 def markdown(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """Return the table of an evaluation in Markdown, with a line on how to read it. rows: of the students."""
+    """Return the table of an evaluation in Markdown, with a line on how to read it.
+
+    Args:
+        rows: of the students.
+    """
     names = headings(evaluation)
     lines = [names, ["---"] * NAMES + ["---:"] * (len(names) - NAMES), *cells(evaluation, rows)]
     text = "\n".join("| " + " | ".join(_escape(cell) for cell in line) + " |" for line in lines)
@@ -91,7 +102,11 @@ def _escape(cell: str) -> str:
 
 
 def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
-    """Return the table of an evaluation for rich's console; names are never read as markup. rows: of the students."""
+    """Return the table of an evaluation for rich's console; names are never read as markup.
+
+    Args:
+        rows: of the students.
+    """
     table = Table(title=Text(evaluation.experiment), caption=Text(note(evaluation, rows)))
     for i, name in enumerate(headings(evaluation)):
         table.add_column(name, justify="left" if i < NAMES else "right", no_wrap=i >= NAMES)
@@ -101,7 +116,11 @@ def terminal(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Table:
 
 
 def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
-    """Return how many images and seeds an evaluation rests on, for people. rows: of the students."""
+    """Return how many images and seeds an evaluation rests on, for people.
+
+    Args:
+        rows: of the students.
+    """
     counts = {student.metrics.count for student in evaluation.students}
     if evaluation.teacher:
         counts.add(evaluation.teacher.metrics.count)
@@ -120,7 +139,10 @@ def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
 def stat(value: Stat | None, scale: float, digits: int = 2) -> str:
     """Return a text such as `71.20 ± 0.31`; without the spread for one seed.
 
-    value: None is unknown. scale: multiplies it. digits: after the point.
+    Args:
+        value: None is unknown.
+        scale: multiplies it.
+        digits: after the point.
     """
     if value is None:
         return UNKNOWN
@@ -129,7 +151,11 @@ def stat(value: Stat | None, scale: float, digits: int = 2) -> str:
 
 
 def count(value: float | None) -> str:
-    """Return a number to three digits with the SI prefix: `272 k`, `41.3 M`, `7.8`. value: None is unknown."""
+    """Return a number to three digits with the SI prefix: `272 k`, `41.3 M`, `7.8`.
+
+    Args:
+        value: None is unknown.
+    """
     if value is None or not math.isfinite(value):
         return UNKNOWN
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
@@ -145,7 +171,11 @@ def _three(value: float) -> str:
 
 
 def rounded_seconds(value: float | None) -> str:
-    """Return a duration in words, to tenths of a second below ten. value: seconds; None is unknown."""
+    """Return a duration in words, to tenths of a second below ten.
+
+    Args:
+        value: seconds; None is unknown.
+    """
     if value is None:
         return UNKNOWN
     return f"{value:.1f} s" if value < 9.95 else duration(value)

@@ -24,7 +24,10 @@ MOST_PHOTO_BYTES = 1 << 30
 def photographs(paths: Iterable[Path]) -> list[Path]:
     """Return the image files that paths name, those below folders in the order of their names.
 
-    paths: files and folders. A file is taken whatever its suffix is. Raises DataError for a folder without any image.
+    Args:
+        paths: files and folders.
+
+    A file is taken whatever its suffix is. Raises DataError for a folder without any image.
     """
     found: list[Path] = []
     for path in paths:
@@ -44,7 +47,8 @@ def photographs(paths: Iterable[Path]) -> list[Path]:
 class PhotoReader:
     """Reads image files as `prepare-data` packs them, and makes the one view that evaluation sees.
 
-    seen: what the student's `model.json` says of its input.
+    Args:
+        seen: what the student's `model.json` says of its input.
     """
 
     def __init__(self, seen: ModelInput) -> None:
@@ -56,7 +60,10 @@ class PhotoReader:
     def read(self, path: Path) -> NDArray[np.uint8]:
         """Return the image uint8 [H, W, C] of a file, as a packed data set would give it.
 
-        path: of the file. Raises DataError, which says why, if it cannot be read.
+        Args:
+            path: of the file.
+
+        Raises DataError, which says why, if it cannot be read.
         """
         try:
             encoded = read_file(path, MOST_PHOTO_BYTES, follow=True)
@@ -73,7 +80,11 @@ class PhotoReader:
         return as_rgb(pixels) if self._seen.channels == 3 else pixels
 
     def view(self, image: NDArray[np.uint8]) -> Tensor:
-        """Return what the network is given of an image: uint8 [1, C, h, w]. image: uint8 [H, W, C]."""
+        """Return what the network is given of an image: uint8 [1, C, h, w].
+
+        Args:
+            image: uint8 [H, W, C].
+        """
         pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
         drawn = self._views.parameters(self._views.numbers[0], np.zeros(1, np.int64), sizes_of(pixels))
         return self._views.apply(pixels, drawn)

@@ -22,7 +22,10 @@ BATCH = 32
 class Prediction:
     """Holds what a student says of one photograph.
 
-    photo: the file. logits: float32 [K]; None if it could not be read. error: why.
+    Args:
+        photo: the file.
+        logits: float32 [K]; None if it could not be read.
+        error: why.
     """
 
     photo: Path
@@ -32,7 +35,9 @@ class Prediction:
     def top(self, names: Sequence[str], count: int) -> list[tuple[str, float]]:
         """Return the most likely classes with their probabilities, the likeliest first.
 
-        names: of the classes. count: of those that are returned.
+        Args:
+            names: of the classes.
+            count: of those that are returned.
         """
         assert self.logits is not None
         values, places = self.logits.softmax(0).topk(min(count, len(names)))
@@ -42,7 +47,9 @@ class Prediction:
 def predictions(student: ShippedStudent, photos: Iterable[Path]) -> Iterator[Prediction]:
     """Yield what a student says of each photograph, in their order; of those that cannot be read, why.
 
-    student: with a classifier. photos: image files.
+    Args:
+        student: with a classifier.
+        photos: image files.
     """
     reader = PhotoReader(student.model.input)
     waiting = iter(photos)

@@ -29,9 +29,13 @@ class ShippedStudent:
     def open(cls, folder: Path, code: str | None = None) -> Self:
         """Read the description of a student, and load its network.
 
-        folder: of the weights. code: the module of the user's own that the folder may run, `package.module:factory`: a
-        folder may come from anywhere, so it cannot name code alone. Raises DataError if the folder is not one of a
-        student, or names other code; ModelError if the weights do not fit.
+        Args:
+            folder: of the weights.
+            code: the module of the user's own that the folder may run, `package.module:factory`: a folder may come from
+                anywhere, so it cannot name code alone.
+
+        Raises DataError if the folder is not one of a student, or names other code; ModelError if the weights do not
+        fit.
         """
         model = ModelFile.read(folder)
         said = model.network
@@ -64,7 +68,11 @@ class ShippedStudent:
         return cls(folder, model, trained.eval().requires_grad_(False))
 
     def require_classifier(self, what: str) -> None:
-        """Raise DataError if the student has no classifier. what: cannot be done then, for the message."""
+        """Raise DataError if the student has no classifier.
+
+        Args:
+            what: cannot be done then, for the message.
+        """
         if not self.model.network.num_classes:
             raise DataError(
                 f"the student has no classifier, so {what}",
@@ -74,7 +82,11 @@ class ShippedStudent:
             )
 
     def require_pixels(self, pixels: torch.Tensor) -> None:
-        """Raise ModelError if views have other channels than the network takes. pixels: uint8 [B, C, H, W]."""
+        """Raise ModelError if views have other channels than the network takes.
+
+        Args:
+            pixels: uint8 [B, C, H, W].
+        """
         self.own.pixels.require(pixels.shape[1])
 
     @property
@@ -88,7 +100,11 @@ class ShippedStudent:
         return self.model.network
 
     def logits(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Compute logits float32 [B, K] of views uint8 [B, C, H, W], as `evaluate` does. pixels: such as it sees."""
+        """Compute logits float32 [B, K] of views uint8 [B, C, H, W], as `evaluate` does.
+
+        Args:
+            pixels: such as it sees.
+        """
         with torch.inference_mode():
             found: torch.Tensor = self.network(pixels).logits
             return found.float()

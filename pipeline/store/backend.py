@@ -24,8 +24,10 @@ if TYPE_CHECKING:
 class RemoteCost(NamedTuple):
     """Holds the cost of a store that is not on a disk of this machine.
 
-    puts: requests to make it, about. gets: requests of an epoch that reads all signals. held: bytes of the store that
-    are in memory during training.
+    Args:
+        puts: requests to make it, about.
+        gets: requests of an epoch that reads all signals.
+        held: bytes of the store that are in memory during training.
     """
 
     puts: int
@@ -37,11 +39,16 @@ class RemoteCost(NamedTuple):
 class UnfinishedCache:
     """Describes a cache that was begun and is not published.
 
-    path: where its files lie. notes: where the notes about it lie. fingerprint: as much of it as is known. units: the
-    names of the finished units. identity, runs: the content of these notes; None if they do not exist. running: whether
-    a process works on it; None if this machine cannot tell. holder: that process, of a cache in a folder. claim: of a
-    cache on object storage, who works on it (`who`), when the claim was renewed (`renewed`, ISO 8601), and after how
-    many seconds without renewal another process may go on (`stale_seconds`).
+    Args:
+        path: where its files lie.
+        notes: where the notes about it lie.
+        fingerprint: as much of it as is known.
+        units: the names of the finished units.
+        identity, runs: the content of these notes; None if they do not exist.
+        running: whether a process works on it; None if this machine cannot tell.
+        holder: that process, of a cache in a folder.
+        claim: of a cache on object storage, who works on it (`who`), when the claim was renewed (`renewed`, ISO 8601),
+            and after how many seconds without renewal another process may go on (`stale_seconds`).
     """
 
     path: StorePath
@@ -72,27 +79,35 @@ class ChunkReader(Protocol):
     def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
         """Return the elements of a chunk: [1, R, ...], or those of a whole array that has only one chunk.
 
-        spec: the array. unit: whose chunk it is; None for an array of one chunk. soon: units of the same array that are
-        requested right after. Raises CacheCorrupt for a damaged chunk, and CacheError if a server cannot be reached.
+        Args:
+            spec: the array.
+            unit: whose chunk it is; None for an array of one chunk.
+            soon: units of the same array that are requested right after.
+
+        Raises CacheCorrupt for a damaged chunk, and CacheError if a server cannot be reached.
         """
 
     def narrowed(self, arrays: int) -> ChunkReader:
         """Return a reader for fewer arrays, which shares the chunks in memory and the results of checks.
 
-        arrays: how many arrays are read in turn.
+        Args:
+            arrays: how many arrays are read in turn.
         """
 
     def expect(self, keys: Iterable[tuple[ArraySpec, Unit | None]]) -> None:
         """Announce the chunks that are read next, so that a remote reader fetches and keeps them.
 
-        keys: array and unit of each, in the order of reading. They replace those that were announced before.
+        Args:
+            keys: array and unit of each, in the order of reading. They replace those that were announced before.
         """
 
     def held_bytes(self, specs: Iterable[ArraySpec], views: int, rows_per_block: int | None) -> int:
         """Return how many bytes of some arrays are in memory, at most, while a student is trained from them.
 
-        specs: the arrays. views: views of each sample in a step. rows_per_block: of the store whose row blocks decide
-        the order of samples; None for this one.
+        Args:
+            specs: the arrays.
+            views: views of each sample in a step.
+            rows_per_block: of the store whose row blocks decide the order of samples; None for this one.
         """
 
 
@@ -133,7 +148,8 @@ class Backend(Protocol):
     def cost(self, layout: StoreLayout, views: int = 1) -> RemoteCost | None:
         """Return what a store with this `layout` costs here; None if it costs nothing but disk space.
 
-        views: views of each sample that an epoch reads.
+        Args:
+            views: views of each sample that an epoch reads.
         """
 
     def workspace(
@@ -141,12 +157,17 @@ class Backend(Protocol):
     ) -> Workspace:
         """Return the workspace in which the store with this `fingerprint` and `layout` is made.
 
-        wait: whether to wait for another process that makes it; if not, CacheError is raised. notify: takes messages
-        for the user.
+        Args:
+            wait: whether to wait for another process that makes it; if not, CacheError is raised.
+            notify: takes messages for the user.
         """
 
     def chunks(self, layout: StoreLayout, arrays: int) -> ChunkReader:
-        """Return a reader of the published store, which has this `layout`. arrays: how many arrays are read in turn."""
+        """Return a reader of the published store, which has this `layout`.
+
+        Args:
+            arrays: how many arrays are read in turn.
+        """
 
 
 def backend_of(path: StorePath) -> Backend:

@@ -13,9 +13,10 @@ from pipeline.store.location import StorePath
 class StoreConfig(Section):
     """Configures where the cache lies, and how it is cut into files.
 
-    path: a folder, or an address on object storage: `s3://bucket/caches/name.zarr`.
-    rows_per_block: samples in a chunk file; null chooses. compression: `zstd` for archives and remote stores; null
-    stores files that can be mapped into memory.
+    Args:
+        path: a folder, or an address on object storage: `s3://bucket/caches/name.zarr`.
+        rows_per_block: samples in a chunk file; null chooses.
+        compression: `zstd` for archives and remote stores; null stores files that can be mapped into memory.
     """
 
     path: StorePath

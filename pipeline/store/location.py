@@ -21,7 +21,10 @@ _SEGMENT = re.compile(r"[A-Za-z0-9_.=+-]+")
 class RemotePath:
     """Names an address on object storage, such as `s3://bucket/caches/name.zarr`.
 
-    It has the part of the interface of `pathlib.Path` that stores need. url: the address; `parse` checks it.
+    It has the part of the interface of `pathlib.Path` that stores need.
+
+    Args:
+        url: the address; `parse` checks it.
     """
 
     url: str
@@ -72,7 +75,10 @@ class RemotePath:
 def store_path(value: str | Path | RemotePath) -> StorePath:
     """Return the location of a store from the form in which users write it.
 
-    value: a path, in which `~` is the home folder, or an address. Raises ValueError for an address that is not valid.
+    Args:
+        value: a path, in which `~` is the home folder, or an address.
+
+    Raises ValueError for an address that is not valid.
     """
     if isinstance(value, RemotePath):
         return value

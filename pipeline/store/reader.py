@@ -27,7 +27,10 @@ class TeacherCache:
     `views`. A cache may be pickled, and may be used after a fork, with one exception: on object storage, a forked
     process cannot read from a cache that its parent has read from.
 
-    path: where the cache lies. manifest: describes it. specs: the signals to read.
+    Args:
+        path: where the cache lies.
+        manifest: describes it.
+        specs: the signals to read.
 
         cache = TeacherCache.open("cache.zarr", ["embedding"])
         signals = cache.read(view=0, samples=np.arange(8))  # logits [8, K], embedding [8, D]
@@ -44,9 +47,12 @@ class TeacherCache:
     def open(cls, path: StorePath | str, signals: Sequence[str] | None = None) -> TeacherCache:
         """Open the cache at `path`.
 
-        signals: names as in `SignalShapes`, such as "embedding" and "features/block3". Logits are always read, if there
-        are any. None reads all signals. Raises CacheNotFound, CacheUnfinished, CacheMismatch (another version, or a
-        signal that it does not have) or CacheCorrupt.
+        Args:
+            signals: names as in `SignalShapes`, such as "embedding" and "features/block3". Logits are always read, if
+                there are any. None reads all signals.
+
+        Raises CacheNotFound, CacheUnfinished, CacheMismatch (another version, or a signal that it does not have) or
+        CacheCorrupt.
         """
         path = store_path(path)
         manifest = Manifest.read(path)
@@ -58,7 +64,10 @@ class TeacherCache:
 
         Both readers share the files that are mapped, fetched and checked: nothing is opened or checked twice.
 
-        signals: names as for `open`. Raises CacheMismatch if this cache does not read one of them.
+        Args:
+            signals: names as for `open`.
+
+        Raises CacheMismatch if this cache does not read one of them.
         """
         narrowed = TeacherCache(self.path, self.manifest, _chosen(self._specs, signals, self.path))
         narrowed._chunks = self._chunks.narrowed(narrowed._arrays)
@@ -87,8 +96,9 @@ class TeacherCache:
     def held_bytes(self, views: int = 1, rows_per_block: int | None = None) -> int:
         """Return how many bytes are in memory, at most, while students are trained from it; 0 for a cache in a folder.
 
-        views: views of each sample in a step. rows_per_block: of the cache whose row blocks decide the order of
-        samples; None for this one.
+        Args:
+            views: views of each sample in a step.
+            rows_per_block: of the cache whose row blocks decide the order of samples; None for this one.
         """
         return self._chunks.held_bytes(self._read_in_training(), views, rows_per_block)
 
@@ -117,8 +127,10 @@ class TeacherCache:
     def expect(self, samples: Iterable[tuple[int, NDArray[np.int64]]], *, parameters: bool = True) -> None:
         """Announce what training reads next. On object storage it is fetched in the background; else nothing happens.
 
-        samples: numbers of views, each with samples [M] of it, in the order of reading. They replace what was announced
-        before. parameters: whether the parameters of views are read too.
+        Args:
+            samples: numbers of views, each with samples [M] of it, in the order of reading. They replace what was
+                announced before.
+            parameters: whether the parameters of views are read too.
         """
         if not self._chunks.remote:
             return
@@ -141,7 +153,11 @@ class TeacherCache:
     def signal(self, name: str, view: int, samples: NDArray[np.int64]) -> Tensor:
         """Return one signal of a view, for samples [B]: float32 [B, ...] on the CPU.
 
-        name: as for `open`. view: the number of the view. Raises CacheMismatch if this cache does not read the signal.
+        Args:
+            name: as for `open`.
+            view: the number of the view.
+
+        Raises CacheMismatch if this cache does not read the signal.
         """
         specs = tuple(spec for spec in self._specs if spec.name == name)
         if not specs:

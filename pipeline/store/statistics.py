@@ -32,7 +32,9 @@ DELETE_HINT = "delete it: it is computed again"
 def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
     """Return the file of a signal's statistics; None for a cache on object storage, beside which none is kept.
 
-    cache: that holds the signal. signal: `embedding`, or `features/<tap>`.
+    Args:
+        cache: that holds the signal.
+        signal: `embedding`, or `features/<tap>`.
     """
     if not isinstance(cache.path, Path):
         return None
@@ -43,9 +45,13 @@ def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
 def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = None) -> Moments:
     """Return the moments of a cached signal: from the file beside the cache, which is written if it is not there.
 
-    cache: reads the signal. signal: as of `statistics_file`. progress: counts samples of views; None shows nothing. The
-    file appears at once: a process that is killed before leaves none. Raises CacheMismatch if the file is of another
-    cache, CacheCorrupt if it is damaged.
+    Args:
+        cache: reads the signal.
+        signal: as of `statistics_file`.
+        progress: counts samples of views; None shows nothing.
+
+    The file appears at once: a process that is killed before leaves none. Raises CacheMismatch if the file is of
+    another cache, CacheCorrupt if it is damaged.
     """
     path = statistics_file(cache, signal)
     if path is not None and path.exists():
@@ -59,7 +65,10 @@ def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = N
 def compute_moments(cache: TeacherCache, signal: str, progress: Progress) -> Moments:
     """Compute the moments of a cached signal over all samples and views, in float64 and a piece at a time.
 
-    cache, signal, progress: as of `kept_moments`. Raises CacheMismatch for a signal that is not there.
+    Args:
+        cache, signal, progress: as of `kept_moments`.
+
+    Raises CacheMismatch for a signal that is not there.
     """
     shape = cache.signal(signal, cache.views.start, np.arange(1)).shape[1:]
     rows = max(1, NUMBERS_AT_ONCE // max(1, int(np.prod(shape))))

@@ -26,7 +26,9 @@ class Place(Protocol):
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
         """Write the files of a unit durably; return the CRC-32C of each.
 
-        chunks: their content. attempt: a name that no other attempt has; empty for the process that commits.
+        Args:
+            chunks: their content.
+            attempt: a name that no other attempt has; empty for the process that commits.
         """
 
 
@@ -54,7 +56,8 @@ class Workspace(Protocol):
     def refuse_other(self, replace: bool) -> None:
         """Raise CacheMismatch if something is at the target that must not be replaced.
 
-        replace: whether another artifact of Decant may be replaced.
+        Args:
+            replace: whether another artifact of Decant may be replaced.
         """
 
     def missing(self) -> dict[str, str]:
@@ -63,7 +66,10 @@ class Workspace(Protocol):
     def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
         """Make the files of an attempt those of a unit, durably and all at once: from now on the unit is finished.
 
-        unit: its name in the ledger. files: the CRC-32C of each file. attempt: as for `Place.write`.
+        Args:
+            unit: its name in the ledger.
+            files: the CRC-32C of each file.
+            attempt: as for `Place.write`.
         """
 
     def note(self, name: str) -> bytes | None:
@@ -75,5 +81,9 @@ class Workspace(Protocol):
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
         """Add the metadata files, delete notes and files of other attempts, and make the cache visible all at once.
 
-        metadata: content by name. replace: as for `refuse_other`, and raises as it does. Every unit must be committed.
+        Args:
+            metadata: content by name.
+            replace: as for `refuse_other`, and raises as it does.
+
+        Every unit must be committed.
         """

@@ -30,7 +30,9 @@ ENDLESS = range(2**31)
 class RenderRequest(NamedTuple):
     """Holds what a worker needs to render a step where the source is remote and only this process reads it.
 
-    step: the number of the step. parameters: of each of its views, int32 [B, P]; None for one that is drawn.
+    Args:
+        step: the number of the step.
+        parameters: of each of its views, int32 [B, P]; None for one that is drawn.
     """
 
     step: int
@@ -40,9 +42,14 @@ class RenderRequest(NamedTuple):
 class Steps(Dataset[Step]):
     """Makes every step of a run by its number: epoch = step // steps_per_epoch. No step depends on earlier ones.
 
-    samples: the samples to train on. views: renders them. source: gives parameters of views and teacher's outputs.
-    numbers: the numbers of the views that epochs go through. config: batches and epochs. seed: of the order of
-    samples. rows_per_block: samples in a row block of the cache, for an order whose reads are local.
+    Args:
+        samples: the samples to train on.
+        views: renders them.
+        source: gives parameters of views and teacher's outputs.
+        numbers: the numbers of the views that epochs go through.
+        config: batches and epochs.
+        seed: of the order of samples.
+        rows_per_block: samples in a row block of the cache, for an order whose reads are local.
 
     Raises ConfigError if a step needs more views of each sample than there are, or if classes are to be balanced and
     there are no labels.
@@ -74,7 +81,8 @@ class Steps(Dataset[Step]):
     def fresh(cls, samples: Samples, views: Views, config: TrainConfig, seed: int) -> Steps:
         """Make steps for training on labels alone: views are drawn anew for every epoch, and there is no teacher.
 
-        samples, views, config, seed: as for `Steps`.
+        Args:
+            samples, views, config, seed: as for `Steps`.
         """
         return cls(samples, views, FreshViews(), ENDLESS, config, seed, samples.count)
 
@@ -119,7 +127,8 @@ class Steps(Dataset[Step]):
     def mixed_labels(self, parameters: Sequence[NDArray[np.int32]]) -> MixedLabels | None:
         """Return the labels that views mix in, and the shares; None where views do not mix.
 
-        parameters: of each view of the same samples, [B, P]; those of a sample become adjacent rows.
+        Args:
+            parameters: of each view of the same samples, [B, P]; those of a sample become adjacent rows.
         """
         others = [each for each in map(self._rendering.mixed_with, parameters) if each is not None]
         if not others:
@@ -153,7 +162,11 @@ class Steps(Dataset[Step]):
         return RenderRequest(index, [self.source.parameters(view, rows) for view in numbers])
 
     def add_teacher_outputs(self, step: Step, pin_memory: bool) -> Step:
-        """Add the teacher's outputs to a step that a worker has rendered. pin_memory: into page-locked memory."""
+        """Add the teacher's outputs to a step that a worker has rendered.
+
+        Args:
+            pin_memory: into page-locked memory.
+        """
         self.expect(step.index)
         numbers, rows = self._read_by(step.index)
         outputs = self._teacher_outputs(numbers, rows, [step.images[i :: len(numbers)] for i in range(len(numbers))])
@@ -207,7 +220,11 @@ class Steps(Dataset[Step]):
 
 
 def refuse_too_many_views(config: TrainConfig, count: int) -> None:
-    """Raise ConfigError if `config` has more views of a sample in a step than there are. count: the views there are."""
+    """Raise ConfigError if `config` has more views of a sample in a step than there are.
+
+    Args:
+        count: the views there are.
+    """
     if config.views_per_step > count:
         fix = f"raise `count` of the views and run {CACHE_COMMAND} again, or lower it"
         what = "the views of a sample in a batch are different ones"
@@ -218,7 +235,8 @@ def refuse_too_many_views(config: TrainConfig, count: int) -> None:
 def worker_count(config: TrainConfig, resident: bool) -> int:
     """Return how many processes read and render: as many as `config` has, else none for images in memory.
 
-    resident: whether all images are in memory.
+    Args:
+        resident: whether all images are in memory.
     """
     if config.workers is not None:
         return config.workers
@@ -228,8 +246,10 @@ def worker_count(config: TrainConfig, resident: bool) -> int:
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     """Return an iterator over `steps` from the number `start` on.
 
-    They are rendered in this process where images are in memory, else by worker processes. device: of the training;
-    for a GPU, batches are in page-locked memory.
+    They are rendered in this process where images are in memory, else by worker processes.
+
+    Args:
+        device: of the training; for a GPU, batches are in page-locked memory.
     """
     workers = worker_count(steps.config, steps.resident is not None)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"

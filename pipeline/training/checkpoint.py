@@ -19,9 +19,12 @@ CHECKPOINT_FILE = "checkpoint.pt"
 class Checkpoint:
     """Holds the state of a run after `epoch` epochs. Random numbers are keyed by the step and need no state.
 
-    model, objectives, optimizer: their states. ema: of the averaged weights; None without. history: one row for each
-    epoch. seconds: of training until then. best: the state of the network after the best epoch, where `patience` keeps
-    the best; else None.
+    Args:
+        model, objectives, optimizer: their states.
+        ema: of the averaged weights; None without.
+        history: one row for each epoch.
+        seconds: of training until then.
+        best: the state of the network after the best epoch, where `patience` keeps the best; else None.
     """
 
     epoch: int

@@ -16,24 +16,33 @@ NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resid
 class TrainConfig(Section):
     """Configures how a network is trained.
 
-    batch_size: the largest batch, counted in views; the batches of an epoch differ by one sample at most. accumulate:
-    batches whose gradients are added up before the optimiser makes one step, as of one batch that many times as large:
-    for batches that the device has no memory for. Batch normalisation, objectives that compare samples with each other,
-    and hard labels where some samples have none, still go by one batch at a time. views_per_step: m different views of
-    a sample are in adjacent rows of a batch, and each epoch has m of each. sampling: `balanced` draws every class
-    equally often, however many samples it has: those of small classes several times in an epoch, of large ones a part;
-    an epoch is as long as with `shuffled`. optimizer, schedule: names of timm's factories (`sgd` is SGD with Nesterov
-    momentum; `cosine`, `multistep`). learning_rate: the peak. weight_decay: of weights, not of biases and
-    normalisation. momentum: of optimisers that have one. layer_decay: for weights that are good already: the rate of
-    each layer, from the classifier to the first, is this times that of the layer after it; null is one rate for all.
-    warmup_epochs: linear from a hundredth of it. milestones: the epochs after which `multistep` divides it by ten.
-    clip_gradient: largest norm of the gradient. precision: `auto` is bfloat16 where the device computes it in hardware.
-    device: `auto`, `cpu`, `cuda`, `cuda:1`. ema: decay of an exponential moving average of the weights, which is then
-    what is scored and saved. patience: stop after so many epochs in which the accuracy on the holdout was no better
-    than before; the weights of the best epoch are kept, whether it stopped or not (null: those of the last epoch, after
-    all of them). view_offset: epoch e uses view (e + view_offset) mod V, or, with m views per step, the m views from (m
-    e + view_offset) mod V on. workers: processes that decode large data sets; null chooses. resident_gigabytes: data
-    sets up to this size stay in memory. checkpoint_epochs: epochs between checkpoints.
+    Args:
+        batch_size: the largest batch, counted in views; the batches of an epoch differ by one sample at most.
+        accumulate: batches whose gradients are added up before the optimiser makes one step, as of one batch that many
+            times as large: for batches that the device has no memory for. Batch normalisation, objectives that compare
+            samples with each other, and hard labels where some samples have none, still go by one batch at a time.
+        views_per_step: m different views of a sample are in adjacent rows of a batch, and each epoch has m of each.
+        sampling: `balanced` draws every class equally often, however many samples it has: those of small classes
+            several times in an epoch, of large ones a part; an epoch is as long as with `shuffled`.
+        optimizer, schedule: names of timm's factories (`sgd` is SGD with Nesterov momentum; `cosine`, `multistep`).
+        learning_rate: the peak.
+        weight_decay: of weights, not of biases and normalisation.
+        momentum: of optimisers that have one.
+        layer_decay: for weights that are good already: the rate of each layer, from the classifier to the first, is
+            this times that of the layer after it; null is one rate for all.
+        warmup_epochs: linear from a hundredth of it.
+        milestones: the epochs after which `multistep` divides it by ten.
+        clip_gradient: largest norm of the gradient.
+        precision: `auto` is bfloat16 where the device computes it in hardware.
+        device: `auto`, `cpu`, `cuda`, `cuda:1`.
+        ema: decay of an exponential moving average of the weights, which is then what is scored and saved.
+        patience: stop after so many epochs in which the accuracy on the holdout was no better than before; the weights
+            of the best epoch are kept, whether it stopped or not (null: those of the last epoch, after all of them).
+        view_offset: epoch e uses view (e + view_offset) mod V, or, with m views per step, the m views from (m e +
+            view_offset) mod V on.
+        workers: processes that decode large data sets; null chooses.
+        resident_gigabytes: data sets up to this size stay in memory.
+        checkpoint_epochs: epochs between checkpoints.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"accumulate", "sampling", "layer_decay", "patience"})
@@ -79,8 +88,10 @@ class TrainConfig(Section):
     def refuse_without(self, key: str, *, labels: bool, holdout: bool) -> None:
         """Raise ConfigError for settings that need labels or a holdout where there are none.
 
-        key: the section that the error names. labels: whether the samples to learn from have some. holdout: whether
-        samples with labels are held out.
+        Args:
+            key: the section that the error names.
+            labels: whether the samples to learn from have some.
+            holdout: whether samples with labels are held out.
         """
         problems = []
         if self.patience is not None and not holdout:

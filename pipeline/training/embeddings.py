@@ -31,7 +31,8 @@ _LOGIT_TENSORS = 4
 class ProbeViews:
     """Holds samples and the views of them that a probe learns from, or is scored on.
 
-    views: what draws a view, and the number of the view, for each.
+    Args:
+        views: what draws a view, and the number of the view, for each.
     """
 
     samples: Samples
@@ -57,8 +58,11 @@ class _Rendered(Dataset[list[Tensor]]):
 def embed(network: Network, data: ProbeViews, config: TrainConfig, progress: Progress) -> Tensor:
     """Compute the embeddings of every view of every sample: float32 [V, N, D] on the CPU.
 
-    network: runs in evaluation mode; it must lie on the device of `config` already. data: V views of N samples.
-    config: device, precision, workers. progress: counts samples.
+    Args:
+        network: runs in evaluation mode; it must lie on the device of `config` already.
+        data: V views of N samples.
+        config: device, precision, workers.
+        progress: counts samples.
     """
     device = choose_device(config.device)
     precision = choose_precision(config.precision, device)
@@ -82,8 +86,11 @@ def embed(network: Network, data: ProbeViews, config: TrainConfig, progress: Pro
 def refuse_to_embed(network: Network, rows: int, config: TrainConfig, key: str, *, holdout: bool) -> None:
     """Raise an error if a linear probe of the network is not possible.
 
-    rows: views of all samples together. config: `resident_gigabytes` limits the memory. key: the section that an error
-    names. holdout: whether there is a holdout with labels.
+    Args:
+        rows: views of all samples together.
+        config: `resident_gigabytes` limits the memory.
+        key: the section that an error names.
+        holdout: whether there is a holdout with labels.
 
     Raises ModelError for a network without a linear classifier, and ConfigError if memory is not enough. What is needed
     is all embeddings, twice where some are set aside (no holdout) or drawn several times (`sampling: balanced`), and

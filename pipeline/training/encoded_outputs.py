@@ -15,14 +15,20 @@ from pipeline.store.format.encoded import EncodedSignals
 class EncodedEnsemble:
     """Holds the signals of several teachers for a batch as they are stored; `decode` combines them.
 
-    members: the signals of each teacher, the primary one first. mean: how their logits are combined.
+    Args:
+        members: the signals of each teacher, the primary one first.
+        mean: how their logits are combined.
     """
 
     members: tuple[EncodedSignals, ...]
     mean: Mean
 
     def map(self, change: Callable[[EncodedSignals], EncodedSignals]) -> EncodedEnsemble:
-        """Return the same with the signals of every teacher changed. change: what is done to them."""
+        """Return the same with the signals of every teacher changed.
+
+        Args:
+            change: what is done to them.
+        """
         return replace(self, members=tuple(change(member) for member in self.members))
 
     def to(self, device: torch.device | str) -> EncodedEnsemble:
@@ -36,7 +42,8 @@ class EncodedEnsemble:
     def decode(self, head: LinearHead | None = None) -> Signals:
         """Return the signals in float32, on the tensors' device: mean logits, and all else of the primary teacher.
 
-        head: the primary teacher's, on that device; None leaves it out.
+        Args:
+            head: the primary teacher's, on that device; None leaves it out.
         """
         primary, *others = (member.decode(head) for member in self.members)
         return replace(primary, logits=combine([primary.logits, *(other.logits for other in others)], self.mean))
@@ -46,14 +53,20 @@ class EncodedEnsemble:
 class EncodedTeachers:
     """Holds the signals of several teachers for a batch as they are stored, each teacher for itself.
 
-    own: of the teacher, or the ensemble, that objectives read which name none. others: of those that they name.
+    Args:
+        own: of the teacher, or the ensemble, that objectives read which name none.
+        others: of those that they name.
     """
 
     own: EncodedSignals | EncodedEnsemble
     others: Mapping[str, EncodedSignals]
 
     def map(self, change: Callable[[EncodedSignals], EncodedSignals]) -> EncodedTeachers:
-        """Return the same with the signals of every teacher changed. change: what is done to them."""
+        """Return the same with the signals of every teacher changed.
+
+        Args:
+            change: what is done to them.
+        """
         own = self.own.map(change) if isinstance(self.own, EncodedEnsemble) else change(self.own)
         return EncodedTeachers(own, {name: change(each) for name, each in self.others.items()})
 
@@ -66,7 +79,11 @@ class EncodedTeachers:
         return self.map(lambda each: each.pin_memory())
 
     def decode(self, head: LinearHead | None = None) -> Signals:
-        """Return the signals that objectives read which name no teacher. head: as of `EncodedEnsemble.decode`."""
+        """Return the signals that objectives read which name no teacher.
+
+        Args:
+            head: as of `EncodedEnsemble.decode`.
+        """
         return self.own.decode(head)
 
 
@@ -77,7 +94,8 @@ TeacherOutputs = EncodedSignals | EncodedEnsemble | EncodedTeachers
 def decode_others(outputs: TeacherOutputs) -> dict[str, Signals]:
     """Return the signals of the teachers that objectives name, by their names, without heads.
 
-    outputs: of a batch.
+    Args:
+        outputs: of a batch.
     """
     others = outputs.others if isinstance(outputs, EncodedTeachers) else {}
     return {name: each.decode() for name, each in others.items()}
@@ -86,7 +104,10 @@ def decode_others(outputs: TeacherOutputs) -> dict[str, Signals]:
 def join_views(outputs: Sequence[TeacherOutputs]) -> TeacherOutputs:
     """Join the outputs for several views of the same samples: the views of a sample become adjacent rows.
 
-    outputs: one for each view, at least one. All come from one source, so they are stored in the same form.
+    Args:
+        outputs: one for each view, at least one.
+
+    All come from one source, so they are stored in the same form.
     """
     first = outputs[0]
     if len(outputs) == 1:

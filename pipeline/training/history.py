@@ -11,7 +11,9 @@ from pipeline.measuring.score import TOP1, Score
 class History:
     """Holds one row per epoch: epoch, learning_rate, loss, each term, the score, images_per_second, seconds.
 
-    rows: of a run that is resumed; None for none. score: what epochs are ranked by, in its column.
+    Args:
+        rows: of a run that is resumed; None for none.
+        score: what epochs are ranked by, in its column.
     """
 
     def __init__(self, rows: list[dict[str, float]] | None = None, score: Score = TOP1) -> None:

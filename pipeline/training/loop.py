@@ -32,9 +32,13 @@ from pipeline.training.step import Step
 class TrainingResult:
     """Describes a finished run.
 
-    network: the trained network. history: one row for each epoch. seconds: of training alone, over all sessions.
-    images_per_second: over the same time. device, precision: of the training. best: the epoch whose weights these are,
-    where `patience` keeps the best; else None.
+    Args:
+        network: the trained network.
+        history: one row for each epoch.
+        seconds: of training alone, over all sessions.
+        images_per_second: over the same time.
+        device, precision: of the training.
+        best: the epoch whose weights these are, where `patience` keeps the best; else None.
     """
 
     network: Network | WithReusedHead
@@ -49,9 +53,12 @@ class TrainingResult:
 class Trainer:
     """Holds a network, its objectives and their optimiser: what a step changes and a checkpoint keeps.
 
-    network: the network to train. objectives: what is minimised. steps: the batches; their `config` is that of the
-    training. seed: of what networks draw, such as dropout. head: the teacher's, for objectives that read it; None
-    without one.
+    Args:
+        network: the network to train.
+        objectives: what is minimised.
+        steps: the batches; their `config` is that of the training.
+        seed: of what networks draw, such as dropout.
+        head: the teacher's, for objectives that read it; None without one.
     """
 
     def __init__(
@@ -145,7 +152,11 @@ class Trainer:
         return self.result()
 
     def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
-        """Return the state after `epoch` epochs. history, seconds: of the run until then."""
+        """Return the state after `epoch` epochs.
+
+        Args:
+            history, seconds: of the run until then.
+        """
         ema = self.ema.module.state_dict() if self.ema is not None else None
         states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
         return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best)
@@ -175,11 +186,17 @@ def train(
 ) -> TrainingResult:
     """Train a network: minimise the objectives over all steps, from a checkpoint if there is one.
 
-    network: the network to train. objectives: what is minimised. steps: the batches; their `config` is that of the
-    training. seed: of what networks draw, such as dropout. folder: where checkpoints are read and written; None keeps
-    none. progress: counts steps. head: the teacher's, for objectives that read it. score: computes a score on the
-    holdout, in [0, 1], after every epoch; `patience` goes by it. ranked_by: which score that is. name: of the work, for
-    the progress.
+    Args:
+        network: the network to train.
+        objectives: what is minimised.
+        steps: the batches; their `config` is that of the training.
+        seed: of what networks draw, such as dropout.
+        folder: where checkpoints are read and written; None keeps none.
+        progress: counts steps.
+        head: the teacher's, for objectives that read it.
+        score: computes a score on the holdout, in [0, 1], after every epoch; `patience` goes by it.
+        ranked_by: which score that is.
+        name: of the work, for the progress.
 
     A run that was killed and resumed ends with the same weights as one that was not: order, views and random numbers
     are functions of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that cannot

@@ -22,8 +22,11 @@ ROWS = 4096
 class Memory:
     """Serves as an exact memory bank that reads from the caches; `Context` takes its methods.
 
-    source: reads the caches. labels: int64 [N], -1 for a sample without one; None if none has one. classes: the number
-    of classes, K. progress: shows how far a pass over a cache is; None shows nothing.
+    Args:
+        source: reads the caches.
+        labels: int64 [N], -1 for a sample without one; None if none has one.
+        classes: the number of classes, K.
+        progress: shows how far a pass over a cache is; None shows nothing.
     """
 
     def __init__(
@@ -39,7 +42,9 @@ class Memory:
     def bank(self, signal: str, samples: Tensor, view: int) -> Tensor:
         """Return a signal of samples [M] in the view with number `view`: float32 [M, ...], on the samples' device.
 
-        signal: `logits` (of an ensemble: combined), `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
+        Args:
+            signal: `logits` (of an ensemble: combined), `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
+
         Raises CacheMismatch for a signal or a view that is not there.
         """
         return self.source.signal(signal, view, samples.cpu().numpy()).to(samples.device)
@@ -47,8 +52,11 @@ class Memory:
     def moments(self, signal: str) -> Moments:
         """Return mean and covariance of a signal of the primary teacher, over all that its caches hold.
 
-        signal: `embedding`, or `features/<tap>`. They are computed once and kept beside each cache. Raises
-        CacheMismatch for a signal that is not there, and for a file that is of another cache.
+        Args:
+            signal: `embedding`, or `features/<tap>`.
+
+        They are computed once and kept beside each cache. Raises CacheMismatch for a signal that is not there, and for
+        a file that is of another cache.
         """
         caches = {cache.path: cache for cache in self.source.teachers[0].values()}
         each = [kept_moments(cache, signal, self.progress) for cache in caches.values()]

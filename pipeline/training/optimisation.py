@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
     """Build the optimiser of the model's and the objectives' parameters.
 
-    key: the section of `config`, for errors. As timm does, vectors (biases, normalisation) have no weight decay, and
-    `layer_decay` goes by timm's order of the layers. Raises ConfigError for unknown names.
+    Args:
+        key: the section of `config`, for errors.
+
+    As timm does, vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by timm's order of the
+    layers. Raises ConfigError for unknown names.
     """
     from timm.optim import (  # type: ignore[attr-defined]
         create_optimizer_v2,
@@ -49,8 +52,12 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
 def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int, key: str = "train") -> Scheduler:
     """Build the scheduler of `optimizer`: `step_update(n)` sets the learning rate after n updates.
 
-    config: schedule, warm-up and epochs. steps_per_epoch: updates in an epoch. key: the section of `config`, for
-    errors. Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
+    Args:
+        config: schedule, warm-up and epochs.
+        steps_per_epoch: updates in an epoch.
+        key: the section of `config`, for errors.
+
+    Raises ConfigError for a schedule that timm does not know, or that cannot go by updates.
     """
     from timm.scheduler import MultiStepLRScheduler, create_scheduler_v2  # type: ignore[attr-defined]
     from timm.scheduler.scheduler import Scheduler

@@ -14,9 +14,13 @@ _BALANCE_STREAM = 0x62616C616E6365  # "balance": keeps these random words apart 
 def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.int64]:
     """Return the order of an epoch's samples: a permutation of 0..count-1 that depends on nothing but the arguments.
 
-    seed, epoch: key the random numbers. count: N, samples. rows_per_block: samples in a row block of the store. Row
-    blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less is shuffled
-    completely.
+    Args:
+        seed, epoch: key the random numbers.
+        count: N, samples.
+        rows_per_block: samples in a row block of the store.
+
+    Row blocks are shuffled, and samples within windows of `WINDOW_BLOCKS` blocks: a store of that size or less is
+    shuffled completely.
     """
     return np.concatenate(windows(seed, epoch, count, rows_per_block))
 
@@ -24,7 +28,8 @@ def order(seed: int, epoch: int, count: int, rows_per_block: int) -> NDArray[np.
 def windows(seed: int, epoch: int, count: int, rows_per_block: int) -> list[NDArray[np.int64]]:
     """Return the windows of `order`, one after the other. The arguments are the same.
 
-    seed, epoch, count, rows_per_block: as of `order`.
+    Args:
+        seed, epoch, count, rows_per_block: as of `order`.
     """
     random = np.random.Generator(np.random.Philox(key=np.array([seed, epoch], dtype=np.uint64)))
     blocks = -(-count // rows_per_block)
@@ -43,10 +48,14 @@ def balanced(
 ) -> list[NDArray[np.int64]]:
     """Return windows in which every class is drawn equally often, with as many samples in all.
 
-    parts: a permutation of 0..N-1, cut into windows. labels: int64 [N], -1 for a sample without one, which is drawn
-    once. seed, epoch: key the random numbers. The labeled ones are shared among the classes that there are, evenly up
-    to one; in its class every sample is drawn equally often, up to one. Samples stay in their windows, whose lengths
-    vary, so that reads stay local; copies of one sample are spread over its window.
+    Args:
+        parts: a permutation of 0..N-1, cut into windows.
+        labels: int64 [N], -1 for a sample without one, which is drawn once.
+        seed, epoch: key the random numbers.
+
+    The labeled ones are shared among the classes that there are, evenly up to one; in its class every sample is drawn
+    equally often, up to one. Samples stay in their windows, whose lengths vary, so that reads stay local; copies of one
+    sample are spread over its window.
     """
     times = _times(
         labels, np.random.Generator(np.random.Philox(key=np.array([seed ^ _BALANCE_STREAM, epoch], np.uint64)))

@@ -30,11 +30,16 @@ CHANGED_VIEWS_HINT = (
 def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Progress) -> str:
     """Render the views that training will use and compare their digests with those of the teacher's views.
 
-    steps: renders the views. source: reads the digests in the caches. progress: counts views. verify: how much is
-    checked. `full` renders all views, unless that would take over a minute: then, as with `sample`, a thousand samples
-    of each view. `bytes` renders none: it is for encoded images that another version of the decoder rounds differently;
-    the bytes of the files were compared by the cache's identity. `none` checks nothing. Of several teachers, `full` and
-    `sample` compare all digests with each other first.
+    Args:
+        steps: renders the views.
+        source: reads the digests in the caches.
+        progress: counts views.
+        verify: how much is checked. `full` renders all views, unless that would take over a minute: then, as with
+            `sample`, a thousand samples of each view. `bytes` renders none: it is for encoded images that another
+            version of the decoder rounds differently; the bytes of the files were compared by the cache's identity.
+            `none` checks nothing.
+
+    Of several teachers, `full` and `sample` compare all digests with each other first.
 
     Returns a sentence that says what was checked. Raises CacheMismatch, naming the first samples that differ.
     """

@@ -18,10 +18,14 @@ from pipeline.training.encoded_outputs import TeacherOutputs, select_rows
 class Step:
     """Holds the batch of one optimiser step. With several views per step, those of a sample are in adjacent rows.
 
-    index: the number of the step. images: uint8 [B, C, H, W]. labels: int64 [B], -1 for none. sample: the numbers of
-    the samples, int64 [B]. view: the numbers of their views, int64 [B]. teacher_outputs: the teacher's outputs for
-    these views as they are stored; None without a teacher. mixed: the labels of the samples that are mixed in, and the
-    shares; None where views do not mix.
+    Args:
+        index: the number of the step.
+        images: uint8 [B, C, H, W].
+        labels: int64 [B], -1 for none.
+        sample: the numbers of the samples, int64 [B].
+        view: the numbers of their views, int64 [B].
+        teacher_outputs: the teacher's outputs for these views as they are stored; None without a teacher.
+        mixed: the labels of the samples that are mixed in, and the shares; None where views do not mix.
     """
 
     index: int
@@ -50,7 +54,8 @@ class Step:
     def parts(self, count: int, views: int) -> list[Step]:
         """Split the step into `count` batches whose sizes differ by one sample at most; fewer if samples are fewer.
 
-        views: rows of each sample, which stay together.
+        Args:
+            views: rows of each sample, which stay together.
         """
         if count == 1:
             return [self]

@@ -15,12 +15,15 @@ from pipeline.training.config import NOT_IN_THE_WEIGHTS, TrainConfig
 class TeacherTraining(TrainConfig):
     """Configures how a teacher is trained on labels: the keys of `train`, and the weights that it begins with.
 
-    start: weights to begin with, `pretrained` (timm's own) or a file; the classifier is new where theirs does not fit.
-    null: random ones. freeze: `backbone` trains the classifier alone, a linear probe, in minutes; `epochs` and all
-    that is about steps then has no effect. `none` trains all weights, after such a probe if there is a `start`: a
-    classifier that fits does not distort good features in its first steps (LP-FT, Kumar et al. 2022, arXiv
-    2202.10054). probe: how many views of each image the probe learns from: the first as evaluation sees it, the
-    others drawn as `views` says; 0 leaves the probe out. label_smoothing, class_weights: options of `hard-label`.
+    Args:
+        start: weights to begin with, `pretrained` (timm's own) or a file; the classifier is new where theirs does not
+            fit. null: random ones.
+        freeze: `backbone` trains the classifier alone, a linear probe, in minutes; `epochs` and all that is about steps
+            then has no effect. `none` trains all weights, after such a probe if there is a `start`: a classifier that
+            fits does not distort good features in its first steps (LP-FT, Kumar et al. 2022, arXiv 2202.10054).
+        probe: how many views of each image the probe learns from: the first as evaluation sees it, the others drawn as
+            `views` says; 0 leaves the probe out.
+        label_smoothing, class_weights: options of `hard-label`.
     """
 
     later: ClassVar[frozenset[str]] = frozenset(

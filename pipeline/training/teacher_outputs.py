@@ -40,17 +40,20 @@ class ViewSource(Protocol):
     def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs | None:
         """Return the teacher's outputs for a view of samples [B]; None if there is no teacher.
 
-        images: the rendered view, uint8 [B, C, H, W], for sources that run the teacher.
+        Args:
+            images: the rendered view, uint8 [B, C, H, W], for sources that run the teacher.
         """
 
 
 class FromCaches:
     """Reads parameters of views and the teacher's outputs from teacher caches.
 
-    teachers: for each teacher, the cache that holds a view, by the view's number; all have the same numbers. The
-    first is the primary teacher: it gives all signals but the logits. mean: how the logits of several teachers are
-    combined; None for one teacher. own: the name of the one teacher; None if it has none, or for an ensemble. others:
-    the teachers that objectives name, each with the same numbers of views.
+    Args:
+        teachers: for each teacher, the cache that holds a view, by the view's number; all have the same numbers. The
+            first is the primary teacher: it gives all signals but the logits.
+        mean: how the logits of several teachers are combined; None for one teacher.
+        own: the name of the one teacher; None if it has none, or for an ensemble.
+        others: the teachers that objectives name, each with the same numbers of views.
     """
 
     def __init__(
@@ -67,9 +70,12 @@ class FromCaches:
     def of(cls, parts: Iterable[tuple[TeacherCache, Collection[int]]], mean: Mean | None = None) -> FromCaches:
         """Sort caches by their teacher, and return a source that reads them.
 
-        parts: caches, each with the numbers of its views that are used. mean: how the logits of several teachers are
-        combined; None for one teacher. Raises CacheMismatch if two caches have the same view of one teacher, or if one
-        teacher lacks a view that another has.
+        Args:
+            parts: caches, each with the numbers of its views that are used.
+            mean: how the logits of several teachers are combined; None for one teacher.
+
+        Raises CacheMismatch if two caches have the same view of one teacher, or if one teacher lacks a view that
+        another has.
         """
         teachers: dict[str, dict[int, TeacherCache]] = {}
         for cache, numbers in parts:
@@ -91,8 +97,11 @@ class FromCaches:
     def beside(self, own: str | None, others: Mapping[str, FromCaches]) -> FromCaches:
         """Return the same source with other teachers beside it, which objectives may name.
 
-        own: the name of its one teacher, if it has one. others: by name. Raises CacheMismatch if the caches of a name
-        are of several teachers, or if one lacks a view.
+        Args:
+            own: the name of its one teacher, if it has one.
+            others: by name.
+
+        Raises CacheMismatch if the caches of a name are of several teachers, or if one lacks a view.
         """
         for name, other in others.items():
             where = f"{other.primary.path}, teacher {name}"
@@ -150,7 +159,11 @@ class FromCaches:
         return self.caches(view)[0].view_parameters(view, samples)
 
     def teacher_outputs(self, view: int, samples: NDArray[np.int64], images: Tensor) -> TeacherOutputs:
-        """Return the stored signals of a view, for samples [B], still encoded. images: not used."""
+        """Return the stored signals of a view, for samples [B], still encoded.
+
+        Args:
+            images: not used.
+        """
         members = tuple(cache.read_encoded(view, samples) for cache in self.caches(view))
         own = members[0] if self.mean is None else EncodedEnsemble(members, self.mean)
         others = {name: other.caches(view)[0].read_encoded(view, samples) for name, other in self.others.items()}
@@ -165,9 +178,11 @@ class FromCaches:
     def reading(self, signals: Collection[str], others: Mapping[str, Collection[str]] | None = None) -> FromCaches:
         """Return a source whose `teacher_outputs` read only some signals, and the logits.
 
-        signals: names as for `TeacherCache.select`; of other teachers of an ensemble only the logits are read. others:
-        the same for each teacher that objectives name; the rest of these is left out. Raises CacheMismatch if a cache
-        lacks a signal, or holds it in another form.
+        Args:
+            signals: names as for `TeacherCache.select`; of other teachers of an ensemble only the logits are read.
+            others: the same for each teacher that objectives name; the rest of these is left out.
+
+        Raises CacheMismatch if a cache lacks a signal, or holds it in another form.
         """
         teachers = [_narrowed(t, signals if i == 0 else ()) for i, t in enumerate(self.teachers)]
         named = {name: self.others[name].reading(each) for name, each in (others or {}).items()}

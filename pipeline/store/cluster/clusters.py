@@ -45,7 +45,10 @@ def patience() -> float:
 def connect(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
     """Connect to the scheduler at an address such as `tcp://10.0.0.1:8786`, and yield the client.
 
-    notify: takes messages for the user. Raises CacheError if the scheduler cannot be reached.
+    Args:
+        notify: takes messages for the user.
+
+    Raises CacheError if the scheduler cannot be reached.
     """
     fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
     # Checked before a client is made: one that fails to connect leaves its thread behind.
@@ -69,8 +72,9 @@ def _unreached(address: str, got: str, fix: str) -> CacheError:
 def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Iterator[Client]:
     """Start `count` worker processes on this machine, and yield a client. They end with the context.
 
-    device: as in the configuration; with `auto` or `cuda` each worker has one of the GPUs, in turn. notify: takes
-    messages for the user.
+    Args:
+        device: as in the configuration; with `auto` or `cuda` each worker has one of the GPUs, in turn.
+        notify: takes messages for the user.
     """
     common: dict[str, Any] = {"host": "127.0.0.1", "protocol": "tcp://"}
     dashboard = find_spec("bokeh") is not None
@@ -127,7 +131,9 @@ def cores(count: int) -> dict[str, str]:
 def environments(count: int, device: str) -> list[dict[str, str]]:
     """Return the environment variables of each worker: its share of the cores, and one of the GPUs if there are some.
 
-    count: of workers. device: as for `local_cluster`.
+    Args:
+        count: of workers.
+        device: as for `local_cluster`.
     """
     gpus = _gpus() if device in ("auto", "cuda") else []
     own = [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} if gpus else {} for number in range(count)]
@@ -145,7 +151,11 @@ def _gpus() -> list[str]:
 def restart(client: Client, addresses: Collection[str]) -> set[str]:
     """Restart the workers that this process owns, of some; return which.
 
-    client: of the cluster. addresses: of the workers. Raises OSError or TimeoutError if the scheduler does not respond.
+    Args:
+        client: of the cluster.
+        addresses: of the workers.
+
+    Raises OSError or TimeoutError if the scheduler does not respond.
     """
     nannies = getattr(getattr(client, "cluster", None), "workers", {}).values()
     ours = {nanny.worker_address for nanny in nannies if isinstance(nanny, Nanny)} & set(addresses)
@@ -158,7 +168,12 @@ def restart(client: Client, addresses: Collection[str]) -> set[str]:
 def call_scheduler(client: Client, operation: str, seconds: float, **arguments: Any) -> Any:
     """Call an operation of the scheduler, and return the result.
 
-    client: of the cluster. operation: its name. seconds: the time limit. arguments: of the operation. Raises OSError or
-    TimeoutError.
+    Args:
+        client: of the cluster.
+        operation: its name.
+        seconds: the time limit.
+        arguments: of the operation.
+
+    Raises OSError or TimeoutError.
     """
     return client.sync(getattr(client.scheduler, operation), callback_timeout=seconds, **arguments)

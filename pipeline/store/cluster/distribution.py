@@ -61,8 +61,12 @@ def runners_on(
 ) -> Iterator[Callable[[str], Runner]]:
     """Yield a function that returns the runner of a cache by its name. Runners use all workers of a cluster.
 
-    client: of the cluster; workers that join later are used too. open_teacher: called once in every worker process,
-    when it computes its first unit. notify: takes messages for the user. Raises CacheError without a scheduler.
+    Args:
+        client: of the cluster; workers that join later are used too.
+        open_teacher: called once in every worker process, when it computes its first unit.
+        notify: takes messages for the user.
+
+    Raises CacheError without a scheduler.
     """
     held = f"decant-{uuid4().hex[:8]}"
     if client.scheduler is None:
@@ -91,8 +95,13 @@ def _register(client: Client, held: workers.Held, name: str) -> None:
 class Distributed:
     """Computes the units of one cache on the workers of a cluster: a `Runner`.
 
-    client: of the cluster. address: of its scheduler. held: the name under which workers hold the `UnitComputer`.
-    cache: the name of the cache. watch: finds units that hang. notify: takes messages for the user.
+    Args:
+        client: of the cluster.
+        address: of its scheduler.
+        held: the name under which workers hold the `UnitComputer`.
+        cache: the name of the cache.
+        watch: finds units that hang.
+        notify: takes messages for the user.
     """
 
     client: Client
@@ -161,7 +170,10 @@ class Distributed:
 class OutstandingUnits:
     """Keeps track of the units that workers compute, and of their results.
 
-    client: of the cluster. held: the name under which workers hold the `UnitComputer`. assignment: of the cache.
+    Args:
+        client: of the cluster.
+        held: the name under which workers hold the `UnitComputer`.
+        assignment: of the cache.
     """
 
     def __init__(self, client: Client, held: str, assignment: Assignment) -> None:
@@ -181,7 +193,8 @@ class OutstandingUnits:
     def request(self, units: Sequence[Unit], elsewhere: Collection[str] | None = None) -> None:
         """Have units computed.
 
-        elsewhere: by these workers alone, as long as one of them exists; None for any worker.
+        Args:
+            elsewhere: by these workers alone, as long as one of them exists; None for any worker.
         """
         self._times += 1
         self._open.update(units)

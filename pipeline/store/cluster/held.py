@@ -29,7 +29,8 @@ class Closable(Protocol):
 class Held(WorkerPlugin):
     """Holds one object in each worker process, of those that join later too; the first task unpickles it.
 
-    pickled: a `Closable`.
+    Args:
+        pickled: a `Closable`.
     """
 
     def __init__(self, pickled: bytes) -> None:
@@ -63,7 +64,12 @@ class Held(WorkerPlugin):
 
 
 class Failed(Exception):  # noqa: N818 - it is a result of a worker
-    """Reports an error in a worker that is not one of Decant's. worker: its address. what: the error as text."""
+    """Reports an error in a worker that is not one of Decant's.
+
+    Args:
+        worker: its address.
+        what: the error as text.
+    """
 
     def __init__(self, worker: str, what: str) -> None:
         super().__init__(worker, what)

@@ -34,7 +34,9 @@ CUDA_LOST = "CUDA error"
 class WorkerProvenance:
     """Notes in the provenance of a run what its workers computed with, and how many units.
 
-    run: the record of the run; `device` and `workers` are set. notify: takes messages for the user.
+    Args:
+        run: the record of the run; `device` and `workers` are set.
+        notify: takes messages for the user.
     """
 
     def __init__(self, run: dict[str, Any], notify: Callable[[str], None]) -> None:
@@ -70,7 +72,9 @@ class UnitTasks(Protocol):
 class HangWatch:
     """Finds units that hang, and chooses workers for them: one object for all caches of a command.
 
-    client: of the cluster. notify: takes messages for the user, such as about workers that are lost or join.
+    Args:
+        client: of the cluster.
+        notify: takes messages for the user, such as about workers that are lost or join.
     """
 
     def __init__(self, client: Client, notify: Callable[[str], None]) -> None:
@@ -103,7 +107,8 @@ class HangWatch:
     def failed(self, unit: Unit, failed: Failed) -> list[str]:
         """Note that a worker failed at a unit. Return the workers that may try it; none if too many have tried.
 
-        failed: the error.
+        Args:
+            failed: the error.
         """
         if self._workers is None:
             self._update_workers()
@@ -123,9 +128,12 @@ class HangWatch:
     def hanging(self, tasks: UnitTasks, todo: Collection[Unit]) -> Iterator[tuple[Unit, list[str]]]:
         """Yield units that take too long, each with the workers that do not hang.
 
-        tasks: of the cluster. todo: the units that are not finished. Dask itself gives the units of a worker that is
-        dead, or does not respond, to another one. This is for workers that respond and are stuck, in a file system or
-        on a GPU. Those that this process owns are restarted.
+        Args:
+            tasks: of the cluster.
+            todo: the units that are not finished.
+
+        Dask itself gives the units of a worker that is dead, or does not respond, to another one. This is for workers
+        that respond and are stuck, in a file system or on a GPU. Those that this process owns are restarted.
         """
         now = time.monotonic()
         if now - self._looked < LOOK_SECONDS:

@@ -48,8 +48,11 @@ IDLE_SECONDS = 600.0
 class Assignment:
     """Holds what the units of one cache have in common. It is small, since it is sent with each unit.
 
-    name: of the cache. layout: of the cache. place: takes the files of units. identity: what must be the same in every
-    process (`worker_identity`).
+    Args:
+        name: of the cache.
+        layout: of the cache.
+        place: takes the files of units.
+        identity: what must be the same in every process (`worker_identity`).
     """
 
     name: str
@@ -62,7 +65,10 @@ class Assignment:
 class WorkerInfo:
     """Describes a worker in receipts and errors.
 
-    host: the name of its machine. device: what it computes on. versions: of Python and packages.
+    Args:
+        host: the name of its machine.
+        device: what it computes on.
+        versions: of Python and packages.
     """
 
     host: str
@@ -74,8 +80,12 @@ class WorkerInfo:
 class Receipt:
     """Confirms that a worker has written a unit.
 
-    attempt: under which name the files lie. files: the CRC-32C of each. seconds: of computing and writing. info:
-    describes the worker. worker: its address in the cluster.
+    Args:
+        attempt: under which name the files lie.
+        files: the CRC-32C of each.
+        seconds: of computing and writing.
+        info: describes the worker.
+        worker: its address in the cluster.
     """
 
     unit: Unit
@@ -89,7 +99,10 @@ class Receipt:
 def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
     """Return what must be the same in all workers of a cache, as plain values.
 
-    teacher: opened in this process. Of the pixels, a digest of some samples is compared.
+    Args:
+        teacher: opened in this process.
+
+    Of the pixels, a digest of some samples is compared.
     """
     samples, view = teacher.samples, teacher.views.numbers[0]
     network = TeacherIdentity.of(teacher.network, precision=teacher.precision, micro_batch=teacher.micro_batch)
@@ -111,7 +124,8 @@ def worker_identity(teacher: TeacherPass) -> dict[str, Any]:
 class UnitComputer:
     """Computes units in several threads: the teacher computes one while others are rendered or written.
 
-    open_teacher: called when the first unit is computed.
+    Args:
+        open_teacher: called when the first unit is computed.
     """
 
     def __init__(self, open_teacher: Open) -> None:
@@ -232,7 +246,8 @@ class _Cancellable(Silent):
     def advance(self, amount: int, note: str = "") -> None:
         """Stop with CacheError if the command is over. It is called between two micro-batches.
 
-        amount, note: have no effect.
+        Args:
+            amount, note: have no effect.
         """
         if self._closed.is_set():
             raise _command_over()

@@ -24,8 +24,11 @@ def name_of(encoding: EncodingChoice) -> str:
 def resolved_encoding(encoding: EncodingChoice, kind: str) -> EncodingChoice:
     """Return an encoding as an identity records it: the name, with every option if it has options.
 
-    encoding: as a configuration names it. kind: of the signal, as for `encodings_for`. Raises ConfigError at
-    `signals.<kind>.encoding` for an encoding that does not exist, or that cannot write this kind.
+    Args:
+        encoding: as a configuration names it.
+        kind: of the signal, as for `encodings_for`.
+
+    Raises ConfigError at `signals.<kind>.encoding` for an encoding that does not exist, or that cannot write this kind.
     """
     options = _bound(encoding, kind).options.model_dump(mode="json")
     return {"name": name_of(encoding), **options} if options else name_of(encoding)
@@ -34,8 +37,12 @@ def resolved_encoding(encoding: EncodingChoice, kind: str) -> EncodingChoice:
 def load_encoding(encoding: EncodingChoice, signal: str, shape: tuple[int, ...]) -> Encoding:
     """Return the encoding of a signal.
 
-    encoding: as a configuration or an identity names it. signal: the name in the cache, such as `features/block3`.
-    shape: of one view. Raises as `resolved_encoding` does.
+    Args:
+        encoding: as a configuration or an identity names it.
+        signal: the name in the cache, such as `features/block3`.
+        shape: of one view.
+
+    Raises as `resolved_encoding` does.
     """
     chosen = _bound(encoding, signal.partition("/")[0])
     result: Encoding = chosen.module.build(shape, chosen.options)

@@ -19,8 +19,9 @@ Parts = dict[str, tuple[np.dtype[Any], tuple[int, ...]]]
 class EncodingOverflow(ArithmeticError):  # noqa: N818 - as OverflowError, but with rows
     """Reports finite values that an encoding cannot store.
 
-    rows: the rows of the encoded batch that have such values, in ascending order. limit: the largest magnitude that
-    the encoding stores.
+    Args:
+        rows: the rows of the encoded batch that have such values, in ascending order.
+        limit: the largest magnitude that the encoding stores.
     """
 
     def __init__(self, rows: NDArray[np.intp], limit: float) -> None:
@@ -53,5 +54,7 @@ class Encoding(Protocol):
     def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which rows of a part cannot be what `encode` wrote: bool [R].
 
-        part: its name. rows: stored values [R, ...]; the fill value of an array is one that cannot be.
+        Args:
+            part: its name.
+            rows: stored values [R, ...]; the fill value of an array is one that cannot be.
         """

@@ -20,7 +20,11 @@ from pipeline.store.encodings._rows import not_finite
 class OneArray(ABC):
     """Stores a signal as one array of its shape. An encoding adds `dtype`, `write`, `read` and `error_bound`.
 
-    shape: of the signal of one view. dtype: of the array, with its byte order, such as `<f2`.
+    Args:
+        shape: of the signal of one view.
+
+    Attributes:
+        dtype: of the array, with its byte order, such as `<f2`.
     """
 
     shape: tuple[int, ...]

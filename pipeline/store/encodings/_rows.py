@@ -14,5 +14,9 @@ def anywhere(found: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def not_finite(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Tell for each row of numbers [R, ...] whether some are not finite: bool [R]. rows: of any float."""
+    """Tell for each row of numbers [R, ...] whether some are not finite: bool [R].
+
+    Args:
+        rows: of any float.
+    """
     return anywhere(~np.isfinite(rows))

@@ -33,7 +33,11 @@ LARGEST_SCALE = float(np.nextafter(FLOAT32.max / np.float32(STEPS), np.float32(0
 
 @dataclass(frozen=True)
 class Int8:
-    """Stores the steps, in the shape of the signal, and a part `scale`. shape: of the signal of one view."""
+    """Stores the steps, in the shape of the signal, and a part `scale`.
+
+    Args:
+        shape: of the signal of one view.
+    """
 
     shape: tuple[int, ...]
 

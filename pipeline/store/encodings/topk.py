@@ -39,14 +39,22 @@ SIGNALS = ("logits",)
 
 
 class Options(Section):
-    """Declares the options. k: how many logits of each sample are kept; all, if there are fewer classes."""
+    """Declares the options.
+
+    Args:
+        k: how many logits of each sample are kept; all, if there are fewer classes.
+    """
 
     k: PositiveInt = 32
 
 
 @dataclass(frozen=True)
 class TopK:
-    """Stores k of K logits, k <= K. classes: K."""
+    """Stores k of K logits, k <= K.
+
+    Args:
+        classes: K.
+    """
 
     classes: int
     k: int
@@ -117,7 +125,11 @@ class TopK:
 
 
 def build(shape: tuple[int, ...], options: Options) -> Encoding:
-    """Return the encoding for logits: `shape` is (K,). options: k."""
+    """Return the encoding for logits: `shape` is (K,).
+
+    Args:
+        options: k.
+    """
     (classes,) = shape
     return TopK(classes, min(options.k, classes))
 

@@ -64,5 +64,9 @@ class LocalBackend:
         return LocalWorkspace(self.folder, fingerprint, layout, wait=wait, notify=notify)
 
     def chunks(self, layout: StoreLayout, arrays: int) -> MappedChunks:
-        """Return a reader that maps the files of a store with this `layout`. arrays: how many are read in turn."""
+        """Return a reader that maps the files of a store with this `layout`.
+
+        Args:
+            arrays: how many are read in turn.
+        """
         return MappedChunks(self.folder, layout, arrays)

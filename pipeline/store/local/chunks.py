@@ -32,7 +32,10 @@ class MappedChunks:
 
     It may be used after a fork. A pickled reader has no mapped files, and none that are known to be sound.
 
-    folder: the store. layout: of the store. arrays: how many arrays are read in turn.
+    Args:
+        folder: the store.
+        layout: of the store.
+        arrays: how many arrays are read in turn.
     """
 
     remote, at_once = False, 1
@@ -47,7 +50,11 @@ class MappedChunks:
         return MappedChunks, (self._folder, self._layout, self._arrays)
 
     def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
-        """Return the elements of the chunk of `unit` in the array `spec`. soon: has no effect here."""
+        """Return the elements of the chunk of `unit` in the array `spec`.
+
+        Args:
+            soon: has no effect here.
+        """
         key = (spec.name, unit)
         # Taken out and put back last, so that the first is the least recently used. Threads may do so at once:
         # the worst that happens is that a file is mapped twice.
@@ -60,7 +67,11 @@ class MappedChunks:
         return elements
 
     def narrowed(self, arrays: int) -> MappedChunks:
-        """Return a reader for fewer arrays, which shares the mapped files. arrays: how many are read in turn."""
+        """Return a reader for fewer arrays, which shares the mapped files.
+
+        Args:
+            arrays: how many are read in turn.
+        """
         result = MappedChunks(self._folder, self._layout, arrays)
         result._maps, result._checked = self._maps, self._checked
         return result

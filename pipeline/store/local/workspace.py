@@ -35,7 +35,9 @@ SEEN_SECONDS = 10.0
 class LocalPlace:
     """Takes the files of units in a folder that all workers see. Their content is durable, their names not yet.
 
-    folder: the scratch folder. compression: of the files.
+    Args:
+        folder: the scratch folder.
+        compression: of the files.
     """
 
     folder: Path
@@ -44,8 +46,11 @@ class LocalPlace:
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
         """Write the files of a unit under names of the attempt; return their checksums.
 
-        chunks: their content. attempt: as for `Place.write`. Raises CacheError if the folder is gone, or not visible
-        here.
+        Args:
+            chunks: their content.
+            attempt: as for `Place.write`.
+
+        Raises CacheError if the folder is gone, or not visible here.
         """
         try:
             self.folder.stat()
@@ -66,8 +71,14 @@ class LocalPlace:
 class LocalWorkspace:
     """Makes a store in a scratch folder with a ledger, and publishes it by renaming the folder.
 
-    `Workspace` documents the methods. target: where the store is published. fingerprint: of the cache. layout: of the
-    store. wait: whether to wait for another process that makes it. notify: takes messages for the user.
+    `Workspace` documents the methods.
+
+    Args:
+        target: where the store is published.
+        fingerprint: of the cache.
+        layout: of the store.
+        wait: whether to wait for another process that makes it.
+        notify: takes messages for the user.
     """
 
     def __init__(
@@ -148,7 +159,8 @@ class LocalWorkspace:
     def commit(self, unit: str, files: Mapping[str, int], attempt: str) -> None:
         """Rename the files of an attempt, make the names durable, and only then write the line of the ledger.
 
-        unit, files, attempt: as for `Workspace.commit`.
+        Args:
+            unit, files, attempt: as for `Workspace.commit`.
         """
         to_sync: set[Path] = set()
         for name in files:
@@ -184,7 +196,8 @@ class LocalWorkspace:
     def publish(self, metadata: Mapping[str, bytes], replace: bool) -> None:
         """Write the metadata, delete notes and files of other attempts, and rename the folder to the target.
 
-        metadata, replace: as for `Workspace.publish`.
+        Args:
+            metadata, replace: as for `Workspace.publish`.
         """
         for name, content in metadata.items():
             write_atomic(self.folder / name, content)

@@ -57,8 +57,13 @@ def in_process(
 ) -> None:
     """Compute units in this process, and write and commit them: the default `Runner`.
 
-    teacher: runs the network. workspace: takes the units. layout: of the cache. units: what to compute. progress:
-    advances by views. run: the record of the run; nothing is added to it.
+    Args:
+        teacher: runs the network.
+        workspace: takes the units.
+        layout: of the cache.
+        units: what to compute.
+        progress: advances by views.
+        run: the record of the run; nothing is added to it.
     """
     with CacheWriter(workspace) as writer:
         for unit, chunks in compute_units(teacher, layout, units, progress):
@@ -87,12 +92,20 @@ def make_cache(
 
     A finished cache with the same identity is left as it is.
 
-    network: the teacher. samples, views: what it is run on. signals: which of its outputs are kept, and how. precision:
-    of its arithmetic. micro_batch: views that it computes at once. device: `auto` is a GPU if there is one.
-    rows_per_block: samples in a chunk file; None chooses. compression: of chunk files; None stores them as they are.
-    runner: computes the units; by default this process does. progress: counts views. replace: whether another cache may
-    be replaced. wait: whether to wait for another process that makes the same cache. notify: takes messages for the
-    user.
+    Args:
+        network: the teacher.
+        samples, views: what it is run on.
+        signals: which of its outputs are kept, and how.
+        precision: of its arithmetic.
+        micro_batch: views that it computes at once.
+        device: `auto` is a GPU if there is one.
+        rows_per_block: samples in a chunk file; None chooses.
+        compression: of chunk files; None stores them as they are.
+        runner: computes the units; by default this process does.
+        progress: counts views.
+        replace: whether another cache may be replaced.
+        wait: whether to wait for another process that makes the same cache.
+        notify: takes messages for the user.
 
     Raises CacheError for a signal that is not finite or does not fit its encoding, a full disk, or another artifact at
     the target; ConfigError and ModelError for signals that the network does not have.

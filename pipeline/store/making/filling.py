@@ -37,9 +37,12 @@ def compute_units(
 
     One micro-batch is on the device while the one before it is checked and encoded, and the next ones are rendered.
 
-    teacher: runs the network; its `inference_mode` must be entered, by the caller or by `teacher_lock`. layout: of the
-    cache. units: in the order in which they are computed. progress: advances by views. teacher_lock: is held from the
-    first micro-batch to the last, where several threads share the teacher.
+    Args:
+        teacher: runs the network; its `inference_mode` must be entered, by the caller or by `teacher_lock`.
+        layout: of the cache.
+        units: in the order in which they are computed.
+        progress: advances by views.
+        teacher_lock: is held from the first micro-batch to the last, where several threads share the teacher.
 
     Raises CacheError for outputs that are not finite or do not fit their encoding.
     """
@@ -65,8 +68,11 @@ def compute_units(
 class UnitFiller:
     """Encodes the outputs of micro-batches into the arrays of units.
 
-    Units are filled one after the other, and their micro-batches in order. teacher: names samples and views in errors.
-    layout: of the cache.
+    Units are filled one after the other, and their micro-batches in order.
+
+    Args:
+        teacher: names samples and views in errors.
+        layout: of the cache.
     """
 
     def __init__(self, teacher: TeacherPass, layout: StoreLayout) -> None:
@@ -76,8 +82,11 @@ class UnitFiller:
     def add(self, batch: MicroBatch, rendered: Rendered, outputs: PendingOutputs) -> Iterator[tuple[Unit, Chunks]]:
         """Add a micro-batch; yield its unit with the chunks if that is full now.
 
-        rendered: the views. outputs: the teacher's, for these views. Raises CacheError for outputs that are not finite
-        or do not fit their encoding.
+        Args:
+            rendered: the views.
+            outputs: the teacher's, for these views.
+
+        Raises CacheError for outputs that are not finite or do not fit their encoding.
         """
         block = self._layout.block_of(batch.unit)
         if batch.rows.start == block.start:
@@ -132,8 +141,10 @@ def _key_of(signal: str) -> str:
 def micro_batches_of(layout: StoreLayout, units: Iterable[Unit], micro_batch: int) -> Iterator[MicroBatch]:
     """Yield the micro-batches of each unit, from its start on.
 
-    units: row blocks of views. layout: of the cache. micro_batch: samples in each; the last one of a unit may have
-    fewer.
+    Args:
+        units: row blocks of views.
+        layout: of the cache.
+        micro_batch: samples in each; the last one of a unit may have fewer.
     """
     for unit in units:
         block = layout.block_of(unit)

@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 def layout_for(network: TeacherNetwork, config: SignalsConfig, extent: CacheExtent) -> StoreLayout:
     """Return the layout of the cache that `make_cache` would make, without running the network.
 
-    network: the teacher. config: the signals that are kept of it. extent: for how many samples and views, and how they
-    are cut. Raises ConfigError for taps, encodings and extra signals that do not exist.
+    Args:
+        network: the teacher.
+        config: the signals that are kept of it.
+        extent: for how many samples and views, and how they are cut.
+
+    Raises ConfigError for taps, encodings and extra signals that do not exist.
     """
     taps, features = network.taps, {}
     for tap in chosen_blocks(list(taps), config):

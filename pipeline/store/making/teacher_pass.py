@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 class Rendered(NamedTuple):
     """Holds rendered views of B samples.
 
-    images: uint8 [M, C, H, W], of which the last M - B repeat the last view. parameters: what was drawn for the views,
-    int32 [B, P]. digests: of their pixels, uint64 [B].
+    Args:
+        images: uint8 [M, C, H, W], of which the last M - B repeat the last view.
+        parameters: what was drawn for the views, int32 [B, P].
+        digests: of their pixels, uint64 [B].
     """
 
     images: Tensor
@@ -41,8 +43,10 @@ class Rendered(NamedTuple):
 class PendingOutputs:
     """Holds the outputs of the teacher for B views; on a GPU, they may not have arrived on the CPU yet.
 
-    values: signals [B, ...] by name. head: the teacher's, on its device. arrived: when the copies are done; None if
-    they are.
+    Args:
+        values: signals [B, ...] by name.
+        head: the teacher's, on its device.
+        arrived: when the copies are done; None if they are.
     """
 
     values: dict[str, Tensor]
@@ -62,8 +66,12 @@ class TeacherPass:
     Micro-batches have one fixed size, since results differ in their last bits between sizes of a batch. Inside
     `inference_mode` the network returns the maps that are kept and no others.
 
-    network: the teacher. samples, views: what it is run on. config: which signals are kept. device, precision: of the
-    computation. micro_batch: views in a micro-batch.
+    Args:
+        network: the teacher.
+        samples, views: what it is run on.
+        config: which signals are kept.
+        device, precision: of the computation.
+        micro_batch: views in a micro-batch.
 
     Raises ConfigError or ModelError for unknown taps.
     """
@@ -102,8 +110,10 @@ class TeacherPass:
     def render(self, view: int, rows: range, size: int | None = None) -> Rendered:
         """Render a view of consecutive samples.
 
-        view: the number of the view. rows: the samples. size: how many images there are after padding; None is the size
-        of a micro-batch.
+        Args:
+            view: the number of the view.
+            rows: the samples.
+            size: how many images there are after padding; None is the size of a micro-batch.
         """
         samples = np.arange(rows.start, rows.stop, dtype=np.int64)
         parameters, pixels = SampleViews(self.samples, self.views).draw(view, samples)
@@ -117,7 +127,8 @@ class TeacherPass:
     def signals(self, images: Tensor) -> Signals:
         """Compute the signals that are kept, in `inference_mode`: float32 on the device.
 
-        images: uint8 [M, C, H, W].
+        Args:
+            images: uint8 [M, C, H, W].
         """
         network: Any = self.network
         outputs: Signals = network(images.to(self.device, non_blocking=True))
@@ -132,7 +143,8 @@ class TeacherPass:
     def infer(self, rendered: Rendered, names: Sequence[str]) -> PendingOutputs:
         """Run the network on rendered views; on a GPU, return before it has finished.
 
-        names: the signals to return, such as `logits` and `features/block3`.
+        Args:
+            names: the signals to return, such as `logits` and `features/block3`.
         """
         signals, count = self.signals(rendered.images), len(rendered.digests)
         # On an accelerator the copies land in page-locked memory while the next micro-batch is computed.
@@ -147,8 +159,11 @@ class TeacherPass:
 def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]:
     """Return the taps whose maps are kept.
 
-    taps: all of the network, from shallow to deep. config: which signals are kept. Raises ConfigError for blocks that
-    the network does not have.
+    Args:
+        taps: all of the network, from shallow to deep.
+        config: which signals are kept.
+
+    Raises ConfigError for blocks that the network does not have.
     """
     if config.features is None:
         return ()
@@ -169,8 +184,11 @@ def chosen_blocks(taps: Sequence[str], config: SignalsConfig) -> tuple[str, ...]
 def chosen_extras(taps: Sequence[str], config: SignalsConfig) -> dict[str, tuple[str, ...]]:
     """Return the names of the extra signals that are kept, each with the taps that it is computed from.
 
-    taps: all of the network, from shallow to deep. config: which signals are kept. Raises ConfigError for signals that
-    the network does not have.
+    Args:
+        taps: all of the network, from shallow to deep.
+        config: which signals are kept.
+
+    Raises ConfigError for signals that the network does not have.
     """
     chosen: dict[str, tuple[str, ...]] = {}
     problems: list[Problem] = []
@@ -187,7 +205,8 @@ def chosen_extras(taps: Sequence[str], config: SignalsConfig) -> dict[str, tuple
 def signal_of(signals: Signals, name: str) -> Tensor:
     """Return the signal with this name: `logits`, `embedding`, `features/<tap>`, `extras/<signal>/<tap>`.
 
-    signals: of the teacher.
+    Args:
+        signals: of the teacher.
     """
     kind, _, rest = name.partition("/")
     if rest:

@@ -16,7 +16,8 @@ QUEUE = 2
 class CacheWriter:
     """Writes units into a workspace and commits them, in a thread of its own.
 
-    workspace: must be held.
+    Args:
+        workspace: must be held.
 
         with CacheWriter(workspace) as writer:
             for unit, chunks in ...:
@@ -50,7 +51,9 @@ class CacheWriter:
     def submit(self, unit: str, chunks: Chunks) -> None:
         """Pass a unit to the thread. Raises the error of the writer, if it had one.
 
-        unit: its name in the ledger. chunks: its arrays, which must not change afterwards.
+        Args:
+            unit: its name in the ledger.
+            chunks: its arrays, which must not change afterwards.
         """
         if self._error is not None:
             raise self._error

@@ -61,7 +61,11 @@ class RemoteBackend:
         return sum(map(layout.unit_bytes, finished_units(self.path, layout)))
 
     def cost(self, layout: StoreLayout, views: int = 1) -> RemoteCost | None:
-        """Return requests and memory of a store with this `layout`. views: of each sample that an epoch reads."""
+        """Return requests and memory of a store with this `layout`.
+
+        Args:
+            views: of each sample that an epoch reads.
+        """
         from pipeline.store.remote.cost import remote_cost
 
         return remote_cost(layout, views)
@@ -75,5 +79,9 @@ class RemoteBackend:
         return RemoteWorkspace(self.path, fingerprint, layout, wait=wait, notify=notify)
 
     def chunks(self, layout: StoreLayout, arrays: int) -> FetchedChunks:
-        """Return a reader that fetches the chunks of a store with this `layout`. arrays: has no effect here."""
+        """Return a reader that fetches the chunks of a store with this `layout`.
+
+        Args:
+            arrays: has no effect here.
+        """
         return FetchedChunks(self.path, layout)

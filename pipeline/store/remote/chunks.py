@@ -34,7 +34,9 @@ class FetchedChunks:
 
     Announced chunks are all held at once, and `KEPT_BYTES` of others. A pickled reader has no chunks in it.
 
-    path: the address of the store. layout: of the store.
+    Args:
+        path: the address of the store.
+        layout: of the store.
     """
 
     remote, at_once = True, FETCHES
@@ -58,8 +60,10 @@ class FetchedChunks:
     def expect(self, keys: Iterable[ChunkKey]) -> None:
         """Announce the chunks that are read next: they are fetched in the background, and kept until the next call.
 
-        keys: array and unit of each, in the order of reading. Raises CacheError in a process that was forked from one
-        that had used object storage.
+        Args:
+            keys: array and unit of each, in the order of reading.
+
+        Raises CacheError in a process that was forked from one that had used object storage.
         """
         self._storage.open()  # the lock may have been held when the process was forked
         with self._lock:
@@ -72,7 +76,8 @@ class FetchedChunks:
     def get(self, spec: ArraySpec, unit: Unit | None, soon: Sequence[Unit] = ()) -> NDArray[Any]:
         """Return the elements of the chunk of `unit` in the array `spec`.
 
-        soon: units that are fetched too, if not held.
+        Args:
+            soon: units that are fetched too, if not held.
         """
         key = (spec, unit)
         future = self._held.get(key)
@@ -162,8 +167,12 @@ def held_bytes(
 ) -> int:
     """Return how many bytes training holds at most: two windows of row blocks, and chunks that are not announced.
 
-    layout: of the store. specs: the arrays that are read. views: views of each sample in a step. rows_per_block: of the
-    cache whose row blocks make the windows, each of which may lie in several blocks here; None for this cache.
+    Args:
+        layout: of the store.
+        specs: the arrays that are read.
+        views: views of each sample in a step.
+        rows_per_block: of the cache whose row blocks make the windows, each of which may lie in several blocks here;
+            None for this cache.
     """
     block = sum(spec.chunk_bytes for spec in specs)
     rows = rows_per_block or layout.rows

@@ -12,7 +12,9 @@ from pipeline.store.remote.object_storage import PART_BYTES
 def remote_cost(layout: StoreLayout, per_step: int = 1) -> RemoteCost:
     """Return the cost of a cache on object storage. Chunks are assumed not to be compressed.
 
-    layout: of the cache. per_step: views of each sample in a step.
+    Args:
+        layout: of the cache.
+        per_step: views of each sample in a step.
     """
     units, arrays = layout.views * layout.blocks, layout.arrays.values()
     metadata = layout.files - units * len(arrays) - len(layout.static)

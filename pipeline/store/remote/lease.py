@@ -53,8 +53,11 @@ def scratch_prefix(target: RemotePath) -> RemotePath:
 class Claim:
     """Holds the content of a claim.
 
-    fingerprint: of the cache whose unfinished objects lie at the address; None if none lie there. token: of the holder;
-    None if no process holds the claim. beat: counts renewals. who: describes the holder to users.
+    Args:
+        fingerprint: of the cache whose unfinished objects lie at the address; None if none lie there.
+        token: of the holder; None if no process holds the claim.
+        beat: counts renewals.
+        who: describes the holder to users.
     """
 
     fingerprint: str | None = None
@@ -70,8 +73,10 @@ class Claim:
 class Lease:
     """Holds the claim at an address from `take` to `release`, and renews it in a thread.
 
-    path: the scratch prefix. wait: whether to wait for another holder; if not, CacheError is raised. notify: takes
-    messages for the user.
+    Args:
+        path: the scratch prefix.
+        wait: whether to wait for another holder; if not, CacheError is raised.
+        notify: takes messages for the user.
     """
 
     def __init__(self, path: RemotePath, *, wait: bool, notify: Callable[[str], None]) -> None:
@@ -86,8 +91,10 @@ class Lease:
     def take(self, finished: Callable[[], bool]) -> bool:
         """Take the claim; return False if another process finished the cache meanwhile.
 
-        finished: tells whether the cache is published. Raises CacheError if another process holds the claim and `wait`
-        is false.
+        Args:
+            finished: tells whether the cache is published.
+
+        Raises CacheError if another process holds the claim and `wait` is false.
         """
         told = False
         while True:
@@ -117,7 +124,8 @@ class Lease:
 
         Raises CacheError if another process has taken the claim.
 
-        fingerprint: of that cache; None if no objects of a cache lie there.
+        Args:
+            fingerprint: of that cache; None if no objects of a cache lie there.
         """
         with self._lock:
             self._put(replace(self.claim, fingerprint=fingerprint))
@@ -193,7 +201,10 @@ class Lease:
 def read_claim(storage: ObjectStorage) -> tuple[Claim, ObjectStat] | None:
     """Read the claim in a scratch prefix, with what is known of its object; None if there is none.
 
-    storage: the scratch prefix. For a claim that Decant did not write, one without a holder is returned.
+    Args:
+        storage: the scratch prefix.
+
+    For a claim that Decant did not write, one without a holder is returned.
     """
     try:
         content, stat = storage.fetch(CLAIM, CLAIM_MAX_BYTES)

@@ -61,7 +61,12 @@ ABSENT: UpdateVersion = {}
 
 
 class ObjectStat(NamedTuple):
-    """Describes an object. version: for conditional puts. modified: by the server's clock."""
+    """Describes an object.
+
+    Args:
+        version: for conditional puts.
+        modified: by the server's clock.
+    """
 
     version: UpdateVersion
     modified: datetime
@@ -73,7 +78,9 @@ class ObjectStorage:
     Only the address is pickled. The client is opened at the first use, with credentials and endpoint from the
     environment. Every method raises CacheError if the server cannot be reached or refuses.
 
-    path: the address. retries: how often a request is repeated; None for `RETRIES`.
+    Args:
+        path: the address.
+        retries: how often a request is repeated; None for `RETRIES`.
     """
 
     def __init__(self, path: RemotePath, retries: RetryConfig | None = None) -> None:
@@ -104,7 +111,8 @@ class ObjectStorage:
     def fetch(self, name: str, most: int) -> tuple[NDArray[np.uint8], ObjectStat]:
         """Return the content of the object `name` as bytes [L] without a further copy, and what is known of it.
 
-        most: as for `read`, and raises as it does.
+        Args:
+            most: as for `read`, and raises as it does.
         """
         with self._request(name) as client:
             got = client.get(name)
@@ -114,7 +122,11 @@ class ObjectStorage:
             return np.frombuffer(memoryview(got.bytes()), np.uint8), _stat(got.meta)
 
     def ends(self, sizes: Mapping[str, int], count: int) -> dict[str, bytes]:
-        """Return the last `count` bytes of objects. sizes: the bytes of each, by its name."""
+        """Return the last `count` bytes of objects.
+
+        Args:
+            sizes: the bytes of each, by its name.
+        """
 
         def end(name: str) -> tuple[str, bytes]:
             with self._request(name) as client:
@@ -149,7 +161,11 @@ class ObjectStorage:
         return found
 
     def put(self, name: str, *content: bytes | memoryview) -> None:
-        """Put the object `name`, as a whole or not at all. content: pieces of it."""
+        """Put the object `name`, as a whole or not at all.
+
+        Args:
+            content: pieces of it.
+        """
         with self._request(name) as client:
             if sum(len(piece) for piece in content) > PART_BYTES:
                 options: Any = {"use_multipart": True, "chunk_size": PART_BYTES, "max_concurrency": PARTS_AT_ONCE}
@@ -160,8 +176,11 @@ class ObjectStorage:
     def replace(self, name: str, content: bytes, expected: UpdateVersion | None) -> UpdateVersion:
         """Put the object `name` if the present one has the version `expected`; return the new version.
 
-        content: the new bytes. expected: `ABSENT` for no object; None replaces any. Raises Conflict if the present one
-        has another version, and Unconditional if the server does not support this.
+        Args:
+            content: the new bytes.
+            expected: `ABSENT` for no object; None replaces any.
+
+        Raises Conflict if the present one has another version, and Unconditional if the server does not support this.
         """
         with self._request(name) as client:
             mode: Any = "overwrite" if expected is None else expected or "create"
@@ -216,7 +235,8 @@ class ObjectStorage:
 def at_once(call: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
     """Return the results of calling a function with each name, in some threads.
 
-    names: of objects.
+    Args:
+        names: of objects.
 
     After an error or Ctrl-C no further call is begun.
     """

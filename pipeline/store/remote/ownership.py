@@ -21,8 +21,11 @@ OBJECTS_NAMED = 4
 def replaceable(target: ObjectStorage, scratch: ObjectStorage) -> list[str]:
     """Return the objects at a target, all of which belong to the cache there. Raises CacheMismatch if others are there.
 
-    target: the address. scratch: the scratch prefix. The identity of a published cache is written there, for a process
-    that finds the cache partly deleted.
+    Args:
+        target: the address.
+        scratch: the scratch prefix.
+
+    The identity of a published cache is written there, for a process that finds the cache partly deleted.
     """
     there = sorted(target.sizes())
     manifest = _manifest(target.path) if ROOT in there else None

@@ -20,7 +20,11 @@ RECEIPTS = "units"
 
 
 def receipt(unit: str) -> str:
-    """Return the name of the receipt of a finished unit. unit: its name in the ledger."""
+    """Return the name of the receipt of a finished unit.
+
+    Args:
+        unit: its name in the ledger.
+    """
     return f"{RECEIPTS}/{unit.replace('/', '-')}.json"
 
 

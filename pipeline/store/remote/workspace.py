@@ -36,7 +36,11 @@ class RemotePlace:
     Attempts share names, since a put replaces an object as a whole. On one kind of device they have the same bytes.
     `publish` checks that the bytes are those that were committed.
 
-    target: the address. scratch: the scratch prefix. token: of the claim. compression: of the chunks.
+    Args:
+        target: the address.
+        scratch: the scratch prefix.
+        token: of the claim.
+        compression: of the chunks.
     """
 
     target: ObjectStorage
@@ -47,7 +51,11 @@ class RemotePlace:
     def write(self, chunks: Chunks, attempt: str) -> dict[str, int]:
         """Put the objects of a unit, and return their checksums.
 
-        chunks: their content. attempt: has no effect here. Raises CacheError if another process has taken the claim.
+        Args:
+            chunks: their content.
+            attempt: has no effect here.
+
+        Raises CacheError if another process has taken the claim.
         """
         checksums, looked = {}, float("-inf")
         for name, elements in chunks.items():
@@ -110,8 +118,10 @@ class RemoteWorkspace:
     def refuse_other(self, replace: bool) -> None:
         """Raise CacheMismatch if something is at the target that must not be replaced; else delete it, manifest first.
 
-        replace: whether another cache of Decant may be replaced. If objects lie beside it that are not its own, nothing
-        is deleted.
+        Args:
+            replace: whether another cache of Decant may be replaced.
+
+        If objects lie beside it that are not its own, nothing is deleted.
         """
         there = RemoteBackend(self._target.path).published()
         before = there or self._lease.claim.fingerprint
