@@ -70,7 +70,7 @@ def without_a_verb(text: str, contracts: Collection[str] = ()) -> list[str]:
     ]
 
 
-HEADS = (METHODS, ROOT / "pipeline/views/operations", ROOT / "pipeline/models/architectures")
+HEADS = (METHODS, ROOT / "pipeline/models/architectures")
 """Rooms whose contract, or whose heads with formulas, explain parameters once for all of their files."""
 
 

@@ -26,8 +26,11 @@ _SMALL = 1 << 13
 def transform(images: Tensor, matrix: Tensor, interpolation: Sampling, fill: int) -> Tensor:
     """Take each pixel at (x, y) of the result from (a x + b y + c, d x + e y + f): uint8 [B, C, H, W].
 
-    `images` uint8 [B, C, H, W]. `matrix` int64 [B, 6] holds a to f in units of 2^-30; x to the right, y down, in
-    pixels from the centre. What lies outside has the level `fill`. `nearest` rounds halves up, to the right and down.
+    Args:
+        images: uint8 [B, C, H, W].
+        matrix: int64 [B, 6], a to f in units of 2^-30; x to the right, y down, in pixels from the centre.
+        interpolation: `nearest` rounds halves up, to the right and down.
+        fill: the level of what lies outside.
     """
     B, C, H, W = images.shape
     x, y = _places(matrix, H, W)

@@ -42,8 +42,12 @@ _BY_FACTOR = {
 class Space:
     """Defines what the highest level of each operation means.
 
-    shear: pixels aside for a pixel along. translate: a part of the side, or `pixels`. degrees: of a turn. factor:
-    what a factor differs from one. bits: how many bits are dropped.
+    Args:
+        shear: pixels aside for a pixel along.
+        translate: a part of the side, or `pixels`.
+        degrees: of a turn.
+        factor: what a factor differs from one.
+        bits: how many bits are dropped.
     """
 
     shear: Fraction
@@ -83,7 +87,9 @@ def _meanings(space: Space, bins: int) -> _Meanings:
 class Augmenter:
     """Applies operations of a space with `bins` levels.
 
-    sampling: how turned and sheared images are sampled. fill: the level outside the image.
+    Args:
+        sampling: how turned and sheared images are sampled.
+        fill: the level outside the image.
     """
 
     space: Space

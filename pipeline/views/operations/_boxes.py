@@ -40,11 +40,16 @@ def draw_sides(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw the short and the long name of a rectangle's sides: √(area / ratio) and √(area · ratio), int64 [B, TRIES].
 
-    Areas come from the first half of `words` [B, 2 TRIES], ratios from the second, uniform in their logarithm.
-    `sizes` [B, 2] are those of the images. Nothing says that a rectangle fits.
+    Nothing says that a rectangle fits.
 
     Logarithm and exponential may differ by a last bit between machines; rounding to whole pixels hides it but for
     about one draw in 10^13, and the drawn parameters are stored.
+
+    Args:
+        words: uint64 [B, 2 TRIES]: areas come from the first half, ratios from the second, uniform in their logarithm.
+        sizes: height and width of the images, [B, 2].
+        scale: least and largest area, as parts of the image.
+        ratio: least and largest proportion of the two sides.
     """
     low, high = scale
     area = sizes.prod(1)[:, None] * (low + (high - low) * reals(words[:, :TRIES]))

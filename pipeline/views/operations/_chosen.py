@@ -41,7 +41,13 @@ def _change_all_(images: Tensor, chosen: Tensor, change: Callable[..., Tensor], 
 
 
 def constants(values: object, images: Tensor, dtype: torch.dtype = torch.int64) -> Tensor:
-    """Make a small tensor of Python's numbers on the device of the images, without a wait for that device."""
+    """Make a small tensor of Python's numbers on the device of the images, without a wait for that device.
+
+    Args:
+        values: a number, or nested lists of them.
+        images: they lie on the device that is meant.
+        dtype: of the tensor.
+    """
     return torch.tensor(values, dtype=dtype).to(images.device, non_blocking=True)
 
 

@@ -23,7 +23,12 @@ _RED, _GREEN, _BLUE = 19589, 38470, 7471
 
 
 def require_colors(images: Tensor, name: str) -> None:
-    """Raise DataError if the images have neither one channel nor three."""
+    """Raise DataError if the images have neither one channel nor three.
+
+    Args:
+        images: [B, C, H, W].
+        name: of the operation, for the error.
+    """
     if images.shape[1] not in (1, 3):
         raise DataError(
             f"{name} knows no colours in such images",
@@ -34,7 +39,11 @@ def require_colors(images: Tensor, name: str) -> None:
 
 
 def greys(images: Tensor) -> Tensor:
-    """Compute the grey of each pixel, rounded down: int32 [B, 1, H, W]. Images of one channel are grey already."""
+    """Compute the grey of each pixel, rounded down: int32 [B, 1, H, W]. Images of one channel are grey already.
+
+    Args:
+        images: uint8 [B, C, H, W].
+    """
     if images.shape[1] == 1:
         return images.to(torch.int32)
     red, green, blue = images.to(torch.int32).unbind(1)
@@ -43,17 +52,31 @@ def greys(images: Tensor) -> Tensor:
 
 
 def grayscale(images: Tensor) -> Tensor:
-    """Make all channels the grey of the pixel."""
+    """Make all channels the grey of the pixel.
+
+    Args:
+        images: uint8 [B, C, H, W].
+    """
     return greys(images).to(torch.uint8).expand_as(images)
 
 
 def adjust_brightness(images: Tensor, factor: Tensor) -> Tensor:
-    """Multiply pixels by the factor."""
+    """Multiply pixels by the factor.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        factor: of each image, int [B], in units of 2^-16.
+    """
     return _levels((images * _each(factor)).bitwise_right_shift_(16))
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
-    """Move pixels away from the mean grey of their image by the factor, or towards it."""
+    """Move pixels away from the mean grey of their image by the factor, or towards it.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        factor: of each image, int [B], in units of 2^-16.
+    """
     grey = greys(images)
     mean = grey.sum((1, 2, 3), dtype=torch.int64) * (ONE - factor)
     offset = torch.div(mean, grey[0].numel(), rounding_mode="floor").to(torch.int32)
@@ -61,7 +84,12 @@ def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
-    """Move pixels away from their own grey by the factor, or towards it. Images of one channel stay as they are."""
+    """Move pixels away from their own grey by the factor, or towards it. Images of one channel stay as they are.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        factor: of each image, int [B], in units of 2^-16.
+    """
     if images.shape[1] == 1:
         return images
     grey = greys(images).mul_(_each(ONE - factor))
@@ -73,6 +101,10 @@ def adjust_hue(images: Tensor, shift: Tensor) -> Tensor:
 
     A hue is kept as position times range: with range d = largest - least of the three colours, the circle is 6 d
     long and every corner of it lies at a whole multiple of d. So nothing is divided, and a turn by 0 is exact.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        shift: of each image, int [B]; 65536 is the full circle.
     """
     if images.shape[1] == 1:
         return images

@@ -11,6 +11,11 @@ def interval_around(value: object, center: float, low: float, high: float) -> In
     """Read [least, largest], or a number s for [center - s, center + s], of which nothing is below `low`.
 
     For use in pydantic's validators: raises PydanticCustomError if it is neither, or leaves [low, high].
+
+    Args:
+        value: of the option.
+        center: what the interval lies around.
+        low, high: what it must not leave.
     """
     given = list(value) if isinstance(value, list | tuple) else [value]
     parts = [float(part) for part in given if isinstance(part, int | float) and not isinstance(part, bool)]

@@ -30,19 +30,33 @@ def sharpness(images: Tensor, factor: Tensor) -> Tensor:
 
 
 def posterize(images: Tensor, bits: Tensor) -> Tensor:
-    """Keep the upper `bits` [B] of each value."""
+    """Keep the upper `bits` [B] of each value.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        bits: [B], 1 to 8.
+    """
     return images & (0xFF00 >> bits & 0xFF).to(torch.uint8).view(-1, 1, 1, 1)
 
 
 def solarize(images: Tensor, threshold: Tensor) -> Tensor:
-    """Invert values of at least `threshold` [B], 0 to 255."""
+    """Invert values of at least `threshold` [B], 0 to 255.
+
+    Args:
+        images: uint8 [B, C, H, W].
+        threshold: [B], 0 to 255.
+    """
     light = images >= threshold.to(torch.uint8).view(-1, 1, 1, 1)
     # 255 less a value is that value with all bits flipped.
     return images ^ light.view(torch.uint8).neg()
 
 
 def autocontrast(images: Tensor) -> Tensor:
-    """Stretch the levels of each channel to all of 0 to 255. Channels of one level stay."""
+    """Stretch the levels of each channel to all of 0 to 255. Channels of one level stay.
+
+    Args:
+        images: uint8 [B, C, H, W].
+    """
     flat = images.flatten(2)
     low, high = (value.to(torch.int32)[:, :, None] for value in (flat.amin(2), flat.amax(2)))
     levels = torch.arange(256, dtype=torch.int32, device=images.device)
@@ -51,7 +65,11 @@ def autocontrast(images: Tensor) -> Tensor:
 
 
 def equalize(images: Tensor) -> Tensor:
-    """Spread the levels of each channel so that all are about equally frequent, as Pillow does."""
+    """Spread the levels of each channel so that all are about equally frequent, as Pillow does.
+
+    Args:
+        images: uint8 [B, C, H, W].
+    """
     B, C, H, W = images.shape
     flat = images.reshape(B, C, H * W).to(torch.int64)
     counts = torch.zeros((B, C, 256), dtype=torch.int32, device=images.device)

@@ -30,8 +30,10 @@ _BOX = ("top", "left", "height", "width")
 class MixOrCut:
     """Is the base of operations that mix two images: by a blend, by a box of one in the other, or by either.
 
-    mixup_alpha, cutmix_alpha: of the distribution of shares; None where that is never done. cutmix_share: how often a
-    mixed view is cut. probability: that a view is mixed.
+    Args:
+        mixup_alpha, cutmix_alpha: of the distribution of shares; None where that is never done.
+        cutmix_share: how often a mixed view is cut.
+        probability: that a view is mixed.
     """
 
     mixup_alpha: float | None
@@ -91,7 +93,12 @@ class MixOrCut:
         return images
 
     def shares(self, parameters: NDArray[np.int32], size: Size) -> NDArray[np.float64]:
-        """Return the share of the blend, or the part of the area outside the box: [B]."""
+        """Return the share of the blend, or the part of the area outside the box: [B].
+
+        Args:
+            parameters: int32 [B, P], as they were drawn.
+            size: height and width of the views.
+        """
         own = np.ones(len(parameters))
         if self.mixup_alpha is not None:
             own *= parameters[:, 0] / WHOLE

@@ -68,5 +68,5 @@ class CenterCrop:
 
 
 def build(options: Options) -> CenterCrop:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return CenterCrop(square(options.size))

@@ -42,9 +42,10 @@ _Shifts = Annotated[Interval, BeforeValidator(partial(interval_around, center=0.
 class Options(OperationOptions):
     """Declares the intervals that factors are drawn from, and the `probability` that a view is changed.
 
-    brightness, contrast, saturation: factors from 0 to 16, of which 1 leaves the image as it is; one number s is
-    [1 - s, 1 + s].
-    hue: parts of the circle from -0.5 to 0.5; one number s is [-s, s].
+    Args:
+        brightness, contrast, saturation: factors from 0 to 16, of which 1 leaves the image as it is; one number s is
+            [1 - s, 1 + s].
+        hue: parts of the circle from -0.5 to 0.5; one number s is [-s, s].
     """
 
     name: Literal["color-jitter"] = "color-jitter"
@@ -109,6 +110,6 @@ class ColorJitter:
 
 
 def build(options: Options) -> ColorJitter:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     given = (options.brightness, options.contrast, options.saturation, options.hue)
     return ColorJitter(options.probability, tuple((round(low * ONE), round(high * ONE)) for low, high in given))

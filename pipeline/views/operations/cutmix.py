@@ -34,5 +34,5 @@ class Cutmix(MixOrCut):
 
 
 def build(options: Options) -> Cutmix:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return Cutmix(None, options.alpha, 1.0, options.probability)

@@ -44,7 +44,8 @@ def _widths(value: tuple[float, float]) -> tuple[float, float]:
 class Options(OperationOptions):
     """Declares the `kernel_size` in pixels, odd, the interval of widths, and the `probability` that a view is blurred.
 
-    sigma: standard deviations in pixels.
+    Args:
+        sigma: standard deviations in pixels.
     """
 
     name: Literal["gaussian-blur"] = "gaussian-blur"
@@ -58,6 +59,9 @@ def decays(sigma: tuple[float, float]) -> tuple[int, ...]:
     """Compute exp(-1 / 2σ²), the weight beside the middle one, for the widths σ to draw from: in units of 2^-30.
 
     In decimal arithmetic, whose exponential is rounded correctly on every machine.
+
+    Args:
+        sigma: least and largest width, in pixels.
     """
     exact = Context(prec=40)
     low, high = (Decimal(value) for value in sigma)
@@ -163,5 +167,5 @@ def _blend(values: Tensor, axis: int, weights: list[Tensor]) -> Tensor:
 
 
 def build(options: Options) -> GaussianBlur:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return GaussianBlur(options.kernel_size, decays(options.sigma), options.probability)

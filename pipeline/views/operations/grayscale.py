@@ -49,5 +49,5 @@ class Grayscale(ByChance):
 
 
 def build(options: Options) -> Grayscale:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return Grayscale(options.probability)

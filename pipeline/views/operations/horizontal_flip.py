@@ -34,5 +34,5 @@ class HorizontalFlip(ByChance):
 
 
 def build(options: Options) -> HorizontalFlip:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return HorizontalFlip(options.probability)

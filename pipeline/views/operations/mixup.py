@@ -32,5 +32,5 @@ class Mixup(MixOrCut):
 
 
 def build(options: Options) -> Mixup:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return Mixup(options.alpha, None, 0.0, options.probability)

@@ -18,7 +18,8 @@ from pipeline.views.operations._mix import Alpha, MixOrCut, MixProbability
 class Options(OperationOptions):
     """Mixes a view with this `probability`: by CutMix with the probability `cutmix_share`, else by mixup.
 
-    mixup_alpha, cutmix_alpha: as `alpha` of `mixup` and of `cutmix`.
+    Args:
+        mixup_alpha, cutmix_alpha: as `alpha` of `mixup` and of `cutmix`.
     """
 
     name: Literal["mixup-or-cutmix"] = "mixup-or-cutmix"
@@ -37,5 +38,5 @@ class MixupOrCutmix(MixOrCut):
 
 
 def build(options: Options) -> MixupOrCutmix:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return MixupOrCutmix(options.mixup_alpha, options.cutmix_alpha, options.cutmix_share, options.probability)

@@ -72,5 +72,5 @@ class PadCrop:
 
 
 def build(options: Options) -> PadCrop:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return PadCrop(options.padding, options.fill)

@@ -32,7 +32,9 @@ SPACE = Space(
 class Options(OperationOptions):
     """Declares that `num_ops` operations are applied, each at level `magnitude` of `num_magnitude_bins`, from 0.
 
-    interpolation: of what is turned, sheared or shifted, `nearest` or `bilinear`. fill: the level outside the image.
+    Args:
+        interpolation: of what is turned, sheared or shifted, `nearest` or `bilinear`.
+        fill: the level outside the image.
     """
 
     name: Literal["randaugment"] = "randaugment"
@@ -107,6 +109,6 @@ class RandAugment:
 
 
 def build(options: Options) -> RandAugment:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     augmenter = Augmenter(SPACE, options.num_magnitude_bins, options.interpolation, options.fill)
     return RandAugment(options.num_ops, options.magnitude, augmenter)

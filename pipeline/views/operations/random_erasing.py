@@ -39,8 +39,10 @@ def _checked(value: object) -> object:
 class Options(OperationOptions):
     """Declares the `probability` that a view loses a rectangle, its part of the area and its proportions.
 
-    scale: the interval of areas, as parts of the image. ratio: that of heights by widths.
-    value: what the rectangle is filled with: one level, a list of one for each channel, or `random`: noise.
+    Args:
+        scale: the interval of areas, as parts of the image.
+        ratio: that of heights by widths.
+        value: what the rectangle is filled with: one level, a list of one for each channel, or `random`: noise.
     """
 
     name: Literal["random-erasing"] = "random-erasing"
@@ -158,5 +160,5 @@ def _mix_(x: Tensor) -> Tensor:
 
 
 def build(options: Options) -> RandomErasing:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return RandomErasing(options.probability, options.scale, options.ratio, options.value)

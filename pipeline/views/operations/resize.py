@@ -18,7 +18,8 @@ from pipeline.views.resample import resample
 class Options(OperationOptions):
     """Declares `size` in pixels: one number for the shorter side, which keeps proportions, or [height, width].
 
-    interpolation: `bilinear` or `bicubic`, both antialiased.
+    Args:
+        interpolation: `bilinear` or `bicubic`, both antialiased.
     """
 
     name: Literal["resize"] = "resize"
@@ -74,5 +75,5 @@ class Resize:
 
 
 def build(options: Options) -> Resize:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return Resize(options.size, options.interpolation)

@@ -24,7 +24,8 @@ from pipeline.views.resample import resample
 class Options(OperationOptions):
     """Declares `size` of the result in pixels; `scale`: part of the area; `ratio`: width by height of the crop.
 
-    interpolation: `bilinear` or `bicubic`, both antialiased.
+    Args:
+        interpolation: `bilinear` or `bicubic`, both antialiased.
     """
 
     name: Literal["resized-crop"] = "resized-crop"
@@ -96,5 +97,5 @@ class ResizedCrop:
 
 
 def build(options: Options) -> ResizedCrop:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return ResizedCrop(square(options.size), options.scale, options.ratio, options.interpolation)

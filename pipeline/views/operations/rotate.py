@@ -30,8 +30,10 @@ _Degrees = Annotated[Interval, BeforeValidator(partial(interval_around, center=0
 class Options(OperationOptions):
     """Declares the interval of angles, in `degrees`, and the `probability` that a view is turned.
 
-    degrees: [least, largest], or a number d for [-d, d]; positive is to the left. interpolation: `nearest` or
-    `bilinear`. fill: the level outside the image.
+    Args:
+        degrees: [least, largest], or a number d for [-d, d]; positive is to the left.
+        interpolation: `nearest` or `bilinear`.
+        fill: the level outside the image.
     """
 
     name: Literal["rotate"] = "rotate"
@@ -90,6 +92,6 @@ class Rotate:
 
 
 def build(options: Options) -> Rotate:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     low, high = (round(degrees * _sines.TURN / 360) for degrees in options.degrees)
     return Rotate(options.probability, (low, high), options.interpolation, options.fill)

@@ -68,5 +68,5 @@ class Rotate90:
 
 
 def build(options: Options) -> Rotate90:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return Rotate90()

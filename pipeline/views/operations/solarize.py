@@ -43,5 +43,5 @@ class Solarize(ByChance):
 
 
 def build(options: Options) -> Solarize:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return Solarize(options.probability, options.threshold)

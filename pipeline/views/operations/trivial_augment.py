@@ -31,7 +31,9 @@ SPACE = Space(
 class Options(OperationOptions):
     """Declares that one operation is applied, at one of `num_magnitude_bins` levels.
 
-    interpolation: of what is turned, sheared or shifted, `nearest` or `bilinear`. fill: the level outside the image.
+    Args:
+        interpolation: of what is turned, sheared or shifted, `nearest` or `bilinear`.
+        fill: the level outside the image.
     """
 
     name: Literal["trivial-augment"] = "trivial-augment"
@@ -83,5 +85,5 @@ class TrivialAugment:
 
 
 def build(options: Options) -> TrivialAugment:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return TrivialAugment(Augmenter(SPACE, options.num_magnitude_bins, options.interpolation, options.fill))

@@ -34,5 +34,5 @@ class VerticalFlip(ByChance):
 
 
 def build(options: Options) -> VerticalFlip:
-    """Make the operation."""
+    """Make the operation that `options` describe."""
     return VerticalFlip(options.probability)
