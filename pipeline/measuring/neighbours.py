@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
 
 NEIGHBOURS, TEMPERATURE = 20, 0.07
 """k and τ of kNN, as in DINO's evaluation."""
@@ -24,6 +24,8 @@ COMMON_NEIGHBOURS = 10
 """k of the agreement."""
 
 QUERIES_AT_A_TIME = 1024
+COSINES_AT_A_TIME = 1 << 27
+"""Half a gigabyte of them: fewer queries, where the bank is large."""
 
 
 def knn_classes(
@@ -41,16 +43,17 @@ def knn_classes(
         neighbours: k, or all if there are fewer.
         temperature: τ > 0.
 
-    Of classes with equal votes, the lower one. Raises DataError for a bank without labels.
+    Of classes with equal votes, the lower one. Raises DataError for a bank without labels, ModelError
+    for embeddings that are not finite.
     """
     known = labels >= 0
     bank, labels = _unit(bank[known]), labels[known]
     if not len(labels):
         raise DataError("nearest neighbours tell nothing without labels", fix="name a split that has some")
-    count, classes = min(neighbours, len(labels)), int(labels.max()) + 1
+    count, classes, step = min(neighbours, len(labels)), int(labels.max()) + 1, _queries(len(labels))
     found = []
-    for start in range(0, len(embeddings), QUERIES_AT_A_TIME):
-        cosines, nearest = (_unit(embeddings[start : start + QUERIES_AT_A_TIME]) @ bank.T).topk(count)
+    for start in range(0, len(embeddings), step):
+        cosines, nearest = (_unit(embeddings[start : start + step]) @ bank.T).topk(count)
         votes = torch.zeros(len(nearest), classes, dtype=torch.float64)
         votes.scatter_add_(1, labels[nearest], ((cosines.double() - 1) / temperature).exp())
         found.append(votes.argmax(1))
@@ -95,9 +98,9 @@ def common_neighbours(one: Tensor, other: Tensor, neighbours: int = COMMON_NEIGH
     if len(one) < 2 or len(one) != len(other):
         raise DataError("neighbours are compared of two images or more, the same of both", got=[len(one), len(other)])
     count = min(neighbours, len(one) - 1)
-    units, shares = (_unit(one), _unit(other)), []
-    for start in range(0, len(one), QUERIES_AT_A_TIME):
-        rows = torch.arange(start, min(start + QUERIES_AT_A_TIME, len(one)))
+    units, shares, step = (_unit(one), _unit(other)), [], _queries(len(one))
+    for start in range(0, len(one), step):
+        rows = torch.arange(start, min(start + step, len(one)))
         mine, theirs = (_nearest(unit, rows, count) for unit in units)
         common = (mine[:, :, None] == theirs[:, None, :]).any(2)
         shares += common.double().mean(1).tolist()
@@ -111,5 +114,14 @@ def _nearest(units: Tensor, rows: Tensor, count: int) -> Tensor:
     return cosines.topk(count).indices
 
 
+def _queries(bank: int) -> int:
+    """How many images are compared with a bank of so many at once."""
+    return max(1, min(QUERIES_AT_A_TIME, COSINES_AT_A_TIME // bank))
+
+
 def _unit(vectors: Tensor) -> Tensor:
-    return F.normalize(vectors.detach().cpu().float(), dim=1)
+    vectors = vectors.detach().cpu().float()
+    wrong = int((~vectors.isfinite()).any(1).sum())
+    if wrong:
+        raise ModelError("embeddings are not finite", got=f"{wrong} of {len(vectors)} images affected")
+    return F.normalize(vectors, dim=1)

@@ -129,6 +129,8 @@ def note(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> str:
     learnt = {(each.labels_from, each.images) for one in evaluation.students if (each := one.embedding)}
     for split, labeled in sorted(learnt):
         text += f" kNN and linear probe learn from {labeled:,} labeled images of split {split!r}."
+    if len({each.metrics.kl is None for each in evaluation.students if each.metrics.agreement is not None}) == 2:
+        text += " Agreement is by top-1 where teacher and student have classifiers, else by nearest neighbours."
     if any(row.seeds > 1 for row in rows):
         text += " Mean ± sample standard deviation over seeds."
     if any(row.seeds == 1 for row in rows):

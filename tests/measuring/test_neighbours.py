@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 
-from pipeline.errors import DataError
+from pipeline.errors import DataError, ModelError
 from pipeline.measuring.metrics import measure, measure_signals
 from pipeline.measuring.neighbours import common_neighbours, knn_accuracy, knn_classes
 from pipeline.signals import Signals
@@ -76,3 +76,22 @@ def test_networks_with_logits_are_compared_by_them_and_others_by_embeddings():
     alone = measure_signals(headless, labels, Signals(theirs))
     assert (alone.top1, alone.nll, alone.count) == (None, None, 30)
     assert alone.agreement == common_neighbours(headless.embedding, theirs)
+
+
+def test_large_banks_are_looked_through_in_parts(monkeypatch: pytest.MonkeyPatch):
+    bank, labels, queries = random(50, 8), torch.arange(50) % 3, random(20, 8)
+    whole, common = knn_classes(queries, bank, labels), common_neighbours(bank, bank[:, :5])
+    monkeypatch.setattr("pipeline.measuring.neighbours.COSINES_AT_A_TIME", 120)  # of two images
+    assert torch.equal(knn_classes(queries, bank, labels), whole)
+    assert common_neighbours(bank, bank[:, :5]) == common
+
+
+def test_embeddings_that_are_not_finite_have_no_neighbours():
+    broken = random(12, 4)
+    broken[3, 1] = torch.nan
+    for call in (
+        lambda: knn_classes(broken, random(5, 4), torch.zeros(5, dtype=torch.int64)),
+        lambda: common_neighbours(random(12, 4), broken),
+    ):
+        with pytest.raises(ModelError, match=r"(?s)not finite.*1 of 12 images"):
+            call()

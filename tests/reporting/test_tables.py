@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from reporting_fakes import experiment
 from rich.console import Console
 
 from pipeline.reporting.results import Stat, summarise
-from pipeline.reporting.tables import cells, count, headings, markdown, rounded_seconds, stat, terminal
+from pipeline.reporting.tables import cells, count, headings, markdown, note, rounded_seconds, stat, terminal
 
 
 @pytest.mark.parametrize(
@@ -83,3 +84,12 @@ def test_the_terminal_shows_names_as_they_are() -> None:
     assert "[red]x[/red]" in text
     assert "[bold]name" in text
     assert "cifar_resnet56" in text
+
+
+def test_agreements_of_two_kinds_in_one_column_are_told() -> None:
+    evaluation, _ = experiment(students=("resnet20", "resnet8x4"), seeds=1)
+    assert "Agreement" not in note(evaluation, summarise(evaluation))
+    by_neighbours = replace(evaluation.students[0].metrics, top1=None, kl=None)
+    students = (evaluation.students[0].model_copy(update={"metrics": by_neighbours}), *evaluation.students[1:])
+    mixed = evaluation.model_copy(update={"students": students})
+    assert "Agreement is by top-1 where" in note(mixed, summarise(evaluation))
