@@ -24,7 +24,18 @@ from matplotlib.path import Path as Curve
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = Path(__file__).with_name("rooms.svg")
-FOUNDATION = ("errors", "version", "allocator", "untrusted", "files", "progress", "config", "plugins")
+FOUNDATION = (
+    "errors",
+    "version",
+    "allocator",
+    "untrusted",
+    "files",
+    "progress",
+    "config",
+    "own_code",
+    "factories",
+    "plugins",
+)
 """What nearly every room imports."""
 
 Edges = set[tuple[str, str]]

@@ -280,7 +280,7 @@ def problems_of(error: ValidationError, key: str = "") -> list[Problem]:
             Problem(
                 place or "(top level)",
                 line["msg"].removeprefix("Value error, "),
-                expected=f"one of {context['known']}" if context.get("known") else None,
+                expected=f"one of {context['known']}" if context.get("known") else context.get("wanted") or None,
                 got=got,
                 fix=context.get("hint") or None,
             )

@@ -4,6 +4,9 @@ A configuration names a plug-in in one of two ways, whatever its kind: by `{name
 where no option is wanted. `pad-crop` in `pipeline.views.operations` is `pipeline/views/operations/pad_crop.py`. Files
 whose name starts with an underscore are the room's own. Nothing is registered and nothing is imported but the module
 that was named. `docs/extending.md` has the contract of each kind.
+
+Some kinds are found outside of Decant too (`pipeline.factories`): as `module:factory`, or by the short name that an
+installed package gives.
 """
 
 from __future__ import annotations
@@ -12,14 +15,17 @@ import functools
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from pipeline import own_code
 from pipeline.config import Section, problems_of
-from pipeline.errors import ConfigError, unknown_name
+from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.factories import Factory, Unusable, factory_of, installed
 
 
 class NoOptions(Section):
@@ -41,16 +47,21 @@ class Plugin(NamedTuple):
 
 
 def names(package: str) -> tuple[str, ...]:
-    """List the plug-ins of a package by the names used in configurations, sorted."""
-    return _names(tuple(importlib.import_module(package).__path__))
+    """List the plug-ins of a package by the names used in configurations, sorted; those of installed packages too."""
+    factory = factory_of(package)
+    return tuple(sorted({*_files(package), *(installed(factory.group) if factory else ())}))
 
 
 def load(package: str, name: str, key: str) -> ModuleType:
     """Import the file of the plug-in `name` in a `package`, and return the module.
 
-    Raises ConfigError at the dotted `key`, with the nearest known name, if there is no such file.
+    Of a plug-in that lies elsewhere, the module is made of its function. Raises ConfigError at the dotted `key`, with
+    the nearest known name, if there is no such plug-in.
     """
-    module = _module(package, name)
+    try:
+        module = _module(package, name)
+    except Unusable as error:
+        raise ConfigError([error.problem.below(key)]) from error
     if module is None:
         raise ConfigError([unknown_name(key, name, names(package))])
     return module
@@ -90,11 +101,14 @@ def choose(package: str, value: object, known: Sequence[str] | None = None) -> P
     """
     listed = names(package) if known is None else known
     given = as_mapping(value, listed)
-    name = given["name"]
-    module = _module(package, name)
+    name, place = given["name"], () if isinstance(value, str) else ("name",)
+    try:
+        module = _module(package, name)
+    except Unusable as error:
+        problem = error.problem
+        raise _refusal("plugin", problem.what, name, (), problem.fix, place, problem.expected) from error
     if module is None:
         problem = unknown_name("", name, listed)
-        place = () if isinstance(value, str) else ("name",)
         raise _refusal("unknown_name", problem.what, name, listed, problem.fix, place)
     options: type[Section] = getattr(module, "Options", NoOptions)
     if "name" not in options.model_fields:
@@ -116,15 +130,45 @@ def choose_at(key: str, package: str, value: object, known: Sequence[str] | None
         raise ConfigError(problems_of(error, key)) from None
 
 
+def own_files(package: str, name: str) -> tuple[Path, ...]:
+    """Return the user's own files that a plug-in consists of, relative to the working directory; none of Decant's.
+
+    Args:
+        package: of its kind.
+        name: as in the configuration, which was read before.
+    """
+    factory = factory_of(package)
+    function = _function(factory, name) if factory else None
+    return own_code.files_of([function]) if function else ()
+
+
+def _function(factory: Factory, name: str) -> str | None:
+    """The `module:factory` of a plug-in that is none of Decant's files; None if there is none."""
+    brought = installed(factory.group).get(name)
+    return brought.value if brought else name if own_code.is_own(name) else None
+
+
+def _files(package: str) -> tuple[str, ...]:
+    return _names(tuple(importlib.import_module(package).__path__))
+
+
 @functools.cache  # asked for every entry of a configuration; the files of a package do not change while it runs
 def _names(path: tuple[str, ...]) -> tuple[str, ...]:
     found = (m.name for m in pkgutil.iter_modules(path) if not m.ispkg and not m.name.startswith("_"))
     return tuple(sorted(name.replace("_", "-") for name in found))
 
 
-@functools.cache  # called in every training step; the files of a package do not change while it runs
 def _module(package: str, name: str) -> ModuleType | None:
-    return importlib.import_module(f"{package}.{name.replace('-', '_')}") if name in names(package) else None
+    """The module of a plug-in; None if there is none. Raises Unusable for what is named and is no plug-in."""
+    factory = factory_of(package)
+    function = _function(factory, name) if factory else None
+    if name not in _files(package):
+        return factory.plugin(function) if factory and function else None
+    if function is not None:
+        what = f"{name!r} is a plug-in of Decant, and an installed package brings another of this name"
+        fix = f"name that one {function!r}, and have its entry point renamed; until then neither is found as {name!r}"
+        raise Unusable(Problem("", what, got=function, fix=fix))
+    return importlib.import_module(f"{package}.{name.replace('-', '_')}")
 
 
 def _refusal(
@@ -134,8 +178,10 @@ def _refusal(
     known: Sequence[str],
     hint: str | None = None,
     place: tuple[str, ...] = (),
+    wanted: str | None = None,
 ) -> ValidationError:
     # The text is given as a value: pydantic would take braces in the message itself for places of values.
-    error = PydanticCustomError(kind, "{what}", {"what": what, "known": ", ".join(known), "hint": hint or ""})
+    context = {"what": what, "known": ", ".join(known), "hint": hint or "", "wanted": wanted or ""}
+    error = PydanticCustomError(kind, "{what}", context)
     details = InitErrorDetails(type=error, loc=place, input=value)
     return ValidationError.from_exception_data("plug-in", [details])

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, settings
 # `from shared import shared_file` works from every folder of tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
-FIXTURES = ("experiment", "faults", "object_server")
+FIXTURES = ("experiment", "faults", "object_server", "own")
 """Modules whose fixtures every test may use."""
 
 pytest.register_assert_rewrite(*FIXTURES)

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline import own_code
 from pipeline.data import DataConfig, DataSection, PackedDataset, Samples, select
 from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
 from pipeline.experiment.data import views_of
-from pipeline.experiment.sections import cache_paths
+from pipeline.experiment.sections import EvaluateSection, cache_paths
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.inspection.contact_sheet import cache_sheet
@@ -21,10 +22,15 @@ from pipeline.inspection.summary import describe, summary_text
 from pipeline.store.config import StoreSection
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
+from pipeline.views import ViewsSection
 
 
 class Inputs(DataSection, StoreSection):
     """Declares the sections that this command reads to find the caches of an experiment."""
+
+
+class Drawn(ViewsSection, EvaluateSection):
+    """Declares the sections that have the operations of views."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
             raise CacheUnfinished("only a finished cache can be drawn", where=facts[0]["path"])
         cache = TeacherCache.open(paths[0], signals=())
         output = sheet.output or Path(f"{cache.path.stem}.png")
-        write_atomic(output, _drawn(cache, source.read(DataSection).data, sheet))
+        write_atomic(output, _drawn(cache, source, sheet))
         print(f"{output}: views and the teacher's classes for them", file=sys.stderr if as_json else sys.stdout)
 
 
@@ -83,7 +89,8 @@ def _paths(inputs: Inputs) -> list[StorePath]:
     return found
 
 
-def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
+def _drawn(cache: TeacherCache, source: ConfigFile, sheet: Sheet) -> bytes:
+    config = source.read(DataSection).data
     fix = "name the experiment with --config, or the file with --set data.path=..."
     if not config.path.exists():
         raise DataError("a picture needs the packed data set, which is not here", where=config.path, fix=fix)
@@ -91,7 +98,10 @@ def _drawn(cache: TeacherCache, config: DataConfig, sheet: Sheet) -> bytes:
     samples = next((each for each in _candidates(dataset, config) if _same(each, cache)), None)
     if samples is None or cache.shapes.logits not in (0, len(dataset.class_names)):
         raise DataError("these are not the samples of this cache", where=config.path, got=str(cache.path), fix=fix)
-    views = views_of(samples, cache.manifest.identity.views.config(), "views")
+    drawn = cache.manifest.identity.views
+    if any(own_code.is_own(operation.name) for operation in drawn.operations):
+        source.read(Drawn)  # code of the user's own is imported if the configuration names it
+    views = views_of(samples, drawn.config(), "views")
     rows = np.unique(np.linspace(0, cache.count - 1, min(sheet.samples, cache.count)).astype(np.int64))
     return cache_sheet(cache, samples, views, dataset.class_names, cache.views[: sheet.views], rows)
 

@@ -6,6 +6,7 @@ import ast
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple, Self
 
 from pipeline import plugins
@@ -13,6 +14,7 @@ from pipeline.data.source import SOURCE_PACKAGE
 from pipeline.dvc_file.dependencies import OBJECTIVES, READING, SOURCE_ROOT
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.experiment import EVALUATION_SIGNALS, HEADLESS_EVALUATION_SIGNALS
+from pipeline.objectives.base import METHODS
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.signals.extra import EXTRAS
 from pipeline.signals.lowpass import FILTERS
@@ -21,6 +23,10 @@ from pipeline.views import Operations
 from pipeline.views.config import OPERATIONS
 
 DEFAULT_FILTER: str = FeaturesConfig.model_fields["filter"].default
+
+
+File = str | Path
+"""A file of Decant's is text, its path in the repository; one of the user's own is a path from where they work."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +42,12 @@ class PluginFiles:
         read: encodings and filters of the caches that students read.
     """
 
-    source: frozenset[str]
-    drawn: frozenset[str]
-    scored: frozenset[str]
-    kept: frozenset[str]
-    compared: frozenset[str]
-    read: frozenset[str]
+    source: frozenset[File]
+    drawn: frozenset[File]
+    scored: frozenset[File]
+    kept: frozenset[File]
+    compared: frozenset[File]
+    read: frozenset[File]
 
     @classmethod
     def of(cls, experiment: ExperimentConfig) -> Self:
@@ -63,11 +69,11 @@ class PluginFiles:
         )
 
 
-def _operations(operations: Operations) -> frozenset[str]:
+def _operations(operations: Operations) -> frozenset[File]:
     return frozenset(plugin_files(OPERATIONS, [operation.name for operation in operations]))
 
 
-def _kept(signals: SignalsConfig) -> set[str]:
+def _kept(signals: SignalsConfig) -> set[File]:
     """Return the files of the encodings, the filter and the extra signals of a section `signals`."""
     sections = [signals.logits, signals.embedding, signals.features, *signals.extras]
     encodings = {name_of(section.encoding) for section in sections if section is not None}
@@ -76,35 +82,36 @@ def _kept(signals: SignalsConfig) -> set[str]:
     return plugin_files(ENCODINGS, encodings) | plugin_files(FILTERS, filters) | plugin_files(EXTRAS, extras)
 
 
-def objective_files(names: Iterable[str]) -> set[str]:
+def objective_files(names: Iterable[str]) -> set[File]:
     """Return the files of some objectives, and what they use of their room and of signals, without `OBJECTIVES`.
 
     Args:
         names: of the objectives.
     """
-    found = _with_imported("pipeline/objectives", "pipeline/objectives/methods", names, OBJECTIVES)
-    words = {word for file in found for word in _read(file).words}
+    found = _with_imported("pipeline/objectives", METHODS, list(names), OBJECTIVES)
+    words = {word for file in found for word in _read(_absolute(file)).words}
     # An objective computes the extra signal that it names, and low-passes by this filter where the cache says nothing.
     extras = [name for name in plugins.names(EXTRAS) if name in words]
     filters = [DEFAULT_FILTER] if "lowpass" in words else []
     return found | plugin_files(EXTRAS, extras) | plugin_files(FILTERS, filters)
 
 
-def plugin_files(package: str, names: Collection[str]) -> set[str]:
+def plugin_files(package: str, names: Collection[str]) -> set[File]:
     """Return the files of some plug-ins, and those of their folder that they import, without `READING`.
 
     Args:
         package: of the plug-ins, such as `pipeline.views.operations`.
         names: as in a configuration.
     """
-    folder = package.replace(".", "/")
-    return _with_imported(folder, folder, ["__init__", *names] if names else [], READING)
+    return _with_imported(package.replace(".", "/"), package, ["__init__", *names] if names else [], READING)
 
 
-def _with_imported(room: str, folder: str, names: Iterable[str], listed: Collection[str]) -> set[str]:
-    """Return the files of plug-ins in a folder, and those of their room that they import, unless they are listed."""
-    found: set[str] = set()
-    waiting = [f"{folder}/{name.replace('-', '_')}.py" for name in names]
+def _with_imported(room: str, package: str, names: Collection[str], listed: Collection[str]) -> set[File]:
+    """Return the files of plug-ins of a package, and those of their room that they import, unless they are listed."""
+    found: set[File] = {file for name in names for file in plugins.own_files(package, name)}
+    waiting = [f"{package.replace('.', '/')}/{name.replace('-', '_')}.py" for name in names]
+    waiting = [file for file in waiting if (SOURCE_ROOT / file).is_file()]
+    waiting += [file for each in found for file in _read(_absolute(each)).imported]
     while waiting:
         file = waiting.pop()
         if file not in found and file not in listed and file.startswith(f"{room}/"):
@@ -120,10 +127,15 @@ class _Code(NamedTuple):
     words: frozenset[str]
 
 
+def _absolute(file: File) -> File:
+    return file if isinstance(file, str) else file.absolute()
+
+
 @cache
-def _read(file: str) -> _Code:
+def _read(file: File) -> _Code:
     """Read a file of code; each is parsed once, for experiments name it often."""
-    nodes = list(ast.walk(ast.parse((SOURCE_ROOT / file).read_text())))
+    path = SOURCE_ROOT / file if isinstance(file, str) else file
+    nodes = list(ast.walk(ast.parse(path.read_bytes())))
     names = [(node.module, each.name) for node in nodes if isinstance(node, ast.ImportFrom) for each in node.names]
     modules = {module for of, name in names if of for module in (of, f"{of}.{name}")}
     paths = sorted(f"{module.replace('.', '/')}.py" for module in modules)

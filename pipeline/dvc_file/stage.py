@@ -22,7 +22,7 @@ class Stage:
         deps: the data that it depends on.
         outs: what it writes.
         sections: dotted keys of the configuration that it reads.
-        plugins: files of plug-ins that it depends on.
+        plugins: files of plug-ins that it depends on: text for Decant's, paths for the user's own.
         metrics: the file that DVC shows as numbers, None without one.
         matrix: values that `${item...}` stands for.
     """
@@ -32,7 +32,7 @@ class Stage:
     deps: Sequence[Path]
     outs: Sequence[Path]
     sections: Sequence[str]
-    plugins: Collection[str] = ()
+    plugins: Collection[str | Path] = ()
     metrics: Path | None = None
     matrix: dict[str, list[Any]] = field(default_factory=dict)
 
@@ -52,7 +52,8 @@ class Stage:
 
         Without code, the command names the version of Decant that is installed: DVC runs what has another command.
         """
-        files = sorted([*code_of(self.code), *self.plugins]) if with_code else []
+        decant, own = (sorted(file for file in self.plugins if isinstance(file, kind)) for kind in (str, Path))
+        files = sorted([*code_of(self.code), *map(str, decant)]) if with_code else []
         version = None if with_code else installed_version()
         program = f"pipeline --require-version {version}" if version else "pipeline"
         words = self.command.split(" ", 1)
@@ -62,7 +63,7 @@ class Stage:
             "wdir": up if up != "." else None,
             "matrix": self.matrix,
             "cmd": " ".join([program, words[0], "--config", config, *words[1:]]),
-            "deps": [*files, *(path.as_posix() for path in self.deps)],
+            "deps": [*files, *(Path(path).as_posix() for path in (*own, *self.deps))],
             "params": [{config: [key for key in self.sections if "${" in key or written_in(raw, key)]}],
             "outs": outs,
             "metrics": [{self.metrics.as_posix(): {"persist": True}}] if self.metrics else None,

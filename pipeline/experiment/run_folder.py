@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from pipeline import own_code
 from pipeline.config import Section, resolved, to_yaml
 from pipeline.data import HELD_OUT
 from pipeline.experiment.scoring import Scorer
@@ -45,9 +46,10 @@ def run_files(weights: str = STUDENT) -> frozenset[str]:
 
 
 def imported_code() -> str:
-    """Return `sha256:...` over the source of all modules of Decant that are imported by now.
+    """Return `sha256:...` over the source of all modules of Decant, and of the user's own, that are imported by now.
 
-    Called at the same place of a command, it covers the code that decides what the command makes.
+    The user's own are those below the working directory that are not installed. Called at the same place of a command,
+    it covers the code that decides what the command makes.
     """
     digest = hashlib.sha256()
     for name in sorted(sys.modules):
@@ -55,6 +57,8 @@ def imported_code() -> str:
         ours = name.split(".")[0] in ("pipeline", "stages") and not name.startswith(PRINTING)
         if ours and file is not None:
             digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
+    for name, path in own_code.imported_files().items():
+        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"sha256:{digest.hexdigest()}"
 
 

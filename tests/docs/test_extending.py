@@ -12,13 +12,21 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import torch
 from processes import output_of
 from test_docstrings import METHODS, ROOT, docstrings_of_contracts, without_a_verb
+
+from pipeline import make_views
+from pipeline.views import build_views
 
 PAGE = (ROOT / "docs/extending.md").read_text()
 WRITTEN = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 """The text of each example, by its path in the repository."""
+
+OWN = WRITTEN.pop("grain.py")
+"""The text of the example that lies outside of it."""
 
 EXAMPLES = {path: text for path, text in WRITTEN.items() if path != "pipeline/store/nearby/backend.py"}
 """All but a backend: tests/store/test_backends.py runs its suite on it."""
@@ -65,6 +73,17 @@ def test_docstrings_of_the_examples_follow_the_rule_of_those_of_the_package() ->
 def test_examples_have_at_most_twenty_lines() -> None:
     lines = {path: sum(bool(line.strip()) for line in text.splitlines()) for path, text in WRITTEN.items()}
     assert {path: count for path, count in lines.items() if count > 20} == {}
+
+
+def test_the_example_of_ones_own_does_what_it_says(own: Path) -> None:
+    (own / "own_grain.py").write_text(OWN)
+    assert without_a_verb(OWN) == []
+    images = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).repeat(200, 1, 1, 1)
+    chosen = build_views(make_views({"name": "own_grain:Grain", "most": 12}), (16, 16))
+    parameters = chosen.parameters(0, np.arange(200))
+    assert set(parameters[:, 0]) == set(range(-12, 13))
+    expected = np.clip(images.numpy().astype(int) + parameters[:, 0, None, None, None], 0, 255)
+    assert np.array_equal(chosen.apply(images, parameters).numpy(), expected)
 
 
 def test_no_example_has_the_name_of_a_plugin_that_there_is() -> None:

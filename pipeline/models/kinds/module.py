@@ -5,18 +5,13 @@ Such a name runs code. It is taken from the configuration that the user gives, a
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import inspect
-import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from pipeline import own_code
 from pipeline.errors import ModelError, did_you_mean
 from pipeline.models.base import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
@@ -32,7 +27,7 @@ RUNS_CODE = True
 
 def matches(model: str) -> bool:
     """Tell whether a name is of this kind."""
-    return re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", model) is not None
+    return own_code.is_own(model)
 
 
 def expects(model: str) -> Preprocessing:
@@ -72,8 +67,7 @@ def build(request: Request) -> Network:
     def create(classes: int) -> nn.Module:
         given = {"num_classes": classes} if "num_classes" in parameters or anything else {}
         try:
-            with _importable():
-                made = factory(**given, **request.options)
+            made = factory(**given, **request.options)
         except Exception as error:  # it is the user's own code
             raise ModelError(
                 f"{request.model} cannot be built",
@@ -90,34 +84,13 @@ def build(request: Request) -> Network:
 
 
 def _factory(model: str) -> Any:
-    path, _, name = model.partition(":")
     try:
-        with _importable():
-            module = importlib.import_module(path)
-    except Exception as error:  # it is the user's own code
+        factory = own_code.imported(model)
+    except own_code.NotImportable as error:
+        expected = "a function or a class that makes a torch.nn.Module"
         raise ModelError(
-            f"the module of {model} cannot be imported",
-            where=path,
-            got=f"{type(error).__name__}: {error}",
-            fix=f"run from the folder that holds {path.partition('.')[0]}, or install the package",
+            f"{model} cannot be built: {error.what}", where=error.where, expected=expected, fix=error.fix
         ) from error
-    if not callable(getattr(module, name, None)):
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise ModelError(
-            f"{path} has no factory {name!r}",
-            where=getattr(module, "__file__", None),
-            expected="a function or a class that makes a torch.nn.Module",
-            fix=did_you_mean(name, known),
-        )
-    return getattr(module, name)
-
-
-@contextmanager
-def _importable() -> Iterator[None]:
-    """Let Python import from the working directory inside, as `python -m` does."""
-    folder = str(Path.cwd())
-    sys.path.insert(0, folder)
-    try:
-        yield
-    finally:
-        sys.path.remove(folder)
+    if not callable(factory):
+        raise ModelError(f"{model} is no function or class that makes a torch.nn.Module", got=type(factory).__name__)
+    return factory

@@ -267,6 +267,9 @@ def _explained(error: BaseException, unit: Unit, address: str, workspace: Worksp
         return CacheError(
             "the scheduler cannot import Decant", where=address, fix=f"install it there too: {SAME_EVERYWHERE_HINT}"
         )
+    got = error.what if isinstance(error, workers.Failed) else f"{type(error).__name__}: {error}"
+    if got.startswith(ModuleNotFoundError.__name__):
+        return CacheError("a worker cannot import what this process imports", got=got, fix=SAME_EVERYWHERE_HINT)
     again = f"then run the same command again: {_goes_on(workspace)}"
     if isinstance(error, KilledWorker):
         return CacheError(
@@ -275,7 +278,6 @@ def _explained(error: BaseException, unit: Unit, address: str, workspace: Worksp
             fix=f"look at the logs of the workers: often memory runs out; {again}",
         )
     fix = f"look at the logs of the workers; {again}"
-    got = error.what if isinstance(error, workers.Failed) else f"{type(error).__name__}: {error}"
     found = CacheError(f"a worker failed at unit {unit.key}", got=got, fix=fix)
     found.__cause__ = error
     return found

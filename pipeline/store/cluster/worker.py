@@ -38,7 +38,10 @@ COMPARED = 64
 UNITS_AT_ONCE = 3
 """Units in one worker: one that is rendered, one that the teacher computes, one that is written. Memory holds these."""
 
-SAME_EVERYWHERE_HINT = "give every worker the data and the weights at the same paths, and the same version of Decant"
+SAME_EVERYWHERE_HINT = (
+    "give every worker the data and the weights at the same paths, the same version of Decant, and modules of your own "
+    "where Python finds them (installed, or in its working directory)"
+)
 
 IDLE_SECONDS = 600.0
 """After this time without a unit a worker frees the teacher, since the command may have been killed."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
+from pipeline import own_code
 from pipeline.config import problems_of
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.publishing.fingerprint import canonical, fingerprint
@@ -101,8 +102,20 @@ class ViewsIdentity(IdentitySection):
         return range(self.first, self.first + self.count)
 
     def config(self) -> ViewsConfig:
-        """Return the section `views` that renders these views. Raises CacheMismatch if this version cannot."""
+        """Return the section `views` that renders these views.
+
+        Raises CacheMismatch if this version cannot, or if an operation is the user's own code that is not imported yet.
+        """
         given = self.plain()
+        for operation in self.operations:
+            if own_code.is_own(operation.name) and not own_code.is_imported(operation.name):
+                module = operation.name.partition(":")[0]
+                raise CacheMismatch(  # a cache may come from anywhere
+                    "the views of the teacher cache are made by code of its own, which its name alone does not run",
+                    where="views.operations",
+                    got=operation.name,
+                    fix=f"if you trust it: name the configuration that has it (in Python, import {module} before)",
+                )
         with understood("views"):
             return ViewsConfig.model_validate({key: given[key] for key in ("count", "first", "seed", "operations")})
 

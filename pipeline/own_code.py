@@ -1,0 +1,172 @@
+"""Imports code of the user's own by `module:name`, from the working directory and from installed packages.
+
+Such a name runs code. It is taken from what the user writes, and never from a file that may come from anywhere. The
+working directory comes first, as with `python -m`: the command `pipeline` alone would not look there. It stays on the
+search path once something was imported from it, so that processes which are started later find the same modules.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pipeline.errors import did_you_mean
+
+INSTALLED = ("site-packages", "dist-packages")
+"""Folders of installed packages: these are not the user's own, wherever they lie."""
+
+OURS = ("pipeline", "stages", "__main__")
+"""Modules that are none of the user's, though the working directory may be that of Decant's own code."""
+
+
+class NotImportable(Exception):  # noqa: N818 - it is no error of Decant, and each room says what it means there
+    """Reports code that cannot be imported.
+
+    Args:
+        what: is wrong.
+        where: the module or file.
+        fix: what to do next.
+    """
+
+    def __init__(self, what: str, where: str, fix: str | None) -> None:
+        super().__init__(what)
+        self.what, self.where, self.fix = what, where, fix
+
+
+def is_own(name: object) -> bool:
+    """Tell whether a name has the form `module:name`."""
+    return isinstance(name, str) and re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*", name) is not None
+
+
+def imported(name: str) -> Any:
+    """Import what `module:name` stands for.
+
+    Args:
+        name: of that form.
+
+    Raises:
+        NotImportable: there is no such module, it raised an error, or it has nothing of this name.
+    """
+    path, _, attribute = name.partition(":")
+    module = _module(path)
+    if not hasattr(module, attribute):
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        where = str(getattr(module, "__file__", None) or path)
+        raise NotImportable(f"{path} has no {attribute!r}", where, did_you_mean(attribute, known))
+    return getattr(module, attribute)
+
+
+def is_imported(name: str) -> bool:
+    """Tell whether the module of `module:name` is imported already: nothing is run to find out."""
+    return name.partition(":")[0] in sys.modules
+
+
+def _module(path: str) -> ModuleType:
+    """Import a module, with the working directory first on the search path."""
+    folder = str(Path.cwd())
+    added = folder not in sys.path and "" not in sys.path
+    if added:
+        sys.path.insert(0, folder)
+    found = None
+    try:
+        found = importlib.import_module(path)
+        return found
+    except (Exception, SystemExit) as error:  # it is the user's own code
+        top = path.partition(".")[0]
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if missing and f"{path}.".startswith(f"{missing}."):
+            beside = [each.stem for each in Path().glob("*.py")] + [each.parent.name for each in Path().glob("*/*.py")]
+            fix = did_you_mean(top, beside) if missing == top else None
+            fix = fix or f"run from the folder that holds {top}, or install the package"
+            what = f"there is no module {missing!r}, neither in the working directory nor installed"
+            raise NotImportable(what, path, fix) from error
+        place = place_in_code_of_users(error)
+        what = f"the module cannot be imported: {type(error).__name__}: {error}"
+        raise NotImportable(f"{what} ({place})" if place else what, path, f"try `python -c 'import {path}'`") from error
+    finally:
+        if added and (found is None or _project_file(found) is None):
+            sys.path.remove(folder)
+
+
+def place_in_code_of_users(error: BaseException) -> str | None:
+    """Return the last line of the user's own code that an error came through: `ops.py, line 3`; None without any."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_project(frame.filename)]
+    return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else None
+
+
+def _shown(file: Path) -> Path:
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+def _is_of_project(name: str) -> bool:
+    """Whether a file lies below the working directory, and is neither Decant's nor of an installed package."""
+    if not name.startswith(os.path.join(os.getcwd(), "")):  # noqa: PTH109, PTH118 - of thousands of modules
+        return False
+    file = Path(name)
+    folder = Path.cwd()
+    below, ours = file.relative_to(folder), Path(__file__).parents[1]
+    installed = set(INSTALLED) & set(below.parts) or file.is_relative_to(Path(sys.prefix))
+    return not installed and not any(file.is_relative_to(ours / name) for name in OURS)
+
+
+def _project_file(module: ModuleType) -> Path | None:
+    """The file of a module, if it is one of the user's own in the working directory."""
+    file = getattr(module, "__file__", None)
+    return Path(file) if file is not None and _is_of_project(file) else None
+
+
+def imported_files() -> dict[str, Path]:
+    """Return the files of all modules of the user's own that are imported by now, by the modules' names.
+
+    Those are modules that lie below the working directory, and are neither Decant's nor installed.
+    """
+    found = {name: _project_file(module) for name, module in list(sys.modules.items()) if module is not None}
+    return {name: file for name, file in sorted(found.items()) if file is not None and name not in OURS}
+
+
+def files_of(names: Iterable[str]) -> tuple[Path, ...]:
+    """Return the user's own files that some code consists of, relative to the working directory: DVC depends on them.
+
+    Returns the file of each module, and those that it imports; modules that are not imported by now, or are not below
+    the working directory, are left out.
+
+    Args:
+        names: `module:name`, or the module alone.
+    """
+    found: dict[str, Path] = {}
+    waiting = [parent for name in names for parent in _with_parents(name.partition(":")[0])]
+    while waiting:
+        module = waiting.pop()
+        file = _project_file(sys.modules[module]) if module in sys.modules and module not in found else None
+        if file is not None and module not in OURS:
+            found[module] = file
+            waiting += _imports(module, file)
+    return tuple(sorted({file.relative_to(Path.cwd()) for file in found.values()}))
+
+
+def _imports(module: str, file: Path) -> Iterator[str]:
+    """The names of modules that a file may import; some are names of what a module holds."""
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_parents(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".") if node.level else []
+            base = ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+            for alias in node.names:
+                yield from _with_parents(f"{base}.{alias.name}")
+
+
+def _with_parents(module: str) -> list[str]:
+    """A module and the packages that are imported before it."""
+    parts = module.split(".")
+    return [".".join(parts[: count + 1]) for count in range(len(parts))]
