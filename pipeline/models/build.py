@@ -16,7 +16,7 @@ from pipeline.models.kinds import kind_of
 from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size
 from pipeline.models.pretrained import SOURCES, refuse_absent, timm_facts, timm_library
-from pipeline.models.request import Request, Weights, adapted, class_indices, seeded
+from pipeline.models.request import Request, Weights, adapted, class_indices, options_text, seeded
 from pipeline.models.trained import expected_by, refuse_untold_normalisation
 from pipeline.models.weights import keeps_order, load_weights
 
@@ -205,7 +205,7 @@ def _create(name: str, num_classes: int | None, pretrained: bool, options: dict[
     except Exception as error:  # timm's models raise whatever their layers raise
         raise ModelError(
             f"{name} cannot be built" + (" with timm's weights" if pretrained else ""),
-            where="options: " + ", ".join(f"{k}={v!r}" for k, v in options.items()) if options else None,
+            where=options_text(options),
             got=f"{type(error).__name__}: {error}",
             fix="name a weights file in place of `pretrained`" if pretrained else None,
         ) from error

@@ -185,6 +185,11 @@ def _own_classes(request: Request, library: Library, weights: Mapping[str, Tenso
     return max((index for index in request.classes or () if isinstance(index, int)), default=0) + 1
 
 
+def options_text(options: Mapping[str, Any]) -> str | None:
+    """Return the options of a model as an error says them; None without any."""
+    return "options: " + ", ".join(f"{key}={value!r}" for key, value in options.items()) if options else None
+
+
 def class_indices(model: str, chosen: Sequence[int | str], names: Sequence[str], wanted: int, count: int) -> list[int]:
     """Return the indices of the classes of a model that are chosen, in the order of the data's.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from timm.data.auto_augment import rand_augment_transform
 
 from pipeline.experiment.source import ConfigFile
 from pipeline.models import build_network
@@ -56,3 +57,9 @@ def test_the_augmentations_of_deit(tmp_path: Path) -> None:
     assert bound.data is not None
     assert bound.data.views.mixing == "mixup-or-cutmix"
     assert [name.partition(".")[0] for name in bound.data.views.parameter_names].count("partner") > 10
+    (drawn,) = (each for each in bound.experiment.views.operations if each.name == "randaugment")
+    theirs = rand_augment_transform("rand-m9-inc1", {})  # of timm, whose levels are tenths
+    (rotate,) = (each for each in theirs.ops if each.name == "Rotate")
+    degrees = abs(rotate.level_fn(rotate.magnitude, rotate.hparams)[0])
+    assert 30 * drawn.magnitude / (drawn.num_magnitude_bins - 1) == degrees  # type: ignore[attr-defined]
+    assert drawn.num_ops == theirs.num_layers * rotate.prob  # type: ignore[attr-defined]  # on average

@@ -65,7 +65,7 @@ def test_every_level_is_torchvision_s(name: str, operation: str, photograph: Ten
         theirs = expected(name, photograph, number, level)
         apart = (applied(name, photograph, number, level).int() - theirs.int()).abs()
         share, largest = (apart > 0).float().mean(), apart.max()
-        if operation in NOWHERE or (operation.startswith("translate") and abs(level) != 15):
+        if operation in NOWHERE or (operation.startswith("translate") and (name == "randaugment" or abs(level) != 15)):
             assert largest == 0
         elif operation in ("brightness", "color", "contrast", "sharpness"):
             # Where a factor is a short decimal (0.4 at level -20), products are whole numbers that float32 misses.

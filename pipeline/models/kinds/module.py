@@ -15,7 +15,7 @@ from pipeline import own_code
 from pipeline.errors import ModelError, did_you_mean
 from pipeline.models.base import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
-from pipeline.models.request import Library, Request, network_of
+from pipeline.models.request import Library, Request, network_of, options_text
 
 SIZE = 224
 """The side in pixels of the images of a module, if no `input_size` is named."""
@@ -71,7 +71,7 @@ def build(request: Request) -> Network:
         except Exception as error:  # it is the user's own code
             raise ModelError(
                 f"{request.model} cannot be built",
-                where="options: " + ", ".join(f"{k}={v!r}" for k, v in request.options.items()),
+                where=options_text(request.options),
                 got=f"{type(error).__name__}: {error}",
             ) from error
         if not isinstance(made, nn.Module):

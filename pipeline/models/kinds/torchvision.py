@@ -18,7 +18,7 @@ from pipeline.errors import ModelError, did_you_mean
 from pipeline.models.base import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
 from pipeline.models.pretrained import refuse_silent
-from pipeline.models.request import Library, Request, network_of
+from pipeline.models.request import Library, Request, network_of, options_text
 
 PREFIX = "torchvision/"
 
@@ -63,7 +63,7 @@ def build(request: Request) -> Network:
         except Exception as error:  # torchvision's models raise whatever their layers raise
             raise ModelError(
                 f"{request.model} cannot be built",
-                where="options: " + ", ".join(f"{k}={v!r}" for k, v in request.options.items()),
+                where=options_text(request.options),
                 got=f"{type(error).__name__}: {error}",
             ) from error
         return made
