@@ -17,6 +17,7 @@ import click
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.commands.caches import inspect, verify
+from pipeline.commands.contract import contract
 from pipeline.commands.methods import methods
 from pipeline.commands.options import artifact_options, config_options
 from pipeline.commands.shipping import run_predict
@@ -84,6 +85,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
     \b
     And at any time:
       pipeline methods        the distillation methods: what each reads of the teacher, and its options
+      pipeline contract       whether a plug-in, such as one of your own, keeps what all of its kind must keep
       pipeline inspect        what a cache is; how far one is that is being made; its views as a picture
       pipeline verify         whether it is still what was written, and whether the teacher still agrees
       pipeline dvc-file       the dvc.yaml with which `dvc repro` runs a configuration
@@ -104,6 +106,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 main.add_command(inspect)
 main.add_command(verify)
 main.add_command(methods)
+main.add_command(contract)
 main.add_command(run_predict)
 
 

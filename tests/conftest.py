@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 FIXTURES = ("experiment", "faults", "object_server", "own")
 """Modules whose fixtures every test may use."""
 
-pytest.register_assert_rewrite(*FIXTURES)
+pytest.register_assert_rewrite(*FIXTURES, "pipeline.contracts")
 
 # Machines are busy at times: no example is too slow.
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -1,0 +1,101 @@
+"""Finds the plug-in that a person names, of whatever kind, and the contract of its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline import own_code, plugins
+from pipeline.config import Raw, override
+from pipeline.contracts.checks import CheckResult, outcomes
+from pipeline.contracts.operations import OperationContract, variants
+from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.factories import Unusable, factory_of
+from pipeline.views.config import OPERATIONS
+from pipeline.views.mixing import MixingOperation
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Describes a plug-in with some options that is tried.
+
+    Args:
+        title: its kind, name and options, for people.
+        make: makes the contract of it.
+    """
+
+    title: str
+    make: Callable[[], object]
+
+    def outcomes(self) -> Iterator[CheckResult]:
+        """Try every check of its contract, and yield what came of it."""
+        yield from outcomes(self.make())
+
+
+def trials(name: str, overrides: Sequence[str]) -> list[Trial]:
+    """Return what is tried of a plug-in.
+
+    Args:
+        name: as in a configuration.
+        overrides: `option=value` for each option that is set.
+
+    Raises:
+        ConfigError: there is no such plug-in, or its options are wrong.
+    """
+    given: Raw = override({}, overrides)
+    found = {kind: of for kind, (package, of) in TRIED.items() if _is_of(package, name)}
+    if not found:
+        raise ConfigError([_unknown(name)])
+    return [trial for of in found.values() for trial in of(name, given)]
+
+
+def _is_of(package: str, name: str) -> bool:
+    """Whether a name is that of a plug-in of a package."""
+    factory = factory_of(package)
+    if factory is None or not own_code.is_own(name):
+        return name in plugins.names(package)
+    try:
+        factory.plugin(name)
+    except Unusable:
+        return False
+    return True
+
+
+def _unknown(name: str) -> Problem:
+    """What is wrong with a name that is of no kind: each kind's reason, where it is code of the user's own."""
+    if not own_code.is_own(name):
+        return unknown_name("NAME", name, [each for package, _ in TRIED.values() for each in plugins.names(package)])
+    reasons = {}
+    for kind, (package, _) in TRIED.items():
+        factory = factory_of(package)
+        try:
+            if factory is not None:
+                factory.plugin(name)
+        except Unusable as error:
+            reasons[kind] = error.problem
+    first = next(iter(reasons.values()))
+    same = len({problem.what for problem in reasons.values()}) == 1
+    what = first.what if same else "; ".join(f"as {kind}: {problem.what}" for kind, problem in reasons.items())
+    return Problem("NAME", what, expected="; or ".join(str(p.expected) for p in reasons.values()), fix=first.fix)
+
+
+def _operations(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trials of an operation: one for each set of options."""
+    for variant in variants(name, given):
+        chosen = plugins.choose_at("NAME", OPERATIONS, variant)
+        if isinstance(chosen.module.build(chosen.options), MixingOperation):
+            what = "mixes two images, and the contract of such operations is tried in a checkout alone"
+            raise ConfigError([Problem("NAME", what, got=name, fix="see tests/contracts/test_mixing.py")])
+        yield Trial(_title("operation", variant), lambda variant=variant: OperationContract(variant))  # type: ignore[misc]
+
+
+def _title(kind: str, variant: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key}={value}" for key, value in variant.items() if key != "name")
+    return f"{kind} {variant['name']}" + (f" with {options}" if options else "")
+
+
+TRIED: dict[str, tuple[str, Callable[[str, Mapping[str, Any]], Iterator[Trial]]]] = {
+    "an operation": (OPERATIONS, _operations),
+}
+"""The package of each kind that can be tried, and what is tried of a plug-in."""
