@@ -92,6 +92,20 @@ def test_bilinear_is_torchvision_s_but_for_a_level(name: str, operation: str, ph
         assert (apart > 0).float().mean() <= 0.06
 
 
+def test_every_stretch_of_levels_is_torchvision_s_but_for_products_that_float32_misses() -> None:
+    apart, levels = 0, 0
+    for low in (0, 1, 60, 130, 200):
+        for high in range(low + 1, 256, 9):
+            ramp = torch.arange(low, high + 1, dtype=torch.uint8)[None, None]
+            ours = applied("randaugment", ramp, NUMBERS["auto-contrast"], 0).int()
+            difference = v2.functional.autocontrast(ramp).int() - ours
+            assert ours.flatten().tolist() == [(x - low) * 255 // (high - low) for x in range(low, high + 1)]
+            assert set(difference.unique().tolist()) <= {-1, 0}
+            assert not ((ramp.int() - low) * 255 % (high - low))[difference != 0].any()
+            apart, levels = apart + int((difference != 0).sum()), levels + ramp.numel()
+    assert 0 < apart < 0.05 * levels
+
+
 def test_levels_worked_by_hand(photograph: Tensor) -> None:
     moved = applied("trivial-augment", photograph, NUMBERS["translate-x"], -15, fill=9)
     assert torch.equal(moved[:, :, :-16], photograph[:, :, 16:])
