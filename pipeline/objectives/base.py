@@ -251,13 +251,12 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
     """
     held = {
         *(["logits"] if teacher.logits else []),
+        *(["head"] if teacher.linear is not None else []),
         *(f"features/{block}" for block in teacher.features),
         *(f"extras/{name}" for name in teacher.extras),
     }
     if teacher.embedding is not None:
         held.add("embedding")
-    if teacher.linear is not None:
-        held.add("head")
     problems = [
         Problem(
             key,
@@ -271,15 +270,26 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
     unlabeled = context.labels is None or bool((torch.as_tensor(context.labels) < 0).any())
     if needs.labels and unlabeled:
         problems.append(Problem(key, "needs a label for every sample, and some have none"))
-    if needs.labels and context.mixing is not None:
-        what = f"cannot say what a view is that {context.mixing} makes of two samples: it needs one label for each view"
-        fix = f"take {context.mixing} out of `views.operations`, or an objective that takes no labels, or mixes them"
-        problems.append(Problem(key, what, fix=f"{fix}, such as kd and hard-label"))
+    problems += mixed_labels(context, key) if needs.labels else []
     if needs.views > context.views_per_step:
         what = f"needs {needs.views} views of every sample in a batch"
         fix = f"set `train.views_per_step: {needs.views}` (in Python, views={needs.views})"
         problems.append(Problem(key, what, str(needs.views), str(context.views_per_step), fix))
     return problems
+
+
+def mixed_labels(context: Context, key: str) -> list[Problem]:
+    """Return the problem of views that mix two samples, for an objective that reads one label of each.
+
+    Args:
+        context: of the run.
+        key: the dotted key that problems name.
+    """
+    if context.mixing is None:
+        return []
+    what = f"cannot say what a view is that {context.mixing} makes of two samples: it needs one label for each view"
+    fix = f"take {context.mixing} out of `views.operations`, or an objective that takes no labels, or mixes them"
+    return [Problem(key, what, fix=f"{fix}, such as kd and hard-label")]
 
 
 @dataclass(frozen=True)

@@ -163,4 +163,29 @@ def test_refusals():
 
     refused("student's embedding", SignalShapes(CLASSES), LABELS)
     refused("all samples have one label", SHAPES["student"], torch.zeros(N, dtype=torch.long))
-    refused("label for every sample", SHAPES["student"], None)
+    some = torch.where(torch.arange(N) < 9, LABELS, -1)
+    with pytest.raises(ConfigError, match="cannot say what a view is that mixup makes"):
+        build_objective("crd", {}, SHAPES["student"], SHAPES["teacher"], Context(N, CLASSES, some, mixing="mixup"))
+
+
+@pytest.mark.parametrize("labeled", [None, 0, 9])
+def test_samples_without_labels_are_told_from_all_others(labeled: int | None):
+    labels = None if labeled is None else torch.where(torch.arange(N) < labeled, LABELS, -1)
+    torch.manual_seed(0)
+    context = Context(N, CLASSES, labels, bank=bank)
+    objective = build_objective("crd", {"negatives": 100}, SHAPES["student"], SHAPES["teacher"], context)
+    assert not objective.needs.labels
+    said = [Signals(torch.zeros(B, CLASSES), values[SAMPLES]) for values in EMBEDDINGS.values()]
+    given = torch.full_like(SAMPLES, -1) if labels is None else labels[SAMPLES]
+    terms = objective(*said, Batch(given, SAMPLES, torch.full_like(SAMPLES, 2)), 0.5)
+    with torch.no_grad():
+        s = F.normalize(objective.student(EMBEDDINGS["student"][SAMPLES]), dim=1)
+        rows = F.normalize(objective.teacher(EMBEDDINGS["teacher"]), dim=1)
+    other = torch.tensor(
+        [
+            [i != j and not (max(i, j) < (labeled or 0) and i % CLASSES == j % CLASSES) for j in range(N)]
+            for i in SAMPLES
+        ]
+    )
+    expected = Scores(s, rows[SAMPLES], rows, other, 100, 0.07)  # the pool is everybody
+    torch.testing.assert_close(terms["student"], expected.loss(expected.log_normaliser(N), N))

@@ -302,6 +302,7 @@ def test_from_unlabeled_images_to_scores_beside_a_student_with_labels(free: Path
         file["unlabeled/images"], _ = images(FREE, 7)
         file["unlabeled/ids"] = [f"free/{i}" for i in range(FREE)]
     sets = "pkt: [pkt], vkd: [vkd], itrd: [itrd], tas: [tas], maps: [{name: lfcc, scales: [1, 2]}]"
+    sets += ", crd: [{name: crd, negatives: 16}]"
     settings = (
         *HEADLESS[:3],
         "data={path: data.h5, split: unlabeled}",
@@ -311,7 +312,7 @@ def test_from_unlabeled_images_to_scores_beside_a_student_with_labels(free: Path
     )
     check.run(source(*settings), as_json=False)
     cache_teacher.run(source(*settings), replace=False, wait=False)
-    for name in ("pkt", "vkd", "itrd", "tas", "maps"):
+    for name in ("pkt", "vkd", "itrd", "tas", "maps", "crd"):
         student("small", name, *settings)
     evaluate.run(source(*settings))
     found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))

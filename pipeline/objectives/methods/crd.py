@@ -14,12 +14,14 @@ Deviations. The teacher's bank is the cache: every sample's exact embedding at t
 map, without momentum or warm-up; `bank: momentum` is the reference's. The student's is a momentum bank in any case. A
 step draws one pool, and each sample is contrasted with all of it that is of other classes, weighted as m of them: one
 matrix product, where the code gathers B (m + 1) rows. Where the training set has fewer, each stands for several, as
-when drawn with repetition. Rows of momentum banks start at length one, not near it.
+when drawn with repetition. Rows of momentum banks start at length one, not near it. A sample without a label is a class
+of its own: its negatives are all other samples.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -30,8 +32,8 @@ from torch import Tensor, nn
 from pipeline.config import Section
 from pipeline.errors import ConfigError
 from pipeline.objectives.bank import MomentumBank, draw_pool
-from pipeline.objectives.base import Batch, Context, Needs, Objective
-from pipeline.objectives.embedding import embeddings
+from pipeline.objectives.base import Batch, Context, Objective, mixed_labels
+from pipeline.objectives.embedding import EMBEDDINGS, embeddings
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, several_classes
 from pipeline.signals import Signals, SignalShapes, unit
@@ -90,12 +92,13 @@ class Scores:
 class CRD(Objective):
     """The noise-contrastive losses of both directions."""
 
-    needs = Needs(teacher=frozenset({"embedding"}), student=frozenset({"embedding"}), labels=True)
     log_normalisers: Tensor
 
     def __init__(self, widths: tuple[int, int], context: Context, options: Options) -> None:
         super().__init__()
         self.context, self.options, self._fixed = context, options, False
+        self.needs = replace(EMBEDDINGS, labels=context.labels is not None and bool((context.labels >= 0).all()))
+        self.groups = contrast_groups(context)
         width, samples = options.embedding_width, context.num_samples
         self.student, self.teacher = (nn.Linear(each, width) for each in widths)
         self.student_bank = MomentumBank(samples, width, options.momentum)
@@ -105,11 +108,11 @@ class CRD(Objective):
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `student` against the teacher's bank and `teacher` against the student's."""
         options, context = self.options, self.context
-        assert context.labels is not None
         of_student, of_teacher = embeddings(student, teacher)
         s, t = _embedded(self.student, of_student), _embedded(self.teacher, of_teacher)
-        drawn = draw_pool(context.labels, options.negatives, context.seed, batch.step)
-        other = context.labels[drawn].to(s.device) != batch.labels[:, None]
+        drawn = draw_pool(self.groups, options.negatives, context.seed, batch.step)
+        own_kind = torch.where(batch.labels >= 0, batch.labels, context.classes + batch.sample)
+        other = self.groups[drawn].to(s.device) != own_kind[:, None]
         pool = drawn.to(s.device)
         own, rows = self._of_teacher(t, pool, batch)
         bank = self.student_bank.rows
@@ -135,13 +138,23 @@ class CRD(Objective):
         return embedded.detach(), _embedded(self.teacher, remembered.to(embedded.dtype))
 
 
+def contrast_groups(context: Context) -> Tensor:
+    """int64 [N]: samples with the same number are no negatives of each other. The label, or, without one, K + i."""
+    own = context.classes + torch.arange(context.num_samples)
+    return own if context.labels is None else torch.where(context.labels >= 0, context.labels, own)
+
+
 def _embedded(layer: nn.Linear, vectors: Tensor) -> Tensor:
     return unit(precise(layer(vectors)), dim=1)
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
-    """Refuses networks without embeddings, and labels of one class."""
+    """Refuses networks without embeddings, labels of one class, and labels that views mix."""
     widths = embedding_widths(student, teacher, key)
-    if problems := several_classes(context, key):
+    objective = CRD(widths, context, options)
+    problems = several_classes(replace(context, labels=objective.groups), key)
+    if context.labels is not None and not objective.needs.labels and bool((context.labels >= 0).any()):
+        problems += mixed_labels(context, key)  # some labels are read, though not every sample needs one
+    if problems:
         raise ConfigError(problems)
-    return CRD(widths, context, options)
+    return objective
