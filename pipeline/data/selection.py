@@ -35,9 +35,10 @@ def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None
 
     Of split `config.split`, the part that `config.limit` says is used. Of that, `holdout.count` samples are held
     out: equally many of every class, as far as that leaves a class at least half of its samples; which ones
-    depends on seed, positions and labels alone. Or all of the split `holdout.split` are. Samples without a label
-    are never held out: nothing could be scored on them. Raises DataError if that leaves nothing labeled to learn
-    from, or if there are no labels.
+    depends on seed, positions and labels alone. Or all of the split `holdout.split` are. Where some of the samples
+    that are learnt from have labels, those without are never held out: no accuracy could be scored on them. Where none
+    has, any is. Raises DataError if that leaves nothing to learn from, or if there are no labels in the split that is
+    to be held out, and some in that which is learnt from.
     """
     split = dataset.split(config.split)
     if split.count == 0:
@@ -45,21 +46,20 @@ def select(dataset: Splits, config: DataConfig) -> tuple[Samples, Samples | None
     used, holdout = limited(split, config.limit), config.holdout
     if holdout is None:
         return Samples(split, used), None
+    labels = np.full(len(used), -1) if split.labels is None else split.labels[used]
+    unlabeled = bool(np.all(labels < 0))
     if holdout.split is not None:
-        return Samples(split, used), _labeled(dataset.split(holdout.split))
-    labeled = np.flatnonzero(split.labels[used] >= 0) if split.labels is not None else np.empty(0, np.int64)
-    if split.labels is None or not len(labeled):
-        fix = "set data.holdout: null, or use a split with labels"
-        raise DataError(f"split {split.name!r} has no labels to balance a holdout by", fix=fix)
-    if holdout.count is None or holdout.count >= len(labeled):
+        return Samples(split, used), _scored(dataset.split(holdout.split), unlabeled)
+    free = np.arange(len(used)) if unlabeled else np.flatnonzero(labels >= 0)
+    if holdout.count is None or holdout.count >= len(free):
         raise DataError(
             "the holdout leaves nothing to learn from",
             where="data.holdout.count",
-            expected=f"fewer than the {len(labeled)} labeled samples of split {split.name!r}",
+            expected=f"fewer than the {len(free)} {'' if unlabeled else 'labeled '}samples of split {split.name!r}",
             got=holdout.count,
         )
     held = np.zeros(len(used), np.bool_)
-    held[labeled] = _held_out(split.labels[used][labeled], holdout.count, holdout.seed)
+    held[free] = _held_out(labels[free], holdout.count, holdout.seed)  # without labels, one class
     return Samples(split, used[~held]), Samples(split, used[held])
 
 
@@ -94,7 +94,8 @@ def described(dataset: Splits, config: DataConfig, reported: str | None = None) 
         yield f"limit: {how} {limit.count:,} of the {split.count:,} samples of split {split.name}"
     if holdout is not None:
         whole = f"split {holdout.split}"
-        part = f"{holdout.count or 0:,} of them, evenly from the classes with seed {holdout.seed}"
+        evenly = "evenly from the classes" if split.labels is not None and np.any(split.labels >= 0) else "drawn"
+        part = f"{holdout.count or 0:,} of them, {evenly} with seed {holdout.seed}"
         where = f"{HELD_OUT} in the folder of every student, and of a teacher that is trained here"
         yield f"held out: {whole if holdout.split else part}; the ids: {where}"
         if reported is not None and holdout.split == reported:
@@ -105,8 +106,10 @@ def described(dataset: Splits, config: DataConfig, reported: str | None = None) 
         yield f"warning: split {reported} has images without labels: `evaluate` will want another evaluate.split"
 
 
-def _labeled(split: Split) -> Samples:
-    """The labeled samples of a split that is held out."""
+def _scored(split: Split, unlabeled: bool) -> Samples:
+    """The labeled samples of a split that is held out; any, if those that are learnt from are all `unlabeled`."""
+    if unlabeled and (split.labels is None or np.all(split.labels < 0)):
+        return Samples(split, np.arange(split.count))
     if split.labels is None or not np.any(split.labels >= 0):
         fix = "name a split with labels, or hold out a part of the training split: holdout: {count: N}"
         raise DataError(f"split {split.name!r} has no labels to score by", where="data.holdout.split", fix=fix)

@@ -41,8 +41,8 @@ class Data:
 
     @property
     def scored(self) -> bool:
-        """Tell whether labeled samples are held out, to score networks on while they learn."""
-        return self.holdout is not None and self.holdout.labels is not None
+        """Tell whether samples are held out, to score networks on while they learn."""
+        return self.holdout is not None
 
     @classmethod
     def open(cls, config: DataConfig, views: ViewsConfig | None) -> Data:

@@ -29,7 +29,7 @@ class Scorer:
     """Scores networks on the holdout, as evaluation sees it.
 
     Args:
-        samples, labels: N of them; labels int64 [N].
+        samples, labels: N of them; labels int64 [N], None if there are none.
         views: the one view that evaluation sees.
         config: its device and precision are those of scoring.
         teacher: the teacher's signals there; None if they are not cached.
@@ -37,7 +37,7 @@ class Scorer:
     """
 
     samples: Samples
-    labels: Tensor
+    labels: Tensor | None
     views: Views
     config: TrainConfig
     teacher: Signals | None = None
@@ -45,7 +45,7 @@ class Scorer:
 
     @classmethod
     def of(cls, data: Data, evaluate: EvaluateConfig, config: TrainConfig) -> Scorer | None:
-        """Return the scorer of a data set's holdout; None without a holdout, or without labels there.
+        """Return the scorer of a data set's holdout; None without a holdout.
 
         Args:
             data: the packed data set.
@@ -53,9 +53,11 @@ class Scorer:
             config: the settings of the training.
         """
         held = data.holdout
-        if held is None or held.labels is None:
+        if held is None:
             return None
-        return cls(held, torch.from_numpy(held.labels), one_view(held, evaluate.operations), config)
+        labeled = held.labels is not None and bool((held.labels >= 0).all())
+        labels = torch.from_numpy(held.labels) if labeled else None
+        return cls(held, labels, one_view(held, evaluate.operations), config)
 
     def compared_with(self, teacher: Signals) -> Scorer:
         """Return a scorer that also compares networks with a teacher.
@@ -66,7 +68,10 @@ class Scorer:
         return replace(self, teacher=teacher)
 
     def headless(self) -> Scorer | None:
-        """Return a scorer of networks without a classifier, which are ranked by agreement; None without a teacher."""
+        """Return a scorer that ranks by agreement: for networks without a classifier, or images without labels.
+
+        None without a teacher.
+        """
         return replace(self, score=AGREEMENT) if self.teacher is not None else None
 
     def signals(self, network: Network | WithReusedHead, *, embeddings: bool) -> Signals:

@@ -154,11 +154,11 @@ class StudentRun:
         """
         scorer = Scorer.of(self.experiment.data, self.experiment.config.evaluate, self.training)
         if scorer is None or self.caches is None:  # a fresh run must be the same on a machine with caches and without
-            return scorer
+            return scorer if scorer and scorer.labels is not None else None
         reference = open_reference(self.experiment, "holdout", exact=self.exact)
         scorer = scorer.compared_with(reference.signals) if reference else scorer
         headless = not self.network.num_classes and self.objective_set.kept() is None
-        return scorer.headless() if headless else scorer
+        return scorer.headless() if headless or scorer.labels is None else scorer
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the trained student, as plain values."""

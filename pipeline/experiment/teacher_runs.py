@@ -215,6 +215,8 @@ def summary_lines(
         yield f"  {label:<12} {_percent(top1)} ({which}, {duration(run.seconds)})"
     if tuned and probed and probed.holdout is not None and top1 < probed.holdout:
         yield "  warning: fine-tuning made the probe worse: lower learning_rate, or set layer_decay and patience"
+    if scorer.labels is None:
+        return
     counts = scorer.labels.bincount()
     guess = float(counts.max() / counts.sum())
     if CachedAccuracy(len(scorer.labels), top1, guess, None, top1).near_chance:

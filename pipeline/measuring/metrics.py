@@ -64,7 +64,7 @@ def measure_signals(network: Signals, labels: NDArray[np.int64] | Tensor | None,
     Raises as `measure` does.
     """
     both = teacher is not None and teacher.logits.shape[1] > 0 and network.logits.shape[1] > 0
-    if network.logits.shape[1] and labels is not None:
+    if network.logits.shape[1] and (both or labels is not None):
         metrics = measure(network.logits, labels, teacher.logits if teacher is not None and both else None)
     else:
         metrics = Metrics(None, None, None, None, None, None, len(network.logits))
@@ -78,47 +78,48 @@ def _deepest(signals: Signals) -> Tensor:
     return signals.logits if signals.embedding is None else signals.embedding
 
 
-def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor, teacher_logits: Tensor | None = None) -> Metrics:
-    """Compare `logits` [N, K] with `labels` int64 [N] and, if they are given, with `teacher_logits` [N, K].
+def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor | None, teacher_logits: Tensor | None = None) -> Metrics:
+    """Compare `logits` [N, K] with `labels` int64 [N] and with `teacher_logits` [N, K], those that are given.
 
     Computed in float64. Of equal logits, the one of the lower class counts as larger.
     Raises DataError for labels outside [0, K) and shapes that do not fit, ModelError for logits not finite.
     """
-    labels = torch.as_tensor(labels).cpu()
+    labels = None if labels is None else torch.as_tensor(labels).cpu()
     _refuse_mismatch(logits, labels, teacher_logits)
     count, classes = logits.shape
     ranks, losses, confidences, agreements, divergences = [], [], [], [], []
     for start in range(0, count, ROWS_AT_A_TIME):
         rows = slice(start, start + ROWS_AT_A_TIME)
         z = logits[rows].detach().cpu().double()
-        y = labels[rows]
-        log_probabilities = torch.log_softmax(z, dim=1)
-        ranks.append(_rank(z, y))
-        losses.append(-log_probabilities.gather(1, y[:, None])[:, 0])
-        confidences.append(log_probabilities.amax(dim=1).exp())
+        if labels is not None:
+            y = labels[rows]
+            log_probabilities = torch.log_softmax(z, dim=1)
+            ranks.append(_rank(z, y))
+            losses.append(-log_probabilities.gather(1, y[:, None])[:, 0])
+            confidences.append(log_probabilities.amax(dim=1).exp())
         if teacher_logits is not None:
             t = teacher_logits[rows].detach().cpu().double()
             agreements.append(_rank(z, _first_largest(t)) == 0)
             divergences.append(kl_divergence(z, t))
-    rank = torch.cat(ranks)
+    rank = torch.cat(ranks) if ranks else None
     return Metrics(
-        top1=_mean(rank == 0),
-        top5=_mean(rank < min(5, classes)),
-        nll=_mean(torch.cat(losses)),
-        ece=_calibration_error(torch.cat(confidences), rank == 0),
+        top1=None if rank is None else _mean(rank == 0),
+        top5=None if rank is None else _mean(rank < min(5, classes)),
+        nll=_mean(torch.cat(losses)) if losses else None,
+        ece=None if rank is None else _calibration_error(torch.cat(confidences), rank == 0),
         agreement=_mean(torch.cat(agreements)) if agreements else None,
         kl=_mean(torch.cat(divergences)) if divergences else None,
         count=count,
     )
 
 
-def _refuse_mismatch(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None) -> None:
+def _refuse_mismatch(logits: Tensor, labels: Tensor | None, teacher_logits: Tensor | None) -> None:
     if logits.ndim != 2 or logits.shape[0] == 0:
         raise DataError("there is nothing to measure", expected="logits [N, K], N > 0", got=list(logits.shape))
     count, classes = logits.shape
-    if labels.shape != (count,):
+    if labels is not None and labels.shape != (count,):
         raise DataError("labels and logits differ in number", expected=[count], got=list(labels.shape))
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+    if labels is not None and (int(labels.min()) < 0 or int(labels.max()) >= classes):
         raise DataError(
             "labels lie outside the network's classes",
             expected=f"0 to {classes - 1}",

@@ -91,12 +91,12 @@ class TrainConfig(Section):
         Args:
             key: the section that the error names.
             labels: whether the samples to learn from have some.
-            holdout: whether samples with labels are held out.
+            holdout: whether samples are held out that networks can be scored on.
         """
         problems = []
         if self.patience is not None and not holdout:
             fix = "add `holdout: {count: 500}` to `data`, or leave `patience` out"
-            what = "stops by the accuracy on the holdout, and there is none"
+            what = "stops by the score on the holdout, and there is none"
             problems.append(Problem(f"{key}.patience", what, got=str(self.patience), fix=fix))
         if self.sampling == "balanced" and not labels:
             fix = "shuffle them (`sampling: shuffled`)"

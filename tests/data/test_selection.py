@@ -120,11 +120,6 @@ def test_a_holdout_that_leaves_nothing_is_refused():
         select(Labels(np.arange(100) % 2), config(10, limit=10))
 
 
-def test_a_holdout_without_labels_is_refused():
-    with pytest.raises(DataError, match="no labels to balance"):
-        select(Labels(None), config(5))
-
-
 def test_samples_without_a_label_are_never_held_out():
     labels = np.where(np.arange(100) % 3 == 0, -1, np.arange(100) % 2)
     labeled = np.flatnonzero(labels >= 0)
@@ -134,8 +129,8 @@ def test_samples_without_a_label_are_never_held_out():
     assert sorted([*samples.positions, *holdout.positions]) == list(range(100))
     with pytest.raises(DataError, match="fewer than the 66 labeled samples"):
         select(Labels(labels), config(66))
-    with pytest.raises(DataError, match="no labels to balance"):
-        select(Labels([-1, -1, -1]), config(1, limit=2))
+    samples, holdout = select(Labels([-1, -1, -1]), config(1, limit=2))  # where none has a label, any may be
+    assert (samples.count, holdout.count) == (1, 1)
 
 
 def test_an_empty_split_is_refused():
@@ -245,6 +240,20 @@ def test_a_split_of_ones_own_is_held_out():
         select(TwoSplits([0, 1], None), own())
     with pytest.raises(ValueError, match=r"holdout\.split is the split that is learnt from"):
         own(split="val")
+
+
+@pytest.mark.parametrize("labels", [None, [-1] * 40])
+def test_where_nothing_has_labels_any_sample_is_held_out(labels: list[int] | None):
+    data = TwoSplits([-1] * 40, labels)
+    data.splits["train"].labels = None if labels is None else np.array(labels)
+    samples, holdout = select(data, config(10, 3))
+    assert sorted([*samples.positions, *holdout.positions]) == list(range(40))
+    assert holdout.count == 10
+    assert select(data, config(10, 3))[1].positions.tolist() == holdout.positions.tolist()
+    assert select(data, config(10, 4))[1].positions.tolist() != holdout.positions.tolist()
+    assert select(data, own())[1].count == data.split("val").count
+    with pytest.raises(DataError, match=r"expected: fewer than the 40 samples of split 'train'"):
+        select(data, config(40, 0))
 
 
 def test_what_was_selected_is_said_in_words():

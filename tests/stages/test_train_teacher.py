@@ -158,7 +158,7 @@ def test_without_a_holdout_nobody_knows(begun: Path, capsys: pytest.CaptureFixtu
 
 def test_patience_without_a_holdout_is_refused_by_the_check_and_by_the_run(begun: Path):
     wrong = ("teacher_training.patience=3", "train.patience=3", "data.holdout=null")
-    with pytest.raises(ConfigError, match=r"teacher_training\.patience: stops by the accuracy on the holdout"):
+    with pytest.raises(ConfigError, match=r"teacher_training\.patience: stops by the score on the holdout"):
         train(*wrong)
     with pytest.raises(ConfigError) as error:
         check.run(source(*wrong), as_json=True)

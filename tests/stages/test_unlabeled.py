@@ -10,11 +10,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import zarr
 from experiment import CLASSES, LIMIT, images, source, student
 
 from pipeline.commands import check, inspect
 from pipeline.errors import ConfigError, DataError, ModelError
 from pipeline.experiment.data import Data
+from pipeline.experiment.networks import trained_network
+from pipeline.measuring.prediction import predict_signals
 from pipeline.objectives import Needs, ObjectiveSet
 from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import Evaluation
@@ -69,10 +72,37 @@ def test_hard_labels_of_an_unlabeled_split_are_refused_by_name_before_training(f
         student("small", "kd", *overrides)
 
 
-def test_an_unlabeled_split_has_no_holdout(free: Path):
-    with pytest.raises(DataError, match="split 'unlabeled' has no labels to balance a holdout by") as error:
-        cache_teacher.run(source("data.split=unlabeled"), replace=False, wait=False)
-    assert "do: set data.holdout: null" in str(error.value)
+def test_students_are_scored_by_agreement_on_a_holdout_without_labels(free: Path, capsys: pytest.CaptureFixture[str]):
+    held = (*UNLABELED, "data={path: data.h5, split: unlabeled, holdout: {count: 10, seed: 2}}", "train.patience=1")
+    check.run(source(*held), as_json=False)
+    said = capsys.readouterr().out
+    assert f"{FREE - 10} samples to learn from, 10 held out" in said
+    assert "held out: 10 of them, drawn with seed 2" in said
+    cache_teacher.run(source(*held), replace=False, wait=False)
+    folder = student("small", "kd", *held)
+    metrics = json.loads((folder / "metrics.json").read_text())["holdout"]
+    assert metrics["top1"] is None
+    assert metrics["count"] == 10
+    network = trained_network(folder, "small", CLASSES)
+    experiment = evaluate.Experiment(source(*held).read(evaluate.Inputs))
+    samples, views, _ = experiment.evaluation_cache("holdout")
+    own = predict_signals(network, samples, views).logits
+    teacher = torch.from_numpy(np.asarray(zarr.open_group("free.holdout.zarr", mode="r")["logits"])[0])
+    agreement = float((own.argmax(1) == teacher.argmax(1)).double().mean())
+    assert metrics["agreement"] == pytest.approx(agreement)
+    rows = [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
+    column = [float(row[rows[0].index("holdout_agreement")]) for row in rows[1:]]
+    assert max(column) == pytest.approx(agreement, abs=1e-5)
+    assert "unlabeled,free/" in (folder / "holdout.csv").read_text()
+
+
+def test_a_student_without_a_teacher_for_the_holdout_is_not_scored(free: Path):
+    held = (*UNLABELED, "data={path: data.h5, split: unlabeled, holdout: {count: 10}}")
+    cache_teacher.run(source(*held), part="training", replace=False, wait=False)
+    metrics = json.loads((student("small", "kd", *held) / "metrics.json").read_text())
+    assert metrics["holdout"] is None
+    with pytest.raises(ConfigError, match="patience"):
+        student("small", "lfcc", *held, "train.patience=1")
 
 
 def test_an_unlabeled_split_cannot_be_evaluated(free: Path):
@@ -126,8 +156,8 @@ def test_samples_without_labels_among_others(
     seen: list[tuple[Any, float]] = []
     forward = ObjectiveSet.forward
 
-    def remembered(self: ObjectiveSet, own: Any, teacher: Any, batch: Any, progress: float) -> Any:
-        value = forward(self, own, teacher, batch, progress)
+    def remembered(self: ObjectiveSet, own: Any, teacher: Any, batch: Any, *rest: Any) -> Any:
+        value = forward(self, own, teacher, batch, *rest)
         seen.append(((own.logits.detach(), batch.labels), float(value.terms["hard-label/cross-entropy"])))
         return value
 
