@@ -20,7 +20,7 @@ from pipeline.commands.caches import inspect, verify
 from pipeline.commands.contract import contract
 from pipeline.commands.methods import methods
 from pipeline.commands.options import artifact_options, config_options
-from pipeline.commands.shipping import run_predict
+from pipeline.commands.shipping import run_export, run_predict
 from pipeline.errors import PipelineError
 from pipeline.version import installed_version
 
@@ -81,6 +81,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline evaluate       accuracy, calibration, agreement, cost
       pipeline report         one page with tables and plots
       pipeline predict        what photographs show, by a student
+      pipeline export         a student as ONNX, 8 bits, timm's folder, torch.export
 
     \b
     And at any time:
@@ -107,6 +108,7 @@ main.add_command(inspect)
 main.add_command(verify)
 main.add_command(methods)
 main.add_command(contract)
+main.add_command(run_export)
 main.add_command(run_predict)
 
 

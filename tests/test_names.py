@@ -12,6 +12,7 @@ PLUGINS = (
     "pipeline/data/sources/",
     "pipeline/models/kinds/",
     "pipeline/objectives/methods/",
+    "pipeline/shipping/formats/",
     "pipeline/signals/extras/",
     "pipeline/signals/filters/",
     "pipeline/store/encodings/",
@@ -32,7 +33,7 @@ CONTRACT = {
     "reads",
     "run",
 }
-CONTRACT |= {"Inputs", "Options", "SIGNALS"}
+CONTRACT |= {"Inputs", "Options", "SIGNALS", "load_runner", "refusal", "write"}
 """What plug-ins, stages and commands define, and the functions of the same name that call them."""
 
 

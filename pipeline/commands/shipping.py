@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from pipeline.commands.options import artifact_options, config_options
+
 
 @click.command("predict")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -52,3 +54,58 @@ def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | No
     if failed:
         text = "\n".join(f"- {error}" for error in failed)
         raise DataError(f"{len(failed)} of {len(files)} photographs were not classified\n{text}")
+
+
+@click.command("export")
+@config_options
+@click.option("--student", help="A name in the section `students`.")
+@click.option("--objectives", help="A name in the section `objectives`.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--model", "folder", type=click.Path(path_type=Path), help="A student's folder, without a configuration.")
+@click.option("--output", type=click.Path(path_type=Path), help="Where to write; default: below `runs.path`.")
+@click.option("--format", "formats", multiple=True, help="timm, onnx, onnx-int8, torch-export; default: all that fit.")
+@click.option("--threads", type=click.IntRange(1), help="Of what is timed; default: as many as torch uses.")
+@click.option("--code", metavar="MODULE:FACTORY", help="The module of yours that the folder's student is built by.")
+@artifact_options
+def run_export(
+    config: Path,
+    overrides: tuple[str, ...],
+    student: str | None,
+    objectives: str | None,
+    seed: int,
+    folder: Path | None,
+    output: Path | None,
+    formats: tuple[str, ...],
+    threads: int | None,
+    code: str | None,
+    replace: bool,
+    wait: bool,
+) -> None:
+    """Write a student for other programs, and print what each format costs and how good it is.
+
+    Each format has a folder of its own. What is written says what the student says, or is not kept. Eight bits are
+    calibrated on views of the data set, so they need the configuration.
+
+    \b
+    Examples:
+      pipeline export --student small --objectives kd
+      pipeline export --student small --objectives kd --format onnx --output shipped
+      pipeline export --model artifacts/mine/students/small/kd/seed-0 --output shipped
+    """
+    if (folder is None) == (student is None) or (student is None) != (objectives is None):
+        raise click.UsageError("name --student and --objectives, or the folder of a student by --model")
+    if folder is not None and output is None:
+        raise click.UsageError("--model needs --output: where to write")
+    from pipeline.shipping.commanding import run_exports
+
+    if folder is not None and output is not None:
+        run_exports(folder, output, formats, threads, code, replace=replace, wait=wait)
+    else:
+        from pipeline.experiment.runs import RunName
+        from pipeline.experiment.source import ConfigFile
+        from pipeline.shipping.commanding import export_run
+
+        assert student is not None
+        assert objectives is not None
+        name = RunName(student, objectives, seed)
+        export_run(ConfigFile(config, overrides), name, output, formats, threads, replace=replace, wait=wait)

@@ -14,7 +14,7 @@ from pipeline.errors import PipelineError
 from pipeline.shipping.photographs import PhotoReader
 from pipeline.shipping.student import ShippedStudent
 
-BATCH = 32
+PHOTOS_AT_ONCE = 32
 """Photographs that are held at once."""
 
 
@@ -53,7 +53,7 @@ def predictions(student: ShippedStudent, photos: Iterable[Path]) -> Iterator[Pre
     """
     reader = PhotoReader(student.model.input)
     waiting = iter(photos)
-    while some := list(islice(waiting, BATCH)):
+    while some := list(islice(waiting, PHOTOS_AT_ONCE)):
         views: dict[Path, Tensor] = {}
         errors: dict[Path, PipelineError] = {}
         for photo in some:

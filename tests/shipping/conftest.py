@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from experiment import made_once, one_thread
-from photo_experiment import begin, trained
+from photo_experiment import begin, packed_test, trained
 
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
+from pipeline.shipping import exporting
+from pipeline.shipping.commanding import export_run
+from pipeline.shipping.measuring import latency
 from stages import prepare_data
 
 
+def quick_latency(*arguments: Any) -> float:
+    """What `latency` measures, of five passes."""
+    return latency(*arguments, seconds=0.0)
+
+
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(exporting, "latency", quick_latency)
     with one_thread():
         yield
 
@@ -40,3 +53,23 @@ def flowers(grown: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """`grown`, as the working directory. Not to be changed."""
     monkeypatch.chdir(grown)
     return grown
+
+
+@pytest.fixture(scope="session")
+def shipped(grown: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`grown` with the student in every format, and the views of its test split in `views.npy`. Not to be changed."""
+
+    def make(folder: Path) -> None:
+        shutil.copytree(grown, folder)
+        with pytest.MonkeyPatch.context() as patch, one_thread():
+            patch.chdir(folder)
+            patch.setattr("os.fsync", lambda descriptor: None)
+            patch.setattr(exporting, "latency", lambda *arguments: latency(*arguments, seconds=0.0))
+            export_run(
+                ConfigFile(Path("flowers.yaml")), RunName("vit", "hard", 0), None, (), 1, replace=False, wait=False
+            )
+            samples, views = packed_test()
+            pixels = views.apply(samples.read(np.arange(samples.count)), np.empty((samples.count, 0), np.int32))
+            np.save("views.npy", pixels.numpy())
+
+    return made_once(tmp_path_factory, "shipped", make)

@@ -5,10 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
+from pipeline.data import PackedDataset, Samples
+from pipeline.experiment.data import one_view
+from pipeline.experiment.evaluator import EvaluatedSections
+from pipeline.experiment.networks import trained_network
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
+from pipeline.measuring.prediction import predict
+from pipeline.views import Views
 from stages import train_student
 
 NAMES = ("rose", "tulip", "violet")
@@ -23,7 +30,7 @@ students:
     input_size: 8
     options: {img_size: 8, patch_size: 4, embed_dim: 24, depth: 1, num_heads: 2, global_pool: avg}
   conv: {model: cifar_resnet8, input_size: 8, options: {widths: [16, 16, 16]}}
-  rep: {model: repvgg_a0, input_size: 12, options: {}}
+  rep: {model: repvgg_a0, input_size: 12}
 objectives:
   hard: {views: fresh, objectives: [{name: hard-label}]}
 train: {epochs: 1, batch_size: 6, precision: float32, device: cpu}
@@ -62,3 +69,20 @@ def trained(student: str, *overrides: str, output: Path | None = None) -> None:
     source = ConfigFile(Path("flowers.yaml"), overrides)
     name = RunName(student, "hard", 0)
     train_student.run(source, name, output, verify="full", replace=False, wait=False)
+
+
+def packed_test() -> tuple[Samples, Views]:
+    """The packed test split in the working directory, and the view that evaluation sees of it."""
+    config = ConfigFile(Path("flowers.yaml")).read(EvaluatedSections)
+    dataset = PackedDataset.of(config.data)
+    assert list(dataset.split("test").ids) == [path.removeprefix("photos/") for path in TEST]
+    samples = Samples(dataset.split("test"))
+    return samples, one_view(samples, config.evaluate.operations)
+
+
+def evaluated(folder: Path = FOLDER, student: str = "vit") -> torch.Tensor:
+    """What `evaluate` computes of the packed test split."""
+    samples, views = packed_test()
+    network = trained_network(folder, student, len(NAMES))
+    network.to(memory_format=torch.channels_last)
+    return predict(network, samples, views)

@@ -10,34 +10,17 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from photo_experiment import FOLDER, NAMES, TEST
+from photo_experiment import FOLDER, NAMES, TEST, evaluated
 from scipy.special import softmax
 
 from pipeline.cli import main
-from pipeline.data import PackedDataset, Samples
 from pipeline.errors import DataError, ModelError
-from pipeline.experiment.data import one_view
-from pipeline.experiment.evaluator import EvaluatedSections
-from pipeline.experiment.networks import trained_network
-from pipeline.experiment.source import ConfigFile
-from pipeline.measuring.prediction import predict
 from pipeline.shipping.predicting import predictions
 from pipeline.shipping.student import ShippedStudent
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["predict", *arguments])
-
-
-def evaluated(folder: Path = FOLDER, student: str = "vit") -> torch.Tensor:
-    """What `evaluate` computes of the packed test split."""
-    config = ConfigFile(Path("flowers.yaml")).read(EvaluatedSections)
-    dataset = PackedDataset.of(config.data)
-    assert list(dataset.split("test").ids) == [path.removeprefix("photos/") for path in TEST]
-    samples = Samples(dataset.split("test"))
-    network = trained_network(folder, student, len(NAMES))
-    network.to(memory_format=torch.channels_last)
-    return predict(network, samples, one_view(samples, config.evaluate.operations))
 
 
 def test_it_is_what_evaluate_computes(flowers: Path):
