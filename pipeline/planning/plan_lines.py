@@ -26,7 +26,9 @@ def plan_lines(bound: Bound, plan: Plan) -> Iterator[str]:
     cache, network = plan.caches["training"], bound.teacher
     held = plan.caches["holdout"].samples if "holdout" in plan.caches else 0
     yield f"data      {cache.samples:,} samples to learn from, {held:,} held out, {plan.data.classes or 'no'} classes"
-    for line in described(plan.data.dataset, bound.experiment.data, bound.experiment.evaluate.split):
+    # Without classes networks are scored without labels, and the split that is reported needs none.
+    reported = bound.experiment.evaluate.split if plan.data.classes else None
+    for line in described(plan.data.dataset, bound.experiment.data, reported):
         yield f"          {line}"
     experiment = bound.experiment
     drawn = ", ".join(operation.name for operation in experiment.views.operations) or "the images as they are"

@@ -63,3 +63,16 @@ def test_the_augmentations_of_deit(tmp_path: Path) -> None:
     degrees = abs(rotate.level_fn(rotate.magnitude, rotate.hparams)[0])
     assert 30 * drawn.magnitude / (drawn.num_magnitude_bins - 1) == degrees  # type: ignore[attr-defined]
     assert drawn.num_ops == theirs.num_layers * rotate.prob  # type: ignore[attr-defined]  # on average
+
+
+def test_the_experiment_of_the_page_on_images_without_labels(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/label-free.md").read_text()
+    config = tmp_path / "config.yaml"
+    config.write_text(page.split("```yaml\n")[1].partition("```")[0])
+    with h5py.File(tmp_path / "images.h5", "w") as data:
+        for split in ("train", "test"):
+            data[f"{split}/images"] = np.zeros((8, 16, 16, 3), np.uint8)
+            data[f"{split}/ids"] = [f"{split}-{i}" for i in range(8)]
+    shallow = "teacher.options.depth=2"  # the rest of the teacher's options is the page's
+    bound = bind_experiment(ConfigFile(config, (f"data.path={tmp_path / 'images.h5'}", shallow)))
+    assert bound.teacher.num_classes == bound.students["small"].num_classes == 0

@@ -59,6 +59,7 @@ def test_images_without_labels_or_classes_are_an_ordinary_data_set(free: Path, c
     check.run(source(*NAMELESS), as_json=False)
     said = capsys.readouterr().out
     assert "40 samples to learn from, 0 held out, no classes" in said
+    assert "without labels" not in said  # evaluation does without
     assert "embedding: pkt" in said
 
     cache_teacher.run(source(*NAMELESS), replace=False, wait=False)
