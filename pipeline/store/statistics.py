@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from pipeline.files import durable, sync_directory
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.checksum import crc32c
 from pipeline.signals.moments import Moments
+from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 
 NUMBERS_AT_ONCE = 4 << 20
@@ -42,6 +44,18 @@ def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
     return folder / f"{signal.replace('/', '.')}.safetensors"
 
 
+def kept_statistics(path: StorePath) -> list[str]:
+    """Return the names of the signals whose statistics lie beside a cache.
+
+    Args:
+        path: of the cache.
+    """
+    if not isinstance(path, Path):
+        return []
+    files = path.with_name(f"{path.stem}.statistics").glob("[!.]*.safetensors")
+    return sorted(file.name.removesuffix(".safetensors").replace(".", "/", 1) for file in files)
+
+
 def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = None) -> Moments:
     """Return the moments of a cached signal: from the file beside the cache, which is written if it is not there.
 
@@ -58,7 +72,10 @@ def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = N
         return _read(path, cache, signal)
     moments = compute_moments(cache, signal, progress or Silent())
     if path is not None:
-        _write(path, cache, signal, moments)
+        try:
+            _write(path, cache, signal, moments)
+        except OSError as error:  # a disk that is full, or read only: what was computed is right all the same
+            print(f"note: {path} is not kept, and will be computed again: {first_line(error)}", file=sys.stderr)
     return moments
 
 

@@ -190,6 +190,16 @@ def test_a_bare_module_is_told_how_to_become_a_student(data: CachedViews) -> Non
         loss(model, data[0])  # its weights are no bytes: torch raises
 
 
+def test_the_teacher_is_standardised(data: CachedViews) -> None:
+    student = network()
+    loss = objective({"name": "vkd", "standardise": "phi-s"}, student, data)
+    value = loss(student, next(iter(data.loader(12, signals=loss.reads))))
+    value.backward()
+    assert torch.isfinite(value)
+    with pytest.raises(ConfigError, match="there is no teacher of that name"):
+        objective({"name": "vkd", "teacher": "clip"}, student, data)
+
+
 def test_every_method_can_be_built_and_used_but_for_those_that_are_refused_by_name(data: CachedViews) -> None:
     """The contract suite tests the methods; here, that nothing but signals travels between loss and network."""
     student = network()

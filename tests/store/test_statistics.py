@@ -14,6 +14,7 @@ import zarr
 
 import pipeline.store.statistics
 from pipeline.errors import CacheCorrupt, CacheMismatch
+from pipeline.inspection.summary import describe, summary_text
 from pipeline.progress import Silent
 from pipeline.store.reader import TeacherCache
 from pipeline.store.statistics import compute_moments, kept_moments, statistics_file
@@ -52,6 +53,15 @@ def test_they_are_computed_once_and_read_again(here: Path, monkeypatch: pytest.M
     ]
 
 
+def test_inspect_names_them(here: Path):
+    assert "statistics" not in describe(MAIN)[0]
+    for name in ("features/block2", "embedding"):
+        kept_moments(TeacherCache.open(MAIN), name)
+    (facts,) = describe(MAIN)
+    assert facts["statistics"] == ["embedding", "features/block2"]
+    assert "mean and covariance of embedding, features/block2, beside it" in summary_text(facts)
+
+
 def test_those_of_another_cache_or_signal_are_refused(among: Path):
     cache = TeacherCache.open(MAIN)
     kept_moments(cache, "embedding")
@@ -77,6 +87,15 @@ def test_damage_is_found(here: Path, damage: str):
     path.write_bytes({"flip": bytes(data), "short": bytes(data[:-8]), "empty": b""}[damage])
     with pytest.raises(CacheCorrupt, match="delete it"):
         kept_moments(cache, "embedding")
+
+
+def test_where_nothing_can_be_written_they_are_computed_each_time(here: Path, capsys: pytest.CaptureFixture[str]):
+    Path("artifacts/caches/tiny.statistics").write_text("in the way")
+    cache = TeacherCache.open(MAIN)
+    found = [kept_moments(cache, "embedding").mean for _ in range(2)]
+    np.testing.assert_allclose(found[0], vectors(MAIN, "embedding").mean(0), rtol=1e-10)
+    assert np.array_equal(*found)
+    assert capsys.readouterr().err.count("embedding.safetensors is not kept") == 2
 
 
 KILLED = """
