@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from torch import nn
+
 from pipeline import own_code, plugins
 from pipeline.config import Raw, override
+from pipeline.contracts.architectures import ArchitectureContract
 from pipeline.contracts.checks import CheckResult, outcomes
+from pipeline.contracts.objectives import ObjectiveContract
 from pipeline.contracts.operations import OperationContract, variants
+from pipeline.contracts.sources import SourceContract
+from pipeline.data.source import SOURCE_PACKAGE
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.factories import Unusable, factory_of
+from pipeline.models.pretrained import own_models
+from pipeline.objectives.base import METHODS
 from pipeline.views.config import OPERATIONS
 from pipeline.views.mixing import MixingOperation
 
@@ -44,10 +54,24 @@ def trials(name: str, overrides: Sequence[str]) -> list[Trial]:
         ConfigError: there is no such plug-in, or its options are wrong.
     """
     given: Raw = override({}, overrides)
-    found = {kind: of for kind, (package, of) in TRIED.items() if _is_of(package, name)}
+    found = [trials_of for package, trials_of in TRIED.values() if _is_of(package, name)]
+    if not found and _is_architecture(name):
+        found = [_architectures]
     if not found:
         raise ConfigError([_unknown(name)])
-    return [trial for of in found.values() for trial in of(name, given)]
+    return [trial for trials_of in found for trial in trials_of(name, given)]
+
+
+def _is_architecture(name: str) -> bool:
+    """Whether a name is that of an architecture of Decant's, or of a function that may make a network."""
+    if not own_code.is_own(name):
+        return name in own_models()
+    with suppress(own_code.NotImportable, TypeError, ValueError):
+        function = own_code.imported(name)
+        made = function if isinstance(function, type) else getattr(function, "__annotations__", {}).get("return")
+        other = isinstance(made, type) and not issubclass(made, nn.Module)
+        return callable(function) and not other and next(iter(inspect.signature(function).parameters), "") != "options"
+    return False
 
 
 def _is_of(package: str, name: str) -> bool:
@@ -65,7 +89,8 @@ def _is_of(package: str, name: str) -> bool:
 def _unknown(name: str) -> Problem:
     """What is wrong with a name that is of no kind: each kind's reason, where it is code of the user's own."""
     if not own_code.is_own(name):
-        return unknown_name("NAME", name, [each for package, _ in TRIED.values() for each in plugins.names(package)])
+        known = [each for package, _ in TRIED.values() for each in plugins.names(package)]
+        return unknown_name("NAME", name, known)
     reasons = {}
     for kind, (package, _) in TRIED.items():
         factory = factory_of(package)
@@ -90,6 +115,23 @@ def _operations(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
         yield Trial(_title("operation", variant), lambda variant=variant: OperationContract(variant))  # type: ignore[misc]
 
 
+def _objectives(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trial of an objective with its defaults, or with the options that are given."""
+    plugins.choose_at("NAME", METHODS, {**given, "name": name})
+    yield Trial(_title("objective", {"name": name, **given}), lambda: ObjectiveContract(name, given))
+
+
+def _sources(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trial of a source with its defaults, or with the options that are given."""
+    options = plugins.choose_at("NAME", SOURCE_PACKAGE, {**given, "name": name}).options
+    yield Trial(_title("source", {"name": name, **given}), lambda: SourceContract(options))
+
+
+def _architectures(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trial of a network."""
+    yield Trial(_title("architecture", {"name": name, **given}), lambda: ArchitectureContract(name, given))
+
+
 def _title(kind: str, variant: Mapping[str, Any]) -> str:
     options = ", ".join(f"{key}={value}" for key, value in variant.items() if key != "name")
     return f"{kind} {variant['name']}" + (f" with {options}" if options else "")
@@ -97,5 +139,7 @@ def _title(kind: str, variant: Mapping[str, Any]) -> str:
 
 TRIED: dict[str, tuple[str, Callable[[str, Mapping[str, Any]], Iterator[Trial]]]] = {
     "an operation": (OPERATIONS, _operations),
+    "an objective": (METHODS, _objectives),
+    "a source": (SOURCE_PACKAGE, _sources),
 }
-"""The package of each kind that can be tried, and what is tried of a plug-in."""
+"""The package of each kind that can be tried, and what is tried of a plug-in. Networks are what else can be called."""

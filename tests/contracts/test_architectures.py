@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from pipeline import plugins
+from pipeline.contracts.architectures import ArchitectureContract
+from pipeline.contracts.checks import checks_of
 from pipeline.models import Network, build_network
 from pipeline.models.pretrained import ARCHITECTURES, own_models
 
@@ -44,19 +46,19 @@ def normalised(network: Network, images: Tensor) -> Tensor:
     return (images.float() / 255 - mean) / std
 
 
+@pytest.fixture(scope="module")
+def contract(model: str) -> ArchitectureContract:
+    return ArchitectureContract(model)
+
+
+@pytest.mark.parametrize("check", checks_of(ArchitectureContract))
+def test_contract(contract: ArchitectureContract, check: str) -> None:
+    """What `pipeline contract` tries; nothing is left out of one of ours."""
+    getattr(contract, check)()
+
+
 def test_its_names_are_not_those_of_timm(model: str) -> None:
     assert not hasattr(timm.models, model)
-
-
-def test_signals_have_the_shapes_of_its_taps(network: Network) -> None:
-    images = pixels(network)
-    with torch.no_grad():
-        said = network.eval()(images)
-    shapes = {name: tuple(maps.shape[1:]) for name, maps in said.features.items()}
-    assert {tap: shape for tap, shape in network.taps.items() if tap in shapes} == shapes
-    assert len(shapes) >= 1
-    assert said.embedding.shape == (3, *network.taps["embedding"])
-    assert said.logits.shape == (3, CLASSES)
 
 
 def test_logits_are_those_of_the_model_itself_and_of_its_head(network: Network) -> None:
@@ -66,34 +68,6 @@ def test_logits_are_those_of_the_model_itself_and_of_its_head(network: Network) 
     torch.testing.assert_close(said.logits, own, rtol=1e-4, atol=1e-5)
     assert said.head is not None, "get_classifier() is not the linear layer behind forward_head(pre_logits=True)"
     torch.testing.assert_close(said.head(said.embedding), said.logits, rtol=1e-4, atol=1e-5)
-
-
-def test_images_do_not_depend_on_each_other(network: Network) -> None:
-    images = pixels(network)
-    with torch.no_grad():
-        together, alone = network.eval()(images), network(images[:1])
-    torch.testing.assert_close(alone.logits, together.logits[:1], rtol=1e-4, atol=1e-5)
-
-
-def test_every_weight_learns(network: Network) -> None:
-    network.train().zero_grad()
-    said = network(pixels(network))
-    sum(signal.square().mean() for signal in (said.logits, *said.features.values())).backward()
-    assert [name for name, weight in network.named_parameters() if weight.grad is None] == []
-    assert all(bool(weight.grad.isfinite().all()) for weight in network.parameters() if weight.grad is not None)
-
-
-def test_the_seed_decides_its_weights(model: str, network: Network) -> None:
-    assert (
-        build_network(model, CLASSES, seed=0).weights_digest() == build_network(model, CLASSES, seed=0).weights_digest()
-    )
-    assert build_network(model, CLASSES, seed=1).weights_digest() != network.weights_digest()
-
-
-def test_weights_go_to_a_file_and_back(model: str, network: Network, tmp_path: Path) -> None:
-    network.save(tmp_path / "weights.safetensors")
-    again = build_network(model, CLASSES, tmp_path / "weights.safetensors")
-    assert again.weights_digest() == network.weights_digest()
 
 
 def test_a_student_begins_from_weights_for_other_classes(model: str, network: Network, tmp_path: Path) -> None:

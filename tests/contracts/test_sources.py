@@ -5,7 +5,6 @@ A source whose options have no default needs a line in `MADE`: what there is to 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,12 @@ import pytest
 from PIL import Image
 
 from pipeline import plugins
-from pipeline.config import Section, bind, resolved
+from pipeline.config import Section, bind
+from pipeline.contracts.checks import NotTried, checks_of
+from pipeline.contracts.sources import SourceContract
 from pipeline.data.config import DataConfig
-from pipeline.data.source import SOURCE_PACKAGE, DataSource, SourceOptions, Unreadable, open_source
-from pipeline.errors import ConfigError, DataError
+from pipeline.data.source import SOURCE_PACKAGE, SourceOptions
+from pipeline.errors import ConfigError
 
 NAMES = plugins.names(SOURCE_PACKAGE)
 FILES = [(split, label, number) for split in ("train", "test") for label in ("cat", "dog") for number in range(2)]
@@ -103,54 +104,10 @@ def test_unknown_options_are_refused_at_their_key(name: str) -> None:
     assert "data.source.no_such_option" in [problem.key for problem in error.value.problems]
 
 
-def test_options_read_back_as_themselves(options: SourceOptions) -> None:
-    text = json.dumps(resolved(options))
-    assert bound(json.loads(text)) == options
-    identity = options.identity()
-    assert json.loads(json.dumps(identity)) == identity
-    assert identity["name"] == options.name
-
-
-def assert_sound(source: DataSource, split: str) -> None:
-    items = list(source.items(split))
-    assert source.count(split) == len(items)
-    assert len({item.id for item in items}) == len(items)
-    for item in items:
-        assert item.label is None or -1 <= item.label < len(source.class_names)
-        if isinstance(item.image, np.ndarray):
-            assert item.image.dtype == np.uint8
-            assert item.image.ndim == 3
-            assert item.image.shape[2] in (1, 3)
-        else:
-            assert isinstance(item.image, bytes | Unreadable)
-
-
-def test_every_split_has_the_items_that_it_counts(options: SourceOptions) -> None:
-    source = open_source(options)
-    assert source.splits
-    for names in (source.splits, source.class_names):
-        assert len(set(names)) == len(names)
-    for split in source.splits:
-        assert_sound(source, split)
-
-
-def test_items_come_in_the_same_order_again(options: SourceOptions) -> None:
-    for source in (open_source(options), open_source(options)):
-        for split in source.splits:
-            first, again = list(source.items(split)), list(source.items(split))
-            assert [item[1:] for item in first] == [item[1:] for item in again]
-            assert all(np.array_equal(a.image, b.image) for a, b in zip(first, again, strict=True))
-
-
-def test_it_says_what_it_is_in_one_line_without_a_path_of_this_machine(options: SourceOptions) -> None:
-    description = open_source(options).description
-    assert description
-    assert "\n" not in description
-    assert all(str(file.parent) not in description for file in options.files)
-
-
-def test_what_is_not_there_is_refused(options: SourceOptions) -> None:
-    if options.local is None:
-        pytest.skip("reads no file")
-    with pytest.raises(DataError):
-        open_source(options.model_copy(update={"path": options.local.with_name("nowhere")}))
+@pytest.mark.parametrize("check", checks_of(SourceContract))
+def test_contract(options: SourceOptions, check: str) -> None:
+    """What `pipeline contract` tries."""
+    try:
+        getattr(SourceContract(options), check)()
+    except NotTried:
+        assert options.local is None
