@@ -134,7 +134,7 @@ def require_repeatable(run: Callable[[Tensor], Tensor], pixels: Tensor, found: T
         found: what it said of them.
         name: of the model.
     """
-    apart = SAME * found.double().square().mean().sqrt()
+    apart = SAME * found.float().square().mean().sqrt()
     beside_others = run(torch.cat([pixels[:1], pixels[1:].flip(-1) * 0.5]))
     if not bool(found.isfinite().all()) or (beside_others[0] - found[0]).abs().max() <= apart:
         return
