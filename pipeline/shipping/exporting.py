@@ -166,6 +166,8 @@ def _published(
         scratch.refuse_other(replace)
         form.write(exported, scratch.folder)
         runner = form.load_runner(exported, scratch.folder, threads)
+        if runner.from_image is not None and not runner.whole:
+            print(f"note: the transform of {name} does not do evaluate.operations: do them before it")
         if form.EXACT:
             refuse_other_logits(name, exported, runner)
         for file in BESIDE:
