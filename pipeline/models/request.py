@@ -157,10 +157,15 @@ def adapted(module: nn.Module, request: Request, size: InputSize, *, headless: b
     except ModelError:
         raise
     except Exception as error:  # whatever a module raises on images that it was not made for
+        channels = len(request.mean)
+        fix = "set `input_size`, and the option of the model that says the size of its images, if it has one"
+        if channels != 3:
+            fix = "name `mean` and `std` of three channels, or the option by which the model takes others; or " + fix
         raise ModelError(
-            f"{request.model} does not run on images of {size} pixels",
+            f"{request.model} does not run on images of {size} pixels"
+            + (f" and {channels} channels" if channels != 3 else ""),
             got=f"{type(error).__name__}: {error}",
-            fix="set `input_size`, and the option of the model that says the size of its images, if it has one",
+            fix=fix,
         ) from error
 
 

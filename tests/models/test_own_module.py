@@ -20,6 +20,10 @@ def small(num_classes, width=4):
     return nn.Sequential(nn.Conv2d(3, width, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
                          nn.Linear(width, num_classes))
 
+def grey(num_classes, in_chans=3):
+    return nn.Sequential(nn.Conv2d(in_chans, 4, 3, 2, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(4, num_classes))
+
 def seven():
     return small(7)
 
@@ -66,6 +70,17 @@ def test_a_factory_in_the_working_directory_is_called(tmp_path: Path) -> None:
     again = build_network(network.name, 5, tmp_path / "a.safetensors", 8, options={"width": 6})
     assert again.weights_digest() == network.weights_digest()
     assert NetworkConfig(model="own_module_test:small").described_by == (Path("own_module_test.py"),)
+
+
+def test_a_factory_gets_the_number_of_channels_if_it_has_an_argument_for_it() -> None:
+    one = {"mean": [0.5], "std": [0.25], "input_size": 8}
+    assert build_network("own_module_test:grey", 5, seed=0, **one)(IMAGES[:, :1]).logits.shape == (2, 5)
+    assert build_network("own_module_test:grey", 5, seed=0, input_size=8)(IMAGES).logits.shape == (2, 5)
+    for model in ("own_module_test:small", "torchvision/resnet18"):
+        with pytest.raises(
+            ModelError, match=r"images of 8 pixels and 1 channels[\s\S]*`mean` and `std` of three channels"
+        ):
+            build_network(model, 5, seed=0, **one)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,10 @@ SIZE = 224
 """The side in pixels of the images of a module, if no `input_size` is named."""
 
 
+CHANNELS = "in_chans"
+"""The argument of a factory that gets the number of channels, where images have others than three: timm's word."""
+
+
 RUNS_CODE = True
 """What the name means is executed: the folder of a run, which may be anybody's, cannot name it alone."""
 
@@ -66,6 +70,8 @@ def build(request: Request) -> Network:
 
     def create(classes: int) -> nn.Module:
         given = {"num_classes": classes} if "num_classes" in parameters or anything else {}
+        if CHANNELS in parameters and CHANNELS not in request.options and len(request.mean) != 3:
+            given[CHANNELS] = len(request.mean)
         try:
             made = factory(**given, **request.options)
         except Exception as error:  # it is the user's own code
