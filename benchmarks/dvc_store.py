@@ -24,9 +24,9 @@ from pathlib import Path
 import click
 import numpy as np
 
-from pipeline.config import to_yaml
 from pipeline.store.format.layout import CacheExtent, StoreLayout, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
+from pipeline.yaml_text import to_yaml
 
 SIGNALS = {"logits": [1000], "embedding": [2048], "features": {"block3": [1024, 4, 4], "block4": [2048, 4, 4]}}
 ROUNDS, FEWEST_BLOCKS = 5, 16

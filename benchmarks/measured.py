@@ -26,7 +26,8 @@ import click
 import numpy as np
 
 from pipeline.files import write_atomic
-from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, SummaryRow, summarise
+from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult
+from pipeline.reporting.summary import SummaryRow, summarise
 from pipeline.reporting.tables import stat
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"

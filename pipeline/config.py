@@ -1,17 +1,14 @@
-"""Reads a configuration, applies overrides, validates it against typed sections and reports every problem.
+"""Validates a configuration against typed sections, and reports every problem.
 
-YAML 1.2: `1e-4` is a number and `no` is a word. This module knows no section by name: rooms declare their
-sections beside the code that they configure, and a stage composes those that it reads.
+This module knows no section by name: rooms declare their sections beside the code that they configure, and a stage
+composes those that it reads.
 """
 
 from __future__ import annotations
 
-import copy
-import functools
-import io
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Self, TypeVar, get_origin
 
@@ -25,11 +22,9 @@ from pydantic import (
     model_validator,
 )
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from pipeline.errors import ConfigError, Problem, did_you_mean, unknown_name
-from pipeline.untrusted import require_plain
+from pipeline.yaml_text import Raw
 
 
 def _name(text: str) -> str:
@@ -50,17 +45,12 @@ def from_home(path: Path) -> Path:
 LocalPath = Annotated[Path, AfterValidator(from_home)]
 """A file or folder of this machine, in which `~` is the home folder."""
 
-MOST_BYTES, MOST_VALUES = 1 << 18, 100_000
-"""The most bytes and values of a configuration; aliases count as often as they occur."""
-
-Raw = dict[str, Any]
-"""A configuration as it was read: plain YAML values."""
-
 
 class Section(BaseModel):
     """Declares a frozen part of the configuration. Unknown keys are refused, with the nearest known one.
 
-    later: the keys that version 0.1 did not have. With their default values they change nothing.
+    Attributes:
+        later: the keys that version 0.1 did not have. With their default values they change nothing.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -70,8 +60,9 @@ class Section(BaseModel):
     def for_identity(self, *left_out: str) -> Raw:
         """Return the section as plain values for an identity.
 
-        left_out: keys that are no part of the identity. Keys in `later` are part of it only where they are set. So an
-        artifact of a configuration that does not use a new key keeps its fingerprint.
+        Args:
+            left_out: keys that are no part of the identity. Keys in `later` are part of it only where they are set. So
+                an artifact of a configuration that does not use a new key keeps its fingerprint.
         """
         fields = type(self).model_fields
         unused = {name for name in self.later if getattr(self, name) == fields[name].default}
@@ -106,116 +97,15 @@ def _as_custom(line: Any) -> PydanticCustomError:
 SectionT = TypeVar("SectionT", bound=Section)
 
 
-def read_config(path: Path, overrides: Sequence[str] = ()) -> Raw:
-    """Read the configuration in the YAML file `path`, and apply `section.key=value` overrides.
-
-    Raises ConfigError if the file cannot be read as a YAML mapping or an override cannot be applied.
-    """
-    try:
-        with path.open("rb") as file:
-            text = file.read(MOST_BYTES + 1).decode()
-    except OSError as error:
-        problem = Problem(str(path), f"cannot be read: {error.strerror}", fix="name a file with --config FILE")
-        raise ConfigError([problem]) from None
-    except UnicodeDecodeError:
-        raise ConfigError([Problem(str(path), "is not a text file")]) from None
-    raw = parse_yaml(text, str(path))
-    if not isinstance(raw, dict):
-        raise ConfigError([Problem(str(path), "is not a mapping of sections", got=type(raw).__name__)])
-    return override(raw, overrides)
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parse a YAML 1.2 text into plain values. Raises ConfigError, with line and column, if it is not valid.
-
-    where: the file or option, for errors.
-    """
-    if len(text) > MOST_BYTES:
-        raise ConfigError([Problem(where, "is too long for a configuration", f"at most {MOST_BYTES:,} bytes")])
-    try:
-        return copy.deepcopy(_parsed(text))
-    except YAMLError as error:
-        raise ConfigError([Problem(where, "is not valid YAML", got=str(error))]) from None
-    except RecursionError:
-        raise ConfigError([Problem(where, "lists and mappings are nested too deeply")]) from None
-    except Exception as error:  # what its parser raises for dates, numbers and tags that are none varies
-        raise ConfigError([Problem(where, "holds what is no plain value", got=str(error))]) from None
-
-
-@functools.lru_cache(maxsize=32)  # a tenth of a second for a configuration, which a command reads several times
-def _parsed(text: str) -> Any:
-    value = YAML(typ="safe", pure=True).load(text)
-    require_plain(value, MOST_VALUES)
-    return value
-
-
-def to_yaml(value: Any) -> str:
-    """Return a `value` of nested plain values as YAML 1.2 text."""
-    stream = io.StringIO()
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # keep the order of sections
-    yaml.dump(value, stream)
-    return stream.getvalue()
-
-
-def override(raw: Raw, overrides: Sequence[str]) -> Raw:
-    """Return a copy of `raw` in which every `a.b.c=value` of `overrides` is set. Values are read as YAML.
-
-    Raises ConfigError for overrides that cannot be applied.
-    """
-    result: Raw = _copied(raw)
-    problems: list[Problem] = []
-    for text in overrides:
-        key, equals, value_text = text.partition("=")
-        parts = key.split(".")
-        if not equals or not all(parts):
-            problems.append(Problem("--set", "is not section.key=value", "such as train.epochs=5", got=text))
-            continue
-        try:
-            value = parse_yaml(value_text, f"--set {text}")
-        except ConfigError as error:
-            problems += error.problems
-            continue
-        place: Any = result
-        for part in parts[:-1]:
-            if isinstance(place, list) and part.isdigit() and int(part) < len(place):
-                place = place[int(part)]
-            elif isinstance(place, dict):
-                if place.get(part) is None:
-                    place[part] = {}
-                place = place[part]
-            else:
-                place = None
-                break
-        last = parts[-1]
-        if isinstance(place, dict):
-            place[last] = value
-        elif isinstance(place, list) and last.isdigit() and int(last) < len(place):
-            place[int(last)] = value
-        else:
-            problems.append(Problem(f"--set {key}", "leads through a value that has no keys", got=text))
-    if problems:
-        raise ConfigError(problems)
-    try:
-        require_plain(result, MOST_VALUES)
-    except ValueError as error:
-        raise ConfigError([Problem("--set", "makes what is no plain value", got=str(error))]) from None
-    return result
-
-
-def _copied(value: Any) -> Any:
-    """Return a copy without shared parts, so that what an alias of YAML repeats can be overridden in one place."""
-    if isinstance(value, dict):
-        return {key: _copied(inner) for key, inner in value.items()}
-    return [_copied(inner) for inner in value] if isinstance(value, list) else value
-
-
 def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], source: object = None) -> SectionT:
     """Validate the sections of `raw` that `model` declares, and return them.
 
-    known: the names of all sections that exist; another name is a problem. Sections that `model` does not declare are
-    not validated. source: the file of the configuration, for errors. Raises ConfigError with every problem.
+    Args:
+        known: the names of all sections that exist; another name is a problem. Sections that `model` does not declare
+            are not validated.
+        source: the file of the configuration, for errors.
+
+    Raises ConfigError with every problem.
     """
     problems = _unknown_sections(raw, known)
     mine = {name: value for name, value in raw.items() if name in model.model_fields}
@@ -232,8 +122,11 @@ def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], 
 def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[str]) -> tuple[Raw, list[Problem]]:
     """Validate each section of `raw` by itself; return the valid ones, and the problems of the others.
 
-    raw, model, known: as for `bind`. Sections that are valid can be used even if others are not. In a section with
-    named entries (`dict[...]` in the model) the same is true of each entry.
+    Args:
+        raw, model, known: as for `bind`.
+
+    Sections that are valid can be used even if others are not. In a section with named entries (`dict[...]` in the
+    model) the same is true of each entry.
     """
     problems, valid = _unknown_sections(raw, known), {}
     fields = model.model_fields
@@ -269,7 +162,9 @@ def in_order(problems: Iterable[Problem], raw: Mapping[str, Any]) -> list[Proble
 def problems_of(error: ValidationError, key: str = "") -> list[Problem]:
     """Turn pydantic's errors into problems: dotted key, what, expected, got, nearest name.
 
-    error: of pydantic. key: of the value that was validated, if it is a part of a configuration.
+    Args:
+        error: of pydantic.
+        key: of the value that was validated, if it is a part of a configuration.
     """
     problems = []
     for line in error.errors(include_url=False):

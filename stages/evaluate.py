@@ -12,7 +12,8 @@ from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.progress import Lines
 from pipeline.reporting.ownership import refuse_foreign_evaluation
-from pipeline.reporting.results import Evaluation, write_evaluation
+from pipeline.reporting.results import Evaluation
+from pipeline.reporting.summary import write_evaluation
 
 
 class Inputs(EvaluatedSections, RunsSection):

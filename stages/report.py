@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from pipeline.config import to_yaml
 from pipeline.errors import DataError
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.report import write_report
-from pipeline.reporting.results import Evaluation, read_histories, summarise
+from pipeline.reporting.results import Evaluation, read_histories
+from pipeline.reporting.summary import summarise
 from pipeline.reporting.tables import terminal
+from pipeline.yaml_text import to_yaml
 
 
 class Inputs(RunsSection):

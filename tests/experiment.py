@@ -225,7 +225,7 @@ def quick_rates(patch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_penalties(monkeypatch: pytest.MonkeyPatch) -> None:
     """A linear probe tries two penalties instead of nine."""
-    monkeypatch.setattr("pipeline.training.linear_probe.DECAYS", (0.1, 0.03))
+    monkeypatch.setattr("pipeline.training.probe_fit.DECAYS", (0.1, 0.03))
 
 
 @contextmanager

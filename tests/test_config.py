@@ -7,19 +7,9 @@ import pytest
 from hostile import bounded, corpus
 from pydantic import Field
 
-from pipeline.config import (
-    LocalPath,
-    Name,
-    Section,
-    bind,
-    bind_each,
-    in_order,
-    override,
-    parse_yaml,
-    read_config,
-    to_yaml,
-)
+from pipeline.config import LocalPath, Name, Section, bind, bind_each, in_order
 from pipeline.errors import ConfigError, Problem
+from pipeline.yaml_text import override, parse_yaml, read_config, to_yaml
 
 
 class Inner(Section):

@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import read_config, to_yaml
 from pipeline.dvc_file.shared import made_elsewhere
 from pipeline.dvc_file.stages import stages_of
 from pipeline.dvc_file.tree import written_files
@@ -17,6 +16,7 @@ from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.measuring.score import AGREEMENT, TOP1
 from pipeline.planning.targets import data_problems, target_problems
+from pipeline.yaml_text import read_config, to_yaml
 
 COMMAND = "#   pipeline dvc-file --config {config}{target}"
 """The second line of a dvc.yaml that was written here."""

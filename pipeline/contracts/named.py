@@ -11,7 +11,6 @@ from typing import Any
 from torch import nn
 
 from pipeline import own_code, plugins
-from pipeline.config import Raw, override
 from pipeline.contracts.architectures import ArchitectureContract
 from pipeline.contracts.checks import CheckResult, outcomes
 from pipeline.contracts.objectives import ObjectiveContract
@@ -24,6 +23,7 @@ from pipeline.models.pretrained import own_models
 from pipeline.objectives.base import METHODS
 from pipeline.views.config import OPERATIONS
 from pipeline.views.mixing import MixingOperation
+from pipeline.yaml_text import Raw, override
 
 
 @dataclass(frozen=True)

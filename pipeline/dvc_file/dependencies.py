@@ -16,6 +16,7 @@ COMMON = (
     "pipeline/own_code.py",
     "pipeline/plugins.py",
     "pipeline/untrusted.py",
+    "pipeline/yaml_text.py",
     "pipeline/experiment/__init__.py",
     "pipeline/experiment/source.py",
     "stages/__init__.py",
@@ -114,6 +115,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "pipeline/reporting/__init__.py",
         "pipeline/reporting/ownership.py",
         "pipeline/reporting/results.py",
+        "pipeline/reporting/summary.py",
         "stages/evaluate.py",
     ),
     "report": (

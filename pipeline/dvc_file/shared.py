@@ -10,12 +10,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Raw, resolved
+from pipeline.config import resolved
 from pipeline.dvc_file.stage import Stage
 from pipeline.dvc_file.stages import SELECTING, stages_of
 from pipeline.dvc_file.tree import Output, outputs_elsewhere, plain
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.config import ExperimentConfig
+from pipeline.yaml_text import Raw
 
 WITHOUT_EFFECT = {"teacher.device"}
 """Keys that change how something is made, never the result."""

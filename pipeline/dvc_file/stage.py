@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import Raw
 from pipeline.dvc_file.dependencies import code_of, written_in
 from pipeline.version import installed_version
+from pipeline.yaml_text import Raw
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pipeline.config import Raw, parse_yaml, resolved
+from pipeline.config import resolved
 from pipeline.dvc_file.stages import stages_of
 from pipeline.errors import ConfigError, PipelineError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import ConfigFile
+from pipeline.yaml_text import Raw, parse_yaml
 
 
 class Output(NamedTuple):

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.experiment.sections import StudentConfig
 from pipeline.models import (
@@ -31,6 +30,7 @@ from pipeline.models.text_head import TextEmbeddings
 from pipeline.models.trained import refuse_unknown_normalisation
 from pipeline.signals import SignalsConfig, SignalShapes
 from pipeline.store.format.sections import TeacherIdentity
+from pipeline.yaml_text import parse_yaml
 
 ConfigT = TypeVar("ConfigT", bound=NetworkConfig)
 

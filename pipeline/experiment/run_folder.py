@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import own_code
-from pipeline.config import Section, resolved, to_yaml
+from pipeline.config import Section, resolved
 from pipeline.data import HELD_OUT
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.source import SECTIONS
@@ -21,6 +21,7 @@ from pipeline.publishing import Scratch
 from pipeline.training import Checkpoint, TrainingResult
 from pipeline.training.linear_probe import forget
 from pipeline.untrusted import parse_json, read_file
+from pipeline.yaml_text import to_yaml
 
 METRICS = "metrics.json"
 STUDENT = "student.safetensors"

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.config import Raw, Section, bind, in_order, read_config
+from pipeline.config import Section, bind, in_order
 from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.yaml_text import Raw, read_config
 
 SECTIONS = (
     "data",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError, ModelError
 from pipeline.models.config import NetworkConfig, WeightsSource
 from pipeline.models.kinds import kind_of
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing, preprocessing_of
+from pipeline.yaml_text import parse_yaml
 
 
 def expected_by(model: str, weights: WeightsSource | None) -> Preprocessing:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pipeline.reporting.results import SummaryRow
+from pipeline.reporting.summary import SummaryRow
 
 Outcome = Literal["better", "hint of better", "no difference", "hint of worse", "worse", "one seed"]
 

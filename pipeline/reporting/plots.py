@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from pipeline.measuring.score import SCORES
 from pipeline.reporting import tables
 from pipeline.reporting.render import INK
-from pipeline.reporting.results import Evaluation, HistoryTable, SummaryRow
+from pipeline.reporting.results import Evaluation, HistoryTable
 from pipeline.reporting.styles import TEACHER_MARKER, Styles
+from pipeline.reporting.summary import SummaryRow
 
 Canvas = Figure | SubFigure
 WIDTH = 10.0  # inches; the page scales it

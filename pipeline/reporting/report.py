@@ -19,8 +19,9 @@ from pipeline.reporting import plots, tables
 from pipeline.reporting.comparison import baseline_of, compare
 from pipeline.reporting.ownership import refuse_foreign_report
 from pipeline.reporting.render import png, svg
-from pipeline.reporting.results import Evaluation, HistoryTable, Stat, StudentResult, SummaryRow, summarise
+from pipeline.reporting.results import Evaluation, HistoryTable, StudentResult
 from pipeline.reporting.styles import TEACHER_GLYPH, Styles
+from pipeline.reporting.summary import Stat, SummaryRow, summarise
 
 SYMBOLS = {
     "better": "▲",

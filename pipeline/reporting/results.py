@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import statistics
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from pipeline.config import problems_of
 from pipeline.errors import DataError
-from pipeline.files import write_atomic
 from pipeline.measuring.metrics import Metrics
 from pipeline.measuring.neighbours import EmbeddingScores
 from pipeline.measuring.score import AGREEMENT, KNN, SCORES, Score
@@ -54,7 +51,11 @@ class _Written(BaseModel):
 
 
 class _Measured(_Written):
-    """Holds what was measured of a network on the evaluated split. embedding: of its embeddings, if asked for."""
+    """Holds what was measured of a network on the evaluated split.
+
+    Args:
+        embedding: of its embeddings, if asked for.
+    """
 
     metrics: Metrics
     embedding: EmbeddingScores | None = None
@@ -74,8 +75,10 @@ class _Measured(_Written):
 class TeacherResult(_Measured):
     """Holds figures of the teacher on the evaluated split.
 
-    model: its name. metrics: of its logits. parameters, macs, images_per_second: what it costs; None where its weights
-    are not on this machine.
+    Args:
+        model: its name.
+        metrics: of its logits.
+        parameters, macs, images_per_second: what it costs; None where its weights are not on this machine.
     """
 
     model: str
@@ -87,8 +90,12 @@ class TeacherResult(_Measured):
 class StudentResult(_Measured):
     """Holds figures of one trained student, of one seed, on the evaluated split.
 
-    student, objectives, seed: its run. model: its network. metrics: of its logits. parameters, macs, images_per_second:
-    what inference costs. train_seconds: how long the training took.
+    Args:
+        student, objectives, seed: its run.
+        model: its network.
+        metrics: of its logits.
+        parameters, macs, images_per_second: what inference costs.
+        train_seconds: how long the training took.
     """
 
     student: str
@@ -104,7 +111,11 @@ class StudentResult(_Measured):
 class Evaluation(_Written):
     """Holds every student of an experiment, and the teacher, on one split: the content of `evaluation.json`.
 
-    experiment: its name. split: the name. teacher: None if its logits are not cached. students: one for each run.
+    Args:
+        experiment: its name.
+        split: the name.
+        teacher: None if its logits are not cached.
+        students: one for each run.
     """
 
     experiment: str
@@ -122,8 +133,13 @@ class Evaluation(_Written):
 class RunMetrics(_Written):
     """Holds what a training run writes about itself, its `metrics.json`.
 
-    student, objectives, seed: the run. model: the network. epochs: how many were trained. train_seconds,
-    images_per_second: of the training. holdout: metrics there, None without one. final_loss: of the last epoch.
+    Args:
+        student, objectives, seed: the run.
+        model: the network.
+        epochs: how many were trained.
+        train_seconds, images_per_second: of the training.
+        holdout: metrics there, None without one.
+        final_loss: of the last epoch.
     """
 
     student: str
@@ -142,7 +158,9 @@ class RunMetrics(_Written):
 class HistoryTable:
     """Holds the epochs of one run.
 
-    student, objectives, seed: the run. columns: of its `history.csv`, float64 [epochs], NaN where a cell is empty.
+    Args:
+        student, objectives, seed: the run.
+        columns: of its `history.csv`, float64 [epochs], NaN where a cell is empty.
     """
 
     student: str
@@ -154,40 +172,6 @@ class HistoryTable:
         """Return the column of a name, [epochs]; NaN everywhere if the run did not write it."""
         empty = np.full(len(self.columns["epoch"]), np.nan)
         return self.columns.get(name, empty)
-
-
-class Stat(NamedTuple):
-    """Holds a `mean` over seeds and the sample standard deviation, `spread`, which is None for one seed."""
-
-    mean: float
-    spread: float | None
-
-
-@dataclass(frozen=True)
-class SummaryRow:
-    """Summarises one student and objective set over its seeds.
-
-    student, objectives, model: names. seeds: how many there are. ranked_by: the kind of `score`. nll, ece, agreement,
-    kl: over seeds; None if not measured. knn, probe: of the embeddings. parameters, macs: of the network.
-    images_per_second, train_seconds: means; None if not measured.
-    """
-
-    student: str
-    objectives: str
-    model: str
-    seeds: int
-    ranked_by: Score
-    score: Stat
-    nll: Stat | None
-    ece: Stat | None
-    agreement: Stat | None
-    kl: Stat | None
-    knn: Stat | None
-    probe: Stat | None
-    parameters: int
-    macs: int
-    images_per_second: float | None
-    train_seconds: float | None
 
 
 def read_run(folder: Path) -> tuple[RunMetrics, HistoryTable]:
@@ -215,79 +199,3 @@ def read_histories(root: Path) -> list[HistoryTable]:
     folders = (path.parent for path in root.glob("*/*/seed-*/metrics.json"))
     histories = [read_run(folder)[1] for folder in folders]
     return sorted(histories, key=lambda h: (h.student, h.objectives, h.seed))
-
-
-def summarise(evaluation: Evaluation) -> list[SummaryRow]:
-    """Return a row for every student and objective set of an evaluation, in the order in which they first appear."""
-    students = list(dict.fromkeys(s.student for s in evaluation.students))
-    sets = list(dict.fromkeys(s.objectives for s in evaluation.students))
-    groups: dict[tuple[str, str], list[StudentResult]] = {(a, b): [] for a in students for b in sets}
-    for result in evaluation.students:
-        groups[result.student, result.objectives].append(result)
-    return [_row(group, evaluation.score) for group in groups.values() if group]
-
-
-def compact(evaluation: Evaluation) -> str:
-    """Return as JSON the few figures of an evaluation that `dvc metrics` and `dvc exp show` put into columns.
-
-    The score in percent, such as top-1, of the teacher, and by student and objective set the mean over seeds.
-    """
-    figures: dict[str, Any] = {}
-    if evaluation.teacher and (score := evaluation.teacher.value(evaluation.score)) is not None:
-        figures["teacher"] = round(100 * score, 2)
-    for row in summarise(evaluation):
-        figures.setdefault(row.student, {})[row.objectives] = round(100 * row.score.mean, 2)
-    return json.dumps(figures, indent=2) + "\n"
-
-
-def write_evaluation(evaluation: Evaluation, path: Path, figures: Path) -> None:
-    """Write an evaluation to the file `path`, and what DVC's tables show of it to the file `figures`."""
-    write_atomic(figures, compact(evaluation))
-    write_atomic(path, evaluation.to_text())
-
-
-def _row(group: list[StudentResult], ranked_by: Score) -> SummaryRow:
-    def over(field: Callable[[Metrics], float | None]) -> Stat | None:
-        return _stat(field(result.metrics) for result in group)
-
-    def embedded(name: str) -> Stat | None:
-        return _stat(getattr(result.embedding, name, None) for result in group)
-
-    first = group[0]
-    rate = _stat(result.images_per_second for result in group)
-    seconds = _stat(result.train_seconds for result in group)
-    return SummaryRow(
-        student=first.student,
-        objectives=first.objectives,
-        model=first.model,
-        seeds=len(group),
-        ranked_by=ranked_by,
-        score=_known(_stat(result.value(ranked_by) for result in group)),
-        nll=over(lambda m: m.nll),
-        ece=over(lambda m: m.ece),
-        agreement=over(lambda m: m.agreement),
-        kl=over(lambda m: m.kl),
-        knn=embedded("knn"),
-        probe=embedded("probe"),
-        parameters=first.parameters,
-        macs=first.macs,
-        images_per_second=rate.mean if rate else None,
-        train_seconds=seconds.mean if seconds else None,
-    )
-
-
-def _stat(values: Iterable[float | None]) -> Stat | None:
-    """Return mean and spread, or None where a seed lacks the value: a mean over some of the seeds would mislead."""
-    numbers = list(values)
-    known = [number for number in numbers if number is not None]
-    if len(known) < len(numbers):
-        return None
-    return Stat(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
-
-
-_T = TypeVar("_T")
-
-
-def _known(value: _T | None) -> _T:
-    assert value is not None  # every student has what it is ranked by
-    return value

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.reporting.comparison import baseline_of
-from pipeline.reporting.results import SummaryRow
+from pipeline.reporting.summary import SummaryRow
 
 BASELINE = "#808080"
 OKABE_ITO = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#f0e442")

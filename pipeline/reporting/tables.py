@@ -11,7 +11,8 @@ from rich.text import Text
 
 from pipeline.measuring.score import AGREEMENT, KNN, TOP1
 from pipeline.progress import duration
-from pipeline.reporting.results import Evaluation, Stat, SummaryRow
+from pipeline.reporting.results import Evaluation
+from pipeline.reporting.summary import Stat, SummaryRow
 
 NAMES = 2
 """How many columns hold names; the others hold numbers and stand to the right."""

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 
-from pipeline.config import Section, bind, parse_yaml, resolved
+from pipeline.config import Section, bind, resolved
 from pipeline.data import DataConfig, HoldoutConfig
 from pipeline.errors import ConfigError
+from pipeline.yaml_text import parse_yaml
 
 
 class Whole(Section):

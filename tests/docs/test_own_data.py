@@ -18,8 +18,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from pipeline.cli import main
-from pipeline.config import parse_yaml
 from pipeline.models import build_network
+from pipeline.yaml_text import parse_yaml
 
 PAGE = (Path(__file__).parents[2] / "docs/own-data.md").read_text()
 SMALL = {

@@ -5,7 +5,8 @@ import pytest
 from reporting_fakes import result
 
 from pipeline.reporting.comparison import Comparison, compare, verdicts
-from pipeline.reporting.results import Evaluation, SummaryRow, summarise
+from pipeline.reporting.results import Evaluation
+from pipeline.reporting.summary import SummaryRow, summarise
 
 
 def rows(**top1: list[float]) -> list[SummaryRow]:

@@ -5,7 +5,7 @@ import pytest
 from reporting_fakes import experiment
 
 from pipeline.reporting.plots import accuracy_against_cost, learning_curves, overview
-from pipeline.reporting.results import summarise
+from pipeline.reporting.summary import summarise
 
 
 def test_a_curve_is_the_mean_over_seeds() -> None:

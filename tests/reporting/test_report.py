@@ -15,8 +15,9 @@ from reporting_fakes import experiment
 from pipeline.reporting.plots import accuracy_against_cost, learning_curves
 from pipeline.reporting.render import svg
 from pipeline.reporting.report import page, write_report
-from pipeline.reporting.results import Evaluation, HistoryTable, summarise
+from pipeline.reporting.results import Evaluation, HistoryTable
 from pipeline.reporting.styles import OKABE_ITO, Styles
+from pipeline.reporting.summary import summarise
 
 HOSTILE = "<script>alert('x')</script> & \"q\" $\\frac{$ |`"
 EIGHT = ("hard", "kd", "lfcc", "dkd", "sdd", "crcd", "ofd", "simkd")

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from reporting_fakes import experiment, metrics, result
 
 from pipeline.errors import DataError
-from pipeline.reporting.results import Evaluation, read_histories, read_run, summarise
+from pipeline.reporting.results import Evaluation, read_histories, read_run
+from pipeline.reporting.summary import summarise
 
 RUN = {
     "student": "resnet8",

@@ -7,7 +7,7 @@ import pytest
 from reporting_fakes import experiment
 from rich.console import Console
 
-from pipeline.reporting.results import Stat, summarise
+from pipeline.reporting.summary import Stat, summarise
 from pipeline.reporting.tables import cells, count, headings, markdown, note, rounded_seconds, stat, terminal
 
 

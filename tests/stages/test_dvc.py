@@ -12,13 +12,13 @@ from experiment import begin
 from processes import output_of
 
 from pipeline.commands import dvc_file
-from pipeline.config import parse_yaml, to_yaml
 from pipeline.dvc_file.dependencies import CODE, COMMON, code_of
 from pipeline.dvc_file.plugin_files import objective_files
 from pipeline.dvc_file.stages import stages_of
 from pipeline.errors import ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import SECTIONS, ConfigFile
+from pipeline.yaml_text import parse_yaml, to_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PRINTED = (

@@ -17,8 +17,8 @@ from intact import verify_files
 from without_privileges import COMMAND, without_privileges
 
 from pipeline.commands import dvc_file
-from pipeline.config import parse_yaml, to_yaml
 from pipeline.store.reader import TeacherCache
+from pipeline.yaml_text import parse_yaml, to_yaml
 from stages import cache_teacher
 
 with warnings.catch_warnings():

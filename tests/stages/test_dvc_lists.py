@@ -8,8 +8,8 @@ import pytest
 from experiment import begin, source
 
 from pipeline.commands import dvc_file
-from pipeline.config import parse_yaml
 from pipeline.experiment.config import ExperimentConfig
+from pipeline.yaml_text import parse_yaml
 
 
 def dependencies(*lines: str, text: str | None = None) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ import pytest
 from experiment import source
 
 from pipeline.commands import dvc_file
-from pipeline.config import parse_yaml
+from pipeline.yaml_text import parse_yaml
 from stages import evaluate, report
 
 with warnings.catch_warnings():

@@ -15,9 +15,9 @@ import yaml
 from experiment import begin
 
 from pipeline.commands import check, dvc_file
-from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import ConfigError
 from pipeline.experiment.source import ConfigFile
+from pipeline.yaml_text import parse_yaml, to_yaml
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # DVC's own

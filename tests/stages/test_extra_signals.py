@@ -12,7 +12,6 @@ import torch
 from experiment import CLASSES, COUNT, source, student
 
 from pipeline.commands import check
-from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data
@@ -22,6 +21,7 @@ from pipeline.objectives import Batch, Context, build_objective
 from pipeline.signals import Signals, extract, taps_read
 from pipeline.store.reader import TeacherCache
 from pipeline.views import sizes_of
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher
 
 NAMES = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")

@@ -14,12 +14,12 @@ from experiment import COUNT, begin, content, source, student
 
 import stages.train_student
 from pipeline.commands import check, dvc_file
-from pipeline.config import parse_yaml
 from pipeline.data import PackedDataset, select
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
 from pipeline.planning.binding import bind_experiment
 from pipeline.training import Steps
 from pipeline.views import build_views
+from pipeline.yaml_text import parse_yaml
 from stages import prepare_data
 
 FRESH = "objectives.hard={views: fresh, objectives: [{name: hard-label}]}"

@@ -17,7 +17,7 @@ from experiment import begin, source
 
 from pipeline.cli import VERSION, main
 from pipeline.commands import dvc_file
-from pipeline.config import parse_yaml
+from pipeline.yaml_text import parse_yaml
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # DVC's own

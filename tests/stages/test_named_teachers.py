@@ -11,7 +11,6 @@ import torch
 from experiment import CLASSES, content, source, student
 
 from pipeline.commands import check, dvc_file
-from pipeline.config import parse_yaml, to_yaml
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunName
@@ -19,6 +18,7 @@ from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.models import build_network
 from pipeline.store.reader import TeacherCache
+from pipeline.yaml_text import parse_yaml, to_yaml
 from stages import cache_teacher, evaluate
 
 OWN = "{path: artifacts/caches/tiny.zarr, teacher: wide}"

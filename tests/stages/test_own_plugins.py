@@ -14,11 +14,11 @@ from own import INVERT, LEVELS
 
 from pipeline.cli import main
 from pipeline.commands import dvc_file
-from pipeline.config import parse_yaml
 from pipeline.experiment.run_folder import imported_code
 from pipeline.store.cluster.distribution import _explained
 from pipeline.store.cluster.held import Failed
 from pipeline.store.format.arrays import Unit
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher
 
 MODULES = {"own_invert.py": INVERT, "own_levels.py": LEVELS}

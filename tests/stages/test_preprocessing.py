@@ -13,10 +13,10 @@ from experiment import source, student
 from PIL import Image
 
 from pipeline.commands import check
-from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch
 from pipeline.models import build_network
 from pipeline.store.reader import TeacherCache
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher
 
 OWN = "teacher={model: test_efficientnet, weights: own.pth, input_size: 40, precision: float32, device: cpu}"

@@ -19,12 +19,12 @@ from object_server import Bucket
 from pipeline.cli import main
 from pipeline.commands import check, dvc_file, inspect, verify
 from pipeline.commands.inspect import Sheet
-from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound
 from pipeline.inspection.report import SampleCheck
 from pipeline.planning import plan_lines
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher, evaluate
 
 CACHES = Path("artifacts/caches")

@@ -14,7 +14,6 @@ import pytest
 from experiment import source
 
 from pipeline.commands import check
-from pipeline.config import parse_yaml
 from pipeline.errors import ConfigError
 from pipeline.experiment.networks import shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder
@@ -22,6 +21,7 @@ from pipeline.planning.binding import bind_experiment
 from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.requirements import MissingSignalsError
 from pipeline.signals import SignalsConfig
+from pipeline.yaml_text import parse_yaml
 
 SETS = (
     "objectives={hard: [{name: hard-label}], kd: [{name: hard-label}, {name: kd}], crcd: [{name: crcd}],"

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 import pipeline.experiment.objective_set
 from pipeline.commands import check, dvc_file
-from pipeline.config import parse_yaml, to_yaml
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, CacheNotFound, ConfigError
 from pipeline.experiment.config import ExperimentConfig
@@ -25,6 +24,7 @@ from pipeline.objectives.methods.kd import KD
 from pipeline.reporting.results import Evaluation
 from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.reader import TeacherCache
+from pipeline.yaml_text import parse_yaml, to_yaml
 from stages import cache_teacher, evaluate
 
 TINY = "{path: artifacts/caches/tiny.zarr}"

@@ -11,12 +11,12 @@ import torch
 from experiment import content, interrupted, source, student
 
 from pipeline.commands import check
-from pipeline.config import parse_yaml
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.store.reader import TeacherCache
+from pipeline.yaml_text import parse_yaml
 
 NAMED = (
     "caches=[{path: artifacts/caches/tiny.zarr, teacher: wide}, {path: other.zarr, views: {count: 2}, teacher: narrow}]"

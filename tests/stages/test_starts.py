@@ -9,9 +9,9 @@ import torch
 from experiment import source, student
 
 from pipeline.commands import check
-from pipeline.config import parse_yaml
 from pipeline.errors import CacheError, ConfigError, ModelError
 from pipeline.models import build_network, load_weights
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher, evaluate
 
 SMALL = "students.small.start=seven.pth"

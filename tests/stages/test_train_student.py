@@ -15,11 +15,11 @@ from experiment import COUNT, HOLDOUT, RUNS, content, interrupted, source, stude
 import pipeline.experiment.students
 import stages.train_student
 from pipeline.commands import check
-from pipeline.config import parse_yaml
 from pipeline.data import PackedDataset, select
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError
 from pipeline.models import build_network
 from pipeline.publishing import Scratch
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher
 
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 
 import stages.train_teacher
 from pipeline.commands import check, dvc_file
-from pipeline.config import bind_each, parse_yaml
+from pipeline.config import bind_each
 from pipeline.errors import CacheMismatch, ConfigError, ModelError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import SECTIONS
 from pipeline.models import build_network
 from pipeline.progress import Silent
+from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher, prepare_data, train_teacher
 
 pytestmark = pytest.mark.usefixtures("few_penalties")

@@ -11,6 +11,7 @@ from sklearn.linear_model import LogisticRegression
 from training_pieces import SMALL, VIT, config, network, objectives, same, samples, views
 
 import pipeline.training.linear_probe
+import pipeline.training.probe_fit
 from pipeline.data import DataConfig, PackedDataset, Samples, select
 from pipeline.errors import ConfigError
 from pipeline.measuring.metrics import measure
@@ -23,7 +24,7 @@ from pipeline.views import Views, ViewsConfig, build_views
 
 pytestmark = pytest.mark.usefixtures("few_penalties")
 
-ALL = pipeline.training.linear_probe.DECAYS
+ALL = pipeline.training.probe_fit.DECAYS
 PLAIN = build_views(ViewsConfig(), (8, 8))
 HARD = {"name": "hard-label"}
 
@@ -78,7 +79,7 @@ def test_embeddings_are_the_same_by_worker_processes(road: Path):
 
 @pytest.mark.parametrize("kind", [SMALL, VIT])
 def test_the_classifier_is_sklearns_of_standardised_embeddings(road: Path, kind: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.03,))
+    monkeypatch.setattr(pipeline.training.probe_fit, "DECAYS", (0.03,))
     student = network(kind)
     vectors = embed(student, seen(road, 1), config(), Silent()).flatten(0, 1).numpy()
     labels = np.tile(samples(road).labels, 2)
@@ -102,7 +103,7 @@ def test_the_rest_of_the_network_is_as_it_was(road: Path):
 
 
 def test_what_is_said_of_the_holdout_is_what_the_network_gets(road: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", ALL)
+    monkeypatch.setattr(pipeline.training.probe_fit, "DECAYS", ALL)
     student = network()
     found = fitted(road, student, 0, 1)
     others = held(road)
@@ -119,12 +120,12 @@ def test_the_penalty_is_the_best_on_the_holdout(road: Path, monkeypatch: pytest.
     assert others.labels is not None
     decays = (100.0, 0.03, 1e-6)
     for decay in decays:
-        monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (decay,))
+        monkeypatch.setattr(pipeline.training.probe_fit, "DECAYS", (decay,))
         student = network()
         fitted(road, student)
         metrics = measure(predict(student, others, PLAIN), others.labels)
         scores[decay] = (metrics.top1, -metrics.nll)
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", decays)
+    monkeypatch.setattr(pipeline.training.probe_fit, "DECAYS", decays)
     assert fitted(road, network()).decay == max(decays, key=lambda decay: scores[decay]) == 0.03
 
 
@@ -143,7 +144,7 @@ def test_without_a_holdout_a_fifth_of_the_images_is_set_aside_in_all_their_views
     road: Path, monkeypatch: pytest.MonkeyPatch
 ):
     """While the penalty is chosen: each image is learnt from or judged by, never both."""
-    fit, learnt, judged = pipeline.training.linear_probe._Fit, [], []
+    fit, learnt, judged = pipeline.training.probe_fit.ProbeFit, [], []
     minimise, score = fit._minimise, fit._score
 
     def learning(self: Any, rows: Any, decay: float) -> None:
@@ -236,7 +237,7 @@ def test_more_than_memory_is_meant_for_is_refused_before_work(
         with pytest.raises(ConfigError, match=r"train\.probe: is too many views for memory") as error:
             fitted(road, network(), 1, holdout=holdout, resident_gigabytes=gigabytes * 0.999, **changes)
     assert "raise resident_gigabytes" in str(error.value)
-    monkeypatch.setattr(pipeline.training.linear_probe, "DECAYS", (0.03,))
+    monkeypatch.setattr(pipeline.training.probe_fit, "DECAYS", (0.03,))
     fitted(road, network(), 1, holdout=holdout, resident_gigabytes=gigabytes, **changes)
 
 
@@ -252,7 +253,7 @@ def test_no_more_embeddings_are_held_than_were_counted(
     road: Path, monkeypatch: pytest.MonkeyPatch, holdout: bool, changes: dict[str, Any], copies: int
 ):
     """Of the 48 training images in 5 views, whenever a classifier is fitted; beside the 12 held out in one."""
-    minimise, most = pipeline.training.linear_probe._Fit._minimise, 0
+    minimise, most = pipeline.training.probe_fit.ProbeFit._minimise, 0
     gc.collect()
     before = tensors()
     others = {id(tensor) for tensor in before}
@@ -264,7 +265,7 @@ def test_no_more_embeddings_are_held_than_were_counted(
         stores = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in wide}
         most = max(most, sum(size for size in stores.values() if size > 4 * 12 * 16))
 
-    monkeypatch.setattr(pipeline.training.linear_probe._Fit, "_minimise", counting)
+    monkeypatch.setattr(pipeline.training.probe_fit.ProbeFit, "_minimise", counting)
     fitted(road, network(), 1, 2, 3, 4, holdout=holdout, **changes)
     assert 4 * 16 * 48 * 5 <= most <= copies * 4 * 16 * 48 * 5
 
