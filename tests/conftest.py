@@ -47,6 +47,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
         for module in FIXTURES:
             config.pluginmanager.register(importlib.import_module(module))
+        importlib.import_module("pipeline.models.pretrained").timm_library()  # in all tests timm knows our networks
 
 
 def pytest_collection_finish() -> None:

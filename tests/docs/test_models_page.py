@@ -10,7 +10,6 @@ import timm
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-import pipeline.models  # noqa: F401 - registers the models
 from pipeline.measuring.cost import parameters
 from pipeline.models.taps import choose_blocks
 

@@ -9,8 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import pipeline.models  # noqa: F401 - registers the models
-
 State = dict[str, Tensor]
 
 
