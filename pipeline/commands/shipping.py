@@ -96,10 +96,10 @@ def run_export(
         raise click.UsageError("name --student and --objectives, or the folder of a student by --model")
     if folder is not None and output is None:
         raise click.UsageError("--model needs --output: where to write")
-    from pipeline.shipping.commanding import run_exports
+    from pipeline.shipping.commanding import export_folder
 
     if folder is not None and output is not None:
-        run_exports(folder, output, formats, threads, code, replace=replace, wait=wait)
+        export_folder(folder, output, formats, threads, code, replace=replace, wait=wait)
     else:
         from pipeline.experiment.runs import RunName
         from pipeline.experiment.source import ConfigFile

@@ -59,7 +59,7 @@ def export_run(
     _run(student, views, EvaluatedSplit.of(experiment), output, formats, threads, replace=replace, wait=wait)
 
 
-def run_exports(
+def export_folder(
     folder: Path,
     output: Path,
     formats: tuple[str, ...],
