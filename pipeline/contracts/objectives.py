@@ -25,6 +25,7 @@ from pipeline.contracts.objective_signals import (
 )
 from pipeline.errors import ConfigError
 from pipeline.objectives import Context, MixedLabels, Objective, build_objective
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 HALFWAY = (0.0, 0.5)
@@ -114,6 +115,21 @@ class ObjectiveContract:
             first = self._build()(student, teacher, given, progress)
             second = self._build()(_in_order(student, order), _in_order(teacher, order), other, progress)
             torch.testing.assert_close(first, second, rtol=1e-5, atol=1e-5)
+
+    def values_of_samples_are_one_for_each(self) -> None:
+        """Compare the samples of a batch backwards, if each has a value of its own."""
+        objective, n = self._build(), 4 * self._views
+        if not isinstance(objective, SampleObjective):
+            raise NotTried("it has no loss of every sample by itself, and is refused with teacher_dropping")
+        student, teacher, given = tried_signals("student", n, 1), tried_signals("teacher", n, 2), tried_batch(n)
+        values, order = objective.of_samples(student, teacher, given, 0.5), torch.arange(n).flip(0)
+        wrong = [term for term, value in values.items() if value.shape != (n,)]
+        assert not wrong, f"these terms are not [B], a value of every sample: {', '.join(wrong)}"
+        turned = _in_order(student, order), _in_order(teacher, order)
+        labels, sample, view = given.labels[order], given.sample[order], given.view[order]
+        found = objective.of_samples(*turned, replace(given, labels=labels, sample=sample, view=view), 0.5)
+        ordered = {term: value[order] for term, value in values.items()}
+        torch.testing.assert_close(found, ordered, rtol=1e-5, atol=1e-5)
 
     def gradients_reach_the_student_and_every_parameter_and_no_teacher(self) -> None:
         """Learn at two times: some parts learn at one of them alone."""

@@ -48,6 +48,7 @@ OBJECTIVES = (
     "pipeline/objectives/config.py",
     "pipeline/objectives/divergence.py",
     "pipeline/objectives/dropping.py",
+    "pipeline/objectives/sample_objective.py",
     "pipeline/objectives/set.py",
     "pipeline/objectives/standardised.py",
 )

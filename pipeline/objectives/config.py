@@ -107,8 +107,8 @@ class ObjectiveSetConfig(Section):
         views: `cached`, those that the teacher saw, or `fresh`: new ones are drawn for every epoch, of the operations
             and the seed of the section `views`. That is for sets that read nothing of the teacher, such as `hard-label`
             alone: no cache is needed.
-        teacher_dropping: the probability, in every step, of leaving out the objectives of a teacher that they name, if
-            its loss is not the largest of all such teachers; 0 leaves none out.
+        teacher_dropping: the probability, for every image of every step, of leaving out the objectives of a teacher
+            that they name, if its loss of the image is not the largest of all such teachers; 0 leaves none out.
     """
 
     views: Literal["cached", "fresh"] = "cached"

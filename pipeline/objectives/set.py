@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.config import ObjectiveEntry
 from pipeline.objectives.dropping import TeacherDropping, Weighted
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
 
@@ -43,7 +44,7 @@ class ObjectiveSet(nn.Module):
         context: of the run.
         others: the teachers that objectives may name beside `teacher`.
         own: the name of `teacher`; None if it has none.
-        teacher_dropping: the probability of leaving out teachers that objectives name.
+        teacher_dropping: the probability of leaving out teachers that objectives name, for every image.
 
     Raises ConfigError, for all entries at once, as `build_objective` does, for names of teachers that are not there,
     and if two objectives would replace the student's classifier.
@@ -94,6 +95,7 @@ class ObjectiveSet(nn.Module):
                 problems += error.problems
             else:
                 self.members.append(member)
+                problems += [_no_samples(key, entry.label)] if teacher_dropping and _not_dropped(entry, member) else []
                 keeping += [entry.label] if member.kept() is not None else []
         if len(keeping) > 1:
             what = f"{' and '.join(keeping)} would each stand in for the student's classifier, and it has one"
@@ -166,13 +168,18 @@ class ObjectiveSet(nn.Module):
             if factor == 0:
                 continue  # not computed: an objective that is off costs nothing
             read = self.standardised[str(index)](known[name]) if str(index) in self.standardised else known[name]
-            for term, value in member(student, read, batch, progress).items():
-                terms[f"{entry.label}/{term}"] = value
-                weighted.append((entry.teacher, factor * value))
-        if self.dropping is not None:
-            weighted, dropped = self.dropping.choose(weighted, batch.step)
-            terms |= dropped
+            if self.dropping is not None and entry.teacher is not None:
+                assert isinstance(member, SampleObjective)  # others are refused
+                found, dropped = member.of_samples(student, read.detached(), batch, progress), entry.teacher
+            else:
+                found, dropped = member(student, read, batch, progress), None
+            for term, value in found.items():
+                terms[f"{entry.label}/{term}"] = value.mean()
+                weighted.append((dropped, factor * value))
         values = [value for _, value in weighted]
+        if self.dropping is not None:
+            values, shares = self.dropping.total(weighted, batch)
+            terms.update(shares)
         total = reduce(torch.add, values) if values else student.logits.sum() * 0.0
         return Terms(total, {name: value.detach() for name, value in terms.items()})
 
@@ -184,6 +191,15 @@ class ObjectiveSet(nn.Module):
             if own:
                 groups.append({"params": own, "lr": learning_rate * entry.learning_rate})
         return groups
+
+
+def _not_dropped(entry: ObjectiveEntry, member: Objective) -> bool:
+    return entry.teacher is not None and not isinstance(member, SampleObjective)
+
+
+def _no_samples(key: str, label: str) -> Problem:
+    what = f"{label} has no loss of every image by itself, which `teacher_dropping` needs"
+    return Problem(key, what, fix="leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc")
 
 
 def _unknown_teacher(key: str, name: str, known: Sequence[str | None]) -> Problem:

@@ -138,6 +138,7 @@ import torch
 from torch import nn
 from pipeline.config import Section
 from pipeline.objectives import Needs, Objective
+from pipeline.objectives.sample_objective import SampleObjective
 
 
 class Options(Section):
@@ -232,6 +233,16 @@ class Silent(Mse):
         self.width = teacher.embedding + 1
 
 
+class Whole(SampleObjective):
+    needs = Needs(teacher=frozenset({"logits"}))
+
+    def __init__(self, options: Options, student, teacher, context, key) -> None:
+        super().__init__()
+
+    def of_samples(self, student, teacher, batch, progress):
+        return {"mse": (student.logits - teacher.logits).float().square().mean()}
+
+
 class Pairs(Mse):
     def forward(self, student, teacher, batch, progress):
         if len(batch.view.unique()) > 1:
@@ -244,6 +255,7 @@ BROKEN_METHODS = {
     "batches_of_any_size_are_learnt_from": "Alone",
     "several_views_of_a_sample_are_learnt_from": "Pairs",
     "the_order_of_the_batch_does_not_matter": "First",
+    "values_of_samples_are_one_for_each": "Whole",
     "gradients_reach_the_student_and_every_parameter_and_no_teacher": "Idle",
     "a_student_whose_head_is_zero_has_usual_gradients": "Steep",
     "a_teacher_to_whom_samples_are_alike_is_learnt_from": "Alike",

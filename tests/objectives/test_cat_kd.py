@@ -118,7 +118,7 @@ def test_a_student_whose_end_is_not_linear_says_what_it_makes_of_every_cell():
 
 def test_nothing_to_see_has_a_finite_gradient():
     maps = torch.zeros(2, 3, 2, 2, requires_grad=True)
-    attention_loss(maps, torch.randn(2, 3, 2, 2), normalize=True).backward()
+    attention_loss(maps, torch.randn(2, 3, 2, 2), normalize=True).sum().backward()
     assert maps.grad.isfinite().all()
 
 

@@ -27,8 +27,9 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.extras import pair_extras
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import common_grid, on_one_grid, pair_maps
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract, lowpass
 
 EXTRA = "attention-map"
@@ -41,7 +42,7 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-class AT(Objective):
+class AT(SampleObjective):
     """The loss of every pair of blocks, summed. pairs: the teacher's blocks, and the student's to learn from each."""
 
     def __init__(self, pairs: dict[str, str], signal: str, low_pass: str) -> None:
@@ -53,18 +54,18 @@ class AT(Objective):
             student=frozenset(f"features/{block}" for block in pairs.values()),
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `attention`."""
         losses = []
         for theirs, own in self.pairs.items():
             maps = student.features[own]
             if self.signal == "features":
                 s, t = on_one_grid(maps, teacher.features[theirs], self.low_pass)
-                losses.append(squared_error(extract(EXTRA, s), extract(EXTRA, t)))
+                losses.append(squared_errors(extract(EXTRA, s), extract(EXTRA, t)))
             else:
                 target = teacher.extras[f"{EXTRA}/{theirs}"]
-                losses.append(squared_error(extract(EXTRA, lowpass(maps, max(target.shape[1:]))), target))
-        return {"attention": torch.stack(losses).sum()}
+                losses.append(squared_errors(extract(EXTRA, lowpass(maps, max(target.shape[1:]))), target))
+        return {"attention": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -23,9 +23,10 @@ from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Needs, Objective
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.local import last_maps, local_logits, reads_head
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
 
@@ -44,14 +45,14 @@ def activation_maps(maps: Tensor, weight: Tensor, resolution: int) -> Tensor:
 
 
 def attention_loss(student: Tensor, teacher: Tensor, normalize: bool) -> Tensor:
-    """The mean squared difference of class activation maps [B, K, r, r] of the same classes."""
+    """The mean squared difference, for every sample, of class activation maps [B, K, r, r] of the same classes."""
     s, t = precise(student), precise(teacher)
     if normalize:
         s, t = (unit(each.flatten(2), 2) for each in (s, t))
-    return squared_error(s, t)
+    return squared_errors(s, t)
 
 
-class CATKD(Objective):
+class CATKD(SampleObjective):
     """The squared difference of class activation maps."""
 
     def __init__(self, pair: BlockPair, options: Options) -> None:
@@ -62,7 +63,7 @@ class CATKD(Objective):
             student=frozenset({f"features/{pair.student}"}),
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `attention`."""
         s, t = self._attention(student, self.pair.student), self._attention(teacher, self.pair.teacher)
         return {"attention": attention_loss(s, t, self.options.normalize)}

@@ -22,6 +22,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, unit
 
 
@@ -41,7 +42,7 @@ def sample_contrast(student: Tensor, teacher: Tensor, sample: Tensor, temperatur
     return scores.masked_fill(other_view, float("-inf")).logsumexp(1) - scores.diagonal()
 
 
-class CKD(Objective):
+class CKD(SampleObjective):
     """The mean contrast over a batch, in nats."""
 
     needs = Needs(teacher=frozenset({"logits"}))
@@ -50,9 +51,9 @@ class CKD(Objective):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `contrast`."""
-        return {"contrast": sample_contrast(student.logits, teacher.logits, batch.sample, self.temperature).mean()}
+        return {"contrast": sample_contrast(student.logits, teacher.logits, batch.sample, self.temperature)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -28,6 +28,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -50,7 +51,7 @@ def reversed_gradient(x: Tensor, factor: float) -> Tensor:
     return still - factor * (x - still)
 
 
-class CTKD(Objective):
+class CTKD(SampleObjective):
     """KD at a learned temperature. `theta` is its one parameter."""
 
     needs = Needs(teacher=frozenset({"logits"}))
@@ -64,10 +65,10 @@ class CTKD(Objective):
         """T, as it is now: a scalar."""
         return self.options.lowest + self.options.span * self.theta.sigmoid()
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `kl`."""
         temperature = reversed_gradient(self.temperature(), strength(progress, self.options.ramp))
-        return {"kl": kl_divergence(student.logits, teacher.logits, temperature).mean()}
+        return {"kl": kl_divergence(student.logits, teacher.logits, temperature)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

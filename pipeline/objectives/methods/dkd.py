@@ -21,6 +21,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.objectives.target import others_of, target_or_not
 from pipeline.signals import Signals, SignalShapes
 
@@ -41,7 +42,7 @@ def decoupled(student: Tensor, teacher: Tensor, labels: Tensor, temperature: flo
     return target, others
 
 
-class DKD(Objective):
+class DKD(SampleObjective):
     """The weighted sum of both divergences, a mean over the batch."""
 
     needs = Needs(teacher=frozenset({"logits"}), labels=True)
@@ -50,10 +51,10 @@ class DKD(Objective):
         super().__init__()
         self.alpha, self.beta, self.temperature = options.alpha, options.beta, options.temperature
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `target` and `others`, weighted."""
         target, others = decoupled(student.logits, teacher.logits, batch.labels, self.temperature)
-        return {"target": self.alpha * target.mean(), "others": self.beta * others.mean()}
+        return {"target": self.alpha * target, "others": self.beta * others}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

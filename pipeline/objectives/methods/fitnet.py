@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -36,7 +37,7 @@ class Options(Section):
     blocks: tuple[str, ...] = Field(("block2",), min_length=1)
 
 
-class FitNet(Objective):
+class FitNet(SampleObjective):
     """The hints' losses, summed over pairs of blocks."""
 
     def __init__(self, pairs: list[BlockPair], low_pass: str) -> None:
@@ -45,13 +46,13 @@ class FitNet(Objective):
         self.regressors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `hint`."""
         losses = []
         for pair, regressor in zip(self.pairs, self.regressors, strict=True):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
-            losses.append(squared_error(regressor(s), t))
-        return {"hint": torch.stack(losses).sum()}
+            losses.append(squared_errors(regressor(s), t))
+        return {"hint": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

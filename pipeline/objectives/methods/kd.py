@@ -16,6 +16,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -25,7 +26,7 @@ class Options(Section):
     temperature: float = Field(4.0, gt=0)
 
 
-class KD(Objective):
+class KD(SampleObjective):
     """T² times the mean KL divergence of the student from the teacher, in nats."""
 
     needs = Needs(teacher=frozenset({"logits"}))
@@ -34,9 +35,9 @@ class KD(Objective):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `kl`."""
-        return {"kl": kl_divergence(student.logits, teacher.logits, self.temperature).mean()}
+        return {"kl": kl_divergence(student.logits, teacher.logits, self.temperature)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

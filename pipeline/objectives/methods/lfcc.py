@@ -35,6 +35,7 @@ from pipeline.models.cells import CellNorm
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective, pair_blocks
 from pipeline.objectives.maps import needs_of
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, lowpass, unit
 
 
@@ -55,15 +56,15 @@ class Options(Section):
 def contrast(
     student: Sequence[Tensor], teacher: Sequence[Tensor], same: Tensor, temperature: float, symmetric: bool
 ) -> Tensor:
-    """InfoNCE in which row b's positive is the teacher's row b, in nats: the mean over the batch and S spaces.
+    """InfoNCE in which row b's positive is the teacher's row b, in nats: of every row, the mean over S spaces; [B].
 
     student, teacher: S matrices each, [B, E_s]. same: [B, B] bool, pairs of different rows that are no negatives.
     """
     cosines = [unit(precise(u), 1) @ unit(precise(v), 1).T for u, v in zip(student, teacher, strict=True)]
     scores = (precise(torch.stack(cosines)) / temperature).masked_fill(same, float("-inf"))
-    own = scores.diagonal(dim1=1, dim2=2).mean()
-    loss = scores.logsumexp(2).mean() - own
-    return (loss + scores.logsumexp(1).mean() - own) / 2 if symmetric else loss
+    own = scores.diagonal(dim1=1, dim2=2)
+    loss = (scores.logsumexp(2) - own).mean(0)
+    return (loss + (scores.logsumexp(1) - own).mean(0)) / 2 if symmetric else loss
 
 
 class NormedProjection(nn.Module):
@@ -82,7 +83,7 @@ class NormedProjection(nn.Module):
         return projected.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
 
 
-class LFCC(Objective):
+class LFCC(SampleObjective):
     """The mean contrast over pairs of blocks and scales. scales: of each pair."""
 
     def __init__(self, pairs: list[BlockPair], scales: list[tuple[int, ...]], options: Options, low_pass: str) -> None:
@@ -99,7 +100,7 @@ class LFCC(Objective):
         )
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `contrast`."""
         same = batch.sample[:, None] == batch.sample[None, :]
         same.fill_diagonal_(False)

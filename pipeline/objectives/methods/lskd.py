@@ -22,6 +22,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 EPSILON = 1e-7
@@ -44,7 +45,7 @@ def standardised(logits: Tensor) -> Tensor:
     return result
 
 
-class LSKD(Objective):
+class LSKD(SampleObjective):
     """T² times the mean KL divergence between standardised logits, in nats."""
 
     needs = Needs(teacher=frozenset({"logits"}))
@@ -53,10 +54,10 @@ class LSKD(Objective):
         super().__init__()
         self.temperature = temperature
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `kl`."""
         s, t = standardised(student.logits), standardised(teacher.logits)
-        return {"kl": kl_divergence(s, t, self.temperature).mean()}
+        return {"kl": kl_divergence(s, t, self.temperature)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

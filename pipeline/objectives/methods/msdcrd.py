@@ -57,14 +57,14 @@ def local_samples(student: Tensor, teacher: Tensor, window: int, keep: int) -> t
 def decoupled_contrast(student: list[Tensor], teacher: list[Tensor], same: Tensor, temperature: float) -> Tensor:
     """InfoNCE of local samples [B, k, D], a list by size, in nats: a mean over images, ranks and sizes."""
     s, t = ([each[:, rank] for each in local for rank in range(each.shape[1])] for local in (student, teacher))
-    return contrast(s, t, same, temperature, symmetric=False)
+    return contrast(s, t, same, temperature, symmetric=False).mean()
 
 
 def feature_contrast(student: list[Tensor], teacher: list[Tensor], temperature: float) -> Tensor:
     """InfoNCE of the D channels of local samples [B, k, D], a list by size, in nats: a mean over channels and sizes."""
     s, t = ([each.flatten(0, 1).T for each in local] for local in (student, teacher))
     none = torch.zeros(len(s[0]), len(s[0]), dtype=torch.bool, device=s[0].device)
-    return contrast(s, t, none, temperature, symmetric=False)
+    return contrast(s, t, none, temperature, symmetric=False).mean()
 
 
 class MSDCRD(Objective):

@@ -25,6 +25,7 @@ from pipeline.objectives.embedding import embeddings
 from pipeline.objectives.maps import CellNorm
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, unit
 
 SHORTEST = 1e-6
@@ -43,7 +44,7 @@ def norm_and_direction(student: Tensor, teacher: Tensor, means: Tensor) -> Tenso
     return 1 - along / lengths.clamp(min=SHORTEST)
 
 
-class ND(Objective):
+class ND(SampleObjective):
     """The mean over the batch, of embeddings in the teacher's width."""
 
     needs = Needs(teacher=frozenset({"embedding"}), student=frozenset({"embedding"}), labels=True)
@@ -55,7 +56,7 @@ class ND(Objective):
         adapter = nn.Sequential(CellNorm(student), nn.Linear(student, teacher))
         self.adapter = adapter if student != teacher else nn.Identity()
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `direction`."""
         s, t = embeddings(student, teacher)
         if not len(self._means):
@@ -63,7 +64,7 @@ class ND(Objective):
             self._means = self.context.class_means().to(t.device)
         with torch.autocast(s.device.type, enabled=False):
             s = self.adapter(s)
-        return {"direction": norm_and_direction(s, t, self._means[batch.labels]).mean()}
+        return {"direction": norm_and_direction(s, t, self._means[batch.labels])}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

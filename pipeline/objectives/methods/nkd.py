@@ -20,6 +20,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.objectives.target import others_of
 from pipeline.signals import Signals, SignalShapes
 
@@ -41,7 +42,7 @@ def normalised(student: Tensor, teacher: Tensor, labels: Tensor, temperature: fl
     return target, -(of_teacher * of_student).sum(-1) * temperature**2
 
 
-class NKD(Objective):
+class NKD(SampleObjective):
     """The sum of both parts, a mean over the batch."""
 
     needs = Needs(teacher=frozenset({"logits"}), labels=True)
@@ -50,10 +51,10 @@ class NKD(Objective):
         super().__init__()
         self.gamma, self.temperature = options.gamma, options.temperature
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `target` and `others`, weighted."""
         target, others = normalised(student.logits, teacher.logits, batch.labels, self.temperature)
-        return {"target": target.mean(), "others": self.gamma * others.mean()}
+        return {"target": target, "others": self.gamma * others}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -30,6 +30,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.exits import exits
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -50,7 +51,7 @@ def enhanced(student: Tensor, teacher: Tensor, labels: Tensor, epsilon: float, t
     return -(target * (precise(student) / temperature).log_softmax(1)).sum(1)
 
 
-class OFA(Objective):
+class OFA(SampleObjective):
     """The loss of the student's logits and those of its exits."""
 
     def __init__(self, exits: nn.ModuleDict, options: Options) -> None:
@@ -63,16 +64,16 @@ class OFA(Objective):
             labels=options.epsilon != 1,
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Term `logits`, and `exits`, the sum over them, if there are any."""
 
         def loss(logits: Tensor) -> Tensor:
-            return enhanced(logits, teacher.logits, batch.labels, self.epsilon, self.temperature).mean()
+            return enhanced(logits, teacher.logits, batch.labels, self.epsilon, self.temperature)
 
         terms = {"logits": loss(student.logits)}
         if self.exits:
             losses = [loss(classify(student.features[block])) for block, classify in self.exits.items()]
-            terms["exits"] = torch.stack(losses).sum()
+            terms["exits"] = torch.stack(losses).sum(0)
         return terms
 
 

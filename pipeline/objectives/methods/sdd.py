@@ -32,6 +32,7 @@ from pipeline.objectives.local import last_maps, local_logits, refuse_repeated_g
 from pipeline.objectives.methods.dkd import decoupled
 from pipeline.objectives.methods.nkd import normalised
 from pipeline.objectives.requirements import refuse_idle
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 IDLE = {"kd": ("alpha", "beta", "gamma"), "dkd": ("gamma",), "nkd": ("alpha", "beta")}
@@ -66,7 +67,7 @@ def region_weights(cells: Tensor, whole: Tensor, labels: Tensor, complementary: 
     return torch.where(right == whole_right[:, None], 1.0, complementary).to(cells.dtype)
 
 
-class SDD(Objective):
+class SDD(SampleObjective):
     """The weighted mean of the base's loss over cells and batch."""
 
     def __init__(self, pair: BlockPair, options: Options) -> None:
@@ -78,14 +79,14 @@ class SDD(Objective):
             labels=True,
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, named after the base."""
         options = self.options
         s = torch.cat(local_logits(student, self.pair.student, options.scales), dim=1)
         grids = local_logits(teacher, self.pair.teacher, options.scales)
         t, labels = torch.cat(grids, dim=1), batch.labels[:, None].expand(-1, s.shape[1])
         weights = region_weights(t, grids[0].mean(1), batch.labels, options.complementary_weight)
-        return {options.base: (weights * self._losses(s, t, labels)).mean()}
+        return {options.base: (weights * self._losses(s, t, labels)).mean(1)}
 
     def _losses(self, s: Tensor, t: Tensor, labels: Tensor) -> Tensor:
         options = self.options

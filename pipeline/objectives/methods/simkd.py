@@ -29,9 +29,10 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.reused import Projector
 from pipeline.objectives.base import Batch, Context, Needs, Objective, pair_last_blocks
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import common_grid, on_one_grid
 from pipeline.objectives.requirements import deepest_map, teacher_embedding
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -46,7 +47,7 @@ class Options(Section):
     rectify: bool = True
 
 
-class SimKD(Objective):
+class SimKD(SampleObjective):
     """The squared error of the projection, which is kept at inference."""
 
     def __init__(self, blocks: tuple[str, str | None], channels: int, width: int, options: Options, low_pass: str):
@@ -57,13 +58,13 @@ class SimKD(Objective):
         compared = f"features/{self.target}" if self.target else "embedding"
         self.needs = Needs(teacher=frozenset({compared, "head"}), student=frozenset({f"features/{self.block}"}))
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `feature`."""
         projected = self.projector(student.features[self.block])
         if self.target:
-            return {"feature": squared_error(*on_one_grid(projected, teacher.features[self.target], self.low_pass))}
+            return {"feature": squared_errors(*on_one_grid(projected, teacher.features[self.target], self.low_pass))}
         assert teacher.embedding is not None
-        return {"feature": squared_error(projected.mean((2, 3)), teacher.embedding)}
+        return {"feature": squared_errors(projected.mean((2, 3)), teacher.embedding)}
 
     def kept(self) -> Projector:
         """The projection."""

@@ -22,10 +22,11 @@ from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, Context, Needs, Objective
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import Connector
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import deepest_map, teacher_embedding
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 
@@ -37,17 +38,17 @@ class Options(Section):
 
 
 def regression_losses(pooled: Tensor, embedding: Tensor, logits: Tensor, head: LinearHead) -> tuple[Tensor, Tensor]:
-    """Mean squared errors of what was projected and pooled [B, D], and of what the teacher's head makes of it.
+    """Mean squared errors, of every sample, of what was projected and pooled [B, D], and of what the head makes of it.
 
     embedding, logits, head: the teacher's, [B, D], [B, K].
     """
     s, fixed = precise(pooled), LinearHead(precise(head.weight), precise(head.bias))
     with torch.autocast(s.device.type, enabled=False):
         judged = fixed(s)
-    return squared_error(s, embedding), squared_error(judged, logits)
+    return squared_errors(s, embedding), squared_errors(judged, logits)
 
 
-class SRRL(Objective):
+class SRRL(SampleObjective):
     """A projection of the student's last map, and both errors."""
 
     def __init__(self, block: str, channels: int, width: int, options: Options) -> None:
@@ -56,7 +57,7 @@ class SRRL(Objective):
         self.connector = Connector(channels, width)
         self.needs = Needs(teacher=frozenset({"embedding", "head", "logits"}), student=frozenset({f"features/{block}"}))
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `feature`, weighted, and `regression`."""
         assert teacher.embedding is not None
         assert teacher.head is not None

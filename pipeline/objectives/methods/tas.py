@@ -31,6 +31,7 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Objective, pair_
 from pipeline.objectives.maps import CellNorm, Connector, needs_of
 from pipeline.objectives.methods.lfcc import contrast
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, lowpass
 
 
@@ -43,14 +44,14 @@ class Options(Section):
 
 
 def smoothed_contrast(student: Tensor, teacher: Tensor, same: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of maps [B, C, r, r] in nats: which of the teacher's is the student's own; a mean over the batch.
+    """InfoNCE of maps [B, C, r, r] in nats: which of the teacher's is the student's own; of every row, [B].
 
     same: [B, B] bool, pairs of different rows that are no negatives.
     """
     return contrast([student.flatten(1)], [teacher.flatten(1)], same, temperature, symmetric=False)
 
 
-class TAS(Objective):
+class TAS(SampleObjective):
     """The mean contrast over pairs of blocks."""
 
     def __init__(self, pairs: list[BlockPair], options: Options, low_pass: str) -> None:
@@ -60,7 +61,7 @@ class TAS(Objective):
         self.norms = nn.ModuleList(CellNorm(pair.teacher_shape[0], affine=False) for pair in pairs)
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `smoothed`."""
         same = batch.sample[:, None] == batch.sample
         same.fill_diagonal_(False)
@@ -69,7 +70,7 @@ class TAS(Objective):
             s = lowpass(student.features[pair.student], self.grid, self.low_pass)
             t = lowpass(teacher.features[pair.teacher], self.grid, self.low_pass)
             losses.append(smoothed_contrast(projector(s), norm(precise(t)), same, self.temperature))
-        return {"smoothed": torch.stack(losses).mean()}
+        return {"smoothed": torch.stack(losses).mean(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

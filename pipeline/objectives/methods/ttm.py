@@ -19,6 +19,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -33,7 +34,7 @@ def transformed(student: Tensor, teacher: Tensor, power: float) -> Tensor:
     return kl_divergence(student, precise(teacher) * power)
 
 
-class TTM(Objective):
+class TTM(SampleObjective):
     """The mean divergence from the transformed teacher, in nats."""
 
     needs = Needs(teacher=frozenset({"logits"}))
@@ -42,9 +43,9 @@ class TTM(Objective):
         super().__init__()
         self.power = power
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `kl`."""
-        return {"kl": transformed(student.logits, teacher.logits, self.power).mean()}
+        return {"kl": transformed(student.logits, teacher.logits, self.power)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

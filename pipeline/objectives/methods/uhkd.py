@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
-from pipeline.objectives.layers import Mixture, squared_error
+from pipeline.objectives.layers import Mixture, squared_errors
 from pipeline.objectives.maps import CellNorm, Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -45,7 +46,7 @@ def strengths(maps: Tensor) -> Tensor:
     return strength.log1p() / 2
 
 
-class UHKD(Objective):
+class UHKD(SampleObjective):
     """The mean squared error of strengths over pairs of blocks."""
 
     def __init__(self, pairs: list[BlockPair], low_pass: str) -> None:
@@ -62,13 +63,13 @@ class UHKD(Objective):
         self.norms = nn.ModuleList(CellNorm(pair.teacher_shape[0], affine=False) for pair in pairs)
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `frequencies`."""
         losses = []
         for pair, alignment, norm in zip(self.pairs, self.alignments, self.norms, strict=True):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
-            losses.append(squared_error(alignment(strengths(s)), norm(strengths(t))))
-        return {"frequencies": torch.stack(losses).mean()}
+            losses.append(squared_errors(alignment(strengths(s)), norm(strengths(t))))
+        return {"frequencies": torch.stack(losses).mean(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -25,6 +25,7 @@ from pipeline.objectives.base import Batch, Context, Objective
 from pipeline.objectives.embedding import EMBEDDINGS, embeddings
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -33,9 +34,9 @@ class Options(Section):
 
 
 def vkd_loss(projected: Tensor, teacher: Tensor) -> Tensor:
-    """L of [B, D_t], the student's embedding projected, and the teacher's, as it is: a mean over both."""
+    """L of every sample, [B], of [B, D_t]: the student's embedding projected, and the teacher's, as it is."""
     target = F.layer_norm(precise(teacher), teacher.shape[1:])
-    return F.smooth_l1_loss(precise(projected), target)
+    return F.smooth_l1_loss(precise(projected), target, reduction="none").mean(1)
 
 
 class Orthogonal(nn.Module):
@@ -58,7 +59,7 @@ class Orthogonal(nn.Module):
         return F.linear(x, self.weight)
 
 
-class VKD(Objective):
+class VKD(SampleObjective):
     """The smooth distance of projected embeddings from normalised ones."""
 
     needs = EMBEDDINGS
@@ -67,7 +68,7 @@ class VKD(Objective):
         super().__init__()
         self.projector = Orthogonal(student, teacher)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `feature`."""
         s, t = embeddings(student, teacher)
         with torch.autocast(s.device.type, enabled=False):

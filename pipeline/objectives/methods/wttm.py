@@ -20,6 +20,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.methods.ttm import transformed
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -34,7 +35,7 @@ def doubt(teacher: Tensor, power: float) -> Tensor:
     return (precise(teacher).log_softmax(-1) * power).exp().sum(-1)
 
 
-class WTTM(Objective):
+class WTTM(SampleObjective):
     """The weighted mean divergence from the transformed teacher, in nats."""
 
     needs = Needs(teacher=frozenset({"logits"}))
@@ -43,10 +44,10 @@ class WTTM(Objective):
         super().__init__()
         self.power = power
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `kl`."""
         divergence = transformed(student.logits, teacher.logits, self.power)
-        return {"kl": (doubt(teacher.logits, self.power) * divergence).mean()}
+        return {"kl": doubt(teacher.logits, self.power) * divergence}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
