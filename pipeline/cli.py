@@ -16,10 +16,12 @@ from typing import Any
 import click
 
 from pipeline.allocator import keep_freed_memory
+from pipeline.commands import stages
 from pipeline.commands.caches import inspect, verify
+from pipeline.commands.completion import completion
 from pipeline.commands.contract import contract
 from pipeline.commands.methods import methods
-from pipeline.commands.options import artifact_options, config_options
+from pipeline.commands.options import config_options, json_option
 from pipeline.commands.shipping import run_export, run_predict
 from pipeline.errors import PipelineError
 from pipeline.version import installed_version
@@ -90,6 +92,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline inspect        what a cache is; how far one is that is being made; its views as a picture
       pipeline verify         whether it is still what was written, and whether the teacher still agrees
       pipeline dvc-file       the dvc.yaml with which `dvc repro` runs a configuration
+      pipeline completion     completion with the Tab key, for bash, zsh and fish
 
     `dvc repro` runs these commands as needed.
     """
@@ -104,17 +107,20 @@ def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt  # end as with Ctrl-C: finish what is being written, say how to go on
 
 
+for _stage in stages.COMMANDS:
+    main.add_command(_stage)
 main.add_command(inspect)
 main.add_command(verify)
 main.add_command(methods)
 main.add_command(contract)
 main.add_command(run_export)
 main.add_command(run_predict)
+main.add_command(completion)
 
 
 @main.command()
 @config_options
-@click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON.")
+@json_option("the plan")
 @click.option("--time/--no-time", "timed", default=True, show_default=True, help="Time a few images and steps.")
 def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
     """Validate the whole experiment and print the plan: work, bytes, files, free disk, time.
@@ -131,149 +137,6 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
     from pipeline.experiment.source import ConfigFile
 
     run(ConfigFile(config, overrides), as_json=as_json, timed=timed)
-
-
-@main.command("prepare-data")
-@config_options
-@click.option("--replace", is_flag=True, help="Replace a data set that is already there.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was packed and left out as JSON.")
-def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_json: bool) -> None:
-    """Pack a data set into one HDF5 file, and print a table of its splits and what was left out.
-
-    \b
-    Examples:
-      pipeline prepare-data
-      pipeline prepare-data --set data.source='{name: image-folder, path: photos}' --set data.path=photos.h5
-    """
-    from pipeline.experiment.source import ConfigFile
-    from stages.prepare_data import run
-
-    run(ConfigFile(config, overrides), replace=replace, as_json=as_json)
-
-
-@main.command("train-teacher")
-@config_options
-@artifact_options
-def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait: bool) -> None:
-    """Train the teacher on labels, for those who have none. Goes on where it was stopped.
-
-    \b
-    Examples:
-      pipeline train-teacher
-      pipeline train-teacher --set teacher_training.epochs=5
-    """
-    from pipeline.experiment.source import ConfigFile
-    from stages.train_teacher import run
-
-    run(ConfigFile(config, overrides), replace=replace, wait=wait)
-
-
-@main.command("cache-teacher")
-@config_options
-@click.option(
-    "--part",
-    type=click.Choice(["all", "training", "evaluation"]),
-    default="all",
-    show_default=True,
-    help="Only the store that students learn from, or only those of the holdout and the evaluated split.",
-)
-@click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler.")
-@click.option(
-    "--workers", type=click.IntRange(0), default=0, metavar="N", help="Compute in N processes here, a GPU for each."
-)
-@artifact_options
-def run_cache_teacher(
-    config: Path, overrides: tuple[str, ...], part: Any, scheduler: str | None, workers: int, replace: bool, wait: bool
-) -> None:
-    """Write the teacher's outputs for every view to the Zarr store. Goes on where it was stopped.
-
-    \b
-    Examples:
-      pipeline cache-teacher
-      pipeline cache-teacher --config configs/cifar100.yaml --set views.count=16 --set teacher.device=cuda
-      pipeline cache-teacher --workers 4
-      pipeline cache-teacher --scheduler tcp://10.0.0.1:8786
-    """
-    if scheduler is not None and workers:
-        raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
-    from pipeline.experiment.source import ConfigFile
-    from stages.cache_teacher import run
-
-    run(ConfigFile(config, overrides), part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
-
-
-@main.command("train-student")
-@config_options
-@click.option("--student", required=True, help="A name in the section `students`.")
-@click.option("--objectives", required=True, help="A name in the section `objectives`.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of the student; default: below `runs.path`.")
-@click.option(
-    "--verify",
-    type=click.Choice(["full", "sample", "bytes", "none"]),
-    default="full",
-    show_default=True,
-    help="Compare all views with the teacher's pixels before training, some, only the image files, or nothing.",
-)
-@artifact_options
-def train_student(
-    config: Path,
-    overrides: tuple[str, ...],
-    student: str,
-    objectives: str,
-    seed: int,
-    output: Path | None,
-    verify: Any,
-    replace: bool,
-    wait: bool,
-) -> None:
-    """Train one student from the teacher cache. Goes on where it was stopped.
-
-    \b
-    Examples:
-      pipeline train-student --student small --objectives kd
-      pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
-    """
-    from pipeline.experiment.runs import RunName
-    from pipeline.experiment.source import ConfigFile
-    from stages.train_student import run
-
-    name = RunName(student, objectives, seed)
-    run(ConfigFile(config, overrides), name, output, verify=verify, replace=replace, wait=wait)
-
-
-@main.command()
-@config_options
-def evaluate(config: Path, overrides: tuple[str, ...]) -> None:
-    """Measure the teacher and every trained student on `evaluate.split`.
-
-    \b
-    Examples:
-      pipeline evaluate
-      pipeline evaluate --config configs/cifar100.yaml
-    """
-    from pipeline.experiment.source import ConfigFile
-    from stages.evaluate import run
-
-    run(ConfigFile(config, overrides))
-
-
-@main.command()
-@config_options
-@click.option("--show", is_flag=True, help="Only print the table of what is evaluated; write nothing.")
-@click.option("--quiet", is_flag=True, help="Do not print the table.")
-def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool) -> None:
-    """Write the report page and print the table of students.
-
-    \b
-    Examples:
-      pipeline report
-      pipeline report --config configs/cifar100.yaml --show
-    """
-    from pipeline.experiment.source import ConfigFile
-    from stages.report import run
-
-    run(ConfigFile(config, overrides), write=not show, table=not quiet)
 
 
 @main.command("dvc-file")

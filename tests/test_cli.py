@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from pipeline.cli import main
 
 COMMANDS = sorted(main.commands)
-OF_AN_EXPERIMENT = [command for command in COMMANDS if command not in ("contract", "methods", "predict")]
+OF_AN_EXPERIMENT = [command for command in COMMANDS if command not in ("completion", "contract", "methods", "predict")]
 
 
 @pytest.fixture(autouse=True)

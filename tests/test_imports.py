@@ -142,6 +142,10 @@ def test_help_never_imports_torch():
         "from pipeline.cli import main\n"
         "for args in [['--help'], *([name, '--help'] for name in main.commands)]:\n"
         "    assert CliRunner().invoke(main, args).exit_code == 0, args\n"
+        "from click.shell_completion import ShellComplete\n"
+        "words = ShellComplete(main, {}, 'pipeline', '_PIPELINE_COMPLETE')\n"
+        "assert len(words.get_completions(['train-student', '--student'], '')) == 2, 'of configs/digits.yaml'\n"
+        "assert len(words.get_completions(['methods'], '')) > 40\n"
         "heavy = {'torch', 'timm', 'zarr', 'h5py', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

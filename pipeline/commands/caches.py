@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from pipeline.commands.options import config_options, store_address
+from pipeline.commands.completion import complete_paths
+from pipeline.commands.options import config_options, json_option, store_address
 
 if TYPE_CHECKING:
     from pipeline.store.location import StorePath
 
 
 @click.command()
-@click.argument("path", required=False, type=store_address)
+@click.argument("path", required=False, type=store_address, shell_complete=complete_paths)
 @config_options
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@json_option("everything that is known of each cache")
 @click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with top classes.")
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="How many samples to draw.")
 @click.option(
@@ -58,7 +59,7 @@ def inspect(
 
 
 @click.command()
-@click.argument("path", required=False, type=store_address)
+@click.argument("path", required=False, type=store_address, shell_complete=complete_paths)
 @config_options
 @click.option(
     "--cache",
@@ -91,7 +92,7 @@ def inspect(
     show_default=True,
     help="Least share of views with the same top-1 class.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option("what was checked, and what is wrong,")
 @click.pass_context
 def verify(
     context: click.Context,

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.options import json_option, print_json
+
 if TYPE_CHECKING:
     from pipeline.contracts.named import Trial
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     metavar="OPTION=VALUE",
     help="Set an option of the plug-in, such as --set probability=0.5. May be repeated.",
 )
-def contract(name: str, options: tuple[str, ...]) -> None:
+@json_option("every check and its outcome")
+def contract(name: str, options: tuple[str, ...], as_json: bool) -> None:
     """Try a plug-in on what all of its kind must keep, and print what held and what did not.
 
     NAME is as in a configuration: module:factory of your own, or a short name. It is tried with its defaults, and with
@@ -36,7 +39,14 @@ def contract(name: str, options: tuple[str, ...]) -> None:
 
     if not __debug__:
         raise click.UsageError("Python was started with -O, which leaves every check out")
-    broken = sum(_print(trial) for trial in trials(name, options))
+    tried = trials(name, options)
+    if as_json:
+        found = [(trial.title, list(trial.outcomes())) for trial in tried]
+        print_json([{"title": title, "checks": [each._asdict() for each in checks]} for title, checks in found])
+        if any(each.held is False for _, checks in found for each in checks):
+            sys.exit(1)
+        return
+    broken = sum(_print(trial) for trial in tried)
     if broken:
         click.echo(f"{broken} did not hold: docs/extending.md has the contract")
         sys.exit(1)

@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.completion import plugins_in
+from pipeline.commands.options import json_option, print_json
+
 if TYPE_CHECKING:
     from pipeline.objectives.catalogue import Method
 
 
 @click.command()
-@click.argument("name", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.argument("name", required=False, shell_complete=plugins_in("objectives/methods"))
+@json_option("name, summary, text, needs and options of each method")
 def methods(name: str | None, as_json: bool) -> None:
     """List the distillation methods: what each is, what it reads of the teacher, its options; or NAME in full.
 
@@ -23,13 +26,12 @@ def methods(name: str | None, as_json: bool) -> None:
       pipeline methods --json
     """
     import dataclasses
-    import json
 
     from pipeline.objectives.catalogue import list_methods, method
 
     found = [method(name)] if name else list_methods()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(each) for each in found], indent=2))
+        print_json([dataclasses.asdict(each) for each in found])
     elif name:
         click.echo(f"{found[0].text}\n\n{_facts(found[0])}")
     else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -66,3 +69,35 @@ def artifact_options(command: Command) -> Command:
         show_default=True,
         help="Wait if another process is making the same artifact, or fail and name it.",
     )(command)
+
+
+def json_option(what: str) -> Callable[[Command], Command]:
+    """Make a decorator that adds `--json`.
+
+    Args:
+        what: is printed then, for the help.
+    """
+    return click.option("--json", "as_json", is_flag=True, help=f"Print {what} as JSON; all else goes to stderr.")
+
+
+@contextmanager
+def apart_from_json(as_json: bool) -> Iterator[None]:
+    """Let what is printed go to stderr, so that stdout holds one JSON text and nothing else.
+
+    Args:
+        as_json: whether JSON is wanted; else nothing is changed.
+    """
+    if not as_json:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def print_json(facts: object) -> None:
+    """Print plain values as indented JSON.
+
+    Args:
+        facts: lists and mappings of numbers and texts.
+    """
+    click.echo(json.dumps(facts, indent=2, ensure_ascii=False))

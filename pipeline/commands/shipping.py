@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
-from pipeline.commands.options import artifact_options, config_options
+from pipeline.commands.completion import entries_of, plugins_in
+from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
 
 
 @click.command("predict")
@@ -14,7 +16,7 @@ from pipeline.commands.options import artifact_options, config_options
 @click.option("--model", "folder", required=True, type=click.Path(path_type=Path), help="Folder of a student.")
 @click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes are named.")
 @click.option("--code", metavar="MODULE:FACTORY", help="The module of yours that the student is built by.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option("the classes of each photograph")
 def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | None, as_json: bool) -> None:
     """Say what photographs show: the likeliest classes and their probabilities, as `evaluate` computes them.
 
@@ -26,8 +28,6 @@ def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | No
       pipeline predict rose.jpg --model artifacts/mine/students/small/kd/seed-0
       pipeline predict photos/ --model artifacts/mine/students/small/kd/seed-0 --top 1 --json
     """
-    import json
-
     from pipeline.errors import DataError, first_line, printable
     from pipeline.shipping.photographs import photographs
     from pipeline.shipping.predicting import predictions
@@ -50,7 +50,7 @@ def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | No
             said = ", ".join(f"{name} {100 * probability:.1f} %" for name, probability in found)
             click.echo(printable(f"{each.photo}: {said}"))
     if as_json:
-        click.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+        print_json(facts)
     if failed:
         text = "\n".join(f"- {error}" for error in failed)
         raise DataError(f"{len(failed)} of {len(files)} photographs were not classified\n{text}")
@@ -58,15 +58,22 @@ def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | No
 
 @click.command("export")
 @config_options
-@click.option("--student", help="A name in the section `students`.")
-@click.option("--objectives", help="A name in the section `objectives`.")
+@click.option("--student", shell_complete=entries_of("students"), help="A name in the section `students`.")
+@click.option("--objectives", shell_complete=entries_of("objectives"), help="A name in the section `objectives`.")
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
 @click.option("--model", "folder", type=click.Path(path_type=Path), help="A student's folder, without a configuration.")
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write; default: below `runs.path`.")
-@click.option("--format", "formats", multiple=True, help="timm, onnx, onnx-int8, torch-export; default: all that fit.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    shell_complete=plugins_in("shipping/formats"),
+    help="timm, onnx, onnx-int8, torch-export; default: all that fit.",
+)
 @click.option("--threads", type=click.IntRange(1), help="Of what is timed; default: as many as torch uses.")
 @click.option("--code", metavar="MODULE:FACTORY", help="The module of yours that the folder's student is built by.")
 @artifact_options
+@json_option("the content of `export.json` and its folder")
 def run_export(
     config: Path,
     overrides: tuple[str, ...],
@@ -80,6 +87,7 @@ def run_export(
     code: str | None,
     replace: bool,
     wait: bool,
+    as_json: bool,
 ) -> None:
     """Write a student for other programs, and print what each format costs and how good it is.
 
@@ -96,16 +104,20 @@ def run_export(
         raise click.UsageError("name --student and --objectives, or the folder of a student by --model")
     if folder is not None and output is None:
         raise click.UsageError("--model needs --output: where to write")
-    from pipeline.shipping.commanding import export_folder
+    from pipeline.shipping.commanding import export_folder, export_run
 
-    if folder is not None and output is not None:
-        export_folder(folder, output, formats, threads, code, replace=replace, wait=wait)
-    else:
-        from pipeline.experiment.runs import RunName
-        from pipeline.experiment.source import ConfigFile
-        from pipeline.shipping.commanding import export_run
+    with apart_from_json(as_json):
+        if folder is not None and output is not None:
+            written = export_folder(folder, output, formats, threads, code, replace=replace, wait=wait)
+        else:
+            from pipeline.experiment.runs import RunName
+            from pipeline.experiment.source import ConfigFile
 
-        assert student is not None
-        assert objectives is not None
-        name = RunName(student, objectives, seed)
-        export_run(ConfigFile(config, overrides), name, output, formats, threads, replace=replace, wait=wait)
+            assert student is not None
+            assert objectives is not None
+            name, source = RunName(student, objectives, seed), ConfigFile(config, overrides)
+            written = export_run(source, name, output, formats, threads, replace=replace, wait=wait)
+    if as_json:
+        from pipeline.shipping.exporting import TABLE
+
+        print_json({"folder": written.as_posix(), **json.loads((written / TABLE).read_text())})

@@ -32,8 +32,8 @@ def export_run(
     *,
     replace: bool,
     wait: bool,
-) -> None:
-    """Export a student of a configuration, calibrated and measured on its data.
+) -> Path:
+    """Export a student of a configuration, calibrated and measured on its data; return the folder.
 
     Args:
         source: the configuration.
@@ -57,6 +57,7 @@ def export_run(
     output = output or inputs.runs.path / "exports" / name.student / name.objectives / f"seed-{name.seed}"
     views = calibration_views(experiment, student.model.input)
     _run(student, views, EvaluatedSplit.of(experiment), output, formats, threads, replace=replace, wait=wait)
+    return output
 
 
 def export_folder(
@@ -68,8 +69,10 @@ def export_folder(
     *,
     replace: bool,
     wait: bool,
-) -> None:
+) -> Path:
     """Export the student in a folder, without data: nothing is calibrated, and no accuracy is measured.
+
+    Returns `output`.
 
     Args:
         folder, code: as of `ShippedStudent.open`.
@@ -78,6 +81,7 @@ def export_folder(
     refuse_unknown_formats(formats)
     student = ShippedStudent.open(folder, code)
     _run(student, None, None, output, formats, threads, replace=replace, wait=wait)
+    return output
 
 
 def _run(

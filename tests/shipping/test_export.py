@@ -45,6 +45,7 @@ def stored_views() -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 def test_a_table_says_what_each_format_costs_and_how_good_it_is(there: Path):
     table = json.loads((EXPORTS / "export.json").read_text())
+    assert list(table) == ["student", "split", "threads", "formats"]  # and docs/commands.md has them
     assert (table["student"], table["split"], table["threads"]) == ("vit/hard/seed-0", "test", 1)
     rows = {row["format"]: row for row in table["formats"]}
     assert list(rows) == ["student", "onnx", "onnx-int8", "timm", "torch-export"]
@@ -71,8 +72,9 @@ def test_the_same_again_is_already_there_and_not_measured_twice(there: Path, mon
         raise AssertionError("it was measured before")
 
     monkeypatch.setattr(exporting, "latency", never)
-    found = run("--student", "vit", "--objectives", "hard", "--threads", "1")
+    found = run("--student", "vit", "--objectives", "hard", "--threads", "1", "--json")
     assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout) == {"folder": EXPORTS.as_posix(), **table}
     assert found.output.count("already there") == 4
     assert "top-1 on split 'test'; on the CPU with 1 thread" in found.output
     assert {path: path.stat().st_mtime_ns for path in EXPORTS.glob("*/*")} == before

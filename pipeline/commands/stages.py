@@ -1,0 +1,203 @@
+"""Defines the commands that run a stage: what `dvc repro` runs, and people too."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pipeline.commands.completion import entries_of
+from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
+
+
+@click.command("prepare-data")
+@config_options
+@click.option("--replace", is_flag=True, help="Replace a data set that is already there.")
+@json_option("what was packed and left out")
+def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_json: bool) -> None:
+    """Pack a data set into one HDF5 file, and print a table of its splits and what was left out.
+
+    \b
+    Examples:
+      pipeline prepare-data
+      pipeline prepare-data --set data.source='{name: image-folder, path: photos}' --set data.path=photos.h5
+    """
+    from pipeline.experiment.source import ConfigFile
+    from stages.prepare_data import run
+
+    run(ConfigFile(config, overrides), replace=replace, as_json=as_json)
+
+
+@click.command("train-teacher")
+@config_options
+@artifact_options
+@json_option("the file of weights and the metrics of the training")
+def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait: bool, as_json: bool) -> None:
+    """Train the teacher on labels, for those who have none. Goes on where it was stopped.
+
+    \b
+    Examples:
+      pipeline train-teacher
+      pipeline train-teacher --set teacher_training.epochs=5
+    """
+    from pipeline.experiment.source import ConfigFile
+    from stages.train_teacher import run
+
+    source = ConfigFile(config, overrides)
+    with apart_from_json(as_json):
+        run(source, replace=replace, wait=wait)
+    if as_json:
+        from pipeline.commands.facts import teacher_facts
+
+        print_json(teacher_facts(source))
+
+
+@click.command("cache-teacher")
+@config_options
+@click.option(
+    "--part",
+    type=click.Choice(["all", "training", "evaluation"]),
+    default="all",
+    show_default=True,
+    help="Only the store that students learn from, or only those of the holdout and the evaluated split.",
+)
+@click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler.")
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, metavar="N", help="Compute in N processes here, a GPU for each."
+)
+@artifact_options
+@json_option("what `inspect --json` says of each cache")
+def run_cache_teacher(
+    config: Path,
+    overrides: tuple[str, ...],
+    part: Any,
+    scheduler: str | None,
+    workers: int,
+    replace: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Write the teacher's outputs for every view to the Zarr store. Goes on where it was stopped.
+
+    \b
+    Examples:
+      pipeline cache-teacher
+      pipeline cache-teacher --config configs/cifar100.yaml --set views.count=16 --set teacher.device=cuda
+      pipeline cache-teacher --workers 4
+      pipeline cache-teacher --scheduler tcp://10.0.0.1:8786
+    """
+    if scheduler is not None and workers:
+        raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
+    from pipeline.experiment.source import ConfigFile
+    from stages.cache_teacher import run
+
+    source = ConfigFile(config, overrides)
+    with apart_from_json(as_json):
+        run(source, part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
+    if as_json:
+        from pipeline.commands.facts import made_caches
+
+        print_json(made_caches(source, part))
+
+
+@click.command("train-student")
+@config_options
+@click.option(
+    "--student", required=True, shell_complete=entries_of("students"), help="A name in the section `students`."
+)
+@click.option(
+    "--objectives", required=True, shell_complete=entries_of("objectives"), help="A name in the section `objectives`."
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
+@click.option("--output", type=click.Path(path_type=Path), help="Folder of the student; default: below `runs.path`.")
+@click.option(
+    "--verify",
+    type=click.Choice(["full", "sample", "bytes", "none"]),
+    default="full",
+    show_default=True,
+    help="Compare all views with the teacher's pixels before training, some, only the image files, or nothing.",
+)
+@artifact_options
+@json_option("the folder and the metrics of the training")
+def train_student(
+    config: Path,
+    overrides: tuple[str, ...],
+    student: str,
+    objectives: str,
+    seed: int,
+    output: Path | None,
+    verify: Any,
+    replace: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Train one student from the teacher cache. Goes on where it was stopped.
+
+    \b
+    Examples:
+      pipeline train-student --student small --objectives kd
+      pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
+    """
+    from pipeline.experiment.runs import RunName
+    from pipeline.experiment.source import ConfigFile
+    from stages.train_student import run
+
+    source, name = ConfigFile(config, overrides), RunName(student, objectives, seed)
+    with apart_from_json(as_json):
+        run(source, name, output, verify=verify, replace=replace, wait=wait)
+    if as_json:
+        from pipeline.commands.facts import student_facts
+
+        print_json(student_facts(source, name, output))
+
+
+@click.command()
+@config_options
+@json_option("the content of `evaluation.json`")
+def evaluate(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Measure the teacher and every trained student on `evaluate.split`.
+
+    \b
+    Examples:
+      pipeline evaluate
+      pipeline evaluate --config configs/cifar100.yaml
+    """
+    from pipeline.experiment.source import ConfigFile
+    from stages.evaluate import run
+
+    source = ConfigFile(config, overrides)
+    with apart_from_json(as_json):
+        run(source)
+    if as_json:
+        from pipeline.commands.facts import evaluation_facts
+
+        print_json(evaluation_facts(source))
+
+
+@click.command()
+@config_options
+@click.option("--show", is_flag=True, help="Only print the table of what is evaluated; write nothing.")
+@click.option("--quiet", is_flag=True, help="Do not print the table.")
+@json_option("the numbers of the table")
+def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool, as_json: bool) -> None:
+    """Write the report page and print the table of students.
+
+    \b
+    Examples:
+      pipeline report
+      pipeline report --config configs/cifar100.yaml --show
+    """
+    from pipeline.experiment.source import ConfigFile
+    from stages.report import run
+
+    source = ConfigFile(config, overrides)
+    with apart_from_json(as_json):
+        run(source, write=not show, table=not quiet)
+    if as_json:
+        from pipeline.commands.facts import report_facts
+
+        print_json(report_facts(source, written=not show))
+
+
+COMMANDS = (prepare_data, train_teacher, run_cache_teacher, train_student, evaluate, report)

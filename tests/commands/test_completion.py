@@ -1,0 +1,64 @@
+"""Completion in a shell: what click's own scripts ask for, answered by the command in process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.shell_completion import ShellComplete
+from click.testing import CliRunner
+
+from pipeline import plugins
+from pipeline.cli import main
+
+CONFIG = """
+students: {small: {model: a}, smaller: {model: b}, vit: {model: c}}
+objectives: {kd: [kd], hard: [hard-label]}
+"""
+
+
+def completed(*words: str) -> list[str]:
+    """What may stand in place of the last word."""
+    *before, incomplete = words
+    shell = ShellComplete(main, {}, "pipeline", "_PIPELINE_COMPLETE")
+    return [item.value for item in shell.get_completions(before, incomplete)]
+
+
+@pytest.fixture
+def _configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("configs").mkdir()
+    Path("configs/digits.yaml").write_text(CONFIG)
+    Path("mine.yaml").write_text("students: {vit: {model: c}}\nobjectives: {mine: [kd]}\n")
+    Path("broken.yaml").write_text("students: [")
+
+
+@pytest.mark.usefixtures("_configured")
+def test_names_of_the_configuration():
+    assert completed("train-student", "--student", "sm") == ["small", "smaller"]
+    assert completed("train-student", "--config", "mine.yaml", "--student", "") == ["vit"]
+    assert completed("train-student", "-c", "mine.yaml", "--student", "vit", "--objectives", "") == ["mine"]
+    assert completed("export", "--objectives", "k") == ["kd"]
+    assert completed("train-student", "--set", "students={big: {model: a}}", "--student", "") == ["big"]
+
+
+@pytest.mark.usefixtures("_configured")
+def test_a_configuration_that_cannot_be_read_completes_nothing():
+    assert completed("train-student", "--config", "broken.yaml", "--student", "") == []
+    assert completed("train-student", "--config", "nowhere.yaml", "--student", "") == []
+    assert completed("train-student", "--set", "students=3", "--student", "") == []
+
+
+def test_commands_methods_and_formats():
+    assert completed("pre") == ["predict", "prepare-data"]
+    assert tuple(completed("methods", "")) == plugins.names("pipeline.objectives.methods")
+    assert tuple(completed("export", "--format", "")) == plugins.names("pipeline.shipping.formats")
+    assert "--student" in completed("train-student", "--s")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_asks_this_command(shell: str):
+    printed = CliRunner().invoke(main, ["completion", shell])
+    assert printed.exit_code == 0
+    assert f"_PIPELINE_COMPLETE={shell}_complete" in printed.output
+    assert CliRunner().invoke(main, ["completion", "cmd"]).exit_code == 2
