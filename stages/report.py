@@ -8,6 +8,8 @@ from pipeline.errors import DataError
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.reporting.comparison import verdicts
+from pipeline.reporting.exports import read_exports
+from pipeline.reporting.page import Findings
 from pipeline.reporting.report import write_report
 from pipeline.reporting.results import Evaluation, read_histories
 from pipeline.reporting.summary import summarise
@@ -35,7 +37,8 @@ def run(source: ConfigFile, *, write: bool, table: bool) -> None:
     evaluation = Evaluation.read(runs.evaluation)
     rows = summarise(evaluation)
     if write:
-        page = write_report(runs.report, evaluation, read_histories(runs.path / "students"), to_yaml(raw))
+        histories, exports = read_histories(runs.path / "students"), read_exports(runs.path, evaluation)
+        page = write_report(runs.report, Findings(evaluation, histories, to_yaml(raw), exports))
     if table:
         console = Console(width=None if Console().is_terminal else 160)
         console.print(terminal(evaluation, rows))

@@ -1,4 +1,4 @@
-"""Draws the report's plots: learning curves, accuracy against cost, and an overview of both.
+"""Draws the overview of a report: accuracy against cost beside learning curves, as a picture for a README.
 
 Figures are drawn without pyplot and without its global state.
 """
@@ -17,57 +17,16 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from pipeline.measuring.score import SCORES
 from pipeline.reporting import tables
+from pipeline.reporting.charts import CURVES, SCORED
 from pipeline.reporting.render import INK
 from pipeline.reporting.results import Evaluation, HistoryTable
 from pipeline.reporting.styles import TEACHER_MARKER, Styles
 from pipeline.reporting.summary import SummaryRow
 
 Canvas = Figure | SubFigure
-WIDTH = 10.0  # inches; the page scales it
 ACROSS = 3
 LONGEST_NAME = 28
-SCORED = {score.column: score for score in SCORES}
-KINDS = (*SCORED, "loss")
-"""Columns of a history that curves are drawn of."""
-
-
-def learning_curves(rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure | None:
-    """Draw score on the holdout and loss over epochs: a panel per student, a colour per objective set.
-
-    The line is the mean over seeds, the band one sample standard deviation. Without a holdout only the loss is drawn.
-
-    Args:
-        rows: of the students; they decide the order.
-        histories: of all runs.
-
-    Returns None if there is nothing to draw.
-    """
-    kinds = [kind for kind in KINDS if _has(histories, kind)]
-    if not kinds:
-        return None
-    students = _students(rows, histories)
-    across = 2 if len(students) == 4 else min(ACROSS, len(students))
-    down = len(kinds) * math.ceil(len(students) / across) if len(students) > 1 else 1.3
-    figure = Figure(figsize=(WIDTH, 2.5 * down + 0.5), layout=ConstrainedLayoutEngine(h_pad=0.08))
-    draw_curves(figure, Styles.of(rows), students, histories, kinds, across)
-    _legend(figure, Styles.of(rows), sets=_sets(rows), students=())
-    return figure
-
-
-def accuracy_against_cost(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> Figure:
-    """Draw the score over multiply-accumulates (parameters, if only the teacher's are known), on a log axis.
-
-    Args:
-        evaluation: has the teacher.
-        rows: of the students.
-    """
-    figure = Figure(figsize=(WIDTH, 4.6), layout="constrained")
-    styles = Styles.of(rows)
-    draw_costs(figure, styles, evaluation, rows)
-    _legend(figure, styles, _sets(rows), list(styles.markers))
-    return figure
 
 
 def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequence[HistoryTable]) -> Figure:
@@ -80,7 +39,7 @@ def overview(evaluation: Evaluation, rows: Sequence[SummaryRow], histories: Sequ
     """
     figure = Figure(figsize=(14, 5.8), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12))
     styles = Styles.of(rows)
-    kind = next((kind for kind in KINDS if _has(histories, kind)), None)
+    kind = next((kind for kind in CURVES if _has(histories, kind)), None)
     if kind is None:
         draw_costs(figure, styles, evaluation, rows)
     else:

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import base64
 import csv
+import hashlib
 import io
 import json
 import re
-import xml.etree.ElementTree as ET
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,11 +13,10 @@ import pytest
 from PIL import Image
 from reporting_fakes import experiment
 
-from pipeline.reporting.plots import accuracy_against_cost, learning_curves
-from pipeline.reporting.render import svg
-from pipeline.reporting.report import page, write_report
+from pipeline.reporting.page import Findings, page
+from pipeline.reporting.report import write_report
 from pipeline.reporting.results import Evaluation, HistoryTable
-from pipeline.reporting.styles import OKABE_ITO, Styles
+from pipeline.reporting.styles import Styles
 from pipeline.reporting.summary import summarise
 
 HOSTILE = "<script>alert('x')</script> & \"q\" $\\frac{$ |`"
@@ -59,13 +59,13 @@ class Page(HTMLParser):
 
 
 def text_of(evaluation: Evaluation, histories: list[HistoryTable], config: str = "data: {}\n") -> str:
-    return page(evaluation, summarise(evaluation), histories, config)
+    return page(Findings(evaluation, histories, config))
 
 
 def test_the_report_is_written_whole_and_the_same_every_time(tmp_path: Path) -> None:
     evaluation, histories = experiment(["resnet20"])
-    path = write_report(tmp_path / "a", evaluation, histories, "data: {}\n")
-    write_report(tmp_path / "b", evaluation, histories, "data: {}\n")
+    path = write_report(tmp_path / "a", Findings(evaluation, histories, "data: {}\n"))
+    write_report(tmp_path / "b", Findings(evaluation, histories, "data: {}\n"))
     assert path == tmp_path / "a" / "report.html"
     names = {"report.html", "table.md", "summary.json", "accuracy_cost.csv", "overview.png"}
     assert {p.name for p in (tmp_path / "a").iterdir()} == names
@@ -94,8 +94,14 @@ def test_the_page_stands_alone_and_is_well_formed(html: str) -> None:
     assert len(found.ids) == len(set(found.ids))
     assert all(link.startswith("#") and link[1:] in found.ids for link in found.links)
     assert set(re.findall(r"url\(#([^)]*)\)", html)) <= set(found.ids)
-    assert not re.search(r"@import|url\((?!#)|<script", html)
-    assert found.tags.count("svg") == found.tags.count("figure") == 2
+    assert not re.search(r"@import|url\(|<script [^>]*src|<link", html)
+    assert found.tags.count("script") == 1
+    script = html.split("<script>")[1].split("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html
+    assert (
+        found.tags.count("svg") == found.tags.count("figure") == 3 + 2 * 2
+    )  # over three costs; curves of two students
     assert found.tags.count("details") == 3
     assert found.tags.count("caption") == found.tags.count("table") == 2
     assert "prefers-color-scheme: dark" in html
@@ -114,9 +120,9 @@ def test_hostile_names_stay_text() -> None:
     evaluation, histories = experiment([HOSTILE, "_hidden 学生"], ["_set", HOSTILE], 2, name=HOSTILE)
     html = text_of(evaluation, histories, f"name: {HOSTILE}</pre>")
     found = Page(html)
-    assert "script" not in found.tags
+    assert found.tags.count("script") == 1
+    assert html.count("<script") == 1
     assert any(HOSTILE in word for word in found.words)
-    assert found.tags.count("svg") == 2
     assert "_hidden" in html
 
 
@@ -125,10 +131,10 @@ def test_hostile_names_stay_text() -> None:
     [
         ({"students": ["a"], "seeds": 1}, "one seed cannot tell", "times the spread"),
         ({"students": ["a"], "holdout": False}, "No accuracy was measured", "holdout top-1"),
-        ({"students": ["resnet8"], "sets": ["kd"]}, "nothing to compare it with", "beats"),
-        ({"teacher": False}, "2 students", "teacher cifar"),
+        ({"students": ["resnet8"], "sets": ["kd"]}, "nothing to compare it with", "kd beats"),
+        ({"teacher": False}, "What the teacher says of these images is not known", "teacher cifar"),
         ({"students": ["a"], "epochs": 1}, "Learning curves", "nan"),
-        ({"epochs": 0}, "Accuracy against cost", "Learning curves"),
+        ({"epochs": 0}, "No history of a training run is at hand", "Lines are means"),
         ({"students": ["a", "b"], "sets": EIGHT, "seeds": 2}, "8 objective sets", "nan"),
     ],
 )
@@ -142,7 +148,8 @@ def test_other_experiments(options: dict[str, object], words: str, absent: str) 
 
 def test_experiments_without_histories_have_a_report(tmp_path: Path) -> None:
     evaluation, _ = experiment()
-    assert "Learning curves" not in write_report(tmp_path, evaluation, [], "").read_text()
+    html = write_report(tmp_path, Findings(evaluation, [], "")).read_text()
+    assert "No history of a training run is at hand" in html
 
 
 def test_a_teacher_of_unknown_cost_is_a_line_without_a_star() -> None:
@@ -152,20 +159,7 @@ def test_a_teacher_of_unknown_cost_is_a_line_without_a_star() -> None:
     html = text_of(evaluation.model_copy(update={"teacher": teacher}), histories)
     assert "multiply-accumulates per image" in html
     assert "teacher cifar_resnet56" in html
-
-
-def test_plots_follow_the_page() -> None:
-    evaluation, histories = experiment(sets=EIGHT[:3])
-    rows = summarise(evaluation)
-    curves = learning_curves(rows, histories)
-    assert curves is not None
-    for figure in (curves, accuracy_against_cost(evaluation, rows)):
-        text = svg(figure, "it", "a <title>")
-        assert ET.fromstring(text)[0].text == "a <title>"
-        assert "currentColor" in text
-        assert "<text" in text
-        assert "resnet8x4" in text
-        assert all(colour in text for colour in OKABE_ITO[:2])
+    assert "times its" not in html
 
 
 def test_every_set_has_its_own_look_and_every_student_its_marker() -> None:
