@@ -1,10 +1,20 @@
-"""Shows the progress of long work: a live bar on a terminal, a line every few seconds elsewhere."""
+"""Shows the progress of long work: a live bar on a terminal, ever rarer lines elsewhere."""
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Protocol
+
+LIVE_SECONDS = 0.2
+"""Between two drawings on a terminal."""
+
+RAREST_SECONDS = 600.0
+"""The most between two lines of a log, while something is done."""
+
+BAR_WIDTH, SHORTEST_BAR = 30, 6
+"""Letters of the bar on a terminal."""
 
 
 class Progress(Protocol):
@@ -42,7 +52,10 @@ class Silent:
 
 
 class Lines:
-    """Prints what is done, the rate and the time left: over one line on a terminal, else a line at times.
+    """Prints what is done, the rate and the time left: in place on a terminal, else a line at times.
+
+    Off a terminal the lines become rarer as the work goes on, so that a log of ten hours has about a hundred of them.
+    No line is printed where nothing was done since the last one.
 
     `every` is the least number of seconds between two lines in a log file.
     """
@@ -53,6 +66,7 @@ class Lines:
         self._what, self._unit, self._note = "", "", ""
         self._total = self._done = self._first = 0
         self._start = self._shown = 0.0
+        self._said: tuple[int, str] = (0, "")
 
     def begin(self, what: str, total: int, unit: str, done: int = 0) -> None:
         """Start a new line of progress.
@@ -64,6 +78,7 @@ class Lines:
         self._total, self._done, self._first = total, done, done
         self._start = time.monotonic()
         self._shown = self._start if not self._live else 0.0
+        self._said = (done, "")
         if done:
             print(f"{what}: going on from {done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
 
@@ -72,13 +87,21 @@ class Lines:
         self._done += amount
         self._note = note or self._note
         now = time.monotonic()
-        if now - self._shown >= (0.2 if self._live else self._every):
-            self._shown = now
-            self._show(now, last=False)
+        if now - self._shown < (LIVE_SECONDS if self._live else self._pause(now)):
+            return
+        # Where all is done, `end` says so; a work that stands still has nothing new to say in a log.
+        if not self._live and (self._done >= self._total or self._said == (self._done, self._note)):
+            return
+        self._shown = now
+        self._show(now, last=False)
 
     def end(self) -> None:
         """Show the final state."""
         self._show(time.monotonic(), last=True)
+
+    def _pause(self, now: float) -> float:
+        """Return the seconds between two lines of a log: a tenth of the time so far, within bounds."""
+        return max(self._every, min((now - self._start) / 10, RAREST_SECONDS))
 
     def _show(self, now: float, *, last: bool) -> None:
         seconds = max(now - self._start, 1e-9)
@@ -91,12 +114,24 @@ class Lines:
             time_text = f"{duration(left)} left"
         text = f"{self._what}: {share:4.0%} {self._done:,}/{self._total:,} {self._unit}"
         text += f" {rate:,.4g} {self._unit}/s {time_text}"
-        if self._note:
-            text += f"  {self._note}"
+        self._said = (self._done, self._note)
         if self._live:
-            print(f"\r\x1b[2K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+            self._redraw(text, last)
         else:
-            print(text, file=sys.stderr, flush=True)
+            print(f"{text}  {self._note}" if self._note else text, file=sys.stderr, flush=True)
+
+    def _redraw(self, text: str, last: bool) -> None:
+        """Write over the lines in place: the progress with a bar, and the note below it, each on one row."""
+        width = shutil.get_terminal_size().columns - 1
+        share = self._done / self._total if self._total else 1.0
+        room = min(BAR_WIDTH, width - len(text) - 1)
+        if room >= SHORTEST_BAR:
+            filled = round(share * room)
+            text += " " + "█" * filled + "░" * (room - filled)
+        rows = [text[:width], *([self._note[:width]] if self._note else [])]
+        drawn = "\n".join(f"\r\x1b[2K{row}" for row in rows)
+        back = "\n" if last else f"\x1b[{len(rows) - 1}A" if len(rows) > 1 else ""
+        print(drawn, end=back, file=sys.stderr, flush=True)
 
 
 def size(amount: float) -> str:

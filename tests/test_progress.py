@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from pipeline.progress import Lines, duration
@@ -28,3 +30,56 @@ def test_a_log_file_gets_lines_with_rate_and_time_left(capsys: pytest.CaptureFix
     assert "64/100 views" in out[2]
     assert out[3].endswith("in 20 s")
     assert len(out) == 4
+
+
+def test_a_long_work_gets_ever_rarer_lines_and_none_twice(capsys: pytest.CaptureFixture[str], monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now[0])
+    lines, hours = Lines(), 10
+    lines.begin("training", hours * 3600, "steps")
+    for _ in range(hours * 3600):
+        now[0] += 1.0
+        lines.advance(1)
+    lines.end()
+    out = capsys.readouterr().err.splitlines()
+    shown = [int(line.split("/")[0].split()[-1].replace(",", "")) for line in out]
+    gaps = [after - before for before, after in pairwise(shown[:-1])]
+    assert shown[:3] == [5, 10, 15]
+    assert gaps == sorted(gaps)
+    assert max(gaps) == 600
+    assert len(out) < 130
+    assert len(set(out)) == len(out)
+    assert [line for line in out if "36,000/36,000" in line] == [out[-1]]
+    assert out[-1].endswith("in 10 h 00 min")
+
+
+def test_work_that_stands_still_says_so_once(capsys: pytest.CaptureFixture[str], monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now[0])
+    lines = Lines()
+    lines.begin("caching", 10, "views")
+    for amount in (1, 0, 0, 0, 1):
+        now[0] += 60.0
+        lines.advance(amount)
+    out = capsys.readouterr().err.splitlines()
+    assert [line.split("/")[0].split()[-1] for line in out] == ["1", "2"]
+
+
+def test_a_terminal_gets_two_rows_that_fit_it(capsys: pytest.CaptureFixture[str], monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("pipeline.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.progress.sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = Lines()
+    lines.begin("training", 4, "steps")
+    now[0] += 1.0
+    lines.advance(2, "epoch 1/2 loss 0.5 = " + "x" * 80)
+    now[0] += 1.0
+    lines.advance(2)
+    lines.end()
+    out = capsys.readouterr().err
+    rows = out.replace("\x1b[1A", "").replace("\r\x1b[2K", "\n").split("\n")
+    assert max(map(len, rows)) <= 59
+    assert out.count("\x1b[1A") == 2  # back to the first row, but for the last time
+    assert out.endswith("\n")
+    assert "█" in out

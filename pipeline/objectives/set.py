@@ -139,6 +139,14 @@ class ObjectiveSet(nn.Module):
             for note in member.notes
         ]
 
+    def weights(self, progress: float) -> dict[str, float]:
+        """Return the weight of every objective, by its label.
+
+        Args:
+            progress: the share of training that is done, in [0, 1].
+        """
+        return {entry.label: _weight(entry, progress) for entry in self.entries}
+
     def kept(self) -> Projector | None:
         """Return what the student keeps of an objective at inference; None for nothing."""
         every = (member.kept() for member in self.members if isinstance(member, Objective))
@@ -164,7 +172,7 @@ class ObjectiveSet(nn.Module):
         terms: dict[str, Tensor] = {}
         pairs = zip(self.entries, self.teachers, self.members, strict=True)
         for index, (entry, name, member) in enumerate(pairs):
-            factor = entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
+            factor = _weight(entry, progress)
             if factor == 0:
                 continue  # not computed: an objective that is off costs nothing
             read = self.standardised[str(index)](known[name]) if str(index) in self.standardised else known[name]
@@ -191,6 +199,10 @@ class ObjectiveSet(nn.Module):
             if own:
                 groups.append({"params": own, "lr": learning_rate * entry.learning_rate})
         return groups
+
+
+def _weight(entry: ObjectiveEntry, progress: float) -> float:
+    return entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
 
 
 def _not_dropped(entry: ObjectiveEntry, member: Objective) -> bool:

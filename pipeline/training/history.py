@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Mapping
 
 from pipeline.measuring.score import TOP1, Score
 
@@ -45,3 +46,30 @@ class History:
         for row in self.rows:
             writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
         return stream.getvalue()
+
+
+def epoch_note(history: History, epochs: int, means: Mapping[str, float], weights: Mapping[str, float]) -> str:
+    """Say how the last epoch went: the loss, the weight and mean of every term, and the holdout so far.
+
+    Args:
+        history: ends with that epoch.
+        epochs: of the training.
+        means: of the epoch: the loss, and every term by `label/term`.
+        weights: of the objectives, by their labels, at the end of the epoch.
+    """
+    row, column = history.rows[-1], history.score.column
+    terms = [
+        f"{weights[label]:.3g} x {value:.4g} {term}"
+        for term, value in means.items()
+        if (label := term.rpartition("/")[0]) in weights and term != "loss"
+    ]
+    note = f"epoch {row['epoch']:.0f}/{epochs} loss {means['loss']:.4f}"
+    if len(terms) > 1:
+        note += " = " + " + ".join(terms)
+    if column in row:
+        note += f", holdout {history.score.text(row[column])}"
+        best = history.best()
+        if best and best != len(history.rows):
+            then = history.rows[best - 1]
+            note += f", best {history.score.text(then[column])} in epoch {then['epoch']:.0f}"
+    return note

@@ -23,7 +23,7 @@ from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps, loader
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint
 from pipeline.training.encoded_outputs import decode_others
-from pipeline.training.history import History
+from pipeline.training.history import History, epoch_note
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step
 
@@ -250,15 +250,15 @@ def train(
                 **means,
                 **rate,
             }
-            note = f"epoch {epoch + 1}/{config.epochs} loss {means['loss']:.4f}"
             if score is not None:
                 row[ranked_by.column] = score(trainer.result())
-                note += f" holdout {ranked_by.text(row[ranked_by.column])}"
             history.add(row)
             if config.patience is not None and history.best() == epoch + 1:
                 trainer.keep()
             last = epoch + 1 == config.epochs or history.stale(config.patience)
-            progress.advance(0, note + (f", the best was epoch {history.best()}" if config.patience else ""))
+            progress.advance(
+                0, epoch_note(history, config.epochs, means, objectives.weights((epoch + 1) / config.epochs))
+            )
             if folder is not None and (last or (epoch + 1) % config.checkpoint_epochs == 0):
                 trainer.checkpoint(epoch + 1, history, seconds).save(folder)
     progress.end()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pipeline.training import History
+from pipeline.training.history import epoch_note
 
 
 def history(*scores: float | None) -> History:
@@ -17,3 +18,17 @@ def test_stale_after_so_many_epochs_that_were_no_better():
     assert [history(*scores[:n]).stale(3) for n in range(6)] == [False, False, False, False, False, True]
     assert not history(*scores).stale(None)
     assert not history(None, None, None).stale(1)
+
+
+def test_a_note_has_the_terms_with_their_weights_and_the_best_so_far():
+    means = {"loss": 1.13, "hard-label/cross-entropy": 2.3, "kd/kl": 1.0}
+    weights = {"hard-label": 0.1, "kd": 0.9}
+    note = epoch_note(history(0.25, 0.5, 0.375), 8, means, weights)
+    assert note == (
+        "epoch 3/8 loss 1.1300 = 0.1 x 2.3 hard-label/cross-entropy + 0.9 x 1 kd/kl, "
+        "holdout 37.50%, best 50.00% in epoch 2"
+    )
+    sides = note.split(" = ")[1].split(",")[0].split(" + ")
+    assert sum(float(side.split()[0]) * float(side.split()[2]) for side in sides) == means["loss"]
+    alone = epoch_note(history(None), 8, {"loss": 2.3, "hard-label/cross-entropy": 2.3}, {"hard-label": 1.0})
+    assert alone == "epoch 1/8 loss 2.3000"
