@@ -25,7 +25,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from pipeline import own_code
 from pipeline.config import Section, problems_of
 from pipeline.errors import ConfigError, Problem, unknown_name
-from pipeline.factories import Factory, Unusable, factory_of, installed
+from pipeline.factories import Computation, Factory, Unusable, factory_of, installed
 
 
 class NoOptions(Section):
@@ -142,7 +142,7 @@ def own_files(package: str, name: str) -> tuple[Path, ...]:
     return own_code.files_of([function]) if function else ()
 
 
-def _function(factory: Factory, name: str) -> str | None:
+def _function(factory: Factory | Computation, name: str) -> str | None:
     """The `module:factory` of a plug-in that is none of Decant's files; None if there is none."""
     brought = installed(factory.group).get(name)
     return brought.value if brought else name if own_code.is_own(name) else None

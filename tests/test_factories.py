@@ -14,8 +14,12 @@ import pytest
 import torch
 
 from pipeline import factories, make_views, plugins
+from pipeline.config import bind
 from pipeline.errors import CacheMismatch, ConfigError
+from pipeline.signals import SignalsConfig, SignalsSection, extract, lowpass, maps_read
+from pipeline.store.encodings import load_encoding, resolved_encoding
 from pipeline.store.format.sections import ViewsIdentity
+from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.views import Views, build_views
 
 OPERATIONS = "pipeline.views.operations"
@@ -72,7 +76,131 @@ def test_what_is_no_operation_is_refused_with_the_reason(own: Path, choice: Any,
 
 def test_kinds_that_are_files_of_decant_alone_know_no_modules() -> None:
     with pytest.raises(ConfigError, match="unknown name 'own_invert:Invert'"):
-        plugins.choose_at("filter", "pipeline.signals.filters", "own_invert:Invert")
+        plugins.choose_at("model", "pipeline.models.kinds", "own_invert:Invert")
+
+
+SIGNALS = '''
+"""Signals of one's own."""
+
+import torch
+from torch import Tensor
+
+from pipeline.config import Section
+from pipeline.store.encodings._one_array import OneArray
+
+SIGNALS = ("logits", "embedding")
+
+
+class Options(Section):
+    """shift: what is added."""
+
+    shift: int = 1
+
+
+class Shifted(OneArray):
+    dtype = "<f4"
+
+    def __init__(self, shape, options: Options) -> None:
+        super().__init__(shape)
+        object.__setattr__(self, "shift", options.shift)
+
+    def write(self, values):
+        return values + self.shift
+
+    def read(self, stored):
+        return stored - self.shift
+
+    def error_bound(self, values):
+        return abs(values) * 1e-6 + 1e-6
+
+
+def corner(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
+    return x[:, :, :grid_h, :grid_w].float()
+
+
+def both(maps: Tensor, deeper: Tensor) -> Tensor:
+    return torch.stack([maps.mean((1, 2, 3)), deeper.mean((1, 2, 3))], 1)
+
+
+def bare(x, grid_h, grid_w):
+    return x
+
+
+def none() -> Tensor:
+    return torch.ones(1)
+'''
+
+
+@pytest.fixture
+def signals(own: Path) -> Path:
+    (own / "own_signals.py").write_text(SIGNALS)
+    return own
+
+
+def test_filters_and_extra_signals_of_ones_own_are_functions(signals: Path) -> None:
+    maps, deeper = torch.arange(64.0).reshape(2, 2, 4, 4), torch.ones(2, 3, 2, 2)
+    assert torch.equal(lowpass(maps, 2, "own_signals:corner"), maps[:, :, :2, :2])
+    assert maps_read("own_signals:both") == 2
+    assert extract("own_signals:both/block1", maps, deeper).tolist() == [[15.5, 1], [47.5, 1]]
+    kept = {"features": {"filter": "own_signals:corner"}, "extras": ["own_signals:both/block1"]}
+    assert SignalsConfig.model_validate(kept).extras[0].name == "own_signals:both/block1"
+
+
+def test_an_encoding_of_ones_own_has_options_and_says_what_it_writes(signals: Path) -> None:
+    values = np.float32([[1, 2, 3]])
+    encoding = load_encoding({"name": "own_signals:Shifted", "shift": 4}, "logits", (3,))
+    assert encoding.encode(values)[""].tolist() == [[5, 6, 7]]
+    assert resolved_encoding("own_signals:Shifted", "logits") == {"name": "own_signals:Shifted", "shift": 1}
+    with pytest.raises(ConfigError, match="'own_signals:Shifted' writes logits and embedding only"):
+        resolved_encoding("own_signals:Shifted", "features")
+    with pytest.raises(ConfigError, match=r"signals\.logits\.encoding\.shfit: unknown key"):
+        resolved_encoding({"name": "own_signals:Shifted", "shfit": 1}, "logits")
+
+
+@pytest.mark.parametrize(
+    ("section", "part"),
+    [
+        ({"features": {"filter": "own_signals:bare"}}, "its parameter 'x' is not annotated, and not with torch.Tensor"),
+        ({"features": {"filter": "own_signals:both"}}, "cannot be called with what this kind is made of"),
+        ({"features": {"filter": "own_signals:cornr"}}, "did you mean 'corner'?"),
+        ({"extras": ["own_signals:corner/block1"]}, "its parameter 'grid_h' is annotated with int, and not with"),
+        ({"extras": ["own_signals:none/block1"]}, "is no function of such arguments"),
+        ({"extras": ["own_signals:both"]}, "names a file and a tap"),
+        ({"extras": ["_own:both/block1"]}, "caches keep this name"),
+        ({"logits": {"encoding": "own_signal:Shifted"}}, "did you mean 'own_signals'?"),
+    ],
+)
+def test_what_is_no_part_of_signals_is_refused_with_the_reason(signals: Path, section: Any, part: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        bind({"signals": section}, SignalsSection, ["signals"])
+    assert part in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"filter": "own_evil:x"},
+        {"logits": {"shape": [3], "encoding": "own_evil:x"}},
+        {"logits": {"shape": [3], "encoding": {"name": "own_evil:x"}}},
+        {"extras": {"own_evil:x/block1": {"shape": [3], "encoding": "float16"}}},
+    ],
+)
+def test_signals_of_a_cache_run_no_code_by_a_name_alone(own: Path, change: dict[str, Any]) -> None:
+    (own / "own_evil.py").write_text("open('executed', 'w').close()\n")
+    kept = {
+        "logits": None,
+        "embedding": None,
+        "features": {},
+        "grid": None,
+        "filter": "mean",
+        "extras": {},
+        "head": None,
+    }
+    identity = SignalsIdentity.model_validate({**kept, **change})
+    with pytest.raises(CacheMismatch, match="which its name alone does not run") as error:
+        identity.require_imported("zarr.json")
+    assert "import own_evil before" in str(error.value)
+    assert not (own / "executed").exists()
 
 
 @pytest.fixture

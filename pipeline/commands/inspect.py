@@ -12,13 +12,14 @@ import numpy as np
 
 from pipeline import own_code
 from pipeline.data import DataConfig, DataSection, PackedDataset, Samples, select
-from pipeline.errors import CacheNotFound, CacheUnfinished, DataError
+from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished, DataError
 from pipeline.experiment.data import views_of
 from pipeline.experiment.sections import EvaluateSection, cache_paths
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.inspection.contact_sheet import cache_sheet
-from pipeline.inspection.summary import describe, summary_text
+from pipeline.inspection.summary import Facts, describe, summary_text
+from pipeline.signals import SignalsSection
 from pipeline.store.config import StoreSection
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
@@ -59,7 +60,7 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
     Raises CacheNotFound, CacheUnfinished or DataError.
     """
     paths = [path] if path is not None else _paths(source.read(Inputs))
-    facts = [each for path in paths for each in describe(path)]
+    facts = [each for path in paths for each in _described(path, source)]
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -71,6 +72,17 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
         output = sheet.output or Path(f"{cache.path.stem}.png")
         write_atomic(output, _drawn(cache, source, sheet))
         print(f"{output}: views and the teacher's classes for them", file=sys.stderr if as_json else sys.stdout)
+
+
+def _described(path: StorePath, source: ConfigFile) -> list[Facts]:
+    """Describe a cache; where its signals are made by code of the user's own, as the configuration names it."""
+    try:
+        return describe(path)
+    except CacheMismatch:
+        if not source.file.exists():
+            raise
+        source.read(SignalsSection)  # this imports what it names
+        return describe(path)
 
 
 def _paths(inputs: Inputs) -> list[StorePath]:

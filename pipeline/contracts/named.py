@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -13,6 +14,10 @@ from torch import nn
 from pipeline import own_code, plugins
 from pipeline.contracts.architectures import ArchitectureContract
 from pipeline.contracts.checks import CheckResult, outcomes
+from pipeline.contracts.encodings import EncodingContract
+from pipeline.contracts.extras import ExtraContract
+from pipeline.contracts.filters import FilterContract
+from pipeline.contracts.mixing import MixingContract
 from pipeline.contracts.objectives import ObjectiveContract
 from pipeline.contracts.operations import OperationContract, variants
 from pipeline.contracts.sources import SourceContract
@@ -21,6 +26,9 @@ from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.factories import Unusable, factory_of
 from pipeline.models.pretrained import own_models
 from pipeline.objectives.base import METHODS
+from pipeline.signals.extra import EXTRAS
+from pipeline.signals.lowpass import FILTERS
+from pipeline.store.encodings import ENCODINGS
 from pipeline.views.config import OPERATIONS
 from pipeline.views.mixing import MixingOperation
 from pipeline.yaml_text import Raw, override
@@ -109,27 +117,44 @@ def _operations(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
     """The trials of an operation: one for each set of options."""
     for variant in variants(name, given):
         chosen = plugins.choose_at("NAME", OPERATIONS, variant)
-        if isinstance(chosen.module.build(chosen.options), MixingOperation):
-            what = "mixes two images, and the contract of such operations is tried in a checkout alone"
-            raise ConfigError([Problem("NAME", what, got=name, fix="see tests/contracts/test_mixing.py")])
-        yield Trial(_title("operation", variant), lambda variant=variant: OperationContract(variant))  # type: ignore[misc]
+        mixes = isinstance(chosen.module.build(chosen.options), MixingOperation)
+        yield Trial(_title("operation", variant), partial(MixingContract if mixes else OperationContract, variant))
 
 
 def _objectives(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
     """The trial of an objective with its defaults, or with the options that are given."""
     plugins.choose_at("NAME", METHODS, {**given, "name": name})
-    yield Trial(_title("objective", {"name": name, **given}), lambda: ObjectiveContract(name, given))
+    yield Trial(_title("objective", {"name": name, **given}), partial(ObjectiveContract, name, given))
 
 
 def _sources(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
     """The trial of a source with its defaults, or with the options that are given."""
     options = plugins.choose_at("NAME", SOURCE_PACKAGE, {**given, "name": name}).options
-    yield Trial(_title("source", {"name": name, **given}), lambda: SourceContract(options))
+    yield Trial(_title("source", {"name": name, **given}), partial(SourceContract, options))
+
+
+def _encodings(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trial of an encoding with its defaults, or with the options that are given."""
+    chosen = {"name": name, **given}
+    plugins.choose_at("NAME", ENCODINGS, chosen)
+    yield Trial(_title("encoding", chosen), partial(EncodingContract, chosen))
+
+
+def _filters(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trial of a filter, which has no options."""
+    plugins.choose_at("NAME", FILTERS, {"name": name, **given})
+    yield Trial(_title("filter", {"name": name}), partial(FilterContract, name))
+
+
+def _extras(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
+    """The trial of an extra signal, which has no options."""
+    plugins.choose_at("NAME", EXTRAS, {"name": name, **given})
+    yield Trial(_title("extra signal", {"name": name}), partial(ExtraContract, name))
 
 
 def _architectures(name: str, given: Mapping[str, Any]) -> Iterator[Trial]:
     """The trial of a network."""
-    yield Trial(_title("architecture", {"name": name, **given}), lambda: ArchitectureContract(name, given))
+    yield Trial(_title("architecture", {"name": name, **given}), partial(ArchitectureContract, name, given))
 
 
 def _title(kind: str, variant: Mapping[str, Any]) -> str:
@@ -141,5 +166,8 @@ TRIED: dict[str, tuple[str, Callable[[str, Mapping[str, Any]], Iterator[Trial]]]
     "an operation": (OPERATIONS, _operations),
     "an objective": (METHODS, _objectives),
     "a source": (SOURCE_PACKAGE, _sources),
+    "an encoding": (ENCODINGS, _encodings),
+    "a filter": (FILTERS, _filters),
+    "an extra signal": (EXTRAS, _extras),
 }
 """The package of each kind that can be tried, and what is tried of a plug-in. Networks are what else can be called."""

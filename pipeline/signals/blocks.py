@@ -24,6 +24,6 @@ def deepest_block(taps: Iterable[str], extras: Iterable[str] = ()) -> int:
     numbers = [block_number(tap) for tap in taps]
     for signal in extras:
         file, _, tap = signal.partition("/")
-        beyond = maps_read(file) - 1 if file in plugins.names(EXTRAS) else 0  # a later version may know more of them
+        beyond = maps_read(file) - 1 if file in plugins.names(EXTRAS) else 0  # of one's own, or of a later version
         numbers += [block_number(tap) + beyond] if block_number(tap) else []
     return max(numbers, default=0)

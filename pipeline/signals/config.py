@@ -8,10 +8,21 @@ from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
 
-from pipeline import plugins
+from pipeline import own_code, plugins
 from pipeline.config import Section
 from pipeline.signals.extra import EXTRAS
 from pipeline.signals.lowpass import FILTERS
+
+
+def _kept_name(name: str) -> str:
+    """The name of a plug-in, which a cache says and which is part of the names of arrays."""
+    if own_code.is_own(name) and not re.fullmatch(r"[A-Za-z][A-Za-z0-9_.]*:[A-Za-z0-9_]+", name):
+        raise ValueError("caches keep this name: it begins with a letter, and has A to Z, digits and underscores alone")
+    return name
+
+
+def _filter(value: object) -> str:
+    return _kept_name(plugins.choose(FILTERS, value).name)
 
 
 def _extra(name: str) -> str:
@@ -19,7 +30,7 @@ def _extra(name: str) -> str:
     file, _, tap = name.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9]+", tap):
         raise ValueError("names a file and a tap, as in attention-map/block3")
-    plugins.choose(EXTRAS, file)
+    plugins.choose(EXTRAS, _kept_name(file))
     return name
 
 
@@ -40,7 +51,13 @@ def _distinct(blocks: tuple[str, ...] | int | None) -> tuple[str, ...] | int | N
 
 
 def _choice(value: Any) -> Any:
-    plugins.as_mapping(value, such_as="{name: topk, k: 10}")
+    name = _kept_name(plugins.as_mapping(value, such_as="{name: topk, k: 10}")["name"])
+    if own_code.is_own(name):
+        try:
+            own_code.imported(name)  # now, as the user names it: caches that name it do not run it
+        except own_code.NotImportable as error:
+            fix = f"; {error.fix}" if error.fix else ""
+            raise ValueError(f"{name!r} cannot be used: {error.what}{fix}") from error
     return value
 
 
@@ -72,7 +89,7 @@ class FeaturesConfig(Section):
 
     blocks: Annotated[tuple[str, ...] | PositiveInt | None, AfterValidator(_distinct)] = None
     grid: PositiveInt = 4
-    filter: Annotated[str, BeforeValidator(lambda value: plugins.choose(FILTERS, value).name)] = "mean"
+    filter: Annotated[str, BeforeValidator(_filter)] = "mean"
     encoding: EncodingChoice = "float16"
 
 

@@ -500,7 +500,6 @@ def test_a_short_name_will_do() -> None:
         (["own_shift:np"], ["is no function or class"]),
         (["horizontal-flop"], ["NAME: unknown name 'horizontal-flop'", "did you mean 'horizontal-flip'?"]),
         (["own_shift:Shift", "--set", "mots=3"], ["NAME.mots: unknown key", "did you mean 'most'?"]),
-        (["mixup"], ["mixes two images", "tests/contracts/test_mixing.py"]),
     ],
 )
 def test_what_cannot_be_tried_is_refused(shift: Path, arguments: list[str], parts: list[str]) -> None:

@@ -19,6 +19,8 @@ from processes import output_of
 from test_docstrings import METHODS, ROOT, docstrings_of_contracts, without_a_verb
 
 from pipeline import make_views
+from pipeline.contracts.named import trials
+from pipeline.signals import extract, lowpass
 from pipeline.views import build_views
 
 PAGE = (ROOT / "docs/extending.md").read_text()
@@ -27,6 +29,9 @@ WRITTEN = dict(re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL))
 
 OWN = WRITTEN.pop("grain.py")
 """The text of the example that lies outside of it."""
+
+OWN_MAPS = WRITTEN.pop("maps.py")
+"""The same of a filter and of an extra signal."""
 
 EXAMPLES = {path: text for path, text in WRITTEN.items() if path != "pipeline/store/nearby/backend.py"}
 """All but a backend: tests/store/test_backends.py runs its suite on it."""
@@ -71,7 +76,8 @@ def test_docstrings_of_the_examples_follow_the_rule_of_those_of_the_package() ->
 
 
 def test_examples_have_at_most_twenty_lines() -> None:
-    lines = {path: sum(bool(line.strip()) for line in text.splitlines()) for path, text in WRITTEN.items()}
+    texts = {**WRITTEN, "maps.py": OWN_MAPS}
+    lines = {path: sum(bool(line.strip()) for line in text.splitlines()) for path, text in texts.items()}
     assert {path: count for path, count in lines.items() if count > 20} == {}
 
 
@@ -84,6 +90,17 @@ def test_the_example_of_ones_own_does_what_it_says(own: Path) -> None:
     assert set(parameters[:, 0]) == set(range(-12, 13))
     expected = np.clip(images.numpy().astype(int) + parameters[:, 0, None, None, None], 0, 255)
     assert np.array_equal(chosen.apply(images, parameters).numpy(), expected)
+
+
+def test_the_examples_of_ones_own_filter_and_extra_signal_keep_their_contracts(own: Path) -> None:
+    (own / "own_maps.py").write_text(OWN_MAPS)
+    assert without_a_verb(OWN_MAPS) == []
+    tried = [*trials("own_maps:overlapping", []), *trials("own_maps:spread", [])]
+    assert [each.title for each in tried] == ["filter own_maps:overlapping", "extra signal own_maps:spread"]
+    assert [found for each in tried for found in each.outcomes() if not found.held] == []
+    maps = torch.tensor([[[[1.0, 3.0], [5.0, 7.0]]]])
+    assert extract("own_maps:spread", maps).tolist() == [[5.0]]
+    assert lowpass(maps, 1, "own_maps:overlapping").item() == 4
 
 
 def test_no_example_has_the_name_of_a_plugin_that_there_is() -> None:

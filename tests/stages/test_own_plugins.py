@@ -18,6 +18,7 @@ from pipeline.experiment.run_folder import imported_code
 from pipeline.store.cluster.distribution import _explained
 from pipeline.store.cluster.held import Failed
 from pipeline.store.format.arrays import Unit
+from pipeline.store.format.manifest import Manifest
 from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher
 
@@ -67,6 +68,45 @@ class Noise:
         for number in range(8):
             yield Item(np.full((4, 4, 1), 10 * number, np.uint8), number % 2, f"{split}/{number}")
 '''
+KEPT = '''
+"""How signals are kept."""
+
+from torch import Tensor
+
+from pipeline.config import Section
+from pipeline.store.encodings._one_array import OneArray
+
+
+class Options(Section):
+    """shift: what is added."""
+
+    shift: int = 1
+
+
+class Shifted(OneArray):
+    dtype = "<f4"
+
+    def __init__(self, shape, options: Options) -> None:
+        super().__init__(shape)
+        object.__setattr__(self, "shift", options.shift)
+
+    def write(self, values):
+        return values + self.shift
+
+    def read(self, stored):
+        return stored - self.shift
+
+    def error_bound(self, values):
+        return abs(values) * 1e-5 + 1e-5
+
+
+def corner(x: Tensor, grid_h, grid_w):
+    return x[:, :, :grid_h, :grid_w].float()
+
+
+def energy(maps: Tensor):
+    return maps.square().mean((2, 3))
+'''
 
 
 def lines_of(stages: dict[str, Any], file: str) -> set[str]:
@@ -87,7 +127,7 @@ def configured(folder: Path, *changes: tuple[str, str]) -> None:
         assert old in text
         text = text.replace(old, new, 1)
     begin(folder, text)
-    for name, code in {**MODULES, "own_mse.py": METHOD, "own_noise.py": SOURCE}.items():
+    for name, code in {**MODULES, "own_mse.py": METHOD, "own_noise.py": SOURCE, "own_kept.py": KEPT}.items():
         (folder / name).write_text(code)
 
 
@@ -95,13 +135,23 @@ VIEWS = ("{name: horizontal-flip}]", "{name: 'own_invert:Invert'}]")
 EVALUATED = ("objectives:\n", "evaluate: {operations: ['own_invert:Invert']}\nobjectives:\n")
 OBJECTIVE = ("{name: kd, weight: 0.9, temperature: 4}", "{name: 'own_mse:Mse', weight: 0.9, power: 4}")
 PACKED = ("source: {name: hdf5, path: raw.h5}", "source: 'own_noise:Noise'")
+SIGNALS = (
+    "  logits: {encoding: float32}",
+    "  extras: ['own_kept:energy/block2']\n  logits: {encoding: {name: 'own_kept:Shifted', shift: 4}}",
+)
+FILTER = ("grid: 2,", "grid: 2, filter: 'own_kept:corner',")
 TEACHER, CACHE, EVALUATION = {"train-teacher"}, {"cache-teacher"}, {"cache-evaluation"}
 STUDENTS = {f"train-student-{name}" for name in ("hard", "kd", "lfcc")}
 
 
 def test_a_stage_depends_on_the_files_that_decide_what_it_makes(own: Path) -> None:
     configured(
-        own, VIEWS, ("objectives:\n", "evaluate: {operations: ['own_seen:Invert']}\nobjectives:\n"), OBJECTIVE, PACKED
+        own,
+        VIEWS,
+        ("objectives:\n", "evaluate: {operations: ['own_seen:Invert']}\nobjectives:\n"),
+        OBJECTIVE,
+        PACKED,
+        (SIGNALS[0], "  logits: {encoding: 'own_kept:Shifted'}"),
     )
     (own / "own_seen.py").write_text(INVERT)
     stages = dvc_stages()
@@ -111,6 +161,7 @@ def test_a_stage_depends_on_the_files_that_decide_what_it_makes(own: Path) -> No
         "own_levels.py": TEACHER | CACHE | EVALUATION | STUDENTS | {"evaluate"},  # which both import
         "own_mse.py": {"train-student-kd"},
         "own_noise.py": {"prepare-data"},
+        "own_kept.py": CACHE | STUDENTS,
     }
     assert {file: lines_of(stages, file) for file in expected} == expected
 
@@ -129,7 +180,7 @@ def test_in_a_checkout_a_method_brings_what_it_imports_of_decants_room(own: Path
 def mine(here: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the road whose views, evaluation and method are the user's own."""
     monkeypatch.chdir(here)
-    configured(here, VIEWS, EVALUATED, OBJECTIVE)
+    configured(here, VIEWS, EVALUATED, OBJECTIVE, SIGNALS, FILTER)
     shutil.rmtree(here / "artifacts/caches")
     return here
 
@@ -147,6 +198,11 @@ def test_a_cache_and_a_student_are_made_with_code_of_ones_own(mine: Path, capsys
         assert imported_code() != before
         student("small", "kd", replace=True)  # as DVC runs it after an edit
         assert "already there" not in capsys.readouterr().out
+    signals = Manifest.read(mine / "artifacts/caches/tiny.zarr").identity.signals
+    assert signals.filter == "own_kept:corner"
+    assert signals.logits is not None
+    assert signals.logits.plain()["encoding"] == {"name": "own_kept:Shifted", "shift": 4}
+    assert set(signals.extras) == {"own_kept:energy/block2"}
     for arguments in (["verify", "--config", "tiny.yaml"], ["inspect", "--config", "tiny.yaml", "--views", "1"]):
         result = CliRunner().invoke(main, arguments)
         assert result.exit_code == 0, result.output + result.stderr

@@ -6,3 +6,12 @@ the number of maps that it reads, that of the tap and, beyond it, of the next de
 zeros. It is applied to the teacher's maps before caching, and to the student's in training alike
 (`pipeline.signals.extract`). `tests/contracts/test_extras.py` finds every file.
 """
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.factories import Computation
+
+FACTORY = Computation("extract", (), Tensor, "decant.extras", counted="MAPS")
+"""What extra signals are that lie outside of this folder: functions, of as many maps as they have parameters."""

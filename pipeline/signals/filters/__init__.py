@@ -5,3 +5,12 @@ A filter is a module with `lowpass(x, grid_h, grid_w)`: maps [B, C, H, W] of any
 keeping constants as they are, differentiable. All channels are filtered alike, each by itself: so a linear map of
 channels, such as a linear head, may be applied before or after. `tests/contracts/test_filters.py` finds every file.
 """
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pipeline.factories import Computation
+
+FACTORY = Computation("lowpass", ("x", "grid_h", "grid_w"), Tensor, "decant.filters")
+"""What filters are that lie outside of this folder: functions."""

@@ -6,8 +6,12 @@ configuration, and with their defaults in the identity of a cache. `tests/contra
 file.
 """
 
+from __future__ import annotations
+
+from pipeline.config import Section
+from pipeline.factories import Factory
 from pipeline.store.encodings._choice import ENCODINGS, encodings_for, load_encoding, name_of, resolved_encoding
-from pipeline.store.encodings._contract import Encoding, EncodingOverflow
+from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, EncodingOverflow
 
 __all__ = [
     "ENCODINGS",
@@ -18,3 +22,8 @@ __all__ = [
     "name_of",
     "resolved_encoding",
 ]
+
+FACTORY = Factory(
+    "build", ("shape", "options"), Section, (Encoding,), "decant.encodings", constants={"SIGNALS": EVERY_SIGNAL}
+)
+"""How encodings are made that lie outside of this folder. Without `SIGNALS` their module writes signals of any kind."""

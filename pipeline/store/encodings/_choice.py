@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pipeline import plugins
+from contextlib import suppress
+
+from pipeline import own_code, plugins
 from pipeline.errors import ConfigError, Problem
 from pipeline.signals import EncodingChoice
 from pipeline.store.encodings._contract import Encoding
@@ -13,7 +15,11 @@ ENCODINGS = "pipeline.store.encodings"
 
 def encodings_for(kind: str) -> tuple[str, ...]:
     """Return the names of the encodings for a kind of signals: `logits`, `embedding`, `features` or `extras`."""
-    return tuple(name for name in plugins.names(ENCODINGS) if kind in plugins.load(ENCODINGS, name, "").SIGNALS)
+    found = []
+    for name in plugins.names(ENCODINGS):
+        with suppress(ConfigError):  # what an installed package brings may be broken: it is refused where it is named
+            found += [name] if kind in plugins.load(ENCODINGS, name, "").SIGNALS else []
+    return tuple(found)
 
 
 def name_of(encoding: EncodingChoice) -> str:
@@ -51,7 +57,7 @@ def load_encoding(encoding: EncodingChoice, signal: str, shape: tuple[int, ...])
 
 def _bound(encoding: EncodingChoice, kind: str) -> plugins.Plugin:
     key, name = f"signals.{kind}.encoding", name_of(encoding)
-    if name not in plugins.names(ENCODINGS):
+    if name not in plugins.names(ENCODINGS) and not own_code.is_own(name):
         return plugins.choose_at(key, ENCODINGS, encoding, encodings_for(kind))
     signals = plugins.load(ENCODINGS, name, key).SIGNALS  # of this one alone: a stage depends on what it imports
     if kind not in signals:

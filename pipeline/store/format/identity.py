@@ -87,6 +87,7 @@ class CacheIdentity(IdentitySection):
         """
         try:
             identity = cls.model_validate(values)
+            identity.signals.require_imported(file)
             identity.layout  # noqa: B018 - computed now, so that every identity has a layout
         except ValidationError as error:
             got = "; ".join(problem.line for problem in problems_of(error)[:5])

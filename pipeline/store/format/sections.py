@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -24,6 +24,10 @@ Count = Annotated[int, Field(ge=1, lt=2**40)]
 PositiveSize = Annotated[int, Field(ge=1, lt=2**31)]
 Word = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,99}$")]
 """A part of the name of an array, and so of a path: it is never `..`, never hidden, never absolute."""
+
+
+PluginName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]{0,99}$")]
+"""The name of a plug-in, of Decant's or by `module:name`."""
 
 
 class IdentitySection(BaseModel):
@@ -107,15 +111,7 @@ class ViewsIdentity(IdentitySection):
         Raises CacheMismatch if this version cannot, or if an operation is the user's own code that is not imported yet.
         """
         given = self.plain()
-        for operation in self.operations:
-            if own_code.is_own(operation.name) and not own_code.is_imported(operation.name):
-                module = operation.name.partition(":")[0]
-                raise CacheMismatch(  # a cache may come from anywhere
-                    "the views of the teacher cache are made by code of its own, which its name alone does not run",
-                    where="views.operations",
-                    got=operation.name,
-                    fix=f"if you trust it: name the configuration that has it (in Python, import {module} before)",
-                )
+        require_imported((operation.name for operation in self.operations), "views", "views.operations")
         with understood("views"):
             return ViewsConfig.model_validate({key: given[key] for key in ("count", "first", "seed", "operations")})
 
@@ -162,6 +158,27 @@ class ChunkingIdentity(IdentitySection):
 
     rows_per_block: Count
     compression: Literal["zstd"] | None
+
+
+def require_imported(names: Iterable[str], part: str, where: object) -> None:
+    """Refuse a cache, which may come from anywhere, that names code of somebody's own which nobody imported.
+
+    Args:
+        names: of plug-ins.
+        part: what of the cache they make.
+        where: for the error.
+
+    Raises CacheMismatch.
+    """
+    for name in names:
+        if own_code.is_own(name) and not own_code.is_imported(name):
+            module = name.partition(":")[0]
+            raise CacheMismatch(
+                f"the {part} of the teacher cache are made by code of its own, which its name alone does not run",
+                where=where,
+                got=name,
+                fix=f"if you trust it: name the configuration that has it (in Python, import {module} before)",
+            )
 
 
 @contextmanager

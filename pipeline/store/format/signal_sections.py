@@ -21,17 +21,17 @@ from pipeline.signals import (
 )
 from pipeline.store import encodings
 from pipeline.store.format.arrays import SignalSpec
-from pipeline.store.format.sections import IdentitySection, PositiveSize, Word, understood
+from pipeline.store.format.sections import IdentitySection, PluginName, PositiveSize, Word, require_imported, understood
 
 Words = Annotated[
-    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*){0,3}$", max_length=200)
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:-]*(/[A-Za-z0-9][A-Za-z0-9_.-]*){0,3}$", max_length=200)
 ]
 
 
 class EncodingIdentity(IdentitySection):
     """Identifies an encoding with options: its name, and the options as further fields."""
 
-    name: Word
+    name: PluginName
 
 
 class StoredSignal(IdentitySection):
@@ -43,7 +43,7 @@ class StoredSignal(IdentitySection):
     """
 
     shape: Annotated[tuple[PositiveSize, ...], Field(strict=False, max_length=8)]
-    encoding: Word | EncodingIdentity
+    encoding: PluginName | EncodingIdentity
 
     def spec(self, name: str) -> SignalSpec:
         """Return the description of the stored signal with this `name`."""
@@ -92,7 +92,7 @@ class SignalsIdentity(IdentitySection):
     embedding: StoredVector | None
     features: Annotated[dict[Word, StoredMap], Field(max_length=100)]
     grid: PositiveSize | None
-    filter: Word
+    filter: PluginName
     extras: Annotated[dict[Words, StoredSignal], Field(max_length=100)]
     head: HeadIdentity | None
     blocks: PositiveSize | None = None
@@ -176,6 +176,16 @@ class SignalsIdentity(IdentitySection):
             blocks=self.blocks,
             head_classes=self.head.shape[0] if self.head else 0,
         )
+
+    def require_imported(self, where: object) -> None:
+        """Raise CacheMismatch if an encoding, the filter or an extra signal is code that nobody imported.
+
+        Args:
+            where: the file of the identity.
+        """
+        encodings_named = [encodings.name_of(each.spec(name).encoding) for name, each in self.stored.items()]
+        extras = [name.partition("/")[0] for name in self.extras]
+        require_imported([*encodings_named, self.filter, *extras], "signals", where)
 
     def config(self) -> SignalsConfig:
         """Return the section `signals` of a configuration that keeps these signals, without their encodings.
