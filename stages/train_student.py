@@ -61,6 +61,7 @@ def run(
             folder=scratch.folder,
             progress=Lines(),
             head=opened.head,
+            other_heads=opened.other_heads,
             score=scorer.value if scorer else None,
             ranked_by=scorer.score if scorer else TOP1,
             name=str(name),

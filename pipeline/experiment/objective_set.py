@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 import torch
@@ -86,9 +86,8 @@ class ObjectiveBuilder:
                 # teacher can be built, and name what they read.
                 teacher = self.student if config.fresh else self.teacher
                 others = {
-                    name: KnownTeacher(replace(other.shapes, linear=None), self._context(other.memory))
-                    for name, other in self.others.items()
-                }  # without their heads: a batch comes with that of the experiment's own teacher
+                    name: KnownTeacher(other.shapes, self._context(other.memory)) for name, other in self.others.items()
+                }
                 context = self._context(self.memory)
                 built = ObjectiveSet(
                     place,

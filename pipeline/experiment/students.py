@@ -128,7 +128,8 @@ class StudentRun:
     def signals_read(self) -> FromCaches | None:
         """Return the cached outputs with those signals alone that the objectives read; None if views are fresh."""
         chosen = self.objective_set
-        return self.caches.reading(chosen.needs.teacher - {"head"}, chosen.needs_of_others) if self.caches else None
+        others = {name: signals - {"head"} for name, signals in chosen.needs_of_others.items()}
+        return self.caches.reading(chosen.needs.teacher - {"head"}, others) if self.caches else None
 
     @cached_property
     def steps(self) -> Steps:
@@ -144,6 +145,15 @@ class StudentRun:
         """Return the teacher's head, if an objective reads it."""
         caches = self.signals_read
         return caches.primary.head if caches and "head" in self.objective_set.needs.teacher else None
+
+    @property
+    def other_heads(self) -> dict[str, LinearHead]:
+        """Return the heads that objectives read of teachers that they name."""
+        caches, found = self.signals_read, dict[str, LinearHead]()
+        for name, signals in self.objective_set.needs_of_others.items() if caches else ():
+            head = caches.others[name].primary.head if caches and "head" in signals else None
+            found |= {name: head} if head else {}
+        return found
 
     @cached_property
     def scorer(self) -> Scorer | None:

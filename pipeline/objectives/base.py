@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 METHODS = "pipeline.objectives.methods"
 CACHE_IT_HINT = f"add it to `signals` and run {CACHE_COMMAND} again"
 NO_LOGITS_HINT = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
-NO_HEAD_HINT = (
-    "the teacher has no linear head, as every ensemble, or is named beside the experiment's own: use another objective"
-)
+NO_HEAD_HINT = "the teacher has no linear head, as every ensemble: use another objective"
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,9 @@ class ObjectiveSet(nn.Module):
         own: the name of `teacher`; None if it has none.
         teacher_dropping: the probability of leaving out teachers that objectives name, for every image.
 
+    Attributes:
+        teacher_of_kept: the name of the teacher whose classifier the student keeps; None for `teacher`.
+
     Raises ConfigError, for all entries at once, as `build_objective` does, for names of teachers that are not there,
     and if two objectives would replace the student's classifier.
     """
@@ -69,6 +72,7 @@ class ObjectiveSet(nn.Module):
         named = [entry.teacher for entry in entries if entry.teacher is not None]
         self.dropping = TeacherDropping(named, teacher_dropping, context.seed) if teacher_dropping else None
         self.members, self.standardised = nn.ModuleList(), nn.ModuleDict()
+        self.teacher_of_kept: str | None = None
         problems: list[Problem] = []
         keeping: list[str] = []
         if not entries:
@@ -96,7 +100,10 @@ class ObjectiveSet(nn.Module):
             else:
                 self.members.append(member)
                 problems += [_no_samples(key, entry.label)] if teacher_dropping and _not_dropped(entry, member) else []
-                keeping += [entry.label] if member.kept() is not None else []
+                if member.kept() is not None:
+                    keeping.append(entry.label)
+                    self.teacher_of_kept = wanted
+                    problems += _other_classes(key, wanted, shapes, context)
         if len(keeping) > 1:
             what = f"{' and '.join(keeping)} would each stand in for the student's classifier, and it has one"
             problems.append(Problem(f"objectives.{name}", what, fix="leave all but one of them out"))
@@ -212,6 +219,14 @@ def _not_dropped(entry: ObjectiveEntry, member: Objective) -> bool:
 def _no_samples(key: str, label: str) -> Problem:
     what = f"{label} has no loss of every image by itself, which `teacher_dropping` needs"
     return Problem(key, what, fix="leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc")
+
+
+def _other_classes(key: str, name: str | None, teacher: SignalShapes, context: Context) -> list[Problem]:
+    if name is None or not context.classes or teacher.classes == context.classes:
+        return []
+    what = f"its student would end in the classifier of {name!r}, which has other classes than the data"
+    fix = "take an objective that the student does not keep, such as srrl"
+    return [Problem(key, what, str(context.classes), str(teacher.classes), fix)]
 
 
 def _unknown_teacher(key: str, name: str, known: Sequence[str | None]) -> Problem:

@@ -36,6 +36,10 @@ class LinearHead:
         with torch.autocast(embedding.device.type, enabled=False):
             return F.linear(embedding.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
 
+    def to(self, device: torch.device | str) -> LinearHead:
+        """Return a copy on `device`."""
+        return replace(self, weight=self.weight.to(device), bias=self.bias.to(device))
+
 
 @dataclass(frozen=True)
 class SignalShapes:

@@ -91,14 +91,15 @@ TeacherOutputs = EncodedSignals | EncodedEnsemble | EncodedTeachers
 """The teacher's signals for a batch as they are stored; `decode()` turns them into `Signals`."""
 
 
-def decode_others(outputs: TeacherOutputs) -> dict[str, Signals]:
-    """Return the signals of the teachers that objectives name, by their names, without heads.
+def decode_others(outputs: TeacherOutputs, heads: Mapping[str, LinearHead] | None = None) -> dict[str, Signals]:
+    """Return the signals of the teachers that objectives name, by their names.
 
     Args:
         outputs: of a batch.
+        heads: those of these teachers that are read, by name, on the tensors' device.
     """
     others = outputs.others if isinstance(outputs, EncodedTeachers) else {}
-    return {name: each.decode() for name, each in others.items()}
+    return {name: each.decode((heads or {}).get(name)) for name, each in others.items()}
 
 
 def join_views(outputs: Sequence[TeacherOutputs]) -> TeacherOutputs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,19 +59,25 @@ class Trainer:
         steps: the batches; their `config` is that of the training.
         seed: of what networks draw, such as dropout.
         head: the teacher's, for objectives that read it; None without one.
+        other_heads: those of the teachers that objectives name.
     """
 
     def __init__(
-        self, network: Network, objectives: ObjectiveSet, steps: Steps, seed: int, head: LinearHead | None
+        self,
+        network: Network,
+        objectives: ObjectiveSet,
+        steps: Steps,
+        seed: int,
+        head: LinearHead | None,
+        other_heads: Mapping[str, LinearHead] | None = None,
     ) -> None:
         self.config, self.steps, self.seed = steps.config, steps, seed
         self.device = choose_device(self.config.device)
         self.precision = choose_precision(self.config.precision, self.device)
         self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objectives = objectives.to(self.device)
-        self.head = head and LinearHead(
-            head.weight.to(self.device), head.bias.to(self.device), head.linear, head.linear_final
-        )
+        self.head = head and head.to(self.device)
+        self.other_heads = {name: each.to(self.device) for name, each in (other_heads or {}).items()}
         self.optimizer = build_optimizer(network.model, objectives, self.config)
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
         self.student = self._student(self.objectives.kept())
@@ -115,7 +121,7 @@ class Trainer:
             outputs = step.teacher_outputs
             teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
             batch = Batch(step.labels, step.sample, step.view, step.index, step.mixed)
-            others = decode_others(outputs) if outputs else {}
+            others = decode_others(outputs, self.other_heads) if outputs else {}
             value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps), others)
         if not torch.isfinite(value.total):
             raise _not_finite(value, step, self.steps)
@@ -132,9 +138,10 @@ class Trainer:
         """Return what is scored and saved: the network, with the head that an objective keeps, if one does."""
         if kept is None:
             return self.network
-        if self.head is None:
+        name = self.objectives.teacher_of_kept
+        if (head := self.head if name is None else self.other_heads.get(name)) is None:
             raise TrainingError("an objective has the student reuse the teacher's classifier, and there is none")
-        return WithReusedHead(self.network, ReusedHead(kept, self.head))
+        return WithReusedHead(self.network, ReusedHead(kept, head))
 
     def result(self) -> Network | WithReusedHead:
         """Return the network to score and save: the one with averaged weights if `ema` is configured."""
@@ -180,6 +187,7 @@ def train(
     folder: Path | None,
     progress: Progress,
     head: LinearHead | None = None,
+    other_heads: Mapping[str, LinearHead] | None = None,
     score: Callable[[Network | WithReusedHead], float] | None = None,
     ranked_by: Score = TOP1,
     name: str = "training",
@@ -193,7 +201,7 @@ def train(
         seed: of what networks draw, such as dropout.
         folder: where checkpoints are read and written; None keeps none.
         progress: counts steps.
-        head: the teacher's, for objectives that read it.
+        head, other_heads: as of `Trainer`.
         score: computes a score on the holdout, in [0, 1], after every epoch; `patience` goes by it.
         ranked_by: which score that is.
         name: of the work, for the progress.
@@ -202,7 +210,7 @@ def train(
     are functions of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that cannot
     be read or is of another run.
     """
-    trainer = Trainer(network, objectives, steps, seed, head)
+    trainer = Trainer(network, objectives, steps, seed, head, other_heads)
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
     history, done, seconds = History(score=ranked_by), 0, 0.0
     if folder is not None and (found := Checkpoint.load(folder)):
@@ -244,12 +252,7 @@ def train(
             passed = time.perf_counter() - start
             seconds += passed
             rate = {"images_per_second": count / passed, "seconds": seconds}
-            row = {
-                "epoch": epoch + 1,
-                "learning_rate": trainer.learning_rate,
-                **means,
-                **rate,
-            }
+            row = {"epoch": epoch + 1, "learning_rate": trainer.learning_rate, **means, **rate}
             if score is not None:
                 row[ranked_by.column] = score(trainer.result())
             history.add(row)

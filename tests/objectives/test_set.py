@@ -5,7 +5,9 @@ import math
 import pytest
 from pydantic import ValidationError
 
-from pipeline.objectives import Schedule
+from pipeline.errors import ConfigError
+from pipeline.objectives import Context, KnownTeacher, ObjectiveEntry, ObjectiveSet, Schedule
+from pipeline.signals import SignalShapes
 
 
 def factors(**keys: object) -> list[float]:
@@ -64,3 +66,17 @@ def test_a_weight_that_is_always_off_is_refused(on_after: float):
         Schedule(on_after=on_after, off_after=0.5)
     with pytest.raises(ValidationError, match="on_after"):
         Schedule(on_after=1.0)
+
+
+@pytest.mark.parametrize("classes", [3, 5])
+def test_a_student_keeps_the_classifier_of_a_named_teacher_if_it_has_the_classes_of_the_data(classes: int):
+    context = Context(6, 3)
+    student = SignalShapes(3, 8, {"block1": (8, 4, 4)})
+    teacher = SignalShapes(classes, 8, {"block1": (8, 4, 4)}, linear=True, head_classes=classes)
+    entries = [ObjectiveEntry.model_validate({"name": "simkd", "teacher": "a"})]
+    known = {"a": KnownTeacher(teacher, context)}
+    if classes == context.classes:
+        assert ObjectiveSet("t", entries, student, student, context, known).teacher_of_kept == "a"
+    else:
+        with pytest.raises(ConfigError, match="would end in the classifier of 'a', which has other classes"):
+            ObjectiveSet("t", entries, student, student, context, known)

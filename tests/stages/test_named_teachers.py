@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from experiment import CLASSES, content, source, student
 
@@ -17,7 +18,9 @@ from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.models import build_network
+from pipeline.objectives import Batch
 from pipeline.store.reader import TeacherCache
+from pipeline.training.encoded_outputs import decode_others
 from pipeline.yaml_text import parse_yaml, to_yaml
 from stages import cache_teacher, evaluate
 
@@ -105,6 +108,30 @@ def test_a_teacher_of_an_ensemble_may_be_named_too(among: Path):
     assert (student("small", "all", caches, sets) / "metrics.json").exists()
 
 
+def test_methods_read_the_head_of_the_teacher_that_they_name(among: Path):
+    sets = "objectives={both: [{name: srrl, teacher: narrow}, {name: simkd, teacher: narrow}]}"
+    run = opened(NAMED, sets)
+    head = TeacherCache.open(Path("other.zarr")).head
+    assert head is not None
+    assert run.head is None
+    assert torch.equal(run.other_heads["narrow"].weight, head.weight)
+    step, network = run.steps[0], run.network.eval()
+    assert step.teacher_outputs is not None
+    heads = {"narrow": head}
+    others = decode_others(step.teacher_outputs, heads)
+    batch = Batch(step.labels, step.sample, step.view)
+    found = run.objective_set(network(step.images), step.teacher_outputs.decode(), batch, 0.0, others).terms
+    projected = run.objective_set.members[0].connector(network(step.images).features["block3"])  # type: ignore
+    judged = projected.relu().mean((2, 3)) @ head.weight.T + head.bias
+    expected = (judged - others["narrow"].logits).square().mean()
+    assert float(found["srrl-narrow/regression"]) == pytest.approx(expected.item(), rel=1e-4)
+
+    folder = student("small", "both", NAMED, sets)
+    kept = safetensors.torch.load_file(folder / "head.safetensors")
+    assert torch.equal(kept["classifier.weight"], head.weight)
+    assert torch.equal(kept["classifier.bias"], head.bias)
+
+
 REFUSED = {
     "objectives.both.0.teacher: unknown name 'narow'": (
         NAMED,
@@ -121,8 +148,8 @@ REFUSED = {
     "the caches of all teachers must have the same views": (f"caches=[{OWN}, {{path: other.zarr, teacher: narrow}}]",),
     "this cache is of another teacher than": (f"caches=[{OWN}, {{path: other.zarr, teacher: wide}}]",),
     "objectives.both.0: needs the teacher's 'head'": (
-        NAMED,
-        "objectives={both: [{name: simkd, teacher: narrow}]}",
+        f"caches=[{OWN}, {{path: other.zarr, views: [0, 1], role: mean-logits, teacher: narrow}}]",
+        "objectives={both: [srrl, {name: srrl, teacher: narrow}]}",
     ),
     "objectives.both.views: the teacher has not seen views that are drawn anew": (
         NAMED,
