@@ -15,7 +15,11 @@ from pipeline.errors import ArgumentError, ConfigError, DataError, Problem
 from pipeline.models import TeacherNetwork
 
 IN_PYTHON = (
-    (r"objectives\.loss\.(\d+)", r"objectives[\1]"),
+    (r"objectives\.loss\.(?:objectives\.)?(\d+)", r"objectives[\1]"),
+    (
+        r"in `caches`, such as caches: \[\{path: \.\.\., teacher: (.*?)\}\]",
+        r"in CachedViews(path, dataset, teachers={'\1': ...})",
+    ),
     (r"objectives\.loss", "objectives"),
     (r"train\.batch_size", "batch_size"),
     (r"train\.views_per_step", "views"),

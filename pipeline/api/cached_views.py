@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from pipeline.api.arguments import arguments_of, in_python, one_or_more, refuse_labels_beyond
 from pipeline.api.caching import LABELS_HINT, require_network
 from pipeline.api.dataset import AnyDataset, samples_of
+from pipeline.api.named_teachers import open_named, reading
 from pipeline.api.view_lists import ViewList, as_views
 from pipeline.config import problems_of
 from pipeline.data import Samples
@@ -25,11 +26,11 @@ from pipeline.experiment.data import views_of
 from pipeline.models import TeacherNetwork
 from pipeline.objectives import MixedLabels
 from pipeline.progress import Lines, Silent
-from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.format.requirements import CacheRequirement, RequiredSamples
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
+from pipeline.training.encoded_outputs import join_batches
 from pipeline.training.step import Step
 
 OWN_LOADER = -1
@@ -97,6 +98,9 @@ class CachedViews(Dataset[Step]):
         dataset: the same that the cache was made of.
         views: what the cache must have, if it is to be compared: what `make_views` returns, or a list of operations.
         teacher: the network that the cache must be of, if weights and identity are to be compared.
+        name: of the cache's teacher, if objectives are to name it.
+        teachers: paths of the caches of other teachers, by the names by which objectives ask for them. They must be of
+            the same images and views. The teacher of `path` is the one that objectives read which name none.
         verify: `full` renders all views and compares their digests, a thousand of each where that would take over a
             minute; `sample` does that only and does not read every image; `bytes` compares images, not views (for
             JPEG files and another version of the decoder); `none` takes all on trust.
@@ -121,6 +125,8 @@ class CachedViews(Dataset[Step]):
         *,
         views: ViewList | None = None,
         teacher: TeacherNetwork | None = None,
+        name: str | None = None,
+        teachers: Mapping[str, str | Path] | None = None,
         verify: Verify = "full",
         progress: bool = True,
     ) -> None:
@@ -141,7 +147,9 @@ class CachedViews(Dataset[Step]):
             described = TeacherIdentity.of(network, precision=own.precision, micro_batch=own.micro_batch)
         drawn = ViewsIdentity.of(requested)
         self.cache.require(CacheRequirement(views=drawn, numbers=requested.numbers, teacher=described))
-        self.source = FromCaches.of([(self.cache, requested.numbers)])
+        same = CacheRequirement(data=here, views=drawn, numbers=requested.numbers)
+        others = open_named(name, teachers or {}, same)
+        self.source = FromCaches.of([(self.cache, requested.numbers)]).beside(name, others)
         refuse_labels_beyond(self.samples.labels, self.source.shapes.logits, "the teacher", LABELS_HINT)
         self._made: dict[tuple[Any, ...], Epochs] = {}
         every = len(requested.numbers)
@@ -187,7 +195,7 @@ class CachedViews(Dataset[Step]):
             seed: of the order.
             workers: processes that read and render images. With 0 this process does, fastest for small images.
             views: of each sample in a batch, in adjacent rows; some objectives need two.
-            signals: of the teacher, to read, such as `loss.reads`; None for all in the cache.
+            signals: of the teacher, to read, such as `loss.reads`, of another one `siglip:embedding`; None for all.
             balanced: whether every class comes equally often.
             pin_memory: None where there is a GPU.
             epoch: to begin with, after a restart for example; None goes on as said above.
@@ -200,7 +208,7 @@ class CachedViews(Dataset[Step]):
             >>> loader = data.loader(batch_size=256, seed=0, signals=loss.reads)  # doctest: +SKIP
         """
         read = None if signals is None else frozenset(one_or_more(signals))
-        source = self.source if read is None else self.source.reading(read - {"logits", "head"})
+        source = self.source if read is None else reading(self.source, read)
         if workers and source.remote:
             fix = "use workers=0: chunks are fetched ahead by threads"
             what = "a cache on object storage is read by this process alone"
@@ -280,9 +288,8 @@ def _in_order(parts: Sequence[Step], order: Tensor) -> Step:
         torch.cat(list(each))[order]
         for each in zip(*((part.images, part.labels, part.sample, part.view) for part in parts), strict=True)
     )
-    encoded = [part.teacher_outputs for part in parts if isinstance(part.teacher_outputs, EncodedSignals)]
-    arrays = {name: torch.cat([each.arrays[name] for each in encoded])[order] for name in encoded[0].arrays}
-    outputs, mixed = EncodedSignals(encoded[0].specs, arrays), None
+    outputs = join_batches([part.teacher_outputs for part in parts if part.teacher_outputs is not None], order)
+    mixed = None
     if every := [part.mixed for part in parts if part.mixed is not None]:
         others, shares = torch.cat([each.labels for each in every]), torch.cat([each.share for each in every])
         mixed = MixedLabels(others[order], shares[order])

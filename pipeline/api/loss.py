@@ -13,14 +13,16 @@ from torch import Tensor, nn
 from pipeline.api.arguments import arguments_of, in_python, one_or_more, refuse_labels_beyond
 from pipeline.api.cached_views import OWN_LOADER, CachedViews
 from pipeline.api.caching import require_network
+from pipeline.api.named_teachers import BETWEEN, KnownHeads
 from pipeline.config import problems_of
 from pipeline.errors import ArgumentError, ModelError, Problem, TrainingError
 from pipeline.experiment.networks import shapes_of
-from pipeline.experiment.objective_set import ObjectiveBuilder
+from pipeline.experiment.objective_set import ObjectiveBuilder, OtherTeacher
 from pipeline.models import TeacherNetwork
 from pipeline.objectives import Batch, ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import LinearHead, Signals
 from pipeline.training import Memory
+from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.step import Step
 
 NAME = "loss"
@@ -41,7 +43,7 @@ class DistillationLoss(nn.Module):
 
     Args:
         objectives: the objectives with their weights.
-        head: the teacher's, for objectives that read it.
+        heads: those that objectives read, by the names of their teachers; None for the cache's own teacher.
         total_steps: of the training, for schedules; None if no objective has one.
 
     Attributes:
@@ -57,14 +59,19 @@ class DistillationLoss(nn.Module):
 
     calls: Tensor
 
-    def __init__(self, objectives: ObjectiveSet, head: LinearHead | None, total_steps: int | None) -> None:
+    def __init__(
+        self, objectives: ObjectiveSet, heads: Mapping[str | None, LinearHead], total_steps: int | None
+    ) -> None:
         super().__init__()
         self.objectives, self.total_steps = objectives, total_steps
-        self.reads = frozenset(objectives.needs.teacher)
+        self._reads = objectives.needs_by_teacher
+        self.reads = frozenset(
+            signal if name is None else f"{name}{BETWEEN}{signal}"
+            for name, signals in self._reads.items()
+            for signal in signals
+        )
         self.terms: dict[str, Tensor] = {}
-        self._flags = None if head is None else (head.linear, head.linear_final)
-        self.register_buffer("_weight", None if head is None else head.weight, persistent=False)
-        self.register_buffer("_bias", None if head is None else head.bias, persistent=False)
+        self.heads = KnownHeads(heads)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
 
     def forward(self, student: nn.Module | Signals, batch: Step) -> Tensor:
@@ -77,8 +84,12 @@ class DistillationLoss(nn.Module):
         outputs = student if isinstance(student, Signals) else _run(student, batch.images)
         _refuse_lacking(self.objectives.needs.student, outputs, "the student did not return", STUDENT_HINT)
         assert batch.teacher_outputs is not None  # batches of a cache have them
-        teacher = batch.teacher_outputs.decode(self._head())
-        _refuse_lacking(self.reads, teacher, "the batch was read without", READS_HINT)
+        teacher = batch.teacher_outputs.decode(self.heads.of(None))
+        others = decode_others(batch.teacher_outputs, self.heads.others())
+        for name, signals in self._reads.items():
+            read = teacher if name is None else others.get(name, Signals(teacher.logits[:, :0]))
+            whose = "" if name is None else f"{name}'s "
+            _refuse_lacking(signals, read, f"the batch was read without {whose}".rstrip(), READS_HINT)
         step = int(self.calls) if batch.index == OWN_LOADER else batch.index
         if self.total_steps and step >= self.total_steps and not int(self.calls):
             what = f"training begins at step {step} of {self.total_steps}, where schedules have ended"
@@ -87,17 +98,10 @@ class DistillationLoss(nn.Module):
             self.calls += 1
         progress = min(step / self.total_steps, 1.0) if self.total_steps else 0.0
         known = Batch(batch.labels, batch.sample, batch.view, step, batch.mixed)
-        value = self.objectives(outputs, teacher, known, progress)
+        value = self.objectives(outputs, teacher, known, progress, others)
         self.terms = value.terms
         total: Tensor = value.total
         return total
-
-    def _head(self) -> LinearHead | None:
-        if self._flags is None:
-            return None
-        weight: Any = self._weight
-        bias: Any = self._bias
-        return LinearHead(weight, bias, *self._flags)
 
 
 READS_HINT = "read what the loss needs: data.loader(..., signals=loss.reads)"
@@ -142,6 +146,7 @@ def objective(
     total_steps: int | None = None,
     views: int = 1,
     seed: int = 0,
+    teacher_dropping: float = 0.0,
 ) -> DistillationLoss:
     """Make the loss of a student: objectives by name, each with its weight.
 
@@ -151,12 +156,14 @@ def objective(
 
     Args:
         objectives: names; pairs of a name and a weight; triples with options besides; or mappings as in a
-            configuration, with `name`, `weight`, `schedule` and the options. One alone needs no list.
+            configuration, with `name`, `weight`, `schedule` and the options. One alone needs no list. Among the options
+            of each are `teacher`, a name of `CachedViews(..., name=..., teachers=...)`, and `standardise`.
         student: what `as_network` or `build_network` returns.
         data: the cache that it learns from.
         total_steps: optimiser steps of the whole training, `epochs * len(loader)`: a `schedule` goes by it.
         views: of each sample in a batch, as in `data.loader`.
         seed: of what objectives draw: the first weights of projections, negatives.
+        teacher_dropping: the probability of leaving a teacher out that objectives name, for every image.
 
     Raises:
         ConfigError: unknown names and options; signals that the cache does not hold; every problem at once.
@@ -171,7 +178,7 @@ def objective(
         fix = "data = CachedViews('cache.zarr', photos), and objective(..., student, data)"
         what = "a loss is made for the views of a cache that is open"
         raise ModelError(what, expected="CachedViews", got=type(data).__name__, fix=fix)
-    config = _config(objectives)
+    config = _config(objectives, teacher_dropping)
     if total_steps is None:
         what, fix = "has a schedule, which goes by the progress of training", "give total_steps=epochs * len(loader)"
         scheduled = [i for i, entry in enumerate(config.objectives) if entry.schedule is not None]
@@ -181,8 +188,10 @@ def objective(
     if any(entry.name == "hard-label" for entry in config.objectives):
         fix = "build the student with as many classes as the labels have"
         refuse_labels_beyond(data.samples.labels, shapes.logits, "the student", fix)
-    memory = Memory(data.source, data.samples.labels, data.classes)
-    builder = ObjectiveBuilder(shapes, data.source.shapes, data, seed, memory, views)
+    source, labels, classes = data.source, data.samples.labels, data.classes
+    others = {name: OtherTeacher(each.shapes, Memory(each, labels, classes)) for name, each in source.others.items()}
+    memory = Memory(source, labels, classes)
+    builder = ObjectiveBuilder(shapes, source.shapes, data, seed, memory, views, source.own, others)
     with arguments_of("objective"):
         built = builder.build(NAME, config)
     if built.kept() is not None:
@@ -196,11 +205,15 @@ def objective(
     network.keep_taps(sorted(maps))
     setattr(network, COMPARED_TAPS, frozenset(maps))
     data.begin_training()
-    head = data.source.primary.head if "head" in built.needs.teacher else None
-    return DistillationLoss(built, head, total_steps)
+    heads: dict[str | None, LinearHead] = {}
+    for name, signals in built.needs_by_teacher.items():
+        head = (source if name is None else source.others[name]).primary.head
+        if "head" in signals and head is not None:
+            heads[name] = head
+    return DistillationLoss(built, heads, total_steps)
 
 
-def _config(objectives: Objectives) -> ObjectiveSetConfig:
+def _config(objectives: Objectives, teacher_dropping: float) -> ObjectiveSetConfig:
     """Return the objectives as a section of a configuration. Raises ConfigError, every problem at once."""
     entries: list[ObjectiveEntry] = []
     problems: list[Problem] = []
@@ -213,7 +226,11 @@ def _config(objectives: Objectives) -> ObjectiveSetConfig:
         problems.append(Problem("objectives", "names no objective", fix="such as [('kd', 0.9)]"))
     if problems:
         raise ArgumentError(problems, "objective")
-    return ObjectiveSetConfig(objectives=tuple(entries))
+    try:
+        dropping = {"teacher_dropping": teacher_dropping} if teacher_dropping else {}
+        return ObjectiveSetConfig.model_validate({"objectives": tuple(entries), **dropping})
+    except ValidationError as error:
+        raise ArgumentError(problems_of(error), "objective") from None
 
 
 def _entry(given: object) -> dict[str, Any]:

@@ -137,6 +137,14 @@ class ObjectiveSet(nn.Module):
         return found
 
     @property
+    def needs_by_teacher(self) -> dict[str | None, frozenset[str]]:
+        """Return the signals that are read of each teacher; None is the one that objectives read which name none."""
+        found: dict[str | None, frozenset[str]] = {None: self.needs.teacher}
+        for name, signals in self.needs_of_others.items():
+            found[name] = signals
+        return found
+
+    @property
     def notes(self) -> list[str]:
         """Return what objectives leave out for these networks, each with the label of the objective."""
         members = [member for member in self.members if isinstance(member, Objective)]

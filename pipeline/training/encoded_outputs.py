@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor
 
 from pipeline.signals import LinearHead, Mean, Signals, combine
 from pipeline.store.format.encoded import EncodedSignals
@@ -122,6 +123,27 @@ def join_views(outputs: Sequence[TeacherOutputs]) -> TeacherOutputs:
         teachers = zip(*(view.members for view in outputs if isinstance(view, EncodedEnsemble)), strict=True)
         return replace(first, members=tuple(_join_views(views) for views in teachers))
     return _join_views([view for view in outputs if isinstance(view, EncodedSignals)])
+
+
+def join_batches(outputs: Sequence[TeacherOutputs], order: Tensor) -> TeacherOutputs:
+    """Join the outputs of several batches, of teachers that are stored in the same form.
+
+    Args:
+        outputs: at least one; no ensembles.
+        order: of the rows of all batches in the result, int64 [B].
+    """
+    several = [each for each in outputs if isinstance(each, EncodedTeachers)]
+    if several:
+        own = join_batches([each.own for each in several], order)
+        assert isinstance(own, EncodedSignals)
+        names = several[0].others
+        return EncodedTeachers(own, {name: _joined([each.others[name] for each in several], order) for name in names})
+    return _joined([each for each in outputs if isinstance(each, EncodedSignals)], order)
+
+
+def _joined(batches: Sequence[EncodedSignals], order: Tensor) -> EncodedSignals:
+    parts = {name: torch.cat([each.arrays[name] for each in batches])[order] for name in batches[0].arrays}
+    return EncodedSignals(batches[0].specs, parts)
 
 
 def _join_views(views: Sequence[EncodedSignals]) -> EncodedSignals:

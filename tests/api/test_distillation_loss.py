@@ -118,8 +118,9 @@ def test_the_head_of_the_teacher_moves_with_the_loss(data: CachedViews) -> None:
     assert "head" in loss.reads
     batch = next(iter(data.loader(12, signals=loss.reads)))
     assert torch.isfinite(loss(network(), batch))
-    assert {"_weight", "_bias"} <= {name for name, _ in loss.named_buffers()}
-    assert not {"_weight", "_bias"} & set(loss.state_dict())
+    held = {"heads.own_weight", "heads.own_bias"}
+    assert held <= {name for name, _ in loss.named_buffers()}
+    assert not held & set(loss.state_dict())
 
 
 def test_a_schedule_goes_by_the_steps_of_the_whole_training(data: CachedViews) -> None:

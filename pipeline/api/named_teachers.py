@@ -1,0 +1,111 @@
+"""Opens the caches of several teachers by their names, and says what is read of each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor, nn
+
+from pipeline.config import Name, problems_of
+from pipeline.errors import ArgumentError, Problem, unknown_name
+from pipeline.signals import LinearHead
+from pipeline.store.format.requirements import CacheRequirement
+from pipeline.store.reader import TeacherCache
+from pipeline.training import FromCaches
+
+BETWEEN = ":"
+"""Stands between the name of a teacher and a signal of it: `siglip:embedding`."""
+
+
+def open_named(
+    own: str | None,
+    teachers: Mapping[str, str | Path],
+    requirement: CacheRequirement,
+) -> dict[str, FromCaches]:
+    """Open the caches of teachers that objectives may name.
+
+    Args:
+        own: the name of the teacher whose cache is first; None if it has none.
+        teachers: paths by name.
+        requirement: what all of the caches have to be of.
+
+    Raises ArgumentError for names that cannot be used, and the errors of `TeacherCache`.
+    """
+    names = [*([own] if own is not None else []), *teachers]
+    try:
+        TypeAdapter(list[Name]).validate_python(names)
+    except ValidationError as error:
+        raise ArgumentError(problems_of(error, "teachers"), "CachedViews") from None
+    if own in teachers:
+        fix = "give `name` to the first cache alone"
+        raise ArgumentError([Problem(f"teachers[{own!r}]", "is the name of two teachers", fix=fix)], "CachedViews")
+    found: dict[str, FromCaches] = {}
+    for name, path in teachers.items():
+        cache = TeacherCache.open(str(path))
+        cache.require(requirement)
+        found[name] = FromCaches.of([(cache, requirement.numbers or tuple(cache.views))])
+    return found
+
+
+def reading(source: FromCaches, signals: Collection[str]) -> FromCaches:
+    """Return the source with those signals alone that are named: `embedding`, and of other teachers `siglip:embedding`.
+
+    Args:
+        source: the caches.
+        signals: names. Other teachers of whom none is named are not read.
+
+    Raises ArgumentError for teachers that are not there.
+    """
+    own: set[str] = set()
+    others: dict[str, set[str]] = {}
+    for signal in signals:
+        name, between, rest = signal.partition(BETWEEN)
+        if not between or name == source.own:
+            own.add(rest or name)
+        elif name in source.others:
+            others.setdefault(name, set()).add(rest)
+        else:
+            known = [each for each in (source.own, *source.others) if each is not None]
+            raise ArgumentError([unknown_name("signals", name, known)], "the loader")
+    kept = {"logits", "head"}  # logits are read in any case, and no head is part of a batch
+    return source.reading(own - kept, {name: each - kept for name, each in others.items()})
+
+
+class KnownHeads(nn.Module):
+    """Holds the heads that objectives read, as buffers: they move with the module, and are not saved.
+
+    Args:
+        heads: by the names of their teachers; None for that of the cache's own teacher.
+    """
+
+    def __init__(self, heads: Mapping[str | None, LinearHead]) -> None:
+        super().__init__()
+        self._flags = {name: (head.linear, head.linear_final) for name, head in heads.items()}
+        for name, head in heads.items():
+            for part, tensor in zip(_buffers(name), (head.weight, head.bias), strict=True):
+                self.register_buffer(part, tensor, persistent=False)
+
+    def of(self, name: str | None) -> LinearHead | None:
+        """Return the head of a teacher, on the module's device; None if none is read of it.
+
+        Args:
+            name: of the teacher; None for the cache's own.
+        """
+        if name not in self._flags:
+            return None
+        weight, bias = (self._tensor(part) for part in _buffers(name))
+        return LinearHead(weight, bias, *self._flags[name])
+
+    def others(self) -> dict[str, LinearHead]:
+        """Return the heads of the teachers that objectives name."""
+        return {name: head for name in self._flags if name is not None and (head := self.of(name)) is not None}
+
+    def _tensor(self, part: str) -> Tensor:
+        return self.get_buffer(part)
+
+
+def _buffers(name: str | None) -> tuple[str, str]:
+    whose = "own" if name is None else f"of_{name}"
+    return f"{whose}_weight", f"{whose}_bias"
