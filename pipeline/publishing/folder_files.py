@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,21 +50,37 @@ class LocalFiles:
 
     def sizes(self) -> dict[str, int]:
         """List as `Files.sizes`. What vanishes meanwhile is left out."""
-        found = {}
-        for folder, folders, names in os.walk(self.folder):
-            for name in (*names, *(name for name in folders if Path(folder, name).is_symlink())):
-                path = Path(folder, name)
+        found: dict[str, int] = {}
+        left = [("", os.fspath(self.folder))]
+        while left:
+            prefix, folder = left.pop()
+            entries: list[os.DirEntry[str]] = []
+            with suppress(OSError):
+                entries = list(os.scandir(folder))
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    left.append((f"{prefix}{entry.name}/", entry.path))
+                    continue
                 with suppress(FileNotFoundError):
-                    found[path.relative_to(self.folder).as_posix()] = path.lstat().st_size
+                    found[prefix + entry.name] = entry.stat(follow_symlinks=False).st_size
         return found
 
 
 def inside(root: Path, name: str) -> Path:
     """Return the path of the file `name` in the folder `root`. Raises CacheCorrupt if a link leads out of it."""
-    path = root / name
-    if os.path.realpath(path) != f"{os.path.realpath(root)}/{name}":
-        raise _linked(path)
+    path, place = root / name, os.fspath(root)
+    for part in name.split("/"):
+        place = f"{place}/{part}"
+        if part in ("", ".", "..") or _is_link(place):
+            raise _linked(path)
     return path
+
+
+def _is_link(path: str) -> bool:
+    try:
+        return stat.S_ISLNK(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def refuse_links(root: Path) -> None:
