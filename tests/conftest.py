@@ -22,6 +22,10 @@ FIXTURES = ("experiment", "faults", "object_server", "own")
 
 pytest.register_assert_rewrite(*FIXTURES, "pipeline.contracts")
 
+# Compiled modules are kept, whatever the environment says, until all tests are collected: each worker would rewrite
+# thousands of assertions, and hundreds of processes compile all of Decant.
+sys.dont_write_bytecode = False
+
 # Machines are busy at times: no example is too slow.
 settings.register_profile("anywhere", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("anywhere")
@@ -52,5 +56,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_finish() -> None:
     """What is imported and collected stays: no garbage collection of a test looks at it again, which takes a second."""
+    sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
     gc.collect()
     gc.freeze()

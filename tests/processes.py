@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from multiprocessing import forkserver
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -31,16 +32,27 @@ def begin_process(function: Callable[..., object], *arguments: Any, log: Path) -
     What it prints is in `log`.
     Its exit code is that of Python after the same call: 0, 1 after an error, -9 if it was killed.
     """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OMP_NUM_THREADS", "1")  # when the server starts
-        patch.setenv("PYTHONWARNINGS", "ignore")
-        process = SERVER.Process(target=_called, args=(function, arguments, str(log.resolve()), dict(os.environ)))
-        process.start()
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    _start_server()
+    process = SERVER.Process(target=_called, args=(function, arguments, str(log.resolve()), environment))
+    process.start()
     return process
 
 
+def _start_server() -> None:
+    """If it does not run already."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("PYTHONWARNINGS", "ignore")
+        forkserver.ensure_running()
+
+
 def fork_workers(patch: pytest.MonkeyPatch) -> None:
-    """Dask's nannies begin their workers so, too, instead of by spawn."""
+    """Dask's nannies begin their workers so, too, instead of by spawn.
+
+    The server runs when this returns: whoever counts processes then does not take it for a worker.
+    """
+    _start_server()
     for module in ("nanny", "process"):
         patch.setattr(f"distributed.{module}.get_mp_context", lambda: SERVER)
 

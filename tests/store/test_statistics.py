@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import killed_statistics
 import numpy as np
 import pytest
 import zarr
+from cases import case
+from processes import output_of
 
 import pipeline.store.statistics
 from pipeline.errors import CacheCorrupt, CacheMismatch
@@ -98,29 +98,17 @@ def test_where_nothing_can_be_written_they_are_computed_each_time(here: Path, ca
     assert capsys.readouterr().err.count("embedding.safetensors is not kept") == 2
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-import pipeline.store.statistics as statistics
-from pipeline.store.reader import TeacherCache
-
-def killed(*arguments):
-    os.kill(os.getpid(), signal.SIGKILL)
-
-setattr(*{"computing": (statistics.Moments, "merged", killed), "writing": (statistics, "sync_directory", killed),
-          "renaming": (Path, "replace", killed)}[sys.argv[1]])
-statistics.NUMBERS_AT_ONCE = 100
-statistics.kept_moments(TeacherCache.open(Path("artifacts/caches/tiny.zarr")), "embedding")
-"""
-
-
-@pytest.mark.parametrize("where", ["computing", "renaming", "writing"])
-def test_a_process_that_is_killed_leaves_nothing_or_all(here: Path, where: str):
-    done = subprocess.run([sys.executable, "-c", KILLED, where], check=False, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr
-    cache = TeacherCache.open(MAIN)
-    path = statistics_file(cache, "embedding")
-    assert path is not None
-    assert path.exists() == (where == "writing")
-    expected = vectors(MAIN, "embedding")
-    np.testing.assert_allclose(kept_moments(cache, "embedding").mean, expected.mean(0), rtol=1e-10)
+def test_a_process_that_is_killed_leaves_nothing_or_all(
+    road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {where: shutil.copytree(road, tmp_path / where) for where in killed_statistics.PLACES}
+    output_of(killed_statistics.run, str(MAIN), folders, log=tmp_path / "log")
+    for where, folder in folders.items():
+        with case(where=where), monkeypatch.context() as patch:
+            patch.chdir(folder)
+            cache = TeacherCache.open(MAIN)
+            path = statistics_file(cache, "embedding")
+            assert path is not None
+            assert path.exists() == (where == "writing")
+            expected = vectors(MAIN, "embedding")
+            np.testing.assert_allclose(kept_moments(cache, "embedding").mean, expected.mean(0), rtol=1e-10)

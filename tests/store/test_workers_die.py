@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -65,10 +66,16 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return content(cache(tmp_path_factory.mktemp("whole") / "a", samples=TinySamples(SAMPLES)))
 
 
-def children() -> set[int]:
-    """Processes that this one began; not that which watches over the resources of all."""
-    found = psutil.Process().children(recursive=True)
-    return {process.pid for process in found if "resource_tracker" not in " ".join(process.cmdline())}
+def children() -> set[psutil.Process]:
+    """Processes that this one began, with that which watches over the resources of all."""
+    resource_tracker.ensure_running()
+    return set(psutil.Process().children(recursive=True))
+
+
+def stay(before: set[psutil.Process]) -> list[psutil.Process]:
+    """Those that were not there before and do not end by themselves."""
+    _, alive = psutil.wait_procs(children() - before, timeout=120)
+    return alive
 
 
 def test_a_worker_that_is_killed_is_replaced(
@@ -88,7 +95,7 @@ def test_a_worker_that_is_killed_is_replaced(
         verify_files(path)
         assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert any("1 lost" in text for text in said)
-    assert children() <= before
+    assert not stay(before)
 
 
 @pytest.fixture
@@ -191,7 +198,7 @@ def test_a_worker_that_hangs_for_ever_is_not_waited_for(
         assert content(path) == whole
     assert any("started anew" in text for text in said)
     assert [path.name for path in (tmp_path / "store").iterdir()] == ["a"]
-    assert children() <= before
+    assert not stay(before)
 
 
 @pytest.mark.long

@@ -88,22 +88,22 @@ class Live:
 
 @pytest.mark.parametrize(
     ("kind", "together"),
-    [(SMALL, {}), (VIT, {}), (SMALL, {"views_per_step": 2, "epochs": 4})],
+    [(SMALL, {}), (VIT, {}), (SMALL, {"views_per_step": 2, "epochs": 2})],
     ids=["small", "vit", "two views of each sample"],
 )
 def test_students_from_the_cache_and_from_the_live_teacher_are_identical(
     road: Path, kind: Any, together: dict[str, int]
 ):
-    """The issue that a cache must not have: 18 to 24 steps, bit for bit."""
+    """The issue that a cache must not have: 12 steps, bit for bit."""
     stored = cache(road)
     live = Live(road, stored)
     found = []
     for source in (None, live):
         student = network(kind)
-        run = steps(road, source, **({"epochs": 6, "batch_size": 16, "learning_rate": 0.02} | together))
+        run = steps(road, source, **({"epochs": 4, "batch_size": 16, "learning_rate": 0.02} | together))
         train(student, objectives(student, *ENTRIES), run, seed=0, folder=None, progress=Silent(), head=stored.head)
         found.append(student.model.state_dict())
-    assert live.runs > 50
+    assert live.runs > 30
     assert same(*found)
     assert not same(found[0], network(kind).model.state_dict())
 
@@ -121,16 +121,16 @@ def test_caches_of_other_views_would_end_elsewhere(road: Path):
 
 @pytest.mark.parametrize("kind", [SMALL, VIT], ids=["small", "vit"])
 def test_terms_agree_at_every_step_whatever_the_batch_in_which_the_live_teacher_sees_them(road: Path, kind: Any):
-    """From the weights that a student has at each of 36 steps: batches of 1 to 48 samples, in any order."""
+    """From the weights that a student has at each of 18 steps: batches of 1 to 48 samples, in any order."""
     stored, data, rendering = cache(road), samples(road), views()
     student, big = network(kind), teacher(road).eval()
-    run = steps(road, epochs=12, batch_size=16, learning_rate=0.02)
+    run = steps(road, epochs=6, batch_size=16, learning_rate=0.02)
     trainer = Trainer(student, objectives(student, *ENTRIES), run, 0, stored.head)
     live = TeacherPass(big, data, rendering, SIGNALS, device=torch.device("cpu"), precision="float32", micro_batch=16)
     chance = np.random.default_rng(0)
     assert data.labels is not None
     for number, step in enumerate(itertools.islice(loader(run, 0, torch.device("cpu")), len(run))):
-        view, index = number % 2, chance.permutation(data.count)[: 1 + number % data.count]
+        view, index = number % 2, chance.permutation(data.count)[: 1 + number * 47 // 17]
         batch = Batch(torch.from_numpy(data.labels[index]), torch.from_numpy(index), torch.full((len(index),), view))
         student.eval()
         trainer.objectives.eval()
@@ -143,7 +143,8 @@ def test_terms_agree_at_every_step_whatever_the_batch_in_which_the_live_teacher_
         for name, value in one.items():
             torch.testing.assert_close(value, other[name], rtol=1e-5, atol=1e-5)
         trainer.update(step)
-    assert number == 35
+    assert number == 17
+    assert len(index) == data.count
 
 
 def test_the_stored_head_is_the_teachers(road: Path):
