@@ -45,7 +45,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Their folders are in memory, where there is room: to delete thousands of small files a disk takes half a minute. The
     long tests may write gigabytes.
+
+    Bytecode of ours is kept, even where the environment wants none: every process that tests start would compile all.
     """
+    sys.dont_write_bytecode = False
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     if config.option.markexpr == "not long" and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from experiment import quick_rates
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -65,7 +66,7 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for name, image in zip(("china", "flower"), load_sample_images().images, strict=True):
         for side, columns in (("left", range(0, 6)), ("right", range(6, 12))):
-            for place in range(24):
+            for place in range(12):
                 split = {0: "test", 1: "val"}.get(place % 6, "train")
                 folder = Path("photos") / split / f"{name}-{side}"
                 folder.mkdir(parents=True, exist_ok=True)
@@ -79,7 +80,11 @@ def photographs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_every_command_of_the_page_in_order(photographs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("few_penalties")
+def test_every_command_of_the_page_in_order(
+    photographs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick_rates(monkeypatch)
     typed = commands()
     assert len(typed) >= 8
     for command in typed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,15 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from experiment import made_once, one_thread
+from click.testing import CliRunner
+from experiment import made_once, one_thread, quick_rates
 from photo_experiment import begin, packed_test, trained
 
-from pipeline.experiment.runs import RunName
+from pipeline.cli import main
 from pipeline.experiment.source import ConfigFile
 from pipeline.shipping import exporting
-from pipeline.shipping.commanding import export_run
 from pipeline.shipping.measuring import latency
-from stages import prepare_data
+from stages import evaluate, prepare_data
+
+PAGE = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
 
 
 def quick_latency(*arguments: Any) -> float:
@@ -57,17 +60,23 @@ def flowers(grown: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped(grown: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`grown` with the student in every format, and the views of its test split in `views.npy`. Not to be changed."""
+    """`grown` with its evaluation, the student in every format, and the views of its test split in `views.npy`.
+
+    Not to be changed. The command is that of docs/deploy.md.
+    """
+    command = re.search(r"pipeline (export --student vit --objectives hard)", PAGE)
+    assert command is not None
 
     def make(folder: Path) -> None:
         shutil.copytree(grown, folder)
         with pytest.MonkeyPatch.context() as patch, one_thread():
             patch.chdir(folder)
             patch.setattr("os.fsync", lambda descriptor: None)
-            patch.setattr(exporting, "latency", lambda *arguments: latency(*arguments, seconds=0.0))
-            export_run(
-                ConfigFile(Path("flowers.yaml")), RunName("vit", "hard", 0), None, (), 1, replace=False, wait=False
-            )
+            patch.setattr(exporting, "latency", quick_latency)
+            quick_rates(patch)
+            evaluate.run(ConfigFile(Path("flowers.yaml")))
+            shown = CliRunner().invoke(main, [*command[1].split(), "--config", "flowers.yaml", "--threads", "1"])
+            assert shown.exit_code == 0, shown.output
             samples, views = packed_test()
             pixels = views.apply(samples.read(np.arange(samples.count)), np.empty((samples.count, 0), np.int32))
             np.save("views.npy", pixels.numpy())

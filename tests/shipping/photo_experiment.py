@@ -18,7 +18,10 @@ from pipeline.measuring.prediction import predict
 from pipeline.views import Views
 from stages import train_student
 
-NAMES = ("rose", "tulip", "violet")
+COLOURS = {"rose": (200, 40, 60), "tulip": (210, 190, 40), "violet": (70, 50, 180)}
+NAMES = tuple(COLOURS)
+COUNT = 8
+"""Photographs of a class, in each split."""
 CONFIG = """\
 data: {path: data.h5, source: {name: image-folder, path: photos, shorter_side: 20, quality: 80}}
 teacher: {model: cifar_resnet8, input_size: 8, weights: none.safetensors, mean: [0.4, 0.5, 0.6], std: [0.2, 0.25, 0.3]}
@@ -33,18 +36,17 @@ students:
   rep: {model: repvgg_a0, input_size: 12}
 objectives:
   hard: {views: fresh, objectives: [{name: hard-label}]}
-train: {epochs: 1, batch_size: 6, precision: float32, device: cpu}
+train: {epochs: 6, batch_size: 6, precision: float32, device: cpu, optimizer: adamw, learning_rate: 3e-3}
 store: {path: cache.zarr}
 """
 FOLDER = Path("artifacts/flowers/students/vit/hard/seed-0")
-TEST = [f"photos/test/{name}/{number}.{suffix}" for name in NAMES for number, suffix in enumerate(("jpg", "png"))]
+TEST = [f"photos/test/{name}/{number}.{'png' if number % 2 else 'jpg'}" for name in NAMES for number in range(COUNT)]
 
 
 def photograph(path: Path, size: tuple[int, int], seed: int, mode: str = "RGB", **options: object) -> None:
-    """Write an image of smooth colours with some noise. size: width and height."""
-    generator = np.random.default_rng(seed)
-    coarse = generator.integers(0, 256, (4, 4, 3)).astype(np.uint8)
-    image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).convert(mode)
+    """Write an image of a class: its colour, and much that is smooth noise. size: width and height."""
+    coarse = np.array(COLOURS[path.parent.name]) + np.random.default_rng(seed).normal(0, 60, (6, 6, 3))
+    image = Image.fromarray(coarse.clip(0, 255).astype(np.uint8)).resize(size, Image.Resampling.BICUBIC).convert(mode)
     path.parent.mkdir(parents=True, exist_ok=True)
     image.save(path, **options)
 
@@ -53,13 +55,14 @@ def begin(folder: Path) -> None:
     seed = 0
     turned = Image.Exif()
     turned[0x0112] = 6
-    for split, count in {"train": 4, "test": 2}.items():
+    for split in ("train", "test"):
         for name in NAMES:
-            for number in range(count):
+            for number in range(COUNT):
                 seed += 1
                 path = folder / f"photos/{split}/{name}/{number}"
                 if number % 2:
-                    photograph(path.with_suffix(".png"), (16, 18 + seed % 3), seed, "L" if name == "rose" else "RGB")
+                    mode = "L" if (name, number) == ("rose", 1) else "RGB"
+                    photograph(path.with_suffix(".png"), (16, 18 + seed % 3), seed, mode)
                 else:
                     photograph(path.with_suffix(".jpg"), (45, 30 + seed), seed, exif=turned)
     (folder / "flowers.yaml").write_text(CONFIG)

@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 from click.testing import CliRunner, Result
-from photo_experiment import FOLDER, NAMES, evaluated
+from photo_experiment import COUNT, FOLDER, NAMES, evaluated
 
 from pipeline.cli import main
 from pipeline.errors import ConfigError, ModelError
@@ -49,7 +49,7 @@ def test_a_table_says_what_each_format_costs_and_how_good_it_is(there: Path):
     assert (table["student"], table["split"], table["threads"]) == ("vit/hard/seed-0", "test", 1)
     rows = {row["format"]: row for row in table["formats"]}
     assert list(rows) == ["student", "onnx", "onnx-int8", "timm", "torch-export"]
-    labels = np.repeat(np.arange(len(NAMES)), 2)
+    labels = np.repeat(np.arange(len(NAMES)), COUNT)
     right = float((evaluated().argmax(1).numpy() == labels).mean())
     for name, row in rows.items():
         folder = FOLDER if name == "student" else EXPORTS / name
