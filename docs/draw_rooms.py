@@ -27,6 +27,7 @@ PICTURE = Path(__file__).with_name("rooms.svg")
 FOUNDATION = (
     "errors",
     "version",
+    "late",
     "allocator",
     "untrusted",
     "files",

@@ -5,13 +5,9 @@ Exit codes: 0 done, 2 the user's input is wrong, 1 anything else, 130 interrupte
 
 from __future__ import annotations
 
-import os
 import signal
-import sys
-import traceback
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import click
 
@@ -20,6 +16,8 @@ from pipeline.commands import stages
 from pipeline.commands.caches import inspect, verify
 from pipeline.commands.completion import completion
 from pipeline.commands.contract import contract
+from pipeline.commands.errors_for_people import ErrorsForPeople
+from pipeline.commands.first_look import looked_at
 from pipeline.commands.methods import methods
 from pipeline.commands.options import config_options, json_option
 from pipeline.commands.shipping import run_export, run_predict
@@ -27,43 +25,6 @@ from pipeline.errors import PipelineError
 from pipeline.version import installed_version
 
 VERSION = installed_version() or "0+unknown"
-
-
-class ErrorsForPeople(click.Group):
-    """Groups commands, which end with a message and an exit code instead of a traceback."""
-
-    def invoke(self, context: click.Context) -> Any:
-        """Run the command, and turn what it raises into a message.
-
-        Args:
-            context: click's.
-        """
-        try:
-            return super().invoke(context)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
-            raise
-        except KeyboardInterrupt:
-            click.echo("\ninterrupted: run the same command again; what was finished is kept", err=True)
-            sys.exit(130)
-        except Exception as error:
-            if context.params.get("show_traceback"):
-                traceback.print_exc()
-            if isinstance(error, PipelineError):
-                click.echo(f"error: {error}", err=True)
-                sys.exit(error.exit_code)
-            if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit
-                sys.exit(1)
-            if isinstance(error, OSError):
-                where = f"\n  where: {error.filename}" if error.filename else ""
-                click.echo(f"error: {error.strerror or error}{where}", err=True)
-                sys.exit(1)
-            click.echo(f"error: {type(error).__name__}: {error}", err=True)
-            click.echo(
-                "  do: this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`",
-                err=True,
-            )
-            sys.exit(1)
 
 
 @click.group(cls=ErrorsForPeople, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -133,10 +94,13 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
       pipeline check
       pipeline check --config configs/cifar100.yaml --set views.count=16
     """
-    from pipeline.commands.check import run
     from pipeline.experiment.source import ConfigFile
 
-    run(ConfigFile(config, overrides), as_json=as_json, timed=timed)
+    source = ConfigFile(config, overrides)
+    with looked_at(source):
+        from pipeline.commands.check import run
+
+        run(source, as_json=as_json, timed=timed)
 
 
 @main.command("dvc-file")
@@ -150,10 +114,13 @@ def dvc_file(config: Path, overrides: tuple[str, ...], output: Path | None) -> N
       pipeline dvc-file --config configs/mine.yaml --output experiments/mine/dvc.yaml
       dvc repro experiments/mine/dvc.yaml
     """
-    from pipeline.commands.dvc_file import run
     from pipeline.experiment.source import ConfigFile
 
-    run(ConfigFile(config, overrides), output)
+    source = ConfigFile(config, overrides)
+    with looked_at(source):
+        from pipeline.commands.dvc_file import run
+
+        run(source, output)
 
 
 if __name__ == "__main__":

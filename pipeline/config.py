@@ -119,11 +119,14 @@ def bind(raw: Mapping[str, Any], model: type[SectionT], known: Collection[str], 
     return result
 
 
-def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[str]) -> tuple[Raw, list[Problem]]:
+def bind_each(
+    raw: Mapping[str, Any], model: type[Section], known: Collection[str], context: Raw | None = None
+) -> tuple[Raw, list[Problem]]:
     """Validate each section of `raw` by itself; return the valid ones, and the problems of the others.
 
     Args:
         raw, model, known: as for `bind`.
+        context: what validators are told (`pipeline.plugins.NAMES_ALONE`).
 
     Sections that are valid can be used even if others are not. In a section with named entries (`dict[...]` in the
     model) the same is true of each entry.
@@ -134,13 +137,13 @@ def bind_each(raw: Mapping[str, Any], model: type[Section], known: Collection[st
         alone: Any = create_model(name, __base__=Section, **{name: (field.annotation, field)})  # type: ignore[call-overload]
         given = {name: raw[name]} if name in raw else {}
         try:
-            valid[name] = getattr(alone.model_validate(given), name)
+            valid[name] = getattr(alone.model_validate(given, context=context), name)
         except ValidationError as error:
             problems += problems_of(error)
             if get_origin(field.annotation) is dict and isinstance(raw.get(name), Mapping):
                 wrong = {line["loc"][1] for line in error.errors()}
                 entries = {key: value for key, value in raw[name].items() if key not in wrong}
-                valid[name] = getattr(alone.model_validate({name: entries}), name)
+                valid[name] = getattr(alone.model_validate({name: entries}, context=context), name)
     return valid, problems
 
 

@@ -44,7 +44,8 @@ class Factory:
         name: of the function in a plug-in's file.
         takes: its parameters; the one called `options` is annotated with their class.
         options: the base of these classes.
-        makes: what the function returns is one of these classes, or has all members of one of these protocols.
+        makes: returns classes and protocols, which may take torch: what the function makes is of one of these classes,
+            or has all members of one of these protocols.
         group: of the entry points of installed packages.
         constants: what the file of a plug-in has beside the function, and what stands for it in modules without.
     """
@@ -52,7 +53,7 @@ class Factory:
     name: str
     takes: tuple[str, ...]
     options: type[Section]
-    makes: tuple[type, ...]
+    makes: Callable[[], tuple[type, ...]]
     group: str
     constants: Mapping[str, Any] = field(default_factory=dict)
 
@@ -103,7 +104,7 @@ class Factory:
                 place = own_code.place_in_code_of_users(error)
                 what = f"cannot be made: {type(error).__name__}: {error}" + (f" ({place})" if place else "")
                 raise ConfigError([Problem(name, what)]) from error
-            missing = {kind.__name__: lacking(made, kind) for kind in self.makes}
+            missing = {kind.__name__: lacking(made, kind) for kind in self.makes()}
             if all(missing.values()):
                 nearest = min(missing.values(), key=lambda members: len(members))
                 what = f"makes an object of type {type(made).__name__}, which is no {' or '.join(missing)}"
@@ -113,6 +114,13 @@ class Factory:
         return make
 
 
+def tensors() -> type:
+    """Return the class of tensors. Names of plug-ins are wanted before torch is loaded."""
+    from torch import Tensor
+
+    return Tensor
+
+
 @dataclass(frozen=True)
 class Computation:
     """Says what plug-ins of a kind are that are functions and have no options: nothing is made before they compute.
@@ -120,14 +128,14 @@ class Computation:
     Args:
         name: of the function in a plug-in's file.
         takes: its parameters, the first of them annotated with `of`; empty for one or more, all of this kind.
-        of: the class of what it computes of.
+        of: returns the class of what it computes of, such as `tensors`.
         group: of the entry points of installed packages.
         counted: the constant of a plug-in's file that says how many parameters there are; empty without one.
     """
 
     name: str
     takes: tuple[str, ...]
-    of: type
+    of: Callable[[], type]
     group: str
     counted: str = ""
 
@@ -135,7 +143,7 @@ class Computation:
     def form(self) -> str:
         """Return what is expected of such a function, for messages."""
         first, *others = self.takes or ("maps",)
-        return f"a function that takes ({', '.join([f'{first}: {self.of.__name__}', *others])})"
+        return f"a function that takes ({', '.join([f'{first}: {self.of().__name__}', *others])})"
 
     def plugin(self, name: str) -> ModuleType:
         """Make of a function what the file of a plug-in has.
@@ -160,8 +168,8 @@ def _computation(kind: Computation, function: Any, name: str) -> ModuleType:
         raise _unlike(name, "is no function of such arguments", kind.form)
     for parameter in parameters[:1] if kind.takes else parameters:
         annotation = _annotation(function, name, parameter, kind.form)
-        if annotation is not kind.of:
-            raise _wrongly_annotated(name, parameter, annotation, kind.of, "", kind.form)
+        if annotation is not kind.of():
+            raise _wrongly_annotated(name, parameter, annotation, kind.of(), "", kind.form)
     counted = {kind.counted: len(parameters)} if kind.counted else {}
     return _module_of(function, name, {kind.name: function, **counted})
 

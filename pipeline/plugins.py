@@ -19,13 +19,25 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidationInfo
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from pipeline import own_code
 from pipeline.config import Section, problems_of
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.factories import Computation, Factory, Unusable, factory_of, installed
+
+NAMES_ALONE = {"plug-ins": "names alone"}
+"""The context of a validation that imports no plug-in: their files may take seconds, such as for torch."""
+
+
+def names_alone(info: ValidationInfo) -> bool:
+    """Tell whether a validation imports no plug-in, and so checks their names alone.
+
+    Args:
+        info: of the validation, by pydantic.
+    """
+    return info.context is NAMES_ALONE
 
 
 class NoOptions(Section):
@@ -114,6 +126,23 @@ def choose(package: str, value: object, known: Sequence[str] | None = None) -> P
     if "name" not in options.model_fields:
         del given["name"]
     return Plugin(name, module, options.model_validate(given))
+
+
+def named(package: str, value: object) -> str:
+    """Return the name of the plug-in of a package that a value of a configuration names, without a look at its file.
+
+    Args:
+        value: as for `choose`.
+
+    Raises ValidationError as `choose` does, if there is no such plug-in.
+    """
+    listed = names(package)
+    given = as_mapping(value, listed)
+    name = given["name"]
+    if name not in listed and not own_code.is_own(name):
+        problem, place = unknown_name("", name, listed), () if isinstance(value, str) else ("name",)
+        raise _refusal("unknown_name", problem.what, name, listed, problem.fix, place)
+    return str(name)
 
 
 def choose_at(key: str, package: str, value: object, known: Sequence[str] | None = None) -> Plugin:

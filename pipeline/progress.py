@@ -51,6 +51,16 @@ class Silent:
         """Ignore."""
 
 
+def waiting_for(what: str) -> None:
+    """Say on a terminal that a wait of seconds begins, such as for torch; a log needs no such line.
+
+    Args:
+        what: is waited for.
+    """
+    if sys.stderr.isatty():
+        print(f"starting: {what} ...", file=sys.stderr, flush=True)
+
+
 class Lines:
     """Prints what is done, the rate and the time left: in place on a terminal, else a line at times.
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError, Problem
-from pipeline.experiment.experiment import CacheSections, Experiment
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import refuse_no_embedding
 from pipeline.experiment.pointers import write_pointer
+from pipeline.experiment.section_sets import CacheSections
 from pipeline.experiment.source import ConfigFile
 from pipeline.measuring.teacher_accuracy import accuracy_sentences
 from pipeline.models.device import choose_device

@@ -15,7 +15,8 @@ from shared import shared_file
 from torch import Tensor
 
 from pipeline.objectives import Batch, Context, Objective, build_objective
-from pipeline.signals import LinearHead, Signals, lowpass
+from pipeline.signals import LinearHead, Signals
+from pipeline.signals.lowpass import lowpass
 
 
 @dataclass(frozen=True)

@@ -300,7 +300,12 @@ def test_every_command_refuses_a_configuration_that_is_none(
 
 def test_the_default_configuration_is_named_where_it_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    refused(pipeline("check"), 2, "configs/digits.yaml: cannot be read", "--config FILE")
+    shown = refused(
+        pipeline("check"), 2, "no configuration is named", "configs/digits.yaml", "--config FILE names yours"
+    )
+    assert all(command in shown for command in ("pipeline init FOLDER", "pipeline demo"))
+    Path("mine.yaml").touch()
+    refused(pipeline("evaluate"), 2, "--config mine.yaml names yours")
 
 
 def test_a_folder_is_no_configuration(here: Path):

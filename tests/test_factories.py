@@ -16,7 +16,8 @@ import torch
 from pipeline import factories, make_views, plugins
 from pipeline.config import bind
 from pipeline.errors import CacheMismatch, ConfigError
-from pipeline.signals import SignalsConfig, SignalsSection, extract, lowpass, maps_read
+from pipeline.signals import SignalsConfig, SignalsSection, extract, maps_read
+from pipeline.signals.lowpass import lowpass
 from pipeline.store.encodings import load_encoding, resolved_encoding
 from pipeline.store.format.sections import ViewsIdentity
 from pipeline.store.format.signal_sections import SignalsIdentity

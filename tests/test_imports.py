@@ -135,9 +135,11 @@ def test_files_stay_small() -> None:
     assert {name: count for name, count in lines.items() if count > (120 if name.startswith("stages/") else 300)} == {}
 
 
-def test_help_never_imports_torch():
+def test_what_needs_no_torch_does_not_wait_for_it():
+    """The commands that answer in a second, in one process: help, then what reads configurations, caches, results."""
     code = (
         "import sys\n"
+        "from pathlib import Path\n"
         "from click.testing import CliRunner\n"
         "from pipeline.cli import main\n"
         "for args in [['--help'], *([name, '--help'] for name in main.commands)]:\n"
@@ -148,6 +150,16 @@ def test_help_never_imports_torch():
         "assert len(words.get_completions(['methods'], '')) > 40\n"
         "heavy = {'torch', 'timm', 'zarr', 'h5py', 'numpy', 'matplotlib'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
+        "from pipeline.commands.first_look import problems_of_names\n"
+        "from pipeline.experiment.source import ConfigFile\n"
+        "config = Path('configs/digits.yaml')\n"
+        "assert problems_of_names(ConfigFile(config)) == []\n"
+        "wrong = problems_of_names(ConfigFile(config, ['train.epoch=1', 'views.operations=[pad-crap]']))\n"
+        "assert [each.key for each in wrong] == ['views.operations.0', 'train.epoch']\n"
+        "elsewhere = ['--set', 'runs.path=none', '--set', 'store.path=none.zarr']\n"
+        "for args in ['inspect', *elsewhere], ['report', *elsewhere], ['evaluate', '--config', 'none.yaml']:\n"
+        "    assert CliRunner().invoke(main, args).exit_code == 2, args\n"
+        "assert 'torch' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.completion import complete_paths
+from pipeline.commands.first_look import loading
 from pipeline.commands.options import config_options, json_option, store_address
 
 if TYPE_CHECKING:
@@ -125,6 +126,7 @@ def verify(
             "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
             f"only for these: {idle}"
         )
+    loading()
     from pipeline.commands.verify import run
     from pipeline.experiment.source import ConfigFile
     from pipeline.inspection.report import SampleCheck

@@ -7,23 +7,22 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from pipeline import own_code
 from pipeline.data import DataConfig, DataSection, PackedDataset, Samples, select
 from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished, DataError
-from pipeline.experiment.data import views_of
 from pipeline.experiment.sections import EvaluateSection, cache_paths
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
-from pipeline.inspection.contact_sheet import cache_sheet
 from pipeline.inspection.summary import Facts, describe, summary_text
 from pipeline.signals import SignalsSection
 from pipeline.store.config import StoreSection
 from pipeline.store.location import StorePath
-from pipeline.store.reader import TeacherCache
 from pipeline.views import ViewsSection
+
+if TYPE_CHECKING:
+    from pipeline.store.reader import TeacherCache
 
 
 class Inputs(DataSection, StoreSection):
@@ -68,6 +67,8 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
     if sheet is not None:
         if facts[0]["state"] != "finished":
             raise CacheUnfinished("only a finished cache can be drawn", where=facts[0]["path"])
+        from pipeline.store.reader import TeacherCache
+
         cache = TeacherCache.open(paths[0], signals=())
         output = sheet.output or Path(f"{cache.path.stem}.png")
         write_atomic(output, _drawn(cache, source, sheet))
@@ -102,6 +103,11 @@ def _paths(inputs: Inputs) -> list[StorePath]:
 
 
 def _drawn(cache: TeacherCache, source: ConfigFile, sheet: Sheet) -> bytes:
+    import numpy as np
+
+    from pipeline.experiment.data import views_of  # loads torch: a picture alone needs it
+    from pipeline.inspection.contact_sheet import cache_sheet
+
     config = source.read(DataSection).data
     fix = "name the experiment with --config, or the file with --set data.path=..."
     if not config.path.exists():

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.completion import plugins_in
+from pipeline.commands.first_look import loading
 from pipeline.commands.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def methods(name: str | None, as_json: bool) -> None:
     """
     import dataclasses
 
+    loading()
     from pipeline.objectives.catalogue import list_methods, method
 
     found = [method(name)] if name else list_methods()

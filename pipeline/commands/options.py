@@ -14,6 +14,8 @@ import click
 if TYPE_CHECKING:
     from pipeline.store.location import StorePath
 
+DEFAULT_CONFIG = Path("configs/digits.yaml")  # as in `pipeline.experiment.source`, which `--help` does not import
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -48,7 +50,7 @@ def config_options(command: Command) -> Command:
         "--config",
         "-c",
         type=click.Path(path_type=Path, dir_okay=False),
-        default=Path("configs/digits.yaml"),
+        default=DEFAULT_CONFIG,
         show_default=True,
         help="The experiment's YAML file.",
     )(command)

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from pipeline.commands.completion import entries_of, plugins_in
+from pipeline.commands.first_look import loading
 from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
 
 
@@ -29,6 +30,8 @@ def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | No
       pipeline predict photos/ --model artifacts/mine/students/small/kd/seed-0 --top 1 --json
     """
     from pipeline.errors import DataError, first_line, printable
+
+    loading()
     from pipeline.shipping.photographs import photographs
     from pipeline.shipping.predicting import predictions
     from pipeline.shipping.student import ShippedStudent
@@ -104,6 +107,7 @@ def run_export(
         raise click.UsageError("name --student and --objectives, or the folder of a student by --model")
     if folder is not None and output is None:
         raise click.UsageError("--model needs --output: where to write")
+    loading()
     from pipeline.shipping.commanding import export_folder, export_run
 
     with apart_from_json(as_json):

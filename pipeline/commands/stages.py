@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from pipeline.commands.completion import entries_of
+from pipeline.commands.first_look import readable
 from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
 
 
@@ -41,10 +42,9 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
       pipeline train-teacher
       pipeline train-teacher --set teacher_training.epochs=5
     """
-    from pipeline.experiment.source import ConfigFile
+    source = readable(config, overrides)
     from stages.train_teacher import run
 
-    source = ConfigFile(config, overrides)
     with apart_from_json(as_json):
         run(source, replace=replace, wait=wait)
     if as_json:
@@ -89,10 +89,9 @@ def run_cache_teacher(
     """
     if scheduler is not None and workers:
         raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
-    from pipeline.experiment.source import ConfigFile
+    source = readable(config, overrides)
     from stages.cache_teacher import run
 
-    source = ConfigFile(config, overrides)
     with apart_from_json(as_json):
         run(source, part=part, replace=replace, wait=wait, scheduler=scheduler, workers=workers)
     if as_json:
@@ -140,10 +139,10 @@ def train_student(
       pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
     """
     from pipeline.experiment.runs import RunName
-    from pipeline.experiment.source import ConfigFile
+
+    source, name = readable(config, overrides), RunName(student, objectives, seed)
     from stages.train_student import run
 
-    source, name = ConfigFile(config, overrides), RunName(student, objectives, seed)
     with apart_from_json(as_json):
         run(source, name, output, verify=verify, replace=replace, wait=wait)
     if as_json:
@@ -163,10 +162,9 @@ def evaluate(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
       pipeline evaluate
       pipeline evaluate --config configs/cifar100.yaml
     """
-    from pipeline.experiment.source import ConfigFile
+    source = readable(config, overrides)
     from stages.evaluate import run
 
-    source = ConfigFile(config, overrides)
     with apart_from_json(as_json):
         run(source)
     if as_json:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from pipeline.errors import CacheError, ConfigError
-from pipeline.experiment.experiment import NOTHING_HELD_OUT, CacheSections, Experiment
+from pipeline.experiment.experiment import NOTHING_HELD_OUT, Experiment
+from pipeline.experiment.section_sets import CacheSections
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import check_files
 from pipeline.inspection.report import CacheOrigin, CacheReport, SampleCheck, check_sample

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from pipeline.signals import lowpass
+from pipeline.signals.lowpass import lowpass
 
 FILTERED_SIZES = ((8, 8), (7, 7), (3, 6), (1, 1), (32, 16))
 """Heights and widths of the maps that filters are tried on."""

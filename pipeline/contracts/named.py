@@ -25,7 +25,7 @@ from pipeline.data.source import SOURCE_PACKAGE
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.factories import Unusable, factory_of
 from pipeline.models.pretrained import own_models
-from pipeline.objectives.base import METHODS
+from pipeline.objectives.config import METHODS
 from pipeline.signals.extra import EXTRAS
 from pipeline.signals.lowpass import FILTERS
 from pipeline.store.encodings import ENCODINGS

@@ -11,16 +11,14 @@ COMMON = (
     "pipeline/__init__.py",
     "pipeline/config.py",
     "pipeline/errors.py",
-    "pipeline/factories.py",
     "pipeline/files.py",
-    "pipeline/own_code.py",
-    "pipeline/plugins.py",
     "pipeline/untrusted.py",
     "pipeline/yaml_text.py",
     "pipeline/experiment/__init__.py",
     "pipeline/experiment/source.py",
     "stages/__init__.py",
 )
+PLUGINS = ("pipeline/factories.py", "pipeline/own_code.py", "pipeline/plugins.py")
 READING = (
     "pipeline/store/__init__.py",
     "pipeline/store/backend.py",
@@ -35,27 +33,34 @@ READING = (
 """The code that reads a cache: not that which makes one, nor object storage, nor the workers of a cluster."""
 
 PARTS = (
+    *PLUGINS,
+    "pipeline/late.py",
     *("pipeline/data/*.py", "pipeline/views/*.py", "pipeline/signals/*.py", "pipeline/models", "pipeline/publishing"),
     *READING,
     "pipeline/store/config.py",
     "pipeline/experiment/data.py",
     "pipeline/experiment/networks.py",
+    "pipeline/experiment/section_sets.py",
     "pipeline/experiment/sections.py",
 )
-OBJECTIVES = (
+DIVERGENCE = (
     "pipeline/objectives/__init__.py",
-    "pipeline/objectives/base.py",
     "pipeline/objectives/config.py",
     "pipeline/objectives/divergence.py",
+)
+SETS = (
+    "pipeline/objectives/base.py",
     "pipeline/objectives/dropping.py",
     "pipeline/objectives/sample_objective.py",
     "pipeline/objectives/set.py",
     "pipeline/objectives/standardised.py",
 )
+OBJECTIVES = (*DIVERGENCE, *SETS)
 MEASURING = (
-    *OBJECTIVES,
+    *DIVERGENCE,
     "pipeline/measuring/__init__.py",
     "pipeline/measuring/cost.py",
+    "pipeline/measuring/measured.py",
     "pipeline/measuring/metrics.py",
     "pipeline/measuring/neighbours.py",
     "pipeline/measuring/prediction.py",
@@ -64,6 +69,7 @@ MEASURING = (
 LEARNING = (
     *PARTS,
     *MEASURING,
+    *SETS,
     "pipeline/objectives/methods/__init__.py",
     "pipeline/store/statistics.py",
     "pipeline/training",
@@ -80,7 +86,7 @@ CACHES = (
 )
 COMPARED_CACHES = (*CACHES, "pipeline/experiment/reference.py", "pipeline/experiment/runs.py")
 CODE: dict[str, tuple[str, ...]] = {
-    "prepare-data": ("pipeline/data/*.py", "stages/prepare_data.py"),
+    "prepare-data": (*PLUGINS, "pipeline/data/*.py", "stages/prepare_data.py"),
     "train-teacher": (
         *LEARNING,
         "pipeline/measuring/teacher_accuracy.py",
@@ -120,11 +126,8 @@ CODE: dict[str, tuple[str, ...]] = {
         "stages/evaluate.py",
     ),
     "report": (
-        *OBJECTIVES,
-        "pipeline/signals/*.py",
         "pipeline/measuring/__init__.py",
-        "pipeline/measuring/metrics.py",
-        "pipeline/measuring/neighbours.py",
+        "pipeline/measuring/measured.py",
         "pipeline/measuring/score.py",
         "pipeline/reporting",
         "pipeline/experiment/runs.py",

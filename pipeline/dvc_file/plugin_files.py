@@ -14,7 +14,7 @@ from pipeline.data.source import SOURCE_PACKAGE
 from pipeline.dvc_file.dependencies import OBJECTIVES, READING, SOURCE_ROOT
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.experiment import EVALUATION_SIGNALS, HEADLESS_EVALUATION_SIGNALS
-from pipeline.objectives.base import METHODS
+from pipeline.objectives.config import METHODS
 from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.signals.extra import EXTRAS
 from pipeline.signals.lowpass import FILTERS

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from pipeline.errors import CacheMismatch
-from pipeline.experiment.experiment import CacheContents, Experiment, LearningSections, kept_signals
+from pipeline.experiment.experiment import CacheContents, Experiment, kept_signals
 from pipeline.experiment.pointers import refuse_wrong_pointer
+from pipeline.experiment.section_sets import LearningSections
 from pipeline.experiment.sections import CacheConfig, Caches, ensemble_mean, named_caches, own_name
 from pipeline.progress import size
 from pipeline.publishing import differences

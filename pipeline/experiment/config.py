@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from pipeline.config import Name
-from pipeline.experiment.experiment import LearningSections
 from pipeline.experiment.runs import RunsSection
+from pipeline.experiment.section_sets import LearningSections
 from pipeline.experiment.sections import StudentConfig, StudentsSection, caches_read, caches_written
 from pipeline.objectives import ObjectivesConfig, ObjectivesSection
 from pipeline.store.location import StorePath

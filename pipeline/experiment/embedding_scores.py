@@ -10,8 +10,10 @@ from torch import Tensor
 from pipeline.data import PackedDataset, Samples, Split, select
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.experiment.data import one_view
-from pipeline.experiment.experiment import Experiment, TaughtSections
-from pipeline.measuring.neighbours import EmbeddingScores, knn_accuracy
+from pipeline.experiment.experiment import Experiment
+from pipeline.experiment.section_sets import TaughtSections
+from pipeline.measuring.measured import EmbeddingScores
+from pipeline.measuring.neighbours import knn_accuracy
 from pipeline.measuring.prediction import predict_signals
 from pipeline.models import Network, WithReusedHead
 from pipeline.views import Views

@@ -10,13 +10,14 @@ import torch
 
 from pipeline.errors import DataError, ModelError
 from pipeline.experiment.embedding_scores import LabeledBank
-from pipeline.experiment.experiment import Experiment, ReferenceSections
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import trained_network
 from pipeline.experiment.reference import open_reference
+from pipeline.experiment.section_sets import ReferenceSections
 from pipeline.experiment.sections import StudentsSection, scores_embeddings
 from pipeline.measuring.cost import images_per_second, macs, parameters
+from pipeline.measuring.measured import EmbeddingScores
 from pipeline.measuring.metrics import measure_signals
-from pipeline.measuring.neighbours import EmbeddingScores
 from pipeline.measuring.prediction import predict_signals
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.device import choose_device, choose_precision

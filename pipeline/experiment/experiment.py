@@ -11,17 +11,17 @@ from pipeline.data import DataSection, PackedDataset, Samples, select
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.data import Data, evaluated_split, one_view
 from pipeline.experiment.networks import build_teacher, classes_without_building, identity_without_building
-from pipeline.experiment.sections import CachesSection, EvaluateConfig, EvaluateSection, caches_written
-from pipeline.models import Network, TeacherConfig, TeacherSection, load_weights
+from pipeline.experiment.section_sets import CacheSections, SampleSections, TaughtSections
+from pipeline.experiment.sections import EvaluateConfig, caches_written
+from pipeline.models import Network, TeacherConfig, load_weights
 from pipeline.models.text_head import TextEmbeddings
 from pipeline.models.weights import digest_of
-from pipeline.signals import EmbeddingConfig, LogitsConfig, SignalsConfig, SignalsSection
-from pipeline.store.config import StoreSection
+from pipeline.signals import EmbeddingConfig, LogitsConfig, SignalsConfig
 from pipeline.store.format.identity import CacheIdentity
 from pipeline.store.format.requirements import CacheRequirement, RequiredSamples, RequiredSignals, RequiredTeacher
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.location import StorePath
-from pipeline.views import Views, ViewsSection
+from pipeline.views import Views
 
 if TYPE_CHECKING:
     from pipeline.experiment.runs import RunName
@@ -37,26 +37,6 @@ EvaluationCache = Literal["holdout", "evaluation"]
 """The caches for evaluation, of the deepest signal alone: of the holdout, and of the split that is reported."""
 
 NOTHING_HELD_OUT = Problem("data.holdout", "nothing is held out, so there is no cache of it")
-
-
-class SampleSections(DataSection, ViewsSection):
-    """Declares what decides the samples that are learnt from, and their views."""
-
-
-class TaughtSections(DataSection, TeacherSection, StoreSection, EvaluateSection):
-    """Declares what decides the caches beside the main one: of the holdout and of the split that is reported."""
-
-
-class CacheSections(TaughtSections, SampleSections, SignalsSection):
-    """Declares what decides every cache of an experiment."""
-
-
-class ReferenceSections(TaughtSections, CachesSection):
-    """Declares what decides the teachers that students are compared with."""
-
-
-class LearningSections(CacheSections, ReferenceSections):
-    """Declares what decides the teachers that students learn from, and are compared with."""
 
 
 class CacheContents(NamedTuple):

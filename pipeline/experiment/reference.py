@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.experiment.experiment import EvaluationCache, Experiment, ReferenceSections
+from pipeline.experiment.experiment import EvaluationCache, Experiment
 from pipeline.experiment.pointers import refuse_wrong_pointer
+from pipeline.experiment.section_sets import ReferenceSections
 from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
 from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of

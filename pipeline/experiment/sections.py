@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,11 +20,14 @@ from pydantic import (
 
 from pipeline.config import Name, Section
 from pipeline.data import DataConfig
-from pipeline.models import NEUTRAL, NetworkConfig, Preprocessing, WeightsSource, expected_by
-from pipeline.signals import Mean
+from pipeline.models import NEUTRAL, NetworkConfig, Preprocessing, WeightsSource
+from pipeline.models.trained import expected_by
 from pipeline.store.config import StoreConfig
 from pipeline.store.location import StorePath
 from pipeline.views import Operations, ViewsConfig
+
+if TYPE_CHECKING:
+    from pipeline.signals import Mean
 
 
 class EvaluateConfig(Section):

@@ -27,6 +27,9 @@ SECTIONS = (
 )
 """Every section there is in this order (a test holds it against `pipeline.experiment.config.ExperimentConfig`)."""
 
+DEFAULT = Path("configs/digits.yaml")
+"""The file that commands read where none is named: there is one in a clone of Decant."""
+
 InputsT = TypeVar("InputsT", bound=Section)
 
 
@@ -44,6 +47,8 @@ class ConfigFile:
 
     def raw(self) -> Raw:
         """Read the sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
+        if self.file == DEFAULT and not self.file.exists():
+            raise ConfigError([_nothing_here()])
         raw = read_config(self.file, self.overrides)
         runs = raw.get("runs")
         if runs is None or (isinstance(runs, dict) and "path" not in runs):
@@ -79,6 +84,14 @@ class ConfigFile:
         if problems:
             raise ConfigError(in_order(problems, raw), self.file)
         return result
+
+
+def _nothing_here() -> Problem:
+    """Say how to begin where no configuration is named and none is found."""
+    here = sorted(path.as_posix() for folder in (Path(), Path("configs")) for path in folder.glob("*.yaml"))
+    named = f"--config {next((each for each in here if each != 'dvc.yaml'), 'FILE')} names yours"
+    begin = "`pipeline init FOLDER` writes one for your images; `pipeline demo` runs everything on small ones"
+    return Problem("--config", f"no configuration is named, and there is no {DEFAULT}", fix=f"{named}; {begin}")
 
 
 def _only(raw: Raw, section: str, name: str) -> list[Problem]:

@@ -12,12 +12,13 @@ from pydantic import ValidationError
 from pipeline.config import problems_of
 from pipeline.errors import ConfigError
 from pipeline.experiment.caches import open_teacher_outputs
-from pipeline.experiment.experiment import Experiment, LearningSections
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import build, expected_by_teacher, recorded_preprocessing, shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder, OtherTeacher
 from pipeline.experiment.reference import open_reference
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.section_sets import LearningSections
 from pipeline.experiment.sections import StudentConfig, StudentsSection
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision

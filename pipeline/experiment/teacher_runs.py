@@ -12,10 +12,11 @@ import torch
 
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.experiment.data import Data, one_view
-from pipeline.experiment.experiment import Experiment, SampleSections
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import build
 from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.experiment.scoring import Scorer
+from pipeline.experiment.section_sets import SampleSections
 from pipeline.experiment.sections import EvaluateConfig, EvaluateSection
 from pipeline.measuring.teacher_accuracy import CachedAccuracy
 from pipeline.models import Network, TeacherConfig, TeacherSection

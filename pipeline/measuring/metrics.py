@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DataError, ModelError
+from pipeline.measuring.measured import Metrics
 from pipeline.measuring.neighbours import common_neighbours
 from pipeline.objectives.divergence import kl_divergence
 
@@ -25,33 +26,6 @@ if TYPE_CHECKING:
 
 BINS = 15
 ROWS_AT_A_TIME = 4096  # bounds the float64 copies: 4096 x 1000 classes are 33 MB each
-
-
-@dataclasses.dataclass(frozen=True)
-class Metrics:
-    """Holds how good a network's logits, or its embeddings, are on `count` images.
-
-    Args:
-        top1, top5: fraction of labels among the 1 or 5 largest logits, in [0, 1]; top5 is 1 where K <= 5.
-        nll: mean negative log-likelihood of the label, in nats.
-        ece: expected calibration error, in [0, 1].
-        agreement: fraction of images on which the most likely class is the teacher's, in [0, 1]; where one of the two
-            has no logits, how many nearest neighbours of an image both have in common (`common_neighbours`).
-        kl: mean KL(teacher || student) at temperature 1, in nats. Both None where no teacher was given. What reads
-            logits and labels is None where there are none.
-    """
-
-    top1: float | None
-    top5: float | None
-    nll: float | None
-    ece: float | None
-    agreement: float | None
-    kl: float | None
-    count: int
-
-    def to_json(self) -> dict[str, float | int | None]:
-        """Return plain values, in the order of the fields."""
-        return dataclasses.asdict(self)
 
 
 def measure_signals(network: Signals, labels: NDArray[np.int64] | Tensor | None, teacher: Signals | None) -> Metrics:

@@ -9,7 +9,6 @@ widths or coordinates, so it compares any two networks.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -58,22 +57,6 @@ def knn_classes(
         votes.scatter_add_(1, labels[nearest], ((cosines.double() - 1) / temperature).exp())
         found.append(votes.argmax(1))
     return torch.cat(found)
-
-
-@dataclass(frozen=True)
-class EmbeddingScores:
-    """Holds how well a network's embeddings tell classes apart that it need not know.
-
-    Args:
-        knn, probe: share of images whose label is found by nearest neighbours, and by a linear probe, in [0, 1].
-        labels_from: the split whose labeled images neighbours and probe learn from.
-        images: how many of them there are.
-    """
-
-    knn: float
-    probe: float
-    labels_from: str
-    images: int
 
 
 def knn_accuracy(embeddings: Tensor, truth: Tensor, bank: Tensor, labels: Tensor) -> float:

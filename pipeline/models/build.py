@@ -11,7 +11,8 @@ from torch import nn
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Network
-from pipeline.models.fit import NEW_CLASSIFIER_HINT, Kept, Match, classifier_tensors, fit_weights
+from pipeline.models.config import Match
+from pipeline.models.fit import NEW_CLASSIFIER_HINT, Kept, classifier_tensors, fit_weights
 from pipeline.models.kinds import kind_of
 from pipeline.models.network import TimmNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel, as_input_size

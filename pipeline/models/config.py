@@ -4,19 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, PositiveFloat, PositiveInt, ValidationInfo, field_validator, model_validator
 
 from pipeline.config import LocalPath, Section
-from pipeline.models.base import Network
-from pipeline.models.fit import Match
 from pipeline.models.kinds import kind_of
-from pipeline.models.other_end import Pooling
 from pipeline.models.preprocessing import NEUTRAL, InputSize, Interpolation, Preprocessing, as_input_size
+
+if TYPE_CHECKING:  # torch takes seconds
+    from pipeline.models.base import Network
 
 WeightsSource = Literal["pretrained"] | LocalPath
 """`pretrained`, which are the library's own, or a file."""
+
+Match = Literal["names", "order"]
+"""How weights find their places: by name alone, or by order where their names are others."""
+
+Pooling = Literal["mean", "both"]
+"""What the embedding is: the mean of all places of `final`, such as patches, or that behind the network's own."""
 
 
 def _one_form(size: int | tuple[int, int] | None) -> InputSize | None:

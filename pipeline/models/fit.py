@@ -7,15 +7,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError
+from pipeline.models.config import Match
 from pipeline.models.weights import holds_weights
-
-Match = Literal["names", "order"]
-"""How weights find their places: by name alone, or by order where their names are others."""
 
 _COUNTER = "num_batches_tracked"
 _ROLES = {

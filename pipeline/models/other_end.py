@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -12,11 +12,9 @@ from torch import Tensor
 
 from pipeline.errors import ModelError
 from pipeline.models.base import Network
+from pipeline.models.config import Pooling
 from pipeline.models.text_head import TextEmbeddings
 from pipeline.signals import LinearHead, Signals
-
-Pooling = Literal["mean", "both"]
-"""What the embedding is: the mean of all places of `final`, such as patches, or that behind the network's own."""
 
 
 class OtherEnd(Network):

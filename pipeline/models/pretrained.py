@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -10,6 +11,7 @@ from typing import Any
 
 from pipeline import plugins
 from pipeline.errors import ModelError, did_you_mean, first_line
+from pipeline.progress import waiting_for
 
 ARCHITECTURES = "pipeline.models.architectures"
 
@@ -27,6 +29,8 @@ def timm_library() -> Any:
 
     Its import takes seconds, so it waits until a network is asked for.
     """
+    if "timm" not in sys.modules:
+        waiting_for("timm and its models are loaded")
     import timm
 
     for file in plugins.names(ARCHITECTURES):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import ModelError, did_you_mean
-from pipeline.models.fit import NEW_CLASSIFIER_HINT, Match, fit_weights
+from pipeline.models.config import Match
+from pipeline.models.fit import NEW_CLASSIFIER_HINT, fit_weights
 from pipeline.models.module_network import ModuleNetwork
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel
 from pipeline.models.weights import keeps_order, load_weights

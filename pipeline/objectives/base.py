@@ -12,13 +12,13 @@ from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.errors import CACHE_COMMAND, ConfigError, Problem, unknown_name
+from pipeline.objectives.config import METHODS
 from pipeline.signals import Signals, SignalShapes, block_number
 from pipeline.signals.moments import Moments
 
 if TYPE_CHECKING:
     from pipeline.models.reused import Projector
 
-METHODS = "pipeline.objectives.methods"
 CACHE_IT_HINT = f"add it to `signals` and run {CACHE_COMMAND} again"
 NO_LOGITS_HINT = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
 NO_HEAD_HINT = "the teacher has no linear head, as every ensemble: use another objective"

@@ -15,7 +15,7 @@ from pydantic_core import PydanticUndefined
 
 from pipeline import plugins
 from pipeline.objectives import Context, Needs, build_objective
-from pipeline.objectives.base import METHODS
+from pipeline.objectives.config import METHODS
 from pipeline.signals import SignalShapes
 
 _CLASSES = 4

@@ -5,11 +5,24 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, TypeAdapter, model_serializer, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
 
 from pipeline import plugins
 from pipeline.config import Name, Section
-from pipeline.objectives.base import METHODS
+
+METHODS = "pipeline.objectives.methods"
+"""The package whose files are the methods."""
+
+ClassWeights = Literal["none", "balanced"] | tuple[PositiveFloat, ...]
+"""How much a label of each class counts: `none` alike, `balanced` by 1 / its samples, or the weights themselves."""
 
 RESERVED = ("name", "weight", "label", "schedule", "learning_rate", "teacher", "standardise")
 
@@ -77,12 +90,16 @@ class ObjectiveEntry(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _split(cls, value: Any) -> Any:
+    def _split(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, ObjectiveEntry):
             return value
         entry = plugins.as_mapping(value, plugins.names(METHODS))
         given = {key: item for key, item in entry.items() if key == "name" or key not in RESERVED}
-        options = plugins.choose(METHODS, given).options.for_identity()
+        if plugins.names_alone(info):
+            plugins.named(METHODS, given)
+            options = {}
+        else:
+            options = plugins.choose(METHODS, given).options.for_identity()
         fields = {key: item for key, item in entry.items() if key in RESERVED and item is not None}
         teacher = entry.get("teacher")  # an objective for each of several teachers has a label for each
         label = f"{entry['name']}-{teacher}" if isinstance(teacher, str) else entry["name"]
@@ -139,11 +156,13 @@ class ObjectiveSetConfig(Section):
         return {"views": "fresh", "objectives": entries} if self.fresh else entries
 
 
-def _from_list(value: Any) -> Any:
+def _from_list(value: Any, info: ValidationInfo) -> Any:
     """Of a list the set; what is wrong in it keeps its place."""
     if not isinstance(value, list | tuple):
         return value
-    return ObjectiveSetConfig(objectives=TypeAdapter(tuple[ObjectiveEntry, ...]).validate_python(value))
+    return ObjectiveSetConfig(
+        objectives=TypeAdapter(tuple[ObjectiveEntry, ...]).validate_python(value, context=info.context)
+    )
 
 
 ObjectivesConfig = dict[Name, Annotated[ObjectiveSetConfig, BeforeValidator(_from_list)]]

@@ -18,7 +18,8 @@ from torch import Tensor
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import NO_HEAD_HINT, BlockPair, pair_last_blocks
 from pipeline.objectives.requirements import deepest_map, require_same_classes
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 
 def local_logits(signals: Signals, tap: str, scales: Sequence[int]) -> list[Tensor]:

@@ -10,7 +10,8 @@ from pipeline.errors import ConfigError, Problem
 from pipeline.models.cells import CellNorm as CellNorm
 from pipeline.objectives.base import BlockPair, Needs, pair_blocks
 from pipeline.objectives.precision import precise
-from pipeline.signals import SignalShapes, lowpass
+from pipeline.signals import SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 MapSize = tuple[int, int]
 

@@ -19,8 +19,7 @@ from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, Valid
 
 from pipeline.config import problems_of
 from pipeline.errors import DataError
-from pipeline.measuring.metrics import Metrics
-from pipeline.measuring.neighbours import EmbeddingScores
+from pipeline.measuring.measured import EmbeddingScores, Metrics
 from pipeline.measuring.score import AGREEMENT, KNN, SCORES, Score
 from pipeline.untrusted import parse_json, read_file
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from pipeline.files import write_atomic
-from pipeline.measuring.metrics import Metrics
+from pipeline.measuring.measured import Metrics
 from pipeline.measuring.score import Score
 from pipeline.reporting.results import Evaluation, StudentResult
 

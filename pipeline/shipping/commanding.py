@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.errors import ConfigError, DataError, unknown_name
-from pipeline.experiment.experiment import Experiment, LearningSections
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunName, RunsSection
+from pipeline.experiment.section_sets import LearningSections
 from pipeline.experiment.sections import StudentsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.shipping.exporting import export, export_table, opened_for_export

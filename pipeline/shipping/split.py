@@ -14,8 +14,9 @@ from torch import Tensor
 from pipeline.data import Samples
 from pipeline.errors import DataError
 from pipeline.experiment.data import one_view
-from pipeline.experiment.experiment import Experiment, LearningSections
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.model_file import ModelInput
+from pipeline.experiment.section_sets import LearningSections
 from pipeline.views import SampleViews, Views, sizes_of
 
 SPLIT_BATCH = 64

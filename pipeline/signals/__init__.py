@@ -1,6 +1,8 @@
 """Describes signals: what is kept of networks' outputs, low-pass filters that make maps small, and ensembles."""
 
-from pipeline.signals.blocks import block_number, deepest_block
+from typing import TYPE_CHECKING
+
+from pipeline.late import late_names
 from pipeline.signals.config import (
     EmbeddingConfig,
     EncodingChoice,
@@ -10,11 +12,20 @@ from pipeline.signals.config import (
     SignalsConfig,
     SignalsSection,
 )
-from pipeline.signals.ensemble import Mean, combine
-from pipeline.signals.extra import extract, maps_read, taps_read
-from pipeline.signals.lowpass import lowpass
-from pipeline.signals.signals import LinearHead, Signals, SignalShapes
-from pipeline.signals.unit import unit
+
+if TYPE_CHECKING:
+    from pipeline.signals.blocks import block_number, deepest_block
+    from pipeline.signals.ensemble import Mean, combine
+    from pipeline.signals.extra import extract, maps_read, taps_read
+    from pipeline.signals.signals import LinearHead, Signals, SignalShapes
+else:
+    __getattr__ = late_names(
+        __name__,
+        blocks="block_number deepest_block",
+        ensemble="Mean combine",
+        extra="extract maps_read taps_read",
+        signals="LinearHead Signals SignalShapes",
+    )
 
 __all__ = [
     "EmbeddingConfig",
@@ -32,8 +43,6 @@ __all__ = [
     "combine",
     "deepest_block",
     "extract",
-    "lowpass",
     "maps_read",
     "taps_read",
-    "unit",
 ]

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, PositiveInt, model_validator
+from pydantic import AfterValidator, BeforeValidator, PositiveInt, ValidationInfo, model_validator
 
 from pipeline import own_code, plugins
 from pipeline.config import Section
@@ -21,17 +21,22 @@ def _kept_name(name: str) -> str:
     return name
 
 
-def _filter(value: object) -> str:
-    return _kept_name(plugins.choose(FILTERS, value).name)
-
-
-def _extra(name: str) -> str:
+def _extra(name: str, info: ValidationInfo) -> str:
     """Of the form "<file>/<tap>", the file known; which taps there are is known to a network."""
     file, _, tap = name.partition("/")
     if not re.fullmatch(r"[A-Za-z0-9]+", tap):
         raise ValueError("names a file and a tap, as in attention-map/block3")
-    plugins.choose(EXTRAS, _kept_name(file))
+    _file(EXTRAS, _kept_name(file), info)
     return name
+
+
+def _file(package: str, value: object, info: ValidationInfo) -> str:
+    """The name of a plug-in without options."""
+    return plugins.named(package, value) if plugins.names_alone(info) else plugins.choose(package, value).name
+
+
+def _filter(value: object, info: ValidationInfo) -> str:
+    return _kept_name(_file(FILTERS, value, info))
 
 
 def _named_extra(value: object) -> object:

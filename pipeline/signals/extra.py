@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pipeline import plugins
 from pipeline.errors import ConfigError, unknown_name
+
+if TYPE_CHECKING:  # torch takes seconds, and a configuration names extra signals
+    from torch import Tensor
 
 EXTRAS = "pipeline.signals.extras"
 """The package whose files are the extra signals."""
@@ -23,6 +24,8 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
     Of the teacher before caching and of the student in training alike. Computed and returned in at least float32,
     whatever autocast says. Differentiable. Raises ConfigError for an unknown name.
     """
+    import torch
+
     module = plugins.load(EXTRAS, signal.partition("/")[0], EXTRAS_KEY)
     device = maps[0].device.type
     autocast = torch.amp.is_autocast_available(device)

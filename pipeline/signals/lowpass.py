@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pipeline import plugins
+
+if TYPE_CHECKING:  # torch takes seconds, and a configuration names filters
+    from torch import Tensor
 
 FILTERS = "pipeline.signals.filters"
 """The package whose files are the low-pass filters."""
@@ -20,6 +22,8 @@ def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002
     autocast says: half types are promoted, float64 is kept. Differentiable, linear in `x`. Raises ConfigError
     for an unknown filter.
     """
+    import torch
+
     module = plugins.load(FILTERS, filter, FILTER_KEY)
     height, width = min(grid, x.shape[2]), min(grid, x.shape[3])
     if x.shape[2:] == (height, width):

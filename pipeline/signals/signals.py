@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pipeline.signals.blocks import deepest_block
+
+if TYPE_CHECKING:  # torch takes seconds, and shapes alone are wanted of caches
+    import torch
+    from torch import Tensor
 
 Map = tuple[int, int, int]
 """Channels, height and width of one sample's map."""
@@ -32,6 +33,9 @@ class LinearHead:
 
     def __call__(self, embedding: Tensor) -> Tensor:
         """Compute the logits [..., K] of embeddings [..., D], in the wider of both precisions under any autocast."""
+        import torch
+        import torch.nn.functional as F
+
         dtype = torch.promote_types(embedding.dtype, self.weight.dtype)
         with torch.autocast(embedding.device.type, enabled=False):
             return F.linear(embedding.to(dtype), self.weight.to(dtype), self.bias.to(dtype))
@@ -101,6 +105,8 @@ class Signals:
 
     def detached(self) -> Signals:
         """Return the same signals as constants: no gradient flows through them into the network that computed them."""
+        import torch
+
         head = self.head
         return replace(
             self,

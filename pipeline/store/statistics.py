@@ -12,6 +12,7 @@ import os
 import secrets
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,7 +24,9 @@ from pipeline.progress import Progress, Silent
 from pipeline.publishing.checksum import crc32c
 from pipeline.signals.moments import Moments
 from pipeline.store.location import StorePath
-from pipeline.store.reader import TeacherCache
+
+if TYPE_CHECKING:  # which loads torch, and what is kept is also listed
+    from pipeline.store.reader import TeacherCache
 
 NUMBERS_AT_ONCE = 4 << 20
 """How many numbers of a signal are in memory at once: 32 MiB of them in float64."""

@@ -1,18 +1,39 @@
 """Trains networks: batches of replayed views, optimisation, checkpoints and one loop for teachers and students."""
 
-from pipeline.training.batches import Steps, loader, refuse_too_many_views
-from pipeline.training.checkpoint import Checkpoint
+from typing import TYPE_CHECKING
+
+from pipeline.late import late_names
 from pipeline.training.config import TrainConfig
-from pipeline.training.embeddings import ProbeViews
-from pipeline.training.fresh_views import FreshViews
-from pipeline.training.history import History
-from pipeline.training.linear_probe import ProbeResult, probe
-from pipeline.training.loop import TrainingResult, train
-from pipeline.training.memory import Memory
-from pipeline.training.optimisation import build_optimizer, build_scheduler
-from pipeline.training.replay import Verify, check_views
-from pipeline.training.step import Step
-from pipeline.training.teacher_outputs import FromCaches, ViewSource
+
+if TYPE_CHECKING:
+    from pipeline.training.batches import Steps, loader, refuse_too_many_views
+    from pipeline.training.checkpoint import Checkpoint
+    from pipeline.training.embeddings import ProbeViews
+    from pipeline.training.fresh_views import FreshViews
+    from pipeline.training.history import History
+    from pipeline.training.linear_probe import ProbeResult, probe
+    from pipeline.training.loop import TrainingResult, train
+    from pipeline.training.memory import Memory
+    from pipeline.training.optimisation import build_optimizer, build_scheduler
+    from pipeline.training.replay import Verify, check_views
+    from pipeline.training.step import Step
+    from pipeline.training.teacher_outputs import FromCaches, ViewSource
+else:
+    __getattr__ = late_names(
+        __name__,
+        batches="Steps loader refuse_too_many_views",
+        checkpoint="Checkpoint",
+        embeddings="ProbeViews",
+        fresh_views="FreshViews",
+        history="History",
+        linear_probe="ProbeResult probe",
+        loop="TrainingResult train",
+        memory="Memory",
+        optimisation="build_optimizer build_scheduler",
+        replay="Verify check_views",
+        step="Step",
+        teacher_outputs="FromCaches ViewSource",
+    )
 
 __all__ = [
     "Checkpoint",

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Section
 from pipeline.models import WeightsSource
-from pipeline.objectives.methods.hard_label import ClassWeights
+from pipeline.objectives.config import ClassWeights
 from pipeline.training.config import NOT_IN_THE_WEIGHTS, TrainConfig
 
 

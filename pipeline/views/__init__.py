@@ -4,13 +4,26 @@ Every other file here whose name does not start with an underscore is an operati
 configuration calls `pad-crop`. It declares `class Options(OperationOptions)` and `build(options) -> Operation`.
 """
 
+from typing import TYPE_CHECKING
+
 from pipeline.data.split import Images
+from pipeline.late import late_names
 from pipeline.views.config import Operations, ViewsConfig, ViewsSection
-from pipeline.views.mixing import MixingOperation
 from pipeline.views.operation import Operation, OperationOptions, Size
-from pipeline.views.pixel_digest import digest
-from pipeline.views.rendering import DrawnViews, SampleViews
-from pipeline.views.views import Views, build_views, sizes_of
+
+if TYPE_CHECKING:
+    from pipeline.views.mixing import MixingOperation
+    from pipeline.views.pixel_digest import digest
+    from pipeline.views.rendering import DrawnViews, SampleViews
+    from pipeline.views.views import Views, build_views, sizes_of
+else:
+    __getattr__ = late_names(
+        __name__,
+        mixing="MixingOperation",
+        pixel_digest="digest",
+        rendering="DrawnViews SampleViews",
+        views="Views build_views sizes_of",
+    )
 
 __all__ = [
     "DrawnViews",

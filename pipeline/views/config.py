@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny, ValidationInfo
 
 from pipeline import plugins
 from pipeline.config import Section
@@ -13,9 +13,13 @@ from pipeline.views.operation import OperationOptions
 OPERATIONS = "pipeline.views.operations"
 
 
-def _bind(value: object) -> object:
+def _bind(value: object, info: ValidationInfo) -> object:
     """The `Options` of the operation that `value` names; every problem keeps its place below the list."""
-    return value if isinstance(value, OperationOptions) else plugins.choose(OPERATIONS, value).options
+    if isinstance(value, OperationOptions):
+        return value
+    if plugins.names_alone(info):
+        return OperationOptions.model_construct(name=plugins.named(OPERATIONS, value))
+    return plugins.choose(OPERATIONS, value).options
 
 
 Operations = tuple[Annotated[SerializeAsAny[OperationOptions], BeforeValidator(_bind)], ...]

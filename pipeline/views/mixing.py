@@ -11,15 +11,17 @@ sorted by class, and neighbours then have the same label.
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.errors import DataError
 from pipeline.views.keyed_random import random_words
 from pipeline.views.operation import Size
+
+if TYPE_CHECKING:  # torch takes seconds, and names of operations are wanted before
+    from torch import Tensor
 
 _PARTNER_STREAM = 0x706172746E6572  # "partner": keeps these random words apart from those of the parameters
 _KEPT_ORDERS = 8

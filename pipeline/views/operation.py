@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator
 from pydantic_core import PydanticCustomError
-from torch import Tensor
 
 from pipeline.config import Section
+
+if TYPE_CHECKING:  # torch takes seconds, and a configuration has operations
+    from torch import Tensor
 
 Size = tuple[int, int]
 """Height and width in pixels."""

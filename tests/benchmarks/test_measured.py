@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from pipeline.measuring.metrics import Metrics
+from pipeline.measuring.measured import Metrics
 from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, TeacherResult
 
 measured = pytest.importorskip("measured")

@@ -14,7 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
+from pipeline.signals import Signals, SignalShapes, extract, taps_read
+from pipeline.signals.lowpass import lowpass
 
 CLASSES, ROWS = 3, 6
 EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")

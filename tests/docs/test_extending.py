@@ -20,7 +20,8 @@ from test_docstrings import METHODS, ROOT, docstrings_of_contracts, without_a_ve
 
 from pipeline import make_views
 from pipeline.contracts.named import trials
-from pipeline.signals import extract, lowpass
+from pipeline.signals import extract
+from pipeline.signals.lowpass import lowpass
 from pipeline.views import build_views
 
 PAGE = (ROOT / "docs/extending.md").read_text()

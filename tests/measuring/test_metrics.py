@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from sklearn.metrics import accuracy_score, log_loss, top_k_accuracy_score
 
 from pipeline.errors import DataError, ModelError
-from pipeline.measuring.metrics import Metrics, measure
+from pipeline.measuring.measured import Metrics
+from pipeline.measuring.metrics import measure
 
 Case = tuple[torch.Tensor, NDArray[np.int64], torch.Tensor]
 

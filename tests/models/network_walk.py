@@ -11,7 +11,8 @@ from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 from torch import Tensor, nn
 
 from pipeline.models import Network, build_network
-from pipeline.signals import Signals, lowpass
+from pipeline.signals import Signals
+from pipeline.signals.lowpass import lowpass
 
 
 def pixels(*shape: int) -> Tensor:

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.signals import LinearHead, Signals, lowpass
+from pipeline.signals import LinearHead, Signals
+from pipeline.signals.lowpass import lowpass
 
 CLASSES = 5
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from pipeline.objectives import Batch, Context, Objective, build_objective
-from pipeline.signals import Signals, lowpass
+from pipeline.signals import Signals
+from pipeline.signals.lowpass import lowpass
 
 SIZE = 5
 CONTEXT = Context(SIZE, 3)

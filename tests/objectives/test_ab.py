@@ -9,7 +9,8 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
 from pipeline.objectives.methods.ab import boundary_loss
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 STUDENT, TEACHER = ((3, 8), (5, 8)), ((4, 16), (7, 16))
 

@@ -8,7 +8,8 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
 from pipeline.objectives.layers import squared_error
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 STUDENT, TEACHER = ((3, 16), (5, 8), (6, 4)), ((4, 16), (7, 16), (9, 8))
 

@@ -12,7 +12,8 @@ from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
 from pipeline.objectives.layers import squared_error
 from pipeline.objectives.methods.fsp import FSP
-from pipeline.signals import Signals, SignalShapes, extract, lowpass
+from pipeline.signals import Signals, SignalShapes, extract
+from pipeline.signals.lowpass import lowpass
 
 STUDENT, TEACHER = ((3, 16), (5, 8), (6, 8)), ((4, 32), (5, 16), (7, 8))
 BLOCKS = ("block1", "block2", "block3")

@@ -12,7 +12,8 @@ import torch
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.methods.lfcc import NormedProjection, contrast
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 CONTEXT = Context(num_samples=16, classes=3)
 TEACHER = SignalShapes(logits=3, features={"block2": (8, 4, 4), "block3": (16, 4, 4)})

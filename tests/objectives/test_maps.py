@@ -14,7 +14,8 @@ from pipeline import plugins
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
 from pipeline.objectives.maps import CellNorm, common_grid, on_one_grid, pair_maps
-from pipeline.signals import Signals, SignalShapes, extract, lowpass, taps_read
+from pipeline.signals import Signals, SignalShapes, extract, taps_read
+from pipeline.signals.lowpass import lowpass
 
 PACKAGE = "pipeline.objectives.methods"
 OF_EXTRAS = [

@@ -11,7 +11,8 @@ from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.methods.ofd import partial_distance, responses
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 M = torch.tensor(-1.0)
 

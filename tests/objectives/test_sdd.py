@@ -13,7 +13,8 @@ from pipeline.models import build_network
 from pipeline.objectives import Batch, Context, build_objective, kl_divergence
 from pipeline.objectives.local import local_logits
 from pipeline.objectives.methods.sdd import region_weights
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 LABELS = torch.tensor([0, 4, 2, 2, 1, 3])
 

@@ -9,7 +9,8 @@ from pipeline.errors import ConfigError
 from pipeline.models.reused import ReusedHead
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.methods.simkd import SimKD
-from pipeline.signals import LinearHead, Signals, SignalShapes, lowpass
+from pipeline.signals import LinearHead, Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 B, CHANNELS, WIDTH, CLASSES = 4, 3, 6, 5
 

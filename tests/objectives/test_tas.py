@@ -10,7 +10,8 @@ from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
 from pipeline.objectives.methods.tas import smoothed_contrast
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 
 def none_same(size: int) -> torch.Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.measuring.metrics import Metrics
+from pipeline.measuring.measured import Metrics
 from pipeline.reporting.results import Evaluation, HistoryTable, StudentResult, TeacherResult
 
 COSTS = {"resnet20": (278_324, 41_410_000), "resnet8x4": (1_233_540, 178_000_000)}

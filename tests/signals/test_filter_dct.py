@@ -4,7 +4,7 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from pipeline.signals import lowpass
+from pipeline.signals.lowpass import lowpass
 
 SIZES = [(8, 8), (7, 7), (14, 10), (5, 9), (32, 16)]
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.ndimage import gaussian_filter
 
-from pipeline.signals import lowpass
+from pipeline.signals.lowpass import lowpass
 
 
 def random_maps(*shape: int) -> torch.Tensor:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pipeline.errors import ConfigError
-from pipeline.signals import lowpass
+from pipeline.signals.lowpass import lowpass
 
 
 def cell_means(maps: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:

@@ -86,7 +86,7 @@ EDITED: dict[str, set[str]] = {
     "pipeline/data": EVERYTHING - REPORT,
     "pipeline/models": READING,
     "pipeline/publishing": READING,
-    "pipeline/signals": READING | REPORT,
+    "pipeline/signals": READING,
     "pipeline/store/format": READING,
     "pipeline/store/reader.py": READING,
     "pipeline/training": TRAINING,

@@ -15,8 +15,9 @@ from experiment import CLASSES, COUNT, HOLDOUT, TEST, source, student
 import pipeline.experiment.experiment
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment.config import ExperimentConfig
-from pipeline.experiment.experiment import CacheSections, Experiment
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import build, build_teacher, identity_without_building
+from pipeline.experiment.section_sets import CacheSections
 from pipeline.models import TeacherConfig
 from pipeline.store.reader import TeacherCache
 from stages import evaluate

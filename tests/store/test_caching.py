@@ -14,7 +14,8 @@ from store_standins import FLOAT32, SIGNALS, TinyNetwork, TinySamples, TinyViews
 
 from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.publishing.artifacts import published
-from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
+from pipeline.signals import FeaturesConfig, SignalsConfig
+from pipeline.signals.lowpass import lowpass
 from pipeline.store.format.layout import CacheExtent
 from pipeline.store.making.layout_for import layout_for
 from pipeline.store.reader import TeacherCache

@@ -19,7 +19,8 @@ from pipeline.errors import CacheError, CacheMismatch, ConfigError
 from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.inspection.teacher import verify_teacher
-from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig, lowpass
+from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig
+from pipeline.signals.lowpass import lowpass
 from pipeline.store.encodings import ENCODINGS, encodings_for
 from pipeline.store.format.requirements import CacheRequirement, RequiredSignals
 from pipeline.store.format.signal_sections import SignalsIdentity

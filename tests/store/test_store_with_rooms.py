@@ -17,7 +17,8 @@ from pipeline.data import DataConfig, Item, PackedDataset, Samples, pack, select
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.models import build_network
 from pipeline.progress import Silent
-from pipeline.signals import FeaturesConfig, SignalsConfig, lowpass
+from pipeline.signals import FeaturesConfig, SignalsConfig
+from pipeline.signals.lowpass import lowpass
 from pipeline.store.format.layout import CacheExtent
 from pipeline.store.format.requirements import CacheRequirement
 from pipeline.store.format.sections import DataIdentity, ViewsIdentity

@@ -5,5 +5,5 @@ from __future__ import annotations
 from pipeline.data.source import DataSource, SourceOptions
 from pipeline.factories import Factory
 
-FACTORY = Factory("open_source", ("options",), SourceOptions, (DataSource,), "decant.sources")
+FACTORY = Factory("open_source", ("options",), SourceOptions, lambda: (DataSource,), "decant.sources")
 """How sources are made that lie outside of this folder."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError, did_you_mean, first_line
-from pipeline.models.base import Network
 from pipeline.models.preprocessing import NEUTRAL, InputSize, PerChannel, Preprocessing, as_input_size
 from pipeline.models.pretrained import refuse_unreachable
-from pipeline.models.request import Library, Request, network_of
 from pipeline.untrusted import parse_json, read_file
+
+if TYPE_CHECKING:  # torch takes seconds
+    from torch import Tensor, nn
+
+    from pipeline.models.base import Network
+    from pipeline.models.request import Request
 
 PREFIX = "hf/"
 CONFIG, IMAGES = "config.json", "preprocessor_config.json"
@@ -86,6 +87,10 @@ def _normalisation(said: Mapping[str, Any]) -> tuple[PerChannel, PerChannel] | N
 
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
+    import torch
+
+    from pipeline.models.request import Library, network_of
+
     config = _config(request)
     names = [str(name) for _, name in sorted((config.id2label or {}).items())]
 
@@ -123,6 +128,8 @@ def build(request: Request) -> Network:
 
 def _renamed(model: Any, weights: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     """The weights of a file under the names of the model: transformers writes some under older names."""
+    import torch
+
     try:
         made, info = type(model).from_pretrained(
             None,

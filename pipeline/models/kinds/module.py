@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline import own_code
 from pipeline.errors import ModelError, did_you_mean
-from pipeline.models.base import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
-from pipeline.models.request import Library, Request, network_of, options_text
+
+if TYPE_CHECKING:  # torch takes seconds
+    from torch import nn
+
+    from pipeline.models.base import Network
+    from pipeline.models.request import Request
 
 SIZE = 224
 """The side in pixels of the images of a module, if no `input_size` is named."""
@@ -53,6 +55,10 @@ def known_classes(model: str) -> tuple[str, ...]:
 
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
+    from torch import nn
+
+    from pipeline.models.request import Library, network_of, options_text
+
     factory = _factory(request.model)
     try:
         parameters = dict(inspect.signature(factory).parameters)

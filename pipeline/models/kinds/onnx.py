@@ -7,12 +7,15 @@ outputs. `blocks` are names of outputs that are maps.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.errors import ModelError
-from pipeline.models.base import Network
 from pipeline.models.onnx_files import files_beside
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
-from pipeline.models.request import Request, class_indices
+
+if TYPE_CHECKING:  # torch takes seconds
+    from pipeline.models.base import Network
+    from pipeline.models.request import Request
 
 TEACHER_ONLY = True
 """A file is run as it is, with the weights in it: no student is of this kind."""
@@ -44,6 +47,7 @@ def known_classes(model: str) -> tuple[str, ...]:
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
     from pipeline.models.onnx_network import OnnxNetwork
+    from pipeline.models.request import class_indices
 
     path = Path(request.model)
     own = request.weights in (None, path)

@@ -9,16 +9,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ModelError, did_you_mean
-from pipeline.models.base import Network
 from pipeline.models.preprocessing import NEUTRAL, Preprocessing
 from pipeline.models.pretrained import refuse_silent
-from pipeline.models.request import Library, Request, network_of, options_text
+
+if TYPE_CHECKING:  # torch takes seconds
+    from torch import Tensor, nn
+
+    from pipeline.models.base import Network
+    from pipeline.models.request import Request
 
 PREFIX = "torchvision/"
 
@@ -51,7 +52,10 @@ def known_classes(model: str) -> tuple[str, ...]:
 
 def build(request: Request) -> Network:
     """Build the network of a request. Raises ModelError."""
+    import torch
     from torchvision import models
+
+    from pipeline.models.request import Library, network_of, options_text
 
     name, weights = _name(request.model), _weights(request.model)
 

@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from pipeline.config import Section
 from pipeline.factories import Factory
-from pipeline.objectives.base import Objective
 
-FACTORY = Factory(
-    "build", ("options", "student", "teacher", "context", "key"), Section, (Objective,), "decant.objectives"
-)
+TAKES = ("options", "student", "teacher", "context", "key")
+
+
+def _made() -> tuple[type, ...]:
+    from pipeline.objectives.base import Objective  # loads torch, and names of methods are wanted before
+
+    return (Objective,)
+
+
+FACTORY = Factory("build", TAKES, Section, _made, "decant.objectives")
 """How objectives are made that lie outside of this folder."""

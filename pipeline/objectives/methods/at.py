@@ -30,7 +30,8 @@ from pipeline.objectives.extras import pair_extras
 from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import common_grid, on_one_grid, pair_maps
 from pipeline.objectives.sample_objective import SampleObjective
-from pipeline.signals import Signals, SignalShapes, extract, lowpass
+from pipeline.signals import Signals, SignalShapes, extract
+from pipeline.signals.lowpass import lowpass
 
 EXTRA = "attention-map"
 

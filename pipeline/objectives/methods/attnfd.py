@@ -29,7 +29,8 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.layers import Convolution
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 HIDDEN = 8
 """The fewest hidden channels of the student's gate of channels."""

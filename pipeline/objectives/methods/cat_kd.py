@@ -27,7 +27,9 @@ from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.local import last_maps, local_logits, reads_head
 from pipeline.objectives.precision import precise
 from pipeline.objectives.sample_objective import SampleObjective
-from pipeline.signals import Signals, SignalShapes, lowpass, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

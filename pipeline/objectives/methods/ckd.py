@@ -23,7 +23,8 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
 from pipeline.objectives.sample_objective import SampleObjective
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

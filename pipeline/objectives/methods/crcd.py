@@ -42,7 +42,8 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
 from pipeline.objectives.relations import Relations
 from pipeline.objectives.requirements import embedding_widths, several_classes
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

@@ -36,7 +36,8 @@ from pipeline.objectives.base import Batch, Context, Objective, mixed_labels
 from pipeline.objectives.embedding import EMBEDDINGS, embeddings
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, several_classes
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 EPSILON = 1e-7
 """The reference's, in denominators."""

@@ -38,7 +38,8 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.layers import squared_error
 from pipeline.objectives.maps import CellNorm, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

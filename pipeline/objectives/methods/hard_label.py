@@ -13,20 +13,18 @@ them.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import Batch, Context, Needs, Objective
+from pipeline.objectives.config import ClassWeights
 from pipeline.signals import Signals, SignalShapes
-
-ClassWeights = Literal["none", "balanced"] | tuple[PositiveFloat, ...]
-"""How much a label of each class counts: `none` alike, `balanced` by 1 / its samples, or the weights themselves."""
 
 
 class Options(Section):

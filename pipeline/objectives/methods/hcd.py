@@ -31,7 +31,9 @@ from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.maps import CellNorm, Connector
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, require_same_classes
-from pipeline.signals import Signals, SignalShapes, lowpass, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

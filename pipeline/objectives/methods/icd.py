@@ -32,7 +32,8 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.local import last_maps, local_logits, refuse_repeated_grids
 from pipeline.objectives.precision import precise
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

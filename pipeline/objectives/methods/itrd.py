@@ -27,7 +27,8 @@ from pipeline.objectives.base import Batch, Context, Objective
 from pipeline.objectives.embedding import EMBEDDINGS, embeddings, gram
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 CONSTANT = 1e-12
 """Variances below, relative to the mean square, are rounding."""

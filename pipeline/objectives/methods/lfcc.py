@@ -36,7 +36,9 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Objective, pair_
 from pipeline.objectives.maps import needs_of
 from pipeline.objectives.precision import precise
 from pipeline.objectives.sample_objective import SampleObjective
-from pipeline.signals import Signals, SignalShapes, lowpass, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

@@ -26,7 +26,8 @@ from pipeline.objectives.maps import CellNorm
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
 from pipeline.objectives.sample_objective import SampleObjective
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 SHORTEST = 1e-6
 """Lengths below count as this."""

@@ -23,7 +23,8 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

@@ -34,7 +34,8 @@ from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.embedding import embeddings, gram
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, several_classes
-from pipeline.signals import Signals, SignalShapes, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.unit import unit
 
 FAR = -1e4
 """The logit of what is no negative: its probability is 0, and so is its share of a divergence."""

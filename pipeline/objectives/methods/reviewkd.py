@@ -36,7 +36,8 @@ from pipeline.objectives.layers import Convolution, Mixture, squared_error
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 
 class Options(Section):

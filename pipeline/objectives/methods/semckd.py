@@ -35,7 +35,9 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective, pair_bloc
 from pipeline.objectives.layers import Convolution, Mixture
 from pipeline.objectives.maps import Connector, common_grid, on_one_grid
 from pipeline.objectives.precision import precise
-from pipeline.signals import Signals, SignalShapes, lowpass, unit
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
+from pipeline.signals.unit import unit
 
 
 class Options(Section):

@@ -32,7 +32,8 @@ from pipeline.objectives.maps import CellNorm, Connector, needs_of
 from pipeline.objectives.methods.lfcc import contrast
 from pipeline.objectives.precision import precise
 from pipeline.objectives.sample_objective import SampleObjective
-from pipeline.signals import Signals, SignalShapes, lowpass
+from pipeline.signals import Signals, SignalShapes
+from pipeline.signals.lowpass import lowpass
 
 
 class Options(Section):

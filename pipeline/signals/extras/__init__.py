@@ -9,9 +9,7 @@ zeros. It is applied to the teacher's maps before caching, and to the student's 
 
 from __future__ import annotations
 
-from torch import Tensor
+from pipeline.factories import Computation, tensors
 
-from pipeline.factories import Computation
-
-FACTORY = Computation("extract", (), Tensor, "decant.extras", counted="MAPS")
+FACTORY = Computation("extract", (), tensors, "decant.extras", counted="MAPS")
 """What extra signals are that lie outside of this folder: functions, of as many maps as they have parameters."""

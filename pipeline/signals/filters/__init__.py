@@ -8,9 +8,7 @@ channels, such as a linear head, may be applied before or after. `tests/contract
 
 from __future__ import annotations
 
-from torch import Tensor
+from pipeline.factories import Computation, tensors
 
-from pipeline.factories import Computation
-
-FACTORY = Computation("lowpass", ("x", "grid_h", "grid_w"), Tensor, "decant.filters")
+FACTORY = Computation("lowpass", ("x", "grid_h", "grid_w"), tensors, "decant.filters")
 """What filters are that lie outside of this folder: functions."""

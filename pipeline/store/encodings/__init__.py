@@ -24,6 +24,6 @@ __all__ = [
 ]
 
 FACTORY = Factory(
-    "build", ("shape", "options"), Section, (Encoding,), "decant.encodings", constants={"SIGNALS": EVERY_SIGNAL}
+    "build", ("shape", "options"), Section, lambda: (Encoding,), "decant.encodings", constants={"SIGNALS": EVERY_SIGNAL}
 )
 """How encodings are made that lie outside of this folder. Without `SIGNALS` their module writes signals of any kind."""

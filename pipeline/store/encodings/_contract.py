@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:  # torch takes seconds, and manifests name encodings
+    from torch import Tensor
 
 EVERY_SIGNAL = ("logits", "embedding", "features", "extras")
 """The kinds of signals."""

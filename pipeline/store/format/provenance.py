@@ -11,13 +11,14 @@ from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import CacheCorrupt
 from pipeline.store.workspace import Workspace
 from pipeline.untrusted import parse_json
+
+if TYPE_CHECKING:  # torch takes seconds, and provenance is also read
+    import torch
 
 RUNS = "runs.json"
 """The note in a workspace with the runs that worked on it."""
@@ -134,6 +135,8 @@ def versions() -> dict[str, str]:
 @cache
 def _versions() -> dict[str, str]:
     """Found once in a process: what is installed is looked up in files."""
+    import torch
+
     found = {"python": platform.python_version(), "torch": torch.__version__}  # with the kind of its build
     for package in PACKAGES:
         try:
@@ -145,6 +148,8 @@ def _versions() -> dict[str, str]:
 
 def device_name(device: torch.device) -> str:
     """Return the name of a device: of the GPU, or of the processor with its capability and threads."""
+    import torch
+
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     kind = _processor() or platform.processor() or platform.machine()

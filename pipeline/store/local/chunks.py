@@ -7,7 +7,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from numpy.typing import NDArray
 
 from pipeline.publishing.folder_files import inside
@@ -84,6 +83,8 @@ class MappedChunks:
         return 0
 
     def _load(self, key: MapKey, spec: ArraySpec) -> NDArray[Any]:
+        import torch  # takes seconds: only who reads a chunk waits for it
+
         name = spec.file(key[1])
         path = inside(self._folder, name)
         size = path.stat().st_size if path.is_file() else 0

@@ -16,7 +16,8 @@ from torch import Tensor
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.models.device import Precision
 from pipeline.models.taps import evaluation_mode
-from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, lowpass, taps_read
+from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, taps_read
+from pipeline.signals.lowpass import lowpass
 from pipeline.views import SampleViews, digest
 
 if TYPE_CHECKING:

@@ -6,5 +6,5 @@ from pipeline.factories import Factory
 from pipeline.views.mixing import MixingOperation
 from pipeline.views.operation import Operation, OperationOptions
 
-FACTORY = Factory("build", ("options",), OperationOptions, (Operation, MixingOperation), "decant.operations")
+FACTORY = Factory("build", ("options",), OperationOptions, lambda: (Operation, MixingOperation), "decant.operations")
 """How operations are made that lie outside of this folder."""

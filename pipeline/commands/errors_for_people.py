@@ -1,0 +1,49 @@
+"""Ends commands with a message and an exit code instead of a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+
+from pipeline.errors import PipelineError
+
+
+class ErrorsForPeople(click.Group):
+    """Groups commands, which end with a message and an exit code instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        """Run the command, and turn what it raises into a message.
+
+        Args:
+            context: click's.
+        """
+        try:
+            return super().invoke(context)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted: run the same command again; what was finished is kept", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if context.params.get("show_traceback"):
+                traceback.print_exc()
+            if isinstance(error, PipelineError):
+                click.echo(f"error: {error}", err=True)
+                sys.exit(error.exit_code)
+            if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit
+                sys.exit(1)
+            if isinstance(error, OSError):
+                where = f"\n  where: {error.filename}" if error.filename else ""
+                click.echo(f"error: {error.strerror or error}{where}", err=True)
+                sys.exit(1)
+            click.echo(f"error: {type(error).__name__}: {error}", err=True)
+            click.echo(
+                "  do: this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`",
+                err=True,
+            )
+            sys.exit(1)
