@@ -14,7 +14,7 @@ from store_standins import TinySamples, TinyViews, cache, content
 from test_faults import At
 
 from pipeline.errors import CacheError
-from pipeline.store.location import store_path
+from pipeline.store.location import RemotePath, store_path
 from pipeline.store.reader import TeacherCache
 from pipeline.store.remote import object_storage
 from pipeline.store.remote.object_storage import ObjectStorage
@@ -37,6 +37,20 @@ def refused(bucket: Bucket, *said: str) -> None:
         text = str(caught.value)
         assert all(part in text for part in (*said, f"where: {bucket.url('some/')}", "do: ")), text
         assert "Debug source" not in text
+
+
+def test_a_client_is_opened_once_for_an_address_and_its_credentials(
+    bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def client() -> object:
+        path = store_path(bucket.url(NAME))
+        assert isinstance(path, RemotePath)
+        return ObjectStorage(path).open()
+
+    first = client()
+    assert client() is first
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another")
+    assert client() is not first
 
 
 def test_no_bucket(bucket: Bucket) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import datetime
-from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,9 +99,8 @@ class ObjectStorage:
                 fix="start processes by spawn or forkserver, or use object storage only after the fork",
             )
         if self._client is None:
-            from obstore.store import from_url
-
-            self._client = from_url(self.path.url, retry_config=self._retries or RETRIES)
+            retries = tuple((self._retries or RETRIES).items())
+            self._client = _client(self.path.url, retries, frozenset(os.environ.items()))
         return self._client
 
     def read(self, name: str, most: int) -> bytes:
@@ -245,6 +244,14 @@ def at_once(call: Callable[[str], _T], names: Iterable[str]) -> list[_T]:
         return list(pool.map(call, names))
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@lru_cache(maxsize=64)
+def _client(url: str, retries: tuple[tuple[str, Any], ...], environment: frozenset[tuple[str, str]]) -> ObjectStore:
+    """Return obstore's client, the same for the same address and environment: each reads the system's certificates."""
+    from obstore.store import from_url
+
+    return from_url(url, retry_config=cast("RetryConfig", dict(retries)))
 
 
 @cache
