@@ -17,6 +17,10 @@ from hypothesis import HealthCheck, settings
 # `from shared import shared_file` works from every folder of tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
+# Before torch is imported: its threads sleep while they wait. Tests that ask whether their number matters have more of
+# them than there are cores. Results are the same (docs/training.md).
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 FIXTURES = ("experiment", "faults", "object_server", "own")
 """Modules whose fixtures every test may use."""
 

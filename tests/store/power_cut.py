@@ -134,7 +134,9 @@ class Disk:
         made: set[int] = set()
 
         def visit(directory: Directory, prefix: str) -> None:
-            names, held = dict(directory.durable), set[str]()
+            names, held = directory.durable, set[str]()
+            if directory.changes:
+                names = dict(names)
             for change in directory.changes:
                 lacking = change.needs is not None and not change.needs.durable and id(change.needs) not in made
                 if held & set(change.names) or lacking or not choose.change():
