@@ -1,6 +1,7 @@
 # make demo   the whole road on scikit-learn's digits: teacher, cache, students, report
 # make test   the tests
 # make test-busy  the tests three times, beside two processes that keep two cores busy
+# make site   the pages of docs/ and the reference, as a site in build/site
 # make cifar100  CIFAR-100 with the literature's ResNets: hours on a GPU, days without
 # make cifar100-methods  every method beside every other, 12 epochs of 10,000 images each: hours on two cores
 # make cifar100-constants  weights of methods whose authors say none, on images held out
@@ -15,7 +16,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-busy test-long lint types setup
+.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-busy test-long lint types site setup
 
 demo: setup
 	dvc repro
@@ -44,6 +45,10 @@ lint: setup
 
 types: setup
 	mypy
+
+site: setup
+	sphinx-build -q -W --keep-going -d build/site-read -b html docs build/site
+	@echo "build/site/index.html"
 
 setup: $(VENV)/.installed
 
