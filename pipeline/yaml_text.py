@@ -59,7 +59,7 @@ def parse_yaml(text: str, where: str) -> Any:
         raise ConfigError([Problem(where, "holds what is no plain value", got=str(error))]) from None
 
 
-@functools.lru_cache(maxsize=32)  # a tenth of a second for a configuration, which a command reads several times
+@functools.lru_cache(maxsize=128)  # a tenth of a second for a configuration, which a command reads several times
 def _parsed(text: str) -> Any:
     value = YAML(typ="safe", pure=True).load(text)
     require_plain(value, MOST_VALUES)

@@ -53,10 +53,10 @@ def imported_code() -> str:
     it covers the code that decides what the command makes.
     """
     digest = hashlib.sha256()
-    for name in sorted(sys.modules):
+    ours = (name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages"))
+    for name in sorted(name for name in ours if not name.startswith(PRINTING)):
         file = getattr(sys.modules[name], "__file__", None)
-        ours = name.split(".")[0] in ("pipeline", "stages") and not name.startswith(PRINTING)
-        if ours and file is not None:
+        if file is not None:
             digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
     for name, path in own_code.imported_files().items():
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,20 @@ from experiment import RUNS, source
 from pipeline.commands import dvc_file
 from stages import evaluate
 
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # DVC's own
+    from dvc.repo import Repo
+
 
 @pytest.fixture
-def project(there: Path) -> Path:
+def project(there: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The tiny experiment with its students trained, as a DVC project."""
     dvc_file.run(source(), Path("dvc.yaml"))
-    dvc("init", "--no-scm")
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(there / ".site"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        Repo.init(no_scm=True).close()
     return there
 
 

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from experiment import CLASSES, COUNT, HOLDOUT, TEST, TRAIN, images, source, student
+from experiment import CLASSES, COUNT, HOLDOUT, TEST, TRAIN, images, moved_to, one_thread, source, student
 from safetensors.torch import load_file
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -48,6 +48,22 @@ def free(here: Path) -> Path:
             file[f"{split}/images"], _ = images(count, seed)
             file[f"{split}/ids"] = [f"{split}/{i}" for i in range(count)]
     return here
+
+
+@pytest.fixture(scope="module")
+def cached(road: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`road` with the cache of `HEADLESS`. Not to be changed."""
+    copy = tmp_path_factory.mktemp("headless") / "road"
+    with pytest.MonkeyPatch.context() as patch, one_thread():
+        moved_to(road, copy, patch)
+        cache_teacher.run(source(*HEADLESS), replace=False, wait=False)
+    return copy
+
+
+@pytest.fixture
+def headless(cached: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of `cached`, as the working directory."""
+    return moved_to(cached, tmp_path / "headless", monkeypatch)
 
 
 def folder(name: str, objectives: str) -> Path:
@@ -95,34 +111,25 @@ def test_images_without_labels_or_classes_are_an_ordinary_data_set(free: Path, c
     assert found.teacher.metrics.agreement == 1.0
     assert all(each.metrics.top1 is None and 0 < each.metrics.agreement < 1 for each in found.students)  # type: ignore[operator]
 
-
-def test_agreement_is_what_embeddings_give(free: Path):
-    cache_teacher.run(source(*NAMELESS), replace=False, wait=False)
-    student("small", "pkt", *NAMELESS)
-    evaluate.run(source(*NAMELESS))
-    found = Evaluation.read(Path("artifacts/tiny/evaluation.json")).students[0]
     network = trained_network(folder("small", "pkt"), "small", 0)
     experiment = evaluate.Experiment(source(*NAMELESS).read(evaluate.Inputs))
     samples, views, _ = experiment.evaluation_cache("evaluation")
     own, teacher = (predict_signals(each, samples, views).embedding for each in (network, experiment.teacher))
     assert own is not None
     assert teacher is not None
-    assert found.metrics.agreement == pytest.approx(common_neighbours(own, teacher))
+    (scored,) = (each for each in found.students if (each.student, each.objectives) == ("small", "pkt"))
+    assert scored.metrics.agreement == pytest.approx(common_neighbours(own, teacher))
 
 
-def test_a_teacher_without_a_classifier_is_the_one_with_it_up_to_its_embedding(here: Path):
-    cache_teacher.run(
-        source("store.path=free.zarr", "teacher.head=none", "teacher_training=null"), replace=False, wait=False
-    )
+def test_a_teacher_without_a_classifier_is_the_one_with_it_up_to_its_embedding(headless: Path):
     with_logits, without = (TeacherCache.open(Path(path)) for path in ("artifacts/caches/tiny.zarr", "free.zarr"))
     rows = np.arange(COUNT)
     for name in ("embedding", "features/block3"):
         assert torch.equal(with_logits.signal(name, 1, rows), without.signal(name, 1, rows))
 
 
-def test_a_student_with_classes_learns_from_a_teacher_without(here: Path):
+def test_a_student_with_classes_learns_from_a_teacher_without(headless: Path):
     labels = (*HEADLESS[:3], "objectives={both: [hard-label, pkt]}")
-    cache_teacher.run(source(*labels), replace=False, wait=False)
     metrics = json.loads((student("small", "both", *labels) / "metrics.json").read_text())
     assert metrics["holdout"]["count"] == HOLDOUT
     assert 0 <= metrics["holdout"]["agreement"] <= 1  # by embeddings
@@ -134,9 +141,8 @@ def test_a_student_with_classes_learns_from_a_teacher_without(here: Path):
     assert found.students[0].metrics.count == TEST
 
 
-def test_a_student_without_classes_is_scored_by_its_teacher_and_opened_by_timm(here: Path):
+def test_a_student_without_classes_is_scored_by_its_teacher_and_opened_by_timm(headless: Path):
     settings = (*HEADLESS, "train.patience=1")
-    cache_teacher.run(source(*settings), replace=False, wait=False)
     made = student("small", "pkt", *settings)
     metrics = json.loads((made / "metrics.json").read_text())
     assert metrics["holdout"]["top1"] is None
@@ -152,8 +158,7 @@ def test_a_student_without_classes_is_scored_by_its_teacher_and_opened_by_timm(h
     assert "logits" not in again.taps
 
 
-def test_embeddings_are_scored_by_neighbours_and_a_probe_beside_the_teachers(here: Path):
-    cache_teacher.run(source(*HEADLESS), replace=False, wait=False)
+def test_embeddings_are_scored_by_neighbours_and_a_probe_beside_the_teachers(headless: Path):
     student("small", "pkt", *HEADLESS)
     evaluate.run(source(*HEADLESS))
     found = Evaluation.read(Path("artifacts/tiny/evaluation.json"))
@@ -290,8 +295,7 @@ def test_text_embeddings_become_the_head_and_students_are_scored_without_having_
         check.run(source(*settings), as_json=False)
 
 
-def test_the_size_that_the_teacher_sees_and_its_pooling_are_in_the_identity(here: Path):
-    cache_teacher.run(source(*HEADLESS), replace=False, wait=False)
+def test_the_size_that_the_teacher_sees_and_its_pooling_are_in_the_identity(headless: Path):
     for change, field in (("teacher.input_size=16", "input_size"), ("teacher.pooling=mean", "pooling")):
         with pytest.raises(CacheMismatch, match=rf"teacher\.{field}"):
             student("small", "pkt", *HEADLESS, change)
@@ -310,6 +314,7 @@ def test_from_unlabeled_images_to_scores_beside_a_student_with_labels(free: Path
         f"objectives={{{sets}}}",
         "students={small: {model: cifar_resnet8, input_size: 8, head: none}}",
         "evaluate={split: test, labels_from: train}",
+        "train.epochs=1",
     )
     check.run(source(*settings), as_json=False)
     cache_teacher.run(source(*settings), replace=False, wait=False)
