@@ -11,8 +11,10 @@ from pipeline.dvc_file.plugin_files import PluginFiles, objective_files
 from pipeline.dvc_file.stage import Stage
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.pointers import cache_dependencies, tracked
-from pipeline.experiment.sections import scores_embeddings
+from pipeline.experiment.sections import cache_paths, named_stores, scores_embeddings
 from pipeline.models import TeacherConfig
+from pipeline.store.backend import backend_of
+from pipeline.store.location import StorePath
 
 SELECTING = {"split", "holdout", "limit", "classes"}
 """Keys of `data` that select packed samples: what is packed does not depend on them."""
@@ -49,7 +51,8 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     yield from _students(experiment, files, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)
-    evaluated = [*packed, *described, *weights, *texts, *cache_dependencies(caches["evaluation"], made), *students]
+    compared = cache_dependencies([*caches["evaluation"], *_named(experiment)], made)
+    evaluated = [*packed, *described, *weights, *texts, *compared, *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
     probing = PROBING if scores_embeddings(experiment.evaluate, [teacher, *learners]) else ()
     used = {*files.scored, *files.compared, *probing}
@@ -87,6 +90,12 @@ def _students(experiment: ExperimentConfig, files: PluginFiles, inputs: Sequence
             methods | used,
             matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
         )
+
+
+def _named(experiment: ExperimentConfig) -> list[StorePath]:
+    """Return the evaluation caches of the teachers that objectives name, of those that are there."""
+    paths = [cache_paths(path)["evaluation"] for path in named_stores(experiment.caches).values()]
+    return [path for path in paths if backend_of(path).exists()]
 
 
 def _made(experiment: ExperimentConfig) -> set[Path]:

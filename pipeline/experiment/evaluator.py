@@ -12,7 +12,7 @@ from pipeline.errors import DataError, ModelError
 from pipeline.experiment.embedding_scores import LabeledBank
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import trained_network
-from pipeline.experiment.reference import open_reference
+from pipeline.experiment.reference import open_named_references, open_reference
 from pipeline.experiment.section_sets import ReferenceSections
 from pipeline.experiment.sections import StudentsSection, scores_embeddings
 from pipeline.measuring.cost import images_per_second, macs, parameters
@@ -44,6 +44,7 @@ class Evaluator:
         self.experiment = experiment
         self.samples, self.views, _ = experiment.evaluation_cache("evaluation")
         self.reference = open_reference(experiment, "evaluation")
+        self.named = open_named_references(experiment, "evaluation")
         labeled = self.samples.labels is not None and self.samples.labels.min() >= 0
         if not labeled and (experiment.classes or self.reference is None):
             fix = "name a labeled split with --set evaluate.split=..."
@@ -77,6 +78,7 @@ class Evaluator:
             self._rates[key] = rate.median
         metrics = measure_signals(said, self.labels, self.reference.signals if self.reference else None)
         figures = {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
+        figures["agreements"] = self._agreements(said)
         return figures | {"embedding": self._embedding_scores(network, said, device)}
 
     def _embedding_scores(
@@ -90,6 +92,11 @@ class Evaluator:
         if said.embedding is None:
             return None
         return self.bank.scores(network, said.embedding, torch.from_numpy(self.labels), device)
+
+    def _agreements(self, said: Signals) -> dict[str, float]:
+        """Return how far a network agrees with each teacher that objectives name."""
+        found = {name: measure_signals(said, None, teacher).agreement for name, teacher in self.named.items()}
+        return {name: value for name, value in found.items() if value is not None}
 
     def student(self, folder: Path) -> StudentResult:
         """Measure the student in the folder of a run."""
@@ -113,4 +120,5 @@ class Evaluator:
                 return TeacherResult(model=name, **figures | unknown)
             except ModelError as error:
                 print(f"note: the teacher's embeddings are not scored: {error}", file=sys.stderr)
-        return TeacherResult(model=name, metrics=measure_signals(said, self.labels, said))
+        metrics = measure_signals(said, self.labels, said)
+        return TeacherResult(model=name, metrics=metrics, agreements=self._agreements(said))

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from pipeline.experiment.experiment import EvaluationCache, Experiment
 from pipeline.experiment.pointers import refuse_wrong_pointer
 from pipeline.experiment.section_sets import ReferenceSections
-from pipeline.experiment.sections import cache_paths, ensemble_mean, reference_stores
+from pipeline.experiment.sections import cache_paths, ensemble_mean, named_stores, reference_stores
 from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
@@ -70,3 +70,33 @@ def open_reference(
         return Reference(found[0], config.teacher.model)
     names = " + ".join(cache.manifest.identity.teacher.model for cache in opened.values())
     return Reference(Signals(combine([each.logits for each in found], mean)), f"{names}, {mean}")
+
+
+def open_named_references(experiment: Experiment[ReferenceSections], what: EvaluationCache) -> dict[str, Signals]:
+    """Open the cached signals of the teachers that objectives name, for the same view, by their names.
+
+    Args:
+        experiment: its configuration and data.
+        what: as of `open_reference`.
+
+    A teacher whose cache is not there is left out, with a note. Logits of other classes than those of the data are
+    returned as an embedding: they are compared by nearest neighbours. Raises CacheMismatch if a cache is of other
+    samples, another view or another teacher.
+    """
+    found: dict[str, Signals] = {}
+    for name, main in named_stores(experiment.config.caches).items():
+        path = cache_paths(main)[what]
+        if not backend_of(path).exists():
+            print(f"note: no {what} cache at {path}: no comparison with teacher {name}", file=sys.stderr)
+            continue
+        cache = TeacherCache.open(path)
+        refuse_wrong_pointer(cache)
+        teacher = Manifest.read(main).identity.teacher if backend_of(main).exists() else RequiredTeacher()
+        required = experiment.evaluation_cache(what).required(teacher, exact=True)
+        cache.require(replace(required, signals=None))
+        signals = cache.read(cache.views[0], np.arange(cache.count))
+        if signals.logits.shape[1] not in (0, experiment.classes):
+            embedding = signals.logits if signals.embedding is None else signals.embedding
+            signals = Signals(signals.logits[:, :0], embedding)
+        found[name] = signals
+    return found

@@ -260,15 +260,23 @@ def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
 
 
 def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
-    """Return the store of each teacher beside which lie the caches that students are compared with.
+    """Return the stores beside which lie the caches that students are compared with: own teacher's first, then ensemble's.
 
     Args:
         store, caches: the sections.
-
-    Returns the first store, which is of the experiment's own teacher, and each of another teacher of its ensemble.
     """
     entries = caches or (CacheConfig(path=store.path),)
     return [entry.path for index, entry in enumerate(entries) if index == 0 or entry.mean is not None]
+
+
+def named_stores(caches: Caches | None) -> dict[str, StorePath]:
+    """Return the first store of each teacher that objectives name beside the one that they read without a name.
+
+    Args:
+        caches: the section.
+    """
+    named = named_caches(caches or ()).items()
+    return {name: entries[0].path for name, entries in named if name != own_name(caches)}
 
 
 def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]:

@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from pipeline.config import problems_of
 from pipeline.errors import DataError
@@ -54,16 +54,18 @@ class _Measured(_Written):
 
     Args:
         embedding: of its embeddings, if asked for.
+        agreements: with the teachers that objectives name, in [0, 1], by name; empty where there are none.
     """
 
     metrics: Metrics
     embedding: EmbeddingScores | None = None
+    agreements: dict[str, float] = Field(default_factory=dict)
 
     @model_serializer(mode="wrap")
     def _without_what_was_not_asked(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Write what version 0.1 wrote, and no more where nothing more was measured."""
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if key != "embedding" or value is not None}
+        return {key: value for key, value in values.items() if value or key not in ("embedding", "agreements")}
 
     def value(self, score: Score) -> float | None:
         """Return the network's score, or None if it has none of this kind."""

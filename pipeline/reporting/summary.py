@@ -32,6 +32,7 @@ class SummaryRow:
         ranked_by: the kind of `score`.
         nll, ece, agreement, kl: over seeds; None if not measured.
         knn, probe: of the embeddings.
+        agreements: with the teachers that objectives name, by name; those alone that all seeds were compared with.
         parameters, macs: of the network.
         images_per_second, train_seconds: means; None if not measured.
     """
@@ -48,6 +49,7 @@ class SummaryRow:
     kl: Stat | None
     knn: Stat | None
     probe: Stat | None
+    agreements: dict[str, Stat]
     parameters: int
     macs: int
     images_per_second: float | None
@@ -90,6 +92,9 @@ def _row(group: list[StudentResult], ranked_by: Score) -> SummaryRow:
     def embedded(name: str) -> Stat | None:
         return _stat(getattr(result.embedding, name, None) for result in group)
 
+    def agreement_with(name: str) -> Stat | None:
+        return _stat(result.agreements.get(name) for result in group)
+
     first = group[0]
     rate = _stat(result.images_per_second for result in group)
     seconds = _stat(result.train_seconds for result in group)
@@ -106,6 +111,7 @@ def _row(group: list[StudentResult], ranked_by: Score) -> SummaryRow:
         kl=over(lambda m: m.kl),
         knn=embedded("knn"),
         probe=embedded("probe"),
+        agreements={name: value for name in first.agreements if (value := agreement_with(name)) is not None},
         parameters=first.parameters,
         macs=first.macs,
         images_per_second=rate.mean if rate else None,

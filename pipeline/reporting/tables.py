@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from rich.table import Table
@@ -41,6 +42,10 @@ def score_columns(evaluation: Evaluation) -> list[Column]:
     found = [Column(score.heading, lambda row: row.score, teacher.value(score) if teacher else None)]
     if score is not AGREEMENT:
         found.append(Column("agreement (%)", lambda row: row.agreement, None))
+    named = dict.fromkeys(name for each in evaluation.students for name in each.agreements)
+    for name in named:
+        of_teacher = teacher.agreements.get(name) if teacher else None
+        found.append(Column(f"agreement with {name} (%)", partial(_agreement_with, name), of_teacher))
     if score is TOP1:
         found.append(Column("KL (nats)", lambda row: row.kl, None, 1, 3))
         found.append(Column("ECE (%)", lambda row: row.ece, metrics.ece if metrics else None))
@@ -50,6 +55,10 @@ def score_columns(evaluation: Evaluation) -> list[Column]:
     if embedded:
         found.append(Column("linear probe (%)", lambda row: row.probe, embedding.probe if embedding else None))
     return found
+
+
+def _agreement_with(name: str, row: SummaryRow) -> Stat | None:
+    return row.agreements.get(name)
 
 
 def headings(evaluation: Evaluation) -> list[str]:

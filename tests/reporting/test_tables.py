@@ -93,3 +93,20 @@ def test_agreements_of_two_kinds_in_one_column_are_told() -> None:
     students = (evaluation.students[0].model_copy(update={"metrics": by_neighbours}), *evaluation.students[1:])
     mixed = evaluation.model_copy(update={"students": students})
     assert "Agreement is by top-1 where" in note(mixed, summarise(evaluation))
+
+
+def test_agreement_with_named_teachers_has_a_column_of_each() -> None:
+    evaluation, _ = experiment(seeds=2)
+    values = iter([0.5, 0.7, 0.6, 0.6, 0.9, 0.9, 0.8, 0.8])
+    students = tuple(each.model_copy(update={"agreements": {"clip": next(values)}}) for each in evaluation.students)
+    assert evaluation.teacher is not None
+    teacher = evaluation.teacher.model_copy(update={"agreements": {"clip": 0.25}})
+    evaluation = evaluation.model_copy(update={"students": students, "teacher": teacher})
+    at = headings(evaluation).index("agreement with clip (%)")
+    assert at == headings(evaluation).index("agreement (%)") + 1
+    column = [line[at] for line in cells(evaluation, summarise(evaluation))]
+    assert column == ["25.00", "60.00 ± 14.14", "60.00 ± 0.00", "90.00 ± 0.00", "80.00 ± 0.00"]
+    partly = evaluation.model_copy(
+        update={"students": (*students[:-1], evaluation.students[-1].model_copy(update={"agreements": {}}))}
+    )
+    assert cells(partly, summarise(partly))[-1][at] == "–"

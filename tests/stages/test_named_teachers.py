@@ -6,17 +6,22 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from experiment import CLASSES, content, source, student
+from experiment import CLASSES, TEST, content, source, student
 
 from pipeline.commands import check, dvc_file
+from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError
+from pipeline.experiment import evaluator
 from pipeline.experiment.experiment import Experiment
+from pipeline.experiment.reference import open_named_references
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
+from pipeline.measuring.cost import Rate
 from pipeline.models import build_network
 from pipeline.objectives import Batch
 from pipeline.store.reader import TeacherCache
@@ -222,3 +227,57 @@ def test_two_teachers_without_classifiers(here: Path):
     total = float(last["vkd-a/feature"]) + 100 * float(last["pkt-b/resemblance"])
     assert float(last["loss"]) == pytest.approx(total, rel=1e-4)
     evaluate.run(source(*settings))
+
+
+def test_agreement_with_every_named_teacher_is_measured(
+    among: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    rate = Rate(1000.0, 900.0, 1100.0, 3)
+    monkeypatch.setattr(evaluator, "images_per_second", lambda *arguments, **options: rate)
+    student("small", "kd", "train.epochs=1")
+    written = Path("artifacts/tiny/evaluation.json")
+    evaluate.run(source())
+    plain = json.loads(written.read_text())
+    assert all("agreements" not in each for each in (plain["teacher"], *plain["students"]))
+    evaluate.run(source(NAMED))
+    found = json.loads(written.read_text())
+    wide, narrow = (
+        TeacherCache.open(Path(path)).read(0, np.arange(TEST)).logits.argmax(1)
+        for path in ("artifacts/caches/tiny.evaluation.zarr", "other.evaluation.zarr")
+    )
+    split = PackedDataset.open(Path("data.h5")).split("test").read(np.arange(TEST))
+    assert isinstance(split, torch.Tensor)
+    options = {"widths": [16, 16, 16]}
+    weights = Path("artifacts/tiny/students/small/kd/seed-0/student.safetensors")
+    network = build_network("cifar_resnet8", CLASSES, weights=weights, input_size=8, options=options).eval()
+    with torch.inference_mode():
+        said = network(split).logits.argmax(1)
+    (of_student,) = [each for each in found["students"] if (each["student"], each["objectives"]) == ("small", "kd")]
+    assert of_student["agreements"] == {"narrow": pytest.approx((said == narrow).double().mean().item())}
+    assert found["teacher"]["agreements"] == {"narrow": pytest.approx((wide == narrow).double().mean().item())}
+    for before, after in zip(
+        (plain["teacher"], *plain["students"]), (found["teacher"], *found["students"]), strict=True
+    ):
+        assert before["metrics"] == after["metrics"]  # what was there stays
+
+    Path("tiny.yaml").write_text(to_yaml(source(NAMED).raw()))
+    dvc_file.run(source(), Path("dvc.yaml"))
+    stages = parse_yaml(Path("dvc.yaml").read_text(), "")["stages"]
+    assert any(each.startswith("other.evaluation.zarr") for each in stages["evaluate"]["deps"])
+    shutil.rmtree("other.evaluation.zarr")
+    assert open_named_references(Experiment(source(NAMED).read_only(evaluate.Inputs, {})), "evaluation") == {}
+    assert "no evaluation cache at other.evaluation.zarr: no comparison with teacher narrow" in capsys.readouterr().err
+
+
+def test_teachers_of_other_classes_are_compared_by_neighbours(among: Path, monkeypatch: pytest.MonkeyPatch):
+    opened = Experiment(source(NAMED).read_only(evaluate.Inputs, {}))
+    cached = TeacherCache.open(Path("other.evaluation.zarr")).read(0, np.arange(TEST)).logits
+    monkeypatch.setattr(Experiment, "classes", CLASSES + 1)
+    signals = open_named_references(opened, "evaluation")["narrow"]
+    assert signals.logits.shape[1] == 0
+    assert signals.embedding is not None
+    assert torch.equal(signals.embedding, cached)
+    with pytest.raises(CacheMismatch, match=r"data\."):
+        open_named_references(
+            Experiment(source(NAMED, "evaluate.split=train").read_only(evaluate.Inputs, {})), "evaluation"
+        )
