@@ -10,7 +10,8 @@
     │   ├── CacheUnfinished
     │   ├── CacheMismatch
     │   └── CacheCorrupt
-    └── TrainingError      a run that cannot go on
+    ├── TrainingError      a run that cannot go on
+    └── OwnCodeError       what code of the user's own raised
 
 A message says what is wrong, where, what was expected, what was found, and what to do next.
 """
@@ -18,7 +19,8 @@ A message says what is wrong, where, what was expected, what was found, and what
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 # What there is to do, for those who run a command and for those who call a function from Python.
@@ -87,6 +89,26 @@ class PipelineError(Exception):
         fix: str | None = None,
     ) -> None:
         super().__init__(message(what, where=where, expected=expected, got=got, fix=fix))
+
+
+class OwnCodeError(PipelineError):
+    """Reports an error that arose in code of the user's own, such as an operation or an objective."""
+
+
+@contextmanager
+def during(what: Callable[[], str]) -> Iterator[None]:
+    """Note on an error that is none of Decant's what was being done: it may be of code of the user's own.
+
+    Args:
+        what: returns that, such as "view 3 of samples a, b".
+    """
+    try:
+        yield
+    except PipelineError:
+        raise
+    except (Exception, SystemExit) as error:
+        error.add_note(what())
+        raise
 
 
 @dataclass(frozen=True)

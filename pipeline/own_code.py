@@ -14,11 +14,12 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from pipeline.errors import did_you_mean
+from pipeline.errors import OwnCodeError, did_you_mean, first_line
 
 INSTALLED = ("site-packages", "dist-packages")
 """Folders of installed packages: these are not the user's own, wherever they lie."""
@@ -97,9 +98,48 @@ def _module(path: str) -> ModuleType:
 
 
 def place_in_code_of_users(error: BaseException) -> str | None:
-    """Return the last line of the user's own code that an error came through: `ops.py, line 3`; None without any."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of_project(frame.filename)]
+    """Return the last line of the user's own code that an error came through: `ops.py, line 3`; None without any.
+
+    Packages that bring plug-ins are the user's own here.
+
+    Args:
+        error: as it was caught.
+    """
+    brought = tuple(_brought())
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if _is_of_project(frame.filename) or frame.filename.startswith(brought)
+    ]
     return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else None
+
+
+def _brought() -> Iterator[str]:
+    """The folders of installed packages that bring plug-ins, and the files of those that are one module."""
+    groups = [group for group in entry_points().groups if group.startswith("decant.")]
+    names = {each.module.partition(".")[0] for group in groups for each in entry_points(group=group)}
+    for name in names - set(OURS):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None:
+            yield os.path.join(os.path.dirname(file), "") if file.endswith("__init__.py") else file  # noqa: PTH118, PTH120
+
+
+def failure_of(error: BaseException) -> OwnCodeError | None:
+    """Return what to tell of an error that came through the user's own code; None of one that did not.
+
+    Args:
+        error: with notes of what was being done (`pipeline.errors.during`).
+    """
+    place = place_in_code_of_users(error)
+    if place is None:
+        return None
+    kind, how = type(error).__name__, "ended the program" if isinstance(error, SystemExit) else "failed"
+    said = f"{kind}: {first_line(error)}" if str(error) else kind
+    fix = "mend it, and run the same command again: what was finished is kept. `pipeline contract module:name` tries "
+    fix += "a plug-in; `pipeline --traceback COMMAND` shows how it came there"
+    return OwnCodeError(
+        f"code of your own {how}: {said}", where=", ".join([place, *getattr(error, "__notes__", ())]), fix=fix
+    )
 
 
 def _shown(file: Path) -> Path:

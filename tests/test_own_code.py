@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from importlib.metadata import EntryPoint, EntryPoints
 from pathlib import Path
 
 import pytest
@@ -110,3 +111,20 @@ def test_the_installed_command_finds_it(own: Path) -> None:
 
 def _paths() -> dict[str, str]:
     return {"PYTHONPATH": str(Path(own_code.__file__).parents[1])}
+
+
+def test_an_installed_package_that_brings_plugins_is_to_blame_for_its_errors(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own / "site-packages").mkdir()
+    (own / "site-packages/own_brought.py").write_text("def fail():\n    return {}['x']\n")
+    monkeypatch.syspath_prepend(own / "site-packages")
+    import own_brought  # type: ignore[import-not-found]
+
+    for group, place in (("decant.operations", "site-packages/own_brought.py, line 2"), ("other", None)):
+        found = EntryPoints([EntryPoint("fail", "own_brought:fail", group)])
+        monkeypatch.setattr(own_code, "entry_points", lambda found=found, **which: found.select(**which))
+        with pytest.raises(KeyError) as error:
+            own_brought.fail()
+        error.value.__traceback__ = error.tb.tb_next  # this file is not the user's
+        assert own_code.place_in_code_of_users(error.value) == place

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from pipeline.errors import PipelineError
+from pipeline.own_code import failure_of
 
 
 class ErrorsForPeople(click.Group):
@@ -28,7 +29,10 @@ class ErrorsForPeople(click.Group):
         except KeyboardInterrupt:
             click.echo("\ninterrupted: run the same command again; what was finished is kept", err=True)
             sys.exit(130)
-        except Exception as error:
+        except (Exception, SystemExit) as raised:
+            error = raised if isinstance(raised, PipelineError) else failure_of(raised) or raised
+            if isinstance(error, SystemExit):  # a command's own
+                raise
             if context.params.get("show_traceback"):
                 traceback.print_exc()
             if isinstance(error, PipelineError):
@@ -42,6 +46,8 @@ class ErrorsForPeople(click.Group):
                 click.echo(f"error: {error.strerror or error}{where}", err=True)
                 sys.exit(1)
             click.echo(f"error: {type(error).__name__}: {error}", err=True)
+            if notes := getattr(error, "__notes__", ()):
+                click.echo(f"  where: {', '.join(notes)}", err=True)
             click.echo(
                 "  do: this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`",
                 err=True,

@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 import h5py
 
+from pipeline import own_code
 from pipeline.data.decoding import Decoding
 from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.source import DataSource, SourceOptions
@@ -83,6 +84,8 @@ def pack(
             partial.replace(path)
             sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
+        if hasattr(error, "__notes__") and own_code.place_in_code_of_users(error):
+            raise  # of a source of the user's own, as it was read
         if isinstance(error, RuntimeError) and "errno" not in str(error):
             raise  # h5py raises RuntimeError for what the system refused while a file is closed
         fix = "choose another data.path, or make room there"

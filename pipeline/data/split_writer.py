@@ -21,7 +21,7 @@ from pipeline.data.images import as_rgb
 from pipeline.data.packed import NO_LABEL, refuse_repeated_ids, refuse_wrong_labels
 from pipeline.data.source import DataSource, Item, Unreadable
 from pipeline.data.treatment import Shape, Treated, Treatment
-from pipeline.errors import DataError, printable
+from pipeline.errors import DataError, during, printable
 from pipeline.progress import Progress
 
 _BLOCK_BYTES = 2**23
@@ -107,7 +107,7 @@ class SplitWriter:
         seen = 0
         self._mattered.clear()
         self._progress.begin(f"packing {split}", count, "images")
-        for items in self._blocks(self._source.items(split)):
+        for items in self._blocks(self._items(split)):
             seen += len(items)
             if seen > count:
                 break
@@ -131,6 +131,17 @@ class SplitWriter:
         if self._mattered:
             group.attrs[DECODING_ATTRIBUTE] = json.dumps(self._treatment.decoding.choices(self._mattered))
         return len(ids)
+
+    def _items(self, split: str) -> Iterator[Item]:
+        """The items of a split; an error of the source says which it was at."""
+        items, number = iter(self._source.items(split)), 0
+        while True:
+            with during(lambda: f"item {number} of split {split}"):  # noqa: B023 - called at once
+                item = next(items, None)
+            if item is None:
+                return
+            yield item
+            number += 1
 
     def _blocks(self, items: Iterator[Item]) -> Iterator[list[Item]]:
         """Runs of items, bounded in number and bytes; the very first item alone, since it shows the layout."""

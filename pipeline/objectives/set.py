@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.errors import ConfigError, Problem, during, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.config import ObjectiveEntry
 from pipeline.objectives.dropping import TeacherDropping, Weighted
@@ -191,11 +191,13 @@ class ObjectiveSet(nn.Module):
             if factor == 0:
                 continue  # not computed: an objective that is off costs nothing
             read = self.standardised[str(index)](known[name]) if str(index) in self.standardised else known[name]
-            if self.dropping is not None and entry.teacher is not None:
-                assert isinstance(member, SampleObjective)  # others are refused
-                found, dropped = member.of_samples(student, read.detached(), batch, progress), entry.teacher
-            else:
-                found, dropped = member(student, read, batch, progress), None
+            dropped = entry.teacher if self.dropping is not None else None
+            with during(lambda entry=entry: f"objective {entry.label}"):  # type: ignore[misc]
+                if dropped is not None:
+                    assert isinstance(member, SampleObjective)  # others are refused
+                    found = member.of_samples(student, read.detached(), batch, progress)
+                else:
+                    found = member(student, read, batch, progress)
             for term, value in found.items():
                 terms[f"{entry.label}/{term}"] = value.mean()
                 weighted.append((dropped, factor * value))

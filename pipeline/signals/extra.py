@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from pipeline import plugins
-from pipeline.errors import ConfigError, unknown_name
+from pipeline.errors import ConfigError, during, unknown_name
 
 if TYPE_CHECKING:  # torch takes seconds, and a configuration names extra signals
     from torch import Tensor
@@ -29,7 +29,7 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
     module = plugins.load(EXTRAS, signal.partition("/")[0], EXTRAS_KEY)
     device = maps[0].device.type
     autocast = torch.amp.is_autocast_available(device)
-    with torch.autocast(device, enabled=False) if autocast else nullcontext():
+    with torch.autocast(device, enabled=False) if autocast else nullcontext(), during(lambda: f"extra signal {signal}"):
         result: Tensor = module.extract(*(x.to(torch.promote_types(x.dtype, torch.float32)) for x in maps))
     return result
 

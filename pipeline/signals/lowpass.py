@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipeline import plugins
+from pipeline.errors import during
 
 if TYPE_CHECKING:  # torch takes seconds, and a configuration names filters
     from torch import Tensor
@@ -28,6 +29,6 @@ def lowpass(x: Tensor, grid: int, filter: str = "mean") -> Tensor:  # noqa: A002
     height, width = min(grid, x.shape[2]), min(grid, x.shape[3])
     if x.shape[2:] == (height, width):
         return x.to(torch.promote_types(x.dtype, torch.float32))
-    with torch.autocast(x.device.type, enabled=False):
+    with torch.autocast(x.device.type, enabled=False), during(lambda: f"filter {filter}"):
         result: Tensor = module.lowpass(x, height, width)
     return result

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from pipeline import own_code
 from pipeline.data import Images, Samples
-from pipeline.errors import CACHE_COMMAND, ConfigError, Problem
+from pipeline.errors import CACHE_COMMAND, ConfigError, PipelineError, Problem, during
 from pipeline.objectives import MixedLabels
 from pipeline.training.config import TrainConfig
 from pipeline.training.encoded_outputs import TeacherOutputs, join_views
@@ -21,7 +22,7 @@ from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
 from pipeline.training.step import Step
 from pipeline.training.teacher_outputs import ViewSource
-from pipeline.views import DrawnViews, SampleViews, Views
+from pipeline.views import DrawnViews, SampleViews, Views, view_of
 
 ENDLESS = range(2**31)
 """Numbers of views without a cache: every epoch has views of its own."""
@@ -95,6 +96,15 @@ class Steps(Dataset[Step]):
         return [self.numbers[(first + i) % len(self.numbers)] for i in range(self.config.views_per_step)]
 
     def __getitem__(self, requested: int | RenderRequest) -> Step:
+        try:
+            return self._step(requested)
+        except (Exception, SystemExit) as error:
+            # Of an error in a worker process no traceback comes back, and no note.
+            if get_worker_info() and (failure := own_code.failure_of(error)):
+                raise failure from None
+            raise
+
+    def _step(self, requested: int | RenderRequest) -> Step:
         index = requested.step if isinstance(requested, RenderRequest) else requested
         numbers, rows = self._read_by(index)
         images, outputs = self._images(rows), None
@@ -141,9 +151,10 @@ class Steps(Dataset[Step]):
         self, view: int, rows: NDArray[np.int64], images: Images, parameters: NDArray[np.int32] | None
     ) -> DrawnViews:
         """Render a view of samples; parameters: as they are stored, None if they are to be drawn."""
-        if parameters is None:
-            return self._rendering.draw(view, rows, images)
-        return DrawnViews(parameters, self._rendering.render(rows, parameters, images))
+        with during(lambda: view_of(self.samples, view, rows)):
+            if parameters is None:
+                return self._rendering.draw(view, rows, images)
+            return DrawnViews(parameters, self._rendering.render(rows, parameters, images))
 
     def _teacher_outputs(
         self, numbers: list[int], rows: NDArray[np.int64], rendered: Sequence[Tensor]
@@ -262,4 +273,15 @@ def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
         pin_memory=pin_memory,
         prefetch_factor=4 if workers else None,
     )
-    return (steps.add_teacher_outputs(step, pin_memory) for step in batches) if apart else iter(batches)
+    return _unwrapped(steps.add_teacher_outputs(step, pin_memory) for step in batches) if apart else _unwrapped(batches)
+
+
+def _unwrapped(batches: Iterable[Step]) -> Iterator[Step]:
+    """Yield batches; an error of Decant's in a worker process says what it said there, without that process's trace."""
+    try:
+        yield from batches
+    except PipelineError as error:
+        _, _, said = str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")
+        if said != str(error):
+            raise type(error)(said.rstrip()) from error
+        raise

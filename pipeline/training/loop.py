@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError, first_line
+from pipeline.errors import TrainingError, during, first_line
 from pipeline.measuring.score import TOP1, Score
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
@@ -243,7 +243,8 @@ def train(
             counts: dict[str, int] = {}
             for _ in range(per_epoch):
                 step = next(batches).to(trainer.device)
-                value = trainer.update(step)
+                with during(lambda step=step: f"step {step.index} of {len(steps)}"):  # type: ignore[misc]
+                    value = trainer.update(step)
                 for term, amount in {"loss": value.total, **value.terms}.items():
                     sums[term] = sums.get(term, torch.zeros_like(amount)) + amount * len(step.sample)
                     counts[term] = counts.get(term, 0) + len(step.sample)  # schedules switch within epochs

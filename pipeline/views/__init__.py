@@ -14,14 +14,14 @@ from pipeline.views.operation import Operation, OperationOptions, Size
 if TYPE_CHECKING:
     from pipeline.views.mixing import MixingOperation
     from pipeline.views.pixel_digest import digest
-    from pipeline.views.rendering import DrawnViews, SampleViews
+    from pipeline.views.rendering import DrawnViews, SampleViews, view_of
     from pipeline.views.views import Views, build_views, sizes_of
 else:
     __getattr__ = late_names(
         __name__,
         mixing="MixingOperation",
         pixel_digest="digest",
-        rendering="DrawnViews SampleViews",
+        rendering="DrawnViews SampleViews view_of",
         views="Views build_views sizes_of",
     )
 
@@ -40,4 +40,5 @@ __all__ = [
     "build_views",
     "digest",
     "sizes_of",
+    "view_of",
 ]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.data.split import Images
-from pipeline.errors import ConfigError, DataError, Problem
+from pipeline.errors import ConfigError, DataError, Problem, during
 from pipeline.views.mixing import MixingOperation
 from pipeline.views.operation import Operation, OperationOptions, Size
 
@@ -40,8 +40,9 @@ class Stretch:
     def draw(self, words: NDArray[np.uint64], sizes: NDArray[np.int64] | None) -> NDArray[np.int32]:
         """Draw parameters int32 [B, P] from the words [B, ...] that begin with theirs, for images of these sizes."""
         columns, at = [np.empty((len(words), 0), np.int32)], 0
-        for operation in self.operations:
-            columns.append(operation.draw(words[:, at : at + operation.words], sizes))
+        for operation, name in zip(self.operations, self.names, strict=True):
+            with during(lambda name=name: f"operation {name}"):  # type: ignore[misc]
+                columns.append(operation.draw(words[:, at : at + operation.words], sizes))
             at += operation.words
             sizes = _sizes_after(operation, sizes, len(words))
         return np.concatenate(columns, 1)
@@ -149,7 +150,8 @@ class Chain:
             raise DataError("images of differing shapes cannot be mixed", where=self.mixing)
         drawn = columns[:, mixed]
         _refuse_out_of_range(f"{self.mixing}", self.mix, images, drawn)
-        images = self.mix.mix(images, partners, drawn.to(images.device, non_blocking=True))
+        with during(lambda: f"operation {self.mixing}"):
+            images = self.mix.mix(images, partners, drawn.to(images.device, non_blocking=True))
         return self.after.apply(images, columns[:, mixed.stop + own :])
 
 
@@ -196,7 +198,8 @@ def _sizes_after(operation: Operation, sizes: NDArray[np.int64] | None, count: i
 def _applied(operation: Operation, name: str, images: Tensor, columns: Tensor) -> Tensor:
     """Apply to one tensor, after a look at the parameters."""
     _refuse_out_of_range(name, operation, images, columns)
-    return operation.apply(images, columns.to(images.device, non_blocking=True))
+    with during(lambda: f"operation {name}"):
+        return operation.apply(images, columns.to(images.device, non_blocking=True))
 
 
 def _refuse_out_of_range(name: str, operation: Operation | MixingOperation, images: Tensor, columns: Tensor) -> None:

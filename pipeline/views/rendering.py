@@ -23,6 +23,17 @@ class DrawnViews(NamedTuple):
     pixels: Tensor
 
 
+def view_of(samples: Samples, view: int, rows: NDArray[np.int64]) -> str:
+    """Name a view of samples, for messages: their ids, or the first of them.
+
+    Args:
+        samples: those that there are.
+        view: its number.
+        rows: the numbers of the samples [B].
+    """
+    return f"view {view} of samples {', '.join(samples.ids(rows[:5]))}{', ...' if len(rows) > 5 else ''}"
+
+
 class SampleViews:
     """Renders views of samples by their numbers 0..N-1. Where views mix, it finds and reads the partners too.
 

@@ -80,11 +80,12 @@ def build(request: Request) -> Network:
             given[CHANNELS] = len(request.mean)
         try:
             made = factory(**given, **request.options)
-        except Exception as error:  # it is the user's own code
+        except (Exception, SystemExit) as error:  # it is the user's own code
+            place = own_code.place_in_code_of_users(error)
             raise ModelError(
                 f"{request.model} cannot be built",
                 where=options_text(request.options),
-                got=f"{type(error).__name__}: {error}",
+                got=f"{type(error).__name__}: {error}" + (f" ({place})" if place else ""),
             ) from error
         if not isinstance(made, nn.Module):
             what = f"{request.model} makes no network"

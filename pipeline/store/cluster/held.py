@@ -14,6 +14,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.errors import PipelineError
+from pipeline.own_code import failure_of
 
 
 class Closable(Protocol):
@@ -95,5 +96,7 @@ def call(name: str, *arguments: Any) -> Any:
         return held.get()(*arguments, worker=worker_address())
     except (PipelineError, OSError):
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if failure := failure_of(error):
+            raise failure from None
         raise Failed(worker_address(), f"{type(error).__name__}: {error}") from error

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, during
 from pipeline.progress import Progress
 from pipeline.store.encodings import EncodingOverflow, name_of
 from pipeline.store.format.arrays import MicroBatch, SignalSpec, Unit
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.teacher_pass import PendingOutputs, Rendered, TeacherPass
 from pipeline.store.workspace import Chunks
+from pipeline.views import view_of
 
 RENDERED_AHEAD = 2
 """Micro-batches that are rendered while the teacher computes."""
@@ -54,7 +55,8 @@ def compute_units(
         for batch, rendered in ahead:
             if pending is None and teacher_lock is not None:
                 locked.enter_context(teacher_lock)
-            outputs = teacher.infer(rendered, names)
+            with during(lambda batch=batch: _named(teacher, batch)):  # type: ignore[misc]
+                outputs = teacher.infer(rendered, names)
             if pending:
                 yield from filler.add(*pending)
                 progress.advance(len(pending[0].rows))
@@ -115,7 +117,8 @@ class UnitFiller:
                 fix="look at these samples and the teacher's weights, or set teacher.precision: float32",
             )
         try:
-            return spec.codec.encode(values)
+            with during(lambda: f"encoding {name_of(spec.encoding)}, {_named(self._teacher, batch)}"):
+                return spec.codec.encode(values)
         except EncodingOverflow as error:
             raise self._refused(
                 f"the teacher's {spec.name} exceeds {error.limit:g}, the most that {name_of(spec.encoding)} holds",
@@ -130,6 +133,10 @@ class UnitFiller:
         more = f" and {len(rows) - NAMED_IDS} more" if len(rows) > NAMED_IDS else ""
         view = self._teacher.views.numbers[batch.unit.view]
         return CacheError(what, where=f"view {view} of samples {', '.join(named)}{more}", fix=fix)
+
+
+def _named(teacher: TeacherPass, batch: MicroBatch) -> str:
+    return view_of(teacher.samples, teacher.views.numbers[batch.unit.view], np.array(batch.rows))
 
 
 def _key_of(signal: str) -> str:

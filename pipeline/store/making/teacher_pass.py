@@ -13,12 +13,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.errors import ConfigError, Problem, during, unknown_name
 from pipeline.models.device import Precision
 from pipeline.models.taps import evaluation_mode
 from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, taps_read
 from pipeline.signals.lowpass import lowpass
-from pipeline.views import SampleViews, digest
+from pipeline.views import SampleViews, digest, view_of
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
@@ -117,7 +117,8 @@ class TeacherPass:
             size: how many images there are after padding; None is the size of a micro-batch.
         """
         samples = np.arange(rows.start, rows.stop, dtype=np.int64)
-        parameters, pixels = SampleViews(self.samples, self.views).draw(view, samples)
+        with during(lambda: view_of(self.samples, view, samples)):
+            parameters, pixels = SampleViews(self.samples, self.views).draw(view, samples)
         digests = digest(pixels)
         if missing := (size or self.micro_batch) - len(pixels):
             pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
