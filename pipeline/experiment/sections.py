@@ -260,7 +260,7 @@ def views_learnt(views: ViewsConfig, caches: Caches | None) -> int | None:
 
 
 def reference_stores(store: StoreConfig, caches: Caches | None) -> list[StorePath]:
-    """Return the stores beside which lie the caches that students are compared with: own teacher's first, then ensemble's.
+    """Return the stores beside which lie the caches that students are compared with: the first, and an ensemble's.
 
     Args:
         store, caches: the sections.
@@ -275,8 +275,7 @@ def named_stores(caches: Caches | None) -> dict[str, StorePath]:
     Args:
         caches: the section.
     """
-    named = named_caches(caches or ()).items()
-    return {name: entries[0].path for name, entries in named if name != own_name(caches)}
+    return {name: entries[0].path for name, entries in named_caches(caches or ()).items() if name != own_name(caches)}
 
 
 def caches_written(data: DataConfig, store: StoreConfig) -> dict[str, StorePath]:
