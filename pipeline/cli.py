@@ -55,7 +55,8 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline dvc-file       the dvc.yaml with which `dvc repro` runs a configuration
       pipeline completion     completion with the Tab key, for bash, zsh and fish
 
-    `dvc repro` runs these commands as needed.
+    Each says with --help what it reads, and what it writes where; those of an experiment take --config FILE.
+    `dvc repro` runs them as needed.
     """
     if require_version not in (None, VERSION):
         fix = f"`pipeline dvc-file` writes a dvc.yaml for {VERSION}; or install decant-kd=={require_version}"
@@ -82,12 +83,11 @@ main.add_command(completion)
 @main.command()
 @config_options
 @json_option("the plan")
-@click.option("--time/--no-time", "timed", default=True, show_default=True, help="Time a few images and steps.")
+@click.option("--time/--no-time", "timed", default=True, show_default=True, help="Whether to measure times.")
 def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) -> None:
-    """Validate the whole experiment and print the plan: work, bytes, files, free disk, time.
+    """Validate the whole configuration and print the plan: work, bytes, files, free disk, time. Writes nothing.
 
-    The times of decoding, rendering, inference of the teacher and training are measured on a few images, for
-    about five seconds.
+    Every problem is reported at once, before any work. Times are measured on a few images, for about five seconds.
 
     \b
     Examples:
@@ -105,9 +105,17 @@ def check(config: Path, overrides: tuple[str, ...], as_json: bool, timed: bool) 
 
 @main.command("dvc-file")
 @config_options
-@click.option("--output", "-o", type=click.Path(path_type=Path), help="Where to write; default: print.")
+@click.option(
+    "--output",
+    "-o",
+    type=click.Path(path_type=Path),
+    help="Where to write it, such as experiments/mine/dvc.yaml; default: print it.",
+)
 def dvc_file(config: Path, overrides: tuple[str, ...], output: Path | None) -> None:
     """Write the dvc.yaml that runs a configuration with `dvc repro`.
+
+    Prints it, or writes it to --output; a file that you wrote yourself is left alone. Write it again after a change of
+    students, objective sets, seeds or sections.
 
     \b
     Examples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import h5py
 import held_command
 import numpy as np
@@ -68,6 +70,23 @@ def test_the_help_of_every_command_has_an_example(command: str):
     examples = result.output.split("Examples:\n")[1].split("Options:")[0]
     assert f"pipeline {command}" in examples
     assert ("--config" in result.output) == (command in OF_AN_EXPERIMENT)
+
+
+@pytest.mark.parametrize("command", [name for name in COMMANDS if name not in ("demo", "doctor", "init")])
+def test_the_help_says_what_is_written_where(command: str):
+    assert re.search(r"\b(Writes?|writes|Nothing is written)\b", str(main.commands[command].help))
+
+
+def test_every_option_has_a_help():
+    for name, command in main.commands.items():
+        options = [each for each in command.params if isinstance(each, click.Option)]
+        assert [each.name for each in options if not each.help] == [], name
+
+
+def test_the_first_page_names_every_command_once():
+    shown = pipeline("--help").output
+    for command in COMMANDS:
+        assert len(re.findall(rf"^  (?:  pipeline )?{command}  ?", shown, re.MULTILINE)) == 1, command
 
 
 def test_the_examples_are_commands_that_exist_with_options_that_exist():

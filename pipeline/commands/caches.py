@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 @click.argument("path", required=False, type=store_address, shell_complete=complete_paths)
 @config_options
 @json_option("everything that is known of each cache")
-@click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of some samples, with top classes.")
+@click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of each of some samples.")
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="How many samples to draw.")
 @click.option(
     "--output",
     "-o",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The picture; default: here, named after the cache.",
+    help="The file of the picture; default: in this folder, named after the cache.",
 )
 @click.pass_context
 def inspect(
@@ -38,10 +38,10 @@ def inspect(
     samples: int,
     output: Path | None,
 ) -> None:
-    """Show what a teacher cache is, finished or not; without PATH, those of the configuration.
+    """Show what the teacher cache at PATH is, finished or not; without PATH, those of the configuration.
 
-    With --views, draw samples with their views and the teacher's top classes (a PNG). That needs the packed data set,
-    which the configuration names.
+    Writes nothing; with --views, a picture (PNG) of samples with their views and the teacher's top classes. The picture
+    needs the packed data set, which the configuration names.
 
     \b
     Examples:
@@ -70,7 +70,7 @@ def inspect(
     show_default=True,
     help="Which cache of the configuration.",
 )
-@click.option("--no-teacher", is_flag=True, help="Only the files: no data set, no weights, no teacher.")
+@click.option("--no-teacher", is_flag=True, help="Check the files alone; needs no data set, no weights, no teacher.")
 @click.option(
     "--views",
     type=click.IntRange(1),
@@ -108,7 +108,7 @@ def verify(
     least_agreement: float,
     as_json: bool,
 ) -> None:
-    """Check that teacher caches are what was written, and that the teacher still computes the same.
+    """Check that teacher caches are what was written, and that the teacher still computes the same. Writes nothing.
 
     Of the cache at PATH, every byte is checked. Of the caches of a configuration some views are also rendered
     again, and the teacher runs on them, as far as the data set and its weights are here. Exit code 0: all is fine;

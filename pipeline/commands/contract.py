@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 )
 @json_option("every check and its outcome")
 def contract(name: str, options: tuple[str, ...], as_json: bool) -> None:
-    """Try a plug-in on what all of its kind must keep, and print what held and what did not.
+    """Try a plug-in on what all of its kind must keep, and print what held and what did not. Writes nothing.
 
     NAME is as in a configuration: module:factory of your own, or a short name. It is tried with its defaults, and with
     each of the examples that its options list. The command ends with 1 if anything did not hold.

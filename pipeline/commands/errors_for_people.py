@@ -53,3 +53,14 @@ class ErrorsForPeople(click.Group):
                 err=True,
             )
             sys.exit(1)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands that the text of the help does not name.
+
+        Args:
+            ctx, formatter: click's.
+        """
+        others = [(name, command.get_short_help_str(70)) for name, command in sorted(self.commands.items())]
+        if rows := [(name, what) for name, what in others if f"pipeline {name} " not in str(self.help)]:
+            with formatter.section("More commands"):
+                formatter.write_dl(rows)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def methods(name: str | None, as_json: bool) -> None:
     """List the distillation methods: what each is, what it reads of the teacher, its options; or NAME in full.
 
+    Writes nothing. docs/methods.md compares them.
+
     \b
     Examples:
       pipeline methods

@@ -44,7 +44,7 @@ def config_options(command: Command) -> Command:
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Override a value of the configuration, such as --set train.epochs=5. May be repeated.",
+        help="Override a value of the configuration, such as --set train.epochs=5; may be repeated.",
     )(command)
     return click.option(
         "--config",
@@ -52,7 +52,7 @@ def config_options(command: Command) -> Command:
         type=click.Path(path_type=Path, dir_okay=False),
         default=DEFAULT_CONFIG,
         show_default=True,
-        help="The experiment's YAML file.",
+        help="The YAML file of the configuration.",
     )(command)
 
 
@@ -62,14 +62,14 @@ def artifact_options(command: Command) -> Command:
     Args:
         command: the function that click calls.
     """
-    command = click.option("--replace", is_flag=True, help="Replace a different artifact that is already there.")(
-        command
-    )
+    command = click.option(
+        "--replace", is_flag=True, help="Replace what is there, if it was made from something else."
+    )(command)
     return click.option(
         "--wait/--no-wait",
         default=True,
         show_default=True,
-        help="Wait if another process is making the same artifact, or fail and name it.",
+        help="If another process is making the same: wait for it, or end and name it.",
     )(command)
 
 

@@ -14,15 +14,15 @@ from pipeline.commands.options import apart_from_json, artifact_options, config_
 
 @click.command("predict")
 @click.argument("photos", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", "folder", required=True, type=click.Path(path_type=Path), help="Folder of a student.")
-@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes are named.")
-@click.option("--code", metavar="MODULE:FACTORY", help="The module of yours that the student is built by.")
+@click.option("--model", "folder", required=True, type=click.Path(path_type=Path), help="The folder of a student.")
+@click.option("--top", type=click.IntRange(1), default=5, show_default=True, help="How many classes to name.")
+@click.option("--code", metavar="MODULE:FACTORY", help="Run this code of yours, which the student is built by.")
 @json_option("the classes of each photograph")
 def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | None, as_json: bool) -> None:
     """Say what photographs show: the likeliest classes and their probabilities, as `evaluate` computes them.
 
-    PHOTOS are image files, and folders of them. Those that cannot be read are named at the end; the exit code is 2
-    then.
+    PHOTOS are image files, and folders of them. Those that cannot be read are named at the end, and the exit code is 2.
+    Writes nothing.
 
     \b
     Examples:
@@ -61,20 +61,29 @@ def run_predict(photos: tuple[Path, ...], folder: Path, top: int, code: str | No
 
 @click.command("export")
 @config_options
-@click.option("--student", shell_complete=entries_of("students"), help="A name in the section `students`.")
-@click.option("--objectives", shell_complete=entries_of("objectives"), help="A name in the section `objectives`.")
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--model", "folder", type=click.Path(path_type=Path), help="A student's folder, without a configuration.")
+@click.option(
+    "--student", metavar="NAME", shell_complete=entries_of("students"), help="A name in the section `students`."
+)
+@click.option(
+    "--objectives", metavar="NAME", shell_complete=entries_of("objectives"), help="A name in the section `objectives`."
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of the run.")
+@click.option(
+    "--model", "folder", type=click.Path(path_type=Path), help="The folder of a student, instead of a configuration."
+)
 @click.option("--output", type=click.Path(path_type=Path), help="Where to write; default: below `runs.path`.")
 @click.option(
     "--format",
     "formats",
     multiple=True,
+    metavar="NAME",
     shell_complete=plugins_in("shipping/formats"),
-    help="timm, onnx, onnx-int8, torch-export; default: all that fit.",
+    help="timm, onnx, onnx-int8 or torch-export; may be repeated; default: all that fit.",
 )
-@click.option("--threads", type=click.IntRange(1), help="Of what is timed; default: as many as torch uses.")
-@click.option("--code", metavar="MODULE:FACTORY", help="The module of yours that the folder's student is built by.")
+@click.option("--threads", type=click.IntRange(1), help="Threads of what is timed; default: as many as torch uses.")
+@click.option(
+    "--code", metavar="MODULE:FACTORY", help="Run this code of yours, which the student of --model is built by."
+)
 @artifact_options
 @json_option("the content of `export.json` and its folder")
 def run_export(
@@ -94,8 +103,8 @@ def run_export(
 ) -> None:
     """Write a student for other programs, and print what each format costs and how good it is.
 
-    Each format has a folder of its own. What is written says what the student says, or is not kept. Eight bits are
-    calibrated on views of the data set, so they need the configuration.
+    Writes a folder for each format below `runs.path`, or to --output. An export that says something else than the
+    student is not kept. Eight bits are calibrated on views of the data set, so they need the configuration.
 
     \b
     Examples:

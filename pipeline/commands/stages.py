@@ -14,10 +14,13 @@ from pipeline.commands.options import apart_from_json, artifact_options, config_
 
 @click.command("prepare-data")
 @config_options
-@click.option("--replace", is_flag=True, help="Replace a data set that is already there.")
+@click.option("--replace", is_flag=True, help="Pack again what is there already.")
 @json_option("what was packed and left out")
 def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_json: bool) -> None:
-    """Pack a data set into one HDF5 file, and print a table of its splits and what was left out.
+    """Pack a data set into one HDF5 file, and print a table of its splits.
+
+    Reads `data.source`; writes the file `data.path`, which all later commands read. What was left out is printed, and
+    why.
 
     \b
     Examples:
@@ -35,7 +38,10 @@ def prepare_data(config: Path, overrides: tuple[str, ...], replace: bool, as_jso
 @artifact_options
 @json_option("the file of weights and the metrics of the training")
 def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait: bool, as_json: bool) -> None:
-    """Train the teacher on labels, for those who have none. Goes on where it was stopped.
+    """Train the teacher on labels, for those who have none.
+
+    Reads the packed data set; writes the folder of `teacher.weights`: weights, configuration, metrics, history. Without
+    a section `teacher_training` it does nothing. Run it again after a stop, and it goes on.
 
     \b
     Examples:
@@ -60,11 +66,15 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
     type=click.Choice(["all", "training", "evaluation"]),
     default="all",
     show_default=True,
-    help="Only the store that students learn from, or only those of the holdout and the evaluated split.",
+    help="training: only the store that students learn from. evaluation: only those that they are compared with.",
 )
 @click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler.")
 @click.option(
-    "--workers", type=click.IntRange(0), default=0, metavar="N", help="Compute in N processes here, a GPU for each."
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Compute in N processes on this machine, each with a GPU if there are any.",
 )
 @artifact_options
 @json_option("what `inspect --json` says of each cache")
@@ -78,7 +88,10 @@ def run_cache_teacher(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Write the teacher's outputs for every view to the Zarr store. Goes on where it was stopped.
+    """Run the teacher once over every view, and keep its outputs in a Zarr store.
+
+    Reads the packed data set and the teacher's weights; writes the store `store.path` and, beside it, those of the
+    holdout and of the evaluated split. Run it again after a stop, and it goes on.
 
     \b
     Examples:
@@ -103,19 +116,27 @@ def run_cache_teacher(
 @click.command("train-student")
 @config_options
 @click.option(
-    "--student", required=True, shell_complete=entries_of("students"), help="A name in the section `students`."
+    "--student",
+    required=True,
+    metavar="NAME",
+    shell_complete=entries_of("students"),
+    help="A name in the section `students`.",
 )
 @click.option(
-    "--objectives", required=True, shell_complete=entries_of("objectives"), help="A name in the section `objectives`."
+    "--objectives",
+    required=True,
+    metavar="NAME",
+    shell_complete=entries_of("objectives"),
+    help="A name in the section `objectives`.",
 )
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True)
-@click.option("--output", type=click.Path(path_type=Path), help="Folder of the student; default: below `runs.path`.")
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights and batches.")
+@click.option("--output", type=click.Path(path_type=Path), help="The student's folder; default: below `runs.path`.")
 @click.option(
     "--verify",
     type=click.Choice(["full", "sample", "bytes", "none"]),
     default="full",
     show_default=True,
-    help="Compare all views with the teacher's pixels before training, some, only the image files, or nothing.",
+    help="What is compared with the teacher's pixels first: all views, a sample, only image files, or nothing.",
 )
 @artifact_options
 @json_option("the folder and the metrics of the training")
@@ -131,7 +152,10 @@ def train_student(
     wait: bool,
     as_json: bool,
 ) -> None:
-    """Train one student from the teacher cache. Goes on where it was stopped.
+    """Train one student from the teacher's cache, without the teacher.
+
+    Reads the packed data set and the store; writes a folder below `runs.path`: weights, model.json, a model card,
+    configuration, metrics, history. Run it again after a stop, and it goes on.
 
     \b
     Examples:
@@ -155,7 +179,9 @@ def train_student(
 @config_options
 @json_option("the content of `evaluation.json`")
 def evaluate(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Measure the teacher and every trained student on `evaluate.split`.
+    """Measure the teacher and every trained student on `evaluate.split`: accuracy, calibration, agreement, cost.
+
+    Writes evaluation.json and metrics.json in `runs.path`. Students that are not trained yet are left out, with a note.
 
     \b
     Examples:
@@ -179,7 +205,9 @@ def evaluate(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--quiet", is_flag=True, help="Do not print the table.")
 @json_option("the numbers of the table")
 def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool, as_json: bool) -> None:
-    """Write the report page and print the table of students.
+    """Write a page with tables and plots, and print the table of students.
+
+    Reads what `evaluate` wrote; writes the folder `report` below `runs.path`: report.html, and its numbers as files.
 
     \b
     Examples:
