@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from pipeline.untrusted import require_plain
 
 MOST_BYTES, MOST_VALUES = 1 << 18, 100_000
 """The most bytes and values of a configuration; aliases count as often as they occur."""
+
+TOO_DEEP = re.compile(r"(?:[\[{]\s*){500}")
+"""So many lists or mappings that open one in another, which take the parser seconds before it gives up."""
 
 Raw = dict[str, Any]
 """A configuration as it was read: plain YAML values."""
@@ -50,6 +54,8 @@ def parse_yaml(text: str, where: str) -> Any:
     if len(text) > MOST_BYTES:
         raise ConfigError([Problem(where, "is too long for a configuration", f"at most {MOST_BYTES:,} bytes")])
     try:
+        if TOO_DEEP.search(text):
+            raise RecursionError
         return copy.deepcopy(_parsed(text))
     except YAMLError as error:
         raise ConfigError([Problem(where, "is not valid YAML", got=str(error))]) from None

@@ -7,6 +7,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
+from trees import _trees_are_let_go, parsed  # noqa: F401 - the fixture is of all tests here
+
 ROOT = Path(__file__).resolve().parents[1]
 
 METHODS = ROOT / "pipeline/objectives/methods"
@@ -57,7 +59,7 @@ def without_a_verb(text: str, contracts: Collection[str] = ()) -> list[str]:
 
     A method that a base class describes, whose names are in `contracts`, needs none.
     """
-    tree = ast.parse(text)
+    tree = parsed(text)
     derived = {node.name for node in tree.body if isinstance(node, ast.ClassDef) and node.bases}
     described = {
         name for name, _ in public(tree) if name.partition(".")[0] in derived and name.split(".")[-1] in contracts
@@ -76,7 +78,7 @@ HEADS = (METHODS, ROOT / "pipeline/models/architectures")
 
 def docstrings_of_contracts(texts: Iterable[str]) -> dict[str, str]:
     """What protocols and base classes say of a method, by the method's name."""
-    classes = {n.name: n for text in texts for n in ast.parse(text).body if isinstance(n, ast.ClassDef)}
+    classes = {n.name: n for text in texts for n in parsed(text).body if isinstance(n, ast.ClassDef)}
     named = {base.id for node in classes.values() for base in node.bases if isinstance(base, ast.Name)}
     found: dict[str, str] = {}
     for name, node in classes.items():
@@ -98,7 +100,7 @@ def parameters_without_a_word(text: str, contracts: Mapping[str, str]) -> list[s
     A docstring of the function, of its class, or of a contract with a method of its name does. Options of commands have
     a help of their own.
     """
-    found, tree = [], ast.parse(text)
+    found, tree = [], parsed(text)
     owners = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     for name, node in public(tree):
         if not isinstance(node, ast.FunctionDef) or is_command(node):
@@ -118,7 +120,7 @@ def parameters_within_prose(text: str) -> list[str]:
     """`function: parameter` for each parameter of what is public that is explained, as `name: text`, but not in a line
     of its own below `Args:`."""
     found = []
-    for name, node in public(ast.parse(text)):
+    for name, node in public(parsed(text)):
         functions = [node] if isinstance(node, ast.FunctionDef) else []
         if isinstance(node, ast.ClassDef):
             functions = [member for member in node.body if getattr(member, "name", "") == "__init__"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
+from trees import _trees_are_let_go, parsed  # noqa: F401 - the fixture is of all tests here
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs/architecture.md").read_text()
@@ -69,7 +70,7 @@ def test_a_room_imports_only_rooms_above_it() -> None:
         f"{module} imports {imported}"
         for path in files()
         for module in [module_of(path)]
-        for imported, late in imports(ast.parse(path.read_text()))
+        for imported, late in imports(parsed(path.read_text()))
         if against_the_law(module, imported, late)
     ]
     assert wrong == []
@@ -108,19 +109,19 @@ def _asked_kinds(tree: ast.AST) -> Iterator[str]:
 
 def test_only_one_file_knows_which_backends_there_are() -> None:
     found = {
-        module: knows_backends(module, ast.parse(path.read_text())) for path in files() for module in [module_of(path)]
+        module: knows_backends(module, parsed(path.read_text())) for path in files() for module in [module_of(path)]
     }
     assert {module: what for module, what in found.items() if what} == {}
 
 
 def test_a_file_that_knows_backends_is_found() -> None:
-    by_kind = ast.parse("def f(path):\n    return isinstance(path, RemotePath | str)")
+    by_kind = parsed("def f(path):\n    return isinstance(path, RemotePath | str)")
     assert knows_backends("pipeline.store.reader", by_kind) == ["isinstance(..., RemotePath)"]
     assert knows_backends("pipeline.store.backend", by_kind) == []
-    typed = ast.parse("from pipeline.store.location import RemotePath, StorePath")
+    typed = parsed("from pipeline.store.location import RemotePath, StorePath")
     assert knows_backends("pipeline.planning.plan", typed) == ["pipeline.store.location.RemotePath"]
     assert knows_backends("pipeline.store.remote.lease", typed) == []
-    one = ast.parse("def f():\n    from pipeline.store.remote.cost import remote_cost")
+    one = parsed("def f():\n    from pipeline.store.remote.cost import remote_cost")
     assert knows_backends("pipeline.planning.plan", one) == ["pipeline.store.remote.cost.remote_cost"]
     assert knows_backends("pipeline.store.remote.backend", one) == []
 

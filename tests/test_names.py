@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from trees import _trees_are_let_go, parsed  # noqa: F401 - the fixture is of all tests here
+
 ROOT = Path(__file__).resolve().parents[1]
 PLUGINS = (
     "pipeline/data/sources/",
@@ -51,7 +53,7 @@ def defined_twice(sources: dict[str, str]) -> dict[str, list[str]]:
     """The names that several files define, with the files. sources: by path."""
     homes: dict[str, list[str]] = defaultdict(list)
     for path, text in sources.items():
-        for name in public_names(ast.parse(text)):
+        for name in public_names(parsed(text)):
             own = path.startswith(PLUGINS) and name.isupper()  # a method's own constant, such as an epsilon
             if not name.startswith("_") and name not in CONTRACT and not own:
                 homes[name].append(path)
@@ -78,7 +80,7 @@ def named_otherwise_than_they_raise(text: str) -> list[str]:
     These return nothing, and raise or say so; and they are called `check_...` or the like, or begin with `Raise`.
     """
     found = []
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         doc, name = ast.get_docstring(node) or "", node.name.lstrip("_")
@@ -93,7 +95,7 @@ def named_otherwise_than_they_raise(text: str) -> list[str]:
 def sentences_without_hint(text: str) -> list[str]:
     """Constants of a module that are text of at least four words, and whose name does not end in `_HINT`."""
     found = []
-    for node in ast.parse(text).body:
+    for node in parsed(text).body:
         if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
             continue
         parts = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
