@@ -3,7 +3,10 @@
 Beside `caches/name.zarr` lies `caches/name.statistics/embedding.safetensors`, and `features.block3.safetensors`:
 float64 `mean` [D] and `covariance` [D, D], with the fingerprint of the cache, the name of the signal, the number of
 vectors and a checksum as metadata. Of a map each place of each sample is a vector. All samples and views of the cache
-count.
+count. The folder has git ignore it: it follows from the cache, and is no output of a stage.
+
+Of a cache on object storage they are kept on this machine, in `~/.cache/decant/statistics/`, in a folder that is named
+by the cache's fingerprint.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.errors import CacheCorrupt, CacheMismatch, first_line
+from pipeline.errors import CacheCorrupt, first_line
 from pipeline.files import durable, sync_directory
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.checksum import crc32c
@@ -32,19 +35,28 @@ NUMBERS_AT_ONCE = 4 << 20
 """How many numbers of a signal are in memory at once: 32 MiB of them in float64."""
 
 DELETE_HINT = "delete it: it is computed again"
+IGNORED = "# Follows from the cache beside it, and is computed again where it is missing.\n*\n"
 
 
 def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
-    """Return the file of a signal's statistics; None for a cache on object storage, beside which none is kept.
+    """Return the file of a signal's statistics; None if there is no place for it: no home folder, of object storage.
 
     Args:
         cache: that holds the signal.
         signal: `embedding`, or `features/<tap>`.
     """
-    if not isinstance(cache.path, Path):
+    folder = _folder(cache)
+    return folder and folder / f"{signal.replace('/', '.')}.safetensors"
+
+
+def _folder(cache: TeacherCache) -> Path | None:
+    if isinstance(cache.path, Path):
+        return cache.path.with_name(f"{cache.path.stem}.statistics")
+    try:
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # nobody's home is known
         return None
-    folder = cache.path.with_name(f"{cache.path.stem}.statistics")
-    return folder / f"{signal.replace('/', '.')}.safetensors"
+    return caches / "decant" / "statistics" / cache.manifest.fingerprint
 
 
 def kept_statistics(path: StorePath) -> list[str]:
@@ -60,19 +72,21 @@ def kept_statistics(path: StorePath) -> list[str]:
 
 
 def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = None) -> Moments:
-    """Return the moments of a cached signal: from the file beside the cache, which is written if it is not there.
+    """Return the moments of a cached signal: from the file that is kept, which is written if it is not there.
 
     Args:
         cache: reads the signal.
         signal: as of `statistics_file`.
         progress: counts samples of views; None shows nothing.
 
-    The file appears at once: a process that is killed before leaves none. Raises CacheMismatch if the file is of
-    another cache, CacheCorrupt if it is damaged.
+    The file appears at once: a process that is killed before leaves none. One of another cache, which was here before,
+    is replaced, with a note. Raises CacheCorrupt if it is damaged.
     """
     path = statistics_file(cache, signal)
     if path is not None and path.exists():
-        return _read(path, cache, signal)
+        if (moments := _read(path, cache, signal)) is not None:
+            return moments
+        print(f"note: {path} is of another cache or signal, and is computed again", file=sys.stderr)
     moments = compute_moments(cache, signal, progress or Silent())
     if path is not None:
         try:
@@ -111,6 +125,8 @@ def _write(path: Path, cache: TeacherCache, signal: str, moments: Moments) -> No
     tensors = {"mean": moments.mean, "covariance": np.ascontiguousarray(moments.covariance)}
     facts = {"cache": cache.manifest.fingerprint, "signal": signal, "count": str(moments.count)}
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(cache.path, Path) and not (ignored := path.with_name(".gitignore")).exists():
+        ignored.write_text(IGNORED)
     new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     try:
         with durable(new) as file:
@@ -121,7 +137,8 @@ def _write(path: Path, cache: TeacherCache, signal: str, moments: Moments) -> No
     sync_directory(path.parent)
 
 
-def _read(path: Path, cache: TeacherCache, signal: str) -> Moments:
+def _read(path: Path, cache: TeacherCache, signal: str) -> Moments | None:
+    """Return what a file holds; None if it is of another cache or signal. Raises CacheCorrupt."""
     try:
         with safe_open(path, "numpy") as file:
             facts = file.metadata() or {}
@@ -133,16 +150,7 @@ def _read(path: Path, cache: TeacherCache, signal: str) -> Moments:
     if facts.get("checksum") != _checksum(moments):
         raise CacheCorrupt("these statistics are damaged: their checksum is another", where=path, fix=DELETE_HINT)
     expected = {"cache": cache.manifest.fingerprint, "signal": signal}
-    if different := [key for key, value in expected.items() if facts.get(key) != value]:
-        key = different[0]
-        raise CacheMismatch(
-            f"these statistics are of another {key}",
-            where=path,
-            expected=expected[key],
-            got=facts.get(key, "none"),
-            fix=DELETE_HINT,
-        )
-    return moments
+    return moments if all(facts.get(key) == value for key, value in expected.items()) else None
 
 
 def _checksum(moments: Moments) -> str:

@@ -55,8 +55,8 @@ class Memory:
         Args:
             signal: `embedding`, or `features/<tap>`.
 
-        They are computed once and kept beside each cache. Raises CacheMismatch for a signal that is not there, and for
-        a file that is of another cache.
+        They are computed once and kept beside each cache, or on this machine for one on object storage. Raises
+        CacheMismatch for a signal that is not there, CacheCorrupt for a file that is damaged.
         """
         caches = {cache.path: cache for cache in self.source.teachers[0].values()}
         each = [kept_moments(cache, signal, self.progress) for cache in caches.values()]

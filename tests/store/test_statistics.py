@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from pathlib import Path
 
 import killed_statistics
@@ -13,9 +14,10 @@ from cases import case
 from processes import output_of
 
 import pipeline.store.statistics
-from pipeline.errors import CacheCorrupt, CacheMismatch
+from pipeline.errors import CacheCorrupt
 from pipeline.inspection.summary import describe, summary_text
 from pipeline.progress import Silent
+from pipeline.store.location import RemotePath
 from pipeline.store.reader import TeacherCache
 from pipeline.store.statistics import compute_moments, kept_moments, statistics_file
 
@@ -49,7 +51,8 @@ def test_they_are_computed_once_and_read_again(here: Path, monkeypatch: pytest.M
     assert np.array_equal(again.mean, first.mean)
     assert np.array_equal(again.covariance, first.covariance)
     assert sorted(file.name for file in Path("artifacts/caches/tiny.statistics").iterdir()) == [
-        "features.block2.safetensors"
+        ".gitignore",
+        "features.block2.safetensors",
     ]
 
 
@@ -62,18 +65,43 @@ def test_inspect_names_them(here: Path):
     assert "mean and covariance of embedding, features/block2, beside it" in summary_text(facts)
 
 
-def test_those_of_another_cache_or_signal_are_refused(among: Path):
-    cache = TeacherCache.open(MAIN)
+def test_those_of_another_cache_or_signal_are_computed_again(among: Path, capsys: pytest.CaptureFixture[str]):
+    cache, other = TeacherCache.open(MAIN), TeacherCache.open(Path("other.zarr"))
     kept_moments(cache, "embedding")
     shutil.copytree("artifacts/caches/tiny.statistics", "other.statistics")
-    with pytest.raises(CacheMismatch, match="these statistics are of another cache") as error:
-        kept_moments(TeacherCache.open(Path("other.zarr")), "embedding")
-    assert "other.statistics/embedding.safetensors" in str(error.value)
-    assert "delete it" in str(error.value)
     folder = Path("artifacts/caches/tiny.statistics")
     (folder / "embedding.safetensors").replace(folder / "features.block2.safetensors")
-    with pytest.raises(CacheMismatch, match="of another signal"):
-        kept_moments(cache, "features/block2")
+    for replaced, signal in ((other, "embedding"), (cache, "features/block2")):
+        expected = vectors(replaced.path, signal).mean(0)  # type: ignore[arg-type]
+        np.testing.assert_allclose(kept_moments(replaced, signal).mean, expected, rtol=1e-10)
+        assert f"{statistics_file(replaced, signal)} is of another cache or signal" in capsys.readouterr().err
+        kept_moments(replaced, signal)
+        assert capsys.readouterr().err == ""
+
+
+def test_git_does_not_see_them(here: Path):
+    kept_moments(TeacherCache.open(MAIN), "embedding")
+    status = ["git", "status", "--porcelain", "--untracked-files=all", "artifacts/caches"]
+    subprocess.run(["git", "init", "--quiet"], check=True)
+    seen = subprocess.run(status, check=True, capture_output=True, text=True).stdout
+    assert "artifacts/caches/tiny.zarr" in seen
+    assert "statistics" not in seen
+
+
+def test_those_of_object_storage_are_kept_on_this_machine(here: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "home"))
+    cache = TeacherCache.open(MAIN)
+    expected = vectors(MAIN, "embedding").mean(0)
+    monkeypatch.setattr(cache, "path", RemotePath.parse("s3://bucket/tiny.zarr"))
+    np.testing.assert_allclose(kept_moments(cache, "embedding").mean, expected, rtol=1e-10)
+    (file,) = (here / "home").rglob("*.safetensors")
+    assert file.parent.name == cache.manifest.fingerprint
+    assert not (here / "artifacts/caches/tiny.statistics").exists()
+    monkeypatch.setattr(pipeline.store.statistics, "compute_moments", None)
+    np.testing.assert_allclose(kept_moments(cache, "embedding").mean, expected, rtol=1e-10)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", lambda: here / "other")
+    assert statistics_file(cache, "embedding") == here / "other/.cache" / file.relative_to(here / "home")
 
 
 @pytest.mark.parametrize("damage", ["flip", "short", "empty"])
