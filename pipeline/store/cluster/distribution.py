@@ -77,9 +77,11 @@ def runners_on(
     try:
         yield lambda cache: Distributed(client, address, held, cache, watch, notify)
     finally:
-        # Workers stop after the current micro-batch. This process does not wait for one that hangs.
-        with suppress(Exception):
-            call_scheduler(client, "unregister_worker_plugin", RECEIPT_SECONDS, name=held)
+        # Workers stop after the current micro-batch. This process does not wait for one that hangs, nor for a scheduler
+        # that is lost.
+        if client.status == "running":
+            with suppress(Exception):
+                call_scheduler(client, "unregister_worker_plugin", RECEIPT_SECONDS, name=held)
 
 
 def _register(client: Client, held: workers.Held, name: str) -> None:
