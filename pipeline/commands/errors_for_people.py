@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from pipeline.errors import PipelineError
-from pipeline.own_code import failure_of
 
 
 class ErrorsForPeople(click.Group):
@@ -30,7 +29,7 @@ class ErrorsForPeople(click.Group):
             click.echo("\ninterrupted: run the same command again; what was finished is kept", err=True)
             sys.exit(130)
         except (Exception, SystemExit) as raised:
-            error = raised if isinstance(raised, PipelineError) else failure_of(raised) or raised
+            error = raised if isinstance(raised, PipelineError) else _told(raised)
             if isinstance(error, SystemExit):  # a command's own
                 raise
             if context.params.get("show_traceback"):
@@ -64,3 +63,10 @@ class ErrorsForPeople(click.Group):
         if rows := [(name, what) for name, what in others if f"pipeline {name} " not in str(self.help)]:
             with formatter.section("More commands"):
                 formatter.write_dl(rows)
+
+
+def _told(error: BaseException) -> BaseException:
+    """The error to tell of: of code of the user's own, that it failed."""
+    from pipeline.own_code import failure_of
+
+    return failure_of(error) or error
