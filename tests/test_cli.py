@@ -24,6 +24,7 @@ from processes import begin_process, finished
 from safetensors.torch import load_file, save_file
 
 from pipeline.cli import main
+from pipeline.commands.errors_for_people import with_config
 
 COMMANDS = sorted(main.commands)
 OF_AN_EXPERIMENT = [command for command in COMMANDS if command not in ("completion", "contract", "methods", "predict")]
@@ -218,7 +219,7 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         "train-student --student small --objectives kd",
         ["data.path=nowhere.h5"],
         2,
-        ["there is no packed data set yet", "nowhere.h5", "do: run `pipeline prepare-data`"],
+        ["there is no packed data set yet", "nowhere.h5", "do: run `pipeline prepare-data --config tiny.yaml`"],
     ),
     "a missing data file of mine": ("evaluate", ["data.path=nowhere.h5"], 2, ["there is no data set", "nowhere.h5"]),
     "a missing source": (
@@ -257,7 +258,7 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
         "train-student --student small --objectives kd",
         ["store.path=nowhere.zarr"],
         2,
-        ["there is no teacher cache", "nowhere.zarr", "do: make it with `pipeline cache-teacher`"],
+        ["there is no teacher cache", "nowhere.zarr", "do: make it with `pipeline cache-teacher --config tiny.yaml`"],
     ),
     "another artifact in place": (
         "cache-teacher",
@@ -289,7 +290,12 @@ BAD: dict[str, tuple[str, list[str], int, list[str]]] = {
     "no cache to inspect": ("inspect nowhere.zarr", [], 2, ["there is no teacher cache", "nowhere.zarr"]),
     "a folder to inspect that is no cache": ("inspect artifacts/teacher", [], 2, ["this is no teacher cache"]),
     "no cache to draw": ("inspect --views 0", [], 2, ["Invalid value for '--views'"]),
-    "nothing evaluated": ("report", [], 2, ["nothing is evaluated yet", "do: run `pipeline evaluate`"]),
+    "nothing evaluated": (
+        "report",
+        [],
+        2,
+        ["nothing is evaluated yet", "do: run `pipeline evaluate --config tiny.yaml`"],
+    ),
 }
 
 
@@ -524,6 +530,33 @@ def test_traceback_shows_one(here: Path):
     assert "Traceback (most recent call last)" in shown.stderr
     assert "pipeline/commands/check.py" in shown.stderr
     assert "error: 1 problem" in shown.stderr
+
+
+def test_what_to_do_next_is_said_for_the_configuration_that_was_given(here: Path):
+    shutil.copy("tiny.yaml", "my own.yaml")
+    missing = ("--set", "data.path=nowhere.h5")
+    named = pipeline("train-teacher", "--config", "my own.yaml", *missing)
+    assert "do: run `pipeline prepare-data --config 'my own.yaml'`" in named.stderr
+    named = pipeline("check", "--config", "my own.yaml", *missing)
+    assert "run `pipeline prepare-data --config 'my own.yaml'`, then check again" in named.stdout
+    Path("configs").mkdir()
+    Path("tiny.yaml").rename("configs/digits.yaml")
+    assert "do: run `pipeline prepare-data`" in pipeline("train-teacher", *missing).stderr
+
+
+def test_other_words_of_a_message_stay():
+    text = "not packed by `pipeline prepare-data`\n  do: run `pipeline verify` or `pipeline cache-teacher --replace`"
+    changed = with_config(text, "a.yaml").splitlines()
+    assert changed[0] == text.splitlines()[0]
+    assert changed[1] == "  do: run `pipeline verify` or `pipeline cache-teacher --config a.yaml --replace`"
+    assert with_config(text, None) == text
+    given = "  do: run `pipeline dvc-file --config a.yaml` and `pipeline report --config a.yaml`"
+    assert with_config(given, "b.yaml") == given
+
+
+def test_arguments_are_not_called_a_configuration():
+    for name in ("methods", "contract"):
+        assert f"1 problem in the arguments of pipeline {name}" in refused(pipeline(name, "kdd"), 2)
 
 
 def test_a_defect_says_so(here: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import suppress
 
 from pipeline.commands.dvc_file import outdated
@@ -48,8 +49,8 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
         return
     if bound.data is None:
         print(f"{source.file}: the configuration is valid")
-        path = bound.experiment.data.path
-        print(f"no packed data set yet at {path}: run `pipeline prepare-data`, then check again")
+        command = f"pipeline prepare-data --config {shlex.quote(str(source.file))}"
+        print(f"no packed data set yet at {bound.experiment.data.path}: run `{command}`, then check again")
         return
     given = _given_caches(bound.experiment, bound.data)
     dvc = DvcCache.find()

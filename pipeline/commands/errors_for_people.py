@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 import traceback
 from typing import Any
@@ -10,6 +12,30 @@ from typing import Any
 import click
 
 from pipeline.errors import PipelineError
+
+CONFIG = "pipeline.config"
+"""The key of click's `meta` under which the option `--config` is, if somebody gave it."""
+
+OF_A_CONFIGURATION = re.compile(
+    r"`pipeline (prepare-data|train-teacher|cache-teacher|train-student|evaluate|report|export)\b(?![^`]*--config)"
+)
+
+
+def with_config(message: str, config: object) -> str:
+    """Return a message in which the commands that say what to do next are for the configuration that was given.
+
+    Args:
+        message: of an error.
+        config: the file; None if none was given.
+    """
+    if config is None:
+        return message
+    option = f" --config {shlex.quote(str(config))}"
+    lines = message.split("\n")
+    return "\n".join(
+        OF_A_CONFIGURATION.sub(lambda found: found[0] + option, line) if line.strip().startswith("do: ") else line
+        for line in lines
+    )
 
 
 class ErrorsForPeople(click.Group):
@@ -35,7 +61,7 @@ class ErrorsForPeople(click.Group):
             if context.params.get("show_traceback"):
                 traceback.print_exc()
             if isinstance(error, PipelineError):
-                click.echo(f"error: {error}", err=True)
+                click.echo(f"error: {with_config(str(error), context.meta.get(CONFIG))}", err=True)
                 sys.exit(error.exit_code)
             if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit

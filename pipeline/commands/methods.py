@@ -31,9 +31,13 @@ def methods(name: str | None, as_json: bool) -> None:
     import dataclasses
 
     loading()
+    from pipeline.errors import ArgumentError, ConfigError
     from pipeline.objectives.catalogue import list_methods, method
 
-    found = [method(name)] if name else list_methods()
+    try:
+        found = [method(name)] if name else list_methods()
+    except ConfigError as error:
+        raise ArgumentError(error.problems, "pipeline methods") from None
     if as_json:
         print_json([dataclasses.asdict(each) for each in found])
     elif name:

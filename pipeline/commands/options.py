@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from pipeline.commands.errors_for_people import CONFIG
+
 if TYPE_CHECKING:
     from pipeline.store.location import StorePath
 
@@ -52,8 +54,16 @@ def config_options(command: Command) -> Command:
         type=click.Path(path_type=Path, dir_okay=False),
         default=DEFAULT_CONFIG,
         show_default=True,
+        callback=_noted,
         help="The YAML file of the configuration.",
     )(command)
+
+
+def _noted(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
+    """Keep a configuration that was given, for messages."""
+    if context.get_parameter_source(str(parameter.name)) is not click.core.ParameterSource.DEFAULT:
+        context.meta[CONFIG] = value
+    return value
 
 
 def artifact_options(command: Command) -> Command:

@@ -22,7 +22,7 @@ from pipeline.contracts.objectives import ObjectiveContract
 from pipeline.contracts.operations import OperationContract, variants
 from pipeline.contracts.sources import SourceContract
 from pipeline.data.source import SOURCE_PACKAGE
-from pipeline.errors import ConfigError, Problem, unknown_name
+from pipeline.errors import ArgumentError, Problem, unknown_name
 from pipeline.factories import Unusable, factory_of
 from pipeline.models.pretrained import own_models
 from pipeline.objectives.config import METHODS
@@ -59,14 +59,15 @@ def trials(name: str, overrides: Sequence[str]) -> list[Trial]:
         overrides: `option=value` for each option that is set.
 
     Raises:
-        ConfigError: there is no such plug-in, or its options are wrong.
+        ArgumentError: there is no such plug-in.
+        ConfigError: its options are wrong.
     """
     given: Raw = override({}, overrides)
     found = [trials_of for package, trials_of in TRIED.values() if _is_of(package, name)]
     if not found and _is_architecture(name):
         found = [_architectures]
     if not found:
-        raise ConfigError([_unknown(name)])
+        raise ArgumentError([_unknown(name)], "pipeline contract")
     return [trial for trials_of in found for trial in trials_of(name, given)]
 
 

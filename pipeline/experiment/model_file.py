@@ -140,7 +140,8 @@ class ModelFile(_Part):
         """Read `model.json` in the folder of a student. Raises DataError if it is not there or of another form."""
         path = folder / MODEL_FILE
         if not folder.is_dir():
-            raise DataError("there is no such folder of a student", where=folder, fix="name the folder of its weights")
+            fix = "name the folder of a student's weights, such as artifacts/NAME/students/small/kd/seed-0"
+            raise DataError("there is no such folder of a student", where=folder, fix=fix)
         try:
             value = parse_json(read_file(path, MOST_MODEL_BYTES, follow=True))
         except FileNotFoundError:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline import plugins
-from pipeline.errors import ConfigError, ModelError, unknown_name
+from pipeline.errors import ArgumentError, ModelError, unknown_name
 from pipeline.shipping.student import ShippedStudent
 
 FORMATS = "pipeline.shipping.formats"
@@ -112,7 +112,7 @@ def library(name: str, what: str) -> Any:
 
 
 def refuse_unknown_formats(names: tuple[str, ...]) -> None:
-    """Raise ConfigError for names of formats that there are not.
+    """Raise ArgumentError for names of formats that there are not.
 
     Args:
         names: as they were given.
@@ -120,4 +120,4 @@ def refuse_unknown_formats(names: tuple[str, ...]) -> None:
     known = plugins.names(FORMATS)
     problems = [unknown_name("--format", name, known) for name in names if name not in known]
     if problems:
-        raise ConfigError(problems)
+        raise ArgumentError(problems, "pipeline export")
