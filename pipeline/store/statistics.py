@@ -35,7 +35,7 @@ NUMBERS_AT_ONCE = 4 << 20
 """How many numbers of a signal are in memory at once: 32 MiB of them in float64."""
 
 DELETE_HINT = "delete it: it is computed again"
-IGNORED = "# Follows from the cache beside it, and is computed again where it is missing.\n*\n"
+IGNORED_PATTERN = "# Follows from the cache beside it, and is computed again where it is missing.\n*\n"
 
 
 def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
@@ -126,7 +126,7 @@ def _write(path: Path, cache: TeacherCache, signal: str, moments: Moments) -> No
     facts = {"cache": cache.manifest.fingerprint, "signal": signal, "count": str(moments.count)}
     path.parent.mkdir(parents=True, exist_ok=True)
     if isinstance(cache.path, Path) and not (ignored := path.with_name(".gitignore")).exists():
-        ignored.write_text(IGNORED)
+        ignored.write_text(IGNORED_PATTERN)
     new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     try:
         with durable(new) as file:
