@@ -19,7 +19,7 @@ from store_standins import TinyNetwork, cache, content
 from test_faults import At
 from torch import Tensor
 
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, OwnCodeError
 from pipeline.progress import Silent
 from pipeline.signals import Signals
 from pipeline.store.cluster import held as workers
@@ -141,9 +141,16 @@ def test_where_one_worker_fails_others_do_its_units(
     assert any("taken out of the cluster" in text for text in said) == (left == 1)
 
 
-def test_a_unit_that_fails_everywhere_ends_the_command(client: Client, tmp_path: Path) -> None:
+@pytest.mark.parametrize("own", [False, True])
+def test_a_unit_that_fails_everywhere_ends_the_command(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: bool
+) -> None:
     Failing.where = None
-    with pytest.raises(CacheError, match=r"(?s)a worker failed at unit \d/\d\n  got: RuntimeError: no memory\n"):
+    monkeypatch.chdir(Path(__file__).parent if own else tmp_path)  # code below it is the user's own
+    expected = r"(?s)a worker failed at unit \d/\d\n  got: RuntimeError: no memory\n"
+    if own:
+        expected = r"(?s)code of your own failed: RuntimeError: no memory\n  where: \S+\.py, line \d+, view 0 of sample"
+    with pytest.raises(OwnCodeError if own else CacheError, match=expected):
         distributed(client, tmp_path / "a", partial(counted, network=Wrong), network=Wrong())
 
 

@@ -269,6 +269,8 @@ def _explained(error: BaseException, unit: Unit, address: str, workspace: Worksp
         return CacheError(
             "the scheduler cannot import Decant", where=address, fix=f"install it there too: {SAME_EVERYWHERE_HINT}"
         )
+    if isinstance(error, workers.Failed) and error.own is not None:
+        return error.own
     got = error.what if isinstance(error, workers.Failed) else f"{type(error).__name__}: {error}"
     if got.startswith(ModuleNotFoundError.__name__):
         return CacheError("a worker cannot import what this process imports", got=got, fix=SAME_EVERYWHERE_HINT)

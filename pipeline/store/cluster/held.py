@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from distributed import Worker, WorkerPlugin, get_worker
 
 from pipeline.allocator import keep_freed_memory
-from pipeline.errors import PipelineError
+from pipeline.errors import OwnCodeError, PipelineError
 from pipeline.own_code import failure_of
 
 
@@ -70,11 +70,12 @@ class Failed(Exception):  # noqa: N818 - it is a result of a worker
     Args:
         worker: its address.
         what: the error as text.
+        own: what to tell of it if it came through code of the user's own.
     """
 
-    def __init__(self, worker: str, what: str) -> None:
-        super().__init__(worker, what)
-        self.worker, self.what = worker, what
+    def __init__(self, worker: str, what: str, own: OwnCodeError | None = None) -> None:
+        super().__init__(worker, what, own)
+        self.worker, self.what, self.own = worker, what, own
 
 
 def worker_address() -> str:
@@ -97,6 +98,4 @@ def call(name: str, *arguments: Any) -> Any:
     except (PipelineError, OSError):
         raise
     except (Exception, SystemExit) as error:
-        if failure := failure_of(error):
-            raise failure from None
-        raise Failed(worker_address(), f"{type(error).__name__}: {error}") from error
+        raise Failed(worker_address(), f"{type(error).__name__}: {error}", failure_of(error)) from error
