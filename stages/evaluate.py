@@ -6,10 +6,12 @@ import sys
 from typing import Any
 
 from pipeline.errors import DataError
+from pipeline.experiment.details import collect_details
 from pipeline.experiment.evaluator import EvaluatedSections, Evaluator
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
+from pipeline.files import write_atomic
 from pipeline.progress import Lines
 from pipeline.reporting.ownership import refuse_foreign_evaluation
 from pipeline.reporting.results import Evaluation
@@ -23,13 +25,15 @@ class Inputs(EvaluatedSections, RunsSection):
 
 
 def run(source: ConfigFile) -> None:
-    """Write `evaluation.json`, and its accuracies for DVC. Students that are not trained yet are left out, with a note.
+    """Write `evaluation.json`, its accuracies for DVC, and `details.json` for the report.
+
+    Students that are not trained yet are left out, with a note.
 
     Args:
         source: the configuration.
     """
     inputs = source.read(Inputs)
-    refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics)
+    refuse_foreign_evaluation(inputs.runs.evaluation, inputs.runs.metrics, inputs.runs.details)
     experiment = Experiment(inputs)
     _ = experiment.dataset  # opened first, so that a missing data set is reported before missing students
     folders = inputs.runs.folders(inputs.students, inputs.objectives)
@@ -49,5 +53,6 @@ def run(source: ConfigFile) -> None:
     progress.end()
     split, teacher = inputs.evaluate.split, evaluator.teacher()
     evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
+    write_atomic(inputs.runs.details, collect_details(evaluator, evaluation).to_text())
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
     print(f"{inputs.runs.evaluation}: {len(students)} students on split {split!r}")

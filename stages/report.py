@@ -8,6 +8,7 @@ from pipeline.errors import DataError
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.reporting.comparison import verdicts
+from pipeline.reporting.details import read_details
 from pipeline.reporting.exports import read_exports
 from pipeline.reporting.page import Findings
 from pipeline.reporting.report import write_report
@@ -38,7 +39,8 @@ def run(source: ConfigFile, *, write: bool, table: bool) -> None:
     rows = summarise(evaluation)
     if write:
         histories, exports = read_histories(runs.path / "students"), read_exports(runs.path, evaluation)
-        page = write_report(runs.report, Findings(evaluation, histories, to_yaml(raw), exports))
+        details = read_details(runs.details, evaluation)
+        page = write_report(runs.report, Findings(evaluation, histories, to_yaml(raw), exports, details))
     if table:
         console = Console(width=None if Console().is_terminal else 160)
         console.print(terminal(evaluation, rows))

@@ -40,6 +40,7 @@ class PluginFiles:
         kept: encodings, filter and extra signals of the main cache.
         compared: encodings of the caches for evaluation.
         read: encodings and filters of the caches that students read.
+        shown: encodings of the logits in these, which the report shows.
     """
 
     source: frozenset[File]
@@ -48,6 +49,7 @@ class PluginFiles:
     kept: frozenset[File]
     compared: frozenset[File]
     read: frozenset[File]
+    shown: frozenset[File]
 
     @classmethod
     def of(cls, experiment: ExperimentConfig) -> Self:
@@ -56,7 +58,9 @@ class PluginFiles:
         kept = _kept(signals)
         compared = _kept(EVALUATION_SIGNALS) | _kept(HEADLESS_EVALUATION_SIGNALS)
         read = kept | compared
+        shown = plugin_files(ENCODINGS, [name_of(signals.logits.encoding)] if signals.logits else [])
         if experiment.caches:  # of other teachers, whose signals are reduced and written in any way
+            shown |= plugin_files(ENCODINGS, plugins.names(ENCODINGS))
             for package in (ENCODINGS, FILTERS):
                 read |= plugin_files(package, plugins.names(package))
         return cls(
@@ -66,6 +70,7 @@ class PluginFiles:
             kept=frozenset(kept),
             compared=frozenset(compared),
             read=frozenset(read),
+            shown=frozenset(shown),
         )
 
 

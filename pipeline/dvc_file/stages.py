@@ -51,13 +51,15 @@ def stages_of(experiment: ExperimentConfig) -> Iterator[Stage]:
     yield from _students(experiment, files, [*packed, *starts])
     students = runs.folders(experiment.students, experiment.objectives)
     caches, made = experiment.caches_read(), _made(experiment)
-    compared = cache_dependencies([*caches["evaluation"], *_named(experiment)], made)
+    compared = cache_dependencies([*caches["training"], *caches["evaluation"], *_named(experiment)], made)
     evaluated = [*packed, *described, *weights, *texts, *compared, *students]
     sections = ("data", "teacher", "caches", "evaluate", "runs")
     probing = PROBING if scores_embeddings(experiment.evaluate, [teacher, *learners]) else ()
-    used = {*files.scored, *files.compared, *probing}
-    yield Stage("evaluate", "evaluate", evaluated, [runs.evaluation], sections, used, metrics=runs.metrics)
-    yield Stage("report", "report --quiet", [runs.evaluation, *students], [runs.report], ("runs",))
+    shown = {file for file in files.drawn | files.shown if isinstance(file, str)}  # not code of the user's own
+    used = {*files.scored, *files.compared, *probing, *shown}
+    found = [runs.evaluation, runs.details]
+    yield Stage("evaluate", "evaluate", evaluated, found, sections, used, metrics=runs.metrics)
+    yield Stage("report", "report --quiet", [*found, *students], [runs.report], ("runs",))
 
 
 def _caching(experiment: ExperimentConfig, files: PluginFiles, inputs: Sequence[Path]) -> Iterator[Stage]:

@@ -13,8 +13,10 @@ from pipeline.experiment.embedding_scores import LabeledBank
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import trained_network
 from pipeline.experiment.reference import open_named_references, open_reference
+from pipeline.experiment.runs import RunName
 from pipeline.experiment.section_sets import ReferenceSections
 from pipeline.experiment.sections import StudentsSection, scores_embeddings
+from pipeline.measuring.answers import Answers
 from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.measuring.measured import EmbeddingScores
 from pipeline.measuring.metrics import measure_signals
@@ -37,6 +39,8 @@ class Evaluator:
     Args:
         experiment: names the images and the networks.
 
+    `answers` has the classes that each run names; None for a network without a classifier.
+
     Raises DataError if images have no labels.
     """
 
@@ -56,15 +60,28 @@ class Evaluator:
         channels = self.samples.read(self.samples.positions[:1])[0].shape[0]
         height, width = self.views.output_size or (0, 0)  # `one_view` refuses views that leave sizes open
         self.shape = (channels, height, width)
+        self.answers: dict[RunName, Answers | None] = {}
         self._rates: dict[tuple[str, int], float] = {}
 
-    def measured(self, name: str, network: Network | WithReusedHead, known: Signals | None = None) -> dict[str, Any]:
+    @property
+    def teacher_answers(self) -> Answers | None:
+        """Return the classes that the teacher names; None where they are not known, or there are none."""
+        return Answers.of(self.reference.signals.logits) if self.reference else None
+
+    def measured(
+        self,
+        name: str,
+        network: Network | WithReusedHead,
+        known: Signals | None = None,
+        run: RunName | None = None,
+    ) -> dict[str, Any]:
         """Return metrics and cost of a network, as the fields of a result.
 
         Args:
             name: of the network; its speed is measured once for a name and its MACs.
             network: is moved to the device.
             known: its signals of all images; None computes them.
+            run: whose `answers` are kept; None keeps none.
         """
         cost = {"parameters": parameters(network), "macs": macs(network, self.shape)}
         key, device = (name, cost["macs"]), choose_device()
@@ -77,6 +94,8 @@ class Evaluator:
             rate = images_per_second(network, self.shape, precision=precision, device=device, seconds=0.5)
             self._rates[key] = rate.median
         metrics = measure_signals(said, self.labels, self.reference.signals if self.reference else None)
+        if run is not None:
+            self.answers[run] = Answers.of(said.logits)
         figures = {"metrics": metrics, **cost, "images_per_second": self._rates[key]}
         figures["agreements"] = self._agreements(said)
         return figures | {"embedding": self._embedding_scores(network, said, device)}
@@ -104,7 +123,8 @@ class Evaluator:
         configured = self.experiment.config.students.get(run.student)
         network = trained_network(folder, run.student, self.experiment.classes, configured)
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
-        return StudentResult(**facts, **self.measured(run.student, network))
+        name = RunName(run.student, run.objectives, run.seed)
+        return StudentResult(**facts, **self.measured(run.student, network, run=name))
 
     def teacher(self) -> TeacherResult | None:
         """Measure the teacher or ensemble by cached logits, its cost where weights are here; None without a cache."""

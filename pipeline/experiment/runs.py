@@ -69,6 +69,11 @@ class RunsConfig(Section):
         return self.path / "evaluation.json"
 
     @property
+    def details(self) -> Path:
+        """Return the path of the file that `evaluate` writes for the report: mistakes, differences, pictures."""
+        return self.path / "details.json"
+
+    @property
     def metrics(self) -> Path:
         """Return the path of the file that `evaluate` writes for DVC's tables: top-1 accuracy alone."""
         return self.path / "metrics.json"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,12 @@ import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
 
 from pipeline.data import Samples
-from pipeline.inspection.views import replay
+from pipeline.inspection.strips import Guess, Strip, cache_strips
 from pipeline.reporting.render import INK
 from pipeline.store.reader import TeacherCache
-from pipeline.views import SampleViews, Views
+from pipeline.views import Views
 
 PAPER, FRAME, QUIET = "#ffffff", "#d0d7de", "#656d76"
 BAR, RIGHT, WRONG = "#d8e3ee", "#bfe5c6", "#cf222e"
@@ -29,57 +27,7 @@ SMALLEST, LARGEST = 160, 320
 OTHER = "saw other pixels"
 """The mark on a view that is not the one of the cache."""
 
-GUESSES = 3
-"""How many of the teacher's classes are shown for each view."""
-
 MARGIN, GAP, LINE, TEXT = 32, 18, 22, 14
-
-
-@dataclass(frozen=True)
-class Guess:
-    """Holds one of the teacher's classes for a view.
-
-    Args:
-        name: of the class.
-        probability: that the teacher gives it, in [0, 1].
-        right: whether it is a label of what the view shows.
-    """
-
-    name: str
-    probability: float
-    right: bool
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Holds a view of a sample.
-
-    Args:
-        image: uint8 [H, W, 1 or 3].
-        guesses: the teacher's top classes.
-        same: whether the pixels are those of the cache.
-    """
-
-    image: NDArray[np.uint8]
-    guesses: Sequence[Guess]
-    same: bool
-
-
-@dataclass(frozen=True)
-class Strip:
-    """Holds a sample and its views.
-
-    Args:
-        image: uint8 [H, W, 1 or 3].
-        name: its id.
-        label: the name of its class; None if it has none.
-        tiles: its views.
-    """
-
-    image: NDArray[np.uint8]
-    name: str
-    label: str | None
-    tiles: Sequence[Tile]
 
 
 def cache_sheet(
@@ -102,40 +50,15 @@ def cache_sheet(
         numbers: of the views to draw.
         rows: the samples to draw, [B].
     """
-    labels = np.full(len(rows), -1) if samples.labels is None else samples.labels[rows]
-    columns = []
-    for view in numbers:
-        replayed = replay(cache, samples, views, view, rows)
-        logits = cache.read(view, rows).logits
-        top = logits.softmax(1).topk(min(GUESSES, logits.shape[1]))
-        others = SampleViews(samples, views).mixed_with(cache.view_parameters(view, rows))
-        right = [{label} for label in labels.tolist()]
-        if others is not None and samples.labels is not None:
-            right = [own | {label} for own, label in zip(right, samples.labels[others].tolist(), strict=True)]
-        guesses = [
-            [Guess(classes[k], p, k in named) for k, p in zip(indices, values, strict=True)]
-            for indices, values, named in zip(top.indices.tolist(), top.values.tolist(), right, strict=True)
-        ]
-        parts = zip(replayed.images, guesses, replayed.same.tolist(), strict=True)
-        columns.append([Tile(_pixels(image), found, same) for image, found, same in parts])
-    strips = []
-    for number, (image, name) in enumerate(zip(samples.read(rows), samples.ids(rows), strict=True)):
-        label = None if labels[number] < 0 else classes[labels[number]]
-        strips.append(Strip(_pixels(image), name, label, [column[number] for column in columns]))
+    strips = cache_strips(cache, samples, views, classes, numbers, rows)
     teacher = cache.manifest.identity.teacher.model
     note = f"{len(rows)} of {cache.count:,} samples, {len(numbers)} of {len(cache.views)} views; "
     bars = f"bars: the probabilities that {teacher} gives, green: the label"
     bars += f", or that of the sample that {views.mixing} mixes in" if views.mixing is not None else ""
     note += bars if cache.shapes.logits else f"{teacher} gives no probabilities"
-    if other := sum(not tile.same for column in columns for tile in column):
+    if other := sum(not tile.same for strip in strips for tile in strip.tiles):
         note += f"; red: {other} views that are not the pixels that it saw"
     return contact_sheet(cache.path.name, note, [f"view {view}" for view in numbers], strips)
-
-
-def _pixels(image: Tensor) -> NDArray[np.uint8]:
-    drawn = image if len(image) in (1, 3) else image[:3] if len(image) > 3 else image[:1]  # what can be seen of it
-    pixels: NDArray[np.uint8] = drawn.permute(1, 2, 0).numpy()
-    return pixels
 
 
 def contact_sheet(title: str, note: str, heads: Sequence[str], strips: Sequence[Strip]) -> bytes:

@@ -73,7 +73,7 @@ def measure(logits: Tensor, labels: NDArray[np.int64] | Tensor | None, teacher_l
             confidences.append(log_probabilities.amax(dim=1).exp())
         if teacher_logits is not None:
             t = teacher_logits[rows].detach().cpu().double()
-            agreements.append(_rank(z, _first_largest(t)) == 0)
+            agreements.append(_rank(z, first_largest(t)) == 0)
             divergences.append(kl_divergence(z, t))
     rank = torch.cat(ranks) if ranks else None
     return Metrics(
@@ -119,14 +119,27 @@ def _rank(z: Tensor, classes: Tensor) -> Tensor:
     return ((z > own) | ((z == own) & lower)).sum(dim=1)
 
 
-def _first_largest(z: Tensor) -> Tensor:
-    """The lowest class [B] with the largest logit; torch.argmax promises no order among equals."""
+def first_largest(z: Tensor) -> Tensor:
+    """Return the lowest class [B] with the largest logit; torch.argmax promises no order among equals.
+
+    Args:
+        z: logits [B, K].
+    """
     return (z == z.amax(dim=1, keepdim=True)).to(torch.uint8).cumsum(dim=1).eq(0).sum(dim=1)
 
 
+def confidence_bins(confidence: Tensor) -> Tensor:
+    """Return the bin of every confidence, int64 [N]: bin m is (m / BINS, (m + 1) / BINS].
+
+    Args:
+        confidence: in [0, 1], float64 [N].
+    """
+    return (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+
+
 def _calibration_error(confidence: Tensor, correct: Tensor) -> float:
-    """Sum over bins of |correct - confidence| / N. Bin m is (m / BINS, (m + 1) / BINS]."""
-    bins = (confidence * BINS).ceil().long().clamp(1, BINS) - 1
+    """Sum over bins of |correct - confidence| / N."""
+    bins = confidence_bins(confidence)
     gaps = torch.zeros(BINS, dtype=torch.float64)
     gaps.index_add_(0, bins, correct.double() - confidence)
     return float(gaps.abs().sum()) / len(confidence)

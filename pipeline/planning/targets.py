@@ -46,7 +46,7 @@ def target_problems(experiment: ExperimentConfig) -> list[Problem]:
 def _in_the_way(runs: RunsConfig) -> Iterator[Problem]:
     """Yield a problem for each foreign file in the place of the evaluation or the report; others may lie beside it."""
     for refuse in (
-        partial(refuse_foreign_evaluation, runs.evaluation, runs.metrics),
+        partial(refuse_foreign_evaluation, runs.evaluation, runs.metrics, runs.details),
         partial(refuse_foreign_report, runs.report),
     ):
         try:

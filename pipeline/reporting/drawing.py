@@ -146,18 +146,30 @@ class Chart:
         path = " ".join(_pair(corner) for corner in corners)
         self._parts.append(f'<polygon points="{path}" fill="{colour}" fill-opacity=".16"/>')
 
-    def bar(self, x: float, width: float, y: float, colour: str, title: str = "", base: float = 0.0) -> None:
-        """Draw a bar.
+    def bar(self, x: float, width: float, y: float, colour: str, title: str, opacity: float) -> None:
+        """Draw a bar that stands on 0.
 
         Args:
             x, width: of its foot, values of the first axis.
-            y, base: of its top and foot.
-            colour: of the bar.
+            y: of its top.
+            colour, opacity: of the bar.
             title: what it shows.
         """
-        (left, top), (right, foot) = self.at(x, max(y, base)), self.at(x + width, min(y, base))
-        box = f'x="{left + 0.5:.1f}" y="{top:.1f}" width="{right - left - 1:.1f}" height="{foot - top:.1f}"'
-        self._parts.append(f'<rect {box} fill="{colour}">{_title(title)}</rect>')
+        (left, top), (right, foot) = self.at(x, y), self.at(x + width, 0.0)
+        box = f'x="{left + 0.5:.1f}" y="{top:.1f}" width="{right - left - 1:.1f}" height="{max(foot - top, 1):.1f}"'
+        self._parts.append(f'<rect {box} fill="{colour}" fill-opacity="{opacity:.2f}">{_title(title)}</rect>')
+
+    def dot(self, x: float, y: float, colour: str, title: str = "") -> None:
+        """Draw a small dot, of which there may be thousands.
+
+        Args:
+            x, y: values of the axes.
+            colour: of the dot.
+            title: what it shows.
+        """
+        left, top = self.at(x, y)
+        place = f'cx="{left:.1f}" cy="{top:.1f}" r="3"'
+        self._parts.append(f'<circle {place} fill="{colour}" fill-opacity=".6">{_title(title)}</circle>')
 
     def mark(
         self,

@@ -14,12 +14,13 @@ REPORT_FILES = ("table.md", "summary.json", "accuracy_cost.csv", "overview.png",
 MOVE_AWAY_HINT = "move it away, or name another runs.path"
 
 
-def refuse_foreign_evaluation(path: Path, figures: Path) -> None:
+def refuse_foreign_evaluation(path: Path, figures: Path, details: Path) -> None:
     """Raise DataError if a file is in the place of an evaluation that `evaluate` did not write.
 
     Args:
         path: of the evaluation.
         figures: of its accuracies for DVC, checked if there is no evaluation.
+        details: of what it found beyond its figures.
     """
     if path.exists():
         try:
@@ -30,6 +31,8 @@ def refuse_foreign_evaluation(path: Path, figures: Path) -> None:
             ) from None
     elif figures.exists():  # both are written together
         raise DataError("a file is in the way of the accuracies for DVC", where=figures, fix=MOVE_AWAY_HINT)
+    if details.exists() and not _is_details(details):
+        raise DataError("a file is in the way of what the report reads", where=details, fix=MOVE_AWAY_HINT)
 
 
 def refuse_foreign_report(folder: Path) -> None:
@@ -38,6 +41,15 @@ def refuse_foreign_report(folder: Path) -> None:
     if there and not _is_summary(folder / "summary.json"):
         what = "files that `pipeline report` did not write are in the way"
         raise DataError(what, where=folder, got=", ".join(there), fix=MOVE_AWAY_HINT.replace("it", "them"))
+
+
+def _is_details(file: Path) -> bool:
+    """Tell whether this is what an evaluation found, of any version."""
+    try:
+        value = parse_json(read_file(file, RESULTS_MAX_BYTES, follow=True))
+    except (OSError, ValueError):
+        return False
+    return isinstance(value, dict) and {"evaluation", "students", "pictures"} <= set(value)
 
 
 def _is_summary(file: Path) -> bool:

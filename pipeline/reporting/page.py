@@ -7,15 +7,17 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.measuring.score import SCORES
-from pipeline.reporting import tables
+from pipeline.reporting import page_details, tables
 from pipeline.reporting.answer import ladder, reasons
 from pipeline.reporting.charts import cost_charts, export_charts, learning_charts
 from pipeline.reporting.comparison import Comparison, baseline_of, compare
+from pipeline.reporting.details import Details
 from pipeline.reporting.exports import ExportedStudent
 from pipeline.reporting.front import Choice, choose_student, front_of
 from pipeline.reporting.page_table import (
@@ -43,12 +45,14 @@ class Findings:
         histories: of all runs.
         config_yaml: the configuration as text.
         exports: what was measured of exports.
+        details: what `evaluate` found beyond its figures; None if that is not at hand.
     """
 
     evaluation: Evaluation
     histories: Sequence[HistoryTable]
     config_yaml: str
     exports: Sequence[ExportedStudent] = field(default=())
+    details: Details | None = None
 
     @property
     def rows(self) -> list[SummaryRow]:
@@ -95,6 +99,7 @@ def page(findings: Findings) -> str:
         verdicts=_verdicts(comparisons),
         many=len(comparisons) > 2 * SHOWN,
         baseline=baseline_of(rows),
+        **_beyond(findings.details, shown, choice, styles),
         curves=learning_charts(students, findings.histories, styles),
         shown=shown,
         left_out=len(rows) - len(shown),
@@ -109,6 +114,26 @@ def page(findings: Findings) -> str:
         symbols=SYMBOLS,
         config=findings.config_yaml,
     )
+
+
+def _beyond(
+    details: Details | None, shown: Sequence[SummaryRow], choice: Choice | None, styles: Styles
+) -> dict[str, Any]:
+    """Return what the page shows of `details.json`; `details` is None where that is not at hand."""
+    if details is None:
+        return {"details": None}
+    first = [row for row in shown if choice and row is choice.row]
+    ordered = [*first, *(row for row in shown if row not in first)]
+    return {
+        "details": details,
+        "reliability": page_details.calibration_charts(details, shown, styles),
+        "by_class": page_details.class_charts(details, shown, styles),
+        "class_sentences": page_details.class_sentences(details, choice.row) if choice else [],
+        "class_table": page_details.class_table(details, shown, choice),
+        "mistakes": page_details.mistakes(details, ordered),
+        "galleries": page_details.galleries(details, ordered),
+        "caches": [(cache, page_details.cache_facts(cache)) for cache in details.caches],
+    }
 
 
 def _part(name: str) -> str:

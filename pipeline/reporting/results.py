@@ -26,7 +26,7 @@ from pipeline.untrusted import parse_json, read_file
 RESULTS_MAX_BYTES = 64 << 20
 
 
-class _Written(BaseModel):
+class WrittenRecord(BaseModel):
     """Holds a frozen record in a JSON file. Fields that a later version adds are ignored."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -49,7 +49,7 @@ class _Written(BaseModel):
             raise DataError("not a result of this version", where=path, expected="a JSON text", got=error) from None
 
 
-class _Measured(_Written):
+class _Measured(WrittenRecord):
     """Holds what was measured of a network on the evaluated split.
 
     Args:
@@ -109,7 +109,7 @@ class StudentResult(_Measured):
     train_seconds: float | None = None
 
 
-class Evaluation(_Written):
+class Evaluation(WrittenRecord):
     """Holds every student of an experiment, and the teacher, on one split: the content of `evaluation.json`.
 
     Args:
@@ -131,7 +131,7 @@ class Evaluation(_Written):
         return next(everywhere, AGREEMENT)
 
 
-class RunMetrics(_Written):
+class RunMetrics(WrittenRecord):
     """Holds what a training run writes about itself, its `metrics.json`.
 
     Args:

@@ -13,8 +13,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipeline.inspection import contact_sheet
-from pipeline.inspection.contact_sheet import Guess, Strip, Tile
+from pipeline.inspection import contact_sheet, strips
+from pipeline.inspection.strips import Guess, Strip, Tile
 from pipeline.store.reader import TeacherCache
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "store"))
@@ -95,7 +95,7 @@ def test_both_labels_of_a_mixed_view_are_right(tmp_path: Path, monkeypatch: pyte
     stored = TeacherCache.open(cache(tmp_path / "a.zarr", samples=samples, views=views))
     seen: dict[str, Any] = {}
     monkeypatch.setattr(contact_sheet, "contact_sheet", lambda *arguments: seen.update(all=arguments) or b"")
-    monkeypatch.setattr(contact_sheet, "GUESSES", 5)
+    monkeypatch.setattr(strips, "GUESSES", 5)
     rows, classes, mine = np.arange(23), ["0", "1", "2", "3", "4"], samples
     contact_sheet.cache_sheet(stored, mine, views, classes, [1], rows)  # type: ignore[arg-type]
     assert "green: the label, or that of the sample that mixup-or-cutmix mixes in" in seen["all"][1]

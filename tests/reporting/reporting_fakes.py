@@ -7,6 +7,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from pipeline.measuring.measured import Metrics
+from pipeline.reporting.details import (
+    CacheFigures,
+    CalibrationFigures,
+    Details,
+    Difference,
+    NetworkDetails,
+    Picture,
+    RunDetails,
+    ShownSample,
+    ShownView,
+    digest_of_evaluation,
+)
 from pipeline.reporting.results import Evaluation, HistoryTable, StudentResult, TeacherResult
 
 COSTS = {"resnet20": (278_324, 41_410_000), "resnet8x4": (1_233_540, 178_000_000)}
@@ -62,3 +74,71 @@ def experiment(
     )
     evaluation = Evaluation(experiment=name, split="test", teacher=tutor if teacher else None, students=tuple(results))
     return evaluation, histories
+
+
+PIXEL = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGNgYGAAAAAEAAH2FzhVAAAAAElFTkSuQmCC"
+)
+"""An image of one black pixel."""
+
+
+def details_of(evaluation: Evaluation, classes: int = 10, images: int = 2_000) -> Details:
+    """Details that look like an evaluation's: every figure is drawn, and counts fit each other."""
+    rng = np.random.default_rng(1)
+    labels = np.bincount(np.arange(images) % classes, minlength=classes)
+    chance = rng.uniform(0.4, 1.0, classes)
+
+    def network(top1: float) -> NetworkDetails:
+        right = rng.binomial(labels, np.clip(chance * top1 / chance.mean(), 0, 1))
+        counts = rng.multinomial(images, np.linspace(1, 5, 15) / np.linspace(1, 5, 15).sum())
+        middles = (np.arange(15) + 0.5) / 15
+        hits = rng.binomial(counts, np.clip(middles * 0.9, 0, 1))
+        pairs = {(int(a), int(b)) for a, b in rng.integers(0, classes, (12, 2)) if a != b}
+        confused = sorted(((a, b, int(rng.integers(1, 9))) for a, b in pairs), key=lambda each: -each[2])
+        calibration = CalibrationFigures(
+            counts=tuple(counts.tolist()), confidence=tuple((counts * middles).tolist()), right=tuple(hits.tolist())
+        )
+        return NetworkDetails(calibration=calibration, right=tuple(right.tolist()), confusions=tuple(confused))
+
+    pictures = tuple(Picture(id=f"image-{i}", label=i % classes, image=PIXEL) for i in range(12))
+    runs = []
+    for each in evaluation.students:
+        differences = [
+            Difference(
+                picture=i, student=(i + 1) % classes, probability=0.9, teacher=i % classes, teacher_probability=0.8
+            )
+            for i in range(4)
+        ]
+        own = network(each.metrics.top1 or 0.5)
+        runs.append(
+            RunDetails(
+                student=each.student,
+                objectives=each.objectives,
+                seed=each.seed,
+                differing=321,
+                differences=tuple(differences) if each.seed == 0 else (),
+                **dict(own),
+            )
+        )
+    view = ShownView(image=PIXEL, guesses=(("class 0", 0.7, True), ("class 1", 0.2, False)))
+    sample = ShownSample(id="image-0", label="class 0", image=PIXEL, views=(view, view))
+    cache = CacheFigures(
+        path="artifacts/caches/digits.zarr",
+        teacher="cifar_resnet56",
+        samples=1_000,
+        views=4,
+        operations=("pad-crop", "horizontal-flip"),
+        signals=(("logits", "float16", 20), ("embedding", "float16", 128)),
+        accuracy=0.71,
+        accuracy_views=1_000,
+        shown=(sample,),
+    )
+    return Details(
+        evaluation=digest_of_evaluation(evaluation),
+        classes=tuple(f"class {k}" for k in range(classes)),
+        labels=tuple(labels.tolist()),
+        teacher=network(0.72) if evaluation.teacher else None,
+        students=tuple(runs),
+        pictures=pictures,
+        caches=(cache,),
+    )

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
 import json
 import shutil
 from pathlib import Path
@@ -8,12 +11,15 @@ import numpy as np
 import pytest
 import torch
 from experiment import RUNS, TEST, source
+from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file
 
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.experiment import evaluator
 from pipeline.models import build_network
+from pipeline.reporting.details import Details
 from pipeline.reporting.results import Evaluation
 from pipeline.store.reader import TeacherCache
 from stages import evaluate, report
@@ -68,6 +74,24 @@ def test_metrics_are_those_of_the_saved_weights_on_the_test_split(there: Path):
     assert result.metrics.top1 == pytest.approx((logits.argmax(1) == labels).double().mean().item())
     assert result.metrics.nll == pytest.approx(torch.nn.functional.cross_entropy(logits, labels).item(), rel=1e-5)
     assert result.metrics.agreement == pytest.approx((logits.argmax(1) == teacher.argmax(1)).double().mean().item())
+
+    details = Details.read(Path("artifacts/tiny/details.json"))
+    (found,) = details.of("small", "kd")
+    assert details.evaluation == f"sha256:{hashlib.sha256(EVALUATION.read_bytes()).hexdigest()}"
+    assert details.labels == tuple(np.bincount(split.labels, minlength=4).tolist())
+    assert found.right == tuple(((logits.argmax(1) == labels) & (labels == k)).sum().item() for k in range(4))
+    assert found.differing == (logits.argmax(1) != teacher.argmax(1)).sum().item()
+    assert found.differences  # the student is of two epochs
+    for one in found.differences:
+        place = split.ids.index(details.pictures[one.picture].id)
+        assert (one.student, one.teacher) == (logits[place].argmax().item(), teacher[place].argmax().item())
+        assert one.probability == pytest.approx(logits[place].softmax(0).max().item(), abs=1e-4)
+        assert details.pictures[one.picture].label == labels[place]
+        assert (pixels_of(details.pictures[one.picture].image) == split.read(np.array([place]))[0, 0].numpy()).all()
+
+
+def pixels_of(url: str) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
 
 
 def test_untrained_students_are_left_out_with_a_note(there: Path, capsys: pytest.CaptureFixture[str]):
@@ -151,6 +175,22 @@ def test_the_report_is_a_page_a_table_and_numbers(there: Path, capsys: pytest.Ca
     assert set(summary["students"]["vit"]) == {"hard", "kd", "lfcc"}
     assert "small" in printed
     assert printed.endswith(f"report: {folder}/report.html\n")
+    cache = TeacherCache.open(Path("artifacts/caches/tiny.zarr"))
+    (shown,) = Details.read(Path("artifacts/tiny/details.json")).caches
+    assert (shown.samples, shown.views, shown.missing) == (cache.count, 2, None)
+    assert shown.signals[0][:2] == ("logits", "float32")
+    logits = cache.read(1, np.array([0])).logits[0].softmax(0)
+    name, share, _ = shown.shown[0].views[1].guesses[0]
+    assert share == pytest.approx(logits.max().item(), abs=1e-4)
+    for text in ("Which classes suffer?", "The cache behind it", "artifacts/caches/tiny.zarr", name, "view 1"):
+        assert text in page
+    before = (folder / "report.html").read_bytes()
+    Path("artifacts/tiny/details.json").unlink()
+    report.run(source(), write=True, table=False)
+    assert "Run <code>pipeline evaluate</code> again" in (folder / "report.html").read_text()
+    evaluate.run(source())
+    report.run(source(), write=True, table=False)
+    assert (folder / "report.html").read_bytes() == before
 
 
 def test_the_report_may_only_be_shown_or_only_be_written(there: Path, capsys: pytest.CaptureFixture[str]):

@@ -116,6 +116,7 @@ def test_an_evaluation_of_somebody_else(there: Path) -> None:
     [
         ("evaluation.json", r"runs\.path: a file is in the way that `pipeline evaluate` did not write"),
         ("metrics.json", r"runs\.path: a file is in the way of the accuracies"),
+        ("details.json", r"runs\.path: a file is in the way of what the report reads"),
         ("report/summary.json", r"runs\.path: files that `pipeline report` did not write are in the way"),
     ],
 )
