@@ -47,9 +47,10 @@ def test_every_page_is_in_the_navigation_once():
     assert [entry for entry in named if not any(fnmatchcase(page, entry) for page in pages())] == []
 
 
-def test_the_tutorial_has_its_place_after_the_installation():
-    (pattern,) = (entry for entry in entries((DOCS / "index.md").read_text()) if fnmatchcase("install", entry))
-    assert fnmatchcase("tutorial", pattern)
+@pytest.mark.parametrize(("page", "beside"), [("tutorial", "install"), ("report", "deploy")])
+def test_pages_have_their_place_before_they_are_written(page: str, beside: str):
+    (pattern,) = (entry for entry in entries((DOCS / "index.md").read_text()) if fnmatchcase(beside, entry))
+    assert fnmatchcase(page, pattern)
 
 
 def test_the_reference_has_every_section():
