@@ -13,6 +13,7 @@ import click
 
 from pipeline.allocator import keep_freed_memory
 from pipeline.commands import stages
+from pipeline.commands.beginning import demo, doctor, init
 from pipeline.commands.caches import inspect, verify
 from pipeline.commands.completion import completion
 from pipeline.commands.contract import contract
@@ -33,6 +34,12 @@ VERSION = installed_version() or "0+unknown"
 @click.option("--require-version", metavar="VERSION", help="Refuse to run unless this version of Decant is installed.")
 def main(show_traceback: bool, require_version: str | None) -> None:
     """Run a teacher once over augmented views, then train any number of students from its outputs.
+
+    \b
+    To begin:
+      pipeline init FOLDER    a first configuration, for a folder of images
+      pipeline doctor         what this machine lacks, and what computes on it
+      pipeline demo           everything on scikit-learn's digits, in a few minutes
 
     \b
     The whole road, in order:
@@ -78,6 +85,9 @@ main.add_command(contract)
 main.add_command(run_export)
 main.add_command(run_predict)
 main.add_command(completion)
+main.add_command(init)
+main.add_command(doctor)
+main.add_command(demo)
 
 
 @main.command()

@@ -27,7 +27,8 @@ from pipeline.cli import main
 from pipeline.commands.errors_for_people import with_config
 
 COMMANDS = sorted(main.commands)
-OF_AN_EXPERIMENT = [command for command in COMMANDS if command not in ("completion", "contract", "methods", "predict")]
+BY_ITSELF = ("completion", "contract", "demo", "doctor", "init", "methods", "predict")
+OF_AN_EXPERIMENT = [command for command in COMMANDS if command not in BY_ITSELF]
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,8 @@ ONE = ("--config", "tiny.yaml", "--set", SMALL, "--set", "objectives={kd: [{name
 
 STUDENT = "artifacts/tiny/students/small/kd/seed-0"
 COMMANDS: dict[str, list[str]] = {
+    "doctor": [],
+    "init": ["photographs", "--output", "first.yaml"],
     "check": [*ONE, "--no-time"],
     "prepare-data": [*ONE],
     "train-teacher": [*ONE],
@@ -51,7 +53,7 @@ COMMANDS: dict[str, list[str]] = {
 }
 """Arguments of the commands that have `--json`, in an order in which they can be run; `export` takes seconds."""
 
-WITHOUT_JSON = {"completion", "demo", "dvc-file", "init"}
+WITHOUT_JSON = {"completion", "demo", "dvc-file"}
 """Commands that print no results: a file for programs, or what they wrote."""
 
 
@@ -76,6 +78,9 @@ def shown(travelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         moved_to(travelled, tmp_path_factory.mktemp("json") / "there", patch)
         quick_rates(patch)
         Image.new("L", (8, 8), 90).save("grey.png")
+        for number in range(10):
+            Path("photographs/cat").mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8), number).save(f"photographs/cat/{number}.png")
         yield {name: CliRunner().invoke(main, [name, *arguments, "--json"]) for name, arguments in COMMANDS.items()}
         signal.signal(signal.SIGTERM, handler)
 
@@ -133,6 +138,7 @@ def test_exit_codes_of_a_command_of_its_own(travelled: Path, tmp_path: Path, mon
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     monkeypatch.setattr("pipeline.contracts.named.trials", lambda *arguments: [Trial("a plug-in", BrokenContract)])
     tried = {
+        ("doctor", 1): [],
         ("check", 1): [*ONE, "--no-time", "--set", "store.path=new.zarr"],
         ("verify", 1): ["artifacts/caches/tiny.zarr"],
         ("predict", 2): ["noise.png", "grey.png", "--model", STUDENT],

@@ -74,6 +74,10 @@ class ImageFiles:
         """Return the number of image files of `split`, with those that cannot be used."""
         return len(self._entries[split])
 
+    def listed(self, split: str) -> Sequence[Entry]:
+        """Return the entries of a `split`, of which no file is read."""
+        return self._entries[split]
+
     def items(self, split: str) -> Iterator[Item]:
         """Yield the bytes of the files of `split`, as they are."""
         for name, label, problem in self._entries[split]:
