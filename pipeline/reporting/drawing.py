@@ -210,8 +210,8 @@ class Chart:
             parts.append(f'<polygon points="{corners}" fill="{colour}"/>')
         else:
             parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="{size:.1f}" fill="{colour}"/>')
-        opacity = ' opacity=".38"' if faint else ""
-        self._parts.append(f'<g class="mark"{opacity}>{_title(title)}{"".join(parts)}</g>')
+        kind = "mark faint" if faint else "mark"
+        self._parts.append(f'<g class="{kind}">{_title(title)}{"".join(parts)}</g>')
         if not faint:
             self._taken.append((left - size, top - size, left + size, top + size))
 

@@ -117,7 +117,8 @@ def class_sentences(details: Details, row: SummaryRow) -> list[str]:
     for words, places in (("loses most on", order), ("is ahead on", order[::-1])):
         chosen = [k for k in places[:LISTED].tolist() if (gaps[k] < 0) == (words == "loses most on") and gaps[k]]
         if chosen:
-            names = ", ".join(f"{details.classes[k]} ({gaps[k]:+.1f})".replace("-", "−") for k in chosen)
+            gap = {k: f"{gaps[k]:+.1f}".replace("-", "−") for k in chosen}
+            names = ", ".join(f"{details.classes[k]} ({gap[k]})" for k in chosen)
             said.append(f"Beside the teacher, {row.student} by {row.objectives} {words} {names} points.")
     return said
 
