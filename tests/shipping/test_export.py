@@ -189,7 +189,7 @@ def test_what_is_asked_wrongly_is_said_at_once(flowers: Path, tmp_path: Path):
     assert "did you mean 'onnx'" in found.output
     assert "did you mean 'vit'" in run("--student", "vitt", "--objectives", "hard").output
     found = run("--student", "conv", "--objectives", "hard")
-    assert "pipeline train-student --student conv --objectives hard --seed 0" in found.output
+    assert "pipeline train-student --config flowers.yaml --student conv --objectives hard --seed 0" in found.output
     with pytest.raises(ConfigError):
         exporting.format_named("nothing")
 

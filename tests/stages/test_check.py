@@ -385,7 +385,7 @@ def test_many_files_are_warned_of(here: Path, monkeypatch: pytest.MonkeyPatch, c
 def test_before_data_are_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     monkeypatch.chdir(begin(tmp_path))
     check.run(source(), as_json=False)
-    assert "no packed data set yet at data.h5: run `pipeline prepare-data`" in capsys.readouterr().out
+    assert "yet at data.h5: run `pipeline prepare-data --config tiny.yaml`" in capsys.readouterr().out
     with pytest.raises(ConfigError, match="2 problems"):
         check.run(source("teacher.model=nothing", "students.vit.model=nothing"), as_json=False)
 
