@@ -50,7 +50,9 @@ def run(
     training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
 
     with RunFolder(folder, fingerprint(opened.identity()), replace=replace, wait=wait) as scratch:
-        if scratch.kept():
+        written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
+        configured = inputs.model_copy(update=written)
+        if scratch.kept(configured):
             return
         print(opened.check_views(verify, Lines()))
         result = train(
@@ -67,7 +69,6 @@ def run(
             name=str(name),
         )
         facts = {**name._asdict(), "model": opened.config.model}
-        written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
         described = partial(description, opened, result.network)
-        scratch.finish(result, scorer, facts, inputs.model_copy(update=written), described)
+        scratch.finish(result, scorer, facts, configured, described)
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")

@@ -13,7 +13,7 @@ import click
 
 from pipeline.errors import PipelineError
 
-CONFIG = "pipeline.config"
+GIVEN_CONFIG = "pipeline.config"
 """The key of click's `meta` under which the option `--config` is, if somebody gave it."""
 
 OF_A_CONFIGURATION = re.compile(
@@ -61,7 +61,7 @@ class ErrorsForPeople(click.Group):
             if context.params.get("show_traceback"):
                 traceback.print_exc()
             if isinstance(error, PipelineError):
-                click.echo(f"error: {with_config(str(error), context.meta.get(CONFIG))}", err=True)
+                click.echo(f"error: {with_config(str(error), context.meta.get(GIVEN_CONFIG))}", err=True)
                 sys.exit(error.exit_code)
             if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit

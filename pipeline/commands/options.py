@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from pipeline.commands.errors_for_people import CONFIG
+from pipeline.commands.errors_for_people import GIVEN_CONFIG
 
 if TYPE_CHECKING:
     from pipeline.store.location import StorePath
@@ -62,7 +62,7 @@ def config_options(command: Command) -> Command:
 def _noted(context: click.Context, parameter: click.Parameter, value: Path) -> Path:
     """Keep a configuration that was given, for messages."""
     if context.get_parameter_source(str(parameter.name)) is not click.core.ParameterSource.DEFAULT:
-        context.meta[CONFIG] = value
+        context.meta[GIVEN_CONFIG] = value
     return value
 
 

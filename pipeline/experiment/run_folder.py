@@ -6,22 +6,25 @@ import hashlib
 import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pipeline import own_code
 from pipeline.config import Section, resolved
 from pipeline.data import HELD_OUT
+from pipeline.errors import REPLACE_HINT, CacheMismatch, ConfigError
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.source import SECTIONS
 from pipeline.files import write_atomic
 from pipeline.measuring.cost import parameters
 from pipeline.models.reused import HEAD_FILE
-from pipeline.publishing import Scratch
+from pipeline.publishing import Scratch, differences
+from pipeline.publishing.artifacts import published
 from pipeline.training import Checkpoint, TrainingResult
 from pipeline.training.linear_probe import forget
 from pipeline.untrusted import parse_json, read_file
-from pipeline.yaml_text import to_yaml
+from pipeline.yaml_text import read_config, to_yaml
 
 METRICS = "metrics.json"
 STUDENT = "student.safetensors"
@@ -35,6 +38,12 @@ DESCRIPTION_FILES = frozenset(("model.json", "model-card.md"))
 """What describes a student, beside its weights. Students of older versions have none of it."""
 
 METRICS_MAX_BYTES = 64 << 20
+
+
+CONFIG_FILE = "config.yaml"
+
+VALUES_NAMED = 8
+"""How many values of another configuration a message names at most."""
 
 
 def run_files(weights: str = STUDENT) -> frozenset[str]:
@@ -80,8 +89,11 @@ class RunFolder(Scratch):
         super().__init__(target, fingerprint, files=run_files(weights), wait=wait)
         self.weights, self.code, self._replace = weights, imported_code(), replace
 
-    def kept(self) -> bool:
+    def kept(self, inputs: Section | None = None) -> bool:
         """Tell whether the run need not be made: it is there, and, if it may be replaced, the same code made it.
+
+        Args:
+            inputs: the sections that the run is configured with, to name what differs from a run that is there.
 
         DVC runs a stage again, with `--replace`, when code changed, and the fingerprint knows nothing of code.
         Raises CacheMismatch if something is there that must not be replaced.
@@ -89,8 +101,22 @@ class RunFolder(Scratch):
         if self.done and (not self._replace or self._made_by() == self.code):
             print(f"{self.target}: already there")
             return True
+        if not self._replace and (lines := self._other_values(inputs)):
+            raise CacheMismatch(
+                "\n".join(["another artifact is published at the target", *(f"  - {line}" for line in lines)]),
+                where=self.target,
+                fix=f"{REPLACE_HINT} to replace it, or name another path (`--output`)",
+            )
         self.refuse_other(self._replace)
         return False
+
+    def _other_values(self, inputs: Section | None) -> list[str]:
+        """Return how the configuration of a run that is there, of another fingerprint, differs; nothing if unknown."""
+        if inputs is None or published(self.target) in (None, self.fingerprint):
+            return []
+        with suppress(ConfigError):
+            return differences(_said(inputs), read_config(self.target / CONFIG_FILE))[:VALUES_NAMED]
+        return []
 
     def finish(
         self,
@@ -113,8 +139,7 @@ class RunFolder(Scratch):
         """
         folder = self.folder
         run.network.save(folder / self.weights)
-        said = resolved(inputs)
-        write_atomic(folder / "config.yaml", to_yaml({name: said[name] for name in SECTIONS if name in said}))
+        write_atomic(folder / CONFIG_FILE, to_yaml(_said(inputs)))
         write_atomic(folder / "history.csv", run.history.csv())
         if scorer:
             write_atomic(folder / HELD_OUT, scorer.samples.listing())
@@ -144,3 +169,9 @@ class RunFolder(Scratch):
             return parse_json(read_file(self.target / METRICS, METRICS_MAX_BYTES, follow=True)).get("code")
         except (OSError, ValueError, AttributeError):
             return None
+
+
+def _said(inputs: Section) -> dict[str, Any]:
+    """Return the sections that a run was configured with, with defaults, in the order of a configuration."""
+    said = resolved(inputs)
+    return {name: said[name] for name in SECTIONS if name in said}

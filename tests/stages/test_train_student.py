@@ -114,12 +114,20 @@ def test_what_does_not_change_the_student_does_not_count(there: Path, capsys: py
         assert "already there" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("override", ["train.epochs=1", "train.ema=0.9", "students.small.train={view_offset: 1}"])
-def test_other_settings_are_refused_without_replace(there: Path, override: str):
+@pytest.mark.parametrize(
+    ("override", "named"),
+    [
+        ("train.epochs=1", "train.epochs: expected 1, got 2"),
+        ("train.ema=0.9", "train.ema: expected 0.9, got null"),
+        ("students.small.train={view_offset: 1}", "train.view_offset: expected 1, got 0"),
+    ],
+)
+def test_other_settings_are_refused_without_replace(there: Path, override: str, named: str):
     folder = Path("artifacts/tiny/students/small/kd/seed-0")
     before = content(folder)
     with pytest.raises(CacheMismatch, match="another artifact is published at the target") as error:
         student("small", "kd", override)
+    assert f"\n  - {named}" in str(error.value)
     assert "do: pass --replace (in Python, replace=True) to replace it, or name another path" in str(error.value)
     assert error.value.exit_code == 2
     assert content(folder) == before
