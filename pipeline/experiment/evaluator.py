@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from pipeline.errors import DataError, ModelError
+from pipeline.errors import DataError, ModelError, first_line
 from pipeline.experiment.embedding_scores import LabeledBank
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.networks import trained_network
@@ -118,13 +118,17 @@ class Evaluator:
         return {name: value for name, value in found.items() if value is not None}
 
     def student(self, folder: Path) -> StudentResult:
-        """Measure the student in the folder of a run."""
+        """Measure the student in the folder of a run. Raises ModelError if its outputs are not finite."""
         run = RunMetrics.read(folder / "metrics.json")
         configured = self.experiment.config.students.get(run.student)
         network = trained_network(folder, run.student, self.experiment.classes, configured)
         facts = run.model_dump(include={"student", "objectives", "seed", "model", "train_seconds"})
         name = RunName(run.student, run.objectives, run.seed)
-        return StudentResult(**facts, **self.measured(run.student, network, run=name))
+        try:
+            return StudentResult(**facts, **self.measured(run.student, network, run=name))
+        except ModelError as error:
+            fix = "train it again, with a lower train.learning_rate or weight of an objective"
+            raise ModelError("this student cannot be measured", where=folder, got=first_line(error), fix=fix) from None
 
     def teacher(self) -> TeacherResult | None:
         """Measure the teacher or ensemble by cached logits, its cost where weights are here; None without a cache."""

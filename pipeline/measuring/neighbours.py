@@ -74,13 +74,13 @@ def common_neighbours(one: Tensor, other: Tensor, neighbours: int = COMMON_NEIGH
 
     Args:
         one, other: what the networks say of the same N images, [N, D] and [N, D'].
-        neighbours: k, or N - 1 if there are fewer.
+        neighbours: k, or half of the other images if that is fewer: of all others, two networks have all in common.
 
     By cosine; the image itself does not count. Chance alone gives k / (N - 1). Raises DataError for one image.
     """
     if len(one) < 2 or len(one) != len(other):
         raise DataError("neighbours are compared of two images or more, the same of both", got=[len(one), len(other)])
-    count = min(neighbours, len(one) - 1)
+    count = min(neighbours, max(1, (len(one) - 1) // 2))
     units, shares, step = (_unit(one), _unit(other)), [], _queries(len(one))
     for start in range(0, len(one), step):
         rows = torch.arange(start, min(start + step, len(one)))

@@ -65,7 +65,8 @@ def epoch_note(history: History, epochs: int, means: Mapping[str, float], weight
     ]
     note = f"epoch {row['epoch']:.0f}/{epochs} loss {means['loss']:.4f}"
     if len(terms) > 1:
-        note += " = " + " + ".join(terms)
+        dropping = any(term.startswith("dropped/") for term in means)  # then the sum is another in every step
+        note += (", teachers left out at random of " if dropping else " = ") + " + ".join(terms)
     if column in row:
         note += f", holdout {history.score.text(row[column])}"
         best = history.best()

@@ -57,6 +57,8 @@ def test_agreement_knows_no_coordinates():
     one = random(40, 6)
     turned = 3 * one @ torch.linalg.qr(random(9, 6)).Q.T
     assert common_neighbours(one, turned) == 1.0
+    few = torch.randn(8, 5, generator=GENERATOR), torch.randn(8, 5, generator=GENERATOR)
+    assert 0 < common_neighbours(*few) < 1  # three of the seven others: of all seven, any two have all in common
     assert common_neighbours(one, one[torch.randperm(40, generator=GENERATOR)]) < 0.6
     with pytest.raises(DataError):
         common_neighbours(one, one[:30])

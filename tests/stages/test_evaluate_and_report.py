@@ -13,10 +13,10 @@ import torch
 from experiment import RUNS, TEST, source
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from pipeline.data import PackedDataset
-from pipeline.errors import CacheMismatch, ConfigError, DataError
+from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError
 from pipeline.experiment import evaluator
 from pipeline.models import build_network
 from pipeline.reporting.details import Details
@@ -92,6 +92,18 @@ def test_metrics_are_those_of_the_saved_weights_on_the_test_split(there: Path):
 
 def pixels_of(url: str) -> NDArray[np.uint8]:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+
+
+def test_a_student_whose_outputs_are_no_numbers_is_named(there: Path):
+    file = STUDENTS / "small/kd/seed-0/student.safetensors"
+    weights = {name: value.clone() for name, value in load_file(file).items()}
+    for name in weights:
+        if name.startswith("fc."):
+            weights[name] = torch.full_like(weights[name], float("nan"))
+    save_file(weights, file)
+    with pytest.raises(ModelError, match="this student cannot be measured") as error:
+        evaluate.run(source())
+    assert str(file.parent) in str(error.value)
 
 
 def test_untrained_students_are_left_out_with_a_note(there: Path, capsys: pytest.CaptureFixture[str]):

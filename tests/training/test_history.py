@@ -32,3 +32,9 @@ def test_a_note_has_the_terms_with_their_weights_and_the_best_so_far():
     assert sum(float(side.split()[0]) * float(side.split()[2]) for side in sides) == means["loss"]
     alone = epoch_note(history(None), 8, {"loss": 2.3, "hard-label/cross-entropy": 2.3}, {"hard-label": 1.0})
     assert alone == "epoch 1/8 loss 2.3000"
+
+
+def test_a_note_does_not_say_that_terms_add_up_where_teachers_are_dropped():
+    means = {"loss": 3.0, "vkd-a/feature": 1.0, "vkd-b/feature": 1.5, "dropped/a": 0.5, "dropped/b": 0.1}
+    note = epoch_note(history(None), 8, means, {"vkd-a": 1.0, "vkd-b": 1.0})
+    assert note.endswith("loss 3.0000, teachers left out at random of 1 x 1 vkd-a/feature + 1 x 1.5 vkd-b/feature")
