@@ -47,7 +47,7 @@ types: setup
 	mypy
 
 site: setup
-	sphinx-build -q -W --keep-going -d build/site-read -b html docs build/site
+	sphinx-build -q -E -W --keep-going -d build/site-read -b html docs build/site
 	@echo "build/site/index.html"
 
 setup: $(VENV)/.installed
