@@ -14,6 +14,7 @@ from pipeline.experiment.networks import build_teacher, classes_without_building
 from pipeline.experiment.section_sets import CacheSections, SampleSections, TaughtSections
 from pipeline.experiment.sections import EvaluateConfig, caches_written
 from pipeline.models import Network, TeacherConfig, load_weights
+from pipeline.models.kinds import name_in_identity
 from pipeline.models.text_head import TextEmbeddings
 from pipeline.models.weights import digest_of
 from pipeline.signals import EmbeddingConfig, LogitsConfig, SignalsConfig
@@ -200,6 +201,7 @@ class Experiment(Generic[SectionsT_co]):
         left_out = ("device", "weights", "head", "text_head")
         named = {key: value for key, value in config.for_identity(*left_out).items() if value is not None}
         named |= {"interpolation": config.interpolation} if config.interpolation else {}
+        named["model"] = name_in_identity(config.model)
         named |= {"num_classes": 0} if without_head(config) else {}
         if config.text_head is not None and config.text_head.exists():
             named["text_head"] = TextEmbeddings.read(config.text_head).digest()

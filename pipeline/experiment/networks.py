@@ -78,12 +78,14 @@ def prepared_as(config: ConfigT, default: Preprocessing) -> ConfigT:
     Args:
         config: the section.
         default: fills in `mean`, `std` and `interpolation` where the section leaves them open.
+
+    Raises ModelError if the weights expect an interpolation that there is not, and the section names none.
     """
     return config.model_copy(
         update={
             "mean": config.mean or default.mean,
             "std": config.std or default.std,
-            "interpolation": config.interpolation or default.interpolation,
+            "interpolation": config.interpolation or default.served(config.model),
         }
     )
 

@@ -76,7 +76,7 @@ def build_network(
         refuse_untold_normalisation(model, start or weights)
     default = expected_by(model, start or weights)
     mean, std = tuple(mean or default.mean), tuple(std or default.std)
-    interpolation = interpolation or default.interpolation
+    interpolation = interpolation or default.served(model)
     request = Request(
         model,
         num_classes,

@@ -104,7 +104,7 @@ class NetworkConfig(Section):
 
         Neutral values are left out, as version 0.1 did in identities.
         """
-        names = [name for name in vars(NEUTRAL) if getattr(self, name) is None]
+        names = [name for name in ("mean", "std", "interpolation") if getattr(self, name) is None]
         filled = {name: getattr(default, name) for name in names}
         filled = {name: value for name, value in filled.items() if value != getattr(NEUTRAL, name)}
         return self.model_copy(update=filled)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from pipeline.errors import ModelError, did_you_mean, first_line
 from pipeline.models.base import Network
 from pipeline.models.hooks import MapForm, require_repeatable
+from pipeline.models.kinds import name_in_identity
 from pipeline.models.onnx_files import digest_of_files
 from pipeline.models.preprocessing import InputSize, Interpolation, PerChannel
 from pipeline.signals import Signals
@@ -149,8 +150,8 @@ class OnnxNetwork(Network):
         return self._forms[name].map(self._run(self.pixels(images), [name])[name])
 
     def identity(self) -> dict[str, Any]:
-        """Return what the network is, apart from its file's content, as plain JSON."""
-        return {**super().identity(), "blocks": list(self.outputs)}
+        """Return what the network is, apart from its file's content and place, as plain JSON."""
+        return {**super().identity(), "model": name_in_identity(self.name), "blocks": list(self.outputs)}
 
     def weights_digest(self) -> str:
         """Return "sha256:..." of the file's bytes, and of the files that its weights lie in."""

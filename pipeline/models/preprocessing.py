@@ -26,11 +26,29 @@ class Preprocessing:
     Args:
         mean, std: of every channel, in [0, 1].
         interpolation: from other sizes.
+        unserved: how the weights expect that in truth, where it is none of these; None where it is.
     """
 
     mean: PerChannel
     std: PerChannel
     interpolation: Interpolation
+    unserved: str | None = None
+
+    def served(self, model: str) -> Interpolation:
+        """Return the interpolation of a model that names none. Raises ModelError if it is none of those that there are.
+
+        Args:
+            model: its name.
+        """
+        if self.unserved is None:
+            return self.interpolation
+        raise ModelError(
+            f"the weights of {model} expect images that are resized in another way than there is here",
+            where="interpolation",
+            expected="bilinear or bicubic",
+            got=self.unserved,
+            fix="name `interpolation: bilinear` if that will do: images of `input_size` are not resized in any case",
+        )
 
 
 NEUTRAL = Preprocessing((0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear")

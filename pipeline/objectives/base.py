@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CACHE_IT_HINT = f"add it to `signals` and run {CACHE_COMMAND} again"
 NO_LOGITS_HINT = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
+NO_CLASSES_HINT = (
+    f"{NO_LOGITS_HINT}; or give the teacher a classifier: leave `teacher.head: none` out, or name `teacher.text_head`"
+)
 NO_HEAD_HINT = "the teacher has no linear head, as every ensemble: use another objective"
 
 
@@ -255,16 +258,15 @@ def missing_signals(needs: Needs, teacher: SignalShapes, context: Context, key: 
     }
     if teacher.embedding is not None:
         held.add("embedding")
-    problems = [
-        Problem(
-            key,
-            f"needs the teacher's {signal!r}, which the cache does not hold",
-            expected=signal,
-            got=", ".join(sorted(held)) or "nothing",
-            fix=NO_HEAD_HINT if signal == "head" else CACHE_IT_HINT,
-        )
-        for signal in sorted(needs.teacher - held)
-    ]
+    missing, problems = needs.teacher - held, list[Problem]()
+    if not teacher.classes and (absent := sorted(missing & {"head", "logits"})):
+        what = f"needs the teacher's {' and '.join(map(repr, absent))}, and it has no classifier"
+        problems.append(Problem(key, what, fix=NO_CLASSES_HINT))
+        missing -= {"head", "logits"}
+    got = ", ".join(sorted(held)) or "nothing"
+    for signal in sorted(missing):
+        what = f"needs the teacher's {signal!r}, which the cache does not hold"
+        problems.append(Problem(key, what, signal, got, NO_HEAD_HINT if signal == "head" else CACHE_IT_HINT))
     unlabeled = context.labels is None or bool((torch.as_tensor(context.labels) < 0).any())
     if needs.labels and unlabeled:
         problems.append(Problem(key, "needs a label for every sample, and some have none"))

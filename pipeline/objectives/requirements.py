@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.base import NO_LOGITS_HINT, Context
+from pipeline.objectives.base import NO_CLASSES_HINT, Context
 from pipeline.signals import SignalShapes
 
 
@@ -19,8 +19,8 @@ def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str)
         student, teacher: shapes.
     """
     if not teacher.classes:
-        what = "needs the teacher's 'logits', and it knows no classes"
-        raise ConfigError([Problem(key, what, fix=NO_LOGITS_HINT)])
+        what = "needs the teacher's 'logits' or its head, and it has no classifier"
+        raise ConfigError([Problem(key, what, fix=NO_CLASSES_HINT)])
     if student.logits != teacher.classes:
         what = f"student and teacher must know the same classes, got {student.logits} and {teacher.classes}"
         raise ConfigError([Problem(key, what)])

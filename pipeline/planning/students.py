@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 
+import torch
+
+from pipeline.errors import ModelError, PipelineError, first_line
 from pipeline.experiment.networks import build
 from pipeline.experiment.sections import views_learnt
 from pipeline.experiment.students import training_of
-from pipeline.models import NEUTRAL, Preprocessing
+from pipeline.models import NEUTRAL, Network, Preprocessing
+from pipeline.models.preprocessing import height_and_width
 from pipeline.planning.draft import Assembly, collected
 from pipeline.planning.optimiser import require_optimiser
 from pipeline.training import refuse_too_many_views
@@ -26,8 +30,35 @@ def bind_networks(parts: Assembly) -> None:
             student, guess = config.taught_by(config, used), parts.data is None
             network = build(student, parts.classes, seed=0, offline=True, any_classes=guess)
             parts.students[name] = network
+            require_trainable(network)
             if parts.data:
                 network.pixels.require(parts.data.channels)
+
+
+def require_trainable(network: Network) -> None:
+    """Raise ModelError if a network computes nothing of two images while it is trained.
+
+    Some do more then than otherwise: Inception's further classifiers want larger images than the network itself.
+
+    Args:
+        network: a student's.
+    """
+    images = torch.zeros(2, len(network.mean), *height_and_width(network.input_size), dtype=torch.uint8)
+    training = network.training
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            network.train()(images)
+    except PipelineError:
+        raise
+    except Exception as error:  # whatever a module raises
+        size = " x ".join(map(str, height_and_width(network.input_size)))
+        raise ModelError(
+            f"{network.name} runs on images of {size} pixels, but not while it is trained",
+            got=f"{type(error).__name__}: {first_line(error)}",
+            fix="raise `input_size`, or set the option of the model that leaves out what fails",
+        ) from error
+    finally:
+        network.train(training)
 
 
 def bind_training(parts: Assembly) -> None:

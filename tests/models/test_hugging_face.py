@@ -48,6 +48,19 @@ def saved(folder: Path, family: str, classes: int = 5, **images: Any) -> Any:
     return model.eval()
 
 
+def test_images_that_are_resized_otherwise_are_refused_unless_it_is_said_how(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for number, how in ((0, "nearest"), (1, "lanczos")):
+        saved(Path("model"), "vit", resample=number)
+        with pytest.raises(ModelError, match=f"resized in another way than there is here\n.*\n.*\n  got: {how}"):
+            build_network("hf/./model", 5, "pretrained")
+    assert build_network("hf/./model", 5, "pretrained", interpolation="bilinear").interpolation == "bilinear"
+    saved(Path("model"), "vit", resample=0, do_resize=False)
+    assert build_network("hf/./model", 5, "pretrained").interpolation == "bilinear"
+
+
 def pixels(size: int) -> Tensor:
     return torch.randint(0, 256, (2, 3, size, size), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 from torchvision import models
-from torchvision.models import ResNet18_Weights
+from torchvision.models import GoogLeNet_Weights, ResNet18_Weights
 
 from pipeline.errors import ModelError
 from pipeline.models import ModuleNetwork, NetworkConfig, build_network, preprocessing_of
 from pipeline.models.build import class_names
+from pipeline.planning.students import require_trainable
 
 IMAGES = torch.randint(0, 256, (2, 3, 32, 32), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
@@ -43,6 +44,62 @@ def test_outputs_are_those_of_torchvision(name: str, deepest: str, tmp_path: Pat
         torch.testing.assert_close(found.head(found.embedding), expected)
     again = build_network(f"torchvision/{name}", 5, tmp_path / "weights.safetensors", 32)
     assert again.weights_digest() == network.weights_digest()
+
+
+def test_extra_classifiers_are_left_out_and_images_are_brought_into_the_range_of_the_weights(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    plain = models.googlenet(num_classes=5, transform_input=True, init_weights=False).eval()
+    torch.save(plain.state_dict(), tmp_path / "weights.pth")
+    expected = preprocessing_of("torchvision/googlenet.IMAGENET1K_V1")
+    how = {"mean": expected.mean, "std": expected.std, "input_size": 32}
+    network = build_network("torchvision/googlenet", 5, tmp_path / "weights.pth", **how).eval()
+    said = GoogLeNet_Weights.IMAGENET1K_V1.transforms()
+    with torch.no_grad():
+        torch.testing.assert_close(network(IMAGES).logits, plain(normalised(said.mean, said.std)), rtol=1e-4, atol=1e-5)
+    assert not [name for name in network.model.state_dict() if name.startswith("aux")]
+    assert network.train()(IMAGES).logits.shape == (len(IMAGES), 5)
+
+
+def test_a_network_that_fails_while_it_is_trained_is_refused() -> None:
+    class Larger(torch.nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            if self.training:
+                torch.nn.functional.conv2d(x, torch.zeros(1, 3, 33, 33))
+            return super().forward(x)
+
+    pooled = [torch.nn.Conv2d(3, 4, 3), torch.nn.Dropout(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten()]
+    layers = [*pooled, torch.nn.Linear(4, 5)]
+    how = {"input_size": 32, "mean": (0.5,) * 3, "std": (0.25,) * 3, "name": "larger"}
+    network = ModuleNetwork(Larger(*layers), ["0"], **how).eval()  # type: ignore[arg-type]
+    state = torch.get_rng_state()
+    with pytest.raises(
+        ModelError, match="larger runs on images of 32 x 32 pixels, but not while it is trained"
+    ) as error:
+        require_trainable(network)
+    assert "RuntimeError: " in str(error.value)
+    require_trainable(ModuleNetwork(torch.nn.Sequential(*layers), ["0"], **how))  # type: ignore[arg-type]
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not network.training
+
+
+@pytest.mark.parametrize(("name", "first"), [("shufflenet_v2_x0_5", "conv1.0"), ("squeezenet1_1", "features.0")])
+def test_images_of_other_channels_than_three_get_a_first_convolution_of_as_many(
+    name: str, first: str, tmp_path: Path
+) -> None:
+    images = torch.randint(0, 256, (4, 5, 32, 32), dtype=torch.uint8)
+    how: dict[str, Any] = {"input_size": 32, "mean": (0.5,) * 5, "std": (0.25,) * 5}
+    network = build_network(f"torchvision/{name}", 4, seed=1, **how).eval()
+    said = network(images)
+    assert network.model.get_submodule(first).in_channels == 5
+    plain = models.get_model(name, num_classes=4)
+    spread = network.model.get_submodule(first).weight.std() / plain.get_submodule(first).weight.std()
+    assert 0.6 < spread < 1  # sqrt(3 / 5) = 0.77: sums over the channels are as large
+    network.save(tmp_path / "weights.safetensors")
+    again = build_network(f"torchvision/{name}", 4, tmp_path / "weights.safetensors", **how).eval()
+    torch.testing.assert_close(again(images).logits, said.logits)
+    torch.save(plain.state_dict(), tmp_path / "three.pth")
+    with pytest.raises(ModelError, match="weight"):
+        build_network(f"torchvision/{name}", 4, tmp_path / "three.pth", **how)
 
 
 def test_the_seed_decides_all_weights_and_leaves_the_generator_alone() -> None:

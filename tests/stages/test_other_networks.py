@@ -149,10 +149,15 @@ def test_a_file_of_onnx_teaches(own: Path) -> None:
     before = content(Path("own.zarr"))
     cache_teacher.run(source(*given), replace=False, wait=False)  # its file is compared, and it is not run again
     assert content(Path("own.zarr")) == before
+    Path("moved").mkdir()
+    Path("own.onnx").rename("moved/teacher.onnx")
+    given = (teacher.replace("own.onnx", "moved/teacher.onnx"), *given[1:])
+    cache_teacher.run(source(*given), replace=False, wait=False)
+    assert content(Path("own.zarr")) == before
     student("small", "kd", *given)
     evaluate.run(source(*given))
     inputs = {stage.name: stage.deps for stage in stages_of(source(*given).read(ExperimentConfig))}
-    assert Path("own.onnx") in inputs["cache-teacher"]
+    assert Path("moved/teacher.onnx") in inputs["cache-teacher"]
     found = Evaluation.read(Path("artifacts/tiny/evaluation.json")).teacher
     assert found is not None
     assert found.images_per_second is not None  # the file is here, and its rate is measured

@@ -44,6 +44,15 @@ class Kind(Protocol):
         """
 
 
+def name_in_identity(model: str) -> str:
+    """Return how an identity names a model: a file that its digest identifies has no path there, so it may be moved.
+
+    Args:
+        model: as a configuration names it.
+    """
+    return str(getattr(kind_of(model), "NAMED", model))
+
+
 def kind_of(model: str) -> Kind | None:
     """Return the kind whose form a model's name has; None of timm's models."""
     for name in plugins.names(KINDS):

@@ -26,8 +26,8 @@ CONFIG, IMAGES = "config.json", "preprocessor_config.json"
 MOST_BYTES = 1 << 24
 """The most bytes of a model's description: thousands of names of classes fit."""
 
-BICUBIC = 3
-"""Pillow's number of it, which files of transformers have."""
+RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+"""What Pillow's numbers mean, which files of transformers have."""
 
 
 def matches(model: str) -> bool:
@@ -50,7 +50,11 @@ def expects(model: str) -> Preprocessing:
     mean_and_std = None if said is None else _normalisation(said)
     if said is None or mean_and_std is None:
         return NEUTRAL
-    return Preprocessing(*mean_and_std, "bicubic" if said.get("resample") == BICUBIC else "bilinear")
+    number: Any = said.get("resample")
+    known = isinstance(number, int) and 0 <= number < len(RESAMPLING) and said.get("do_resize") is not False
+    how = RESAMPLING[number] if known else "bilinear"
+    unserved = None if how in ("bilinear", "bicubic") else how
+    return Preprocessing(*mean_and_std, "bicubic" if how == "bicubic" else "bilinear", unserved)
 
 
 def tells_normalisation(model: str) -> bool:

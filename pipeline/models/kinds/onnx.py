@@ -20,6 +20,9 @@ if TYPE_CHECKING:  # torch takes seconds
 TEACHER_ONLY = True
 """A file is run as it is, with the weights in it: no student is of this kind."""
 
+NAMED = "onnx"
+"""How identities name a file, wherever it lies: its digest, that of its weights, says which it is."""
+
 
 def matches(model: str) -> bool:
     """Tell whether a name is of this kind."""

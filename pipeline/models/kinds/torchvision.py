@@ -23,6 +23,11 @@ if TYPE_CHECKING:  # torch takes seconds
 
 PREFIX = "torchvision/"
 
+EXTRA_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
+"""Models that have further classifiers while they are trained, and the names of those: they are left out. Nothing
+learns from them here, and they want larger images than the model itself. The weights of these models are for images
+from -1 to 1, into which torchvision's modules bring those that they get."""
+
 
 def matches(model: str) -> bool:
     """Tell whether a name is of this kind."""
@@ -35,6 +40,8 @@ def expects(model: str) -> Preprocessing:
     if weights is None:
         return NEUTRAL
     expected = weights.transforms()
+    if _name(model) in EXTRA_HEADS:
+        return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
     bicubic = expected.interpolation.value == "bicubic"
     return Preprocessing(tuple(expected.mean), tuple(expected.std), "bicubic" if bicubic else "bilinear")
 
@@ -58,18 +65,22 @@ def build(request: Request) -> Network:
     from pipeline.models.request import Library, network_of, options_text
 
     name, weights = _name(request.model), _weights(request.model)
+    extra = () if request.options.get("aux_logits") else EXTRA_HEADS.get(name, ())
 
     def create(classes: int) -> nn.Module:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of old models, that their initialisation may change
-                made: nn.Module = models.get_model(name, weights=None, num_classes=classes, **request.options)
+                options = {**({"aux_logits": False} if extra else {}), **request.options}
+                made: nn.Module = models.get_model(name, weights=None, num_classes=classes, **options)
         except Exception as error:  # torchvision's models raise whatever their layers raise
             raise ModelError(
                 f"{request.model} cannot be built",
                 where=options_text(request.options),
                 got=f"{type(error).__name__}: {error}",
             ) from error
+        if len(request.mean) != 3:
+            _take_channels(made, len(request.mean))
         return made
 
     def pretrained() -> Mapping[str, Tensor]:
@@ -78,13 +89,32 @@ def build(request: Request) -> Network:
         if not file.exists():
             refuse_silent(request.model, weights.url, weights.url)
         state: Mapping[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
-        return state
+        return without_extra(None, state)
+
+    def without_extra(module: nn.Module | None, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return {key: value for key, value in state.items() if not key.startswith(extra)} if extra else state
 
     categories = known_classes(request.model)
     size = 224 if weights is None else int(weights.transforms().crop_size[0])
-    return network_of(
-        request, Library(create, size, pretrained if weights is not None else None, len(categories) or None, categories)
-    )
+    read = pretrained if weights is not None else None
+    return network_of(request, Library(create, size, read, len(categories) or None, categories, renamed=without_extra))
+
+
+def _take_channels(module: nn.Module, channels: int) -> None:
+    """Give a module of torchvision's a first convolution for images of other channels than three.
+
+    Its random weights are smaller by as much as there are more of them: what they sum up to is as large.
+    """
+    from torch import nn
+
+    path, old = next((path, each) for path, each in module.named_modules() if isinstance(each, nn.Conv2d))
+    size, stride, padding = old.kernel_size, old.stride, old.padding
+    new = nn.Conv2d(channels, old.out_channels, size, stride, padding, bias=old.bias is not None)  # type: ignore[arg-type]
+    nn.init.normal_(new.weight, std=float(old.weight.detach().std()) * (3 / channels) ** 0.5)
+    if new.bias is not None and old.bias is not None:
+        new.bias.data.copy_(old.bias.detach())
+    parent, _, name = path.rpartition(".")
+    setattr(module.get_submodule(parent), name, new)
 
 
 def _name(model: str) -> str:
