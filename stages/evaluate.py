@@ -6,7 +6,7 @@ import sys
 from typing import Any
 
 from pipeline.errors import DataError
-from pipeline.experiment.details import collect_details
+from pipeline.experiment.details import DetailsCollector
 from pipeline.experiment.evaluator import EvaluatedSections, Evaluator
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunsSection
@@ -46,13 +46,14 @@ def run(source: ConfigFile) -> None:
             print(f"note: {folder} is not trained yet and left out", file=sys.stderr)
     evaluator, progress = Evaluator(experiment), Lines()
     progress.begin("evaluating", len(trained), "students")
-    students = []
+    students, details = [], DetailsCollector(evaluator, len({folder.parent for folder in trained}))
     for folder in trained:
         students.append(evaluator.student(folder))
+        details.add(students[-1])
         progress.advance(1, folder.as_posix())
     progress.end()
     split, teacher = inputs.evaluate.split, evaluator.teacher()
     evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
-    write_atomic(inputs.runs.details, collect_details(evaluator, evaluation).to_text())
+    write_atomic(inputs.runs.details, details.details(evaluation).to_text())
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
     print(f"{inputs.runs.evaluation}: {len(students)} students on split {split!r}")

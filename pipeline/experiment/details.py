@@ -36,7 +36,7 @@ from pipeline.reporting.details import (
     ShownView,
     digest_of_evaluation,
 )
-from pipeline.reporting.results import Evaluation
+from pipeline.reporting.results import Evaluation, StudentResult
 from pipeline.store.backend import backend_of
 from pipeline.store.encodings import name_of
 from pipeline.store.location import StorePath
@@ -54,38 +54,54 @@ SIDE, TINY = 128, 64
 SHOWN_SAMPLES, SHOWN_VIEWS = 6, 4
 
 
-def collect_details(evaluator: Evaluator, evaluation: Evaluation) -> Details:
-    """Return what an evaluation found beyond its figures.
+class DetailsCollector:
+    """Collects what an evaluation finds beyond its figures, one student after the other.
 
     Args:
-        evaluator: has the answers of all networks that were measured.
-        evaluation: its figures.
+        evaluator: that measures the students.
+        students: how many there will be, without their seeds.
     """
-    experiment, labels = evaluator.experiment, evaluator.labels
-    names = tuple(experiment.dataset.class_names)
-    known = None if labels is None else np.asarray(labels)
-    teacher = evaluator.teacher_answers
-    pictures = _Pictures(evaluator.samples, len({(each.student, each.objectives) for each in evaluation.students}))
-    runs, drawn = [], set()
-    for result in evaluation.students:
-        answers = evaluator.answers.get(RunName(result.student, result.objectives, result.seed))
+
+    def __init__(self, evaluator: Evaluator, students: int) -> None:
+        self._evaluator, labels = evaluator, evaluator.labels
+        self._names = tuple(evaluator.experiment.dataset.class_names)
+        self._labels = None if labels is None else np.asarray(labels)
+        self._teacher = evaluator.teacher_answers
+        self._pictures = _Pictures(evaluator.samples, students)
+        self._runs: list[RunDetails] = []
+
+    def add(self, result: StudentResult) -> None:
+        """Take what the student of a result said, and forget it: of many students that would fill the memory.
+
+        Args:
+            result: of the student that was measured last.
+        """
+        names = (result.student, result.objectives)
+        answers = self._evaluator.answers.pop(RunName(*names, result.seed), None)
         run: dict[str, Any] = {"student": result.student, "objectives": result.objectives, "seed": result.seed}
-        if answers is not None and teacher is not None:
-            places = differing(answers, teacher)
+        if answers is not None and self._teacher is not None:
+            places = differing(answers, self._teacher)
             run["differing"] = len(places)
-            if (result.student, result.objectives) not in drawn:  # of one seed, which stands for the others
-                drawn.add((result.student, result.objectives))
-                run["differences"] = pictures.of(places, answers, teacher, known)
-        runs.append(RunDetails(**run, **_by_class(answers, known, len(names))))
-    return Details(
-        evaluation=digest_of_evaluation(evaluation),
-        classes=names,
-        labels=None if known is None else tuple(np.bincount(known, minlength=len(names)).tolist()),
-        teacher=None if teacher is None else NetworkDetails(**_by_class(teacher, known, len(names))),
-        students=tuple(runs),
-        pictures=tuple(pictures.kept),
-        caches=tuple(_caches(evaluator, names)),
-    )
+            if not any((each.student, each.objectives) == names for each in self._runs):  # one seed stands for all
+                run["differences"] = self._pictures.of(places, answers, self._teacher, self._labels)
+        self._runs.append(RunDetails(**run, **_by_class(answers, self._labels, len(self._names))))
+
+    def details(self, evaluation: Evaluation) -> Details:
+        """Return what was found.
+
+        Args:
+            evaluation: the figures, of all students.
+        """
+        labels, classes = self._labels, len(self._names)
+        return Details(
+            evaluation=digest_of_evaluation(evaluation),
+            classes=self._names,
+            labels=None if labels is None else tuple(np.bincount(labels, minlength=classes).tolist()),
+            teacher=None if self._teacher is None else NetworkDetails(**_by_class(self._teacher, labels, classes)),
+            students=tuple(self._runs),
+            pictures=tuple(self._pictures.kept),
+            caches=tuple(_caches(self._evaluator, self._names)),
+        )
 
 
 def _by_class(answers: Answers | None, labels: NDArray[np.int64] | None, classes: int) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Evaluator:
     Args:
         experiment: names the images and the networks.
 
-    `answers` has the classes that each run names; None for a network without a classifier.
+    `answers` has the classes that each run names, until somebody takes them; None for a network without a classifier.
 
     Raises DataError if images have no labels.
     """
