@@ -35,7 +35,7 @@ CONTRACT = {
     "reads",
     "run",
 }
-CONTRACT |= {"Inputs", "Options", "SIGNALS", "load_runner", "refusal", "write"}
+CONTRACT |= {"Inputs", "Options", "SIGNALS", "load_runner", "open_tracker", "refusal", "write"}
 """What plug-ins, stages and commands define, and the functions of the same name that call them."""
 
 

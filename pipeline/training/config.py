@@ -8,8 +8,9 @@ from pydantic import Field, model_validator
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
+from pipeline.training.tracking import TrackerChoice
 
-NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident_gigabytes"})
+NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident_gigabytes", "tracker"})
 """Keys that change how a run proceeds, but never the weights that it ends with."""
 
 
@@ -43,6 +44,7 @@ class TrainConfig(Section):
         workers: processes that decode large data sets; null chooses.
         resident_gigabytes: data sets up to this size stay in memory.
         checkpoint_epochs: epochs between checkpoints.
+        tracker: `tensorboard`, `mlflow`, `wandb`, `dvclive`, or its name and options; takes the values of every epoch.
     """
 
     later: ClassVar[frozenset[str]] = frozenset({"accumulate", "sampling", "layer_decay", "patience"})
@@ -69,6 +71,7 @@ class TrainConfig(Section):
     workers: int | None = Field(None, ge=0)
     resident_gigabytes: float = Field(4.0, ge=0)
     checkpoint_epochs: int = Field(1, gt=0)
+    tracker: TrackerChoice = None
 
     @model_validator(mode="after")
     def _a_sample_fits(self) -> Self:

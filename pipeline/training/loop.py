@@ -26,6 +26,7 @@ from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.history import History, epoch_note
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step
+from pipeline.training.tracking import tracked
 
 
 @dataclass
@@ -233,7 +234,8 @@ def train(
     reproducible = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
     )
-    with torch.random.fork_rng(devices=devices), reproducible:
+    tracking = tracked(config.tracker, name, config, history)
+    with torch.random.fork_rng(devices=devices), reproducible, tracking as add:
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):
             if history.stale(config.patience):
@@ -256,7 +258,7 @@ def train(
             row = {"epoch": epoch + 1, "learning_rate": trainer.learning_rate, **means, **rate}
             if score is not None:
                 row[ranked_by.column] = score(trainer.result())
-            history.add(row)
+            add(row)
             if config.patience is not None and history.best() == epoch + 1:
                 trainer.keep()
             last = epoch + 1 == config.epochs or history.stale(config.patience)

@@ -1,0 +1,163 @@
+"""Trackers get every epoch's values, and change nothing of what is trained."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline import plugins
+from pipeline.training import TrainConfig
+from pipeline.training.history import History
+from pipeline.training.tracking import TRACKERS, tracked
+
+ROWS = [{"epoch": 1.0, "loss": 2.5, "kd/kl": 0.5}, {"epoch": 2.0, "loss": 1.25, "kd/kl": 0.25}]
+
+
+def train(tracker: object, rows: list[dict[str, float]], done: list[dict[str, float]] | None = None) -> History:
+    config, history = TrainConfig.model_validate({"tracker": tracker}), History(list(done or []))
+    with tracked(config.tracker, "small/kd/seed-0", config, history) as add:
+        for row in rows:
+            add(row)
+    return history
+
+
+def test_tensorboard_has_the_values_of_a_run_that_was_resumed(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracker = {"name": "tensorboard", "folder": str(tmp_path)}
+    later = {"epoch": 2.0, "loss": 9.0, "kd/kl": 9.0}
+    train(tracker, [ROWS[0], later])  # killed after the second epoch, whose checkpoint was not written
+    assert train(tracker, [ROWS[1]], done=[ROWS[0]]).rows == ROWS
+    events = EventAccumulator(str(tmp_path / "small/kd/seed-0"))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {"loss", "kd/kl"}
+    assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 2.5), (2, 1.25)]
+    assert [(e.step, e.value) for e in events.Scalars("kd/kl")] == [(1, 0.5), (2, 0.25)]
+
+
+def test_a_tracker_is_in_no_identity() -> None:
+    with_one = TrainConfig.model_validate({"tracker": "tensorboard"})
+    assert with_one.tracker is not None
+    assert with_one.identity() == TrainConfig().identity()
+    assert TrainConfig.model_validate(with_one.model_dump()) == with_one
+
+
+class Recorded:
+    """Stands for a library: keeps what is logged, by step."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, dict[str, float]] = {}
+        self.settings: Mapping[str, Any] = {}
+        self.step, self.ended = 0, False
+
+    def put(self, key: str, value: float, step: int) -> None:
+        self.values.setdefault(step, {})[key] = value
+
+    def end(self) -> None:
+        self.ended = True
+
+
+def wandb(record: Recorded) -> ModuleType:
+    def log(values: dict[str, float], step: int) -> None:
+        for key, value in values.items():
+            record.put(key, value, step)
+
+    def init(**given: Any) -> object:
+        record.settings = given["config"]
+        assert (given["project"], given["name"]) == ("decant", "small/kd/seed-0")
+        return SimpleNamespace(log=log, finish=record.end)
+
+    made = ModuleType("wandb")
+    made.__dict__["init"] = init
+    return made
+
+
+def mlflow(record: Recorded) -> ModuleType:
+    class MlflowClient:
+        def __init__(self, tracking_uri: str | None) -> None: ...
+
+        def get_experiment_by_name(self, name: str) -> None: ...
+
+        def create_experiment(self, name: str) -> str:
+            return name
+
+        def create_run(self, experiment: str, run_name: str) -> object:
+            assert (experiment, run_name) == ("decant", "small/kd/seed-0")
+            return SimpleNamespace(info=SimpleNamespace(run_id="a"))
+
+        def log_param(self, run: str, key: str, value: object) -> None:
+            record.settings = {**record.settings, key: value}
+
+        def log_metric(self, run: str, key: str, value: float, step: int) -> None:
+            record.put(key, value, step)
+
+        def set_terminated(self, run: str) -> None:
+            record.end()
+
+    made = ModuleType("mlflow")
+    made.__dict__["MlflowClient"] = MlflowClient
+    return made
+
+
+def dvclive(record: Recorded) -> ModuleType:
+    class Live:
+        def __init__(self, folder: str, **given: object) -> None:
+            assert folder == "dvclive/small/kd/seed-0"
+            self.step = 0
+            record.settings = {"epochs": 60}  # it takes none
+
+        def log_metric(self, key: str, value: float) -> None:
+            record.put(key, value, self.step)
+
+        def make_summary(self) -> None: ...
+
+        def end(self) -> None:
+            record.end()
+
+    made = ModuleType("dvclive")
+    made.__dict__["Live"] = Live
+    return made
+
+
+@pytest.mark.parametrize("library", [wandb, mlflow, dvclive])
+def test_the_others_get_every_epoch(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, record = library.__name__, Recorded()
+    module = library(record)
+    module.__spec__ = importlib.util.spec_from_loader(name, None)
+    monkeypatch.setitem(sys.modules, name, module)
+    train(name, [ROWS[1]], done=[ROWS[0]])
+    assert record.values == {1: {"loss": 2.5, "kd/kl": 0.5}, 2: {"loss": 1.25, "kd/kl": 0.25}}
+    assert record.settings["epochs"] == 60
+    assert "tracker" not in record.settings
+    assert record.ended
+
+
+def test_a_run_that_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = Recorded()
+    module = wandb(record)
+    module.__spec__ = importlib.util.spec_from_loader("wandb", None)
+    monkeypatch.setitem(sys.modules, "wandb", module)
+    config = TrainConfig.model_validate({"tracker": "wandb"})
+    with pytest.raises(KeyboardInterrupt), tracked(config.tracker, "small/kd/seed-0", config, History()):
+        raise KeyboardInterrupt
+    assert record.ended
+
+
+@pytest.mark.parametrize("name", plugins.names(TRACKERS))
+def test_what_is_not_installed_is_told_before_work_starts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda package: None)
+    with pytest.raises(ValidationError, match=rf"pip install 'decant-kd\[{name}\]'"):
+        TrainConfig.model_validate({"tracker": name})
+
+
+def test_the_nearest_tracker_is_named() -> None:
+    with pytest.raises(ValidationError) as raised:
+        TrainConfig.model_validate({"tracker": "tensorbord"})
+    assert "tensorboard" in str(raised.value.errors()[0]["ctx"])
