@@ -7,6 +7,7 @@ from rich.console import Console
 from pipeline.errors import DataError
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
+from pipeline.reporting.answer import ship_sentence
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.details import read_details
 from pipeline.reporting.exports import read_exports
@@ -44,6 +45,6 @@ def run(source: ConfigFile, *, write: bool, table: bool) -> None:
     if table:
         console = Console(width=None if Console().is_terminal else 160)
         console.print(terminal(evaluation, rows))
-        for sentence in verdicts(rows):
-            console.print(f"  {sentence}", highlight=False, soft_wrap=True)
+        for sentence in [*verdicts(rows), *ship_sentence(evaluation, rows)]:
+            console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
     print(f"report: {page}")

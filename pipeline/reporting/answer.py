@@ -8,7 +8,7 @@ from typing import Any
 from pipeline.reporting import tables
 from pipeline.reporting.comparison import Comparison
 from pipeline.reporting.exports import ExportedStudent, smallest_exports
-from pipeline.reporting.front import Choice, front_of, level_with
+from pipeline.reporting.front import Choice, choose_student, front_of, level_with
 from pipeline.reporting.page_table import file_text
 from pipeline.reporting.results import Evaluation
 from pipeline.reporting.summary import SummaryRow
@@ -51,6 +51,20 @@ def reasons(
             f"The best of {len(rows)} was picked by the same images that score it, so its figure is a little too good."
         )
     return said
+
+
+def ship_sentence(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[str]:
+    """Say which student to ship, and the first reason; nothing without students, or of one alone.
+
+    Args:
+        evaluation: has the teacher.
+        rows: of the students.
+    """
+    choice = choose_student(rows)
+    if choice is None or len(rows) < 2:
+        return []
+    first = reasons(evaluation, rows, choice, ())[0]
+    return [f"to ship: {choice.row.student} by {choice.row.objectives}. {first}"]
 
 
 def _level(rows: Sequence[SummaryRow], choice: Choice) -> list[str]:

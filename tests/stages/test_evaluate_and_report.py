@@ -4,6 +4,7 @@ import base64
 import hashlib
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -186,6 +187,9 @@ def test_the_report_is_a_page_a_table_and_numbers(there: Path, capsys: pytest.Ca
     assert set(summary["students"]) == {"small", "vit"}
     assert set(summary["students"]["vit"]) == {"hard", "kd", "lfcc"}
     assert "small" in printed
+    first = re.search(r'<p class="name">(\w+), trained by (\w+)</p>', page)
+    assert first is not None
+    assert f"to ship: {first[1]} by {first[2]}. Its top-1" in printed
     assert printed.endswith(f"report: {folder}/report.html\n")
     cache = TeacherCache.open(Path("artifacts/caches/tiny.zarr"))
     (shown,) = Details.read(Path("artifacts/tiny/details.json")).caches
