@@ -26,7 +26,7 @@ from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.history import History, epoch_note
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step
-from pipeline.training.tracking import tracked
+from pipeline.training.tracking import with_tracker
 
 
 @dataclass
@@ -234,7 +234,7 @@ def train(
     reproducible = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
     )
-    tracking = tracked(config.tracker, name, config, history)
+    tracking = with_tracker(config.tracker, name, config, history)
     with torch.random.fork_rng(devices=devices), reproducible, tracking as add:
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):

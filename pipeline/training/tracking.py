@@ -77,7 +77,7 @@ TrackerChoice = Annotated[SerializeAsAny[TrackerOptions] | None, BeforeValidator
 
 
 @contextmanager
-def tracked(
+def with_tracker(
     choice: TrackerOptions | None, name: str, settings: Section, history: History
 ) -> Iterator[Callable[[dict[str, float]], None]]:
     """Yield a function that adds the row of an epoch to a history, and tells the tracker.

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from pipeline import plugins
 from pipeline.training import TrainConfig
 from pipeline.training.history import History
-from pipeline.training.tracking import TRACKERS, tracked
+from pipeline.training.tracking import TRACKERS, with_tracker
 
 ROWS = [{"epoch": 1.0, "loss": 2.5, "kd/kl": 0.5}, {"epoch": 2.0, "loss": 1.25, "kd/kl": 0.25}]
 
 
 def train(tracker: object, rows: list[dict[str, float]], done: list[dict[str, float]] | None = None) -> History:
     config, history = TrainConfig.model_validate({"tracker": tracker}), History(list(done or []))
-    with tracked(config.tracker, "small/kd/seed-0", config, history) as add:
+    with with_tracker(config.tracker, "small/kd/seed-0", config, history) as add:
         for row in rows:
             add(row)
     return history
@@ -145,7 +145,7 @@ def test_a_run_that_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     module.__spec__ = importlib.util.spec_from_loader("wandb", None)
     monkeypatch.setitem(sys.modules, "wandb", module)
     config = TrainConfig.model_validate({"tracker": "wandb"})
-    with pytest.raises(KeyboardInterrupt), tracked(config.tracker, "small/kd/seed-0", config, History()):
+    with pytest.raises(KeyboardInterrupt), with_tracker(config.tracker, "small/kd/seed-0", config, History()):
         raise KeyboardInterrupt
     assert record.ended
 
