@@ -66,6 +66,7 @@ def _numbers(row: SummaryRow) -> dict[str, float]:
     numbers: dict[str, float] = {}
     values = {row.ranked_by.name: row.score}
     values |= {name: stat for name in ("agreement", "kl", "nll", "ece", "knn", "probe") if (stat := getattr(row, name))}
+    values |= {f"agreement_with_{name}": stat for name, stat in row.agreements.items()}
     for name, stat in values.items():
         if stat is not None:
             numbers[name] = stat.mean

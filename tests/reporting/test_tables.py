@@ -7,6 +7,7 @@ import pytest
 from reporting_fakes import experiment
 from rich.console import Console
 
+from pipeline.reporting.report import summary
 from pipeline.reporting.summary import Stat, summarise
 from pipeline.reporting.tables import cells, count, headings, markdown, note, rounded_seconds, stat, terminal
 
@@ -106,6 +107,8 @@ def test_agreement_with_named_teachers_has_a_column_of_each() -> None:
     assert at == headings(evaluation).index("agreement (%)") + 1
     column = [line[at] for line in cells(evaluation, summarise(evaluation))]
     assert column == ["25.00", "60.00 ± 14.14", "60.00 ± 0.00", "90.00 ± 0.00", "80.00 ± 0.00"]
+    numbers = summary(evaluation, summarise(evaluation))["students"]["resnet20"]["hard"]
+    assert numbers["agreement_with_clip"] == pytest.approx(0.6)
     partly = evaluation.model_copy(
         update={"students": (*students[:-1], evaluation.students[-1].model_copy(update={"agreements": {}}))}
     )
