@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pipeline.store.encodings._contract import EncodingOverflow
@@ -14,6 +13,8 @@ LIMIT = 65504.0
 
 def halves(values: NDArray[np.float32]) -> NDArray[np.float16]:
     """Round values [R, ...] to half precision. Raises EncodingOverflow for those that would become infinite."""
+    import torch
+
     # torch converts four times as fast as NumPy (measured), to the same bits.
     tensor = torch.from_numpy(values)
     encoded: NDArray[np.float16] = tensor.to(torch.float16).numpy()

@@ -5,15 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.store.encodings._contract import Parts
 from pipeline.store.encodings._rows import not_finite
+
+if TYPE_CHECKING:  # torch takes seconds, and manifests name encodings
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -54,4 +55,6 @@ class OneArray(ABC):
 
     def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which rows have values that are not finite: [R]."""
+        import torch
+
         return not_finite(rows if rows.dtype.kind == "f" else self.read(torch.from_numpy(rows.copy())).numpy())

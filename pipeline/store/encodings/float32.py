@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.plugins import NoOptions
 from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding
 from pipeline.store.encodings._one_array import OneArray
+
+if TYPE_CHECKING:  # torch takes seconds, and manifests name encodings
+    from torch import Tensor
 
 SIGNALS = EVERY_SIGNAL
 

@@ -13,16 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.plugins import NoOptions
 from pipeline.store.encodings._contract import EVERY_SIGNAL, Encoding, Parts
 from pipeline.store.encodings._rows import anywhere
+
+if TYPE_CHECKING:  # torch takes seconds, and manifests name encodings
+    from torch import Tensor
 
 SIGNALS = EVERY_SIGNAL
 STEPS = 127
@@ -49,6 +50,8 @@ class Int8:
 
     def encode(self, values: NDArray[np.float32]) -> dict[str, NDArray[Any]]:
         """Round values [R, ...] to the nearest step, ties to the even one."""
+        import torch
+
         # By torch, several times as fast as NumPy (measured), to the same bits.
         scale = (self._largest(values) / STEPS).clamp(max=LARGEST_SCALE)
         scale[scale < FLOAT32.tiny] = 0
@@ -58,6 +61,8 @@ class Int8:
 
     def decode(self, parts: Mapping[str, Tensor]) -> Tensor:
         """Return the steps times their scale, the `parts` of a signal: float32 [R, ...]."""
+        import torch
+
         steps = parts[""].to(torch.float32)
         return steps * _beside(parts["scale"], steps.ndim)
 
@@ -74,6 +79,8 @@ class Int8:
 
     def _largest(self, values: NDArray[np.float32]) -> Tensor:
         """Return the largest magnitude under each scale, in the shape of `scale`."""
+        import torch
+
         return torch.from_numpy(values).abs().flatten(1 + len(self.parts["scale"][1])).amax(-1)
 
 

@@ -22,18 +22,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import PositiveInt
-from torch import Tensor
 
 from pipeline.config import Section
 from pipeline.store.encodings._contract import Encoding, Parts
 from pipeline.store.encodings._half import half_bound, halves
 from pipeline.store.encodings._rows import anywhere, not_finite
+
+if TYPE_CHECKING:  # torch takes seconds, and manifests name encodings
+    from torch import Tensor
 
 SIGNALS = ("logits",)
 
@@ -105,6 +106,8 @@ class TopK:
 
     def _largest(self, values: NDArray[np.float32]) -> NDArray[np.int64]:
         """Return the classes of the k largest logits: [R, k]."""
+        import torch
+
         # The bits of a float, as an integer that is ordered like it, above what orders equal ones: no ties are left,
         # and the result is the same in every batch and version. Adding zero makes -0 a 0.
         bits = torch.from_numpy(values + np.float32(0)).view(torch.int32)
@@ -136,5 +139,7 @@ def build(shape: tuple[int, ...], options: Options) -> Encoding:
 
 def _unsigned(indices: Tensor) -> Tensor:
     """Return unsigned integers as int64. torch may hold them as signed ones with the same bits."""
+    import torch
+
     size = indices.element_size()
     return indices.view({2: torch.int16, 4: torch.int32}[size]).long() & (1 << 8 * size) - 1
