@@ -96,3 +96,19 @@ def test_details_of_another_evaluation_are_left_out_and_broken_ones_refused(
     path.write_text(json.dumps(value))
     with pytest.raises(DataError, match="image"):
         read_details(path, evaluation)
+
+
+def test_hostile_names_of_classes_and_images_stay_text(made: tuple[Evaluation, Details, str]) -> None:
+    evaluation, details, _ = made
+    hostile = "<script>alert('x')</script>\"'&"
+    changed = details.model_copy(
+        update={
+            "classes": (hostile, *details.classes[1:]),
+            "pictures": tuple(each.model_copy(update={"id": hostile}) for each in details.pictures),
+            "caches": tuple(each.model_copy(update={"path": hostile, "missing": hostile}) for each in details.caches),
+        }
+    )
+    html = page(Findings(evaluation, [], "", (), changed))
+    assert html.count("<script") == 1
+    assert "<script>alert" not in html
+    assert html.count("&lt;script&gt;alert") > 5
