@@ -56,4 +56,4 @@ def run(source: ConfigFile) -> None:
     evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
     write_atomic(inputs.runs.details, details.details(evaluation).to_text())
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)
-    print(f"{inputs.runs.evaluation}: {len(students)} students on split {split!r}")
+    print(f"{inputs.runs.evaluation}: {len(students)} student{'s' if len(students) != 1 else ''} on split {split!r}")
