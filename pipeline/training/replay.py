@@ -67,6 +67,41 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
     views = f"{len(numbers)} view{'s' if len(numbers) > 1 else ''}"
     if len(rows) < count:
         return f"{len(rows):,} of {count:,} samples of {views} match the teacher's pixels"
-    return (
-        f"all {views} match the teacher's pixels" if len(numbers) > 1 else "the one view matches the teacher's pixels"
-    )
+    return f"all {views} match the teacher's pixels" if len(numbers) > 1 else "the view matches the teacher's pixels"
+
+
+def _require_pixels(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
+    """Raise CacheMismatch if rendered pixels are not the primary teacher's. The other teachers' are the same."""
+    cache = source.caches(view)[0]
+    wrong = rows[digest(steps.render(view, rows).pixels) != cache.view_digests(view, rows)]
+    if len(wrong):
+        raise CacheMismatch(
+            f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",
+            where=_named(steps, view, wrong),
+            expected=f"the digests stored in {cache.path}",
+            fix=CHANGED_VIEWS_HINT
+            if steps.samples.split.image_shape
+            else f"{CHANGED_VIEWS_HINT}; where only the decoder of JPEG files is another version, {VERIFY_BYTES_HINT} "
+            "compares the files' bytes instead",
+        )
+
+
+def _require_same_pixels(steps: Steps, caches: Sequence[TeacherCache], view: int) -> None:
+    """Raise CacheMismatch if the digests of a view differ between the caches of several teachers."""
+    rows = np.arange(steps.samples.count)
+    first, *others = caches
+    for other in others:
+        wrong = rows[first.view_digests(view, rows) != other.view_digests(view, rows)]
+        if len(wrong):
+            raise CacheMismatch(
+                f"two teachers saw different pixels in {len(wrong)} of {len(rows)} views",
+                where=_named(steps, view, wrong),
+                expected=f"the digests stored in {first.path}",
+                got=f"those in {other.path}",
+                fix="cache both teachers from the same images; where only the decoder of JPEG files was another "
+                f"version, {VERIFY_BYTES_HINT} does not compare pixels",
+            )
+
+
+def _named(steps: Steps, view: int, rows: NDArray[np.int64]) -> str:
+    return f"view {view}, samples {', '.join(steps.samples.ids(rows[:5]))}{', ...' if len(rows) > 5 else ''}"
