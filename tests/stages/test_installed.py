@@ -54,9 +54,9 @@ def test_a_command_of_another_version_is_refused() -> None:
         assert part in refused.stderr
 
 
-def run(*words: str, cwd: Path, paths: Sequence[Path] = ()) -> tuple[int, str]:
+def run(*words: str, cwd: Path, paths: Sequence[Path] = (), **variables: str) -> tuple[int, str]:
     """The exit status and the output of Python, with some folders to import from and not the source tree."""
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths)), "OMP_NUM_THREADS": "1", **variables}
     command = [sys.executable, *words]
     done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
     return done.returncode, done.stdout + done.stderr
@@ -71,7 +71,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, tree)
     pip = ("-m", "pip", "--disable-pip-version-check")
-    status, output = run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheel", ".", cwd=tree)
+    status, output = run(
+        *pip,
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "--wheel-dir",
+        "wheel",
+        ".",
+        cwd=tree,
+        SETUPTOOLS_SCM_PRETEND_VERSION=VERSION,
+    )
     assert status == 0, output
     (wheel,) = (tree / "wheel").glob("*.whl")
     files = [path for room in ("pipeline", "stages") for path in (ROOT / room).rglob("*") if path.is_file()]
@@ -119,3 +129,39 @@ def test_an_installed_decant_depends_on_its_version(site: Path, here: Path, monk
     assert "another version of Decant is installed" in output
     assert pipeline("dvc-file", "--config", "tiny.yaml", "--output", "dvc.yaml") == (0, "")
     assert status() == set(MAKING)
+
+
+@pytest.mark.long
+def test_the_version_is_that_of_the_tag_and_a_wheel_of_the_sdist_runs_the_demo(tmp_path: Path) -> None:
+    tree, site, work = (tmp_path / name for name in ("tree", "site", "work"))
+    for name in ("pipeline", "stages"):
+        shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tree)
+    git = ("git", "-c", "user.name=a", "-c", "user.email=a@b")
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"], ["tag", "v9.8.7"]):
+        subprocess.run([*git, *words], cwd=tree, check=True, capture_output=True)
+    status, output = run("-c", "from setuptools import build_meta as b; print(b.build_sdist('out'))", cwd=tree)
+    assert status == 0, output
+    assert output.splitlines()[-1] == "decant_kd-9.8.7.tar.gz"
+    work.mkdir()
+    pip = ("-m", "pip", "--disable-pip-version-check")
+    sdist = str(tree / "out/decant_kd-9.8.7.tar.gz")
+    status, output = run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", "wheel", sdist, cwd=work)
+    assert status == 0, output
+    wheel = str(work / "wheel/decant_kd-9.8.7-py3-none-any.whl")
+    status, output = run(*pip, "install", "--no-deps", "--no-index", "--target", str(site), wheel, cwd=work)
+    assert status == 0, output
+
+    def pipeline(*arguments: str) -> str:
+        status, output = run("-m", "pipeline.cli", *arguments, cwd=work, paths=[site])
+        assert status == 0, output
+        return output
+
+    assert pipeline("--version").split()[-1] == "9.8.7"
+    assert "9.8.7" in pipeline("doctor")
+    few = ("teacher_training.epochs=1", "train.epochs=1", "data.limit=80", "data.holdout.count=20")
+    shown = pipeline("demo", *(word for each in few for word in ("--set", each)))
+    assert "open in a browser: decant-demo/artifacts/digits/report/report.html" in shown
+    assert (work / "decant-demo/artifacts/digits/report/report.html").exists()
+    assert "no configuration is named" in run("-m", "pipeline.cli", "check", cwd=work, paths=[site])[1]
