@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from textwrap import wrap
 from typing import Any
 
 from pipeline.errors import CacheCorrupt, printable
@@ -201,7 +202,8 @@ def _made(provenance: Mapping[str, Any]) -> list[str]:
         count += f" of {duration(provenance['seconds'])}"
     lines = [f"{runs[0]['started'].replace('T', ' ')}, in {count}{rate}"]
     lines += [f"on {device}" for device in dict.fromkeys(run["device"] for run in runs)]
-    lines.append(", ".join(f"{name} {found}" for name, found in runs[-1]["versions"].items()))
+    versions = ", ".join(f"{name} {found}" for name, found in runs[-1]["versions"].items())
+    lines += wrap(versions, 120, break_on_hyphens=False)
     return _entry("made", *lines)
 
 

@@ -76,11 +76,8 @@ def test_a_factory_gets_the_number_of_channels_if_it_has_an_argument_for_it() ->
     one = {"mean": [0.5], "std": [0.25], "input_size": 8}
     assert build_network("own_module_test:grey", 5, seed=0, **one)(IMAGES[:, :1]).logits.shape == (2, 5)
     assert build_network("own_module_test:grey", 5, seed=0, input_size=8)(IMAGES).logits.shape == (2, 5)
-    for model in ("own_module_test:small", "torchvision/resnet18"):
-        with pytest.raises(
-            ModelError, match=r"images of 8 pixels and 1 channels[\s\S]*`mean` and `std` of three channels"
-        ):
-            build_network(model, 5, seed=0, **one)
+    with pytest.raises(ModelError, match=r"images of 8 pixels and 1 channels[\s\S]*`mean` and `std` of three channels"):
+        build_network("own_module_test:small", 5, seed=0, **one)
 
 
 @pytest.mark.parametrize(
