@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -179,8 +180,14 @@ def _caches(evaluator: Evaluator, names: Sequence[str]) -> list[CacheFigures]:
     """Describe the caches that students learn from, those that are at hand."""
     config = evaluator.experiment.config
     paths = [entry.path for entry in config.caches] if config.caches else [config.store.path]
-    there = [path for path in dict.fromkeys(paths) if backend_of(path).exists()]
-    return [_cache(path, evaluator, names, drawn=number == 0) for number, path in enumerate(there)]
+    found: list[CacheFigures] = []
+    for path in dict.fromkeys(paths):
+        try:
+            if backend_of(path).exists():
+                found.append(_cache(path, evaluator, names, drawn=not found))
+        except PipelineError as error:  # such as signals by code of the user's own; no figure of a student needs it
+            print(f"note: the report will not describe {path}: {first_line(error)}", file=sys.stderr)
+    return found
 
 
 def _cache(path: StorePath, evaluator: Evaluator, names: Sequence[str], *, drawn: bool) -> CacheFigures:
