@@ -87,7 +87,7 @@ class DistillationLoss(nn.Module):
         teacher = batch.teacher_outputs.decode(self.heads.of(None))
         others = decode_others(batch.teacher_outputs, self.heads.others())
         for name, signals in self._reads.items():
-            read = teacher if name is None else others.get(name, Signals(teacher.logits[:, :0]))
+            read = teacher if name is None else others.get(name)
             whose = "" if name is None else f"{name}'s "
             _refuse_lacking(signals, read, f"the batch was read without {whose}".rstrip(), READS_HINT)
         step = int(self.calls) if batch.index == OWN_LOADER else batch.index
@@ -130,12 +130,15 @@ def _refuse_module(got: str, cause: Exception | None = None) -> NoReturn:
     ) from cause
 
 
-def _refuse_lacking(needed: Collection[str], signals: Signals, what: str, fix: str) -> None:
-    """Raise TrainingError for signals that objectives read and that are not there."""
-    there = {f"features/{tap}" for tap in signals.features} | {f"extras/{name}" for name in signals.extras}
-    there |= {"logits", "head"} | ({"embedding"} if signals.embedding is not None else set())
+def _refuse_lacking(needed: Collection[str], signals: Signals | None, what: str, fix: str) -> None:
+    """Raise TrainingError for signals that objectives read and that are not there. signals: None if nothing is."""
+    there: set[str] = set()
+    if signals is not None:
+        there = {f"features/{tap}" for tap in signals.features} | {f"extras/{name}" for name in signals.extras}
+        there |= {"logits", "head"} | ({"embedding"} if signals.embedding is not None else set())
     if missing := sorted(set(needed) - there):
-        raise TrainingError(f"{what} {', '.join(missing)}, which the loss reads", got=", ".join(sorted(there)), fix=fix)
+        got = ", ".join(sorted(there)) or "nothing"
+        raise TrainingError(f"{what} {', '.join(missing)}, which the loss reads", got=got, fix=fix)
 
 
 def objective(

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
-from torch import Tensor, nn
+from torch import nn
 
 from pipeline.config import Name, problems_of
 from pipeline.errors import ArgumentError, Problem, unknown_name
@@ -84,7 +84,7 @@ class KnownHeads(nn.Module):
         super().__init__()
         self._flags = {name: (head.linear, head.linear_final) for name, head in heads.items()}
         for name, head in heads.items():
-            for part, tensor in zip(_buffers(name), (head.weight, head.bias), strict=True):
+            for part, tensor in zip(self._buffers_of(name), (head.weight, head.bias), strict=True):
                 self.register_buffer(part, tensor, persistent=False)
 
     def of(self, name: str | None) -> LinearHead | None:
@@ -95,17 +95,14 @@ class KnownHeads(nn.Module):
         """
         if name not in self._flags:
             return None
-        weight, bias = (self._tensor(part) for part in _buffers(name))
+        weight, bias = (self.get_buffer(part) for part in self._buffers_of(name))
         return LinearHead(weight, bias, *self._flags[name])
 
     def others(self) -> dict[str, LinearHead]:
         """Return the heads of the teachers that objectives name."""
         return {name: head for name in self._flags if name is not None and (head := self.of(name)) is not None}
 
-    def _tensor(self, part: str) -> Tensor:
-        return self.get_buffer(part)
-
-
-def _buffers(name: str | None) -> tuple[str, str]:
-    whose = "own" if name is None else f"of_{name}"
-    return f"{whose}_weight", f"{whose}_bias"
+    def _buffers_of(self, name: str | None) -> tuple[str, str]:
+        """Names without that of the teacher, which may have a dot: buffers may not."""
+        place = list(self._flags).index(name)
+        return f"weight{place}", f"bias{place}"

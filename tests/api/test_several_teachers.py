@@ -79,6 +79,13 @@ def test_a_teacher_may_be_dropped(data: CachedViews) -> None:
         objective([("kd", 1, {"teacher": "second"})], network(), data, teacher_dropping=0.5)
 
 
+def test_a_teacher_with_a_dot_in_its_name_has_a_head(paths: tuple[Path, Path]) -> None:
+    loss = objective([("srrl", 1, {"teacher": "vit.b"})], network(), opened(paths[0], teachers={"vit.b": paths[1]}))
+    head = TeacherCache.open(paths[1]).head
+    assert head is not None
+    assert torch.equal(loss.heads.others()["vit.b"].weight, head.weight)
+
+
 def test_what_cannot_be_is_refused(data: CachedViews, paths: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"objectives\[0\].teacher: unknown name 'secnd'"):
         objective([("kd", 1, {"teacher": "secnd"})], network(), data)
@@ -92,6 +99,9 @@ def test_what_cannot_be_is_refused(data: CachedViews, paths: tuple[Path, Path], 
         opened(paths[0], teachers={"a:b": paths[1]})
     loss = objective([("vkd", 1, {"teacher": "second"})], student := network(), data)
     with pytest.raises(TrainingError, match="read without second's embedding"):
+        loss(student, next(iter(data.loader(8, signals={"embedding"}))))
+    loss = objective([("kd", 1, {"teacher": "second"})], student := network(), data)
+    with pytest.raises(TrainingError, match=r"read without second's logits[\s\S]*got: nothing"):
         loss(student, next(iter(data.loader(8, signals={"embedding"}))))
     others = photos(seed=1)
     with pytest.raises(CacheMismatch, match="data"):
