@@ -83,7 +83,8 @@ def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = N
     is replaced, with a note. Raises CacheCorrupt if it is damaged.
     """
     path = statistics_file(cache, signal)
-    if path is not None and path.exists():
+    # os.path.exists says no where nobody may look: of a home that is another's, `Path.exists` would raise
+    if path is not None and os.path.exists(path):  # noqa: PTH110
         if (moments := _read(path, cache, signal)) is not None:
             return moments
         print(f"note: {path} is of another cache or signal, and is computed again", file=sys.stderr)

@@ -104,6 +104,16 @@ def test_those_of_object_storage_are_kept_on_this_machine(here: Path, monkeypatc
     assert statistics_file(cache, "embedding") == here / "other/.cache" / file.relative_to(here / "home")
 
 
+def test_of_object_storage_they_are_computed_where_nobody_may_look_for_them(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / ("long" * 100)))  # the system refuses the question
+    cache = TeacherCache.open(MAIN)
+    monkeypatch.setattr(cache, "path", RemotePath.parse("s3://bucket/tiny.zarr"))
+    np.testing.assert_allclose(kept_moments(cache, "embedding").mean, vectors(MAIN, "embedding").mean(0), rtol=1e-10)
+    assert "is not kept, and will be computed again" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("damage", ["flip", "short", "empty"])
 def test_damage_is_found(here: Path, damage: str):
     cache = TeacherCache.open(MAIN)
