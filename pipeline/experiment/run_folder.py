@@ -62,7 +62,7 @@ def imported_code() -> str:
     it covers the code that decides what the command makes.
     """
     digest = hashlib.sha256()
-    ours = (name for name in sys.modules if name.split(".")[0] in ("pipeline", "stages"))
+    ours = (name for name in list(sys.modules) if name.split(".")[0] in ("pipeline", "stages"))  # threads may import
     for name in sorted(name for name in ours if not name.startswith(PRINTING)):
         file = getattr(sys.modules[name], "__file__", None)
         if file is not None:
