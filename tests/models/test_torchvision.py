@@ -171,6 +171,15 @@ def test_classes_that_do_not_fit_are_refused(wanted: dict[str, Any], what: str, 
         ({"model": "torchvision/resnet18", "blocks": ["fc"]}, "a block gives no map"),
         ({"model": "torchvision/resnet18", "head": "layer4"}, "not the output of the head"),
         ({"model": "torchvision/resnet18", "weights": "pretrained"}, "not for the classes of the data"),
+        (
+            {
+                "model": "torchvision/googlenet",
+                "mean": (0.5, 0.5, 0.5),
+                "std": (0.5, 0.5, 0.5),
+                "options": {"transform_input": True},
+            },
+            "would bring images to -1 to 1 twice",
+        ),
         ({"model": "torchvision/squeezenet1_1", "input_size": 8}, "does not run on images of 8 pixels"),
     ],
 )

@@ -28,6 +28,9 @@ EXTRA_HEADS = {"inception_v3": ("AuxLogits.",), "googlenet": ("aux1.", "aux2.")}
 learns from them here, and they want larger images than the model itself. The weights of these models are for images
 from -1 to 1, into which torchvision's modules bring those that they get."""
 
+HALF = (0.5, 0.5, 0.5)
+"""Mean and standard deviation that bring images to -1 to 1."""
+
 
 def matches(model: str) -> bool:
     """Tell whether a name is of this kind."""
@@ -41,7 +44,7 @@ def expects(model: str) -> Preprocessing:
         return NEUTRAL
     expected = weights.transforms()
     if _name(model) in EXTRA_HEADS:
-        return Preprocessing((0.5, 0.5, 0.5), (0.5, 0.5, 0.5), "bilinear")
+        return Preprocessing(HALF, HALF, "bilinear")
     bicubic = expected.interpolation.value == "bicubic"
     return Preprocessing(tuple(expected.mean), tuple(expected.std), "bicubic" if bicubic else "bilinear")
 
@@ -66,6 +69,13 @@ def build(request: Request) -> Network:
 
     name, weights = _name(request.model), _weights(request.model)
     extra = () if request.options.get("aux_logits") else EXTRA_HEADS.get(name, ())
+
+    if name in EXTRA_HEADS and request.options.get("transform_input") and (request.mean, request.std) == (HALF, HALF):
+        raise ModelError(
+            f"{request.model} would bring images to -1 to 1 twice",
+            where="options.transform_input",
+            fix="leave it out, or name `mean: [0.485, 0.456, 0.406]` and `std: [0.229, 0.224, 0.225]`",
+        )
 
     def create(classes: int) -> nn.Module:
         try:
