@@ -100,12 +100,12 @@ def _module(path: str) -> ModuleType:
 def place_in_code_of_users(error: BaseException) -> str | None:
     """Return the last line of the user's own code that an error came through: `ops.py, line 3`; None without any.
 
-    Packages that bring plug-ins are the user's own here.
+    Packages that bring plug-ins are the user's own here, and those of plug-ins that notes of the error name.
 
     Args:
         error: as it was caught.
     """
-    brought = tuple(_brought())
+    brought = tuple(_brought(getattr(error, "__notes__", ())))
     frames = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
@@ -114,10 +114,15 @@ def place_in_code_of_users(error: BaseException) -> str | None:
     return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else None
 
 
-def _brought() -> Iterator[str]:
+NOTED = re.compile(r"(?:operation|objective|filter|encoding|extra signal) ([^\W\d]\w*)[\w.]*:")
+"""What a note begins with that names a plug-in `module:name`; the group is the package."""
+
+
+def _brought(notes: Iterable[str]) -> Iterator[str]:
     """The folders of installed packages that bring plug-ins, and the files of those that are one module."""
     groups = [group for group in entry_points().groups if group.startswith("decant.")]
     names = {each.module.partition(".")[0] for group in groups for each in entry_points(group=group)}
+    names |= {found[1] for note in notes if (found := NOTED.match(note))}
     for name in names - set(OURS):
         file = getattr(sys.modules.get(name), "__file__", None)
         if file is not None:

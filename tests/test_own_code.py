@@ -128,3 +128,7 @@ def test_an_installed_package_that_brings_plugins_is_to_blame_for_its_errors(
             own_brought.fail()
         error.value.__traceback__ = error.tb.tb_next  # this file is not the user's
         assert own_code.place_in_code_of_users(error.value) == place
+    error.value.add_note("view 0 of samples own_brought:fail")  # which may be called anything
+    assert own_code.place_in_code_of_users(error.value) is None
+    error.value.add_note("operation own_brought:fail")  # as a configuration names it, without an entry point
+    assert own_code.place_in_code_of_users(error.value) == "site-packages/own_brought.py, line 2"
