@@ -58,7 +58,7 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
 
     Raises CacheNotFound, CacheUnfinished or DataError.
     """
-    paths = [path] if path is not None else _paths(source.read(Inputs))
+    paths = [path] if path is not None else _paths(source)
     facts = [each for path in paths for each in _described(path, source)]
     if as_json:
         print(json.dumps(facts, indent=2))
@@ -86,12 +86,12 @@ def _described(path: StorePath, source: ConfigFile) -> list[Facts]:
         return describe(path)
 
 
-def _paths(inputs: Inputs) -> list[StorePath]:
+def _paths(source: ConfigFile) -> list[StorePath]:
     """Return the paths of an experiment's caches, finished or not. Raises CacheNotFound if there is none."""
-    found, missing = [], []
+    inputs, found, missing = source.read(Inputs), [], []
     for name, path in cache_paths(inputs.store.path).items():
         try:
-            describe(path)
+            _described(path, source)
             found.append(path)
         except CacheNotFound as error:
             missing.append(error)

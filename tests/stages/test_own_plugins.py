@@ -12,6 +12,7 @@ import torch
 from click.testing import CliRunner
 from experiment import CONFIG, begin, content, one_thread, source, student
 from own import INVERT, LEVELS
+from processes import output_of
 
 from pipeline.cli import main
 from pipeline.commands import dvc_file
@@ -186,6 +187,10 @@ def mine(here: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
+def command(words: list[str]) -> None:
+    main(words)
+
+
 def test_a_cache_and_a_student_are_made_with_code_of_ones_own(mine: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with one_thread():
         cache_teacher.run(source(), replace=False, wait=False)
@@ -204,12 +209,12 @@ def test_a_cache_and_a_student_are_made_with_code_of_ones_own(mine: Path, capsys
     assert signals.logits is not None
     assert signals.logits.plain()["encoding"] == {"name": "own_kept:Shifted", "shift": 4}
     assert set(signals.extras) == {"own_kept:energy/block2"}
-    for command in ("verify", "inspect --views 1", "evaluate"):
-        if command == "evaluate":  # in a process of its own it does not import what made the cache
-            for name in ("own_kept", "own_invert", "own_mse"):
-                sys.modules.pop(name, None)
-        result = CliRunner().invoke(main, [*command.split(), "--config", "tiny.yaml"])
-        assert result.exit_code == 0, (command, result.output)
+    for words in (["verify"], ["inspect", "--views", "1"]):  # in processes that have imported nothing of it
+        output_of(command, [*words, "--config", "tiny.yaml"], log=mine / "log")
+    for name in ("own_kept", "own_invert", "own_mse"):
+        sys.modules.pop(name, None)  # evaluate does not import what made the training cache
+    result = CliRunner().invoke(main, ["evaluate", "--config", "tiny.yaml"])
+    assert result.exit_code == 0, result.output
     assert "note: the report will not describe artifacts/caches/tiny.zarr: the signals of the teacher" in result.stderr
 
 
