@@ -47,4 +47,5 @@ def run(source: ConfigFile, *, write: bool, table: bool) -> None:
         console.print(terminal(evaluation, rows))
         for sentence in [*verdicts(rows), *ship_sentence(evaluation, rows)]:
             console.print(f"  {sentence}", highlight=False, markup=False, soft_wrap=True)
-    print(f"report: {page}")
+    if page.exists():
+        print(f"report: {page}")

@@ -7,6 +7,8 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError, DataError, ModelError
-from pipeline.experiment import evaluator
+from pipeline.experiment import details, evaluator
 from pipeline.models import build_network
 from pipeline.reporting.details import Details
 from pipeline.reporting.results import Evaluation
@@ -171,6 +173,19 @@ def test_answers_of_another_teacher_or_to_other_views_are_refused(there: Path):
         evaluate.run(source("teacher.mean=[0.9, 0.5, 0.5]"))
 
 
+def test_a_cache_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Hours of measuring are not lost for a picture."""
+    (tmp_path / "broken.zarr").mkdir()
+    (tmp_path / "broken.zarr/zarr.json").write_text("{")
+    paths = (tmp_path / "broken.zarr", tmp_path / "missing.zarr")
+    config = SimpleNamespace(caches=[SimpleNamespace(path=path) for path in paths])
+    measured: Any = SimpleNamespace(experiment=SimpleNamespace(config=config))
+    assert details._caches(measured, ()) == []
+    note = capsys.readouterr().err
+    assert note.startswith(f"note: the report will not show the cache {paths[0]}: ")
+    assert note.count("\n") == 1
+
+
 def test_the_report_is_a_page_a_table_and_numbers(there: Path, capsys: pytest.CaptureFixture[str]):
     evaluate.run(source())
     capsys.readouterr()
@@ -214,7 +229,9 @@ def test_the_report_may_only_be_shown_or_only_be_written(there: Path, capsys: py
     capsys.readouterr()
     report.run(source(), write=False, table=True)
     assert not Path("artifacts/tiny/report").exists()
-    assert "vit" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "vit" in shown
+    assert "report.html" not in shown  # there is none
     report.run(source(), write=True, table=False)
     assert capsys.readouterr().out == "report: artifacts/tiny/report/report.html\n"
 
