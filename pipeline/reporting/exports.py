@@ -82,9 +82,13 @@ def read_exports(root: Path, evaluation: Evaluation) -> list[ExportedStudent]:
         except (OSError, ValueError, ValidationError):
             fix = "run `pipeline export` again, or move it away"
             raise DataError("not what `pipeline export` writes", where=path, fix=fix) from None
-        stale = table.split == evaluation.split and not _same(table.formats, result)
+        formats, stale = table.formats, False
+        if table.split == evaluation.split:
+            stale = not _same(formats, result)
+        else:  # accuracy on other images is no figure of this page
+            formats = tuple(each.model_copy(update={"top1": None}) for each in formats)
         run = (result.student, result.objectives, result.seed)
-        found.append(ExportedStudent(*run, table.threads, table.formats, stale))
+        found.append(ExportedStudent(*run, table.threads, formats, stale))
     return found
 
 

@@ -94,7 +94,7 @@ def test_the_front_is_marked_in_the_table(made: tuple[Evaluation, str]) -> None:
     assert any(expected)
 
 
-def exported(folder: Path, evaluation: Evaluation, top1: float) -> None:
+def exported(folder: Path, evaluation: Evaluation, top1: float, split: str = "test") -> None:
     first = evaluation.students[0]
     path = folder / "exports" / first.student / first.objectives / f"seed-{first.seed}" / "export.json"
     path.parent.mkdir(parents=True)
@@ -103,7 +103,7 @@ def exported(folder: Path, evaluation: Evaluation, top1: float) -> None:
         {"format": name, "bytes": size, "top1": top1, "latency_ms": {"1": 0.5, "32": 9.0}, "made": "x"}
         for name, size in sizes.items()
     ]
-    path.write_text(json.dumps({"student": "a", "split": "test", "threads": 2, "formats": formats}))
+    path.write_text(json.dumps({"student": "a", "split": split, "threads": 2, "formats": formats}))
 
 
 def test_exports_are_shown_with_bytes_and_latency(tmp_path: Path) -> None:
@@ -132,6 +132,17 @@ def test_exports_of_another_student_are_named_and_not_drawn(tmp_path: Path) -> N
     (tmp_path / "exports/resnet20/hard/seed-0/export.json").write_text("[]")
     with pytest.raises(DataError, match="not what `pipeline export` writes"):
         read_exports(tmp_path, evaluation)
+
+
+def test_accuracy_of_exports_on_another_split_is_not_shown(tmp_path: Path) -> None:
+    evaluation, histories = experiment(["resnet20"], ["hard"], 1)
+    exported(tmp_path, evaluation, 0.1234, split="val")
+    (found,) = read_exports(tmp_path, evaluation)
+    assert not found.stale
+    assert {each.top1 for each in found.formats} == {None}
+    html = page(Findings(evaluation, histories, "", [found]))
+    assert "12.34" not in html
+    assert "250 kB (onnx-int8)" in html
 
 
 def test_of_many_students_the_best_have_charts_and_the_table_has_all() -> None:
