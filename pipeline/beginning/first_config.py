@@ -13,7 +13,7 @@ from pathlib import Path
 from pipeline.beginning.proposal import Chosen, small_images, teacher_for
 from pipeline.beginning.survey import Survey
 from pipeline.data.sources._entries import UNLABELED
-from pipeline.errors import DataError
+from pipeline.errors import DataError, printable
 from pipeline.progress import duration, size
 
 VIEWS = 4
@@ -125,7 +125,7 @@ def _commands(survey: Survey, config: Path) -> list[str]:
 
 
 def _head(survey: Survey, config: Path, name: str) -> str:
-    found = "".join(f"#   {line}\n" for line in survey.lines())
+    found = "".join(f"#   {printable(line).replace(chr(10), ' ')}\n" for line in survey.lines())
     road = "".join(f"#   {command}\n" for command in _commands(survey, config))
     folder = f"experiments/{name}/dvc.yaml"
     return f"""\
@@ -205,20 +205,26 @@ def _views(survey: Survey, chosen: Chosen) -> str:
 def _cache(survey: Survey, name: str, chosen: Chosen, learnt: int) -> str:
     numbers = chosen.width + (len(survey.class_names) if survey.labeled else chosen.kept)
     cores = os.cpu_count() or 1
+    if chosen.named:  # how wide it is, and what it costs, is not known before it is built
+        return (
+            "# `pipeline check` says how many bytes this takes, and how long, once the images are packed.\n"
+            f"signals:\n{_signals(survey)}\nstore: {{path: artifacts/caches/{name}.zarr}}\n"
+        )
     written = size(2 * numbers * VIEWS * learnt)
     seconds = duration(VIEWS * learnt * chosen.macs / (RATE * cores))
-    maps = f"features: {{blocks: {2 if small_images(survey) else 1}, grid: 4}}"
-    signals = (
-        f"  logits: {{encoding: float16}}\n  # {maps}  # deep maps, for methods that read them, such as lfcc\n"
-        if survey.labeled
-        else f"  logits: null\n  {maps}  # the deepest maps, on 4 x 4 places\n"
-    )
     return (
         f"# About {written} for {learnt:,} images, and {seconds} for the teacher on these {cores} cores; less on a\n"
         "# GPU. `pipeline check` measures both on this machine, once the images are packed.\n"
-        f"signals:\n{signals}\n"
+        f"signals:\n{_signals(survey)}\n"
         f"store: {{path: artifacts/caches/{name}.zarr}}\n"
     )
+
+
+def _signals(survey: Survey) -> str:
+    maps = f"features: {{blocks: {2 if small_images(survey) else 1}, grid: 4}}"
+    if survey.labeled:
+        return f"  logits: {{encoding: float16}}\n  # {maps}  # deep maps, for methods that read them, such as lfcc\n"
+    return f"  logits: null\n  {maps}  # the deepest maps, on 4 x 4 places\n"
 
 
 def _students(survey: Survey, chosen: Chosen, small: bool) -> str:
@@ -257,9 +263,10 @@ def _end(survey: Survey, name: str, chosen: Chosen, splits: _Splits) -> str:
     else:
         train = "train: {epochs: 16, batch_size: 64, optimizer: adamw, learning_rate: 2e-3, weight_decay: 0.05}\n"
     side = chosen.input_size
-    seen = ""
+    learnt = "  # students learn from these, so scores flatter: name other images, if you have some"
+    seen = "" if survey.labeled else learnt
     if not (small_images(survey) and survey.one_size):
-        seen = f"\n  operations: [{{name: resize, size: {side}}}, {{name: center-crop, size: {side}}}]"
+        seen += f"\n  operations: [{{name: resize, size: {side}}}, {{name: center-crop, size: {side}}}]"
     return (
         f"{train}\nevaluate:\n  split: {splits.reported}{seen}\n\n"
         f"runs: {{path: artifacts/{name}, seeds: [0]}}  # seeds: [0, 1, 2] says how far results differ by chance\n"

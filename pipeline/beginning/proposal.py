@@ -20,6 +20,7 @@ class Chosen:
         width: of its embedding.
         kept: numbers of a view's maps, on a grid of 4 x 4.
         macs: multiply-adds for one image.
+        named: whether the user named the model; width, kept and macs are then another's.
     """
 
     model: str
@@ -27,6 +28,7 @@ class Chosen:
     width: int
     kept: int
     macs: float
+    named: bool = False
 
 
 def small_images(survey: Survey) -> bool:
@@ -45,7 +47,8 @@ def teacher_for(survey: Survey, model: str | None) -> Chosen:
         survey: of the images.
         model: that is wanted; None chooses.
     """
+    named = model is not None
     if small_images(survey):
         seen = max(16, survey.shorter_side)
-        return Chosen(model or "cifar_resnet20", seen, 64, (32 + 64) * 16, 41e6 * (seen / 32) ** 2)
-    return Chosen(model or "resnet50", 224, 2048, 2048 * 16, 4.1e9)
+        return Chosen(model or "cifar_resnet20", seen, 64, (32 + 64) * 16, 41e6 * (seen / 32) ** 2, named)
+    return Chosen(model or "resnet50", 224, 2048, 2048 * 16, 4.1e9, named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
+from pipeline.beginning.first_config import write_first
 from pipeline.beginning.survey import look_at
 from pipeline.cli import main
 from pipeline.errors import DataError
@@ -90,6 +92,7 @@ def test_images_without_folders_are_unlabeled() -> None:
     assert (experiment.data.split, experiment.teacher.head) == ("unlabeled", "none")
     assert experiment.signals.logits is None
     assert all(student.head == "none" for student in experiment.students.values())
+    assert "split: unlabeled  # students learn from these, so scores flatter" in Path("photos.yaml").read_text()
 
 
 def test_large_photographs_are_packed_small_and_have_a_teacher_with_weights() -> None:
@@ -124,6 +127,22 @@ def test_what_is_found_is_told() -> None:
     assert result.stdout.splitlines()[-3:] == [
         f"  pipeline {command} --config photos.yaml" for command in ("prepare-data", "check", "train-teacher")
     ]
+
+
+def test_names_that_break_lines_stay_in_the_comment() -> None:
+    images(Path("photos"), "cat", "dog")
+    survey = dataclasses.replace(look_at(Path("photos")), unreadable={"a\nteacher: {}\x1b.png": "no image"})
+    text = write_first(survey, Path("photos.yaml"), None, None).text
+    assert parse_yaml(text, "photos.yaml")["teacher"]["model"] == "cifar_resnet20"
+    assert "#   cannot be read: a teacher: {}\\x1b.png: no image\n" in text
+
+
+def test_of_a_teacher_that_is_named_no_figures_are_guessed() -> None:
+    images(Path("photos"), "cat", "dog")
+    written()
+    assert "on these" in Path("photos.yaml").read_text()
+    assert init("photos", "--force", "--teacher", "cifar_resnet8").exit_code == 0
+    assert "on these" not in Path("photos.yaml").read_text()
 
 
 def test_nothing_is_written_over() -> None:
