@@ -24,6 +24,9 @@ TOLD_BY_THEMSELVES = ("torch", "torchvision", "timm", "zarr", "numpy", "dvc")
 SMALL_DISK, NO_DISK, SMALL_SHARED = 10e9, 1e9, 1e9
 """Bytes: a warning below the first, a problem below the second; a warning below the third in shared memory."""
 
+GIT_SECONDS = 20
+"""How long git may take to compare a repository: large ones on slow disks take minutes."""
+
 SHARED = Path("/dev/shm")
 DRIVER = Path("/proc/driver/nvidia/version")
 
@@ -96,6 +99,10 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     """Every package that Decant needs: those that are named, and one line for the others."""
+    if not requires_of():
+        fix = "pip install --editable ."
+        yield Finding("packages", "warning", "cannot be compared: this checkout is not installed", fix)
+        return
     fine, told = 0, set()
     for text in requires_of():
         needed = Requirement(text)
@@ -186,7 +193,11 @@ def _git() -> Finding:
     if root is None:
         return Finding("git", "warning", "this folder is in no repository", "git init, if DVC shall run the stages")
     command = ["git", "-C", str(root), "status", "--porcelain"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=GIT_SECONDS)
+    except subprocess.TimeoutExpired:
+        text = f"repository {root}, of which git says nothing within {GIT_SECONDS} s"
+        return Finding("git", "warning", text, "keep large folders out of it by .gitignore")
     if done.returncode:
         said = done.stderr.strip().partition("\n")[0]
         return Finding("git", "warning", f"the repository {root} cannot be read: {said}", "git says what to do")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 
@@ -64,6 +65,23 @@ def test_a_folder_in_no_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     found = by_name()
     assert (found["git"].state, found["DVC"].state) == ("warning", "warning")
     assert "dvc init" in str(found["DVC"].fix)
+
+
+def test_a_repository_that_takes_long_is_no_defect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(command: list[str], timeout: float, **options: object) -> None:
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subprocess, "run", slow)
+    found = by_name()["git"]
+    assert found.state == "warning"
+    assert "within 20 s" in found.text
+
+
+def test_of_a_checkout_that_is_not_installed_no_package_is_called_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "requires_of", list)
+    assert by_name()["packages"].state == "warning"
 
 
 def test_the_device_and_what_auto_means_on_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
