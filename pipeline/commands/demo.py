@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
 from pipeline.errors import DataError
-from pipeline.experiment.runs import RunName
+from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 
@@ -34,10 +35,12 @@ def run(folder: Path, overrides: tuple[str, ...] = ()) -> Path:
     write_atomic(config, CONFIG.read_text())
     with chdir(folder):
         source = ConfigFile(Path(config.name), overrides)
+        changed = "".join(f" --set {shlex.quote(each)}" for each in overrides)
         for say, stage in _road(source):
-            print(f"$ pipeline {say} --config {config.name}", flush=True)
+            print(f"$ pipeline {say} --config {config.name}{changed}", flush=True)
             stage()
-    return folder / "artifacts/digits/report/report.html"
+        report = source.read(RunsSection).runs.report / "report.html"
+    return folder / report
 
 
 def _road(source: ConfigFile) -> list[tuple[str, Callable[[], None]]]:

@@ -46,6 +46,10 @@ def test_the_stages_run_in_the_folder_with_their_commands(
     assert list(dict.fromkeys(shown)) == [
         *("prepare-data", "train-teacher", "cache-teacher", "train-student", "evaluate", "report")
     ]
+    again = ("runs.path=other", "data.limit={count: 400}")
+    assert demo.run(Path("tried"), again) == Path("tried/other/report/report.html")
+    commands = capsys.readouterr().out.splitlines()
+    assert all(line.endswith("digits.yaml --set runs.path=other --set 'data.limit={count: 400}'") for line in commands)
     experiment = ConfigFile(Path("tried/digits.yaml")).read(ExperimentConfig)
     assert experiment.runs.report == Path("artifacts/digits/report")
 
