@@ -59,8 +59,8 @@ class Tracker(Protocol):
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         """Record the values of an epoch, counted from 1."""
 
-    def close(self) -> None:
-        """Write what is left. Called once, after an error too."""
+    def close(self, *, failed: bool) -> None:
+        """Write what is left. Called once; `failed` where the training was stopped by an error or by somebody."""
 
 
 def _bind(value: object, info: ValidationInfo) -> object:
@@ -102,5 +102,7 @@ def with_tracker(
 
     try:
         yield add
-    finally:
-        tracker.close()
+    except BaseException:
+        tracker.close(failed=True)
+        raise
+    tracker.close(failed=False)

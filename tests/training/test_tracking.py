@@ -56,12 +56,13 @@ class Recorded:
         self.values: dict[int, dict[str, float]] = {}
         self.settings: Mapping[str, Any] = {}
         self.step, self.ended = 0, False
+        self.how: object = None
 
     def put(self, key: str, value: float, step: int) -> None:
         self.values.setdefault(step, {})[key] = value
 
-    def end(self) -> None:
-        self.ended = True
+    def end(self, how: object = None) -> None:
+        self.ended, self.how = True, how
 
 
 def wandb(record: Recorded) -> ModuleType:
@@ -69,10 +70,13 @@ def wandb(record: Recorded) -> ModuleType:
         for key, value in values.items():
             record.put(key, value, step)
 
+    def finish(exit_code: int) -> None:
+        record.end(exit_code)
+
     def init(**given: Any) -> object:
         record.settings = given["config"]
         assert (given["project"], given["name"]) == ("decant", "small/kd/seed-0")
-        return SimpleNamespace(log=log, finish=record.end)
+        return SimpleNamespace(log=log, finish=finish)
 
     made = ModuleType("wandb")
     made.__dict__["init"] = init
@@ -98,8 +102,8 @@ def mlflow(record: Recorded) -> ModuleType:
         def log_metric(self, run: str, key: str, value: float, step: int) -> None:
             record.put(key, value, step)
 
-        def set_terminated(self, run: str) -> None:
-            record.end()
+        def set_terminated(self, run: str, status: str) -> None:
+            record.end(status)
 
     made = ModuleType("mlflow")
     made.__dict__["MlflowClient"] = MlflowClient
@@ -139,15 +143,31 @@ def test_the_others_get_every_epoch(library: Any, monkeypatch: pytest.MonkeyPatc
     assert record.ended
 
 
-def test_a_run_that_fails_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    record = Recorded()
-    module = wandb(record)
-    module.__spec__ = importlib.util.spec_from_loader("wandb", None)
-    monkeypatch.setitem(sys.modules, "wandb", module)
-    config = TrainConfig.model_validate({"tracker": "wandb"})
+@pytest.mark.parametrize(("library", "failed", "done"), [(wandb, 1, 0), (mlflow, "FAILED", "FINISHED")])
+def test_a_run_that_fails_is_closed_as_such(
+    library: Any, failed: object, done: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, record = library.__name__, Recorded()
+    module = library(record)
+    module.__spec__ = importlib.util.spec_from_loader(name, None)
+    monkeypatch.setitem(sys.modules, name, module)
+    config = TrainConfig.model_validate({"tracker": name})
     with pytest.raises(KeyboardInterrupt), with_tracker(config.tracker, "small/kd/seed-0", config, History()):
         raise KeyboardInterrupt
     assert record.ended
+    assert record.how == failed
+    train(name, ROWS)
+    assert record.how == done
+
+
+def test_a_password_is_not_written_into_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = ModuleType("mlflow")
+    module.__spec__ = importlib.util.spec_from_loader("mlflow", None)
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    with pytest.raises(ValidationError, match="MLFLOW_TRACKING_PASSWORD"):
+        TrainConfig.model_validate({"tracker": {"name": "mlflow", "uri": "https://me:secret@mlflow.example.org"}})
+    for uri in ("https://mlflow.example.org:5000", "file:///runs@home", "runs", None):
+        assert TrainConfig.model_validate({"tracker": {"name": "mlflow", "uri": uri}}).tracker is not None
 
 
 @pytest.mark.parametrize("name", plugins.names(TRACKERS))

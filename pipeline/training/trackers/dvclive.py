@@ -34,7 +34,7 @@ class _Live:
             self._live.log_metric(key, value)
         self._live.make_summary()
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self._live.end()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
+from urllib.parse import urlsplit
+
+from pydantic import field_validator
 
 from pipeline.training.tracking import TrackedRun, Tracker, TrackerOptions
 
@@ -23,6 +26,17 @@ class Options(TrackerOptions):
     uri: str | None = None
     experiment: str = "decant"
 
+    @field_validator("uri")
+    @classmethod
+    def _names_no_secret(cls, value: str | None) -> str | None:
+        """Refuse a password: the configuration is written beside students and into the report."""
+        if value is not None and "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "an address with a user or a password would be written into reports: "
+                "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD instead"
+            )
+        return value
+
 
 class _Run:
     def __init__(self, client: Any, run_id: str) -> None:
@@ -32,8 +46,8 @@ class _Run:
         for key, value in values.items():
             self._client.log_metric(self._id, key, value, step=epoch)
 
-    def close(self) -> None:
-        self._client.set_terminated(self._id)
+    def close(self, *, failed: bool) -> None:
+        self._client.set_terminated(self._id, status="FAILED" if failed else "FINISHED")
 
 
 def open_tracker(options: Options, run: TrackedRun) -> Tracker:

@@ -33,7 +33,7 @@ class _Events:
             self._writer.add_scalar(key, value, epoch)
         self._writer.flush()
 
-    def close(self) -> None:
+    def close(self, *, failed: bool) -> None:
         self._writer.close()
 
 

@@ -30,8 +30,8 @@ class _Run:
     def log(self, epoch: int, values: Mapping[str, float]) -> None:
         self._run.log(dict(values), step=epoch)
 
-    def close(self) -> None:
-        self._run.finish()
+    def close(self, *, failed: bool) -> None:
+        self._run.finish(exit_code=1 if failed else 0)
 
 
 def open_tracker(options: Options, run: TrackedRun) -> Tracker:
