@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -45,6 +46,12 @@ def test_every_page_is_in_the_navigation_once():
 def test_the_reference_has_every_section():
     page = (DOCS / "reference/configuration.md").read_text()
     assert re.findall(r"^## `(\w+)`$", page, re.MULTILINE) == list(SECTIONS)
+
+
+def test_every_extra_is_on_the_page_that_says_how_to_install():
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text())["project"]
+    table = re.findall(r"^\| (`.+?) \| ", (DOCS / "install.md").read_text(), re.MULTILINE)
+    assert {name for cell in table for name in re.findall("`([^`]+)`", cell)} == set(project["optional-dependencies"])
 
 
 def test_docstrings_in_the_language_of_sphinx(conf: ModuleType):
