@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline import plugins
+from pipeline.experiment.run_folder import imported_code
 from pipeline.training import TrainConfig
 from pipeline.training.history import History
 from pipeline.training.tracking import TRACKERS, with_tracker
@@ -47,6 +49,17 @@ def test_a_tracker_is_in_no_identity() -> None:
     assert with_one.tracker is not None
     assert with_one.identity() == TrainConfig().identity()
     assert TrainConfig.model_validate(with_one.model_dump()) == with_one
+
+
+def test_a_tracker_is_in_no_digest_of_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else DVC, which runs a student with another `train` again, would train it again."""
+    for name in [name for name in sys.modules if name.startswith(f"{TRACKERS}.")]:
+        monkeypatch.delitem(sys.modules, name)
+    importlib.import_module(TRACKERS)
+    before = imported_code()
+    assert TrainConfig.model_validate({"tracker": "tensorboard"}).tracker is not None
+    assert f"{TRACKERS}.tensorboard" in sys.modules
+    assert imported_code() == before
 
 
 class Recorded:
