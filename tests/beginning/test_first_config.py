@@ -160,15 +160,22 @@ def test_nothing_is_written_over() -> None:
 
 @pytest.mark.parametrize(
     ("places", "message"),
-    [((), "there is no such folder"), (("cat",), "too few to learn from"), (("train/cat", "dog"), "data.source")],
+    [((), "there is no such folder"), (("cat",), "too few to learn from")],
 )
 def test_folders_that_cannot_be_used_are_refused(places: tuple[str, ...], message: str) -> None:
     images(Path("photos"), *places, count=2)
     result = init("photos")
     assert result.exit_code == 2
     assert not Path("photos.yaml").exists()
-    if message != "data.source":
-        assert message in result.stderr
+    assert message in result.stderr
+
+
+def test_a_folder_that_can_be_understood_in_two_ways_is_refused() -> None:
+    images(Path("photos"), "test/cat", "test/dog", "bird")  # enough of each: what is wrong is where they are
+    result = init("photos")
+    assert result.exit_code == 2
+    assert "bird" in result.stderr
+    assert not Path("photos.yaml").exists()
 
 
 def test_broken_images_alone_are_no_images() -> None:
