@@ -181,8 +181,8 @@ def train_student(
 def evaluate(config: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Measure the teacher and every trained student on `evaluate.split`: accuracy, calibration, agreement, cost.
 
-    Writes evaluation.json, metrics.json and details.json in `runs.path`. Students that are not trained yet are left out,
-    with a note.
+    Writes evaluation.json, metrics.json and details.json in `runs.path`. Students that are not trained yet are left
+    out, with a note.
 
     \b
     Examples:
