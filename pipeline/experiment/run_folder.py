@@ -31,7 +31,7 @@ STUDENT = "student.safetensors"
 RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT))
 """The files that a run writes beside its fingerprint and its weights."""
 
-TOLD = "pipeline.training.trackers."
+TOLD = "pipeline.training.trackers"
 PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator", TOLD)
 """Modules that decide what is printed, how fast, and who else is told; never what is written."""
 
