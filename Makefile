@@ -1,7 +1,6 @@
 # make demo   the whole road on scikit-learn's digits: teacher, cache, students, report
 # make test   the tests
 # make test-busy  the tests three times, beside two processes that keep two cores busy
-# make test-begin  the tutorial, the demonstration, wheel and sdist, the report in a browser: minutes
 # make site   the pages of docs/ and the reference, as a site in build/site
 # make cifar100  CIFAR-100 with the literature's ResNets: hours on a GPU, days without
 # make cifar100-methods  every method beside every other, 12 epochs of 10,000 images each: hours on two cores
@@ -17,7 +16,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-begin test-busy test-long lint types site setup
+.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-busy test-long lint types site setup
 
 demo: setup
 	dvc repro
@@ -35,10 +34,6 @@ test-busy: setup
 	set -e; trap 'kill $$beside' EXIT; \
 	for i in 1 2; do $(VENV)/bin/python -c 'while True: pass' & beside="$$beside $$!"; done; \
 	for i in 1 2 3; do OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal; done
-
-test-begin: setup
-	pytest -m long -n 0 --timeout 3600 tests/docs/test_tutorial.py tests/commands/test_demo.py \
-	  tests/stages/test_installed.py tests/reporting/test_browser.py
 
 test-long: setup
 	pytest -m long -n 0 --timeout 3600
