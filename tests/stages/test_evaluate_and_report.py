@@ -182,7 +182,7 @@ def test_a_cache_that_cannot_be_read_is_left_out_with_a_note(tmp_path: Path, cap
     measured: Any = SimpleNamespace(experiment=SimpleNamespace(config=config))
     assert details._caches(measured, ()) == []
     note = capsys.readouterr().err
-    assert note.startswith(f"note: the report will not show the cache {paths[0]}: ")
+    assert note.startswith(f"note: the report will not describe {paths[0]}: ")
     assert note.count("\n") == 1
 
 

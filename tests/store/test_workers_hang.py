@@ -151,7 +151,7 @@ def test_a_unit_that_fails_everywhere_ends_the_command(
     monkeypatch.chdir(Path(__file__).parent if own else tmp_path)  # code below it is the user's own
     expected = r"(?s)a worker failed at unit \d/\d\n  got: RuntimeError: no memory\n"
     if own:
-        expected = r"(?s)code of your own failed: RuntimeError: no memory\n  where: \S+\.py, line \d+, view \d of sample"
+        expected = r"(?s)code of your own failed: RuntimeError: no memory\n  where: \S+\.py, line \d+, view \d of "
     with pytest.raises(OwnCodeError if own else CacheError, match=expected):
         distributed(client, tmp_path / "a", partial(counted, network=Wrong), network=Wrong())
 
