@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 import threading
 import time
@@ -20,7 +19,6 @@ from store_standins import TinyNetwork, cache, content
 from test_faults import At
 from torch import Tensor
 
-from pipeline import own_code
 from pipeline.errors import CacheError, OwnCodeError
 from pipeline.progress import Silent
 from pipeline.signals import Signals
@@ -154,40 +152,6 @@ def test_a_unit_that_fails_everywhere_ends_the_command(
         expected = r"(?s)code of your own failed: RuntimeError: no memory\n  where: \S+\.py, line \d+, view \d of "
     with pytest.raises(OwnCodeError if own else CacheError, match=expected):
         distributed(client, tmp_path / "a", partial(counted, network=Wrong), network=Wrong())
-
-
-@pytest.mark.parametrize("own_code_of", [True, False])
-def test_an_error_of_files_is_that_of_the_code_that_asked_for_them(
-    own: Path, monkeypatch: pytest.MonkeyPatch, own_code_of: bool
-) -> None:
-    (own / "own_table.py").write_text("def read(*unit, worker):\n    open('nowhere')\n")
-    function = own_code.imported("own_table:read") if own_code_of else stat_nowhere
-    held = workers.Held(pickle.dumps(Calling(function)))
-    worker = SimpleNamespace(plugins={"units": held}, address="tcp://a:1")
-    monkeypatch.setattr(workers, "get_worker", lambda: worker)
-    with pytest.raises(workers.Failed if own_code_of else FileNotFoundError) as error:
-        workers.call("units", 0)
-    if isinstance(error.value, workers.Failed):
-        assert error.value.worker == "tcp://a:1"
-        assert "where: own_table.py, line 2" in str(error.value.own)
-
-
-def stat_nowhere(*unit: int, worker: str) -> None:
-    """Raises an error of files, in code that is not the user's."""
-    Path("nowhere").stat()
-
-
-class Calling:
-    """What a worker holds, which calls a function."""
-
-    def __init__(self, function: Any) -> None:
-        self.function = function
-
-    def __call__(self, *unit: int, worker: str) -> Any:
-        return self.function(*unit, worker=worker)
-
-    def close(self) -> None:
-        """Nothing is open."""
 
 
 def test_who_hangs_is_not_asked_in_later_caches(

@@ -89,16 +89,13 @@ def worker_address() -> str:
 def call(name: str, *arguments: Any) -> Any:
     """Call the object that this worker holds under `name` with `arguments`, as a task.
 
-    Raises Failed for errors other than Decant's and OSError, and for those of code of the user's own.
+    Raises Failed for errors other than Decant's and OSError.
     """
     try:
         held = get_worker().plugins[name]
         assert isinstance(held, Held)
         return held.get()(*arguments, worker=worker_address())
-    except PipelineError:
+    except (PipelineError, OSError):
         raise
     except (Exception, SystemExit) as error:
-        own = failure_of(error)
-        if isinstance(error, OSError) and own is None:
-            raise
-        raise Failed(worker_address(), f"{type(error).__name__}: {error}", own) from error
+        raise Failed(worker_address(), f"{type(error).__name__}: {error}", failure_of(error)) from error
