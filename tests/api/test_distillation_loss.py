@@ -118,7 +118,7 @@ def test_the_head_of_the_teacher_moves_with_the_loss(data: CachedViews) -> None:
     assert "head" in loss.reads
     batch = next(iter(data.loader(12, signals=loss.reads)))
     assert torch.isfinite(loss(network(), batch))
-    held = {"heads.own_weight", "heads.own_bias"}
+    held = {"heads.weight0", "heads.bias0"}
     assert held <= {name for name, _ in loss.named_buffers()}
     assert not held & set(loss.state_dict())
 
