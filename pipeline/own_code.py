@@ -174,11 +174,11 @@ def imported_files() -> dict[str, Path]:
     Those are modules that lie below the working directory, and are neither Decant's nor installed.
     """
     below, found = os.path.join(os.getcwd(), ""), {}  # noqa: PTH109, PTH118 - of thousands of modules
-    for name, module in sorted(sys.modules.items()):
+    for name, module in list(sys.modules.items()):
         file = getattr(module, "__file__", None)
-        if file is not None and name not in OURS and file.startswith(below) and _is_of_project(file):
+        if file is not None and file.startswith(below) and name not in OURS and _is_of_project(file):
             found[name] = Path(file)
-    return found
+    return dict(sorted(found.items()))
 
 
 def files_of(names: Iterable[str]) -> tuple[Path, ...]:

@@ -35,6 +35,8 @@ settings.register_profile("anywhere", deadline=None, suppress_health_check=[Heal
 settings.load_profile("anywhere")
 
 MEMORY = Path("/dev/shm")
+PROCESSES = frozenset(("begin_process", "fork_workers", "output_of"))
+"""What tests import from `processes`."""
 
 
 @pytest.fixture
@@ -60,6 +62,19 @@ def pytest_configure(config: pytest.Config) -> None:
         for module in FIXTURES:
             config.pluginmanager.register(importlib.import_module(module))
         importlib.import_module("pipeline.models.pretrained").timm_library()  # in all tests timm knows our networks
+
+
+@pytest.hookimpl(trylast=True)  # what is not run has been left out
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests with processes of their own go to where the second of two workers begins, so that one server starts.
+
+    It imports for seven seconds. To begin with, a worker has a half of the tests, and loses some from its end.
+    """
+    if hasattr(config, "workerinput"):
+        served = {each for each in items if not PROCESSES.isdisjoint(vars(sys.modules[each.module.__name__]))}
+        others = [each for each in items if each not in served]
+        middle = (len(items) + 1) // 2
+        items[:] = [*others[:middle], *(each for each in items if each in served), *others[middle:]]
 
 
 def pytest_collection_finish() -> None:

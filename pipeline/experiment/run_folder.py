@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -56,6 +57,11 @@ def run_files(weights: str = STUDENT) -> frozenset[str]:
     return RUN_FILES | {weights} | ({HEAD_FILE, *DESCRIPTION_FILES} if weights == STUDENT else frozenset())
 
 
+@functools.cache  # hundreds of files, which are those that run, whatever becomes of them on the disk
+def _source(file: str) -> bytes:
+    return Path(file).read_bytes()
+
+
 def imported_code() -> str:
     """Return `sha256:...` over the source of all modules of Decant, and of the user's own, that are imported by now.
 
@@ -67,7 +73,7 @@ def imported_code() -> str:
     for name in sorted(name for name in ours if not name.startswith(PRINTING)):
         file = getattr(sys.modules[name], "__file__", None)
         if file is not None:
-            digest.update(name.encode() + b"\0" + Path(file).read_bytes() + b"\0")
+            digest.update(name.encode() + b"\0" + _source(file) + b"\0")
     for name, path in own_code.imported_files().items():
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"sha256:{digest.hexdigest()}"
