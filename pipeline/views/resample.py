@@ -18,8 +18,9 @@ from torch import Tensor
 from pipeline.views.operation import ResizeFilter, Size
 
 ONE = 1 << 14
-# Pixels worked on at a time: temporaries of a few megabytes stay in a CPU's cache.
-_CHUNK = 1 << 19
+# Pixels worked on at a time: temporaries of a few megabytes stay in a CPU's cache. Another device has none to stay in,
+# and waits for every operation that it is given: there, few chunks.
+_CHUNK_ON_CPU, _CHUNK_ELSEWHERE = 1 << 19, 1 << 26
 # Of distances in `_cubic`: 16 bits after the point.
 _UNIT = 1 << 16
 
@@ -84,7 +85,8 @@ def resample(images: Tensor, boxes: Tensor, size: Size, interpolation: ResizeFil
     top, left, height, width = boxes.unbind(1)
     columns = taps(left, width, W, size[1], interpolation)
     rows = taps(top, height, H, size[0], interpolation)
-    step = max(1, _CHUNK // (C * max(H, size[0]) * max(W, size[1])))
+    chunk = _CHUNK_ON_CPU if images.device.type == "cpu" else _CHUNK_ELSEWHERE
+    step = max(1, chunk // (C * max(H, size[0]) * max(W, size[1])))
     parts = []
     for i in range(0, B, step):
         part = slice(i, i + step)

@@ -52,6 +52,9 @@ def test_local_workers_have_a_gpu_each(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpus(2, "cpu") == gpus(2, "cuda:1") == [None, None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-abc, 7")
     assert gpus(3, "auto") == ["5", "GPU-abc", "7"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-a, MIG-b")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # CUDA shows a process one part of a divided GPU
+    assert gpus(3, "auto") == ["MIG-a", "MIG-b", "MIG-a"]
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert gpus(2, "auto") == [None, None]
     assert [environment["OMP_NUM_THREADS"] for environment in environments(3, "cpu")] == ["2", "2", "2"]

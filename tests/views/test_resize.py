@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from device_counts import META, DeviceCounts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -223,3 +224,14 @@ def test_one_number_is_the_shorter_side(image: tuple[int, int], size: Any, expec
     assert list(reference.resize(noise(1, 1, *image), [size] if isinstance(size, int) else size).shape[2:]) == [
         *expected
     ]
+
+
+def test_a_device_is_asked_for_few_operations_and_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's cache decides how many pixels it works on at a time: a GPU was asked for 7,754 operations."""
+    images, none = torch.empty(256, 3, 375, 500, dtype=torch.uint8, device=META), torch.empty(256, 0, device=META)
+    # What is made of Python's numbers is made here, and copied there while this process waits.
+    monkeypatch.delattr(torch, "tensor")
+    with DeviceCounts() as counts:
+        views(224).apply(images, none)
+    assert 100 < counts.operations.total() < 200
+    assert counts.copies == 0

@@ -20,7 +20,7 @@ from pipeline.signals.filters._separable import separable
 
 def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
     """Keep the low frequencies [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
-    return separable(x, _matrix(x.shape[2], grid_h), _matrix(x.shape[3], grid_w))
+    return separable(x, _matrix, grid_h, grid_w)
 
 
 def _matrix(size: int, grid: int) -> Tensor:

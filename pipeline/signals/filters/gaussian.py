@@ -24,7 +24,7 @@ from pipeline.signals.filters._separable import separable
 
 def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
     """Compute the weighted means [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
-    return separable(x, _weights(x.shape[2], grid_h), _weights(x.shape[3], grid_w))
+    return separable(x, _weights, grid_h, grid_w)
 
 
 def _weights(size: int, grid: int) -> Tensor:

@@ -23,7 +23,7 @@ def lowpass(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
     """Compute the means [B, C, grid_h, grid_w] of x [B, C, H, W], in at least float32."""
     height, width = x.shape[2:]
     if height % grid_h or width % grid_w:
-        return separable(x, _cells(height, grid_h), _cells(width, grid_w))
+        return separable(x, _cells, grid_h, grid_w)
     result: Tensor = _WholeCells.apply(x, grid_h, grid_w)
     return result
 

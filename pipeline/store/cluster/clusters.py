@@ -145,7 +145,9 @@ def _gpus() -> list[str]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     count = torch.cuda.device_count()
     names = visible.split(",") if visible is not None else [str(number) for number in range(count)]
-    return [name.strip() for name in names][:count]
+    named = [name.strip() for name in names]
+    # A process sees one part of a divided GPU, however many it may use: there, the count says nothing of the list.
+    return named if count and all(name.startswith(("MIG-", "GPU-")) for name in named) else named[:count]
 
 
 def restart(client: Client, addresses: Collection[str]) -> set[str]:

@@ -22,7 +22,7 @@ MixProbability = Annotated[float, Field(ge=0, le=1)]
 """How often something is done."""
 
 # Values worked on at a time: temporaries of a few megabytes stay in a CPU's cache.
-_CHUNK = 1 << 18
+_CHUNK_ON_CPU, _CHUNK_ELSEWHERE = 1 << 18, 1 << 26
 _BOX = ("top", "left", "height", "width")
 
 
@@ -72,7 +72,8 @@ class MixOrCut:
 
     def mix(self, images: Tensor, partners: Tensor, parameters: Tensor) -> Tensor:
         """Blend, rounded to the nearest, halves up; then put the box in its place: uint8 [B, C, H, W]."""
-        step = max(1, _CHUNK // images[0].numel()) if len(images) else 1
+        chunk = _CHUNK_ON_CPU if images.device.type == "cpu" else _CHUNK_ELSEWHERE
+        step = max(1, chunk // images[0].numel()) if len(images) else 1
         parts = [slice(i, i + step) for i in range(0, max(len(images), 1), step)]
         return torch.cat([self._mixed(images[part], partners[part], parameters[part]) for part in parts])
 

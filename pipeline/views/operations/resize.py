@@ -70,7 +70,10 @@ class Resize:
         size = self.output_size((H, W))
         if size is None or size == (H, W):
             return images
-        boxes = torch.tensor([[0, 0, H, W]], device=images.device).expand(B, 4)
+        # Filled where the images lie: numbers copied to a device from here would have this process wait for it.
+        boxes = torch.zeros(B, 4, dtype=torch.int64, device=images.device)
+        boxes[:, 2].fill_(H)
+        boxes[:, 3].fill_(W)
         return resample(images, boxes, size, self.interpolation)
 
 
