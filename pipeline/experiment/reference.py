@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from pipeline.errors import CacheMismatch, first_line
 from pipeline.experiment.experiment import EvaluationCache, Experiment
 from pipeline.experiment.pointers import refuse_wrong_pointer
 from pipeline.experiment.section_sets import ReferenceSections
@@ -15,6 +16,8 @@ from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.requirements import CacheRequirement, RequiredTeacher
+from pipeline.store.format.sections import TeacherIdentity
+from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
 
 
@@ -42,8 +45,9 @@ def open_reference(
         what: which of the two.
         exact: read all pixels and the teacher's weights (where they are) and compare; else trust ids and names.
 
-    Returns None, with a note, unless the cache of every teacher is there, since a part of an ensemble is another
-    teacher. Raises CacheMismatch if a cache is of other samples, another view or another teacher.
+    Returns None, with a note, unless the cache of every teacher is there and tells which teacher it is, since a part of
+    an ensemble is another teacher. Raises CacheMismatch if a cache is of other samples, another view or another
+    teacher.
     """
     config = experiment.config
     paths = [(main, cache_paths(main)[what]) for main in reference_stores(config.store, config.caches)]
@@ -58,7 +62,9 @@ def open_reference(
         if required is None:
             required = experiment.required(held, cache.manifest.identity, exact=exact)
         else:  # another teacher: not of the configuration, but of the cache that students learn from
-            other = Manifest.read(main).identity.teacher if backend_of(main).exists() else RequiredTeacher()
+            other = _taught_by(main, f"no comparison with the teacher on {what}")
+            if other is None:
+                return None
             same_classes = other.model_copy(update={"num_classes": experiment.classes})
             required = required.of_another(same_classes, required.signals)
         cache.require(required)
@@ -79,7 +85,8 @@ def open_named_references(experiment: Experiment[ReferenceSections], what: Evalu
         experiment: its configuration and data.
         what: as of `open_reference`.
 
-    A teacher whose cache is not there is left out, with a note. Logits of other classes than those of the data are
+    A teacher whose cache is not there is left out, with a note; also one whose cache for learning names code of one's
+    own that nothing imported. Logits of other classes than those of the data are
     returned as an embedding: they are compared by nearest neighbours. Raises CacheMismatch if a cache is of other
     samples, another view or another teacher.
     """
@@ -91,7 +98,9 @@ def open_named_references(experiment: Experiment[ReferenceSections], what: Evalu
             continue
         cache = TeacherCache.open(path)
         refuse_wrong_pointer(cache)
-        teacher = Manifest.read(main).identity.teacher if backend_of(main).exists() else RequiredTeacher()
+        teacher = _taught_by(main, f"no comparison with teacher {name}")
+        if teacher is None:
+            continue
         required = experiment.evaluation_cache(what).required(teacher, exact=True)
         cache.require(replace(required, signals=None))
         signals = cache.read(cache.views[0], np.arange(cache.count))
@@ -100,3 +109,17 @@ def open_named_references(experiment: Experiment[ReferenceSections], what: Evalu
             signals = Signals(signals.logits[:, :0], embedding)
         found[name] = signals
     return found
+
+
+def _taught_by(main: StorePath, otherwise: str) -> TeacherIdentity | RequiredTeacher | None:
+    """Return the teacher of a cache that students learn from: any, if that is not there.
+
+    Returns None, with a note, if the cache cannot be read here, such as signals by code that this command does not run.
+    """
+    if not backend_of(main).exists():
+        return RequiredTeacher()
+    try:
+        return Manifest.read(main).identity.teacher
+    except CacheMismatch as error:
+        print(f"note: {otherwise}, since {main} cannot be read: {first_line(error)}", file=sys.stderr)
+        return None

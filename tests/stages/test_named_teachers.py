@@ -17,13 +17,14 @@ from pipeline.data import PackedDataset
 from pipeline.errors import CacheMismatch, ConfigError
 from pipeline.experiment import evaluator
 from pipeline.experiment.experiment import Experiment
-from pipeline.experiment.reference import open_named_references
+from pipeline.experiment.reference import open_named_references, open_reference
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.measuring.cost import Rate
 from pipeline.models import build_network
 from pipeline.objectives import Batch
+from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.yaml_text import parse_yaml, to_yaml
@@ -267,6 +268,30 @@ def test_agreement_with_every_named_teacher_is_measured(
     shutil.rmtree("other.evaluation.zarr")
     assert open_named_references(Experiment(source(NAMED).read_only(evaluate.Inputs, {})), "evaluation") == {}
     assert "no evaluation cache at other.evaluation.zarr: no comparison with teacher narrow" in capsys.readouterr().err
+
+
+def test_a_teacher_whose_cache_is_made_by_code_of_its_own_is_noted(among: Path, capsys: pytest.CaptureFixture[str]):
+    made_by(Path("other.zarr"), "elsewhere:corner")
+    assert open_named_references(Experiment(source(NAMED).read_only(evaluate.Inputs, {})), "evaluation") == {}
+    note = "no comparison with teacher narrow, since other.zarr cannot be read: the signals of the teacher cache are ma"
+    assert note in capsys.readouterr().err
+    ensemble = "caches=[{path: artifacts/caches/tiny.zarr}, {path: other.zarr, role: mean-logits, views: {count: 2}}]"
+    assert open_reference(Experiment(source(ensemble).read_only(evaluate.Inputs, {})), "evaluation") is None
+    assert "no comparison with the teacher on evaluation, since other.zarr cannot be read" in capsys.readouterr().err
+
+
+def made_by(cache: Path, filter_name: str) -> None:
+    """Let the manifest of a cache say that its filter is another one."""
+    manifest = Manifest.read(cache)
+    identity = manifest.identity.model_copy(
+        update={"signals": manifest.identity.signals.model_copy(update={"filter": filter_name})}
+    )
+    root = json.loads((cache / "zarr.json").read_text())
+    changed = Manifest.of(identity, manifest.provenance, {"zarr.json": b"{}"})
+    changed = changed.model_copy(update={"metadata": manifest.metadata})
+    root["attributes"] = {**changed.attributes(), "checksum": changed._checksum()}
+    (cache / "zarr.json").write_text(json.dumps(root))
+    (cache / ".fingerprint").write_text(f"{changed.fingerprint}\n")
 
 
 def test_teachers_of_other_classes_are_compared_by_neighbours(among: Path, monkeypatch: pytest.MonkeyPatch):
