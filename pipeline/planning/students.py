@@ -35,15 +35,17 @@ def bind_networks(parts: Assembly) -> None:
                 network.pixels.require(parts.data.channels)
 
 
-def require_trainable(network: Network) -> None:
-    """Raise ModelError if a network computes nothing of two images while it is trained.
+def require_trainable(network: Network, count: int = 2) -> None:
+    """Raise ModelError if a network computes nothing of some images while it is trained.
 
-    Some do more then than otherwise: Inception's further classifiers want larger images than the network itself.
+    Some do more then than otherwise: Inception's further classifiers want larger images than the network itself, and
+    batch normalisation wants two numbers of a channel, which a map of one place has not in a batch of one image.
 
     Args:
-        network: a student's.
+        network: a student's, or a teacher's that is to be trained.
+        count: images in a batch.
     """
-    images = torch.zeros(2, len(network.mean), *height_and_width(network.input_size), dtype=torch.uint8)
+    images = torch.zeros(count, len(network.mean), *height_and_width(network.input_size), dtype=torch.uint8)
     training = network.training
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
@@ -52,10 +54,11 @@ def require_trainable(network: Network) -> None:
         raise
     except Exception as error:  # whatever a module raises
         size = " x ".join(map(str, height_and_width(network.input_size)))
+        larger = "`input_size`" if count > 1 else "`input_size` or `batch_size`"
         raise ModelError(
             f"{network.name} runs on images of {size} pixels, but not while it is trained",
             got=f"{type(error).__name__}: {first_line(error)}",
-            fix="raise `input_size`, or set the option of the model that leaves out what fails",
+            fix=f"raise {larger}, or set the option of the model that leaves out what fails",
         ) from error
     finally:
         network.train(training)

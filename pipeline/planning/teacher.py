@@ -9,6 +9,7 @@ from pipeline.models.trained import refuse_unknown_normalisation
 from pipeline.planning.draft import Assembly, Draft, collected
 from pipeline.planning.narrowed import layout_of_view
 from pipeline.planning.optimiser import require_optimiser
+from pipeline.planning.students import require_trainable
 from pipeline.planning.targets import OWN_FOLDER_HINT
 from pipeline.store.backend import backend_of
 from pipeline.store.format.signal_sections import encodings_identity
@@ -49,6 +50,9 @@ def bind_teacher(parts: Assembly) -> None:
     with collected(problems):
         _require_weights(draft)
     if network is not None:
+        with collected(problems, "teacher.model"):
+            if training and training.freeze == "none":
+                require_trainable(network, min(2, training.batch_size))
         with collected(problems):
             if training:
                 require_optimiser(network, training, "teacher_training")

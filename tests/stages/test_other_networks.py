@@ -42,6 +42,10 @@ def large(num_classes=6, width=12, channels=3):
 
 def small(num_classes, width=4):
     return large(num_classes, width, 1)
+
+def normed(num_classes):
+    pooled = nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4)
+    return nn.Sequential(*pooled, nn.ReLU(), nn.Flatten(), nn.Linear(4, num_classes))
 """
 
 
@@ -177,6 +181,19 @@ def test_check_finds_what_cannot_be_built(own: Path) -> None:
     text = str(caught.value)
     for what in ("has no class 6", "did you mean 'resnet18'", "did you mean 'width'"):
         assert what in text
+
+
+def test_check_finds_a_teacher_that_fails_only_while_it_is_trained(own: Path) -> None:
+    normed = "teacher={model: 'own_nets:normed', blocks: ['0'], head: '5', input_size: 8, mean: [0.5], std: [0.5]}"
+    training = "teacher_training={batch_size: 1, epochs: 1}"
+    kept = ("signals={logits: {}, embedding: {}, features: null}", "objectives={kd: [{name: kd}]}")
+    bind_experiment(source(normed, "teacher.weights=w/teacher.safetensors", "teacher_training={epochs: 1}", *kept))
+    with pytest.raises(ConfigError) as caught:
+        bind_experiment(source(normed, "teacher.weights=w/teacher.safetensors", training, *kept))
+    assert [problem.key for problem in caught.value.problems] == ["teacher.model"]
+    assert "but not while it is trained" in str(caught.value)
+    assert "Expected more than 1 value per channel" in str(caught.value)
+    assert "or `batch_size`" in str(caught.value)
 
 
 def test_dvc_runs_again_what_an_edited_module_builds(own: Path) -> None:
