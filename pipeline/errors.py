@@ -170,20 +170,26 @@ class ConfigError(PipelineError):
     """Reports every problem of a configuration at once, before any work starts.
 
     Args:
-        problems: at least one.
+        problems: at least one. A text is the whole message, and there are no problems then: so a DataLoader makes the
+            error of a worker process again.
         source: the file of the configuration, for the message; None for none.
     """
 
     exit_code = 2
 
-    def __init__(self, problems: Sequence[Problem], source: object = None) -> None:
-        self.problems, self._source = tuple(problems), source
+    def __init__(self, problems: Sequence[Problem] | str, source: object = None) -> None:
+        self._source = source
+        if isinstance(problems, str):
+            self.problems: tuple[Problem, ...] = ()
+            super().__init__(problems)
+            return
+        self.problems = tuple(problems)
         count = f"{len(self.problems)} problem{'s' if len(self.problems) != 1 else ''}"
         head = f"{count} in {self._subject(source)}"
         super().__init__("\n".join([head, *(f"- {problem}" for problem in self.problems)]))
 
-    def __reduce__(self) -> tuple[type[ConfigError], tuple[Sequence[Problem], object]]:
-        return type(self), (self.problems, self._source)
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[Sequence[Problem] | str, object]]:
+        return type(self), (self.problems or str(self), self._source)
 
     def _subject(self, source: object) -> str:
         return "the configuration" + (f" {source}" if source else "")
