@@ -66,6 +66,20 @@ def test_a_worker_opens_the_teacher_once_for_all_caches(
     assert 1 <= len(OPENED) <= 2
 
 
+@pytest.mark.parametrize("status", ["running", "connecting"])
+def test_workers_are_freed_also_while_the_client_looks_for_its_scheduler(
+    client: Client, cluster: LocalCluster, monkeypatch: pytest.MonkeyPatch, status: str
+) -> None:
+    def held() -> list[str]:
+        return [name for worker in cluster.workers.values() for name in worker.plugins if name.startswith("decant-")]
+
+    with runners_on(client, counted):
+        assert len(held()) == 2
+        monkeypatch.setattr(client, "status", status)
+    monkeypatch.undo()
+    assert held() == []
+
+
 def test_what_travels_is_small_and_has_a_name(
     client: Client, cluster: LocalCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,9 @@ RECEIPT_POLL_SECONDS = 0.02
 RECEIPT_SECONDS = 5
 """The time limit for calls of the scheduler when a command ends."""
 
+RECONNECT_SECONDS = 1
+"""The same while the client looks for its scheduler, which may be gone."""
+
 
 @contextmanager
 def runners_on(
@@ -77,11 +80,12 @@ def runners_on(
     try:
         yield lambda cache: Distributed(client, address, held, cache, watch, notify)
     finally:
-        # Workers stop after the current micro-batch. This process does not wait for one that hangs, nor for a scheduler
-        # that is lost.
-        if client.status == "running":
+        # Workers stop after the current micro-batch. This process does not wait for one that hangs, nor long for a
+        # scheduler that is lost. One whose stream broke is there still: this call makes a connection of its own.
+        seconds = {"running": RECEIPT_SECONDS, "connecting": RECONNECT_SECONDS}.get(client.status)
+        if seconds is not None:
             with suppress(Exception):
-                call_scheduler(client, "unregister_worker_plugin", RECEIPT_SECONDS, name=held)
+                call_scheduler(client, "unregister_worker_plugin", seconds, name=held)
 
 
 def _register(client: Client, held: workers.Held, name: str) -> None:
