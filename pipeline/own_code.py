@@ -100,7 +100,8 @@ def _module(path: str) -> ModuleType:
 def place_in_code_of_users(error: BaseException) -> str | None:
     """Return the last line of the user's own code that an error came through: `ops.py, line 3`; None without any.
 
-    Packages that bring plug-ins are the user's own here, and those of plug-ins that notes of the error name.
+    Packages that bring plug-ins are the user's own here, and those of plug-ins and networks that notes of the error
+    name.
 
     Args:
         error: as it was caught.
@@ -114,8 +115,8 @@ def place_in_code_of_users(error: BaseException) -> str | None:
     return f"{_shown(Path(frames[-1].filename))}, line {frames[-1].lineno}" if frames else None
 
 
-NOTED = re.compile(r"(?:operation|objective|filter|encoding|extra signal) ([^\W\d]\w*)[\w.]*:")
-"""What a note begins with that names a plug-in `module:name`; the group is the package."""
+NOTED = re.compile(r"(?:operation|objective|filter|encoding|extra signal|source|network) ([^\W\d]\w*)[\w.]*:")
+"""What a note begins with that names code `module:name` of a configuration; the group is the package."""
 
 
 def _brought(notes: Iterable[str]) -> Iterator[str]:

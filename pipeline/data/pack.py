@@ -20,7 +20,7 @@ from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.source import DataSource, SourceOptions
 from pipeline.data.split_writer import ImageLayout, SplitWriter, WrongLayoutError
 from pipeline.data.treatment import Shape, Treatment
-from pipeline.errors import DataError
+from pipeline.errors import DataError, during
 from pipeline.files import sync_directory
 from pipeline.progress import Progress
 
@@ -79,7 +79,8 @@ def pack(
     try:
         with _reserved(path) as (partial, handle):
             treatment = Treatment(decoding, *((options.shorter_side, options.quality) if options else ()))
-            report = _write(source, path, partial, progress, options, treatment, skip=unreadable == "skip")
+            with during(lambda: f"source {options.name if options else type(source).__name__}"):
+                report = _write(source, path, partial, progress, options, treatment, skip=unreadable == "skip")
             os.fsync(handle.fileno())
             partial.replace(path)
             sync_directory(path.parent)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import ModelError, nearest
+from pipeline.errors import ModelError, during, nearest
 from pipeline.models.base import Network
 from pipeline.models.fit import Kept
 from pipeline.models.found_blocks import find_blocks
@@ -160,7 +160,8 @@ class ModuleNetwork(Network):
         """
         paths = {tap: self.blocks[int(tap.removeprefix("block")) - 1] for tap in self._kept}
         x = self.pixels(images)
-        with recorded(self.model, [*paths.values(), *([self.head] if self.head else [])]) as records:
+        taps = [*paths.values(), *([self.head] if self.head else [])]
+        with recorded(self.model, taps) as records, during(lambda: f"network {self.name}"):
             logits = logits_of(self.model(x), self.name)
         features = {tap: self._forms[path].map(records[path][-1][1]) for tap, path in paths.items()}
         if self.headless:
@@ -192,7 +193,7 @@ class ModuleNetwork(Network):
     def map_of(self, images: Tensor, tap: str) -> Tensor:
         """Compute the map [B, C, H, W] of the block `tap`, of images as in `forward`."""
         path = self.blocks[self._maps.index(tap)]
-        with recorded(self.model, [path]) as records:
+        with recorded(self.model, [path]) as records, during(lambda: f"network {self.name}"):
             self.model(self.pixels(images))
         return self._forms[path].map(records[path][-1][1])
 

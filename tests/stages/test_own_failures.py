@@ -14,7 +14,8 @@ from test_own_plugins import CONFIG, METHOD, OBJECTIVE, SOURCE, VIEWS
 
 from pipeline import own_code
 from pipeline.cli import main
-from pipeline.errors import DataError, OwnCodeError, during
+from pipeline.errors import DataError, ModelError, OwnCodeError, during
+from pipeline.models import build_network
 from pipeline.training import batches
 from pipeline.training.checkpoint import CHECKPOINT_FILE
 
@@ -102,6 +103,60 @@ def test_a_source_that_fails_is_named_with_the_item(own: Path) -> None:
     assert result.exit_code == 1
     assert "error: code of your own failed: FileNotFoundError" in result.stderr
     assert ", item 0 of split train" in result.stderr
+
+
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch, module: str, code: str) -> None:
+    """Write a module as an installed package has it: without an entry point."""
+    (folder / "site-packages").mkdir()
+    (folder / f"site-packages/{module}.py").write_text(code)
+    monkeypatch.syspath_prepend(folder / "site-packages")
+
+
+def test_a_source_of_an_installed_package_is_named_too(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    configured(own, ("source: {name: hdf5, path: raw.h5}", "source: 'own_noise:Noise'"))
+    failing = SOURCE.replace("            yield", "            open(f'{number}/{number - 3}')\n            yield")
+    installed(own, monkeypatch, "own_noise", failing)
+    result = run("prepare-data")
+    assert result.exit_code == 1
+    assert "error: code of your own failed: FileNotFoundError" in result.stderr
+    line = line_of("site-packages/own_noise.py", "open(")
+    place = f"site-packages/own_noise.py, line {line}, item 0 of split train, source own_noise:Noise\n"
+    assert place in result.stderr
+
+
+NETWORK = """
+from torch import nn
+
+class Net(nn.Sequential):
+    broken = False
+    def forward(self, x):
+        if self.broken:
+            raise KeyError("width")
+        return super().forward(x)
+
+def net(num_classes):
+    return Net(nn.Conv2d(1, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, num_classes))
+
+def unfinished():
+    return {}["depth"]
+"""
+
+
+def test_a_network_of_an_installed_package_is_named_too(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(own, monkeypatch, "own_net", NETWORK)
+    network = build_network("own_net:net", 3, input_size=8, seed=0, mean=(0.5,), std=(0.5,))
+    images = torch.zeros(2, 1, 8, 8, dtype=torch.uint8)
+    network(images)
+    network.model.broken = True  # type: ignore[assignment]
+    for use in (network, lambda images: network.map_of(images, "block1")):
+        with pytest.raises(KeyError) as error:
+            use(images)
+        failure = own_code.failure_of(error.value)
+        line = line_of("site-packages/own_net.py", "raise")
+        assert str(failure).startswith("code of your own failed: KeyError: 'width'\n  where: ")
+        assert f"site-packages/own_net.py, line {line}, network own_net:net\n" in str(failure)
+    with pytest.raises(ModelError, match=rf"own_net.py, line {line_of('site-packages/own_net.py', 'depth')}\)"):
+        build_network("own_net:unfinished", 3)
 
 
 def test_a_factory_that_ends_the_program_is_named(own: Path) -> None:

@@ -81,6 +81,7 @@ def build(request: Request) -> Network:
         try:
             made = factory(**given, **request.options)
         except (Exception, SystemExit) as error:  # it is the user's own code
+            error.add_note(f"network {request.model}")
             place = own_code.place_in_code_of_users(error)
             raise ModelError(
                 f"{request.model} cannot be built",
