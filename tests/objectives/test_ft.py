@@ -12,7 +12,7 @@ from torch import nn
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
 from pipeline.objectives.maps import CellNorm
-from pipeline.objectives.methods.ft import FT, transfer_loss
+from pipeline.objectives.methods.ft import FT, transfer_losses
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (3, 8)), ((4, 16), (6, 16))
@@ -21,7 +21,7 @@ STUDENT, TEACHER = ((3, 8), (3, 8)), ((4, 16), (6, 16))
 def test_two_samples_by_hand():
     # (3, 4) is (0.6, 0.8) at length one: 0.4 and 0.8 away from (1, 0); the other sample agrees but for its length.
     student, teacher = torch.tensor([[3.0, 4.0], [2.0, 0.0]]), torch.tensor([[1.0, 0.0], [5.0, 0.0]])
-    loss = transfer_loss(student[:, :, None, None], teacher[:, :, None, None])
+    loss = transfer_losses(student[:, :, None, None], teacher[:, :, None, None]).mean()
     assert loss.item() == pytest.approx((0.4 + 0.8) / 4, rel=1e-6)
 
 
@@ -63,7 +63,7 @@ def test_equals_the_equation_in_float64_on_means():
 
 def test_the_length_of_factors_does_not_count():
     factor = network(1, (4, 4)).features["block1"]
-    assert transfer_loss(factor * torch.linspace(0.1, 7, 5)[:, None, None, None], factor).item() < 1e-15
+    assert transfer_losses(factor * torch.linspace(0.1, 7, 5)[:, None, None, None], factor).mean().item() < 1e-15
 
 
 def test_first_the_paraphraser_learns_then_the_translator():

@@ -10,7 +10,7 @@ from objectives.local import CLASSES, cells, network
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, build_objective
-from pipeline.objectives.methods.icd import cluster_loss, scale_weights
+from pipeline.objectives.methods.icd import cluster_losses, scale_weights
 from pipeline.signals import Signals
 
 CONTEXT = Context(6, CLASSES)
@@ -53,7 +53,7 @@ def test_two_cells_by_hand():
     teacher, student = torch.tensor([[[2.0, 0.0], [5.0, 0.0]]]), torch.tensor([[[3.0, 0.0], [0.0, 1.0]]])
     q = 1 / (1 + math.exp(-0.5))
     row = 0.5 * math.log(0.5 / q) + 0.5 * math.log(0.5 / (1 - q))
-    assert cluster_loss(student, teacher, 2.0).item() == pytest.approx(2 * row, rel=1e-5)
+    assert cluster_losses(student, teacher, 2.0).mean().item() == pytest.approx(2 * row, rel=1e-5)
 
 
 def test_weights_are_the_codes():
@@ -78,7 +78,7 @@ def test_nothing_but_angles_counts():
     cell = torch.randn(4, 16, 5, generator=generator, dtype=torch.float64)
     rotation = torch.linalg.qr(torch.randn(5, 5, generator=generator, dtype=torch.float64)).Q
     lengths = torch.rand(4, 16, 1, generator=generator, dtype=torch.float64) + 0.1
-    assert cluster_loss(cell @ rotation * lengths, cell, 2.0).item() == pytest.approx(0, abs=1e-12)
+    assert cluster_losses(cell @ rotation * lengths, cell, 2.0).mean().item() == pytest.approx(0, abs=1e-12)
 
 
 def test_golden_values_of_the_reference():
@@ -89,4 +89,4 @@ def test_golden_values_of_the_reference():
 def test_gradient():
     cell = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     student, teacher = cell[0].requires_grad_(), cell[1]
-    assert torch.autograd.gradcheck(lambda s: cluster_loss(s, teacher, 2.0), (student,))
+    assert torch.autograd.gradcheck(lambda s: cluster_losses(s, teacher, 2.0).mean(), (student,))

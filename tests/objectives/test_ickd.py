@@ -10,7 +10,7 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.methods.ickd import ICKD, inter_channel_loss
+from pipeline.objectives.methods.ickd import ICKD, inter_channel_losses
 from pipeline.signals import Signals, SignalShapes, extract
 
 STUDENT, TEACHER = ((3, 16), (5, 8)), ((4, 16), (7, 16))
@@ -37,7 +37,7 @@ def test_two_channels_by_hand():
     # Orthogonal channels against equal ones: rows (1, 0), (0, 1) against (1, 1)/√2, twice.
     student, teacher = torch.tensor([[[[3.0, 0.0]], [[0.0, 2.0]]]]), torch.tensor([[[[1.0, 4.0]], [[1.0, 4.0]]]])
     half = 0.5**0.5
-    loss = inter_channel_loss(extract("channel-gram", student), extract("channel-gram", teacher))
+    loss = inter_channel_losses(extract("channel-gram", student), extract("channel-gram", teacher)).mean()
     assert loss.item() == pytest.approx((1 - half) ** 2 + half**2, rel=1e-6)
 
 
@@ -69,7 +69,7 @@ def test_places_and_strength_do_not_count():
     maps = network(1, (4, 4)).features["block1"]
     shuffle = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     moved = 7 * maps.flatten(2)[:, :, shuffle].reshape(maps.shape)
-    assert inter_channel_loss(extract("channel-gram", moved), extract("channel-gram", maps)).item() < 1e-28
+    assert inter_channel_losses(extract("channel-gram", moved), extract("channel-gram", maps)).mean().item() < 1e-28
 
 
 @pytest.mark.parametrize("signal", ["features", "extra"])

@@ -8,7 +8,7 @@ from objectives.maps import CONTEXT, SIZE, built, gradients_agree, network, valu
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.methods.nst import selectivity_loss
+from pipeline.objectives.methods.nst import selectivity_losses
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (5, 8)), ((4, 16), (20, 16))
@@ -27,7 +27,7 @@ def discrepancy(student: Array, teacher: Array) -> float:
 def test_two_patterns_by_hand():
     # The teacher's two neurons respond to two places, the student's one to both: 1/2 + 1 - 2 · 1/2.
     teacher, student = torch.tensor([[[[2.0, 0.0]], [[0.0, 5.0]]]]), torch.tensor([[[[3.0, 3.0]]]])
-    assert selectivity_loss(student, teacher).item() == pytest.approx(0.5, rel=1e-6)
+    assert selectivity_losses(student, teacher).mean().item() == pytest.approx(0.5, rel=1e-6)
 
 
 @pytest.mark.parametrize("grid", [2, 4])
@@ -44,9 +44,9 @@ def test_equals_the_equation_in_float64_on_means(grid: int):
 def test_order_and_strength_of_neurons_do_not_count():
     maps = network(1, (6, 4)).features["block1"]
     strength = torch.rand(6, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 0.1
-    assert selectivity_loss((maps * strength).flip(1), maps).item() == pytest.approx(0, abs=1e-14)
+    assert selectivity_losses((maps * strength).flip(1), maps).mean().item() == pytest.approx(0, abs=1e-14)
     twice = torch.cat((maps, maps), dim=1)
-    assert selectivity_loss(twice, maps).item() == pytest.approx(0, abs=1e-14)
+    assert selectivity_losses(twice, maps).mean().item() == pytest.approx(0, abs=1e-14)
 
 
 def test_golden_values_of_the_reference():
@@ -57,7 +57,7 @@ def test_golden_values_of_the_reference():
 def test_dead_neurons_have_no_gradient():
     maps, teacher = network(1, (4, 4)).features["block1"], network(2, (4, 4)).features["block1"]
     maps[:, 1] = 0
-    (gradient,) = torch.autograd.grad(selectivity_loss(maps.requires_grad_(), teacher), maps)
+    (gradient,) = torch.autograd.grad(selectivity_losses(maps.requires_grad_(), teacher).mean(), maps)
     assert not gradient[:, 1].any()
     assert gradient.isfinite().all()
 

@@ -7,7 +7,7 @@ from golden import golden
 from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.methods.reviewkd import Fusion, hierarchical_context
+from pipeline.objectives.methods.reviewkd import Fusion, hierarchical_contexts
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -22,14 +22,14 @@ def hcl(x: np.ndarray, y: np.ndarray) -> float:
 def test_levels_by_hand():
     # A checkerboard of ±1 against 0: a squared error of 1 in the whole grid, 0 in the coarser ones, of weight 1/2, 1/4.
     board = torch.tensor([[1.0, -1.0], [-1.0, 1.0]]).repeat(2, 2)[None, None]
-    assert hierarchical_context(board, torch.zeros_like(board)).item() == pytest.approx(1 / 1.75)
-    assert hierarchical_context(board[..., :2, :2], torch.zeros(1, 1, 2, 2)).item() == pytest.approx(1 / 1.5)
-    assert hierarchical_context(torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)).item() == pytest.approx(1)
+    assert hierarchical_contexts(board, torch.zeros_like(board)).mean().item() == pytest.approx(1 / 1.75)
+    assert hierarchical_contexts(board[..., :2, :2], torch.zeros(1, 1, 2, 2)).mean().item() == pytest.approx(1 / 1.5)
+    assert hierarchical_contexts(torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)).mean().item() == pytest.approx(1)
 
 
 def test_a_single_cell_is_a_squared_error():
     x, y = torch.randn(2, 4, 7, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(hierarchical_context(x, y), (x - y).square().mean())
+    torch.testing.assert_close(hierarchical_contexts(x, y).mean(), (x - y).square().mean())
 
 
 @pytest.mark.parametrize("embedding", [True, False])
@@ -63,11 +63,11 @@ def test_a_deep_block_reaches_the_teachers_shallow_ones_and_not_the_reverse():
     of_shallower, _ = shallow(cells(shallow_map), fused)
     assert torch.autograd.grad(of_shallower.square().sum(), deep_map, retain_graph=True)[0].abs().sum() > 0
     # And the teacher's deep block is met by the student's deep one alone.
-    met = hierarchical_context(output, teacher.features["block2"])
+    met = hierarchical_contexts(output, teacher.features["block2"]).mean()
     of_deep, of_shallow = torch.autograd.grad(met, [deep_map, shallow_map], retain_graph=True, allow_unused=True)
     assert of_deep.abs().sum() > 0
     assert of_shallow is None
-    expected = met + hierarchical_context(of_shallower, teacher.features["block1"])
+    expected = met + hierarchical_contexts(of_shallower, teacher.features["block1"]).mean()
     torch.testing.assert_close(objective(student, teacher, batch(4), 0.0)["review"], expected)
 
 
@@ -88,7 +88,7 @@ def test_what_was_fused_can_be_ignored():
 
 def test_golden_values_of_the_reference():
     for case in golden("reviewkd_hcl"):
-        case.check(hierarchical_context(case.student_map, case.tensor("teacher_map")))
+        case.check(hierarchical_contexts(case.student_map, case.tensor("teacher_map")).mean())
 
 
 def test_gradient():

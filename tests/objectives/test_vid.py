@@ -10,14 +10,14 @@ from objectives.maps import CONTEXT, built, gradients_agree, network, value
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.methods.vid import VID, gaussian_loss
+from pipeline.objectives.methods.vid import VID, gaussian_losses
 from pipeline.signals import SignalShapes
 
 STUDENT, TEACHER = ((3, 8), (5, 8)), ((4, 16), (7, 16))
 
 
 def test_two_numbers_by_hand():
-    value = gaussian_loss(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 1.0]]), torch.tensor([2.0, math.e]))
+    value = gaussian_losses(torch.tensor([[1.0, 0.0]]), torch.tensor([[3.0, 1.0]]), torch.tensor([2.0, math.e])).mean()
     assert value.item() == pytest.approx(((4 / 2 + math.log(2)) / 2 + (1 / math.e + 1) / 2) / 2, rel=1e-6)
 
 
@@ -57,10 +57,10 @@ def test_the_best_variance_is_the_mean_squared_error_and_gives_the_entropy_of_a_
     generator = torch.Generator().manual_seed(0)
     error = torch.randn(500, 3, generator=generator, dtype=torch.float64) * torch.tensor([0.1, 1.0, 7.0])
     best = error.square().mean(0)
-    at_best = gaussian_loss(torch.zeros_like(error), error, best)
+    at_best = gaussian_losses(torch.zeros_like(error), error, best).mean()
     torch.testing.assert_close(at_best, (1 + best.log()).mean() / 2)
     for factor in (0.9, 1.1):
-        assert gaussian_loss(torch.zeros_like(error), error, best * factor) > at_best
+        assert gaussian_losses(torch.zeros_like(error), error, best * factor).mean() > at_best
 
 
 def test_gradient():
@@ -69,7 +69,7 @@ def test_gradient():
     assert gradients_agree(objective, student, teacher, "block1", "block2")
     error = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     variance = torch.tensor([0.2, 1.0, 3.0], dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: gaussian_loss(error, error.flip(0), v), (variance,))
+    assert torch.autograd.gradcheck(lambda v: gaussian_losses(error, error.flip(0), v).mean(), (variance,))
 
 
 def test_features_that_are_not_cached_are_refused():

@@ -34,6 +34,7 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_active_places
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 SCALE = 3 / 1000
@@ -46,13 +47,13 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-def boundary_loss(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
-    """ℓ summed over elements, a mean over the batch, without constants. [B, C, h, w] each."""
+def boundary_losses(student: Tensor, teacher: Tensor, margin: float) -> Tensor:
+    """ℓ of every sample [B], summed over elements, without constants. [B, C, h, w] each."""
     side = (precise(teacher) > 0).to(student.dtype) * 2 - 1
-    return precise(margin - side * student).relu().square().sum() / len(student)
+    return precise(margin - side * student).relu().square().flatten(1).sum(1)
 
 
-class AB(Objective):
+class AB(SampleObjective):
     """The weighted losses of all pairs of blocks."""
 
     def __init__(self, pairs: list[BlockPair], margin: float) -> None:
@@ -61,13 +62,13 @@ class AB(Objective):
         self.connectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `boundary`."""
         losses = []
         for depth, (pair, connector) in enumerate(zip(self.pairs, self.connectors, strict=True), 1):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], "mean")
-            losses.append(2.0 ** (depth - len(self.pairs)) * SCALE * boundary_loss(connector(s), t, self.margin))
-        return {"boundary": torch.stack(losses).sum()}
+            losses.append(2.0 ** (depth - len(self.pairs)) * SCALE * boundary_losses(connector(s), t, self.margin))
+        return {"boundary": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -31,8 +31,9 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.extras import pair_extras
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import on_one_grid, pair_maps
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
 
 EXTRA = "fsp-matrix"
@@ -50,7 +51,7 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-class FSP(Objective):
+class FSP(SampleObjective):
     """The loss of every flow, summed. widths: of blocks of the student's, theirs and the teacher's."""
 
     def __init__(self, flows: Flows, widths: dict[str, tuple[int, int]], signal: str, low_pass: str) -> None:
@@ -66,7 +67,7 @@ class FSP(Objective):
             student=frozenset(f"features/{block}" for own, _ in flows for block in own),
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `flow`."""
         losses = []
         for own, theirs in self.flows:
@@ -78,8 +79,8 @@ class FSP(Objective):
                 target = extract(EXTRA, *cached)
             else:
                 target = teacher.extras[f"{EXTRA}/{theirs[0]}"]
-            losses.append(squared_error(self._adapted(extract(EXTRA, *maps), *own), target))
-        return {"flow": torch.stack(losses).sum()}
+            losses.append(squared_errors(self._adapted(extract(EXTRA, *maps), *own), target))
+        return {"flow": torch.stack(losses).sum(0)}
 
     def _adapted(self, matrix: Tensor, shallow: str, deep: str) -> Tensor:
         """An FSP matrix of the student in the teacher's widths."""

@@ -35,9 +35,10 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
-from pipeline.objectives.layers import squared_error
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import CellNorm, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
@@ -54,10 +55,10 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-def transfer_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """The mean absolute difference of factors [B, C, h, w], each of length one."""
+def transfer_losses(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean absolute difference of every sample [B], of factors [B, C, h, w], each of length one."""
     s, t = (unit(precise(factor).flatten(1), 1) for factor in (student, teacher))
-    return (s - t).abs().mean()
+    return (s - t).abs().mean(1)
 
 
 def convolutions(*widths: int, norm: bool) -> nn.Sequential:
@@ -81,17 +82,17 @@ class Transfer(nn.Module):
         self.translator = convolutions(channels, channels, factor, factor, norm=True)
 
     def reconstruction(self, teacher: Tensor) -> Tensor:
-        """The paraphraser's mean squared error."""
-        return squared_error(self.decoder(self.encoder(teacher)), teacher)
+        """The paraphraser's mean squared error of every sample [B]."""
+        return squared_errors(self.decoder(self.encoder(teacher)), teacher)
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of the transfer, of maps on one grid."""
+        """The losses [B] of the transfer, of maps on one grid."""
         with torch.no_grad():
             factor = self.encoder(teacher)
-        return transfer_loss(self.translator(student), factor)
+        return transfer_losses(self.translator(student), factor)
 
 
-class FT(Objective):
+class FT(SampleObjective):
     """The terms of all pairs of blocks, summed."""
 
     def __init__(self, pairs: list[BlockPair], options: Options, low_pass: str) -> None:
@@ -102,7 +103,7 @@ class FT(Objective):
         )
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term: first `reconstruction`, times its weight, then `transfer`."""
         first = progress < self.options.paraphrase_first
         losses = []
@@ -110,7 +111,7 @@ class FT(Objective):
             assert isinstance(transfer, Transfer)
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
             losses.append(transfer.reconstruction(t) if first else transfer(s, t))
-        total = torch.stack(losses).sum()
+        total = torch.stack(losses).sum(0)
         return {"reconstruction": self.options.reconstruction_weight * total} if first else {"transfer": total}
 
 

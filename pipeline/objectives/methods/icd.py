@@ -32,6 +32,7 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.local import last_maps, local_logits, refuse_repeated_grids
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
@@ -57,13 +58,13 @@ def scale_weights(scales: tuple[int, ...]) -> list[float]:
     return [depth / sum(depths) for depth in depths]
 
 
-def cluster_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The divergence of the Gram matrices of one grid, in nats: summed over rows, a mean over the batch.
+def cluster_losses(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """The divergence of the Gram matrices of one grid, of every sample [B], in nats: summed over rows.
 
     Local logits [B, n, K] of the same n cells; the numbers of classes may differ.
     """
     gram_s, gram_t = (_gram(precise(cells)) / temperature for cells in (student, teacher))
-    return kl_divergence(gram_s, gram_t).sum(1).mean()
+    return kl_divergence(gram_s, gram_t).sum(1)
 
 
 def _gram(cells: Tensor) -> Tensor:
@@ -72,7 +73,7 @@ def _gram(cells: Tensor) -> Tensor:
         return vectors @ vectors.transpose(1, 2)
 
 
-class ICD(Objective):
+class ICD(SampleObjective):
     """The weighted sum of the scales' divergences."""
 
     def __init__(self, pair: BlockPair, options: Options) -> None:
@@ -85,17 +86,17 @@ class ICD(Objective):
             student=frozenset({f"features/{pair.student}"}),
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `cluster`, times γ."""
         of_student = local_logits(student, self.pair.student, self.scales)
         of_teacher = local_logits(teacher, self.pair.teacher, self.scales)
         total = torch.stack(
             [
-                weight * cluster_loss(s, t, self.options.temperature)
+                weight * cluster_losses(s, t, self.options.temperature)
                 for weight, s, t in zip(self.weights, of_student, of_teacher, strict=True)
             ]
         )
-        return {"cluster": self.options.gamma * total.sum()}
+        return {"cluster": self.options.gamma * total.sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -27,6 +27,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.extras import pair_extras
 from pipeline.objectives.maps import Connector, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
 
 EXTRA = "channel-gram"
@@ -39,13 +40,13 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-def inter_channel_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """L of Gram matrices [B, C, C] with rows of length one (`extract`)."""
+def inter_channel_losses(student: Tensor, teacher: Tensor) -> Tensor:
+    """L of every sample [B], of Gram matrices [B, C, C] with rows of length one (`extract`)."""
     difference = precise(student) - precise(teacher)
-    return difference.square().sum(2).mean()
+    return difference.square().sum(2).mean(1)
 
 
-class ICKD(Objective):
+class ICKD(SampleObjective):
     """The loss of every pair of blocks, summed. pairs: the teacher's blocks, and the student's to learn from each."""
 
     def __init__(self, pairs: dict[str, str], widths: list[tuple[int, int]], signal: str, low_pass: str) -> None:
@@ -58,7 +59,7 @@ class ICKD(Objective):
             student=frozenset(f"features/{block}" for block in pairs.values()),
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `correlation`."""
         losses = []
         for (theirs, own), connector in zip(self.pairs.items(), self.connectors, strict=True):
@@ -70,8 +71,8 @@ class ICKD(Objective):
                 gram = teacher.extras[f"{EXTRA}/{theirs}"]
             with torch.autocast(maps.device.type, enabled=False):
                 connected = connector(maps)
-            losses.append(inter_channel_loss(extract(EXTRA, connected), gram))
-        return {"correlation": torch.stack(losses).sum()}
+            losses.append(inter_channel_losses(extract(EXTRA, connected), gram))
+        return {"correlation": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -23,6 +23,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
@@ -33,13 +34,13 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-def selectivity_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """L of one pair of maps of one size, [B, C_s, h, w] and [B, C_t, h, w]: a mean over the batch."""
+def selectivity_losses(student: Tensor, teacher: Tensor) -> Tensor:
+    """L of every sample [B], of one pair of maps of one size, [B, C_s, h, w] and [B, C_t, h, w]."""
     s, t = (unit(precise(maps).flatten(2), 2) for maps in (student, teacher))
     with torch.autocast(s.device.type, enabled=False):
         if s.shape[2] <= max(s.shape[1], t.shape[1]):
-            return (_outer_mean(t) - _outer_mean(s)).square().sum((1, 2)).mean()
-        return _kernel(t, t).mean() + _kernel(s, s).mean() - 2 * _kernel(s, t).mean()
+            return (_outer_mean(t) - _outer_mean(s)).square().sum((1, 2))
+        return _kernel(t, t).mean((1, 2)) + _kernel(s, s).mean((1, 2)) - 2 * _kernel(s, t).mean((1, 2))
 
 
 def _outer_mean(patterns: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ def _kernel(one: Tensor, other: Tensor) -> Tensor:
     return (one @ other.transpose(1, 2)).square()
 
 
-class NST(Objective):
+class NST(SampleObjective):
     """The discrepancy of every pair of blocks, summed."""
 
     def __init__(self, pairs: list[BlockPair], low_pass: str) -> None:
@@ -58,15 +59,15 @@ class NST(Objective):
         self.pairs, self.low_pass = pairs, low_pass
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `selectivity`."""
         losses = [
-            selectivity_loss(
+            selectivity_losses(
                 *on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
             )
             for pair in self.pairs
         ]
-        return {"selectivity": torch.stack(losses).sum()}
+        return {"selectivity": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

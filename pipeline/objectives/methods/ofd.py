@@ -36,6 +36,7 @@ from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_active_places
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 
@@ -61,8 +62,8 @@ def responses(teacher: Tensor, margin: float) -> tuple[Tensor, Tensor]:
     return torch.where(t == 0, m, t), m
 
 
-class OFD(Objective):
-    """The weighted sum of the blocks' partial distances, a mean over the batch."""
+class OFD(SampleObjective):
+    """The weighted sum of the blocks' partial distances. The margins are of the batch, as batch normalisation is."""
 
     def __init__(self, pairs: list[BlockPair], margin: float, low_pass: str) -> None:
         super().__init__()
@@ -70,14 +71,14 @@ class OFD(Objective):
         self.connectors = nn.ModuleList(Connector(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `overhaul`."""
         losses = []
         for depth, (pair, connector) in enumerate(zip(self.pairs, self.connectors, strict=True), start=1):
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
             distance = partial_distance(connector(s), *responses(t, self.margin))
-            losses.append(distance.flatten(1).sum(1).mean() / 2 ** (len(self.pairs) - depth))
-        return {"overhaul": torch.stack(losses).sum()}
+            losses.append(distance.flatten(1).sum(1) / 2 ** (len(self.pairs) - depth))
+        return {"overhaul": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -32,10 +32,11 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
-from pipeline.objectives.layers import Convolution, Mixture, squared_error
+from pipeline.objectives.layers import Convolution, Mixture, squared_errors
 from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 
@@ -51,15 +52,18 @@ class Options(Section):
     width: int = Field(512, gt=0)
 
 
-def hierarchical_context(student: Tensor, teacher: Tensor, low_pass: str = "mean") -> Tensor:
-    """HCL: the weighted mean of squared errors of two maps [B, C, H, W] at the whole grid and at 4, 2 and 1."""
+def hierarchical_contexts(student: Tensor, teacher: Tensor, low_pass: str = "mean") -> Tensor:
+    """HCL of every sample [B]: the weighted mean of squared errors of two maps, at the whole grid and at 4, 2 and 1.
+
+    student, teacher: [B, C, H, W].
+    """
     s, t = precise(student), precise(teacher)
-    total, weights, weight = squared_error(s, t), 1.0, 1.0
+    total, weights, weight = squared_errors(s, t), 1.0, 1.0
     for grid in (4, 2, 1):
         if grid < min(s.shape[2:]):
             weight /= 2
             weights += weight
-            total = total + weight * squared_error(lowpass(s, grid, low_pass), lowpass(t, grid, low_pass))
+            total = total + weight * squared_errors(lowpass(s, grid, low_pass), lowpass(t, grid, low_pass))
     return total / weights
 
 
@@ -81,7 +85,7 @@ class Fusion(nn.Module):
         return self.outer(fused), fused
 
 
-class ReviewKD(Objective):
+class ReviewKD(SampleObjective):
     """The sum of the levels' hierarchical context losses."""
 
     def __init__(self, pairs: list[BlockPair], widths: tuple[int, int] | None, width: int, low_pass: str) -> None:
@@ -93,7 +97,7 @@ class ReviewKD(Objective):
         self.levels = nn.ModuleList(Fusion(s, width, t, index == 0) for index, (s, t) in enumerate(sizes))
         self.needs = needs_of(pairs, *(("embedding",) if widths else ()))
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `review`."""
         maps = [
             on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
@@ -107,8 +111,8 @@ class ReviewKD(Objective):
         deeper: Tensor | None = None
         for level, (s, t) in zip(self.levels, maps, strict=True):
             output, deeper = level(s, deeper)
-            losses.append(hierarchical_context(output, t, self.low_pass))
-        return {"review": torch.stack(losses).sum()}
+            losses.append(hierarchical_contexts(output, t, self.low_pass))
+        return {"review": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

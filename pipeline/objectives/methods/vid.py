@@ -27,6 +27,7 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.maps import needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 FIRST, LEAST = 5.0, 1e-5
@@ -39,13 +40,13 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
 
 
-def gaussian_loss(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
-    """The negative log-likelihood in nats, without ½ log 2π, a mean over all elements.
+def gaussian_losses(mean: Tensor, teacher: Tensor, variance: Tensor) -> Tensor:
+    """The negative log-likelihood of every sample [B] in nats, without ½ log 2π, a mean over its elements.
 
-    mean, teacher: [..., C]; variance: [C], positive.
+    mean, teacher: [B, ..., C]; variance: [C], positive.
     """
     error = precise(teacher) - precise(mean)
-    return (error.square() / variance + variance.log()).mean() / 2
+    return (error.square() / variance + variance.log()).flatten(1).mean(1) / 2
 
 
 class Predictor(nn.Module):
@@ -63,12 +64,14 @@ class Predictor(nn.Module):
         self.raw_variance = nn.Parameter(torch.full((width,), math.log(math.expm1(FIRST - LEAST))))
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """The loss of maps on one grid."""
+        """The losses [B] of maps on one grid."""
         s, t = (maps.permute(0, 2, 3, 1).flatten(0, 2) for maps in (student, teacher))
-        return gaussian_loss(self.mean(s), t, F.softplus(self.raw_variance) + LEAST)
+        shape = len(student), -1, teacher.shape[1]
+        variance = F.softplus(self.raw_variance) + LEAST
+        return gaussian_losses(self.mean(s).reshape(shape), t.reshape(shape), variance)
 
 
-class VID(Objective):
+class VID(SampleObjective):
     """The loss of every pair of blocks, summed."""
 
     def __init__(self, pairs: list[BlockPair], low_pass: str) -> None:
@@ -77,13 +80,13 @@ class VID(Objective):
         self.predictors = nn.ModuleList(Predictor(pair.student_shape[0], pair.teacher_shape[0]) for pair in pairs)
         self.needs = needs_of(pairs)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `information`: the bound's negative, up to a constant."""
         losses = [
             predictor(*on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass))
             for pair, predictor in zip(self.pairs, self.predictors, strict=True)
         ]
-        return {"information": torch.stack(losses).sum()}
+        return {"information": torch.stack(losses).sum(0)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
