@@ -37,11 +37,14 @@ def reasons(
         cheaper = f"takes {times:.2g} times fewer multiply-accumulates" if times > 1 else "costs no more"
         said = [
             f"Its {score.title} is {mine}. {best.student} by {best.objectives} has the highest mean, "
-            f"{tables.stat(best.score, 100)} %, but {choice.behind:.2f} points are no more than the spread over seeds"
-            + (f" ({choice.spread:.2f})" if choice.spread is not None else "")
-            + f", and {row.student} {cheaper}."
+            f"{tables.stat(best.score, 100)} %, but {_too_close(choice)}, and {row.student} {cheaper}."
         ]
     said += _level(rows, choice)
+    if choice.margin is not None and len(rows) > 1:
+        said.append(
+            f"The yardstick is the standard error of the best mean, {choice.margin:.2f} points: its standard deviation "
+            f"over {best.seeds} seeds, by the root of their number. How much others vary does not count for them."
+        )
     said += _beside_teacher(evaluation, row)
     said += [each.sentence for each in comparisons if (each.student, each.objectives) == (row.student, row.objectives)]
     if row.seeds == 1 and len(rows) > 1:
@@ -67,6 +70,12 @@ def ship_sentence(evaluation: Evaluation, rows: Sequence[SummaryRow]) -> list[st
     return [f"to ship: {choice.row.student} by {choice.row.objectives}. {first}"]
 
 
+def _too_close(choice: Choice) -> str:
+    if choice.margin is None or choice.behind == 0:
+        return f"the two differ by {choice.behind:.2f} points"
+    return f"it is ahead by {choice.behind:.2f} points, no more than chance may give ({choice.margin:.2f})"
+
+
 def _level(rows: Sequence[SummaryRow], choice: Choice) -> list[str]:
     """Return how many others the seeds cannot tell from the one that is shipped."""
     others = [each for each in level_with(rows, choice.best) if each is not choice.row and each is not choice.best]
@@ -74,7 +83,7 @@ def _level(rows: Sequence[SummaryRow], choice: Choice) -> list[str]:
         return []
     names = ", ".join(f"{each.student} by {each.objectives}" for each in others[:NAMED])
     more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
-    return [f"Within the spread over seeds, and so not worse for certain, though not cheaper: {names}{more}."]
+    return [f"Too close to the best to be worse for certain, though not cheaper: {names}{more}."]
 
 
 def _beside_teacher(evaluation: Evaluation, row: SummaryRow) -> list[str]:

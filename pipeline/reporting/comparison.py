@@ -116,15 +116,6 @@ def compare(rows: Sequence[SummaryRow], baseline: str | None = None) -> list[Com
     ]
 
 
-def spread_between(row: SummaryRow, other: SummaryRow) -> float | None:
-    """Return the larger of two standard deviations over seeds, in points; None unless both have two seeds or more.
-
-    Args:
-        row, other: of students.
-    """
-    return None if min(row.seeds, other.seeds) < 2 else _larger(row, other)
-
-
 def _larger(row: SummaryRow, base: SummaryRow) -> float | None:
     spreads = [100 * stat.spread for stat in (row.score, base.score) if stat.spread is not None]
     return max(spreads) if spreads else None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipeline.reporting.comparison import spread_between
 from pipeline.reporting.summary import SummaryRow
 
 
@@ -46,19 +46,23 @@ class Choice:
         row: the cheapest, in multiply-accumulates, of those that cannot be told from the best.
         best: the one of the highest mean score.
         behind: by how many points `row` is worse; 0 where both are one.
-        spread: the larger of the two standard deviations over seeds, in points; None where one has a single seed.
+        margin: the standard error of the best mean, in points; None where one of the two has a single seed.
     """
 
     row: SummaryRow
     best: SummaryRow
     behind: float
-    spread: float | None
+    margin: float | None
 
 
 def choose_student(rows: Sequence[SummaryRow]) -> Choice | None:
     """Return the student to ship; None without rows.
 
-    Two scores cannot be told apart if they differ by no more than the spread over seeds, or if they are equal.
+    A student cannot be told from the best if its mean is behind by no more than one standard error of the best mean,
+    which is the standard deviation over seeds by the root of their number (Breiman, Friedman, Olshen and Stone,
+    "Classification and Regression Trees", 1984: the one-standard-error rule), or if the two are equal. How much a
+    student's own scores vary does not count: the unsteadier it is, the less can it be told from any other, and that
+    recommends nobody.
 
     Args:
         rows: of the students.
@@ -67,17 +71,24 @@ def choose_student(rows: Sequence[SummaryRow]) -> Choice | None:
         return None
     best = max(rows, key=lambda row: (_worth(row), -row.macs, -row.parameters))
     row = min(level_with(rows, best), key=lambda row: (row.macs, row.parameters, -_worth(row)))
-    return Choice(row, best, _behind(row, best), spread_between(row, best))
+    return Choice(row, best, _behind(row, best), _margin(row, best))
 
 
 def level_with(rows: Sequence[SummaryRow], best: SummaryRow) -> list[SummaryRow]:
-    """Return the rows that cannot be told from the best one: behind by no more than the spread over seeds.
+    """Return the rows that cannot be told from the best one: behind by no more than its mean's standard error.
 
     Args:
         rows: of the students.
         best: of the highest mean.
     """
-    return [row for row in rows if _behind(row, best) <= (spread_between(row, best) or 0.0)]
+    return [row for row in rows if _behind(row, best) <= (_margin(row, best) or 0.0)]
+
+
+def _margin(row: SummaryRow, best: SummaryRow) -> float | None:
+    """Return the standard error of the best mean, in points; None where one of the two has a single seed."""
+    if min(row.seeds, best.seeds) < 2 or best.score.spread is None:
+        return None
+    return 100 * best.score.spread / math.sqrt(best.seeds)
 
 
 def _worth(row: SummaryRow) -> float:
