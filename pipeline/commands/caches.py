@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.completion import complete_paths
-from pipeline.commands.first_look import loading
+from pipeline.commands.first_look import readable
 from pipeline.commands.options import config_options, json_option, store_address
 
 if TYPE_CHECKING:
@@ -126,14 +126,18 @@ def verify(
             "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
             f"only for these: {idle}"
         )
-    loading()
+    if path is not None:
+        from pipeline.commands.verify_files import tell_of_files
+
+        tell_of_files(path, as_json=as_json)
+        return
+    source = readable(config, overrides)
     from pipeline.commands.verify import run
-    from pipeline.experiment.source import ConfigFile
-    from pipeline.inspection.report import SampleCheck
+    from pipeline.inspection.origin import SampleCheck
     from pipeline.inspection.teacher import Limits
 
     check = None if no_teacher else SampleCheck(views, seed, Limits(least_cosine, least_agreement))
-    run(path or ConfigFile(config, overrides), role=role, check=check, as_json=as_json)
+    run(source, role=role, check=check, as_json=as_json)
 
 
 def _given(context: click.Context, *names: str) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.completion import plugins_in
-from pipeline.commands.first_look import loading
 from pipeline.commands.options import json_option, print_json
 
 if TYPE_CHECKING:
@@ -30,7 +29,6 @@ def methods(name: str | None, as_json: bool) -> None:
     """
     import dataclasses
 
-    loading()
     from pipeline.errors import ArgumentError, ConfigError
     from pipeline.objectives.catalogue import list_methods, method
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
 
+from pipeline.commands.verify_files import tell, tell_of_files
 from pipeline.errors import CacheError, ConfigError
 from pipeline.experiment.experiment import NOTHING_HELD_OUT, Experiment
 from pipeline.experiment.section_sets import CacheSections
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.files import check_files
-from pipeline.inspection.report import CacheOrigin, CacheReport, SampleCheck, check_sample
+from pipeline.inspection.origin import CacheOrigin, SampleCheck, check_sample
+from pipeline.inspection.report import CacheReport
 from pipeline.models.device import choose_device
 from pipeline.progress import Lines
 from pipeline.store.backend import backend_of
@@ -33,30 +34,15 @@ def run(target: StorePath | ConfigFile, *, role: str, check: SampleCheck | None,
     Raises CacheError, after the report, if anything is wrong.
     """
     if not isinstance(target, ConfigFile):
-        note = "neither views nor teacher were checked: name their experiment with --config"
-        reports = [CacheReport(target, None, check_files(target, Lines()), unchecked=[note])]
-    else:
-        experiment = Experiment(target.read(CacheSections))
-        there = _there(experiment, role)
-        origins = _origins(there, experiment) if check and experiment.config.data.path.exists() else {}
-        reports = [CacheReport(path, name, check_files(path, Lines())) for name, path in there.items()]
-        for report in reports:
-            _check_sample(report, experiment.config, origins.get(report.role or ""), check)
-    wrong = [report for report in reports if report.problems]
-    if as_json:
-        print(json.dumps({"fine": not wrong, "caches": [report.to_json() for report in reports]}, indent=2))
-    else:
-        print("\n".join(report.text() for report in reports))
-        if not wrong:
-            print("nothing wrong" + (" in what was checked" if any(each.unchecked for each in reports) else ""))
-    if wrong:
-        raise CacheError(
-            f"{len(wrong)} of {len(reports)} teacher caches cannot be trusted",
-            where=", ".join(str(report.path) for report in wrong),
-            fix="restore the files (`dvc checkout`), or make the cache again with `pipeline cache-teacher --replace`"
-            if any(report.files.damaged for report in wrong)
-            else "look for what changed since (code, versions, machine), or make the cache again",
-        )
+        tell_of_files(target, as_json=as_json)
+        return
+    experiment = Experiment(target.read(CacheSections))
+    there = _there(experiment, role)
+    origins = _origins(there, experiment) if check and experiment.config.data.path.exists() else {}
+    reports = [CacheReport(path, name, check_files(path, Lines())) for name, path in there.items()]
+    for report in reports:
+        _check_sample(report, experiment.config, origins.get(report.role or ""), check)
+    tell(reports, as_json=as_json)
 
 
 def _there(experiment: Experiment[CacheSections], role: str) -> dict[str, StorePath]:

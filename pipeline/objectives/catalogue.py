@@ -1,22 +1,24 @@
 """Describes methods before they are used, from their files.
 
-What a method needs follows from how it is built, so it is built here, which takes torch, and some seconds; a list kept
-beside the code could become false.
+What a method needs follows from how it is built, which takes torch, and some seconds. So what Decant's own need is
+written down, and their files are read without being run. Of other methods, such as those of installed packages, the
+code is run.
 """
 
 from __future__ import annotations
 
+import ast
+import importlib
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch
 from pydantic_core import PydanticUndefined
 
 from pipeline import plugins
-from pipeline.objectives import Context, Needs, build_objective
 from pipeline.objectives.config import METHODS
-from pipeline.signals import SignalShapes
+from pipeline.objectives.known_needs import KNOWN_NEEDS
 
 _CLASSES = 4
 _MAPS = {"block1": (8, 4, 4), "block2": (8, 4, 4)}
@@ -48,18 +50,72 @@ def list_methods() -> list[Method]:
 
 def method(name: str) -> Method:
     """Describe the method `name`. Raises ConfigError, with the nearest known name, if there is none."""
+    return _read(name) or built_method(name)
+
+
+def built_method(name: str) -> Method:
+    """Describe the method `name` by running its code, with torch. Raises ConfigError as `method` does."""
     module = plugins.load(METHODS, name, "method")
-    text = (module.__doc__ or "").strip()
-    return Method(name, text.partition("\n")[0], text, _needs(name), _options(module))
+    return _described(name, module.__doc__, _needs(name), _options(module))
+
+
+def _described(name: str, documentation: str | None, needs: tuple[str, ...], options: dict[str, Any]) -> Method:
+    text = (documentation or "").strip()
+    return Method(name, text.partition("\n")[0], text, needs, options)
+
+
+def _read(name: str) -> Method | None:
+    """Describe a method by the text of its file; None where that does not say all."""
+    if name not in KNOWN_NEEDS:
+        return None
+    folder = Path(importlib.import_module(METHODS).__path__[0])
+    code = ast.parse((folder / f"{name.replace('-', '_')}.py").read_bytes())
+    try:
+        options = _written_options(code)
+    except ValueError:
+        return None
+    return _described(name, ast.get_docstring(code), KNOWN_NEEDS[name], options)
+
+
+def _written_options(code: ast.Module) -> dict[str, Any]:
+    """Return the options that a file declares, with their defaults. Raises ValueError for what only running it tells.
+
+    Args:
+        code: of the file, parsed.
+    """
+    found: dict[str, Any] = {}
+    for options in (node for node in code.body if isinstance(node, ast.ClassDef) and node.name == "Options"):
+        if [ast.unparse(base) for base in options.bases] != ["Section"]:
+            raise ValueError("the options of another class are among them")
+        for node in options.body:
+            if isinstance(node, ast.AnnAssign) and "ClassVar" not in ast.unparse(node.annotation):
+                found[ast.unparse(node.target)] = _default(node.value)
+    return found
+
+
+def _default(value: ast.expr | None) -> Any:
+    """Return the value of a default such as `4.0` or `Field(4.0, gt=0)`; None where there is none."""
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "Field":
+        value = value.args[0] if value.args else None
+    if value is None:
+        return None
+    if isinstance(value, ast.BinOp) and isinstance(value.op, ast.Div):  # such as 1 / 1000
+        return _default(value.left) / _default(value.right)
+    return ast.literal_eval(value)
 
 
 def _needs(name: str) -> tuple[str, ...]:
     """Of the objective, built for two networks that have everything."""
+    import torch
+
+    from pipeline.objectives.base import Context, build_objective
+    from pipeline.signals import SignalShapes
+
     shapes = SignalShapes(_CLASSES, 8, _MAPS, linear=True)
     labels = torch.arange(2 * _CLASSES) % _CLASSES
     with torch.random.fork_rng(devices=[]):
         context = Context(len(labels), _CLASSES, labels, views_per_step=_VIEWS)
-        needs: Needs = build_objective(name, {}, shapes, shapes, context).needs
+        needs = build_objective(name, {}, shapes, shapes, context).needs
     kinds = {signal.partition("/")[0] for signal in needs.teacher}
     views = (f"{needs.views} views of each sample",) if needs.views > 1 else ()
     return (*sorted(kinds), *(("labels",) if needs.labels else ()), *views)

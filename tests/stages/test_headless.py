@@ -17,7 +17,7 @@ from pipeline.commands import check, inspect, verify
 from pipeline.data import select
 from pipeline.errors import CacheMismatch, ConfigError, DataError
 from pipeline.experiment.networks import trained_network
-from pipeline.inspection.report import SampleCheck
+from pipeline.inspection.origin import SampleCheck
 from pipeline.measuring.neighbours import common_neighbours
 from pipeline.measuring.prediction import predict_signals
 from pipeline.models import build_network

@@ -11,7 +11,7 @@ from experiment import COUNT, content, interrupted, source, student
 from pipeline import plugins
 from pipeline.commands import check, inspect, verify
 from pipeline.errors import CacheMismatch, ConfigError
-from pipeline.inspection.report import SampleCheck
+from pipeline.inspection.origin import SampleCheck
 from pipeline.planning.binding import bind_experiment
 from pipeline.store.reader import TeacherCache
 from stages import cache_teacher, train_teacher

@@ -20,7 +20,7 @@ from pipeline.cli import main
 from pipeline.commands import check, dvc_file, inspect, verify
 from pipeline.commands.inspect import Sheet
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound
-from pipeline.inspection.report import SampleCheck
+from pipeline.inspection.origin import SampleCheck
 from pipeline.planning import plan_lines
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache

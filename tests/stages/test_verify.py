@@ -14,7 +14,7 @@ from pipeline.commands import verify
 from pipeline.errors import CacheError, CacheMismatch, CacheNotFound, CacheUnfinished, ConfigError, PipelineError
 from pipeline.experiment import experiment
 from pipeline.experiment.source import ConfigFile
-from pipeline.inspection.report import SampleCheck
+from pipeline.inspection.origin import SampleCheck
 from pipeline.store.reader import TeacherCache
 
 CACHES = Path("artifacts/caches")

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pipeline.errors import CacheMismatch
 from pipeline.inspection.files import check_files
-from pipeline.inspection.report import CacheOrigin, CacheReport, SampleCheck, check_sample
+from pipeline.inspection.origin import CacheOrigin, SampleCheck, check_sample
+from pipeline.inspection.report import CacheReport
 from pipeline.inspection.sample import sampled_batches
 from pipeline.inspection.teacher import Deviation, Limits, verify_teacher
 from pipeline.signals import EmbeddingConfig, FeaturesConfig, LogitsConfig, Signals, SignalsConfig

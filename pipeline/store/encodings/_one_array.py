@@ -55,6 +55,8 @@ class OneArray(ABC):
 
     def impossible_rows(self, part: str, rows: NDArray[Any]) -> NDArray[np.bool_]:
         """Tell which rows have values that are not finite: [R]."""
+        if rows.dtype.kind == "f":
+            return not_finite(rows)
         import torch
 
-        return not_finite(rows if rows.dtype.kind == "f" else self.read(torch.from_numpy(rows.copy())).numpy())
+        return not_finite(self.read(torch.from_numpy(rows.copy())).numpy())

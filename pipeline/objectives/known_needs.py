@@ -1,0 +1,55 @@
+"""Says what each of Decant's methods reads of the teacher, so that they are listed without torch.
+
+A test builds every method and compares. A method that is not here is built to know.
+"""
+
+from __future__ import annotations
+
+KNOWN_NEEDS: dict[str, tuple[str, ...]] = {
+    "ab": ("features",),
+    "at": ("features",),
+    "attnfd": ("features",),
+    "cat-kd": ("features", "head"),
+    "cc": ("embedding",),
+    "ckd": ("logits",),
+    "crcd": ("embedding", "head", "logits", "labels"),
+    "crd": ("embedding", "labels"),
+    "ctkd": ("logits",),
+    "diffkd": ("features", "logits"),
+    "dist": ("logits",),
+    "dkd": ("logits", "labels"),
+    "fitnet": ("features",),
+    "fsp": ("features",),
+    "ft": ("features",),
+    "hard-label": (),
+    "hcd": ("embedding", "logits", "labels"),
+    "icd": ("features", "head"),
+    "ickd": ("features",),
+    "itrd": ("embedding",),
+    "kd": ("logits",),
+    "lfcc": ("features",),
+    "lskd": ("logits",),
+    "mlld": ("logits", "2 views of each sample"),
+    "msdcrd": ("features",),
+    "nd": ("embedding", "labels"),
+    "nkd": ("logits", "labels"),
+    "nst": ("features",),
+    "ofa": ("logits",),
+    "ofd": ("features",),
+    "pkt": ("embedding",),
+    "refilled": ("embedding", "labels"),
+    "reviewkd": ("embedding", "features"),
+    "rkd": ("embedding",),
+    "sdd": ("features", "head", "labels"),
+    "semckd": ("features",),
+    "simkd": ("embedding", "head"),
+    "sp": ("features",),
+    "srrl": ("embedding", "head", "logits"),
+    "tas": ("features",),
+    "ttm": ("logits",),
+    "uhkd": ("features",),
+    "vid": ("features",),
+    "vkd": ("embedding",),
+    "wttm": ("logits",),
+}
+"""By the method's name: what `pipeline.objectives.catalogue.Method` calls its needs."""
