@@ -16,6 +16,7 @@ from pipeline import plugins
 from pipeline.experiment.run_folder import imported_code
 from pipeline.training import TrainConfig
 from pipeline.training.history import History
+from pipeline.training.trackers import tensorboard
 from pipeline.training.tracking import TRACKERS, with_tracker
 
 ROWS = [{"epoch": 1.0, "loss": 2.5, "kd/kl": 0.5}, {"epoch": 2.0, "loss": 1.25, "kd/kl": 0.25}]
@@ -169,6 +170,57 @@ def test_a_run_that_fails_is_closed_as_such(
     assert record.how == failed
     train(name, ROWS)
     assert record.how == done
+
+
+class Server:
+    """A tracking server that is there for some calls, and gone for the others."""
+
+    def __init__(self, gone: range, *, for_good: bool = False) -> None:
+        self.gone, self.for_good = gone, for_good
+        self.calls, self.values, self.closed = 0, dict[int, Mapping[str, float]](), False
+
+    def log(self, epoch: int, values: Mapping[str, float]) -> None:
+        self.calls += 1
+        if self.calls in self.gone:
+            raise ConnectionError("no route to host\n  after 7 attempts")
+        self.values[epoch] = dict(values)
+
+    def close(self, *, failed: bool) -> None:
+        if self.for_good:
+            raise ConnectionError("no route to host")
+        self.closed = True
+
+
+def served(server: Server, epochs: int, monkeypatch: pytest.MonkeyPatch) -> History:
+    monkeypatch.setattr(tensorboard, "open_tracker", lambda options, run: server)
+    return train("tensorboard", [{"epoch": float(epoch), "loss": 1 / epoch} for epoch in range(1, epochs + 1)])
+
+
+def test_a_server_that_drops_in_mid_run_gets_all_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Epochs 1 and 2 are taken; 3 and 4 fail; after one epoch without an attempt, 6 sends all that waited.
+    server = Server(range(3, 5))
+    assert len(served(server, 7, monkeypatch).rows) == 7
+    assert server.values == {epoch: {"loss": 1 / epoch} for epoch in range(1, 8)}
+    assert server.closed
+    assert capsys.readouterr().err.splitlines() == [
+        "note: tensorboard failed (ConnectionError: no route to host); the training goes on without it"
+    ]
+
+
+def test_a_server_that_stays_away_ends_no_training_and_what_it_lacks_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(range(3, 1000), for_good=True)
+    assert len(served(server, 60, monkeypatch).rows) == 60
+    assert sorted(server.values) == [1, 2]
+    # Tried at epochs 1 to 4, after gaps of 1, 3, 7 and then of 15 at most: 6, 10, 18, 34, 50; and at the end.
+    assert server.calls == 10
+    assert capsys.readouterr().err.splitlines() == [
+        "note: tensorboard failed (ConnectionError: no route to host); the training goes on without it",
+        "note: tensorboard did not get epochs 3 to 60 of small/kd/seed-0; its history.csv has all",
+    ]
 
 
 def test_a_password_is_not_written_into_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
