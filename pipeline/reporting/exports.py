@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from pipeline.untrusted import parse_json, read_file
 
 EXPORTS_FOLDER = "exports"
 """Below `runs.path`: where `pipeline export` writes the students of a configuration."""
+
+STUDENT_FILES = ("model.json", "student.safetensors", "head.safetensors")
+"""The files that decide what a student computes; of those without a reused head the last is missing."""
 
 MOST_EXPORT_BYTES = 1 << 20
 SAME_WITHIN = 0.002
@@ -28,6 +32,7 @@ class ExportFigures(BaseModel):
         bytes: of its files.
         top1: on the split that is reported, in [0, 1]; None if it was not measured.
         latency_ms: of a pass, by the number of images in it.
+        made: what it was made of: of the student itself, its `student_digest`.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
@@ -35,6 +40,7 @@ class ExportFigures(BaseModel):
     bytes: int = Field(ge=0)
     top1: float | None
     latency_ms: Mapping[int, float]
+    made: str | None = None
 
 
 class _Table(BaseModel):
@@ -82,9 +88,10 @@ def read_exports(root: Path, evaluation: Evaluation) -> list[ExportedStudent]:
         except (OSError, ValueError, ValidationError):
             fix = "run `pipeline export` again, or move it away"
             raise DataError("not what `pipeline export` writes", where=path, fix=fix) from None
-        formats, stale = table.formats, False
+        folder = root / "students" / result.student / result.objectives / f"seed-{result.seed}"
+        formats, stale = table.formats, _of_others(table.formats, folder)
         if table.split == evaluation.split:
-            stale = not _same(formats, result)
+            stale = stale or not _same(formats, result)
         else:  # accuracy on other images is no figure of this page
             formats = tuple(each.model_copy(update={"top1": None}) for each in formats)
         run = (result.student, result.objectives, result.seed)
@@ -104,6 +111,26 @@ def smallest_exports(exports: Sequence[ExportedStudent]) -> dict[tuple[str, str]
         if written and not each.stale:
             found.setdefault((each.student, each.objectives), min(written, key=lambda one: one.bytes))
     return found
+
+
+def student_digest(folder: Path) -> str:
+    """Return the SHA-256, in hexadecimal digits, of the files in a student's folder that decide what it computes.
+
+    Args:
+        folder: of the student; those of the files that are missing count as empty.
+    """
+    digest = hashlib.sha256()
+    for name in STUDENT_FILES:
+        content = (folder / name).read_bytes() if (folder / name).exists() else b""
+        digest.update(f"{name} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
+
+
+def _of_others(formats: Sequence[ExportFigures], folder: Path) -> bool:
+    """Tell whether exports are of other weights than those in the student's folder; not where these are not here."""
+    made = next((one.made for one in formats if one.format == "student"), None)
+    there = all((folder / name).exists() for name in STUDENT_FILES[:2])
+    return made is not None and there and made != student_digest(folder)
 
 
 def _same(formats: Sequence[ExportFigures], result: StudentResult) -> bool:

@@ -20,6 +20,7 @@ from pipeline.experiment.run_folder import STUDENT
 from pipeline.files import write_atomic
 from pipeline.models.reused import HEAD_FILE
 from pipeline.publishing import Scratch, fingerprint
+from pipeline.reporting.exports import student_digest
 from pipeline.shipping.format import Exported, ExportRunner, Format, format_named
 from pipeline.shipping.measuring import LATENCY_BATCHES, exported_top1, latency, refuse_other_logits, torch_threads
 from pipeline.shipping.module import exportable
@@ -104,7 +105,7 @@ def export(
         replace: whether another student's exports make way.
         wait: for another process that writes the same, or raise.
     """
-    digest = _weights_digest(exported.student.folder)
+    digest = student_digest(exported.student.folder)
     known = _known_rows(output, split, threads)
     rows = []
     with torch_threads(threads):
@@ -186,15 +187,6 @@ def _fingerprint(name: str, exported: Exported, weights: str) -> str:
         views = hashlib.sha256(exported.calibration.numpy().tobytes()).hexdigest()
     identity = {"artifact": "export", "format": name, "form": FORM, "student": weights, "calibration": views}
     return fingerprint(identity)
-
-
-def _weights_digest(folder: Path) -> str:
-    """Return a digest of the files that decide what a student computes."""
-    digest = hashlib.sha256()
-    for name in (MODEL_FILE, STUDENT, HEAD_FILE):
-        content = (folder / name).read_bytes() if (folder / name).exists() else b""
-        digest.update(f"{name} {len(content)}\n".encode() + content)
-    return digest.hexdigest()
 
 
 def _known_rows(output: Path, split: EvaluatedSplit | None, threads: int) -> dict[tuple[str, str], ExportRow]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import statistics
 from html.parser import HTMLParser
@@ -132,6 +133,26 @@ def test_exports_of_another_student_are_named_and_not_drawn(tmp_path: Path) -> N
     (tmp_path / "exports/resnet20/hard/seed-0/export.json").write_text("[]")
     with pytest.raises(DataError, match="not what `pipeline export` writes"):
         read_exports(tmp_path, evaluation)
+
+
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_exports_of_other_weights_are_told_though_their_accuracy_is_the_same(tmp_path: Path, split: str) -> None:
+    evaluation, _ = experiment(["resnet20"], ["hard"], 1)
+    top1 = evaluation.students[0].metrics.top1
+    assert top1 is not None
+    exported(tmp_path, evaluation, top1, split)
+    table = tmp_path / "exports/resnet20/hard/seed-0/export.json"
+    folder = tmp_path / "students/resnet20/hard/seed-0"
+    folder.mkdir(parents=True)
+    (folder / "model.json").write_bytes(b"{}")
+    (folder / "student.safetensors").write_bytes(b"weights")
+    made = hashlib.sha256(b"model.json 2\n{}student.safetensors 7\nweightshead.safetensors 0\n").hexdigest()
+    table.write_text(table.read_text().replace('"made": "x"', f'"made": "{made}"', 1))
+    assert [each.stale for each in read_exports(tmp_path, evaluation)] == [False]
+    (folder / "student.safetensors").write_bytes(b"trained")
+    assert [each.stale for each in read_exports(tmp_path, evaluation)] == [True]
+    (folder / "student.safetensors").unlink()  # such as where only results were copied
+    assert [each.stale for each in read_exports(tmp_path, evaluation)] == [False]
 
 
 def test_accuracy_of_exports_on_another_split_is_not_shown(tmp_path: Path) -> None:
