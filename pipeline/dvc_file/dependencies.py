@@ -50,6 +50,7 @@ DIVERGENCE = (
 )
 SETS = (
     "pipeline/objectives/base.py",
+    "pipeline/objectives/batch.py",
     "pipeline/objectives/dropping.py",
     "pipeline/objectives/sample_objective.py",
     "pipeline/objectives/set.py",

@@ -12,8 +12,11 @@ from torch import Tensor, nn
 
 from pipeline import plugins
 from pipeline.errors import CACHE_COMMAND, ConfigError, Problem, unknown_name
+from pipeline.objectives.batch import Batch as Batch
+from pipeline.objectives.batch import MixedLabels as MixedLabels
 from pipeline.objectives.config import METHODS
 from pipeline.signals import Signals, SignalShapes, block_number
+from pipeline.signals.lowpass import find_filter
 from pipeline.signals.moments import Moments
 
 if TYPE_CHECKING:
@@ -25,45 +28,6 @@ NO_CLASSES_HINT = (
     f"{NO_LOGITS_HINT}; or give the teacher a classifier: leave `teacher.head: none` out, or name `teacher.text_head`"
 )
 NO_HEAD_HINT = "the teacher has no linear head, as every ensemble: use another objective"
-
-
-@dataclass(frozen=True)
-class MixedLabels:
-    """Holds what was mixed into the samples of a batch.
-
-    Args:
-        labels: [B] int64, of the samples that were mixed in, -1 where unlabeled.
-        share: float32 [B], from 0 to 1, how much of each view is of the sample itself.
-    """
-
-    labels: Tensor
-    share: Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> MixedLabels:
-        """Return the same with both tensors changed: moved, or cut to some rows.
-
-        Args:
-            change: what is done to each tensor.
-        """
-        return MixedLabels(change(self.labels), change(self.share))
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Holds what an objective is given of a batch besides signals.
-
-    Args:
-        labels: [B] int64, -1 where unlabeled.
-        sample, view: [B] int64, the row in the cache and the view number.
-        step: optimiser steps taken before this one; random choices are keyed by (seed, step).
-        mixed: the other labels and the shares, where views mix two samples; else None.
-    """
-
-    labels: Tensor
-    sample: Tensor
-    view: Tensor
-    step: int = 0
-    mixed: MixedLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +85,15 @@ class Objective(nn.Module, ABC):
     notes: tuple[str, ...] = ()
     """What of its options it leaves out for these networks, in words for the user, who did not say so."""
 
+    def prepare(self, batch: Batch) -> None:
+        """Do on the host what the next `forward` needs of it: draw random numbers, read the bank, look at the batch.
+
+        Args:
+            batch: that of the step.
+
+        `forward` then has tensors of fixed shapes, asks a device for no value, and is one graph to `torch.compile`.
+        """
+
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute named scalar terms, each a mean over the batch; their sum is the objective's value.
@@ -140,7 +113,8 @@ class Objective(nn.Module, ABC):
         return None
 
     def __call__(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """`forward` with the teacher's signals as constants: no objective sends a gradient into a teacher."""
+        """`prepare`, and `forward` with the teacher's signals as constants: no gradient goes into a teacher."""
+        self.prepare(batch)
         terms: dict[str, Tensor] = super().__call__(student, teacher.detached(), batch, progress)
         return terms
 
@@ -234,6 +208,9 @@ def build_objective(
     key = key or name
     method = plugins.choose_at(key, METHODS, {**options, "name": name})
     objective: Objective = method.module.build(method.options, student, teacher, context, key)
+    if any(signal.startswith("features/") for signal in objective.needs.teacher | objective.needs.student):
+        for low_pass in {"mean", teacher.filter}:
+            find_filter(low_pass)  # here, so that no step looks for one
     problems = missing_signals(objective.needs, teacher, context, key)
     if "logits" in objective.needs.student and not student.logits:
         problems.append(Problem(key, "needs the student's logits, and it has no classes", fix=NO_LOGITS_HINT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from pipeline import plugins
@@ -17,6 +18,20 @@ EXTRAS = "pipeline.signals.extras"
 
 EXTRAS_KEY = "signals.extras"
 
+_FOUND: dict[str, ModuleType] = {}
+"""Extra signals that were found, as filters are kept in `lowpass.py`."""
+
+
+def find_extra(name: str, key: str = EXTRAS_KEY) -> ModuleType:
+    """Find the extra signal in the file `name`; what was found once is not looked for again.
+
+    Raises ConfigError at `key` for an unknown name.
+    """
+    module = _FOUND.get(name)
+    if module is None:
+        module = _FOUND[name] = plugins.load(EXTRAS, name, key)
+    return module
+
 
 def extract(signal: str, *maps: Tensor) -> Tensor:
     """Compute an extra signal, "<file>/<tap>" or its file alone, of full maps [B, C, H, W], shallow to deep: [B, ...].
@@ -26,7 +41,7 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
     """
     import torch
 
-    module = plugins.load(EXTRAS, signal.partition("/")[0], EXTRAS_KEY)
+    module = find_extra(signal.partition("/")[0])
     device = maps[0].device.type
     autocast = torch.amp.is_autocast_available(device)
     with torch.autocast(device, enabled=False) if autocast else nullcontext(), during(lambda: f"extra signal {signal}"):
@@ -36,7 +51,7 @@ def extract(signal: str, *maps: Tensor) -> Tensor:
 
 def maps_read(name: str, key: str = EXTRAS_KEY) -> int:
     """Return how many maps the extra signal in the file `name` is computed from. Raises ConfigError at `key`."""
-    return int(plugins.load(EXTRAS, name, key).MAPS)
+    return int(find_extra(name, key).MAPS)
 
 
 def taps_read(signal: str, taps: Sequence[str], key: str = EXTRAS_KEY) -> tuple[str, ...]:

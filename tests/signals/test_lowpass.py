@@ -103,3 +103,15 @@ def test_unknown_filter_names_the_nearest() -> None:
 def test_the_mean_of_the_grid_is_that_of_the_map(name: str, size: tuple[int, int], grid: int) -> None:
     maps = random_maps(2, 3, *size)
     torch.testing.assert_close(lowpass(maps, grid, name).mean((2, 3)), maps.mean((2, 3)), rtol=0, atol=1e-14)
+
+
+def test_a_filter_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in every step: that takes longer than small maps do, and cannot be compiled."""
+    maps = random_maps(2, 3, 8, 8)
+    expected = lowpass(maps, 4, "gaussian")
+
+    def looked_for(*_: object) -> None:
+        raise AssertionError("a filter that is known was looked for again")
+
+    monkeypatch.setattr("pipeline.plugins.load", looked_for)
+    assert torch.equal(lowpass(maps, 4, "gaussian"), expected)

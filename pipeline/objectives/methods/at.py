@@ -31,6 +31,7 @@ from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import common_grid, on_one_grid, pair_maps
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
+from pipeline.signals.extra import find_extra
 from pipeline.signals.lowpass import lowpass
 
 EXTRA = "attention-map"
@@ -48,6 +49,7 @@ class AT(SampleObjective):
 
     def __init__(self, pairs: dict[str, str], signal: str, low_pass: str) -> None:
         super().__init__()
+        find_extra(EXTRA)  # here, so that no step looks for it
         self.pairs, self.signal, self.low_pass = pairs, signal, low_pass
         kind = "features" if signal == "features" else f"extras/{EXTRA}"
         self.needs = Needs(

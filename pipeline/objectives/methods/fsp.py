@@ -35,6 +35,7 @@ from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.maps import on_one_grid, pair_maps
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
+from pipeline.signals.extra import find_extra
 
 EXTRA = "fsp-matrix"
 Flows = list[tuple[tuple[str, str], tuple[str, ...]]]
@@ -56,6 +57,7 @@ class FSP(SampleObjective):
 
     def __init__(self, flows: Flows, widths: dict[str, tuple[int, int]], signal: str, low_pass: str) -> None:
         super().__init__()
+        find_extra(EXTRA)  # here, so that no step looks for it
         self.flows, self.signal, self.low_pass = flows, signal, low_pass
         self.adapters = nn.ModuleDict(
             {block: nn.Linear(*pair, bias=False) for block, pair in widths.items() if pair[0] != pair[1]}

@@ -29,6 +29,7 @@ from pipeline.objectives.maps import Connector, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
+from pipeline.signals.extra import find_extra
 
 EXTRA = "channel-gram"
 
@@ -51,6 +52,7 @@ class ICKD(SampleObjective):
 
     def __init__(self, pairs: dict[str, str], widths: list[tuple[int, int]], signal: str, low_pass: str) -> None:
         super().__init__()
+        find_extra(EXTRA)  # here, so that no step looks for it
         self.pairs, self.signal, self.low_pass = pairs, signal, low_pass
         self.connectors = nn.ModuleList(Connector(*pair) for pair in widths)
         kind = "features" if signal == "features" else f"extras/{EXTRA}"
