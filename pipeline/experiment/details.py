@@ -22,9 +22,11 @@ from pipeline.errors import PipelineError, first_line
 from pipeline.experiment.data import views_of
 from pipeline.experiment.evaluator import Evaluator
 from pipeline.experiment.runs import RunName
+from pipeline.experiment.sections import CacheConfig
 from pipeline.inspection.strips import cache_strips, drawable
 from pipeline.measuring.answers import Answers, calibration, confusions, differing, right_by_class
 from pipeline.measuring.teacher_accuracy import cached_accuracy
+from pipeline.models.kinds import name_for_people
 from pipeline.reporting.details import (
     CacheFigures,
     CalibrationFigures,
@@ -179,12 +181,16 @@ def _url(pixels: NDArray[np.uint8]) -> str:
 def _caches(evaluator: Evaluator, names: Sequence[str]) -> list[CacheFigures]:
     """Describe the caches that students learn from, those that are at hand."""
     config = evaluator.experiment.config
-    paths = [entry.path for entry in config.caches] if config.caches else [config.store.path]
     found: list[CacheFigures] = []
-    for path in dict.fromkeys(paths):
+    for entry in config.caches or (CacheConfig(path=config.store.path),):
+        path = entry.path
         try:
             if backend_of(path).exists():
-                found.append(_cache(path, evaluator, names, drawn=not found))
+                figures = _cache(path, evaluator, names, drawn=not found)
+                shown = figures.teacher
+                if entry.role == "teacher":
+                    shown = name_for_people(shown, config.teacher.model)
+                found.append(figures.model_copy(update={"teacher": shown}))
         except PipelineError as error:  # such as signals by code of the user's own; no figure of a student needs it
             print(f"note: the report will not describe {path}: {first_line(error)}", file=sys.stderr)
     return found

@@ -15,7 +15,7 @@ from pipeline.experiment.networks import trained_network
 from pipeline.experiment.reference import open_named_references, open_reference
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.section_sets import ReferenceSections
-from pipeline.experiment.sections import StudentsSection, scores_embeddings
+from pipeline.experiment.sections import StudentsSection, ensemble_mean, scores_embeddings
 from pipeline.measuring.answers import Answers
 from pipeline.measuring.cost import images_per_second, macs, parameters
 from pipeline.measuring.measured import EmbeddingScores
@@ -137,7 +137,8 @@ class Evaluator:
             return None
         said, name = self.reference.signals, self.reference.name
         here = config.weights_are_here and config.weights != "pretrained"
-        if name == config.model and (here or (self.bank is not None and config.weights == "pretrained")):
+        own = ensemble_mean(self.experiment.config.caches) is None
+        if own and (here or (self.bank is not None and config.weights == "pretrained")):
             try:
                 figures = self.measured("the teacher", self.experiment.teacher, said)
                 unknown = {"parameters": None, "macs": None} if config.only_teaches else {}  # of a file of ONNX

@@ -10,6 +10,7 @@ from pipeline.experiment.data import one_view
 from pipeline.experiment.model_file import MODEL_FILE, Architecture, LearntFrom, ModelFile, ModelInput
 from pipeline.experiment.students import StudentRun
 from pipeline.models import Network, WithReusedHead
+from pipeline.models.kinds import name_for_people
 from pipeline.models.preprocessing import height_and_width
 from pipeline.version import installed_version
 
@@ -83,7 +84,7 @@ def _learnt(run: StudentRun, metrics: Mapping[str, Any]) -> LearntFrom:
         split=data.training.split.name,
         samples=data.training.count,
         holdout=data.holdout.count if data.holdout is not None else 0,
-        teacher=teacher.model if teacher is not None else None,
+        teacher=name_for_people(teacher.model, run.experiment.config.teacher.model) if teacher is not None else None,
         teacher_weights=teacher.weights if teacher is not None else None,
         objectives=tuple(each.model_dump(mode="json") for each in run.objectives_config.objectives),
         seed=run.name.seed,

@@ -12,6 +12,7 @@ from pipeline.experiment.experiment import EvaluationCache, Experiment
 from pipeline.experiment.pointers import refuse_wrong_pointer
 from pipeline.experiment.section_sets import ReferenceSections
 from pipeline.experiment.sections import cache_paths, ensemble_mean, named_stores, reference_stores
+from pipeline.models.kinds import name_for_people
 from pipeline.signals import Signals, combine
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
@@ -72,10 +73,11 @@ def open_reference(
         opened.setdefault(cache.manifest.identity.teacher.fingerprint, cache)
     found = [cache.read(cache.views[0], np.arange(cache.count)) for cache in opened.values()]
     mean = ensemble_mean(config.caches)
+    names = [cache.manifest.identity.teacher.model for cache in opened.values()]
+    names[0] = name_for_people(names[0], config.teacher.model)  # the others are not of the configuration
     if mean is None:
-        return Reference(found[0], config.teacher.model)
-    names = " + ".join(cache.manifest.identity.teacher.model for cache in opened.values())
-    return Reference(Signals(combine([each.logits for each in found], mean)), f"{names}, {mean}")
+        return Reference(found[0], names[0])
+    return Reference(Signals(combine([each.logits for each in found], mean)), f"{' + '.join(names)}, {mean}")
 
 
 def open_named_references(experiment: Experiment[ReferenceSections], what: EvaluationCache) -> dict[str, Signals]:

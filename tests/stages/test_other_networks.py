@@ -166,6 +166,12 @@ def test_a_file_of_onnx_teaches(own: Path) -> None:
     assert found is not None
     assert found.images_per_second is not None  # the file is here, and its rate is measured
     assert (found.parameters, found.macs) == (None, None)
+    assert found.model == "teacher.onnx"  # in the cache it is `onnx`, with its digest
+    (cache,) = json.loads(Path("artifacts/tiny/details.json").read_text())["caches"]
+    assert cache["teacher"] == "teacher.onnx"
+    written = Path("artifacts/tiny/students/small/kd/seed-0")
+    assert "- Teacher: `teacher.onnx`." in (written / "model-card.md").read_text()
+    assert json.loads((written / "model.json").read_text())["learnt"]["teacher"] == "teacher.onnx"
 
 
 def test_check_finds_what_cannot_be_built(own: Path) -> None:

@@ -53,6 +53,16 @@ def name_in_identity(model: str) -> str:
     return str(getattr(kind_of(model), "NAMED", model))
 
 
+def name_for_people(model: str, configured: str) -> str:
+    """Return how pages name the model of an identity that is the configured one: a file, by the name of its file.
+
+    Args:
+        model: as the identity names it.
+        configured: as a configuration names it.
+    """
+    return Path(configured).name if model == name_in_identity(configured) != configured else model
+
+
 def kind_of(model: str) -> Kind | None:
     """Return the kind whose form a model's name has; None of timm's models."""
     for name in plugins.names(KINDS):
