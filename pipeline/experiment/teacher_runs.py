@@ -18,6 +18,7 @@ from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.section_sets import SampleSections
 from pipeline.experiment.sections import EvaluateConfig, EvaluateSection
+from pipeline.measuring.score import TOP1, Score
 from pipeline.measuring.teacher_accuracy import CachedAccuracy
 from pipeline.models import Network, TeacherConfig, TeacherSection
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig, build_objective
@@ -205,27 +206,27 @@ def summary_lines(
     yield f"{weights}: trained in {duration(seconds)}"
     if probed:
         views = f"{probed.views} views of each image, penalty {probed.decay:g}, {duration(probed.seconds)}"
-        yield f"  probe        {_percent(probed.holdout)} ({views})"
+        yield f"  probe        {_scored(probed.holdout, TOP1)} ({views})"
     if scorer is None:
         yield "  no holdout: nothing says how good it is; `data.holdout: {count: 500}` would"
         return
-    top1 = float(metrics["holdout"]["top1"])
+    score, value = scorer.score, float(metrics["holdout"][scorer.score.name])
     if tuned:
         which = f"epoch {run.best}, the best of {metrics['epochs']}" if run.best else f"{metrics['epochs']} epochs"
         label = "fine-tuned" if probed else "holdout"
-        yield f"  {label:<12} {_percent(top1)} ({which}, {duration(run.seconds)})"
-    if tuned and probed and probed.holdout is not None and top1 < probed.holdout:
+        yield f"  {label:<12} {_scored(value, score)} ({which}, {duration(run.seconds)})"
+    if tuned and probed and probed.holdout is not None and score.worth(value) < score.worth(probed.holdout):
         yield "  warning: fine-tuning made the probe worse: lower learning_rate, or set layer_decay and patience"
     if scorer.labels is None:
         return
     counts = scorer.labels.bincount()
     guess = float(counts.max() / counts.sum())
-    if CachedAccuracy(len(scorer.labels), top1, guess, None, top1).near_chance:
+    if CachedAccuracy(len(scorer.labels), value, guess, None, value).near_chance:
         yield (
-            f"  warning: {_percent(top1)} is no better than naming the most frequent class ({guess:.2%}): "
+            f"  warning: {_scored(value, score)} is no better than naming the most frequent class ({guess:.2%}): "
             "check the labels, `mean` and `std`, and the learning rate"
         )
 
 
-def _percent(top1: float | None) -> str:
-    return "not scored" if top1 is None else f"{top1:.2%} on the holdout"
+def _scored(value: float | None, score: Score) -> str:
+    return "not scored" if value is None else f"{score.text(value)} on the holdout"

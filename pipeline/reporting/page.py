@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.measuring.measured import Metrics
 from pipeline.measuring.score import SCORES
 from pipeline.reporting import page_details, tables
 from pipeline.reporting.answer import ladder, reasons
@@ -106,6 +107,7 @@ def page(findings: Findings) -> str:
         holdout=any(bool((h.column(score.column) >= 0).any()) for h in findings.histories for score in SCORES),
         spread=any(row.seeds > 1 for row in rows),
         embedded=any(row.knn for row in rows),
+        by_neighbours=any(_by_neighbours(each.metrics) for each in evaluation.students),
         seeds=[seed_cells(result) for result in evaluation.students],
         styles=styles,
         sets=list(styles.colours),
@@ -138,6 +140,11 @@ def _beyond(
 
 def _part(name: str) -> str:
     return files(__package__).joinpath(name).read_text(encoding="utf-8")
+
+
+def _by_neighbours(metrics: Metrics) -> bool:
+    """Tell whether agreement is that of neighbours: the student or the teacher has no logits."""
+    return metrics.kl is None and metrics.agreement is not None
 
 
 def shown_rows(rows: Sequence[SummaryRow], choice: Choice | None) -> list[SummaryRow]:

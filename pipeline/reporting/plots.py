@@ -70,7 +70,7 @@ def draw_curves(
         styles: of the sets.
         students: names.
         histories: of all runs.
-        kinds: `holdout_top1`, `loss`.
+        kinds: columns of the histories, such as that of the score (`Score.column`) and `loss`.
         across: panels side by side.
     """
     alone = len(students) == 1

@@ -119,10 +119,10 @@ def probe(
     classifier = network.classifier
     assert isinstance(classifier, nn.Linear)  # `refuse_to_embed` has seen to it
     fit = ProbeFit(rows.vectors, classifier, _values_of(objectives.to(device)), device)
-    decay, top1 = fit.best(rows, scored, progress)
+    decay, accuracy = fit.best(rows, scored, progress)
     fit.set(classifier)
     seconds = time.perf_counter() - start
-    probed = ProbeResult(fit.loss, top1 if scored else None, decay, views, seconds, rate)
+    probed = ProbeResult(fit.loss, accuracy if scored else None, decay, views, seconds, rate)
     if folder is not None:
         buffer = io.BytesIO()
         torch.save({"classifier": classifier.state_dict(), **asdict(probed)}, buffer)

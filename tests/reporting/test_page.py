@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -164,6 +165,18 @@ def test_accuracy_of_exports_on_another_split_is_not_shown(tmp_path: Path) -> No
     html = page(Findings(evaluation, histories, "", [found]))
     assert "12.34" not in html
     assert "250 kB (onnx-int8)" in html
+
+
+def test_agreement_by_neighbours_is_explained_where_a_teacher_has_no_logits() -> None:
+    evaluation, histories = experiment(["tiny"], ["kd"], 1, epochs=2)
+    said = "ten nearest neighbours"
+    assert said not in page(Findings(evaluation, histories, ""))
+    by_neighbours = [
+        each.model_copy(update={"metrics": replace(each.metrics, kl=None)}) for each in evaluation.students
+    ]
+    headless = evaluation.model_copy(update={"students": tuple(by_neighbours)})
+    assert headless.score.name == "top1"
+    assert said in page(Findings(headless, histories, ""))
 
 
 def test_of_many_students_the_best_have_charts_and_the_table_has_all() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,8 +19,11 @@ from pipeline.config import bind_each
 from pipeline.errors import CacheMismatch, ConfigError, ModelError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import SECTIONS
+from pipeline.experiment.teacher_runs import summary_lines
+from pipeline.measuring.score import Score
 from pipeline.models import build_network
 from pipeline.progress import Silent
+from pipeline.training import ProbeResult
 from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher, prepare_data, train_teacher
 
@@ -144,6 +148,18 @@ def test_a_teacher_that_has_learnt_nothing_is_told(begun: Path, capsys: pytest.C
     assert printed.count("warning: ") == 1
     assert "on the holdout is no better than naming the most frequent class (25.00%)" in printed
     assert "probe" not in printed
+
+
+@pytest.mark.parametrize(("higher_is_better", "warned"), [(True, False), (False, True)])
+def test_whether_fine_tuning_did_harm_is_told_by_the_direction_of_the_score(higher_is_better: bool, warned: bool):
+    score = Score("agreement", "agreement", higher_is_better)
+    scorer = SimpleNamespace(score=score, labels=None)
+    probed = ProbeResult(loss=0.1, holdout=0.5, decay=0.1, views=1, seconds=1.0, images_per_second=1.0)
+    run = SimpleNamespace(best=None, seconds=1.0)
+    metrics = {"epochs": 2, "holdout": {"agreement": 0.625}}
+    lines = list(summary_lines(WEIGHTS, run, probed, metrics, scorer))  # type: ignore[arg-type]
+    assert any("62.50% on the holdout" in line for line in lines)
+    assert any("fine-tuning made the probe worse" in line for line in lines) == warned
 
 
 def test_fine_tuning_that_did_harm_is_told(begun: Path, capsys: pytest.CaptureFixture[str]):
