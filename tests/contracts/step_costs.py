@@ -1,0 +1,236 @@
+"""Counts what a step asks of a device, without one. `python tests/contracts/step_costs.py` writes the table anew.
+
+`launches` of an objective are the operations of its terms and their gradient, over real tensors on the CPU, but those
+that only look at a tensor in another way: about as many kernels are started on a GPU. `asked` is how often `prepare`
+has a tensor's value on the host; it may, but a device is waited for. All else is counted on tensors that only claim to
+be on CUDA (`FakeTensorMode`): `copies` go from one device to another.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+if __name__ == "__main__":
+    sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+TABLE = Path(__file__).with_suffix(".json")
+AGAIN = "python tests/contracts/step_costs.py"
+
+aten = torch.ops.aten
+LOOKS = {
+    "alias",
+    "as_strided",
+    "detach",
+    "expand",
+    "permute",
+    "select",
+    "slice",
+    "split",
+    "split_with_sizes",
+    "squeeze",
+}
+LOOKS |= {"t", "transpose", "unbind", "unfold", "unsqueeze", "view", "view_as", "_reshape_alias", "_unsafe_view"}
+LOOKS |= {"diagonal", "empty", "empty_like", "empty_strided", "lift_fresh", "new_empty", "new_empty_strided"}
+"""Operations that start no kernel."""
+
+WAITS = {"_local_scalar_dense", "nonzero", "_unique2", "_unique", "unique_dim", "unique_consecutive", "masked_select"}
+WAITS |= {"equal", "bincount", "repeat_interleave"}
+"""Operations whose result, or its shape, the host has to wait for."""
+
+VALUES = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "cpu", "__array__"}
+"""Functions of a tensor that want its value on the host."""
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that start a kernel, and names those that wait for one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count, self.waits = 0, list[str]()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        self.count += name not in LOOKS
+        by_truth = name in ("index", "index_put", "index_put_") and any(
+            each is not None and each.dtype == torch.bool for each in args[1]
+        )
+        if name in WAITS or by_truth:
+            self.waits.append(f"{name} by a mask" if by_truth else name)
+        return func(*args, **(kwargs or {}))
+
+
+class Devices(TorchDispatchMode):
+    """Counts copies between devices, and refuses an operation of tensors of several."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.copies = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name, kwargs = func.overloadpacket.__name__, kwargs or {}
+        given = [each for each in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        kinds = {each.device.type for each in given if each.ndim or name in WAITS}
+        if name in ("_to_copy", "copy_"):
+            target = torch.device(kwargs.get("device") or args[0].device).type
+            self.copies += any(each.device.type != target for each in given)
+        elif len(kinds) > 1:  # an index on the CPU of a tensor on CUDA is copied, and the other way round is an error
+            raise AssertionError(f"{name} of tensors on {' and '.join(sorted(kinds))}")
+        return func(*args, **kwargs)
+
+
+class Asked(TorchFunctionMode):
+    """Counts how often a tensor's value is wanted on the host."""
+
+    count = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += getattr(func, "__name__", "") in VALUES
+        return func(*args, **(kwargs or {}))
+
+
+@contextmanager
+def on_cuda() -> Iterator[tuple[FakeTensorMode, Devices]]:
+    """Tensors may claim to be on CUDA, and autocast believes it."""
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
+        stack.enter_context(mock.patch("torch.cuda.is_bf16_supported", return_value=True))
+        mode, devices = FakeTensorMode(), Devices()
+        yield stack.enter_context(mode), stack.enter_context(devices)
+
+
+def moved(given: Any, mode: FakeTensorMode) -> Any:
+    """Tensors, and what holds some, of the same shapes on CUDA."""
+    if isinstance(given, nn.Module):
+        for module in given.modules():
+            for name, parameter in module._parameters.items():
+                module._parameters[name] = None if parameter is None else nn.Parameter(moved(parameter, mode))
+            for name, buffer in module._buffers.items():
+                module._buffers[name] = moved(buffer, mode)
+        return given
+    if isinstance(given, Tensor):
+        with mode:
+            return torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device="cuda")
+    if isinstance(given, Mapping):
+        return {name: moved(each, mode) for name, each in given.items()}
+    if is_dataclass(given) and not isinstance(given, type):
+        return replace(given, **{each.name: moved(getattr(given, each.name), mode) for each in fields(given)})
+    return given
+
+
+def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
+    """What a step with an objective costs, at two times of training. Raises AssertionError for what no step may do."""
+    from contracts.objective_cases import as_leaves, batch, build, signals, total
+
+    found, seen = {"launches": 0, "copies": 0, "asked": 0}, list[set[str]]()
+    for progress in (0.0, 0.5):
+        objective = build(name, options)
+        given, teacher = batch(6, objective.needs.views), signals("teacher", 6, 2).detached()
+        objective(as_leaves(signals("student", 6, 1))[0], teacher, given, progress)  # the first step does more
+        launches, asked = Launches(), Asked()
+        with asked:
+            objective.prepare(given)
+        student = as_leaves(signals("student", 6, 1))[0]
+        with launches, mock.patch("pipeline.plugins.load", _looked_for), mock.patch("numpy.random.Generator", _drawn):
+            terms = objective.forward(student, teacher, given, progress)
+            torch.autograd.backward([total(terms)])
+        assert not launches.waits, f"a step waits for {', '.join(launches.waits)}: do it in `prepare`, or without"
+        costs = {"launches": launches.count, "asked": asked.count}
+        if set(terms) not in seen:  # else the same is computed
+            costs["copies"] = _copies(objective, student, teacher, given, progress)
+            seen.append(set(terms))
+        found.update({key: max(found[key], cost) for key, cost in costs.items()})
+    return found
+
+
+def _copies(objective: nn.Module, student: Any, teacher: Any, given: Any, progress: float) -> int:
+    """Copies between devices in a step on CUDA, whose terms are there, in float32."""
+    with on_cuda() as (mode, devices):
+        on_it = [moved(each, mode) for each in (objective, student, teacher, given)]
+        with torch.autocast("cuda", torch.bfloat16):
+            terms = on_it[0].forward(*on_it[1:], progress)
+    for term, value in terms.items():
+        kind = f"{str(value.dtype).removeprefix('torch.')} on {value.device.type}"
+        assert kind == "float32 on cuda", f"{term} is {kind}"
+    return devices.copies
+
+
+def _looked_for(*given: object) -> None:
+    raise AssertionError(f"a step looks for the plug-in {given[1]!r}: find it where the objective is built")
+
+
+def _drawn(*_: object) -> None:
+    raise AssertionError("a step draws random numbers on the host: draw them in `prepare`")
+
+
+def of_operation(operation: dict[str, Any]) -> dict[str, int]:
+    """What rendering views on a device costs."""
+    from pipeline.contracts.mixing import TRIED_AMONG, TRIED_ROWS, mixed_images, mixed_views
+
+    views = mixed_views(operation)
+    drawn = torch.from_numpy(views.parameters(0, TRIED_AMONG[TRIED_ROWS]))
+    images = mixed_images()[TRIED_ROWS]
+    with on_cuda() as (mode, devices):
+        images, drawn = moved(images, mode), moved(drawn, mode)
+        pixels = views.apply(images, drawn, images if views.mixing else None)
+    assert pixels.device.type == "cuda", f"the views are on {pixels.device.type}"
+    assert pixels.dtype == torch.uint8
+    return {"copies": devices.copies}
+
+
+def of_encoding(name: str) -> dict[str, int]:
+    """What decoding its signals on a device costs."""
+    import numpy as np
+
+    from pipeline.contracts.encodings import TRIED_SIGNALS
+    from pipeline.store.encodings import encodings_for, load_encoding
+    from pipeline.store.format.encoded import part_tensor
+
+    copies = 0
+    for signal, shape in TRIED_SIGNALS:
+        if name in encodings_for(signal.partition("/")[0]):
+            codec = load_encoding({"name": name}, signal, shape)
+            parts = {part: part_tensor(x) for part, x in codec.encode(np.ones((3, *shape), np.float32)).items()}
+            with on_cuda() as (mode, devices):
+                values = codec.decode(moved(parts, mode))
+            assert (values.device.type, values.dtype) == ("cuda", torch.float32)
+            copies += devices.copies
+    return {"copies": copies}
+
+
+def row_name(name: str, options: dict[str, Any]) -> str:
+    """In the table."""
+    return ",".join([name, *(f"{key}={value}" for key, value in options.items() if key != "name")])
+
+
+def _write() -> None:
+    from contracts.objective_cases import VARIANTS
+    from contracts.test_step_costs import OPERATIONS, UNFINISHED
+
+    from pipeline import plugins
+    from pipeline.store.encodings import ENCODINGS
+
+    rows: dict[str, Any] = {"torch": torch.__version__.partition("+")[0]}
+    rows["objectives"] = {row_name(*each): of_objective(*each) for each in VARIANTS if each[0] not in UNFINISHED}
+    rows["operations"] = {row_name(each["name"], each): of_operation(each) for each in OPERATIONS}
+    rows["encodings"] = {name: of_encoding(name) for name in plugins.names(ENCODINGS)}
+    text = json.dumps(rows, indent=1)
+    for row in {str(cost): cost for part in list(rows.values())[1:] for cost in part.values()}.values():
+        text = text.replace(json.dumps(row, indent=1).replace("\n", "\n  "), json.dumps(row))
+    TABLE.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    _write()
