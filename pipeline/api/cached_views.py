@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -12,12 +11,14 @@ import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from pipeline.api.arguments import arguments_of, in_python, one_or_more, refuse_labels_beyond
+from pipeline.api.cache_sets import CacheSet, Paths, path_list
 from pipeline.api.caching import LABELS_HINT, require_network
 from pipeline.api.dataset import AnyDataset, samples_of
-from pipeline.api.named_teachers import open_named, reading
+from pipeline.api.epochs import Epochs
+from pipeline.api.named_teachers import reading
 from pipeline.api.view_lists import ViewList, as_views
 from pipeline.config import problems_of
 from pipeline.data import Samples
@@ -26,6 +27,7 @@ from pipeline.experiment.data import views_of
 from pipeline.models import TeacherNetwork
 from pipeline.objectives import MixedLabels
 from pipeline.progress import Lines, Silent
+from pipeline.signals import Mean
 from pipeline.store.format.requirements import CacheRequirement, RequiredSamples
 from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsIdentity
 from pipeline.store.reader import TeacherCache
@@ -35,50 +37,6 @@ from pipeline.training.step import Step
 
 OWN_LOADER = -1
 """The number of a step in a loop or a loader that is not of `CachedViews.loader`."""
-
-
-class Epochs(Sampler[list[int]]):
-    """Numbers the steps of one epoch each time that it is iterated: of the next one, or of a later one of `set_epoch`.
-
-    It is a batch sampler, whose batches are one step each: Accelerate keeps batch samplers, and replaces samplers that
-    it does not know. Lightning and Accelerate call `set_epoch`, as they do for a distributed sampler.
-
-    Args:
-        steps_per_epoch: steps in an epoch.
-        first: the epoch to begin with.
-
-    Example:
-        >>> sampler = Epochs(steps_per_epoch=3)
-        >>> list(sampler), list(sampler)
-        ([[0], [1], [2]], [[3], [4], [5]])
-    """
-
-    batch_size, drop_last = 1, False
-
-    def __init__(self, steps_per_epoch: int, first: int = 0) -> None:
-        self.steps_per_epoch, self.epoch = steps_per_epoch, first
-
-    @property
-    def sampler(self) -> Epochs:
-        """Return this object itself: Lightning looks here for `set_epoch`."""
-        return self
-
-    def __len__(self) -> int:
-        return self.steps_per_epoch
-
-    def __iter__(self) -> Iterator[list[int]]:
-        # A generator: a DataLoader with workers makes two iterators and uses one, and only that one may count.
-        start = self.epoch * self.steps_per_epoch
-        self.epoch += 1
-        yield from ([step] for step in range(start, start + self.steps_per_epoch))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Go forward to an epoch, from 0 on; an epoch that has begun is not repeated.
-
-        Accelerate counts the epochs of each loader that it prepares from 0 on, and does not count one that is left
-        early. It calls this with its own number, which may lie behind.
-        """
-        self.epoch = max(self.epoch, epoch)
 
 
 class CachedViews(Dataset[Step]):
@@ -94,13 +52,16 @@ class CachedViews(Dataset[Step]):
     reads in an order that suits the cache, and gives every epoch each sample once, in the next of its views.
 
     Args:
-        path: of the cache.
+        path: of the cache; or a list, of several caches of one teacher, such as more views that were cached later.
         dataset: the same that the cache was made of.
         views: what the cache must have, if it is to be compared: what `make_views` returns, or a list of operations.
         teacher: the network that the cache must be of, if weights and identity are to be compared.
         name: of the cache's teacher, if objectives are to name it.
         teachers: paths of the caches of other teachers, by the names by which objectives ask for them. They must be of
             the same images and views. The teacher of `path` is the one that objectives read which name none.
+        ensemble: paths of the caches of other teachers, whose logits are combined with those of the first. All other
+            signals are the first one's, and there is no head.
+        mean: of the logits of an ensemble, `mean-logits`, or of its probabilities, `mean-probabilities`.
         verify: `full` renders all views and compares their digests, a thousand of each where that would take over a
             minute; `sample` does that only and does not read every image; `bytes` compares images, not views (for
             JPEG files and another version of the decoder); `none` takes all on trust.
@@ -120,20 +81,25 @@ class CachedViews(Dataset[Step]):
 
     def __init__(
         self,
-        path: str | Path,
+        path: Paths,
         dataset: AnyDataset,
         *,
         views: ViewList | None = None,
         teacher: TeacherNetwork | None = None,
         name: str | None = None,
-        teachers: Mapping[str, str | Path] | None = None,
+        teachers: Mapping[str, Paths] | None = None,
+        ensemble: Paths = (),
+        mean: Mean = "mean-logits",
         verify: Verify = "full",
         progress: bool = True,
     ) -> None:
         if verify not in get_args(Verify):
             raise ArgumentError([unknown_name("verify", str(verify), get_args(Verify))], "CachedViews")
+        if not (paths := path_list(path)):
+            raise ArgumentError([Problem("path", "names no cache")], "CachedViews")
+        caches = CacheSet(paths[1:], path_list(ensemble), mean, name, teachers or {})
         self.samples = samples_of(dataset)
-        self.cache = TeacherCache.open(str(path))
+        self.cache = TeacherCache.open(paths[0])
         identity = self.cache.manifest.identity
         trusting = verify in ("sample", "none")
         here = RequiredSamples.of(self.samples) if trusting else DataIdentity.of(self.samples)
@@ -146,17 +112,17 @@ class CachedViews(Dataset[Step]):
             network, own = require_network(teacher, "the teacher"), identity.teacher
             described = TeacherIdentity.of(network, precision=own.precision, micro_batch=own.micro_batch)
         drawn = ViewsIdentity.of(requested)
-        self.cache.require(CacheRequirement(views=drawn, numbers=requested.numbers, teacher=described))
-        same = CacheRequirement(data=here, views=drawn, numbers=requested.numbers)
-        others = open_named(name, teachers or {}, same)
-        self.source = FromCaches.of([(self.cache, requested.numbers)]).beside(name, others)
+        numbers = None if views is None else requested.numbers
+        alone = numbers if len(paths) == 1 else None  # of several, all together have the views
+        self.cache.require(CacheRequirement(views=drawn, numbers=alone, teacher=described))
+        self.source = caches.opened(self.cache, CacheRequirement(data=here, views=drawn, numbers=numbers))
         refuse_labels_beyond(self.samples.labels, self.source.shapes.logits, "the teacher", LABELS_HINT)
         self._made: dict[tuple[Any, ...], Epochs] = {}
-        every = len(requested.numbers)
+        every = len(self.source.views)
         self._steps_for_items = self._steps(self.source, every, every, seed=0, balanced=False)
         checked = check_views(self._steps_for_items, self.source, verify, Lines() if progress else Silent())
         if progress:
-            print(f"{path}: {checked}")
+            print(f"{', '.join(paths)}: {checked}")
 
     @property
     def training(self) -> Samples:

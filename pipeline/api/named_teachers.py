@@ -1,52 +1,17 @@
-"""Opens the caches of several teachers by their names, and says what is read of each."""
+"""Says what is read of several teachers, by their names, and holds their heads."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from pipeline.config import Name, problems_of
-from pipeline.errors import ArgumentError, Problem, unknown_name
+from pipeline.errors import ArgumentError, unknown_name
 from pipeline.signals import LinearHead
-from pipeline.store.format.requirements import CacheRequirement
-from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches
 
 BETWEEN = ":"
 """Stands between the name of a teacher and a signal of it: `siglip:embedding`."""
-
-
-def open_named(
-    own: str | None,
-    teachers: Mapping[str, str | Path],
-    requirement: CacheRequirement,
-) -> dict[str, FromCaches]:
-    """Open the caches of teachers that objectives may name.
-
-    Args:
-        own: the name of the teacher whose cache is first; None if it has none.
-        teachers: paths by name.
-        requirement: what all of the caches have to be of.
-
-    Raises ArgumentError for names that cannot be used, and the errors of `TeacherCache`.
-    """
-    names = [*([own] if own is not None else []), *teachers]
-    try:
-        TypeAdapter(list[Name]).validate_python(names)
-    except ValidationError as error:
-        raise ArgumentError(problems_of(error, "teachers"), "CachedViews") from None
-    if own in teachers:
-        fix = "give `name` to the first cache alone"
-        raise ArgumentError([Problem(f"teachers[{own!r}]", "is the name of two teachers", fix=fix)], "CachedViews")
-    found: dict[str, FromCaches] = {}
-    for name, path in teachers.items():
-        cache = TeacherCache.open(str(path))
-        cache.require(requirement)
-        found[name] = FromCaches.of([(cache, requirement.numbers or tuple(cache.views))])
-    return found
 
 
 def reading(source: FromCaches, signals: Collection[str]) -> FromCaches:

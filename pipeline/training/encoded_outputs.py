@@ -129,15 +129,18 @@ def join_batches(outputs: Sequence[TeacherOutputs], order: Tensor) -> TeacherOut
     """Join the outputs of several batches, of teachers that are stored in the same form.
 
     Args:
-        outputs: at least one; no ensembles.
+        outputs: at least one.
         order: of the rows of all batches in the result, int64 [B].
     """
     several = [each for each in outputs if isinstance(each, EncodedTeachers)]
     if several:
         own = join_batches([each.own for each in several], order)
-        assert isinstance(own, EncodedSignals)
+        assert not isinstance(own, EncodedTeachers)
         names = several[0].others
         return EncodedTeachers(own, {name: _joined([each.others[name] for each in several], order) for name in names})
+    if isinstance(first := outputs[0], EncodedEnsemble):
+        teachers = zip(*(each.members for each in outputs if isinstance(each, EncodedEnsemble)), strict=True)
+        return replace(first, members=tuple(_joined(batches, order) for batches in teachers))
     return _joined([each for each in outputs if isinstance(each, EncodedSignals)], order)
 
 

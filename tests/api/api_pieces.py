@@ -70,6 +70,6 @@ def cached(folder: Path, dataset: Any = None, teacher: Any = None, views: ViewsC
     return path
 
 
-def opened(path: Path, dataset: Any = None, **options: Any) -> CachedViews:
+def opened(path: Any, dataset: Any = None, **options: Any) -> CachedViews:
     """The views of a cache."""
     return CachedViews(path, photos() if dataset is None else dataset, progress=False, **options)

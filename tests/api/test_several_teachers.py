@@ -1,4 +1,4 @@
-"""Objectives in Python that name their teacher, of several caches."""
+"""Several caches in Python: of one teacher, of an ensemble, and of teachers that objectives name."""
 
 from __future__ import annotations
 
@@ -68,6 +68,77 @@ def test_a_loader_of_ones_own_has_the_outputs_of_all_teachers(data: CachedViews,
         assert torch.equal(found, expected)
     assert torch.isfinite(loss(student, batch))
     assert (paths[1].parent / "cache.statistics").is_dir()
+
+
+@pytest.fixture(scope="module")
+def later(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Views 3 and 4 of the first teacher."""
+    return cached(tmp_path_factory.mktemp("later"), views=augment(2, first=3))
+
+
+def test_views_that_were_cached_later_are_read_with_the_others(paths: tuple[Path, Path], later: Path) -> None:
+    several = opened([paths[0], later])
+    assert several.source.views == (0, 1, 2, 3, 4)
+    assert len(several) == 5 * COUNT
+    batch = next(iter(DataLoader(several, batch_size=len(several), collate_fn=several.collate)))
+    outputs = batch.teacher_outputs.decode()  # type: ignore[union-attr]
+    for path, numbers in ((paths[0], (0, 1, 2)), (later, (3, 4))):
+        cache = TeacherCache.open(path)
+        for number in numbers:
+            rows = batch.view == number
+            assert batch.sample[rows].tolist() == list(range(COUNT))
+            stored = cache.read(number, np.arange(COUNT))
+            assert torch.equal(outputs.logits[rows], stored.logits)
+            assert torch.equal(outputs.embedding[rows], stored.embedding)  # type: ignore[index, arg-type]
+    seen = torch.cat([step.view.unique() for step in (next(iter(several.loader(COUNT))) for _ in range(5))])
+    assert seen.sort().values.tolist() == [0, 1, 2, 3, 4]
+    chosen = opened([paths[0], later], views=augment(2, first=2), teachers={"again": [later, paths[0]]})
+    assert chosen.source.views == chosen.source.others["again"].views == (2, 3)
+
+
+@pytest.mark.parametrize("mean", ["mean-logits", "mean-probabilities"])
+def test_an_ensemble_teaches_by_the_mean_of_its_teachers(paths: tuple[Path, Path], mean: Any) -> None:
+    ensemble = opened(paths[0], ensemble=paths[1], mean=mean, name="first", teachers={"second": paths[1]})
+    student = network()
+    loss = objective(["kd", ("vkd", 1, {"teacher": "first"}), ("kd", 1, {"teacher": "second"})], student, ensemble)
+    batch = next(iter(DataLoader(ensemble, batch_size=30, shuffle=True, collate_fn=ensemble.collate)))
+    caches = [TeacherCache.open(path) for path in paths]
+    one, two = (
+        torch.cat([cache.read(int(v), s[None].numpy()).logits for v, s in zip(batch.view, batch.sample, strict=True)])
+        for cache in caches
+    )
+    combined = (one + two) / 2
+    if mean == "mean-probabilities":
+        combined = ((one.softmax(1) + two.softmax(1)) / 2).log()
+    found = batch.teacher_outputs.decode().logits  # type: ignore[union-attr]
+    torch.testing.assert_close(found.softmax(1), combined.softmax(1))
+    loss(student, batch)
+    target = (combined / 4).softmax(1)
+    expected = 16 * torch.nn.functional.kl_div(
+        (student(batch.images).logits / 4).log_softmax(1), target, reduction="batchmean"
+    )
+    torch.testing.assert_close(loss.terms["kd/kl"], expected.detach(), rtol=1e-4, atol=1e-5)
+    with pytest.raises(ConfigError, match="ensemble"):
+        objective("srrl", network(), ensemble)
+
+
+def test_caches_that_do_not_go_together_are_refused(paths: tuple[Path, Path], later: Path, tmp_path: Path) -> None:
+    first, second = paths
+    with pytest.raises(CacheMismatch, match=r"another teacher than .*\n  - .*\n[\s\S]*ensemble=\[path\]"):
+        opened([first, second])
+    with pytest.raises(CacheMismatch, match=r"would count twice[\s\S]*CachedViews\(\[path, more\]"):
+        opened(first, ensemble=later)
+    with pytest.raises(CacheMismatch, match=r"lacks views 0 to 2[\s\S]*got: views 3, 4"):
+        opened(first, ensemble=second, teachers={"b": later})
+    with pytest.raises(CacheMismatch, match=r"lacks views 5, 6"):
+        opened([first, later], views=augment(4, first=3))
+    with pytest.raises(CacheMismatch, match="two caches of one teacher have views 0 to 2"):
+        opened([first, cached(tmp_path)])
+    for wrong, what in (({"mean": "mean"}, "did you mean 'mean-"), ({"teachers": {"b": []}}, "names no cache")):
+        with pytest.raises(ConfigError, match=what):
+            opened(first, **wrong)
+    with pytest.raises(ConfigError, match="path: names no cache"):
+        opened([])
 
 
 def test_a_teacher_may_be_dropped(data: CachedViews) -> None:
