@@ -14,6 +14,7 @@ from pipeline.beginning.proposal import Chosen, small_images, teacher_for
 from pipeline.beginning.survey import Survey
 from pipeline.data.sources._entries import UNLABELED
 from pipeline.errors import DataError, printable
+from pipeline.models.pretrained import has_no_weights
 from pipeline.progress import duration, size
 
 VIEWS = 4
@@ -45,14 +46,19 @@ def write_first(survey: Survey, config: Path, teacher: str | None, weights: str 
         teacher: the model; None chooses by the size of the images.
         weights: `pretrained`, a file, or `none` to train from random ones; None chooses.
 
-    Raises DataError if there are too few images.
+    Raises DataError if there are too few images, and for weights that nobody has.
     """
     name = re.sub(r"[^A-Za-z0-9_.-]", "-", config.stem).lstrip(".-_") or "mine"
     chosen = teacher_for(survey, teacher)
     small = small_images(survey)
-    weights = weights or ("none" if small and teacher is None else "pretrained")
+    untrained = teacher is not None and has_no_weights(teacher)
+    weights = weights or ("none" if untrained or (small and teacher is None) else "pretrained")
+    if untrained and weights == "pretrained":
+        fix = "leave --weights out, and it is trained from random ones; or name a file of weights"
+        raise DataError(f"there are no weights of {teacher} to begin with", fix=fix)
     if not survey.labeled and weights == "none":
-        fix = "name good weights, such as --weights pretrained, or put the images into folders of classes"
+        better = "name a file with --weights" if untrained else "name good weights, such as --weights pretrained"
+        fix = f"{better}, or put the images into folders of classes"
         raise DataError("images without labels need a teacher that is trained already", where=survey.folder, fix=fix)
     splits, lists = _splits(survey, config)
     sections = [

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pipeline import plugins
+from pipeline import own_code, plugins
 from pipeline.errors import ModelError, did_you_mean, first_line
 from pipeline.progress import waiting_for
 
@@ -22,6 +22,16 @@ SECONDS = 8.0
 """The time limit for the first response of the hub."""
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def has_no_weights(model: str) -> bool:
+    """Tell, without torch, whether nobody publishes weights of a model: one of Decant's own files, or of the user's.
+
+    Args:
+        model: as in a configuration.
+    """
+    ours = tuple(file.replace("-", "_") for file in plugins.names(ARCHITECTURES))  # a file's models begin with its name
+    return model.startswith(ours) or own_code.is_own(model)
 
 
 def timm_library() -> Any:

@@ -17,6 +17,7 @@ from pipeline.cli import main
 from pipeline.errors import DataError
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.source import ConfigFile
+from pipeline.models.pretrained import has_no_weights, own_models
 from pipeline.planning.binding import bind_experiment
 from pipeline.yaml_text import parse_yaml
 
@@ -143,6 +144,30 @@ def test_of_a_teacher_that_is_named_no_figures_are_guessed() -> None:
     assert "on these" in Path("photos.yaml").read_text()
     assert init("photos", "--force", "--teacher", "cifar_resnet8").exit_code == 0
     assert "on these" not in Path("photos.yaml").read_text()
+
+
+def test_a_network_that_has_no_weights_is_trained_from_random_ones() -> None:
+    images(Path("photos"), "cat", "dog")
+    for model in ("cifar_resnet8", "mine:network"):
+        assert init("photos", "--force", "--teacher", model).exit_code == 0
+        raw = parse_yaml(Path("photos.yaml").read_text(), "photos.yaml")
+        assert raw["teacher"]["model"] == model
+        assert "start" not in raw["teacher_training"]
+        assert "freeze" not in raw["teacher_training"]
+    refused = init("photos", "--force", "--teacher", "cifar_resnet8", "--weights", "pretrained")
+    assert refused.exit_code == 2
+    assert "there are no weights of cifar_resnet8" in refused.stderr
+    init("photos", "--force", "--teacher", "cifar_resnet8", "--weights", "mine.pth")
+    assert parse_yaml(Path("photos.yaml").read_text(), "")["teacher_training"]["start"] == "mine.pth"
+    images(Path("unsorted"), ".")
+    assert "name a file with --weights" in init("unsorted", "--teacher", "cifar_resnet8").stderr
+
+
+def test_which_networks_have_no_weights() -> None:
+    """By their names alone: against those that timm is told of."""
+    assert len(own_models()) > 10
+    assert all(map(has_no_weights, own_models()))
+    assert not any(map(has_no_weights, ("resnet50", "torchvision/resnet18", "hf/owner/name", "vit_tiny_patch16_224")))
 
 
 def test_nothing_is_written_over() -> None:
