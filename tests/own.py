@@ -62,6 +62,42 @@ def numbered(options: int):
 LEVELS = "HIGHEST = 255\n"
 
 
+ENCODING = '''
+from torch import Tensor
+
+from pipeline.config import Section
+from pipeline.store.encodings._one_array import OneArray
+
+
+class Options(Section):
+    """shift: what is added."""
+
+    shift: int = 1
+
+
+class Shifted(OneArray):
+    dtype = "<f4"
+
+    def __init__(self, shape, options: Options) -> None:
+        super().__init__(shape)
+        object.__setattr__(self, "shift", options.shift)
+
+    def write(self, values):
+        return values + self.shift
+
+    def read(self, stored):
+        return stored - self.shift
+
+    def error_bound(self, values):
+        return abs(values) * 1e-5 + 1e-5
+
+
+def corner(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
+    return x[:, :, :grid_h, :grid_w].float()
+'''
+"""An encoding, which adds a number, and a filter, which keeps a corner: a test adds what else its module has."""
+
+
 @pytest.fixture
 def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory, with the modules `own_invert` and `own_levels` in it."""

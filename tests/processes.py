@@ -33,13 +33,13 @@ def begin_process(function: Callable[..., object], *arguments: Any, log: Path) -
     Its exit code is that of Python after the same call: 0, 1 after an error, -9 if it was killed.
     """
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
-    _start_server()
+    start_server()
     process = SERVER.Process(target=_called, args=(function, arguments, str(log.resolve()), environment))
     process.start()
     return process
 
 
-def _start_server() -> None:
+def start_server() -> None:
     """If it does not run already."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OMP_NUM_THREADS", "1")
@@ -52,7 +52,7 @@ def fork_workers(patch: pytest.MonkeyPatch) -> None:
 
     The server runs when this returns: whoever counts processes then does not take it for a worker.
     """
-    _start_server()
+    start_server()
     for module in ("nanny", "process"):
         patch.setattr(f"distributed.{module}.get_mp_context", lambda: SERVER)
 

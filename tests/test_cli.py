@@ -9,7 +9,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import held_command
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
-from experiment import begin, content, one_thread, quick_rates
+from experiment import begin, content
+from in_process import _as_before  # noqa: F401 - the fixture is of all tests here
 from processes import begin_process, finished
 from safetensors.torch import load_file, save_file
 
@@ -29,16 +30,6 @@ from pipeline.commands.errors_for_people import with_config
 COMMANDS = sorted(main.commands)
 BY_ITSELF = ("completion", "contract", "demo", "doctor", "init", "methods", "predict")
 OF_AN_EXPERIMENT = [command for command in COMMANDS if command not in BY_ITSELF]
-
-
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command sets a handler for SIGTERM, which is not for pytest."""
-    quick_rates(monkeypatch)
-    handler = signal.getsignal(signal.SIGTERM)
-    with one_thread():
-        yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def pipeline(*arguments: str) -> Result:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from own import ENCODING
 
 from pipeline import factories, make_views, plugins
 from pipeline.config import bind
@@ -80,43 +81,11 @@ def test_kinds_that_are_files_of_decant_alone_know_no_modules() -> None:
         plugins.choose_at("model", "pipeline.models.kinds", "own_invert:Invert")
 
 
-SIGNALS = '''
-"""Signals of one's own."""
+SIGNALS = f"""{ENCODING}
 
 import torch
-from torch import Tensor
-
-from pipeline.config import Section
-from pipeline.store.encodings._one_array import OneArray
 
 SIGNALS = ("logits", "embedding")
-
-
-class Options(Section):
-    """shift: what is added."""
-
-    shift: int = 1
-
-
-class Shifted(OneArray):
-    dtype = "<f4"
-
-    def __init__(self, shape, options: Options) -> None:
-        super().__init__(shape)
-        object.__setattr__(self, "shift", options.shift)
-
-    def write(self, values):
-        return values + self.shift
-
-    def read(self, stored):
-        return stored - self.shift
-
-    def error_bound(self, values):
-        return abs(values) * 1e-6 + 1e-6
-
-
-def corner(x: Tensor, grid_h: int, grid_w: int) -> Tensor:
-    return x[:, :, :grid_h, :grid_w].float()
 
 
 def both(maps: Tensor, deeper: Tensor) -> Tensor:
@@ -129,7 +98,7 @@ def bare(x, grid_h, grid_w):
 
 def none() -> Tensor:
     return torch.ones(1)
-'''
+"""
 
 
 @pytest.fixture

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from experiment import one_thread, quick_rates
+from in_process import _as_before  # noqa: F401 - the fixture is of all tests here
 
 from pipeline.cli import main
 from pipeline.commands import demo
@@ -20,15 +19,6 @@ QUICK = (
     *("teacher_training.epochs=1", "train.epochs=1", "data.limit=80", "data.holdout.count=20", "views.count=1"),
     *("teacher.model=cifar_resnet8", "teacher.input_size=8", "students.small.input_size=8"),
 )
-
-
-@pytest.fixture(autouse=True)
-def _as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    quick_rates(monkeypatch)
-    handler = signal.getsignal(signal.SIGTERM)
-    with one_thread():
-        yield
-    signal.signal(signal.SIGTERM, handler)
 
 
 def test_the_stages_run_in_the_folder_with_their_commands(

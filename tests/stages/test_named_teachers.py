@@ -24,6 +24,7 @@ from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.measuring.cost import Rate
 from pipeline.models import build_network
 from pipeline.objectives import Batch
+from pipeline.objectives.methods.srrl import SRRL
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.reader import TeacherCache
 from pipeline.training.encoded_outputs import decode_others
@@ -127,7 +128,9 @@ def test_methods_read_the_head_of_the_teacher_that_they_name(among: Path):
     others = decode_others(step.teacher_outputs, heads)
     batch = Batch(step.labels, step.sample, step.view)
     found = run.objective_set(network(step.images), step.teacher_outputs.decode(), batch, 0.0, others).terms
-    projected = run.objective_set.members[0].connector(network(step.images).features["block3"])  # type: ignore
+    srrl = run.objective_set.members[0]
+    assert isinstance(srrl, SRRL)
+    projected = srrl.connector(network(step.images).features["block3"])
     judged = projected.relu().mean((2, 3)) @ head.weight.T + head.bias
     expected = (judged - others["narrow"].logits).square().mean()
     assert float(found["srrl-narrow/regression"]) == pytest.approx(expected.item(), rel=1e-4)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from experiment import CONFIG, begin, content, one_thread, source, student
-from own import INVERT, LEVELS
+from own import ENCODING, INVERT, LEVELS
 from processes import output_of
 
 from pipeline.cli import main
@@ -70,45 +70,11 @@ class Noise:
         for number in range(8):
             yield Item(np.full((4, 4, 1), 10 * number, np.uint8), number % 2, f"{split}/{number}")
 '''
-KEPT = '''
-"""How signals are kept."""
-
-from torch import Tensor
-
-from pipeline.config import Section
-from pipeline.store.encodings._one_array import OneArray
-
-
-class Options(Section):
-    """shift: what is added."""
-
-    shift: int = 1
-
-
-class Shifted(OneArray):
-    dtype = "<f4"
-
-    def __init__(self, shape, options: Options) -> None:
-        super().__init__(shape)
-        object.__setattr__(self, "shift", options.shift)
-
-    def write(self, values):
-        return values + self.shift
-
-    def read(self, stored):
-        return stored - self.shift
-
-    def error_bound(self, values):
-        return abs(values) * 1e-5 + 1e-5
-
-
-def corner(x: Tensor, grid_h, grid_w):
-    return x[:, :, :grid_h, :grid_w].float()
-
+KEPT = f"""{ENCODING}
 
 def energy(maps: Tensor):
     return maps.square().mean((2, 3))
-'''
+"""
 
 
 def lines_of(stages: dict[str, Any], file: str) -> set[str]:

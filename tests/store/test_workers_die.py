@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from multiprocessing import resource_tracker
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 from distributed import Client, LocalCluster
 from faults import Faults
 from intact import verify_files
-from processes import fork_workers
+from processes import fork_workers, start_server
 from store_standins import SlowNetwork, TinySamples, cache, content, teachers
 from test_faults import At
 
@@ -76,6 +77,32 @@ def stay(before: set[psutil.Process]) -> list[psutil.Process]:
     """Those that were not there before and do not end by themselves."""
     _, alive = psutil.wait_procs(children() - before, timeout=120)
     return alive
+
+
+@pytest.fixture(autouse=True)
+def _children_end() -> Iterator[None]:
+    """What a test that fails leaves running is ended with it. The server that forks workers is of all tests."""
+    start_server()
+    before = children()
+    yield
+    end_children(before)
+
+
+def end_children(before: set[psutil.Process]) -> None:
+    """End those that were not there before, with all that they began."""
+    found = children() - before
+    for process in found:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(found)
+
+
+def test_a_child_that_is_left_is_ended() -> None:
+    before = children()
+    with subprocess.Popen(["sleep", "600"]):
+        assert children() != before
+        end_children(before)
+        assert children() == before
 
 
 def test_a_worker_that_is_killed_is_replaced(
