@@ -90,14 +90,14 @@ def cost_charts(evaluation: Evaluation, rows: Sequence[SummaryRow], styles: Styl
         styles: of sets and students.
     """
     charts = []
-    sets = list(styles.colours)
+    sets, apart = list(styles.colours), moved_apart(rows)
     for cost in COSTS:
         spots = []
         for row in rows:
             value = cost.of(row)
             if value is None:
                 continue
-            aside = 0.0 if len(rows) > MANY else (sets.index(row.objectives) - (len(sets) - 1) / 2) * APART
+            aside = (sets.index(row.objectives) - (len(sets) - 1) / 2) * APART if apart else 0.0
             title = f"{row.student}, {row.objectives}: {tables.stat(row.score, 100)} %, {cost.text(value)}"
             spread = None if row.score.spread is None else 100 * row.score.spread
             look = (styles.colours[row.objectives], styles.markers[row.student], row.student, title, aside)
@@ -105,6 +105,15 @@ def cost_charts(evaluation: Evaluation, rows: Sequence[SummaryRow], styles: Styl
         if spots:
             charts.append(_over_cost(spots, cost, evaluation))
     return charts
+
+
+def moved_apart(rows: Sequence[SummaryRow]) -> bool:
+    """Tell whether charts of costs move objective sets of a student apart, which cost the same.
+
+    Args:
+        rows: of the students.
+    """
+    return len({row.student for row in rows}) < len(rows) <= MANY
 
 
 def export_charts(exports: Sequence[ExportedStudent], styles: Styles) -> list[Markup]:

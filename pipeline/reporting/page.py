@@ -16,7 +16,7 @@ from pipeline.measuring.measured import Metrics
 from pipeline.measuring.score import SCORES
 from pipeline.reporting import page_details, tables
 from pipeline.reporting.answer import ladder, reasons
-from pipeline.reporting.charts import cost_charts, export_charts, learning_charts
+from pipeline.reporting.charts import cost_charts, export_charts, learning_charts, moved_apart
 from pipeline.reporting.comparison import Comparison, baseline_of, compare
 from pipeline.reporting.details import Details
 from pipeline.reporting.exports import ExportedStudent
@@ -91,6 +91,7 @@ def page(findings: Findings) -> str:
         choice=choice,
         ladder=ladder(rows, findings.exports),
         costs=cost_charts(evaluation, rows, styles),
+        moved_apart=moved_apart(rows),
         exported=export_charts(findings.exports, styles),
         export_rows=export_lines(findings.exports),
         stale=[each for each in findings.exports if each.stale],

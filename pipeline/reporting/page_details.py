@@ -177,8 +177,21 @@ def mistakes(details: Details, shown: Sequence[SummaryRow]) -> list[dict[str, An
             for (label, named), count in pairs
         ]
         if lines:
-            found.append({"row": row, "lines": lines})
+            found.append({"row": row, "lines": lines, "cut": _cut(details, runs)})
     return found
+
+
+def _cut(details: Details, runs: Sequence[RunDetails]) -> str | None:
+    """Say which mistakes of runs are not kept; None if all are."""
+    for run in runs:
+        if details.labels is not None and run.right is not None:
+            kept, wrong = sum(count for *_, count in run.confusions), sum(details.labels) - sum(run.right)
+            if kept < wrong:
+                what = f"Of each seed the {len(run.confusions)} commonest pairs of classes are kept"
+                return (
+                    f"{what}, such as {kept:,} of {wrong:,} mistakes: a pair that is rarer in a seed counts as 0 there."
+                )
+    return None
 
 
 def _teachers(details: Details, label: int, named: int) -> str:

@@ -52,6 +52,23 @@ def test_every_section_is_there(made: tuple[Evaluation, Details, str]) -> None:
     assert named < len(details.classes)
 
 
+def test_mistakes_that_are_not_kept_are_told_where_that_happened(made: tuple[Evaluation, Details, str]) -> None:
+    evaluation, details, _ = made
+    cut, whole = (
+        {"right": (7, 8), "confusions": ((0, 1, kept), (1, 0, 2))} for kept in (2, 3)
+    )  # of 20 images 5 are wrong, of which the first has 4
+    runs = [
+        each.model_copy(update={**(cut if each.objectives == "kd" else whole), "differing": None, "differences": ()})
+        for each in details.students
+    ]
+    small = {"classes": ("cat", "dog"), "labels": (10, 10), "pictures": (), "caches": (), "teacher": None}
+    html = page(Findings(evaluation, [], "", (), details.model_copy(update={**small, "students": tuple(runs)})))
+    said = "Of each seed the 2 commonest pairs of classes are kept, such as 4 of 5 mistakes:"
+    assert html.count(said) == 1
+    assert said in html[html.index("Mistakes of resnet20, kd") :]
+    assert html.count("commonest pairs of classes") == 1
+
+
 def sum_of_mistakes(details: Details, objectives: str) -> list[tuple[int, int, int]]:
     sums: dict[tuple[int, int], int] = {}
     for run in details.of("resnet20", objectives):

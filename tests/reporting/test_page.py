@@ -96,6 +96,17 @@ def test_the_front_is_marked_in_the_table(made: tuple[Evaluation, str]) -> None:
     assert any(expected)
 
 
+def test_what_the_charts_move_is_said_where_it_happened() -> None:
+    said = "are drawn a few pixels beside each other"
+    for students, sets, moved in (
+        (["resnet20"], ["hard", "kd"], True),
+        (["resnet20", "resnet8x4"], ["hard"], False),
+        ([f"s{n}" for n in range(21)], ["hard", "kd"], False),  # 42 rows: too many for it
+    ):
+        evaluation, _ = experiment(students, sets, 1)
+        assert (said in page(Findings(evaluation, [], ""))) == moved
+
+
 def exported(folder: Path, evaluation: Evaluation, top1: float, split: str = "test") -> None:
     first = evaluation.students[0]
     path = folder / "exports" / first.student / first.objectives / f"seed-{first.seed}" / "export.json"
