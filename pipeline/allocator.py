@@ -1,8 +1,12 @@
-"""Keeps the memory that torch frees on a CPU. Imports nothing heavy: worker processes call this when they start."""
+"""Keeps the memory that torch frees on a CPU, and fixes cuBLAS's workspaces on a GPU.
+
+Imports nothing heavy: processes call this when they start.
+"""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
 # The numbers of glibc's malloc.h.
@@ -10,6 +14,19 @@ _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -2, -3, -8
 _MOST = 2**31 - 1
 _MOST_OF_OLD = 1 << 25  # older ones refuse more, and would then map every block of more than 128 KiB
 _STEP = 1 << 26
+
+WORKSPACES = {"CUBLAS_WORKSPACE_CONFIG": ":4096:8"}
+"""The environment variable that fixes them: eight of 4 MiB, the larger of the two forms that cuBLAS names."""
+
+
+def fix_workspaces() -> None:
+    """Let cuBLAS compute a product in the same way each time, also where streams share a GPU.
+
+    It reads the variable when it begins, so this comes before torch is imported, or at least before a GPU is used.
+    What somebody has set already is kept.
+    """
+    for name, value in WORKSPACES.items():
+        os.environ.setdefault(name, value)
 
 
 def keep_freed_memory() -> None:

@@ -11,7 +11,7 @@ from types import FrameType
 
 import click
 
-from pipeline.allocator import keep_freed_memory
+from pipeline.allocator import fix_workspaces, keep_freed_memory
 from pipeline.commands import stages
 from pipeline.commands.beginning import demo, doctor, init
 from pipeline.commands.caches import inspect, verify
@@ -70,6 +70,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
         raise PipelineError("another version of Decant is installed", expected=require_version, got=VERSION, fix=fix)
     signal.signal(signal.SIGTERM, _terminate)
     keep_freed_memory()
+    fix_workspaces()
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -42,7 +42,7 @@ teacher:
   precision: float32
   micro_batch: 16
   device: cpu
-teacher_training: {{epochs: 2, batch_size: 16, precision: float32, device: cpu}}
+teacher_training: {{epochs: 2, batch_size: 16, precision: float32, device: cpu, checkpoint_epochs: 1}}
 views: {{count: 2, operations: [{{name: pad-crop, padding: 1}}, {{name: horizontal-flip}}]}}
 signals:
   logits: {{encoding: float32}}
@@ -60,7 +60,7 @@ objectives:
   hard: [{{name: hard-label}}]
   kd: [{{name: hard-label, weight: 0.1}}, {{name: kd, weight: 0.9, temperature: 4}}]
   lfcc: [{{name: hard-label, weight: 0.1}}, {{name: lfcc, width: 16, scales: [1, 2]}}]
-train: {{epochs: 2, batch_size: 16, precision: float32, device: cpu}}
+train: {{epochs: 2, batch_size: 16, precision: float32, device: cpu, checkpoint_epochs: 1}}
 """
 
 RUNS = [(student, objectives) for student in ("small", "vit") for objectives in ("hard", "kd", "lfcc")]

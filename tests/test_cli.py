@@ -647,6 +647,18 @@ def test_a_command_keeps_freed_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called == [True]
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, ":4096:8"), (":16:8", ":16:8")])
+def test_a_command_fixes_the_workspaces_of_products_before_torch_reads_it(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    name = "CUBLAS_WORKSPACE_CONFIG"
+    monkeypatch.setenv(name, before or "")
+    if before is None:
+        monkeypatch.delenv(name)
+    assert CliRunner().invoke(main, ["methods", "kd"]).exit_code == 0
+    assert os.environ[name] == after
+
+
 def test_whoever_reads_the_output_may_stop(tmp_path: Path):
     """`pipeline methods | head -1`: no message, and nothing from Python at exit."""
     log = tmp_path / "log"

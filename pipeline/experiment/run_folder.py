@@ -160,6 +160,7 @@ class RunFolder(Scratch):
             "images_per_second": round(run.images_per_second, 1),
             "device": run.device,
             "precision": run.precision,
+            **({} if run.deterministic else {"deterministic": False}),
             "holdout": scorer.metrics(run.network) if scorer else None,
             "final_loss": run.history.rows[-1]["loss"],
         }

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipeline.models.device import Precision
+from pipeline.models.device import Precision, reproducible
 from pipeline.models.taps import evaluation_mode
 from pipeline.progress import Progress, Silent
 from pipeline.signals import Signals
@@ -94,10 +94,11 @@ def predict_signals(
 
 @contextmanager
 def inference(network: nn.Module, precision: Precision, device: torch.device | str) -> Iterator[None]:
-    """Enter evaluation mode without gradients, with autocast for `precision` on `device`; restore modes at the end.
+    """Enter evaluation mode without gradients, reproducibly, in `precision` on `device`; restore modes at the end.
 
     Each module has a mode of its own: a network in training may hold frozen parts that are in evaluation mode.
     """
-    arithmetic = torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
-    with evaluation_mode(network), torch.inference_mode(), arithmetic:
+    device = torch.device(device)
+    arithmetic = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
+    with evaluation_mode(network), reproducible(device), torch.inference_mode(), arithmetic:
         yield

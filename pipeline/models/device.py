@@ -1,11 +1,15 @@
-"""Chooses the device on which a network computes, and the precision."""
+"""Chooses the device on which a network computes, the precision, and arithmetic that repeats itself."""
 
 from __future__ import annotations
 
-from typing import Literal, cast, get_args
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast, get_args
 
 import torch
 
+from pipeline.allocator import fix_workspaces
 from pipeline.errors import ConfigError, ModelError, first_line, unknown_name
 
 Precision = Literal["bfloat16", "float32"]
@@ -45,3 +49,59 @@ def choose_precision(precision: Literal["auto", "bfloat16", "float32"], device: 
     # Without instructions for it, bfloat16 is slower than float32 on a CPU.
     instructions = (torch.cpu._is_amx_tile_supported, torch.cpu._is_avx512_bf16_supported)
     return "bfloat16" if any(supported() for supported in instructions) else "float32"
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Compute so that the same inputs give the same bits, in a resumed run too; for teachers, training and evaluation.
+
+    Args:
+        device: that computes.
+
+    On a GPU: it becomes the current one of this thread, algorithms are chosen by rule and not by a race, those whose
+    results do not depend on the order of threads are taken where torch has them, and float32 in convolutions is not
+    TF32. All of it is as before afterwards. A CPU computes so anyway, and nothing is changed there.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    if not torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        fix_workspaces()
+    mode, filling = torch.get_deterministic_debug_mode(), cast(Any, torch.utils.deterministic)
+    filled = filling.fill_uninitialized_memory
+    exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    with torch.cuda.device(device), exact:
+        try:
+            if mode == 0:  # else somebody has chosen it, or that such operations are refused
+                torch.set_deterministic_debug_mode("warn")
+            filling.fill_uninitialized_memory = False  # for who reads what was never written: nobody here
+            yield
+        finally:
+            filling.fill_uninitialized_memory = filled
+            torch.set_deterministic_debug_mode(mode)
+
+
+@contextmanager
+def chance_operations(device: torch.device) -> Iterator[list[str]]:
+    """Yield a list that takes what torch says of operations for which it has no deterministic form on this device.
+
+    Args:
+        device: that computes, inside of `reproducible`.
+
+    Filters of warnings belong to the process: not for several threads at once.
+    """
+    found: list[str] = []
+    if device.type != "cuda":
+        yield found
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("default", message=r"(?s).*deterministic")
+        show = warnings.showwarning
+
+        def note(message: Warning | str, *where: Any, **more: Any) -> None:
+            if "deterministic" in str(message):
+                found.append(str(message).partition("\n")[0])
+            show(message, *where, **more)
+
+        warnings.showwarning = note
+        yield found

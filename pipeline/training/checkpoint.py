@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from pipeline.errors import TrainingError, first_line
 from pipeline.files import write_atomic
 
 CHECKPOINT_FILE = "checkpoint.pt"
+SECONDS_AT_RISK = 30.0
+"""What a run that is killed may lose, where its epochs are shorter: a checkpoint after each would take longer."""
 
 
 @dataclass
@@ -25,6 +29,7 @@ class Checkpoint:
         history: one row for each epoch.
         seconds: of training until then.
         best: the state of the network after the best epoch, where `patience` keeps the best; else None.
+        deterministic: whether the device computed all of it in a way that repeats itself.
     """
 
     epoch: int
@@ -35,6 +40,7 @@ class Checkpoint:
     history: list[dict[str, float]]
     seconds: float
     best: dict[str, Any] | None = None
+    deterministic: bool = True
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint into `folder`, durably and atomically, in place of an earlier one."""
@@ -72,6 +78,8 @@ class Checkpoint:
         epoch, seconds, rows = self.epoch, self.seconds, self.history
         if not isinstance(epoch, int) or not isinstance(seconds, float | int) or epoch < 0 or not seconds >= 0:
             raise ValueError(f"epoch {epoch!r:.40} after {seconds!r:.40} seconds")
+        if not isinstance(self.deterministic, bool):
+            raise ValueError("it does not say whether it repeats itself")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or bool(rows) != bool(epoch):
             raise ValueError("the history is not that of its epochs")
 
@@ -79,3 +87,31 @@ class Checkpoint:
     def remove(folder: Path) -> None:
         """Delete the checkpoint in the `folder` of a finished run."""
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+class CheckpointInterval:
+    """Says after which epochs there is to be a checkpoint.
+
+    Args:
+        epochs: from one to the next; None chooses by time: less often than every epoch, if a run that is killed then
+            loses no more than 30 seconds.
+        clock: tells seconds, and is never set back. Training begins now.
+    """
+
+    def __init__(self, epochs: int | None, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._epochs, self._clock = epochs, clock
+        self._kept = self._ended = clock()
+
+    def due(self, epoch: int) -> bool:
+        """Tell whether there is to be one after the epoch that has just ended, and count on it.
+
+        Args:
+            epoch: its number, from 1.
+        """
+        now = self._clock()
+        # The next epoch will take as long as this one: at its end that much more would be lost.
+        longest, self._ended = now - self._ended + now - self._kept, now
+        if (longest <= SECONDS_AT_RISK) if self._epochs is None else (epoch % self._epochs != 0):
+            return False
+        self._kept = now
+        return True

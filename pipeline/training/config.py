@@ -43,7 +43,8 @@ class TrainConfig(Section):
             view_offset) mod V on.
         workers: processes that decode large data sets; null chooses.
         resident_gigabytes: data sets up to this size stay in memory.
-        checkpoint_epochs: epochs between checkpoints.
+        checkpoint_epochs: epochs between checkpoints; null chooses by time: a run that is killed loses at most 30
+            seconds, or an epoch where that is longer.
         tracker: `tensorboard`, `mlflow`, `wandb`, `dvclive`, or its name and options; takes the values of every epoch.
     """
 
@@ -70,7 +71,7 @@ class TrainConfig(Section):
     view_offset: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=0)
     resident_gigabytes: float = Field(4.0, ge=0)
-    checkpoint_epochs: int = Field(1, gt=0)
+    checkpoint_epochs: int | None = Field(None, gt=0)
     tracker: TrackerChoice = None
 
     @model_validator(mode="after")

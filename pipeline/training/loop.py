@@ -15,17 +15,17 @@ from pipeline.errors import TrainingError, during, first_line
 from pipeline.measuring.score import TOP1, Score
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
-from pipeline.models.device import choose_device, choose_precision
+from pipeline.models.device import chance_operations, choose_device, choose_precision, reproducible
 from pipeline.models.reused import Projector, ReusedHead
 from pipeline.objectives import Batch, ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps, loader
-from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint
+from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.history import History, epoch_note
 from pipeline.training.optimisation import build_optimizer, build_scheduler
-from pipeline.training.step import Step
+from pipeline.training.step import Step, mean_terms
 from pipeline.training.tracking import with_tracker
 
 
@@ -40,6 +40,7 @@ class TrainingResult:
         images_per_second: over the same time.
         device, precision: of the training.
         best: the epoch whose weights these are, where `patience` keeps the best; else None.
+        deterministic: whether the device computed all of it in a way that repeats itself.
     """
 
     network: Network | WithReusedHead
@@ -49,6 +50,7 @@ class TrainingResult:
     device: str
     precision: str
     best: int | None = None
+    deterministic: bool = True
 
 
 class Trainer:
@@ -106,7 +108,7 @@ class Trainer:
         self.scheduler.step_update(step.index + 1)
         if self.ema is not None:
             self.ema.update(self.student, step.index)
-        return _mean(values)
+        return mean_terms(values)
 
     def _seed(self, seed: int) -> None:
         if self.device.type == "cpu":  # torch.manual_seed takes milliseconds for devices that nobody uses
@@ -159,15 +161,15 @@ class Trainer:
             self.result().load_state_dict(self.best)
         return self.result()
 
-    def checkpoint(self, epoch: int, history: History, seconds: float) -> Checkpoint:
+    def checkpoint(self, epoch: int, history: History, seconds: float, deterministic: bool = True) -> Checkpoint:
         """Return the state after `epoch` epochs.
 
         Args:
-            history, seconds: of the run until then.
+            history, seconds, deterministic: of the run until then.
         """
         ema = self.ema.module.state_dict() if self.ema is not None else None
         states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
-        return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best)
+        return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best, deterministic)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Load the states of a checkpoint. Raises various errors, as PyTorch does, if it is of another run."""
@@ -213,7 +215,7 @@ def train(
     """
     trainer = Trainer(network, objectives, steps, seed, head, other_heads)
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
-    history, done, seconds = History(score=ranked_by), 0, 0.0
+    history, done, seconds, repeats = History(score=ranked_by), 0, 0.0, True
     if folder is not None and (found := Checkpoint.load(folder)):
         try:
             if found.epoch > config.epochs:
@@ -226,16 +228,21 @@ def train(
                 got=first_line(error),
                 fix="delete it to start this run from the beginning",
             ) from None
-        history, done, seconds = History(found.history, ranked_by), found.epoch, found.seconds
+        history, done, seconds, repeats = (
+            History(found.history, ranked_by),
+            found.epoch,
+            found.seconds,
+            found.deterministic,
+        )
 
     progress.begin(name, len(steps), "steps", done * per_epoch)
     devices = [trainer.device] if trainer.device.type == "cuda" else []
-    # Algorithms chosen by rule, not by a race: a resumed run must compute as the first one did.
-    reproducible = torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=True, allow_tf32=torch.backends.cudnn.allow_tf32
+    settings, unrepeated = reproducible(trainer.device), chance_operations(trainer.device)
+    tracking, interval = (
+        with_tracker(config.tracker, name, config, history),
+        CheckpointInterval(config.checkpoint_epochs),
     )
-    tracking = with_tracker(config.tracker, name, config, history)
-    with torch.random.fork_rng(devices=devices), reproducible, tracking as add:
+    with torch.random.fork_rng(devices=devices), settings, unrepeated as chance, tracking as add:
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):
             if history.stale(config.patience):
@@ -265,12 +272,13 @@ def train(
             progress.advance(
                 0, epoch_note(history, config.epochs, means, objectives.weights((epoch + 1) / config.epochs))
             )
-            if folder is not None and (last or (epoch + 1) % config.checkpoint_epochs == 0):
-                trainer.checkpoint(epoch + 1, history, seconds).save(folder)
+            if (interval.due(epoch + 1) or last) and folder is not None:
+                trainer.checkpoint(epoch + 1, history, seconds, repeats and not chance).save(folder)
     progress.end()
     rate_of_all = count * len(history.rows) / seconds if seconds else 0.0
     best = history.best() if config.patience is not None else None
-    return TrainingResult(trainer.finish(), history, seconds, rate_of_all, trainer.device.type, trainer.precision, best)
+    how = trainer.device.type, trainer.precision, best, repeats and not chance
+    return TrainingResult(trainer.finish(), history, seconds, rate_of_all, *how)
 
 
 def _moving_average(student: nn.Module, decay: float) -> Any:
@@ -278,15 +286,6 @@ def _moving_average(student: nn.Module, decay: float) -> Any:
     from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 
     return ModelEmaV3(student, decay=decay)
-
-
-def _mean(values: list[tuple[Terms, float]]) -> Terms:
-    """Return the values of a step from those of its batches, weighted by their shares."""
-    if len(values) == 1:
-        return values[0][0]
-    names = values[0][0].terms
-    total = torch.stack([value.total * share for value, share in values]).sum()
-    return Terms(total, {name: torch.stack([v.terms[name] * s for v, s in values]).sum() for name in names})
 
 
 def _not_finite(value: Terms, step: Step, steps: Steps) -> TrainingError:

@@ -1,7 +1,8 @@
-"""Holds the batch of one optimiser step."""
+"""Holds the batch of one optimiser step, and computes its mean values."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from pipeline.objectives import MixedLabels
+from pipeline.objectives import MixedLabels, Terms
 from pipeline.training.encoded_outputs import TeacherOutputs, select_rows
 
 
@@ -79,3 +80,16 @@ class Step:
         self.images = self.images.pin_memory()
         self.teacher_outputs = self.teacher_outputs.pin_memory() if self.teacher_outputs else None
         return self
+
+
+def mean_terms(values: Sequence[tuple[Terms, float]]) -> Terms:
+    """Return the values of a step from those of its batches, weighted by their shares.
+
+    Args:
+        values: of each batch, with its part of the samples of the step.
+    """
+    if len(values) == 1:
+        return values[0][0]
+    names = values[0][0].terms
+    total = torch.stack([value.total * share for value, share in values]).sum()
+    return Terms(total, {name: torch.stack([v.terms[name] * s for v, s in values]).sum() for name in names})

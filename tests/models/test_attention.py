@@ -39,15 +39,27 @@ def test_both_ways_say_the_same() -> None:
     torch.testing.assert_close(plain, fused, rtol=0.05, atol=0.02)
 
 
-def test_many_tokens_and_other_devices_are_left_to_torch() -> None:
+def test_many_tokens_on_a_cpu_are_left_to_torch() -> None:
     many = vit(MATH_BACKEND_TOKENS + 60)
     assert many.places > MATH_BACKEND_TOKENS
     before = backends()
-    for network, device in ((many, CPU), (vit(16), torch.device("cuda"))):
-        with fastest_attention(network, device, "bfloat16"):
-            assert backends() == before
+    with fastest_attention(many, CPU, "bfloat16"):
+        assert backends() == before
     with fastest_attention(vit(16), CPU, "bfloat16"):
         assert backends() != before
+    assert backends() == before
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_gradients_repeat_themselves_on_a_gpu(precision: Precision) -> None:
+    """The fused kernels add up in any order, unless torch is to refuse whatever has no other form."""
+    before = backends()
+    with fastest_attention(vit(MATH_BACKEND_TOKENS + 60), torch.device("cuda"), precision):
+        fused = torch.backends.cuda
+        assert not fused.flash_sdp_enabled()
+        assert not fused.mem_efficient_sdp_enabled()
+        assert not fused.cudnn_sdp_enabled()
+        assert fused.math_sdp_enabled()
     assert backends() == before
 
 

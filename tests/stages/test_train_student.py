@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,7 @@ def test_a_run_leaves_weights_configuration_metrics_and_history(travelled: Path,
     assert metrics["holdout"]["count"] == HOLDOUT
     assert metrics["holdout"]["agreement"] is not None  # with the teacher's cached answers
     assert (metrics["device"], metrics["precision"]) == ("cpu", "float32")
+    assert "deterministic" not in metrics
     assert metrics["images_per_second"] > 0
     lines = (folder / "history.csv").read_text().splitlines()
     terms = {"hard": 1, "kd": 2, "lfcc": 2}[objectives]
@@ -152,7 +154,9 @@ def test_a_run_is_repeated_bit_for_bit(there: Path):
 
 
 def test_a_run_goes_on_where_it_was_interrupted(here: Path, travelled: Path):
-    interrupted("small", "kd")
+    with pytest.MonkeyPatch.context() as patch:  # on a device that did not repeat itself, which is told of below
+        patch.setattr("pipeline.training.loop.chance_operations", lambda device: nullcontext(["an operation"]))
+        interrupted("small", "kd")
     (scratch,) = Path("artifacts/tiny/students/small/kd").glob(".*.partial")
     assert (scratch / "checkpoint.pt").exists()
     folder = student("small", "kd")
@@ -160,6 +164,7 @@ def test_a_run_goes_on_where_it_was_interrupted(here: Path, travelled: Path):
     whole = content(travelled / folder)
     assert content(folder)["student.safetensors"] == whole["student.safetensors"]
     assert content(folder).keys() == whole.keys()
+    assert json.loads((folder / "metrics.json").read_text())["deterministic"] is False
 
 
 def test_unknown_students_and_sets_are_refused_with_the_nearest_name(here: Path):

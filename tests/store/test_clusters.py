@@ -79,12 +79,15 @@ def test_a_local_worker_keeps_memory_has_its_share_of_the_cores_and_leaves_no_en
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     monkeypatch.setenv("MKL_NUM_THREADS", "7")
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     before = dict(os.environ)
     with local_cluster(1, "cpu", print) as client, runners_on(client, teachers):
         faults, threads = client.submit(page_faults).result(timeout=200)
         assert client.submit(os.getenv, "MKL_NUM_THREADS").result(timeout=200) == "2"
+        # Read by cuBLAS in a worker's process, not in this one, which may have begun with other workspaces.
+        assert client.submit(os.getenv, "CUBLAS_WORKSPACE_CONFIG").result(timeout=200) == ":4096:8"
     assert dict(os.environ) == before
     assert faults < 10 * 40_000_000 // 4096 // 2
     assert threads == 2

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import TrainingError
 from pipeline.training import Checkpoint
+from pipeline.training.checkpoint import CheckpointInterval
 
 
 def checkpoint(**changes: Any) -> Checkpoint:
@@ -84,6 +86,7 @@ GARBAGE = {
     "a history that is text": saved(vars(checkpoint(history="epoch"))),
     "a state that is a list": saved(vars(checkpoint(model=[1]))),
     "seconds that are no number": saved(vars(checkpoint(seconds=float("nan")))),
+    "a verdict that is text": saved(vars(checkpoint(deterministic="no"))),
     "cut in half": saved(vars(checkpoint()))[:600],
 }
 
@@ -111,3 +114,30 @@ def test_any_bytes(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
             assert Checkpoint.load(folder) is not None
         except TrainingError as error:
             assert "delete it" in str(error)  # noqa: PT017 - it may be fine
+
+
+def due_after(seconds: float, count: int, epochs: int | None = None) -> list[int]:
+    """After which of `count` epochs of so many seconds there is a checkpoint."""
+    now = [100.0]
+    interval = CheckpointInterval(epochs, lambda: now[0])
+    due = []
+    for epoch in range(1, count + 1):
+        now[0] += seconds
+        if interval.due(epoch):
+            due.append(epoch)
+    return due
+
+
+@pytest.mark.parametrize("seconds", [0.25, 0.5, 4.0, 8.0, 15.0, 16.0, 29.0, 31.0, 4000.0])
+def test_a_kill_costs_half_a_minute_or_an_epoch(seconds: float) -> None:
+    """Whenever it comes: at most all since the last checkpoint, just before the next one."""
+    due = [0, *due_after(seconds, 400)]
+    lost = max(after - before for before, after in itertools.pairwise(due)) * seconds
+    assert lost <= max(30.0, seconds)
+    assert lost > 15.0  # and no more often than that: half a second's epochs leave one in half a minute
+    assert 400 - due[-1] <= max(30.0, seconds) / seconds
+
+
+def test_a_number_of_epochs_is_kept_to_whatever_they_take() -> None:
+    assert due_after(0.001, 10, epochs=3) == due_after(100.0, 10, epochs=3) == [3, 6, 9]
+    assert due_after(0.001, 3, epochs=1) == [1, 2, 3]

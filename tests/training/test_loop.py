@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -447,3 +449,37 @@ def test_the_learning_rate_of_a_row_is_the_classifiers(road: Path):
     settings: dict[str, Any] = {"schedule": "constant", "layer_decay": 0.5, "learning_rate": 0.01}
     rows = run(road, kind=VIT, entries=(HARD,), **settings).history.rows
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.01] * 3)
+
+
+def test_a_device_that_does_not_repeat_itself_is_told_of(
+    road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the run, and by what goes on from its checkpoint; training is inside of `reproducible`."""
+    active: list[torch.device] = []
+
+    @contextmanager
+    def reproducible(device: torch.device) -> Iterator[None]:
+        active.append(device)
+        yield
+        active.pop()
+
+    monkeypatch.setattr("pipeline.training.loop.reproducible", reproducible)
+    scored: list[torch.device] = []
+    assert run(road, score=lambda network: scored.extend(active) or 0.5, epochs=1).deterministic
+    assert scored == [torch.device("cpu")]
+    monkeypatch.setattr("pipeline.training.loop.chance_operations", lambda device: nullcontext(["scatter_add"]))
+    with pytest.raises(KeyboardInterrupt):
+        run(road, tmp_path, progress=Interrupting(4))
+    monkeypatch.undo()
+    resumed = run(road, tmp_path)
+    assert resumed.history.rows[0]["epoch"] == 1
+    assert not resumed.deterministic
+
+
+def test_without_a_number_of_epochs_checkpoints_go_by_time(road: Path, tmp_path: Path) -> None:
+    """Three short epochs have one, at the end; and what is resumed ends as what was not."""
+    written: list[int] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Checkpoint, "save", lambda checkpoint, folder: written.append(checkpoint.epoch))
+        run(road, tmp_path, checkpoint_epochs=None)
+    assert written == [3]

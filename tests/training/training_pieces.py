@@ -54,7 +54,7 @@ def whole(teacher: TeacherCache) -> FromCaches:
 def config(**changes: Any) -> TrainConfig:
     """Three epochs on the CPU, in float32."""
     return TrainConfig.model_validate(
-        {"epochs": 3, "batch_size": 16, "precision": "float32", "device": "cpu", **changes}
+        {"epochs": 3, "batch_size": 16, "precision": "float32", "device": "cpu", "checkpoint_epochs": 1, **changes}
     )
 
 

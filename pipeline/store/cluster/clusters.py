@@ -16,6 +16,7 @@ from dask.utils import parse_timedelta
 from distributed import Client, Nanny, Scheduler, SpecCluster
 from distributed.security import Security
 
+from pipeline.allocator import WORKSPACES
 from pipeline.errors import CacheError, first_line
 from pipeline.store.cluster.worker import UNITS_AT_ONCE
 
@@ -81,7 +82,8 @@ def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Ite
     of_scheduler = {"port": 0, "dashboard": dashboard, "dashboard_address": "127.0.0.1:0", "worker_ttl": patience()}
     scheduler = {"cls": Scheduler, "options": {**common, **of_scheduler}}
     # The allocator's setting comes too late for threads that are there already, if they have arenas of their own.
-    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": {**cores(count), "MALLOC_ARENA_MAX": "1"}})
+    early = {**cores(count), **WORKSPACES, "MALLOC_ARENA_MAX": "1"}
+    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": early})
     temporary = tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True)
     with shared, kept_environment(), temporary as folder:
         of_worker = {

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from distributed import Worker, WorkerPlugin, get_worker
 
-from pipeline.allocator import keep_freed_memory
+from pipeline.allocator import fix_workspaces, keep_freed_memory
 from pipeline.errors import OwnCodeError, PipelineError
 from pipeline.own_code import failure_of
 
@@ -56,6 +56,7 @@ class Held(WorkerPlugin):
     def setup(self, worker: Worker) -> None:
         """Prepare the worker when a command begins."""
         keep_freed_memory()
+        fix_workspaces()
 
     def teardown(self, worker: Worker) -> None:
         """Close the object when the command is over."""

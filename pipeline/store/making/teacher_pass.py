@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import ConfigError, Problem, during, unknown_name
-from pipeline.models.device import Precision
+from pipeline.models.device import Precision, reproducible
 from pipeline.models.taps import evaluation_mode
 from pipeline.signals import LinearHead, Signals, SignalsConfig, extract, taps_read
 from pipeline.signals.lowpass import lowpass
@@ -102,10 +102,8 @@ class TeacherPass:
         network: Any = self.network
         network.to(device=self.device, memory_format=torch.channels_last)
         enabled = self.precision == "bfloat16"
-        # Convolutions in TF32 would be cuDNN's default; algorithms are chosen by rule, not by a race.
-        exact = torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
         arithmetic = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-        with evaluation_mode(network), exact, torch.inference_mode(), arithmetic:
+        with evaluation_mode(network), reproducible(self.device), torch.inference_mode(), arithmetic:
             yield
 
     def render(self, view: int, rows: range, size: int | None = None) -> Rendered:
@@ -154,7 +152,7 @@ class TeacherPass:
         if self.device.type != "cuda":
             return PendingOutputs(values, signals.head, None)
         arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        arrived.record()
+        arrived.record(torch.cuda.current_stream(self.device))  # not of the device that is this thread's current one
         return PendingOutputs(values, signals.head, arrived)
 
 
