@@ -48,6 +48,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline train-teacher  for those who have no teacher yet
       pipeline cache-teacher  the teacher's outputs for every view, in a Zarr store
       pipeline train-student  a student, from the store, without the teacher
+      pipeline train-students all that are missing
       pipeline evaluate       accuracy, calibration, agreement, cost
       pipeline report         one page with tables and plots
       pipeline predict        what photographs show, by a student

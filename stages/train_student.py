@@ -22,9 +22,16 @@ class Inputs(StudentSections, RunsSection):
 
 
 def run(
-    source: ConfigFile, name: RunName, output: Path | None = None, *, verify: Verify, replace: bool, wait: bool
-) -> None:
-    """Train a student with an objective set, and publish the folder of the run.
+    source: ConfigFile,
+    name: RunName,
+    output: Path | None = None,
+    *,
+    verify: Verify,
+    replace: bool,
+    wait: bool,
+    compared: set[str] | None = None,
+) -> bool:
+    """Train a student with an objective set, and publish the folder of the run. Return False if it was there already.
 
     Args:
         source: the configuration.
@@ -33,6 +40,7 @@ def run(
         verify: how many views are compared with the teacher's.
         replace: whether a different run that is there may be replaced.
         wait: for another process that makes the same run; else raise.
+        compared: what was compared for students before; what is compared now is added.
     """
     inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
     teacher_training, exact = source.raw().get("teacher_training"), verify in ("full", "bytes")
@@ -53,8 +61,8 @@ def run(
         written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
         configured = inputs.model_copy(update=written)
         if scratch.kept(configured):
-            return
-        print(opened.check_views(verify, Lines()))
+            return False
+        print(opened.check_views(verify, Lines(), compared))
         result = train(
             network,
             chosen,
@@ -72,3 +80,4 @@ def run(
         described = partial(description, opened, result.network)
         scratch.finish(result, scorer, facts, configured, described)
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")
+    return True

@@ -43,11 +43,11 @@ def run(folder: Path, overrides: tuple[str, ...] = ()) -> Path:
     return folder / report
 
 
-def _road(source: ConfigFile) -> list[tuple[str, Callable[[], None]]]:
+def _road(source: ConfigFile) -> list[tuple[str, Callable[[], object]]]:
     """The commands, and what they do."""
     from stages import cache_teacher, evaluate, prepare_data, report, train_student, train_teacher
 
-    def student(objectives: str) -> Callable[[], None]:
+    def student(objectives: str) -> Callable[[], object]:
         name = RunName("small", objectives)
         return lambda: train_student.run(source, name, None, verify="full", replace=False, wait=True)
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import click
 
-from pipeline.errors import PipelineError
+from pipeline.errors import PipelineError, message
 
 GIVEN_CONFIG = "pipeline.config"
 """The key of click's `meta` under which the option `--config` is, if somebody gave it."""
 
 OF_A_CONFIGURATION = re.compile(
-    r"`pipeline (prepare-data|train-teacher|cache-teacher|train-student|evaluate|report|export)\b(?![^`]*--config)"
+    r"`pipeline (prepare-data|train-teacher|cache-teacher|train-students?|evaluate|report|export)\b(?![^`]*--config)"
 )
 
 
@@ -55,29 +55,17 @@ class ErrorsForPeople(click.Group):
             click.echo("\ninterrupted: run the same command again; what was finished is kept", err=True)
             sys.exit(130)
         except (Exception, SystemExit) as raised:
-            error = raised if isinstance(raised, PipelineError) else _told(raised)
+            error = _told(raised)
             if isinstance(error, SystemExit):  # a command's own
                 raise
             if context.params.get("show_traceback"):
                 traceback.print_exc()
-            if isinstance(error, PipelineError):
-                click.echo(f"error: {with_config(str(error), context.meta.get(GIVEN_CONFIG))}", err=True)
-                sys.exit(error.exit_code)
             if isinstance(error, BrokenPipeError):  # the reader of the output has closed it
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to be written at exit
                 sys.exit(1)
-            if isinstance(error, OSError):
-                where = f"\n  where: {error.filename}" if error.filename else ""
-                click.echo(f"error: {error.strerror or error}{where}", err=True)
-                sys.exit(1)
-            click.echo(f"error: {type(error).__name__}: {error}", err=True)
-            if notes := getattr(error, "__notes__", ()):
-                click.echo(f"  where: {', '.join(notes)}", err=True)
-            click.echo(
-                "  do: this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`",
-                err=True,
-            )
-            sys.exit(1)
+            said, code = said_of(error)
+            click.echo(f"error: {with_config(said, context.meta.get(GIVEN_CONFIG))}", err=True)
+            sys.exit(code)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands that the text of the help does not name.
@@ -91,8 +79,27 @@ class ErrorsForPeople(click.Group):
                 formatter.write_dl(rows)
 
 
+def said_of(error: BaseException) -> tuple[str, int]:
+    """Return the message of an error for people, and the exit code of a command that it ends.
+
+    Args:
+        error: as it was raised.
+    """
+    error = _told(error)
+    if isinstance(error, PipelineError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        where = f"\n  where: {error.filename}" if error.filename else ""
+        return f"{error.strerror or error}{where}", 1
+    notes = getattr(error, "__notes__", ())
+    fix = "this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`"
+    return message(f"{type(error).__name__}: {error}", where=", ".join(notes) or None, fix=fix), 1
+
+
 def _told(error: BaseException) -> BaseException:
     """The error to tell of: of code of the user's own, that it failed."""
+    if isinstance(error, PipelineError):
+        return error
     from pipeline.own_code import failure_of
 
     return failure_of(error) or error

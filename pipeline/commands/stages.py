@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from pipeline.commands.completion import entries_of
 from pipeline.commands.first_look import readable
 from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
+from pipeline.commands.students import train_student, train_students
 
 
 @click.command("prepare-data")
@@ -113,68 +113,6 @@ def run_cache_teacher(
         print_json(made_caches(source, part))
 
 
-@click.command("train-student")
-@config_options
-@click.option(
-    "--student",
-    required=True,
-    metavar="NAME",
-    shell_complete=entries_of("students"),
-    help="A name in the section `students`.",
-)
-@click.option(
-    "--objectives",
-    required=True,
-    metavar="NAME",
-    shell_complete=entries_of("objectives"),
-    help="A name in the section `objectives`.",
-)
-@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights and batches.")
-@click.option("--output", type=click.Path(path_type=Path), help="The student's folder; default: below `runs.path`.")
-@click.option(
-    "--verify",
-    type=click.Choice(["full", "sample", "bytes", "none"]),
-    default="full",
-    show_default=True,
-    help="What is compared with the teacher's pixels first: all views, a sample, only image files, or nothing.",
-)
-@artifact_options
-@json_option("the folder and the metrics of the training")
-def train_student(
-    config: Path,
-    overrides: tuple[str, ...],
-    student: str,
-    objectives: str,
-    seed: int,
-    output: Path | None,
-    verify: Any,
-    replace: bool,
-    wait: bool,
-    as_json: bool,
-) -> None:
-    """Train one student from the teacher's cache, without the teacher.
-
-    Reads the packed data set and the store; writes a folder below `runs.path`: weights, model.json, a model card,
-    configuration, metrics, history. Run it again after a stop, and it goes on.
-
-    \b
-    Examples:
-      pipeline train-student --student small --objectives kd
-      pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
-    """
-    from pipeline.experiment.runs import RunName
-
-    source, name = readable(config, overrides), RunName(student, objectives, seed)
-    from stages.train_student import run
-
-    with apart_from_json(as_json):
-        run(source, name, output, verify=verify, replace=replace, wait=wait)
-    if as_json:
-        from pipeline.commands.facts import student_facts
-
-        print_json(student_facts(source, name, output))
-
-
 @click.command()
 @config_options
 @json_option("the content of `evaluation.json`")
@@ -227,4 +165,4 @@ def report(config: Path, overrides: tuple[str, ...], show: bool, quiet: bool, as
         print_json(report_facts(source, written=not show))
 
 
-COMMANDS = (prepare_data, train_teacher, run_cache_teacher, train_student, evaluate, report)
+COMMANDS = (prepare_data, train_teacher, run_cache_teacher, train_student, train_students, evaluate, report)

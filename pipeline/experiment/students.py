@@ -194,15 +194,16 @@ class StudentRun:
             return self.signals_read.identity()
         return {"views": "fresh", "drawn": self.steps.views.identity(), "pixels": self.steps.samples.pixel_digest()}
 
-    def check_views(self, verify: Verify, progress: Progress) -> str:
+    def check_views(self, verify: Verify, progress: Progress, compared: set[str] | None = None) -> str:
         """Compare views with those that the teacher saw, and return a sentence that says what was checked.
 
         Args:
             verify: how many views are compared.
             progress: shows how far the work is.
+            compared: what was compared for students before; what is compared now is added.
 
         Raises CacheMismatch for a view with other pixels. Fresh views are not compared.
         """
         if self.signals_read is None:
             return "views are drawn anew in every epoch: the teacher has no part in this student"
-        return check_views(self.steps, self.signals_read, verify, progress)
+        return check_views(self.steps, self.signals_read, verify, progress, compared)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.errors import CACHE_COMMAND, CacheMismatch
 from pipeline.progress import Progress
+from pipeline.publishing import fingerprint
 from pipeline.store.reader import TeacherCache
 from pipeline.training.batches import Steps
 from pipeline.training.teacher_outputs import FromCaches
@@ -27,7 +28,9 @@ CHANGED_VIEWS_HINT = (
 )
 
 
-def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Progress) -> str:
+def check_views(
+    steps: Steps, source: FromCaches, verify: Verify, progress: Progress, compared: set[str] | None = None
+) -> str:
     """Render the views that training will use and compare their digests with those of the teacher's views.
 
     Args:
@@ -38,6 +41,8 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
             `sample`, a thousand samples of each view. `bytes` renders none: it is for encoded images that another
             version of the decoder rounds differently; the bytes of the files were compared by the cache's identity.
             `none` checks nothing.
+        compared: what was compared before, for students of one data set and one section `views`: that is not compared
+            again, and what is compared now is added. None remembers nothing.
 
     Of several teachers, `full` and `sample` compare all digests with each other first.
 
@@ -50,6 +55,13 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
     count = steps.samples.count
     epochs = range(min(steps.config.epochs, len(steps.numbers)))
     numbers = sorted({view for epoch in epochs for view in steps.views_of(epoch)})
+    views = f"{len(numbers)} view{'s' if len(numbers) > 1 else ''}"
+    caches = sorted({cache.manifest.fingerprint for view in numbers for cache in source.every_cache(view)})
+    this = fingerprint({"verify": verify, "views": numbers, "caches": caches})
+    if compared is not None and this in compared:
+        return (
+            f"{views} {'match' if len(numbers) > 1 else 'matches'} the teacher's pixels: compared for a student before"
+        )
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
     for view in numbers:
         _require_same_pixels(steps, source.every_cache(view), view)
@@ -64,7 +76,8 @@ def check_views(steps: Steps, source: FromCaches, verify: Verify, progress: Prog
             _require_pixels(steps, source, view, chunk)
             progress.advance(len(chunk))
     progress.end()
-    views = f"{len(numbers)} view{'s' if len(numbers) > 1 else ''}"
+    if compared is not None:
+        compared.add(this)
     if len(rows) < count:
         return f"{len(rows):,} of {count:,} samples of {views} match the teacher's pixels"
     return f"all {views} match the teacher's pixels" if len(numbers) > 1 else "the view matches the teacher's pixels"

@@ -16,6 +16,7 @@ from experiment import moved_to, one_thread, quick_rates
 from PIL import Image
 
 from pipeline.cli import main
+from pipeline.commands.children import Failed
 from pipeline.contracts.named import Trial
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/commands.md").read_text()
@@ -43,6 +44,7 @@ COMMANDS: dict[str, list[str]] = {
         "--set",
         "objectives={hard: [{name: hard-label}]}",
     ],
+    "train-students": [*ONE, "--set", "objectives={hard: [{name: hard-label}]}"],
     "evaluate": [*ONE],
     "report": [*ONE, "--show"],
     "predict": ["grey.png", "--model", STUDENT],
@@ -77,6 +79,8 @@ def shown(travelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         handler = signal.getsignal(signal.SIGTERM)
         moved_to(travelled, tmp_path_factory.mktemp("json") / "there", patch)
         quick_rates(patch)
+        # A process of pytest's has threads, and is not forked.
+        patch.setattr("pipeline.commands.many_students.in_child", lambda function, **options: function())
         Image.new("L", (8, 8), 90).save("grey.png")
         for number in range(10):
             Path("photographs/cat").mkdir(parents=True, exist_ok=True)
@@ -137,9 +141,14 @@ def test_exit_codes_of_a_command_of_its_own(travelled: Path, tmp_path: Path, mon
     full = shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     monkeypatch.setattr("pipeline.contracts.named.trials", lambda *arguments: [Trial("a plug-in", BrokenContract)])
+    codes = {0: 2, 1: 1}
+    failed = "pipeline.commands.many_students.in_child"
+    monkeypatch.setattr(failed, lambda train, **options: Failed("a reason", codes[train.args[1].seed]))
     tried = {
         ("doctor", 1): [],
         ("check", 1): [*ONE, "--no-time", "--set", "store.path=new.zarr"],
+        ("train-students", 1): [*ONE, "--seed", "0", "--seed", "1"],
+        ("train-students", 2): [*ONE],
         ("verify", 1): ["artifacts/caches/tiny.zarr"],
         ("predict", 2): ["noise.png", "grey.png", "--model", STUDENT],
         ("contract", 1): ["horizontal-flip"],

@@ -1,0 +1,117 @@
+"""Runs functions in processes of their own, one after another, which begin with all that is imported here."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Collection
+from multiprocessing.connection import Connection
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from pipeline.commands.errors_for_people import said_of
+
+ValueT = TypeVar("ValueT")
+
+WAY = "fork" if sys.platform == "linux" else "spawn"
+"""A forked process need not import torch, which takes seconds. Not all libraries of other systems bear to be forked."""
+
+
+INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Failed(NamedTuple):
+    """Holds what ended a function.
+
+    Args:
+        message: for people.
+        exit_code: of a command that it ends.
+    """
+
+    message: str
+    exit_code: int
+
+
+class Killed(NamedTuple):
+    """Holds the signal that ended a process, such as that of a kernel without memory.
+
+    Args:
+        signal: its number.
+    """
+
+    signal: int
+
+    @property
+    def failed(self) -> Failed:
+        """Return what to say of it."""
+        name = signal.Signals(self.signal).name if self.signal in list(signal.Signals) else f"signal {self.signal}"
+        why = "; memory may have run out" if self.signal == signal.SIGKILL else ""
+        return Failed(f"the process was ended by {name}{why}", 1)
+
+
+class _Said(NamedTuple, Generic[ValueT]):
+    value: ValueT | None
+    failed: Failed | None
+
+
+def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) -> ValueT | Failed:
+    """Call a function in a process that is forked from this one; return what it returned, or what ended it.
+
+    What it prints is printed at once. If this process is interrupted, so is that one, and is waited for.
+
+    Args:
+        function: is called; its result is pickled.
+        show_traceback: print where in the code an error arose.
+
+    Raises KeyboardInterrupt if the function was interrupted.
+    """
+    context: Any = multiprocessing.get_context(WAY)
+    ours, theirs = context.Pipe(duplex=False)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # An interruption waits until the process is known, for else nobody would end it.
+    allowed = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
+    process = context.Process(target=_called, args=(function, theirs, allowed, show_traceback))
+    try:
+        process.start()
+    except BaseException:
+        signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+        raise
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+        theirs.close()
+        said: _Said[ValueT] | None = ours.recv()
+    except EOFError:
+        said = None
+    except BaseException:
+        # Ctrl-C reaches every process of a terminal; SIGTERM this one alone.
+        process.terminate()
+        raise
+    finally:
+        process.join()
+        ours.close()
+    if said is None:
+        code = process.exitcode or 0
+        if code in (130, -signal.SIGINT):
+            raise KeyboardInterrupt
+        return Killed(-code).failed if code < 0 else Failed(f"the process ended with exit code {code}", 1)
+    return said.failed if said.failed is not None else said.value  # type: ignore[return-value]
+
+
+def _called(function: Callable[[], ValueT], sender: Connection, allowed: Collection[int], show_traceback: bool) -> None:
+    """What the process does."""
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+        said = _Said(function(), None)
+    except KeyboardInterrupt:
+        sys.stdout.flush()
+        os._exit(130)  # without the trace that multiprocessing prints
+    except (Exception, SystemExit) as error:
+        if show_traceback:
+            traceback.print_exc()
+        said = _Said(None, Failed(*said_of(error)))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    sender.send(said)

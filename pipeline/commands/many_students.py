@@ -1,0 +1,165 @@
+"""Trains the students of an experiment that are missing, in one process each: the command `train-students`.
+
+A process is forked for each student when torch is imported already. It computes what `train-student` computes alone,
+and keeps what that keeps: scratch folder, checkpoints, lock. If one fails, the others are trained all the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from typing import Any, NamedTuple
+
+import click
+
+from pipeline.commands.children import Failed, in_child
+from pipeline.errors import ConfigError, PipelineError, Problem, unknown_name
+from pipeline.experiment.runs import RunName, RunsSection
+from pipeline.experiment.source import ConfigFile
+from pipeline.progress import duration
+from pipeline.training import Verify
+from stages import train_student
+
+
+class Chosen(NamedTuple):
+    """Says which students are meant: those that fit a pattern of each kind. An empty one is all.
+
+    Args:
+        students, objectives: names, or patterns such as `lfcc-*`.
+        seeds: numbers, or those of `runs.seeds`.
+    """
+
+    students: Sequence[str] = ()
+    objectives: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+
+    def runs(self, source: ConfigFile) -> list[RunName]:
+        """Return the runs, in the order of the configuration.
+
+        Args:
+            source: the configuration.
+
+        Raises ConfigError with each pattern that nothing fits.
+        """
+        raw, problems = source.raw(), list[Problem]()
+        names = {}
+        for section, patterns in (("students", self.students), ("objectives", self.objectives)):
+            entries = raw.get(section)
+            known = list(map(str, entries)) if isinstance(entries, dict) else []
+            problems += [unknown_name(section, each, known) for each in patterns if not _fitting(known, [each])]
+            names[section] = _fitting(known, patterns or ["*"])
+        if problems:
+            raise ConfigError(problems, source.file)
+        seeds = tuple(dict.fromkeys(self.seeds)) or source.read(RunsSection).runs.seeds
+        pairs = [(student, objectives) for student in names["students"] for objectives in names["objectives"]]
+        return [RunName(student, objectives, seed) for student, objectives in pairs for seed in seeds]
+
+
+def _fitting(names: Iterable[str], patterns: Iterable[str]) -> list[str]:
+    return [name for name in names if any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Describes what became of a student.
+
+    Args:
+        name: of the run.
+        state: `trained`, `kept` if it was there already, or `failed`.
+        seconds: that its process took.
+        failed: what ended it; None if nothing did.
+    """
+
+    name: RunName
+    state: str
+    seconds: float
+    failed: Failed | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values."""
+        error = self.failed and self.failed.message
+        return {**self.name._asdict(), "state": self.state, "seconds": self.seconds, "error": error}
+
+
+class StudentsError(PipelineError):
+    """Reports that some students are not trained.
+
+    Args:
+        failed: these.
+        count: of all that were asked for.
+    """
+
+    def __init__(self, failed: Sequence[Trained], count: int) -> None:
+        names = ", ".join(str(each.name) for each in failed)
+        fix = "see above why; mend it and run the same command again: what is trained is kept"
+        super().__init__(f"{len(failed)} of {count} students are not trained", where=names, fix=fix)
+        codes = {each.failed.exit_code for each in failed if each.failed is not None}
+        self.exit_code = codes.pop() if len(codes) == 1 else 1
+
+
+def run(
+    source: ConfigFile,
+    chosen: Chosen,
+    *,
+    verify: Verify,
+    replace: bool,
+    wait: bool,
+    show_traceback: bool = False,
+    done: Callable[[Trained], None] = lambda trained: None,
+) -> list[Trained]:
+    """Train whatever is missing of the students that are chosen, one after another.
+
+    Args:
+        source: the configuration.
+        chosen: which students.
+        verify: how many views are compared with the teacher's. What was compared for one is not compared again.
+        replace, wait: as of `train_student.run`.
+        show_traceback: print where in the code an error arose.
+        done: is called after each student.
+
+    Raises ConfigError for names that there are not, and StudentsError when all others are done.
+    """
+    runs, results = chosen.runs(source), list[Trained]()
+    # What nearly all networks need, and what takes longest to import. None of it is Decant's own code, of which a
+    # student's process must import what `train-student` imports, and no more: a run records the code that made it.
+    importlib.import_module("timm")
+    compared: frozenset[str] = frozenset()
+    for number, name in enumerate(runs, 1):
+        print(f"[{number}/{len(runs)}] {name}", flush=True)
+        start = time.monotonic()
+        train = partial(_train, source, name, verify, replace, wait, compared)
+        made = in_child(train, show_traceback=show_traceback)
+        seconds = time.monotonic() - start
+        if isinstance(made, Failed):
+            click.echo(f"error: {name}: {made.message}", err=True)
+            results.append(Trained(name, "failed", seconds, made))
+        else:
+            state, compared = made
+            results.append(Trained(name, state, seconds))
+        done(results[-1])
+    print(_summary(results), flush=True)
+    if failed := [each for each in results if each.failed is not None]:
+        raise StudentsError(failed, len(runs))
+    return results
+
+
+def _train(
+    source: ConfigFile, name: RunName, verify: Verify, replace: bool, wait: bool, compared: frozenset[str]
+) -> tuple[str, frozenset[str]]:
+    """Train one student, in the process that this is for; return its state, and which views are compared by now."""
+    known = set(compared)
+    trained = train_student.run(source, name, None, verify=verify, replace=replace, wait=wait, compared=known)
+    sys.stdout.flush()
+    return "trained" if trained else "kept", frozenset(known)
+
+
+def _summary(results: Sequence[Trained]) -> str:
+    texts = {"trained": "trained", "kept": "there already", "failed": "not trained"}
+    counts = {state: sum(each.state == state for each in results) for state in texts}
+    said = ", ".join(f"{counts[state]} {text}" for state, text in texts.items() if counts[state])
+    return f"{len(results)} students: {said}, in {duration(sum(each.seconds for each in results))}"

@@ -1,0 +1,144 @@
+"""Defines the commands that train students."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from pipeline.commands.completion import entries_of
+from pipeline.commands.first_look import readable
+from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
+
+if TYPE_CHECKING:
+    from pipeline.commands.many_students import Trained
+
+verify_option = click.option(
+    "--verify",
+    type=click.Choice(["full", "sample", "bytes", "none"]),
+    default="full",
+    show_default=True,
+    help="What is compared with the teacher's pixels first: all views, a sample, only image files, or nothing.",
+)
+
+
+@click.command("train-student")
+@config_options
+@click.option(
+    "--student",
+    required=True,
+    metavar="NAME",
+    shell_complete=entries_of("students"),
+    help="A name in the section `students`.",
+)
+@click.option(
+    "--objectives",
+    required=True,
+    metavar="NAME",
+    shell_complete=entries_of("objectives"),
+    help="A name in the section `objectives`.",
+)
+@click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights and batches.")
+@click.option("--output", type=click.Path(path_type=Path), help="The student's folder; default: below `runs.path`.")
+@verify_option
+@artifact_options
+@json_option("the folder and the metrics of the training")
+def train_student(
+    config: Path,
+    overrides: tuple[str, ...],
+    student: str,
+    objectives: str,
+    seed: int,
+    output: Path | None,
+    verify: Any,
+    replace: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Train one student from the teacher's cache, without the teacher.
+
+    Reads the packed data set and the store; writes a folder below `runs.path`: weights, model.json, a model card,
+    configuration, metrics, history. Run it again after a stop, and it goes on.
+
+    \b
+    Examples:
+      pipeline train-student --student small --objectives kd
+      pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
+    """
+    from pipeline.experiment.runs import RunName
+
+    source, name = readable(config, overrides), RunName(student, objectives, seed)
+    from stages.train_student import run
+
+    with apart_from_json(as_json):
+        run(source, name, output, verify=verify, replace=replace, wait=wait)
+    if as_json:
+        from pipeline.commands.facts import student_facts
+
+        print_json(student_facts(source, name, output))
+
+
+@click.command("train-students")
+@config_options
+@click.option(
+    "--student",
+    "students",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=entries_of("students"),
+    help="A name in the section `students`, or a pattern such as 'vit*'; may be repeated. Default: all.",
+)
+@click.option(
+    "--objectives",
+    multiple=True,
+    metavar="PATTERN",
+    shell_complete=entries_of("objectives"),
+    help="A name in the section `objectives`, or a pattern; may be repeated. Default: all.",
+)
+@click.option(
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=click.IntRange(0, 2**31 - 1),
+    metavar="N",
+    help="A seed; may be repeated. Default: those of `runs.seeds`.",
+)
+@verify_option
+@artifact_options
+@json_option("what became of each student")
+@click.pass_context
+def train_students(
+    context: click.Context,
+    config: Path,
+    overrides: tuple[str, ...],
+    students: tuple[str, ...],
+    objectives: tuple[str, ...],
+    seeds: tuple[int, ...],
+    verify: Any,
+    replace: bool,
+    wait: bool,
+    as_json: bool,
+) -> None:
+    """Train all students that are missing, one after another, and load torch once for all of them.
+
+    Writes the folders that `train-student` would, with the same bytes. Each student has a process of its own: if one
+    fails, the others are trained all the same. Run it again after a stop, and it goes on.
+
+    \b
+    Examples:
+      pipeline train-students
+      pipeline train-students --student vit --objectives 'lfcc*' --seed 0 --seed 1
+    """
+    source = readable(config, overrides)
+    from pipeline.commands.many_students import Chosen, run
+
+    results: list[Trained] = []
+    show_traceback = bool(context.find_root().params.get("show_traceback"))
+    options = {"verify": verify, "replace": replace, "wait": wait, "show_traceback": show_traceback}
+    try:
+        with apart_from_json(as_json):
+            run(source, Chosen(students, objectives, seeds), **options, done=results.append)
+    finally:
+        if as_json and results:
+            print_json([each.to_json() for each in results])
