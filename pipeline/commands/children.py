@@ -22,7 +22,7 @@ WAY = "fork" if sys.platform == "linux" else "spawn"
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Failed(NamedTuple):
+class ChildFailure(NamedTuple):
     """Holds what ended a function.
 
     Args:
@@ -34,29 +34,12 @@ class Failed(NamedTuple):
     exit_code: int
 
 
-class Killed(NamedTuple):
-    """Holds the signal that ended a process, such as that of a kernel without memory.
-
-    Args:
-        signal: its number.
-    """
-
-    signal: int
-
-    @property
-    def failed(self) -> Failed:
-        """Return what to say of it."""
-        name = signal.Signals(self.signal).name if self.signal in list(signal.Signals) else f"signal {self.signal}"
-        why = "; memory may have run out" if self.signal == signal.SIGKILL else ""
-        return Failed(f"the process was ended by {name}{why}", 1)
-
-
 class _Said(NamedTuple, Generic[ValueT]):
     value: ValueT | None
-    failed: Failed | None
+    failed: ChildFailure | None
 
 
-def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) -> ValueT | Failed:
+def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) -> ValueT | ChildFailure:
     """Call a function in a process that is forked from this one; return what it returned, or what ended it.
 
     What it prints is printed at once. If this process is interrupted, so is that one, and is waited for.
@@ -96,7 +79,7 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
         code = process.exitcode or 0
         if code in (130, -signal.SIGINT):
             raise KeyboardInterrupt
-        return Killed(-code).failed if code < 0 else Failed(f"the process ended with exit code {code}", 1)
+        return _killed(-code) if code < 0 else ChildFailure(f"the process ended with exit code {code}", 1)
     return said.failed if said.failed is not None else said.value  # type: ignore[return-value]
 
 
@@ -111,7 +94,14 @@ def _called(function: Callable[[], ValueT], sender: Connection, allowed: Collect
     except (Exception, SystemExit) as error:
         if show_traceback:
             traceback.print_exc()
-        said = _Said(None, Failed(*said_of(error)))
+        said = _Said(None, ChildFailure(*said_of(error)))
     sys.stdout.flush()
     sys.stderr.flush()
     sender.send(said)
+
+
+def _killed(number: int) -> ChildFailure:
+    """What to say of a process that a signal ended, such as that of a kernel without memory."""
+    name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
+    why = "; memory may have run out" if number == signal.SIGKILL else ""
+    return ChildFailure(f"the process was ended by {name}{why}", 1)

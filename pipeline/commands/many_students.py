@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from pipeline.commands.children import Failed, in_child
+from pipeline.commands.children import ChildFailure, in_child
 from pipeline.errors import ConfigError, PipelineError, Problem, unknown_name
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
@@ -26,7 +26,7 @@ from pipeline.training import Verify
 from stages import train_student
 
 
-class Chosen(NamedTuple):
+class RunPatterns(NamedTuple):
     """Says which students are meant: those that fit a pattern of each kind. An empty one is all.
 
     Args:
@@ -78,7 +78,7 @@ class Trained:
     name: RunName
     state: str
     seconds: float
-    failed: Failed | None = None
+    failed: ChildFailure | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -104,7 +104,7 @@ class StudentsError(PipelineError):
 
 def run(
     source: ConfigFile,
-    chosen: Chosen,
+    chosen: RunPatterns,
     *,
     verify: Verify,
     replace: bool,
@@ -135,7 +135,7 @@ def run(
         train = partial(_train, source, name, verify, replace, wait, compared)
         made = in_child(train, show_traceback=show_traceback)
         seconds = time.monotonic() - start
-        if isinstance(made, Failed):
+        if isinstance(made, ChildFailure):
             click.echo(f"error: {name}: {made.message}", err=True)
             results.append(Trained(name, "failed", seconds, made))
         else:

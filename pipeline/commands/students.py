@@ -131,14 +131,14 @@ def train_students(
       pipeline train-students --student vit --objectives 'lfcc*' --seed 0 --seed 1
     """
     source = readable(config, overrides)
-    from pipeline.commands.many_students import Chosen, run
+    from pipeline.commands.many_students import RunPatterns, run
 
     results: list[Trained] = []
     show_traceback = bool(context.find_root().params.get("show_traceback"))
     options = {"verify": verify, "replace": replace, "wait": wait, "show_traceback": show_traceback}
     try:
         with apart_from_json(as_json):
-            run(source, Chosen(students, objectives, seeds), **options, done=results.append)
+            run(source, RunPatterns(students, objectives, seeds), **options, done=results.append)
     finally:
         if as_json and results:
             print_json([each.to_json() for each in results])

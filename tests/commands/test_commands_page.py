@@ -16,7 +16,7 @@ from experiment import moved_to, one_thread, quick_rates
 from PIL import Image
 
 from pipeline.cli import main
-from pipeline.commands.children import Failed
+from pipeline.commands.children import ChildFailure
 from pipeline.contracts.named import Trial
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/commands.md").read_text()
@@ -143,7 +143,7 @@ def test_exit_codes_of_a_command_of_its_own(travelled: Path, tmp_path: Path, mon
     monkeypatch.setattr("pipeline.contracts.named.trials", lambda *arguments: [Trial("a plug-in", BrokenContract)])
     codes = {0: 2, 1: 1}
     failed = "pipeline.commands.many_students.in_child"
-    monkeypatch.setattr(failed, lambda train, **options: Failed("a reason", codes[train.args[1].seed]))
+    monkeypatch.setattr(failed, lambda train, **options: ChildFailure("a reason", codes[train.args[1].seed]))
     tried = {
         ("doctor", 1): [],
         ("check", 1): [*ONE, "--no-time", "--set", "store.path=new.zarr"],

@@ -17,8 +17,8 @@ from processes import begin_process, finished
 
 from pipeline.cli import main
 from pipeline.commands import many_students
-from pipeline.commands.children import Failed
-from pipeline.commands.many_students import Chosen, StudentsError, Trained
+from pipeline.commands.children import ChildFailure
+from pipeline.commands.many_students import RunPatterns, StudentsError, Trained
 from pipeline.errors import ConfigError
 from pipeline.experiment.runs import RunName
 
@@ -26,15 +26,15 @@ ALL = [(student, objectives, 0) for student in ("small", "vit") for objectives i
 
 
 def test_all_are_chosen_or_those_that_fit(here: Path) -> None:
-    assert Chosen().runs(source()) == ALL
-    assert Chosen().runs(source("runs.seeds=[3, 1]"))[:2] == [("small", "hard", 3), ("small", "hard", 1)]
-    some = Chosen(["v*"], ["kd", "h??d"], [2, 2])
+    assert RunPatterns().runs(source()) == ALL
+    assert RunPatterns().runs(source("runs.seeds=[3, 1]"))[:2] == [("small", "hard", 3), ("small", "hard", 1)]
+    some = RunPatterns(["v*"], ["kd", "h??d"], [2, 2])
     assert some.runs(source()) == [("vit", "hard", 2), ("vit", "kd", 2)]
 
 
 def test_every_name_that_there_is_not_is_told_at_once(here: Path) -> None:
     with pytest.raises(ConfigError) as error:
-        Chosen(["smal", "vit"], ["x*", "kdd"]).runs(source())
+        RunPatterns(["smal", "vit"], ["x*", "kdd"]).runs(source())
     assert [(each.key, each.got) for each in error.value.problems] == [
         ("students", "'smal'"),
         ("objectives", "'x*'"),
@@ -104,14 +104,14 @@ def test_an_interruption_ends_all(here: Path, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(many_students, "in_child", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        many_students.run(source(), Chosen(), verify="none", replace=False, wait=False)
+        many_students.run(source(), RunPatterns(), verify="none", replace=False, wait=False)
     assert len(begun) == 1
 
 
 def test_exit_codes_are_those_of_what_failed() -> None:
     def failed(*codes: int) -> int:
         return StudentsError(
-            [Trained(RunName("a", "b"), "failed", 1.0, Failed("x", code)) for code in codes], 9
+            [Trained(RunName("a", "b"), "failed", 1.0, ChildFailure("x", code)) for code in codes], 9
         ).exit_code
 
     assert (failed(2, 2), failed(1), failed(1, 2)) == (2, 1, 1)
