@@ -20,6 +20,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.encoded_outputs import TeacherOutputs, join_views
 from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
+from pipeline.training.prefetch import pinned_ahead
 from pipeline.training.step import Step
 from pipeline.training.teacher_outputs import ViewSource
 from pipeline.views import DrawnViews, SampleViews, Views, view_of
@@ -260,10 +261,12 @@ def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     They are rendered in this process where images are in memory, else by worker processes.
 
     Args:
-        device: of the training; for a GPU, batches are in page-locked memory.
+        device: of the training; for a GPU, batches are in page-locked memory, and this process makes them in a thread.
     """
     workers = worker_count(steps.config, steps.resident is not None)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
+    if pin_memory and not workers:
+        return pinned_ahead(steps.__getitem__, numbers)
     apart = workers > 0 and steps.source.remote
     batches: DataLoader[Step] = DataLoader(
         steps,

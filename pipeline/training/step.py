@@ -77,7 +77,9 @@ class Step:
 
     def pin_memory(self) -> Step:
         """Move the batch to page-locked memory: `DataLoader` calls this before batches go to an accelerator."""
-        self.images = self.images.pin_memory()
+        self.images, self.labels = self.images.pin_memory(), self.labels.pin_memory()
+        self.sample, self.view = self.sample.pin_memory(), self.view.pin_memory()
+        self.mixed = self.mixed.map(Tensor.pin_memory) if self.mixed else None
         self.teacher_outputs = self.teacher_outputs.pin_memory() if self.teacher_outputs else None
         return self
 

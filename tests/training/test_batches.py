@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,10 @@ from pydantic import ValidationError
 from training_pieces import cache, config, drawn, samples, steps, views
 
 from pipeline.errors import ConfigError
+from pipeline.objectives import MixedLabels
+from pipeline.store.format.encoded import EncodedSignals
 from pipeline.training import FreshViews, FromCaches, Step, loader
+from pipeline.training.prefetch import pinned_ahead
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 47, 48, 1000])
@@ -171,3 +175,60 @@ def test_moving_a_step_moves_all_of_it(road: Path):
         "teacher_outputs",
         "mixed",
     ]
+
+
+@pytest.fixture
+def pinned(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, torch.Tensor]]:
+    """What was moved to page-locked memory, and by which thread; on a machine that has none."""
+    found: list[tuple[str, torch.Tensor]] = []
+
+    def pin_memory(tensor: torch.Tensor) -> torch.Tensor:
+        found.append((threading.current_thread().name, tensor.clone()))
+        return found[-1][1]
+
+    monkeypatch.setattr(torch.Tensor, "pin_memory", pin_memory)
+    return found
+
+
+def test_all_of_a_step_goes_to_page_locked_memory(road: Path, pinned: list[tuple[str, torch.Tensor]]) -> None:
+    """What does not, is copied to a GPU while training waits."""
+    step = steps(road)[0]
+    step.mixed = MixedLabels(step.labels.flip(0), torch.rand(len(step.labels)))
+    step = step.pin_memory()
+    assert step.mixed is not None
+    assert isinstance(step.teacher_outputs, EncodedSignals)
+    held = [step.images, step.labels, step.sample, step.view, step.mixed.labels, step.mixed.share]
+    held += step.teacher_outputs.arrays.values()
+    assert {id(each) for each in held} == {id(tensor) for _, tensor in pinned}
+
+
+def test_for_a_gpu_a_thread_makes_the_same_batches(road: Path, pinned: list[tuple[str, torch.Tensor]]) -> None:
+    run = steps(road, epochs=2)
+    got = list(loader(run, 1, torch.device("cuda")))
+    assert [step.index for step in got] == list(range(1, len(run)))
+    for step, expected in zip(got, loader(run, 1, torch.device("cpu")), strict=True):
+        for name in ("images", "labels", "sample", "view"):
+            assert torch.equal(getattr(step, name), getattr(expected, name))
+    assert {name.partition("_")[0] for name, _ in pinned} == {"batches"}
+
+
+def test_an_error_in_the_thread_is_raised_in_place_of_its_step_and_no_thread_stays(
+    road: Path, pinned: list[tuple[str, torch.Tensor]]
+) -> None:
+    run, before = drawn(road), threading.active_count()
+
+    def failing(number: int) -> Step:
+        if number == 1:
+            raise ConfigError(["the second step"])
+        return run[number]
+
+    batches = pinned_ahead(failing, range(5))
+    assert next(batches).index == 0
+    with pytest.raises(ConfigError, match="the second step"):
+        next(batches)
+    assert threading.active_count() == before
+    stopped = loader(run, 0, torch.device("cuda"))
+    assert next(stopped).index == 0
+    assert threading.active_count() == before + 1
+    stopped.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
