@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem, ShellComplete, add_completion_class, get_completion_class
 
 from pipeline.errors import PipelineError
 
@@ -16,8 +16,45 @@ Completer = Callable[[click.Context, click.Parameter, str], list[CompletionItem]
 """What click asks for the words that may stand at a place of the command line."""
 
 
+SHELLS = ("bash", "zsh", "fish")
+
+
+def _with_equals(shell: str) -> type[ShellComplete]:
+    """Make click's class for a shell that completes `--student=sm`, too: of itself, zsh makes `--student=smsmall`."""
+    kind: Any = get_completion_class(shell)
+
+    class WithEquals(kind):  # type: ignore[misc]
+        # Without this, zsh looks for a file whose name begins with `--config=`.
+        source_template = kind.source_template.replace("_path_files -f", "compset -P '--*='; _path_files -f")
+
+        def get_completion_args(self) -> tuple[list[str], str]:
+            """Return the words before the one that is typed, and that one: bash has `=` as a word of its own."""
+            words, incomplete = super().get_completion_args()
+            before = ["", *words]
+            kept = [word for i, word in enumerate(words) if word != "=" or not before[i].startswith("--")]
+            return kept, incomplete
+
+        def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+            """Return what the word may become: all of it, with the option before the `=`."""
+            option, equals, _ = incomplete.partition("=")
+            found: list[CompletionItem] = super().get_completions(args, incomplete)
+            if not equals or not option.startswith("--"):
+                return found
+            return [_after(f"{option}=", item) if item.type == "plain" else item for item in found]
+
+    return WithEquals
+
+
+def _after(option: str, item: CompletionItem) -> CompletionItem:
+    return CompletionItem(option + item.value, help=item.help)
+
+
+for _shell in SHELLS:
+    add_completion_class(_with_equals(_shell), _shell)
+
+
 @click.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(SHELLS))
 @click.pass_context
 def completion(context: click.Context, shell: str) -> None:
     """Print the script that lets a shell complete commands, options and names with the Tab key.

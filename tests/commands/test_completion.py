@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from click.shell_completion import ShellComplete
+from click.shell_completion import ShellComplete, get_completion_class
 from click.testing import CliRunner
 
 from pipeline import plugins
@@ -47,6 +47,31 @@ def test_a_configuration_that_cannot_be_read_completes_nothing():
     assert completed("train-student", "--config", "broken.yaml", "--student", "") == []
     assert completed("train-student", "--config", "nowhere.yaml", "--student", "") == []
     assert completed("train-student", "--set", "students=3", "--student", "") == []
+
+
+@pytest.mark.usefixtures("_configured")
+@pytest.mark.parametrize(
+    ("shell", "words", "place", "expected"),
+    [
+        ("zsh", "pipeline train-student --student=sm", 2, ["--student=small", "--student=smaller"]),
+        ("zsh", "pipeline export --objectives=kd --format=tim", 3, ["--format=timm"]),
+        ("fish", "pipeline train-student --student=v", "--student=v", ["--student=vit"]),
+        # Bash takes `=` for the end of a word, and replaces what follows it alone.
+        ("bash", "pipeline train-student --student = sm", 4, ["small", "smaller"]),
+        ("bash", "pipeline train-student --config = mine.yaml --student = v", 7, ["vit"]),
+        ("bash", "pipeline train-student --student =", 3, ["small", "smaller", "vit"]),
+        ("zsh", "pipeline train-student --set a=b --student v", 5, ["vit"]),
+    ],
+)
+def test_a_value_after_an_equals_sign(
+    shell: str, words: str, place: object, expected: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(place))
+    kind = get_completion_class(shell)
+    assert kind is not None
+    asked = kind(main, {}, "pipeline", "_PIPELINE_COMPLETE")
+    assert [item.value for item in asked.get_completions(*asked.get_completion_args())] == expected
 
 
 def test_commands_methods_and_formats():
