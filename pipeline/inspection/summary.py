@@ -16,7 +16,7 @@ from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.provenance import noted_runs, provenance_of
 from pipeline.store.location import StorePath, store_path
-from pipeline.store.statistics import kept_statistics
+from pipeline.store.statistics import kept_statistics, statistics_folder
 from pipeline.untrusted import parse_json
 
 Facts = dict[str, Any]
@@ -44,7 +44,7 @@ def _finished(path: StorePath) -> Facts:
         **_what(manifest.identity),
         **_on_disk(path),
     }
-    if kept := kept_statistics(path):
+    if kept := kept_statistics(path, manifest.fingerprint):
         facts["statistics"] = kept
     return {**facts, "provenance": manifest.provenance, "fingerprint": manifest.fingerprint}
 
@@ -112,7 +112,9 @@ def summary_text(facts: Facts) -> str:
         disk += f"; {units:,} unit{'s' if units > 1 else ''} of one view of {facts['rows_per_block']:,} samples"
     lines += _entry("disk", disk)
     if "statistics" in facts:
-        lines += _entry("statistics", f"mean and covariance of {', '.join(facts['statistics'])}, beside it")
+        folder = statistics_folder(store_path(facts["path"]), facts["fingerprint"])
+        where = "beside it" if "://" not in facts["path"] else f"on this machine, in {folder}"
+        lines += _entry("statistics", f"mean and covariance of {', '.join(facts['statistics'])}, {where}")
     lines += [*_made(facts["provenance"]), *_entry("fingerprint", facts["fingerprint"])]
     return printable("\n".join(lines))
 

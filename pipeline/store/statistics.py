@@ -45,29 +45,36 @@ def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
         cache: that holds the signal.
         signal: `embedding`, or `features/<tap>`.
     """
-    folder = _folder(cache)
+    folder = statistics_folder(cache.path, cache.manifest.fingerprint)
     return folder and folder / f"{signal.replace('/', '.')}.safetensors"
 
 
-def _folder(cache: TeacherCache) -> Path | None:
-    if isinstance(cache.path, Path):
-        return cache.path.with_name(f"{cache.path.stem}.statistics")
+def statistics_folder(path: StorePath, fingerprint: str) -> Path | None:
+    """Return the folder of a cache's statistics; None as of `statistics_file`.
+
+    Args:
+        path: of the cache.
+        fingerprint: of the cache.
+    """
+    if isinstance(path, Path):
+        return path.with_name(f"{path.stem}.statistics")
     try:
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     except RuntimeError:  # nobody's home is known
         return None
-    return caches / "decant" / "statistics" / cache.manifest.fingerprint
+    return caches / "decant" / "statistics" / fingerprint
 
 
-def kept_statistics(path: StorePath) -> list[str]:
-    """Return the names of the signals whose statistics lie beside a cache.
+def kept_statistics(path: StorePath, fingerprint: str) -> list[str]:
+    """Return the names of the signals of a cache whose statistics are kept.
 
     Args:
-        path: of the cache.
+        path, fingerprint: as of `statistics_folder`.
     """
-    if not isinstance(path, Path):
+    folder = statistics_folder(path, fingerprint)
+    if folder is None or not os.path.isdir(folder):  # noqa: PTH112 - as of `kept_moments`
         return []
-    files = path.with_name(f"{path.stem}.statistics").glob("[!.]*.safetensors")
+    files = folder.glob("[!.]*.safetensors")
     return sorted(file.name.removesuffix(".safetensors").replace(".", "/", 1) for file in files)
 
 

@@ -24,6 +24,7 @@ from pipeline.inspection.origin import SampleCheck
 from pipeline.planning import plan_lines
 from pipeline.store.location import store_path
 from pipeline.store.reader import TeacherCache
+from pipeline.store.statistics import kept_moments
 from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher, evaluate
 
@@ -231,7 +232,7 @@ def test_check_counts_what_is_done_of_a_cache_that_is_being_made(
 
 
 def test_inspect_says_what_is_there_and_what_is_being_made(
-    here: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str]
+    here: Path, bucket: Bucket, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = store_path(bucket.url("caches/tiny.zarr"))
     with pytest.raises(CacheNotFound, match="there is no teacher cache"):
@@ -258,6 +259,16 @@ def test_inspect_says_what_is_there_and_what_is_being_made(
     sizes = bucket.sizes("caches/tiny.zarr/")
     assert (facts["files"], facts["bytes"]) == (len(sizes), sum(sizes.values()))
     assert Path("tiny.png").read_bytes().startswith(b"\x89PNG")
+    assert "statistics" not in facts
+    monkeypatch.setenv("XDG_CACHE_HOME", str(here / "home"))
+    kept_moments(TeacherCache.open(target), "embedding")
+    inspect.run(source(*remote(bucket)), None, sheet=None, as_json=True)
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert facts["statistics"] == ["embedding"]
+    inspect.run(source(*remote(bucket)), None, sheet=None, as_json=False)
+    folder = here / "home/decant/statistics" / manifest.fingerprint
+    assert f"mean and covariance of embedding, on this machine, in {folder}\n" in capsys.readouterr().out
+    assert (folder / "embedding.safetensors").exists()
 
 
 def test_verify_reads_all_of_it_and_asks_the_teacher(
