@@ -9,7 +9,7 @@ import click
 
 from pipeline.commands.completion import complete_paths
 from pipeline.commands.first_look import readable
-from pipeline.commands.options import config_options, json_option, store_address
+from pipeline.commands.options import code_option, config_options, import_code, json_option, store_address
 
 if TYPE_CHECKING:
     from pipeline.store.location import StorePath
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("path", required=False, type=store_address, shell_complete=complete_paths)
 @config_options
+@code_option
 @json_option("everything that is known of each cache")
 @click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of each of some samples.")
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="How many samples to draw.")
@@ -33,6 +34,7 @@ def inspect(
     path: StorePath | None,
     config: Path,
     overrides: tuple[str, ...],
+    code: tuple[str, ...],
     as_json: bool,
     views: int | None,
     samples: int,
@@ -52,6 +54,7 @@ def inspect(
     """
     if views is None and (idle := _given(context, "samples", "output")):
         raise click.UsageError(f"{idle}: only for a picture, which --views draws")
+    import_code(code)
     from pipeline.commands.inspect import Sheet, run
     from pipeline.experiment.source import ConfigFile
 
@@ -93,6 +96,7 @@ def inspect(
     show_default=True,
     help="Least share of views with the same top-1 class.",
 )
+@code_option
 @json_option("what was checked, and what is wrong,")
 @click.pass_context
 def verify(
@@ -106,6 +110,7 @@ def verify(
     seed: int,
     least_cosine: float,
     least_agreement: float,
+    code: tuple[str, ...],
     as_json: bool,
 ) -> None:
     """Check that teacher caches are what was written, and that the teacher still computes the same. Writes nothing.
@@ -126,6 +131,7 @@ def verify(
             "name either PATH, to check the files of a cache, or --config, to check the caches of an experiment; "
             f"only for these: {idle}"
         )
+    import_code(code)
     if path is not None:
         from pipeline.commands.verify_files import tell_of_files
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -81,6 +81,38 @@ def artifact_options(command: Command) -> Command:
         show_default=True,
         help="If another process is making the same: wait for it, or end and name it.",
     )(command)
+
+
+def code_option(command: Command) -> Command:
+    """Add `--code`, for caches that name code of the user's own; `import_code` imports it.
+
+    Args:
+        command: the function that click calls.
+    """
+    return click.option(
+        "--code",
+        multiple=True,
+        metavar="MODULE:NAME",
+        help="Import code of your own that a cache names: its name in the cache alone runs nothing. May be repeated.",
+    )(command)
+
+
+def import_code(names: Sequence[str]) -> None:
+    """Import code of the user's own.
+
+    Args:
+        names: `module:name`; else, and where there is no such code, BadParameter is raised.
+    """
+    from pipeline import own_code
+
+    for name in names:
+        if not own_code.is_own(name):
+            raise click.BadParameter(f"{name!r} does not have the form module:name", param_hint="--code")
+        try:
+            own_code.imported(name)
+        except own_code.NotImportable as error:
+            fix = f"; {error.fix}" if error.fix else ""
+            raise click.BadParameter(f"{name}: {error.what}{fix}", param_hint="--code") from None
 
 
 def json_option(what: str) -> Callable[[Command], Command]:

@@ -153,6 +153,12 @@ def mine(here: Path, own: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return here
 
 
+def forget() -> None:
+    """Forget the modules of the user's own, as another process knows nothing of them."""
+    for name in ("own_kept", "own_invert", "own_mse"):
+        sys.modules.pop(name, None)
+
+
 def command(words: list[str]) -> None:
     main(words)
 
@@ -177,8 +183,19 @@ def test_a_cache_and_a_student_are_made_with_code_of_ones_own(mine: Path, capsys
     assert set(signals.extras) == {"own_kept:energy/block2"}
     for words in (["verify"], ["inspect", "--views", "1"]):  # in processes that have imported nothing of it
         output_of(command, [*words, "--config", "tiny.yaml"], log=mine / "log")
-    for name in ("own_kept", "own_invert", "own_mse"):
-        sys.modules.pop(name, None)  # evaluate does not import what made the training cache
+    forget()
+    cache = "artifacts/caches/tiny.zarr"  # by its path, without the configuration that names the code
+    for words in (["verify", cache], ["inspect", cache]):
+        refused = CliRunner().invoke(main, words)
+        assert refused.exit_code in (1, 2)
+        assert "add --code own_kept:Shifted to `pipeline inspect`" in refused.output
+        wrong = CliRunner().invoke(main, [*words, "--code", "own_kept:Shiftd"])
+        assert wrong.exit_code == 2
+        assert "own_kept has no 'Shiftd'; did you mean 'Shifted'?" in wrong.output
+        forget()
+        shown = CliRunner().invoke(main, [*words, "--code", "own_kept:Shifted"])
+        assert shown.exit_code == 0, shown.output
+        forget()  # as evaluate does not import what made the training cache
     result = CliRunner().invoke(main, ["evaluate", "--config", "tiny.yaml"])
     assert result.exit_code == 0, result.output
     assert "note: the report will not describe artifacts/caches/tiny.zarr: the signals of the teacher" in result.stderr

@@ -177,7 +177,8 @@ def require_imported(names: Iterable[str], part: str, where: object) -> None:
                 f"the {part} of the teacher cache are made by code of its own, which its name alone does not run",
                 where=where,
                 got=name,
-                fix=f"if you trust it: name the configuration that has it (in Python, import {module} before)",
+                fix=f"if you trust it: add --code {name} to `pipeline inspect` or `pipeline verify`, or name the "
+                f"configuration that has it (in Python, import {module} before)",
             )
 
 
