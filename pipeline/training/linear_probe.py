@@ -27,7 +27,7 @@ from pipeline.errors import DataError
 from pipeline.files import write_atomic
 from pipeline.measuring.score import TOP1
 from pipeline.models import Network
-from pipeline.models.device import choose_device, choose_precision
+from pipeline.models.device import choose_device, choose_precision, reproducible
 from pipeline.objectives import Batch, ObjectiveSet
 from pipeline.progress import Progress, Silent
 from pipeline.signals import Signals
@@ -119,7 +119,8 @@ def probe(
     classifier = network.classifier
     assert isinstance(classifier, nn.Linear)  # `refuse_to_embed` has seen to it
     fit = ProbeFit(rows.vectors, classifier, _values_of(objectives.to(device)), device)
-    decay, accuracy = fit.best(rows, scored, progress)
+    with reproducible(device):
+        decay, accuracy = fit.best(rows, scored, progress)
     fit.set(classifier)
     seconds = time.perf_counter() - start
     probed = ProbeResult(fit.loss, accuracy if scored else None, decay, views, seconds, rate)
@@ -146,7 +147,8 @@ def probed_classes(bank: Tensor, labels: Tensor, embeddings: Tensor, device: tor
         raise DataError("a probe learns nothing without labels", fix="name a split that has some")
     classifier = nn.Linear(bank.shape[1], int(rows.labels.max()) + 1)
     fit = ProbeFit(rows.vectors, classifier, lambda logits, chosen: cross_entropy(logits, chosen.labels), device)
-    fit.best(rows, None, Silent())
+    with reproducible(device):
+        fit.best(rows, None, Silent())
     fit.set(classifier)
     with torch.no_grad():
         found: Tensor = classifier(embeddings).argmax(1)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -295,3 +297,20 @@ def test_classes_by_a_probe_of_embeddings_are_those_of_a_logistic_regression():
     some = pipeline.training.linear_probe.probed_classes(bank, unlabeled, embeddings, torch.device("cpu"))
     fewer = pipeline.training.linear_probe.probed_classes(bank[:100], labels[:100], embeddings, torch.device("cpu"))
     assert torch.equal(some, fewer)
+
+
+def test_a_probe_is_fitted_reproducibly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What that means on a GPU: tests/models/test_device.py."""
+    active: list[torch.device] = []
+
+    @contextmanager
+    def recorded(device: torch.device) -> Iterator[None]:
+        active.append(device)
+        yield
+        active.pop()
+
+    fitted: list[list[torch.device]] = []
+    monkeypatch.setattr("pipeline.training.linear_probe.reproducible", recorded)
+    monkeypatch.setattr(pipeline.training.linear_probe.ProbeFit, "best", lambda *given: fitted.append(list(active)))
+    pipeline.training.linear_probe.probed_classes(torch.eye(3), torch.arange(3), torch.eye(3), torch.device("cpu"))
+    assert fitted == [[torch.device("cpu")]]
