@@ -14,7 +14,7 @@ from test_own_plugins import CONFIG, METHOD, OBJECTIVE, SOURCE, VIEWS
 
 from pipeline import own_code
 from pipeline.cli import main
-from pipeline.errors import DataError, ModelError, OwnCodeError, during
+from pipeline.errors import ConfigError, DataError, ModelError, OwnCodeError, PipelineError, Problem, during
 from pipeline.models import build_network
 from pipeline.training import batches
 from pipeline.training.checkpoint import CHECKPOINT_FILE
@@ -197,14 +197,18 @@ def test_of_a_worker_process_comes_what_it_said(own: Path, monkeypatch: pytest.M
     assert "\n  where: own_step.py, line 2\n" in str(error.value)
 
 
-def test_the_trace_of_a_worker_process_is_left_out() -> None:
+@pytest.mark.parametrize(
+    "raised",
+    [DataError("an image is damaged", where="a.png"), ConfigError([Problem("views.count", "is zero")], "a.yaml")],
+)
+def test_the_trace_of_a_worker_process_is_left_out(raised: PipelineError) -> None:
     def loaded() -> Iterator[batches.Step]:
         try:
-            raise DataError("an image is damaged", where="a.png")
-        except DataError:
+            raise raised
+        except PipelineError:
             torch._utils.ExceptionWrapper(where="in DataLoader worker process 0").reraise()
         yield  # type: ignore[misc]
 
-    with pytest.raises(DataError) as error:
+    with pytest.raises(type(raised)) as error:
         next(batches._unwrapped(loaded()))
-    assert str(error.value) == "an image is damaged\n  where: a.png"
+    assert str(error.value) == str(raised)
