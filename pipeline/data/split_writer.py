@@ -24,6 +24,9 @@ from pipeline.data.treatment import Shape, Treated, Treatment
 from pipeline.errors import DataError, during, printable
 from pipeline.progress import Progress
 
+ITEM = "item "
+"""What a note of an error begins with that arose while a source was read."""
+
 _BLOCK_BYTES = 2**23
 _BLOCK_ITEMS = 1024
 _SPARE_BYTES = 2**24  # for names and HDF5's own tables
@@ -136,7 +139,7 @@ class SplitWriter:
         """The items of a split; an error of the source says which it was at."""
         items, number = iter(self._source.items(split)), 0
         while True:
-            with during(lambda: f"item {number} of split {split}"):  # noqa: B023 - called at once
+            with during(lambda: f"{ITEM}{number} of split {split}"):  # noqa: B023 - called at once
                 item = next(items, None)
             if item is None:
                 return
