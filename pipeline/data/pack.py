@@ -18,7 +18,7 @@ from pipeline import own_code
 from pipeline.data.decoding import Decoding
 from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.source import DataSource, SourceOptions
-from pipeline.data.split_writer import ITEM, ImageLayout, SplitWriter, WrongLayoutError
+from pipeline.data.split_writer import ITEM_NOTE, ImageLayout, SplitWriter, WrongLayoutError
 from pipeline.data.treatment import Shape, Treatment
 from pipeline.errors import DataError, during
 from pipeline.files import sync_directory
@@ -85,7 +85,7 @@ def pack(
             partial.replace(path)
             sync_directory(path.parent)
     except (OSError, RuntimeError) as error:
-        read = any(note.startswith(ITEM) for note in getattr(error, "__notes__", ()))
+        read = any(note.startswith(ITEM_NOTE) for note in getattr(error, "__notes__", ()))
         if read and own_code.place_in_code_of_users(error):
             raise  # of a source of the user's own, as it was read
         if isinstance(error, RuntimeError) and "errno" not in str(error):

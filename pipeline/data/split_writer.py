@@ -24,7 +24,7 @@ from pipeline.data.treatment import Shape, Treated, Treatment
 from pipeline.errors import DataError, during, printable
 from pipeline.progress import Progress
 
-ITEM = "item "
+ITEM_NOTE = "item "
 """What a note of an error begins with that arose while a source was read."""
 
 _BLOCK_BYTES = 2**23
@@ -139,7 +139,7 @@ class SplitWriter:
         """The items of a split; an error of the source says which it was at."""
         items, number = iter(self._source.items(split)), 0
         while True:
-            with during(lambda: f"{ITEM}{number} of split {split}"):  # noqa: B023 - called at once
+            with during(lambda: f"{ITEM_NOTE}{number} of split {split}"):  # noqa: B023 - called at once
                 item = next(items, None)
             if item is None:
                 return
