@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from pipeline.training.step import Step
 
-AHEAD = 2
+BATCHES_AHEAD = 2
 """Batches that are made before they are asked for."""
 
 
@@ -26,7 +26,7 @@ def pinned_ahead(make: Callable[[int], Step], numbers: Iterable[int]) -> Iterato
         try:
             for number in numbers:
                 waiting.append(pool.submit(lambda number=number: make(number).pin_memory()))  # type: ignore[misc]
-                if len(waiting) > AHEAD:
+                if len(waiting) > BATCHES_AHEAD:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
