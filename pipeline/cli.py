@@ -5,7 +5,9 @@ Exit codes: 0 done, 2 the user's input is wrong, 1 anything else, 130 interrupte
 
 from __future__ import annotations
 
+import io
 import signal
+import sys
 from pathlib import Path
 from types import FrameType
 
@@ -70,6 +72,8 @@ def main(show_traceback: bool, require_version: str | None) -> None:
         fix = f"`pipeline dvc-file` writes a dvc.yaml for {VERSION}; or install decant-kd=={require_version}"
         raise PipelineError("another version of Decant is installed", expected=require_version, got=VERSION, fix=fix)
     signal.signal(signal.SIGTERM, _terminate)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # into a pipe or a log, too: a line is seen when it is said
     keep_freed_memory()
     fix_workspaces()
 
