@@ -136,7 +136,7 @@ class _Patient:
             self._send()
 
     def close(self, *, failed: bool) -> None:
-        if self._waiting:
+        if self._waiting and not failed:  # who stops a training does not wait for a server that is gone
             self._send()
         try:
             self._tracker.close(failed=failed)

@@ -223,6 +223,23 @@ def test_a_server_that_stays_away_ends_no_training_and_what_it_lacks_is_told(
     ]
 
 
+def test_who_stops_a_training_waits_for_no_server_that_is_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = Server(range(2, 1000))
+    monkeypatch.setattr(tensorboard, "open_tracker", lambda options, run: server)
+    config = TrainConfig.model_validate({"tracker": "tensorboard"})
+    with (
+        pytest.raises(KeyboardInterrupt),
+        with_tracker(config.tracker, "small/kd/seed-0", config, History()) as add,
+    ):
+        for epoch in (1.0, 2.0):
+            add({"epoch": epoch, "loss": 1.0})
+        raise KeyboardInterrupt
+    assert (server.calls, server.closed) == (2, True)
+    assert "did not get epoch 2 of small/kd/seed-0" in capsys.readouterr().err
+
+
 def test_a_password_is_not_written_into_configurations(monkeypatch: pytest.MonkeyPatch) -> None:
     module = ModuleType("mlflow")
     module.__spec__ = importlib.util.spec_from_loader("mlflow", None)
