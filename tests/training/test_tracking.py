@@ -229,13 +229,15 @@ def test_who_stops_a_training_waits_for_no_server_that_is_gone(
     server = Server(range(2, 1000))
     monkeypatch.setattr(tensorboard, "open_tracker", lambda options, run: server)
     config = TrainConfig.model_validate({"tracker": "tensorboard"})
-    with (
-        pytest.raises(KeyboardInterrupt),
-        with_tracker(config.tracker, "small/kd/seed-0", config, History()) as add,
-    ):
-        for epoch in (1.0, 2.0):
-            add({"epoch": epoch, "loss": 1.0})
-        raise KeyboardInterrupt
+
+    def stopped() -> None:
+        with with_tracker(config.tracker, "small/kd/seed-0", config, History()) as add:
+            for epoch in (1.0, 2.0):
+                add({"epoch": epoch, "loss": 1.0})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped()
     assert (server.calls, server.closed) == (2, True)
     assert "did not get epoch 2 of small/kd/seed-0" in capsys.readouterr().err
 
