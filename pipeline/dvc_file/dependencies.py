@@ -86,6 +86,15 @@ CACHES = (
     "pipeline/store/local/chunks.py",
 )
 COMPARED_CACHES = (*CACHES, "pipeline/experiment/reference.py", "pipeline/experiment/runs.py")
+TRAINING_STUDENTS = (
+    *LEARNING,
+    *COMPARED_CACHES,
+    "pipeline/experiment/caches.py",
+    "pipeline/experiment/model_card.py",
+    "pipeline/experiment/model_file.py",
+    "pipeline/experiment/students.py",
+    "stages/train_student.py",
+)
 CODE: dict[str, tuple[str, ...]] = {
     "prepare-data": (*PLUGINS, "pipeline/data/*.py", "stages/prepare_data.py"),
     "train-teacher": (
@@ -105,15 +114,8 @@ CODE: dict[str, tuple[str, ...]] = {
         "pipeline/store/making",
         "stages/cache_teacher.py",
     ),
-    "train-student": (
-        *LEARNING,
-        *COMPARED_CACHES,
-        "pipeline/experiment/caches.py",
-        "pipeline/experiment/model_card.py",
-        "pipeline/experiment/model_file.py",
-        "pipeline/experiment/students.py",
-        "stages/train_student.py",
-    ),
+    "train-student": TRAINING_STUDENTS,
+    "train-students": TRAINING_STUDENTS,
     "evaluate": (
         *PARTS,
         *MEASURING,

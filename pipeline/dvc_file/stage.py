@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ class Stage:
         sections: dotted keys of the configuration that it reads.
         plugins: files of plug-ins that it depends on: text for Decant's, paths for the user's own.
         metrics: the file that DVC shows as numbers, None without one.
-        matrix: values that `${item...}` stands for.
     """
 
     name: str
@@ -34,7 +33,6 @@ class Stage:
     sections: Sequence[str]
     plugins: Collection[str | Path] = ()
     metrics: Path | None = None
-    matrix: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
     def code(self) -> str:
@@ -61,10 +59,9 @@ class Stage:
         outs = [{out.as_posix(): {"persist": True}} for out in self.outs]
         body = {
             "wdir": up if up != "." else None,
-            "matrix": self.matrix,
             "cmd": " ".join([program, words[0], "--config", config, *words[1:]]),
             "deps": [*files, *(Path(path).as_posix() for path in (*own, *self.deps))],
-            "params": [{config: [key for key in self.sections if "${" in key or written_in(raw, key)]}],
+            "params": [{config: [key for key in self.sections if written_in(raw, key)]}],
             "outs": outs,
             "metrics": [{self.metrics.as_posix(): {"persist": True}}] if self.metrics else None,
         }

@@ -74,23 +74,25 @@ def _caching(experiment: ExperimentConfig, files: PluginFiles, inputs: Sequence[
 
 
 def _students(experiment: ExperimentConfig, files: PluginFiles, inputs: Sequence[Path]) -> Iterator[Stage]:
-    """Yield a stage for each objective set, so that an edit of one method reruns its students alone."""
+    """Yield a stage for each objective set, so that an edit of one method reruns its students alone.
+
+    One stage trains all students of a set: it keeps those that are there and were made by the same code.
+    """
     caches, made, runs = experiment.caches_read(), _made(experiment), experiment.runs
     cached, seen = cache_dependencies([*caches["training"], *caches.get("holdout", ())], made), ("views", "caches")
     # A student of fresh views takes from the teacher how images are normalised, and nothing else.
     drawn = (*DRAWING, *NETWORK, "teacher_training.start")
-    scored = ("evaluate.operations", "runs.path", "students.${item.student}")
+    scored = ("evaluate.operations", "runs", "students")
     for name, learnt in experiment.objectives.items():
         methods = objective_files(entry.name for entry in learnt.objectives)
         used = files.drawn | files.scored | (frozenset() if learnt.fresh else files.read)
         yield Stage(
-            f"train-student-{name}",
-            f"train-student --student ${{item.student}} --objectives {name} --seed ${{item.seed}} --replace",
+            f"train-students-{name}",
+            f"train-students --objectives {name} --replace",
             [*inputs, *([] if learnt.fresh else cached)],
-            [runs.student("${item.student}", name, "${item.seed}")],
+            runs.folders(experiment.students, [name]),
             ("data", "train", *(drawn if learnt.fresh else seen), *scored, f"objectives.{name}"),
             methods | used,
-            matrix={"student": list(experiment.students), "seed": list(runs.seeds)},
         )
 
 

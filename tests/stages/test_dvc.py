@@ -61,7 +61,7 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
     path = begin(tmp_path_factory.mktemp("plugins")) / "tiny.yaml"
     found: dict[str, set[str]] = {name: set() for name in COMMANDS}
     for stage in stages_of(ConfigFile(path).read(ExperimentConfig)):
-        found[stage.name.removeprefix("train-student-") if "student" in stage.name else stage.code] |= set(
+        found[stage.name.removeprefix("train-students-") if "student" in stage.name else stage.code] |= set(
             stage.plugins
         )
     return found
@@ -105,7 +105,7 @@ def test_caches_of_others_may_be_reduced_and_written_in_any_way(empty: Path):
     change(empty, caches=[{"path": "elsewhere/big.zarr"}, {"path": "other.zarr", "role": "mean-logits"}])
     stages = {each.name: each for each in stages_of(ConfigFile(Path("tiny.yaml")).read(ExperimentConfig))}
     any_way = {"pipeline/store/encodings/topk.py", "pipeline/signals/filters/dct.py"}
-    assert any_way <= set(stages["train-student-kd"].plugins)
+    assert any_way <= set(stages["train-students-kd"].plugins)
     assert not any_way & set(stages["cache-teacher"].plugins)
 
 
@@ -175,7 +175,7 @@ def empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_stages_are_chained_by_what_they_write_and_read(empty: Path):
     stages = written(empty)["stages"]
     expected = ["prepare-data", "train-teacher", "cache-teacher", "cache-evaluation"]
-    expected += [f"train-student-{name}" for name in ("hard", "kd", "lfcc")] + ["evaluate", "report"]
+    expected += [f"train-students-{name}" for name in ("hard", "kd", "lfcc")] + ["evaluate", "report"]
     assert list(stages) == expected
     assert stages["prepare-data"]["deps"] == ["raw.h5"]
     assert stages["train-teacher"]["outs"] == kept("artifacts/teacher")
@@ -183,17 +183,17 @@ def test_stages_are_chained_by_what_they_write_and_read(empty: Path):
     assert stages["cache-teacher"]["outs"] == kept(*caches[:1])
     assert stages["cache-evaluation"]["outs"] == kept(*caches[1:])
     assert "evaluate" not in stages["cache-teacher"]["params"][0]["tiny.yaml"]  # it costs no main cache
-    student = stages["train-student-kd"]
+    student = stages["train-students-kd"]
     stamps = [f"{cache}/.fingerprint" for cache in caches]  # not the caches: DVC would look at every file of them
     assert student["deps"] == ["data.h5", *stamps[:2]]
-    assert student["outs"] == kept("artifacts/tiny/students/${item.student}/kd/seed-${item.seed}")
-    assert student["matrix"] == {"student": ["small", "vit"], "seed": [0]}
+    assert student["cmd"].endswith("train-students --config tiny.yaml --objectives kd --replace")
+    assert student["outs"] == kept(*(f"artifacts/tiny/students/{name}/kd/seed-0" for name in ("small", "vit")))
     (params,) = student["params"]
     assert params["tiny.yaml"] == [
         "data",
         "train",
         "views",
-        "students.${item.student}",
+        "students",
         "objectives.kd",
     ]  # of what is written
     folders = [f"artifacts/tiny/students/{s}/{o}/seed-0" for s in ("small", "vit") for o in ("hard", "kd", "lfcc")]
@@ -210,8 +210,8 @@ def test_code_is_a_dependency_in_a_checkout_only(empty: Path):
     (empty / "pipeline/cli.py").touch()
     stages = written(empty)["stages"]
     assert set(code_of("cache-teacher")) <= set(stages["cache-teacher"]["deps"])
-    assert "pipeline/objectives/methods/lfcc.py" in stages["train-student-lfcc"]["deps"]
-    assert "pipeline/objectives/methods/lfcc.py" not in stages["train-student-kd"]["deps"]
+    assert "pipeline/objectives/methods/lfcc.py" in stages["train-students-lfcc"]["deps"]
+    assert "pipeline/objectives/methods/lfcc.py" not in stages["train-students-kd"]["deps"]
 
 
 def test_a_file_elsewhere_names_the_working_directory(empty: Path):
@@ -256,7 +256,7 @@ def test_students_of_another_cache_depend_on_that_cache(empty: Path):
     change(empty, caches=[{"path": "elsewhere/big.zarr"}])
     stages = written(empty)["stages"]
     stamps = [f"elsewhere/big{kind}.zarr/.fingerprint" for kind in ("", ".holdout", ".evaluation")]
-    assert stages["train-student-kd"]["deps"] == ["data.h5", *stamps[:2]]
+    assert stages["train-students-kd"]["deps"] == ["data.h5", *stamps[:2]]
     assert stamps[2] in stages["evaluate"]["deps"]
 
 

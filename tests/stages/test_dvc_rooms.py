@@ -23,9 +23,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 DATA, TEACHER, REPORT = {"prepare-data"}, {"train-teacher"}, {"report"}
 CACHES = {"cache-teacher", "cache-evaluation"}
-STUDENTS = {f"train-student-{name}" for name in ("hard", "hard-cached", "kd", "lfcc-kd")}
+STUDENTS = {f"train-students-{name}" for name in ("hard", "hard-cached", "kd", "lfcc-kd")}
 EVALUATE = {"evaluate"}
-CACHED = STUDENTS - {"train-student-hard"}
+CACHED = STUDENTS - {"train-students-hard"}
 """Students that learn from a cache; `hard` learns from fresh views."""
 
 DRAWN = TEACHER | {"cache-teacher"} | STUDENTS
@@ -61,8 +61,8 @@ EDITED: dict[str, set[str]] = {
     "pipeline/objectives/methods": set(),  # that no student of the demo uses
     "pipeline/objectives/methods/__init__.py": TRAINING,
     "pipeline/objectives/methods/hard_label.py": TRAINING,
-    "pipeline/objectives/methods/kd.py": {"train-student-kd", "train-student-lfcc-kd"},
-    "pipeline/objectives/methods/lfcc.py": {"train-student-lfcc-kd"},
+    "pipeline/objectives/methods/kd.py": {"train-students-kd", "train-students-lfcc-kd"},
+    "pipeline/objectives/methods/lfcc.py": {"train-students-lfcc-kd"},
     # Plug-ins of the other kinds.
     "pipeline/data/sources": set(),
     "pipeline/data/sources/__init__.py": DATA,
@@ -170,7 +170,7 @@ def test_what_follows_from_an_edit(digits: dict[str, Any]) -> None:
 
     assert rerun("pipeline/inspection/report.py") == rerun("pipeline/objectives/methods/crd.py") == set()
     assert rerun("pipeline/reporting/plots.py") == {"report"}
-    assert rerun("pipeline/objectives/methods/lfcc.py") == {"train-student-lfcc-kd", "evaluate", "report"}
+    assert rerun("pipeline/objectives/methods/lfcc.py") == {"train-students-lfcc-kd", "evaluate", "report"}
     assert rerun("pipeline/store/making/caching.py") == CACHES | CACHED | EVALUATE | REPORT
     assert rerun("stages/train_teacher.py") == EVERYTHING - DATA - STUDENTS | CACHED
     assert rerun("pipeline/views/operations/rotate.py") == rerun("pipeline/store/encodings/int8.py") == set()
@@ -185,7 +185,7 @@ def test_dvc_status_after_an_edit_in_each_room(there: Path, monkeypatch: pytest.
         shutil.copytree(ROOT / room, room, ignore=shutil.ignore_patterns("__pycache__"))
     dvc_file.run(source(), Path("dvc.yaml"))
     monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(there / "site"))
-    students = {f"train-student-{name}" for name in ("hard", "kd", "lfcc")}
+    students = {f"train-students-{name}" for name in ("hard", "kd", "lfcc")}
     costs = {
         "pipeline/commands/check.py": set(),
         "pipeline/dvc_file/stages.py": set(),
@@ -195,8 +195,8 @@ def test_dvc_status_after_an_edit_in_each_room(there: Path, monkeypatch: pytest.
         "pipeline/store/remote/object_storage.py": set(),
         "pipeline/reporting/plots.py": REPORT,
         "pipeline/objectives/methods/crd.py": set(),
-        "pipeline/objectives/methods/kd.py": {"train-student-kd"},
-        "pipeline/objectives/methods/lfcc.py": {"train-student-lfcc"},
+        "pipeline/objectives/methods/kd.py": {"train-students-kd"},
+        "pipeline/objectives/methods/lfcc.py": {"train-students-lfcc"},
         "pipeline/store/making/caching.py": CACHES,
         "pipeline/views/operations/pad_crop.py": TEACHER | {"cache-teacher"} | students | EVALUATE,
         "pipeline/views/operations/rotate.py": set(),

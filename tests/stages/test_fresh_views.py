@@ -184,8 +184,8 @@ def test_its_stage_depends_on_the_data_alone(bare: Path):
     Path("tiny.yaml").write_text(text.replace("hard: [{name: hard-label}]", wanted))
     dvc_file.run(source(), Path("dvc.yaml"))
     stages = parse_yaml(Path("dvc.yaml").read_text(), "dvc.yaml")["stages"]
-    assert stages["train-student-hard"]["deps"] == ["data.h5"]
-    (params,) = stages["train-student-hard"]["params"]
+    assert stages["train-students-hard"]["deps"] == ["data.h5"]
+    (params,) = stages["train-students-hard"]["params"]
     assert {"views.operations", "train", "objectives.hard"} <= set(params["tiny.yaml"])
     assert "views" not in params["tiny.yaml"]  # how many are cached is nothing to it
-    assert len(stages["train-student-kd"]["deps"]) == 3
+    assert len(stages["train-students-kd"]["deps"]) == 3

@@ -205,7 +205,7 @@ def test_check_finds_a_teacher_that_fails_only_while_it_is_trained(own: Path) ->
 def test_dvc_runs_again_what_an_edited_module_builds(own: Path) -> None:
     experiment = source(*settings()).read(ExperimentConfig)
     inputs = {stage.name: [str(path) for path in stage.deps] for stage in stages_of(experiment)}
-    for name in ("cache-teacher", "cache-evaluation", "train-student-lfcc", "evaluate"):
+    for name in ("cache-teacher", "cache-evaluation", "train-students-lfcc", "evaluate"):
         assert "own_nets.py" in inputs[name]
 
 

@@ -109,7 +109,7 @@ SIGNALS = (
 )
 FILTER = ("grid: 2,", "grid: 2, filter: 'own_kept:corner',")
 TEACHER, CACHE, EVALUATION = {"train-teacher"}, {"cache-teacher"}, {"cache-evaluation"}
-STUDENTS = {f"train-student-{name}" for name in ("hard", "kd", "lfcc")}
+STUDENTS = {f"train-students-{name}" for name in ("hard", "kd", "lfcc")}
 
 
 def test_a_stage_depends_on_the_files_that_decide_what_it_makes(own: Path) -> None:
@@ -127,7 +127,7 @@ def test_a_stage_depends_on_the_files_that_decide_what_it_makes(own: Path) -> No
         "own_invert.py": TEACHER | CACHE | STUDENTS,
         "own_seen.py": TEACHER | EVALUATION | STUDENTS | {"evaluate"},
         "own_levels.py": TEACHER | CACHE | EVALUATION | STUDENTS | {"evaluate"},  # which both import
-        "own_mse.py": {"train-student-kd"},
+        "own_mse.py": {"train-students-kd"},
         "own_noise.py": {"prepare-data"},
         "own_kept.py": CACHE | STUDENTS,
     }
@@ -139,8 +139,8 @@ def test_in_a_checkout_a_method_brings_what_it_imports_of_decants_room(own: Path
     Path("pipeline").mkdir()
     Path("pipeline/cli.py").touch()
     stages = dvc_stages()
-    assert "train-student-kd" in lines_of(stages, "pipeline/objectives/maps.py")
-    assert "train-student-hard" not in lines_of(stages, "pipeline/objectives/maps.py")
+    assert "train-students-kd" in lines_of(stages, "pipeline/objectives/maps.py")
+    assert "train-students-hard" not in lines_of(stages, "pipeline/objectives/maps.py")
     assert not [each for stage in stages.values() for each in stage["deps"] if ":" in each]
 
 

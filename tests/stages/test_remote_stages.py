@@ -347,17 +347,17 @@ def test_dvc_tracks_pointers(empty: Path) -> None:
     training, holdout, evaluation = places
     assert outs(stages["cache-teacher"]) == [training]
     assert outs(stages["cache-evaluation"]) == [holdout, evaluation]
-    assert stages["train-student-kd"]["deps"] == ["data.h5", training, holdout]
+    assert stages["train-students-kd"]["deps"] == ["data.h5", training, holdout]
     assert evaluation in stages["evaluate"]["deps"]
     assert "s3://" not in Path("dvc.yaml").read_text()
 
 
 def test_a_store_that_was_made_elsewhere_is_tracked_if_its_pointer_is_here(empty: Path) -> None:
     stages = written("caches=[{path: 's3://bucket/caches/big.zarr'}]")
-    assert stages["train-student-kd"]["deps"] == ["data.h5"]
+    assert stages["train-students-kd"]["deps"] == ["data.h5"]
     pointer = pointer_of("s3://bucket/caches/big.zarr")
     pointer.parent.mkdir(parents=True)
     pointer.write_text("{}")
     stages = written()
-    assert stages["train-student-kd"]["deps"] == ["data.h5", "artifacts/caches/s3/bucket/caches/big.zarr.json"]
+    assert stages["train-students-kd"]["deps"] == ["data.h5", "artifacts/caches/s3/bucket/caches/big.zarr.json"]
     assert outs(stages["cache-teacher"]) == ["artifacts/caches/tiny.zarr"]

@@ -292,8 +292,8 @@ def test_dvc_depends_on_all_of_them(among: Path):
     path.write_text(to_yaml(given))
     stages = dvc_file.stage_file(source().read(ExperimentConfig), source(), Path())["stages"]
     read = ["a.zarr", "b.zarr", "other.zarr", "a.holdout.zarr", "other.holdout.zarr"]
-    assert stages["train-student-kd"]["deps"] == ["data.h5", *(f"{path}/.fingerprint" for path in read)]
-    assert "caches" in stages["train-student-kd"]["params"][0]["tiny.yaml"]
+    assert stages["train-students-kd"]["deps"] == ["data.h5", *(f"{path}/.fingerprint" for path in read)]
+    assert "caches" in stages["train-students-kd"]["params"][0]["tiny.yaml"]
     compared = {path for path in stages["evaluate"]["deps"] if ".evaluation.zarr" in path}
     assert compared == {"a.evaluation.zarr/.fingerprint", "other.evaluation.zarr/.fingerprint"}
     assert "caches" in stages["evaluate"]["params"][0]["tiny.yaml"]
