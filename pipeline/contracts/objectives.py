@@ -122,14 +122,14 @@ class ObjectiveContract:
         if not isinstance(objective, SampleObjective):
             raise NotTried("it has no loss of every sample by itself, and is refused with teacher_dropping")
         student, teacher, given = tried_signals("student", n, 1), tried_signals("teacher", n, 2), tried_batch(n)
-        objective.prepare(given)
+        objective.prepare(given, 0.5)
         values, order = objective.of_samples(student, teacher, given, 0.5), torch.arange(n).flip(0)
         wrong = [term for term, value in values.items() if value.shape != (n,)]
         assert not wrong, f"these terms are not [B], a value of every sample: {', '.join(wrong)}"
         turned = _in_order(student, order), _in_order(teacher, order)
         labels, sample, view = given.labels[order], given.sample[order], given.view[order]
         backwards = replace(given, labels=labels, sample=sample, view=view)
-        objective.prepare(backwards)
+        objective.prepare(backwards, 0.5)
         found = objective.of_samples(*turned, backwards, 0.5)
         ordered = {term: value[order] for term, value in values.items()}
         torch.testing.assert_close(found, ordered, rtol=1e-5, atol=1e-5)

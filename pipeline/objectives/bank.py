@@ -36,25 +36,39 @@ class MomentumBank(nn.Module):
 
         Of several views of a sample the last one counts.
         """
-        samples, place = torch.unique(samples, return_inverse=True)
-        position = torch.arange(len(place), device=place.device)
-        last = torch.zeros_like(samples).scatter_reduce(0, place, position, "amax", include_self=False)
+        position = torch.arange(len(samples), device=samples.device)
+        last = torch.where(samples[:, None] == samples, position, -1).amax(1)  # rows of one sample say the same
         old = self.rows[samples]
         new = self.momentum * old + (1 - self.momentum) * values[last].to(old.dtype)
         self.rows[samples] = F.normalize(new, dim=1)
 
 
-def draw_pool(labels: Tensor, count: int, seed: int, step: int) -> Tensor:
+def draw_pool(labels: Tensor, count: float, seed: int, step: int, size: int | None = None) -> Tensor:
     """Different samples, uniform among all: [P], on the CPU. Depends on (seed, step) alone.
 
     As many as leave `count` of other classes to a sample of the most frequent class, on average; all if too few.
 
     Args:
         labels: [N], of the training set, none of them -1.
+        size: as `pool_size` says, if that is known; then only the number of labels counts.
     """
-    share = float(torch.bincount(labels).max()) / len(labels)
-    size = min(len(labels), math.ceil(count / max(1 - share, 1e-9)))
+    size = pool_size(labels, count) if size is None else size
     return torch.from_numpy(_random(seed, step).choice(len(labels), size, replace=False))
+
+
+def pool_size(labels: Tensor, count: float) -> int:
+    """Return how many samples leave `count` of other classes to one of the most frequent class, on average.
+
+    Args:
+        labels: [N]; N is the most.
+    """
+    share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
+    return min(len(labels), math.ceil(count / max(1 - share, 1e-9)))
+
+
+def with_room(count: int) -> float:
+    """Return `count` and four standard deviations: so many are drawn where `count` of other classes are needed."""
+    return count + 4 * math.sqrt(count)
 
 
 def draw_some(samples: Tensor, count: int, seed: int, step: int) -> Tensor:
@@ -72,13 +86,18 @@ def draw_some(samples: Tensor, count: int, seed: int, step: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Negatives:
-    """Holds samples of other classes. `pool` [P]: different samples; `columns` [B, M]: which of them are each row's."""
+    """Holds samples of other classes.
+
+    `pool` [P]: different samples, on the CPU; `columns` [B, M]: which of them are each row's.
+    """
 
     pool: Tensor
     columns: Tensor
 
 
-def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, step: int) -> Negatives:
+def draw_negatives(
+    labels: Tensor, batch_labels: Tensor, count: int, seed: int, step: int, size: int | None = None
+) -> Negatives:
     """Draw `count` negatives for each row of a batch, uniform among the samples of other classes, without repetition.
 
     The rows share one pool, a little larger than `count`, of which each takes the first that are not of its class: a
@@ -87,14 +106,13 @@ def draw_negatives(labels: Tensor, batch_labels: Tensor, count: int, seed: int, 
 
     Args:
         labels: [N], of the training set, at least two classes.
-        batch_labels: [B].
+        batch_labels: [B], on the same device.
+        size: of the pool, `pool_size` of `with_room(count)`, if that is known.
     """
-    share = float(torch.unique(labels, return_counts=True)[1].max()) / len(labels)
-    size = min(len(labels), math.ceil((count + 4 * math.sqrt(count)) / max(1 - share, 1e-9)))
-    pool = torch.from_numpy(_random(seed, step).choice(len(labels), size, replace=False)).to(batch_labels.device)
-    other = labels.to(pool.device)[pool] != batch_labels[:, None]
+    pool = draw_pool(labels, with_room(count), seed, step, size)
+    other = labels[pool.to(labels.device)] != batch_labels[:, None]
     first = other.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
-    position = torch.arange(count, device=pool.device) % other.sum(1, keepdim=True).clamp(min=1)
+    position = torch.arange(count, device=first.device) % other.sum(1, keepdim=True).clamp(min=1)
     return Negatives(pool, first.gather(1, position))
 
 

@@ -41,7 +41,7 @@ class Context:
         seed: of random choices. bank(signal, samples, view) returns a signal of the teacher for any samples [M] of the
             training set, float32 [M, ...] on the samples' device, from the cache: an exact memory bank. class_means()
             returns the teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is
-            no cache, when an objective is only checked: call them in `forward`. moments(signal) returns mean and
+            no cache, when an objective is only checked: call them in `prepare`. moments(signal) returns mean and
             covariance of one of the teacher's signals over all that is cached; None without a cache.
         views_per_step: how many views of each sample a batch has, in adjacent rows (`train.views_per_step`).
         mixing: the view operation that mixes each sample with another; None if none does.
@@ -85,11 +85,11 @@ class Objective(nn.Module, ABC):
     notes: tuple[str, ...] = ()
     """What of its options it leaves out for these networks, in words for the user, who did not say so."""
 
-    def prepare(self, batch: Batch) -> None:
+    def prepare(self, batch: Batch, progress: float) -> None:
         """Do on the host what the next `forward` needs of it: draw random numbers, read the bank, look at the batch.
 
         Args:
-            batch: that of the step.
+            batch, progress: as for `forward`.
 
         `forward` then has tensors of fixed shapes, asks a device for no value, and is one graph to `torch.compile`.
         """
@@ -114,7 +114,7 @@ class Objective(nn.Module, ABC):
 
     def __call__(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`prepare`, and `forward` with the teacher's signals as constants: no gradient goes into a teacher."""
-        self.prepare(batch)
+        self.prepare(batch, progress)
         terms: dict[str, Tensor] = super().__call__(student, teacher.detached(), batch, progress)
         return terms
 

@@ -14,6 +14,7 @@ TIMES = 1000
 """How many levels of noise there are."""
 
 _LEFT = torch.linspace(1e-4, 0.02, TIMES, dtype=torch.float64).neg().add(1).cumprod(0)
+_LEFT_AT = _LEFT.tolist()
 
 
 def signal_left(times: Tensor) -> Tensor:
@@ -23,7 +24,17 @@ def signal_left(times: Tensor) -> Tensor:
 
 def noisy(clean: Tensor, noise: Tensor, times: Tensor) -> Tensor:
     """Return √ᾱ_t · clean + √(1 - ᾱ_t) · noise, for tensors [B, ...] and times [B]."""
-    left = signal_left(times).to(clean.dtype).reshape(-1, *[1] * (clean.ndim - 1))
+    return noisy_by(clean, noise, signal_left(times))
+
+
+def noisy_by(clean: Tensor, noise: Tensor, left: Tensor) -> Tensor:
+    """Return √ᾱ · clean + √(1 - ᾱ) · noise, for tensors [B, ...].
+
+    Args:
+        clean, noise: of one shape.
+        left: the shares ᾱ, [B].
+    """
+    left = left.to(clean.dtype).reshape(-1, *[1] * (clean.ndim - 1))
     return left.sqrt() * clean + (1 - left).sqrt() * noise
 
 
@@ -34,7 +45,7 @@ def denoised(x: Tensor, predict: Callable[[Tensor, int], Tensor], steps: int) ->
     """
     spacing = TIMES // (2 * steps)
     for time in range((steps - 1) * spacing, -1, -spacing):
-        left, then = float(_LEFT[time]), float(_LEFT[time - spacing]) if time else 1.0
+        left, then = _LEFT_AT[time], _LEFT_AT[time - spacing] if time else 1.0
         noise = predict(x, time)
         x = (then / left) ** 0.5 * (x - (1 - left) ** 0.5 * noise) + (1 - then) ** 0.5 * noise
     return x

@@ -49,44 +49,49 @@ class Relations:
 
     Args:
         features: [B, D], unit vectors.
-        bank: [U, D], of which `samples` [B], `anchors` [A] and `candidates` [B, 1 + m] are rows; candidate 0 is the
-            sample itself.
+        bank: [B + P, D], of the samples themselves, and of a pool.
+        numbers: [B + P], those of the samples in `bank`: which rows are of the same one.
+        anchors: [A], rows of `bank`.
+        negatives: [B, m], places in the pool.
         temperature: divides the scores.
+        shared: whether no place comes twice in a row of `negatives`, and rows share most of them.
     """
 
     def __init__(
         self,
         features: Tensor,
         bank: Tensor,
-        samples: Tensor,
+        numbers: Tensor,
         anchors: Tensor,
-        candidates: Tensor,
+        negatives: Tensor,
         temperature: float,
         mask: bool,
+        shared: bool,
     ) -> None:
         self.features, self.mask, self.temperature = features, mask, temperature
-        self.negatives = candidates.shape[1] - 1
-        self.itself = samples[:, None] == anchors
+        self.negatives = negatives.shape[1]
+        own, rest = numbers[: len(features)], numbers[len(features) :]
+        self.itself, self.same = own[:, None] == numbers[anchors], rest == numbers[anchors][:, None]
         self.kept = ~self.itself if mask else torch.ones_like(self.itself)
-        self.pairs = int(self.kept.sum())
+        self.pairs = self.kept.sum()
         with torch.no_grad(), torch.autocast(features.device.type, enabled=False):
-            self._tables(features.detach(), bank.detach().to(features.dtype), samples, anchors, candidates[:, 1:])
+            self._tables(features.detach(), bank.detach().to(features.dtype), anchors, negatives, shared)
 
     def normaliser(self, population: int) -> Tensor:
-        """Return N times the mean of exp(score), over all scores that are not left out.
+        """Return N times the mean of exp(score), over all scores that are not left out; NaN without any.
 
         Args:
             population: N.
         """
         with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
             sums = []
-            for chunk, scores, _ in self._chunks(1 / self.temperature):
+            for chunk, scores, _ in self._chunks(self.x.new_full((), 1 / self.temperature)):
                 left_out = self._select(self.same, chunk)
                 if not self.mask:
                     left_out = left_out & ~self._anchors_seen(chunk)
                 sums.append(scores.exp_().masked_fill_(left_out, 0.0).sum(2))
             total, count = torch.cat(sums, dim=1) + self.positive.exp(), 1 + self.negatives - self.missing
-            return population * total[self.kept].sum() / count[self.kept].sum()
+            return population * (total * self.kept).sum() / (count * self.kept).sum()
 
     def loss(self, normaliser: Tensor, population: int) -> Tensor:
         """Compute the mean loss over pairs, in nats; 0 without pairs.
@@ -95,21 +100,20 @@ class Relations:
             normaliser: as `normaliser` returns it.
             population: N.
         """
-        if not self.pairs:
-            return self.features.sum() * 0
+        normaliser = torch.where(self.pairs > 0, normaliser, 1.0)
         with torch.no_grad(), torch.autocast(self.features.device.type, enabled=False):
             value, gradient = self._value_and_gradient(normaliser, self.negatives / population)
         loss: Tensor = _Known.apply(self.features, value, gradient)
         return loss
 
-    def _tables(self, features: Tensor, bank: Tensor, samples: Tensor, anchors: Tensor, negatives: Tensor) -> None:
+    def _tables(self, features: Tensor, bank: Tensor, anchors: Tensor, place: Tensor, shared: bool) -> None:
         """What is the same for all scores of a row, a column or a place: at most [B, U], [A, U] and [B, A]."""
-        used, place = torch.unique(negatives, return_inverse=True)
         ends = bank[anchors]
-        origin = ends.median(dim=0).values  # amid the anchors: sums of what lies on both sides of it round less
-        self.x, self.rows, self.own = features - origin, bank[used] - origin, bank[samples] - origin
+        # Amid the anchors: sums of what lies on both sides of it round less. Sorted, since on CUDA `median` is not the
+        # same in each run.
+        origin = ends.sort(dim=0).values[(len(ends) - 1) // 2]
+        self.x, self.rows, self.own = features - origin, bank[len(features) :] - origin, bank[: len(features)] - origin
         self.ends = ends - origin - OFFSET
-        self.same = used == anchors[:, None]
         to_anchors, of_own = _distances(self.x, self.ends), _distances(self.own, self.ends)
         of_rows = _distances(self.ends, self.rows)
         self.near = 1 / to_anchors.clamp(min=SHORTEST_DISTANCE)
@@ -129,7 +133,6 @@ class Relations:
         # Rows that share most of their negatives look at all of them, and see nothing of those that are not theirs;
         # others each select their own.
         counts = torch.zeros_like(self.along).scatter_add_(1, place, torch.ones_like(place, dtype=bank.dtype))
-        shared = len(used) <= 2 * self.negatives and bool(counts.max() == 1)
         self.place = None if shared else place
         self.along = self.along.masked_fill_(counts == 0, UNSEEN) if shared else self.along.gather(1, place)
         # How often a negative is the anchor, and one that is not a sample's own is: there `far` makes scores 0.
@@ -141,7 +144,7 @@ class Relations:
     def _value_and_gradient(self, normaliser: Tensor, noise: float) -> tuple[Tensor, Tensor]:
         """The mean over pairs of Σ_k log(q_k + n + ε) - log q_0 - m log n, and what it is per feature, [B, D]."""
         level = (noise + ZERO_NORM) * normaliser
-        most = min(1 / self.temperature, float(level.log()) + HIGHEST)
+        most = (level.log() + HIGHEST).clamp(max=1 / self.temperature)
         near = self.near * self.kept
         logs, turns, pulls, towards = [], [], [], torch.zeros_like(self.along)
         upwards = torch.zeros_like(near)
@@ -168,13 +171,16 @@ class Relations:
         gradient -= back @ self.ends + turn.sum(1, keepdim=True) * self.x
         if not self.mask:
             gradient += ((upwards + drive * self.itself) * self.unit).sum(1, keepdim=True)
-        return losses[self.kept].sum() / self.pairs, gradient / self.pairs
+        pairs = self.pairs.clamp(min=1)
+        return losses.masked_fill(~self.kept, 0).sum() / pairs, gradient / pairs
 
-    def _chunks(self, most: float) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    def _chunks(self, most: Tensor) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Anchors, the scores <r, r>/τ of all samples with them and their negatives, [B, a, k], and 1 / (τ |c - a|).
 
         Rounding does not lead beyond `most`, what a cosine can be.
         """
+        # Of one dimension: tensors of none would be taken for numbers, and to have a number is to wait for it.
+        lowest, most = most.new_full((1,), LOWEST), most.reshape(1)
         size = max(1, CHUNK_ELEMENTS.get(self.x.device.type, ELSEWHERE) // self.along.numel())
         for start in range(0, len(self.ends), size):
             chunk = slice(start, start + size)
@@ -183,7 +189,7 @@ class Relations:
             scores.add_(self.rest[:, chunk, None]).mul_(far).mul_(self.near[:, chunk, None])
             if not self.mask:
                 scores = torch.where(self._anchors_seen(chunk), self.constant[:, chunk, None], scores)
-            yield chunk, scores.clamp_(LOWEST, most), far
+            yield chunk, scores.clamp_(lowest, most), far
 
     def _anchors_seen(self, chunk: slice) -> Tensor:
         """Where a sample's negative is the anchor, [B, a, k]."""

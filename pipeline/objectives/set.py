@@ -195,7 +195,7 @@ class ObjectiveSet(nn.Module):
             with during(lambda entry=entry: f"objective {entry.label}"):  # type: ignore[misc]
                 if dropped is not None:
                     assert isinstance(member, SampleObjective)  # others are refused
-                    member.prepare(batch)
+                    member.prepare(batch, progress)
                     found = member.of_samples(student, read.detached(), batch, progress)
                 else:
                     found = member(student, read, batch, progress)

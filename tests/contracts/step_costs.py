@@ -50,7 +50,19 @@ WAITS = {"_local_scalar_dense", "nonzero", "_unique2", "_unique", "unique_dim", 
 WAITS |= {"equal", "bincount", "repeat_interleave"}
 """Operations whose result, or its shape, the host has to wait for."""
 
-VALUES = {"__bool__", "__int__", "__float__", "__index__", "item", "tolist", "numpy", "cpu", "__array__"}
+VALUES = {
+    "__bool__",
+    "__int__",
+    "__float__",
+    "__index__",
+    "item",
+    "tolist",
+    "numpy",
+    "cpu",
+    "__array__",
+    "nonzero",
+    "unique",
+}
 """Functions of a tensor that want its value on the host."""
 
 
@@ -141,7 +153,7 @@ def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
         objective(as_leaves(signals("student", 6, 1))[0], teacher, given, progress)  # the first step does more
         launches, asked = Launches(), Asked()
         with asked:
-            objective.prepare(given)
+            objective.prepare(given, progress)
         student = as_leaves(signals("student", 6, 1))[0]
         with launches, mock.patch("pipeline.plugins.load", _looked_for), mock.patch("numpy.random.Generator", _drawn):
             terms = objective.forward(student, teacher, given, progress)

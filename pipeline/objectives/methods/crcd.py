@@ -28,16 +28,16 @@ hard labels, and 0.9 KD, both KD and this with weight 1 until the last 10 of 250
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some
+from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some, pool_size, with_room
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
 from pipeline.objectives.relations import Relations
@@ -80,10 +80,31 @@ def relation_loss(
     normaliser: Z; from this batch if None. 0 for a batch of one sample, which has no relations.
     """
     features = precise(features)
-    relations = Relations(features, bank, sample_index, sample_index, candidate_index, temperature, mask_degenerate)
+    used, place = torch.unique(candidate_index[:, 1:].sort(dim=1).values, return_inverse=True)
+    numbers, anchors = torch.cat((sample_index, used)), torch.arange(len(features), device=features.device)
+    shared = shared_by_most(place, len(used))
+    relations = Relations(features, bank[numbers], numbers, anchors, place, temperature, mask_degenerate, shared=shared)
     if normaliser is None:
-        normaliser = relations.normaliser(len(bank)) if relations.pairs else 1.0
+        normaliser = relations.normaliser(len(bank))
     return relations.loss(torch.as_tensor(normaliser, dtype=features.dtype), len(bank))
+
+
+@dataclass
+class Contrasted:
+    """What a step draws: `numbers` [B + P] of the samples and of a pool, and what `Relations` makes of them.
+
+    columns: [B, m], its negatives. anchors: [A], rows of the batch. shared: as there.
+    """
+
+    numbers: Tensor
+    columns: Tensor
+    anchors: Tensor
+    shared: bool
+
+
+def shared_by_most(columns: Tensor, size: int) -> bool:
+    """Whether rows of negatives [B, m], each ascending, share most of a pool of that size, and none has one twice."""
+    return size <= 2 * columns.shape[1] and bool((columns.diff(dim=1) > 0).all())
 
 
 class Element(nn.Module):
@@ -93,36 +114,38 @@ class Element(nn.Module):
 
     def __init__(self, student_width: int, teacher_width: int, samples: int, options: Options) -> None:
         super().__init__()
-        self.options, self.samples, self._fixed = options, samples, False
+        self.options, self.samples, self.fixed = options, samples, False
         width, momentum = options.embedding_width, options.momentum
         self.student, self.teacher = nn.Linear(student_width, width), nn.Linear(teacher_width, width)
         self.student_bank = MomentumBank(samples, width, momentum)
         self.teacher_bank = MomentumBank(samples, width, momentum) if options.bank == "momentum" else None
         self.register_buffer("normalisers", torch.full((2,), float("nan")))
 
-    def forward(
-        self, student: Tensor, teacher: Tensor, candidates: Tensor, anchors: Tensor, remembered: Tensor | None
-    ) -> Tensor:
-        """Both directions. student [B, D_s], teacher [B, D_t]; candidates [B, 1 + m] and anchors [A], samples.
+    def look(self) -> None:
+        """See whether the normalisers are fixed."""
+        self.fixed = self.fixed or bool(self.normalisers.isfinite().all())
 
-        remembered: the teacher's vectors of all different `candidates`, ascending; None with a momentum bank.
+    def forward(self, student: Tensor, teacher: Tensor, drawn: Contrasted, remembered: Tensor | None) -> Tensor:
+        """Both directions. student [B, D_s], teacher [B, D_t].
+
+        remembered: the teacher's vectors of the samples and of the pool; None with a momentum bank.
         """
+        numbers = drawn.numbers
         s, t = self._embedded(self.student, student), self._embedded(self.teacher, teacher)
-        ids, places = torch.unique(candidates, return_inverse=True)
         with torch.no_grad():
-            rows = self.teacher_bank.rows[ids] if self.teacher_bank else self._embedded(self.teacher, remembered)
-        ends, mask = torch.searchsorted(ids, anchors), self.options.mask_degenerate
+            rows = self.teacher_bank.rows[numbers] if self.teacher_bank else self._embedded(self.teacher, remembered)
+        temperature, mask = self.options.temperature, self.options.mask_degenerate
         relations = [
-            Relations(features, bank, places[:, 0], ends, places, self.options.temperature, mask)
-            for features, bank in ((s, rows), (t, self.student_bank.rows[ids]))
+            Relations(features, bank, numbers, drawn.anchors, drawn.columns, temperature, mask, drawn.shared)
+            for features, bank in ((s, rows), (t, self.student_bank.rows[numbers]))
         ]
-        if not self._fixed and relations[0].pairs and not bool(self.normalisers.isfinite().all()):
+        if not self.fixed:  # and stay NaN, where one sample has no relations
             self.normalisers.copy_(torch.stack([each.normaliser(self.samples) for each in relations]))
-        self._fixed = self._fixed or relations[0].pairs > 0
         losses = [each.loss(z, self.samples) for each, z in zip(relations, self.normalisers, strict=True)]
-        self.student_bank.update(candidates[:, 0], s)
+        samples = numbers[: len(student)]
+        self.student_bank.update(samples, s)
         if self.teacher_bank:
-            self.teacher_bank.update(candidates[:, 0], t)
+            self.teacher_bank.update(samples, t)
         return losses[0] + losses[1]
 
     def _embedded(self, layer: nn.Linear, vectors: Tensor | None) -> Tensor:
@@ -136,7 +159,7 @@ def gradients(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
     Of a network with a linear head, logits [B, K], labels [B], weight [K, D]; differentiable.
     """
     error = precise(logits).softmax(1)
-    error = error - F.one_hot(labels, error.shape[1]).to(error.dtype)
+    error = error - (labels[:, None] == torch.arange(error.shape[1], device=labels.device)).to(error.dtype)
     with torch.autocast(error.device.type, enabled=False):
         return error @ weight.to(error.dtype)
 
@@ -144,42 +167,66 @@ def gradients(logits: Tensor, labels: Tensor, weight: Tensor) -> Tensor:
 class CRCD(Objective):
     """The relation contrastive losses of embeddings and of gradients."""
 
+    labels: Tensor
+    numbers: Tensor
+    columns: Tensor
+    anchors: Tensor
+    embeddings: Tensor
+    logits: Tensor
+
     def __init__(self, widths: tuple[int, int], context: Context, options: Options) -> None:
         super().__init__()
-        self.context, self.options = context, options
+        self.context, self.options, self._shared = context, options, False
         self.feature = Element(*widths, context.num_samples, options)
         self.gradient = Element(*widths, context.num_samples, options) if options.gradient_weight else None
         read = {"embedding", "head", "logits"} if options.gradient_weight else {"embedding"}
         self.needs = Needs(teacher=frozenset(read), student=frozenset({"logits", "embedding"}), labels=True)
+        labels = torch.zeros(1, dtype=torch.long) if context.labels is None else context.labels  # refused without
+        self._size = pool_size(labels, with_room(options.negatives))
+        self.register_buffer("labels", labels, persistent=False)
+        for name in ("numbers", "columns", "anchors", "embeddings", "logits"):
+            self.register_buffer(name, torch.empty(0), persistent=False)
+
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Draw negatives and anchors, and read what the teacher said of them and of the batch."""
+        options, seed, device = self.options, self.context.seed, batch.sample.device
+        drawn = draw_negatives(self.labels, batch.labels, options.negatives, seed, batch.step, self._size)
+        pool, self.columns = drawn.pool, drawn.columns
+        if device.type == "cpu":  # where shapes need not be the same in every step: what no row looks at is left out
+            pool = pool[: int(self.columns.max()) + 1]
+        self._shared = shared_by_most(self.columns, len(pool))
+        samples = batch.sample.cpu()
+        anchors = draw_some(samples, options.anchors, seed, batch.step)
+        self.anchors = (samples == anchors[:, None]).int().argmax(1).to(device)
+        numbers = torch.cat((samples, pool))
+        self.numbers = numbers.to(device)
+        if options.bank == "cache":
+            assert self.context.bank is not None
+            view = int(batch.view.min())
+            self.embeddings = self.context.bank("embedding", numbers, view).to(device)
+            if self.gradient is not None:
+                self.logits = self.context.bank("logits", numbers, view).to(device)
+        for element in (self.feature, self.gradient):
+            if element is not None:
+                element.look()
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `feature` and, unless its weight is 0, `gradient` times its weight."""
         assert student.embedding is not None
         assert teacher.embedding is not None
-        assert self.context.labels is not None
-        drawn = draw_negatives(self.context.labels, batch.labels, self.options.negatives, self.context.seed, batch.step)
-        candidates = torch.cat((batch.sample[:, None], drawn.pool[drawn.columns]), dim=1)
-        ids, view = torch.unique(candidates), int(batch.view.min())
-        anchors = draw_some(batch.sample, self.options.anchors, self.context.seed, batch.step)
-        bank = self._remembered("embedding", ids, view)
-        terms = {"feature": self.feature(student.embedding, teacher.embedding, candidates, anchors, bank)}
+        drawn = Contrasted(self.numbers, self.columns, self.anchors, self._shared)
+        of_cache = self.options.bank == "cache"
+        bank = self.embeddings if of_cache else None
+        terms = {"feature": self.feature(student.embedding, teacher.embedding, drawn, bank)}
         if self.gradient is not None:
             assert student.head is not None
             assert teacher.head is not None
-            logits = self._remembered("logits", ids, view)
-            bank = None
-            if logits is not None:
-                bank = gradients(logits, self.context.labels.to(ids.device)[ids], teacher.head.weight)
+            if of_cache:
+                bank = gradients(self.logits, self.labels[self.numbers], teacher.head.weight)
             s = gradients(student.logits, batch.labels, student.head.weight)
             t = gradients(teacher.logits, batch.labels, teacher.head.weight)
-            terms["gradient"] = self.options.gradient_weight * self.gradient(s, t, candidates, anchors, bank)
+            terms["gradient"] = self.options.gradient_weight * self.gradient(s, t, drawn, bank)
         return terms
-
-    def _remembered(self, signal: str, samples: Tensor, view: int) -> Tensor | None:
-        if self.options.bank == "momentum":
-            return None
-        assert self.context.bank is not None
-        return self.context.bank(signal, samples, view)
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError
-from pipeline.objectives.bank import MomentumBank, draw_pool
+from pipeline.objectives.bank import MomentumBank, draw_pool, pool_size
 from pipeline.objectives.base import Batch, Context, Objective, mixed_labels
 from pipeline.objectives.embedding import EMBEDDINGS, embeddings
 from pipeline.objectives.precision import precise
@@ -94,36 +94,49 @@ class CRD(Objective):
     """The noise-contrastive losses of both directions."""
 
     log_normalisers: Tensor
+    groups: Tensor
+    pool: Tensor
+    remembered: Tensor
 
     def __init__(self, widths: tuple[int, int], context: Context, options: Options) -> None:
         super().__init__()
-        self.context, self.options, self._fixed = context, options, False
+        self.context, self.options, self._fixed = context, options, False  # whether the normalisers are known to be
         self.needs = replace(EMBEDDINGS, labels=context.labels is not None and bool((context.labels >= 0).all()))
-        self.groups = contrast_groups(context)
+        self.register_buffer("groups", contrast_groups(context), persistent=False)
+        self.register_buffer("pool", torch.empty(0, dtype=torch.long), persistent=False)
+        self.register_buffer("remembered", torch.empty(0), persistent=False)
+        self._pool_size = pool_size(self.groups, options.negatives)
         width, samples = options.embedding_width, context.num_samples
         self.student, self.teacher = (nn.Linear(each, width) for each in widths)
         self.student_bank = MomentumBank(samples, width, options.momentum)
         self.teacher_bank = MomentumBank(samples, width, options.momentum) if options.bank == "momentum" else None
         self.register_buffer("log_normalisers", torch.full((2,), float("nan")))
 
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Draw the pool of the step, and read what the teacher said of it."""
+        drawn = draw_pool(self.groups, self.options.negatives, self.context.seed, batch.step, self._pool_size)
+        self.pool = drawn.to(batch.sample.device)
+        if self.teacher_bank is None:
+            assert self.context.bank is not None
+            remembered = self.context.bank("embedding", drawn, int(batch.view.min()))
+            self.remembered = remembered.to(batch.sample.device)
+        self._fixed = self._fixed or bool(self.log_normalisers.isfinite().all())
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `student` against the teacher's bank and `teacher` against the student's."""
         options, context = self.options, self.context
         of_student, of_teacher = embeddings(student, teacher)
         s, t = _embedded(self.student, of_student), _embedded(self.teacher, of_teacher)
-        drawn = draw_pool(self.groups, options.negatives, context.seed, batch.step)
         own_kind = torch.where(batch.labels >= 0, batch.labels, context.classes + batch.sample)
-        other = self.groups[drawn].to(s.device) != own_kind[:, None]
-        pool = drawn.to(s.device)
-        own, rows = self._of_teacher(t, pool, batch)
+        other = self.groups[self.pool] != own_kind[:, None]
+        own, rows = self._of_teacher(t, batch)
         bank = self.student_bank.rows
         both = [
             Scores(features, *of_other, other, options.negatives, options.temperature)
-            for features, of_other in ((s, (own, rows)), (t, (bank[batch.sample], bank[pool])))
+            for features, of_other in ((s, (own, rows)), (t, (bank[batch.sample], bank[self.pool])))
         ]
-        if not self._fixed and not bool(self.log_normalisers.isfinite().all()):
+        if not self._fixed:
             self.log_normalisers.copy_(torch.stack([each.log_normaliser(context.num_samples) for each in both]))
-        self._fixed = True
         losses = [each.loss(level, context.num_samples) for each, level in zip(both, self.log_normalisers, strict=True)]
         self.student_bank.update(batch.sample, s)
         if self.teacher_bank:
@@ -131,12 +144,10 @@ class CRD(Objective):
         return {"student": losses[0], "teacher": losses[1]}
 
     @torch.no_grad()
-    def _of_teacher(self, embedded: Tensor, pool: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _of_teacher(self, embedded: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
         if self.teacher_bank:
-            return self.teacher_bank.rows[batch.sample], self.teacher_bank.rows[pool]
-        assert self.context.bank is not None
-        remembered = self.context.bank("embedding", pool, int(batch.view.min()))
-        return embedded.detach(), _embedded(self.teacher, remembered.to(embedded.dtype))
+            return self.teacher_bank.rows[batch.sample], self.teacher_bank.rows[self.pool]
+        return embedded.detach(), _embedded(self.teacher, self.remembered.to(embedded.dtype))
 
 
 def contrast_groups(context: Context) -> Tensor:

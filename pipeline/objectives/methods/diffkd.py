@@ -24,15 +24,16 @@ classes the logits' part is most of it: `logits: false`, or a smaller `logit_wid
 
 from __future__ import annotations
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
-from pipeline.objectives.diffusion import TIMES, RowNoise, denoised, noisy
+from pipeline.objectives.diffusion import TIMES, RowNoise, denoised, noisy_by, signal_left
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.layers import Convolution, Mixture, squared_error
-from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
+from pipeline.objectives.maps import Connector, common_grid, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
@@ -84,6 +85,11 @@ def _for_vectors(channels: int, most: int) -> tuple[nn.Sequential, nn.Sequential
 class Diffusion(nn.Module):
     """A diffusion model of the teacher's maps [B, C, h, w], and the way of a student's [B, C_s, h, w] through it."""
 
+    start: Tensor
+    noise: Tensor
+    left: Tensor
+    times: Tensor
+
     def __init__(self, inputs: int, channels: int, parts: tuple[nn.Sequential, nn.Sequential], steps: int) -> None:
         super().__init__()
         self.steps = steps
@@ -91,25 +97,34 @@ class Diffusion(nn.Module):
         self.predictor, self.level = parts
         self.time = nn.Embedding(TIMES, channels)
         self.share = nn.Linear(channels, 1)
+        for name in ("start", "noise", "left", "times"):
+            self.register_buffer(name, torch.empty(0), persistent=False)
+
+    def draw(self, random: RowNoise, shape: tuple[int, ...]) -> None:
+        """Draw what a step wants: noise for the student's maps, of a shape, times and noise for the teacher's."""
+        like = torch.empty(shape, device=random.rank.device)
+        self.start = random.normal(like)
+        self.times = random.times()
+        self.noise, self.left = random.normal(like), signal_left(self.times)
 
     def predict(self, x: Tensor, time: Tensor) -> Tensor:
         """The noise that ε_θ sees in x [B, C, h, w] at times whose embeddings are [B, C] or [1, C]."""
         return precise(self.predictor(x + time[..., None, None]))
 
-    def clean(self, student: Tensor, random: RowNoise) -> Tensor:
+    def clean(self, student: Tensor) -> Tensor:
         """p(x̂) of the student's maps."""
         entered = precise(self.enter(student))
         share = precise(self.share(self.level(entered).mean((2, 3)))).sigmoid()[..., None, None]
-        x = share * entered + (1 - share) * random.normal(entered)
+        x = share * entered + (1 - share) * self.start.to(entered.dtype)
         every = self.time.weight  # of which a slice needs no index on the device
         x = denoised(x, lambda y, time: self.predict(y, every[time : time + 1]), self.steps)
         cleaned: Tensor = self.leave(x)
         return cleaned
 
-    def noise_loss(self, teacher: Tensor, random: RowNoise) -> Tensor:
+    def noise_loss(self, teacher: Tensor) -> Tensor:
         """The mean squared error of the noise seen in the teacher's maps."""
-        times, noise = random.times(), random.normal(teacher)
-        return squared_error(self.predict(noisy(teacher, noise, times), self.time(times)), noise)
+        noise = self.noise.to(teacher.dtype)
+        return squared_error(self.predict(noisy_by(teacher, noise, self.left), self.time(self.times)), noise)
 
 
 class DiffKD(Objective):
@@ -120,6 +135,9 @@ class DiffKD(Objective):
         self.pair, self.low_pass, self.seed = pair, low_pass, seed
         own, theirs = pair.student_shape[0], pair.teacher_shape[0]
         width = options.width or max(1, theirs // 2)
+        grid = common_grid(pair.student_shape[1:], pair.teacher_shape[1:])
+        assert grid is not None  # others are no pair
+        self.width, self.grid, self.classes = width, grid, classes
         self.encoder, self.decoder = Connector(theirs, width), Mixture(width, theirs)
         self.maps = Diffusion(own, width, _for_maps(width), options.steps)
         self.logits: Diffusion | None = None
@@ -127,22 +145,28 @@ class DiffKD(Objective):
             self.logits = Diffusion(classes, classes, _for_vectors(classes, options.logit_width), options.steps)
         self.needs = needs_of([pair], *(("logits",) if options.logits else ()))
 
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Draw the noise of the step."""
+        random, rows = RowNoise(batch, self.seed), len(batch.sample)
+        self.maps.draw(random, (rows, self.width, *self.grid))
+        if self.logits is not None:
+            self.logits.draw(random, (rows, self.classes, 1, 1))
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `feature`, `noise`, `reconstruction` and, unless left out, `logits` and `logit-noise`."""
-        random = RowNoise(batch, self.seed)
         s, t = on_one_grid(student.features[self.pair.student], teacher.features[self.pair.teacher], self.low_pass)
         encoded = self.encoder(t)
         latent = encoded.detach()
         terms = {
-            "feature": squared_error(self.maps.clean(s, random), latent),
-            "noise": self.maps.noise_loss(latent, random),
+            "feature": squared_error(self.maps.clean(s), latent),
+            "noise": self.maps.noise_loss(latent),
             "reconstruction": squared_error(self.decoder(encoded), t),
         }
         if self.logits is not None:
             z, known = student.logits[..., None, None], precise(teacher.logits)
-            cleaned = self.logits.clean(z, random)[..., 0, 0]
+            cleaned = self.logits.clean(z)[..., 0, 0]
             terms["logits"] = kl_divergence(cleaned, known).mean()
-            terms["logit-noise"] = self.logits.noise_loss(known[..., None, None], random)
+            terms["logit-noise"] = self.logits.noise_loss(known[..., None, None])
         return terms
 
 

@@ -67,11 +67,19 @@ class MLLD(Objective):
 
     def __init__(self, views: int, options: Options) -> None:
         super().__init__()
-        self.views, self.temperatures = views, options.temperatures
+        self.views, self.temperatures, self._looked = views, options.temperatures, False
+
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Look whether the batch has the views of its samples; raises TrainingError if not.
+
+        On a device, where to look is to wait, only the first batch is looked at.
+        """
+        if not self._looked or batch.sample.device.type == "cpu":
+            self._refuse_others(batch.sample)
+            self._looked = True
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """Terms `instance`, `batch` and `class`. Raises TrainingError for a batch without the views of its samples."""
-        self._refuse_others(batch.sample)
+        """Terms `instance`, `batch` and `class`."""
         s, t = (self._by_view(signals.logits) for signals in (student, teacher))
         every = [torch.stack(levels(s, t, temperature)) for temperature in self.temperatures]
         return dict(zip(("instance", "batch", "class"), torch.stack(every).sum(0).unbind(), strict=True))

@@ -49,20 +49,25 @@ class ND(SampleObjective):
     """The mean over the batch, of embeddings in the teacher's width."""
 
     needs = Needs(teacher=frozenset({"embedding"}), student=frozenset({"embedding"}), labels=True)
+    _means: Tensor
 
     def __init__(self, widths: tuple[int, int], context: Context) -> None:
         super().__init__()
-        self.context, self._means = context, torch.empty(0)
+        self.context = context
+        self.register_buffer("_means", torch.empty(0), persistent=False)
         student, teacher = widths
         adapter = nn.Sequential(CellNorm(student), nn.Linear(student, teacher))
         self.adapter = adapter if student != teacher else nn.Identity()
 
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Ask for the means of classes, once."""
+        if not len(self._means):
+            assert self.context.class_means is not None
+            self._means = self.context.class_means().to(batch.labels.device)
+
     def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `direction`."""
         s, t = embeddings(student, teacher)
-        if not len(self._means):
-            assert self.context.class_means is not None
-            self._means = self.context.class_means().to(t.device)
         with torch.autocast(s.device.type, enabled=False):
             s = self.adapter(s)
         return {"direction": norm_and_direction(s, t, self._means[batch.labels])}

@@ -24,6 +24,7 @@ Class means are over the cached views.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
@@ -57,26 +58,52 @@ class Options(Section):
     tuples: bool = False
 
 
+def same_class_pairs(labels: Tensor) -> Tensor:
+    """Collect the pairs of different samples of one class: rows of a batch, [2, M].
+
+    M is a multiple of the batch's size, so that there are few shapes: the pairs are followed by some of a sample with
+    itself, which count for nothing.
+
+    Args:
+        labels: [B].
+    """
+    pairs = (labels[:, None] == labels).fill_diagonal_(False).nonzero().T
+    return F.pad(pairs, (0, -pairs.shape[1] % len(labels) if pairs.shape[1] else len(labels)))
+
+
 def refilled_relation_loss(
-    student: Tensor, teacher: Tensor, labels: Tensor, margin: float, temperature: float, tuples: bool = False
+    student: Tensor,
+    teacher: Tensor,
+    labels: Tensor,
+    margin: float,
+    temperature: float,
+    tuples: bool = False,
+    pairs: Tensor | None = None,
 ) -> Tensor:
-    """R of embeddings [B, D_s] and [B, D_t], labels [B], in nats: a mean over triples, or pairs; 0 without any."""
-    same = labels[:, None] == labels
-    anchors, positives = same.clone().fill_diagonal_(False).nonzero(as_tuple=True)
+    """R of embeddings [B, D_s] and [B, D_t], labels [B], in nats: a mean over triples, or pairs; 0 without any.
+
+    pairs: `same_class_pairs` of the labels, if they are known.
+    """
+    anchors, positives = same_class_pairs(labels) if pairs is None else pairs
     (s_near, s_far), (t_near, t_far) = (_distances(x, anchors, positives) for x in (student, teacher))
     beyond = s_far.detach() - s_near.detach()
-    chosen = ~same[anchors] & (beyond > 0) & (beyond <= margin)
-    if not bool(chosen.any()):
-        return precise(student).sum() * 0
+    others = labels[anchors][:, None] != labels
+    chosen = others & (beyond > 0) & (beyond <= margin) & (anchors != positives)[:, None]
     if not tuples:
-        s, t = ((far - near)[chosen] / temperature for near, far in ((s_near, s_far), (t_near, t_far)))
-        s, t = (torch.stack((x, torch.zeros_like(x)), dim=1) for x in (s, t))
-        return kl_divergence(s, t).mean()
+        s, t = ((far - near) / temperature for near, far in ((s_near, s_far), (t_near, t_far)))
+        # Of yes and no, whose logits are x and 0: log σ(-x) is log σ(x) - x.
+        divergence = F.logsigmoid(t) - F.logsigmoid(s) + (s - t) * (-t).sigmoid()
+        return _mean_where(chosen, divergence)
     s, t = (
-        torch.cat((-near / temperature, (-far / temperature).masked_fill(~chosen, FAR)), dim=1)[chosen.any(1)]
+        torch.cat((-near / temperature, (-far / temperature).masked_fill(~chosen, FAR)), dim=1)
         for near, far in ((s_near, s_far), (t_near, t_far))
     )
-    return kl_divergence(s, t).mean()
+    return _mean_where(chosen.any(1), kl_divergence(s, t))
+
+
+def _mean_where(chosen: Tensor, values: Tensor) -> Tensor:
+    """The mean of the values that are chosen; 0 without any."""
+    return values.masked_fill(~chosen, 0).sum() / chosen.sum().clamp(min=1)
 
 
 def _distances(x: Tensor, anchors: Tensor, positives: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,31 +119,47 @@ def class_loss(logits: Tensor, embedding: Tensor, means: Tensor, labels: Tensor,
 
     means: [K, D], of the teacher's embeddings, by class. labels: [B].
     """
-    present, t = torch.unique(labels), precise(embedding)
+    z, t = precise(logits), precise(embedding)
+    if z.shape[1] <= len(labels):
+        classes = torch.arange(z.shape[1], device=labels.device)
+        absent = (labels[:, None] != classes).all(0)
+    else:  # each sample brings its class, if none before it does
+        classes, absent = labels, (labels[:, None] == labels).tril(-1).any(1)
     with torch.autocast(t.device.type, enabled=False):
-        nearness = t @ unit(precise(means).to(t.dtype), dim=1)[present].T
-    return kl_divergence(precise(logits)[:, present] / temperature, nearness / temperature).mean()
+        nearness = t @ unit(precise(means).to(t.dtype)[classes], dim=1).T
+    s, t = ((x / temperature).masked_fill(absent, float("-inf")).log_softmax(1) for x in (z[:, classes], nearness))
+    return (t.exp() * (t - s).masked_fill(absent, 0)).sum(1).mean()
 
 
 class Refilled(Objective):
     """The first part, then the second."""
 
     needs = Needs(teacher=frozenset({"embedding"}), student=frozenset({"embedding", "logits"}), labels=True)
+    _means: Tensor
+    _pairs: Tensor
 
     def __init__(self, context: Context, options: Options) -> None:
         super().__init__()
-        self.context, self.options, self._means = context, options, torch.empty(0)
+        self.context, self.options = context, options
+        self.register_buffer("_means", torch.empty(0), persistent=False)
+        self.register_buffer("_pairs", torch.empty(2, 0, dtype=torch.long), persistent=False)
+
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Collect the pairs of one class in the first part; ask for the means of classes, once, in the second."""
+        if progress < self.options.relation_share:
+            self._pairs = same_class_pairs(batch.labels)
+        elif not len(self._means):
+            assert self.context.class_means is not None
+            self._means = self.context.class_means().to(batch.labels.device)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `relation` or `classes`, weighted."""
         options, labels = self.options, batch.labels
         s, t = embeddings(student, teacher)
         if progress < options.relation_share:
-            loss = refilled_relation_loss(s, t, labels, options.margin, options.relation_temperature, options.tuples)
+            given = options.margin, options.relation_temperature, options.tuples, self._pairs
+            loss = refilled_relation_loss(s, t, labels, *given)
             return {"relation": options.relation_weight * loss}
-        if not len(self._means):
-            assert self.context.class_means is not None
-            self._means = self.context.class_means().to(t.device)
         loss = class_loss(student.logits, t, self._means, labels, options.class_temperature)
         return {"classes": options.class_weight * loss}
 
