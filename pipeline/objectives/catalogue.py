@@ -1,8 +1,8 @@
 """Describes methods before they are used, from their files.
 
-What a method needs follows from how it is built, which takes torch, and some seconds. So what Decant's own need is
-written down, and their files are read without being run. Of other methods, such as those of installed packages, the
-code is run.
+What a method needs follows from how it is built, which takes torch, and some seconds. So the files of Decant's own say
+it in a constant `READS` as well, which is read without running them, and a test builds each and compares. Of a file
+without it, and of methods that installed packages bring, the code is run.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from pydantic_core import PydanticUndefined
 
 from pipeline import plugins
 from pipeline.objectives.config import METHODS
-from pipeline.objectives.known_needs import KNOWN_NEEDS
 
 _CLASSES = 4
 _MAPS = {"block1": (8, 4, 4), "block2": (8, 4, 4)}
@@ -66,15 +65,30 @@ def _described(name: str, documentation: str | None, needs: tuple[str, ...], opt
 
 def _read(name: str) -> Method | None:
     """Describe a method by the text of its file; None where that does not say all."""
-    if name not in KNOWN_NEEDS:
-        return None
     folder = Path(importlib.import_module(METHODS).__path__[0])
-    code = ast.parse((folder / f"{name.replace('-', '_')}.py").read_bytes())
+    file = folder / f"{name.replace('-', '_')}.py"
+    if not file.is_file():
+        return None
+    code = ast.parse(file.read_bytes())
     try:
-        options = _written_options(code)
+        needs, options = _written_needs(code), _written_options(code)
     except ValueError:
         return None
-    return _described(name, ast.get_docstring(code), KNOWN_NEEDS[name], options)
+    return _described(name, ast.get_docstring(code), needs, options) if needs is not None else None
+
+
+def _written_needs(code: ast.Module) -> tuple[str, ...] | None:
+    """Return what a file says that it reads; None if it does not say. Raises ValueError for what only running it tells.
+
+    Args:
+        code: of the file, parsed.
+    """
+    for node in code.body:
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if [ast.unparse(each) for each in targets] == ["READS"]:
+                return tuple(map(str, ast.literal_eval(node.value)))
+    return None
 
 
 def _written_options(code: ast.Module) -> dict[str, Any]:

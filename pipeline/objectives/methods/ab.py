@@ -37,6 +37,8 @@ from pipeline.objectives.requirements import require_active_places
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features",)
+
 SCALE = 3 / 1000
 
 

@@ -34,6 +34,8 @@ from pipeline.signals import Signals, SignalShapes, extract
 from pipeline.signals.extra import find_extra
 from pipeline.signals.lowpass import lowpass
 
+READS = ("features",)
+
 EXTRA = "attention-map"
 
 

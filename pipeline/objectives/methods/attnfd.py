@@ -32,6 +32,8 @@ from pipeline.objectives.precision import precise
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("features",)
+
 HIDDEN = 8
 """The fewest hidden channels of the student's gate of channels."""
 

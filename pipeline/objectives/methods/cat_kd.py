@@ -31,6 +31,8 @@ from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 from pipeline.signals.unit import unit
 
+READS = ("features", "head")
+
 
 class Options(Section):
     """resolution: r, cells a side. normalize: each class's map has length one over its cells."""

@@ -28,6 +28,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("embedding",)
+
 
 class Options(Section):
     """embedding_width: D. pairs: all, or neighbours in the batch as in the reference's code."""

@@ -26,6 +26,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("logits",)
+
 
 class Options(Section):
     """temperature: T > 0, of the cosines."""

@@ -45,6 +45,8 @@ from pipeline.objectives.requirements import embedding_widths, several_classes
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("embedding", "head", "logits", "labels")
+
 
 class Options(Section):
     """embedding_width: D. negatives: m of each sample. anchors: how many of a batch at most.

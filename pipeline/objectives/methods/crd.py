@@ -39,6 +39,8 @@ from pipeline.objectives.requirements import embedding_widths, several_classes
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("embedding", "labels")
+
 EPSILON = 1e-7
 """The reference's, in denominators."""
 

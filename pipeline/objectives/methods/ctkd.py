@@ -31,6 +31,8 @@ from pipeline.objectives.requirements import require_same_classes
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits",)
+
 
 class Options(Section):
     """lowest: T_0 > 0. span: the highest temperature less the lowest. ramp: share of training in which λ rises."""

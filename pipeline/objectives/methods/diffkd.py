@@ -38,6 +38,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features", "logits")
+
 
 class Options(Section):
     """steps: of denoising. width: channels of the compressed map, default half of the teacher's.

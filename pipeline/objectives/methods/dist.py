@@ -23,6 +23,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits",)
+
 EPSILON = 1e-8
 """The reference's, in the denominator."""
 

@@ -25,6 +25,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.objectives.target import others_of, target_or_not
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits", "labels")
+
 
 class Options(Section):
     """alpha, beta: the weights of target and others. temperature: T > 0."""

@@ -30,6 +30,8 @@ from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's blocks that are hints; of several, the terms are summed."""

@@ -37,6 +37,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
 from pipeline.signals.extra import find_extra
 
+READS = ("features",)
+
 EXTRA = "fsp-matrix"
 Flows = list[tuple[tuple[str, str], tuple[str, ...]]]
 """Two blocks of the student's, and the teacher's: two, shallow to deep, or the one that a matrix is named after."""

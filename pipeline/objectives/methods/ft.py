@@ -42,6 +42,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("features",)
+
 
 class Options(Section):
     """rate: channels of a factor for each of the teacher's. paraphrase_first: the share of training without transfer.

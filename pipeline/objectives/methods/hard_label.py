@@ -26,6 +26,8 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.config import ClassWeights
 from pipeline.signals import Signals, SignalShapes
 
+READS: tuple[str, ...] = ()
+
 
 class Options(Section):
     """label_smoothing: ε in [0, 1). class_weights: `balanced` lets every class count alike, however many samples it

@@ -35,6 +35,8 @@ from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 from pipeline.signals.unit import unit
 
+READS = ("embedding", "logits", "labels")
+
 
 class Options(Section):
     """parts: n. block: the student's, default its deepest but one. grid: r, cells a side. temperature: T > 0.

@@ -36,6 +36,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("features", "head")
+
 
 class Options(Section):
     """gamma: γ. temperature: τ > 0. scales: different grids, each dividing the largest, one finer than 1 x 1."""

@@ -31,6 +31,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes, extract
 from pipeline.signals.extra import find_extra
 
+READS = ("features",)
+
 EXTRA = "channel-gram"
 
 

@@ -30,6 +30,8 @@ from pipeline.objectives.requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("embedding",)
+
 CONSTANT = 1e-12
 """Variances below, relative to the mean square, are rounding."""
 

@@ -19,6 +19,8 @@ from pipeline.objectives.requirements import require_same_classes
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits",)
+
 
 class Options(Section):
     """temperature: T > 0; 4 is the literature's value for CIFAR-100."""

@@ -40,6 +40,8 @@ from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 from pipeline.signals.unit import unit
 
+READS = ("features",)
+
 
 class Options(Section):
     """width: channels of a compact space that the maps of both are projected to; default none, the teacher's are kept.

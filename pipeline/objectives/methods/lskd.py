@@ -25,6 +25,8 @@ from pipeline.objectives.requirements import require_same_classes
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits",)
+
 EPSILON = 1e-7
 """The reference's, added to the standard deviation."""
 

@@ -36,6 +36,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits", "2 views of each sample")
+
 
 class Options(Section):
     """temperatures: every T > 0; all are used, and their losses added."""

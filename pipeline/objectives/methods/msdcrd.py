@@ -34,6 +34,8 @@ from pipeline.objectives.methods.lfcc import contrast
 from pipeline.objectives.precision import precise
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features",)
+
 
 class Options(Section):
     """windows: sizes w in cells, each at most the cached grid. keep: local samples of an image at each size, at most.

@@ -29,6 +29,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("embedding", "labels")
+
 SHORTEST = 1e-6
 """Lengths below count as this."""
 

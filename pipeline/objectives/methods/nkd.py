@@ -24,6 +24,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.objectives.target import others_of
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits", "labels")
+
 
 class Options(Section):
     """gamma: the weight of the others. temperature: T > 0, of the others only."""

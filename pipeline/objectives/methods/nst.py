@@ -27,6 +27,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's blocks, default all that are cached."""

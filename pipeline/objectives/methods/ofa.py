@@ -33,6 +33,8 @@ from pipeline.objectives.requirements import require_same_classes
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits",)
+
 
 class Options(Section):
     """epsilon: ε >= 1. temperature: T > 0. blocks: the student's blocks with exits, default all, [] for none."""

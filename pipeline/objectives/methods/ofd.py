@@ -39,6 +39,8 @@ from pipeline.objectives.requirements import require_active_places
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's, default all that are cached. margin: in means of a channel's positive part."""

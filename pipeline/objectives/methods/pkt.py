@@ -23,6 +23,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("embedding",)
+
 EPSILON = 1e-7
 """The reference's."""
 

@@ -38,6 +38,8 @@ from pipeline.objectives.requirements import embedding_widths, several_classes
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("embedding", "labels")
+
 FAR = -1e4
 """The logit of what is no negative: its probability is 0, and so is its share of a divergence."""
 

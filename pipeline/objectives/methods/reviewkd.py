@@ -40,6 +40,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 
+READS = ("embedding", "features")
+
 
 class Options(Section):
     """blocks: the teacher's, default all that are cached. embedding: whether embeddings are the deepest level.

@@ -29,6 +29,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("embedding",)
+
 CHUNK = 2**22
 """Angles that are in memory at once; beyond that they are computed again for the gradient."""
 

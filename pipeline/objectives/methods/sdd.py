@@ -35,6 +35,8 @@ from pipeline.objectives.requirements import refuse_idle
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features", "head", "labels")
+
 IDLE = {"kd": ("alpha", "beta", "gamma"), "dkd": ("gamma",), "nkd": ("alpha", "beta")}
 """The options that a base does not read."""
 

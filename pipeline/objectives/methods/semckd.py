@@ -39,6 +39,8 @@ from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 from pipeline.signals.unit import unit
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's, default all that are cached; two at least. temperature: τ > 0, of the attention.

@@ -35,6 +35,8 @@ from pipeline.objectives.requirements import deepest_map, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("embedding", "head")
+
 
 class Options(Section):
     """factor: the bottleneck is D / factor wide. target: what the projection is compared with.

@@ -26,6 +26,8 @@ from pipeline.objectives.precision import precise
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's blocks, default the deepest that is cached."""

@@ -29,6 +29,8 @@ from pipeline.objectives.requirements import deepest_map, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
+READS = ("embedding", "head", "logits")
+
 
 class Options(Section):
     """feature_weight: λ. rectify: whether the projection ends in a rectifier, as in the reference."""

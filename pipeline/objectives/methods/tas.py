@@ -35,6 +35,8 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's, default all that are cached. grid: r, cells a side. temperature: τ > 0."""

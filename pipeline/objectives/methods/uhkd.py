@@ -32,6 +32,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features",)
+
 
 class Options(Section):
     """blocks: the teacher's, default all that are cached."""

@@ -30,6 +30,8 @@ from pipeline.objectives.precision import precise
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("features",)
+
 FIRST, LEAST = 5.0, 1e-5
 """The variance at first, and what it never falls below."""
 

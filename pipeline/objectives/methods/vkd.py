@@ -28,6 +28,8 @@ from pipeline.objectives.requirements import embedding_widths
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("embedding",)
+
 
 class Options(Section):
     """Take no options."""

@@ -23,6 +23,8 @@ from pipeline.objectives.requirements import require_same_classes
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
+READS = ("logits",)
+
 
 class Options(Section):
     """power: γ > 0; below 1 the teacher's probabilities become more even."""
