@@ -146,12 +146,13 @@ def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
     """What a step with an objective costs, at two times of training. Raises AssertionError for what no step may do."""
     from contracts.objective_cases import as_leaves, batch, build, signals, total
 
-    found, seen = {"launches": 0, "copies": 0, "asked": 0}, list[set[str]]()
+    found, seen = {"launches": 0, "copies": 0, "asked": 0}, dict[frozenset[str], float]()
+    objective = build(name, options)
+    given, teacher = batch(6, objective.needs.views), signals("teacher", 6, 2).detached()
+    objective(as_leaves(signals("student", 6, 1))[0], teacher, given, 0.0)  # the first step does more
     for progress in (0.0, 0.5):
-        objective = build(name, options)
-        given, teacher = batch(6, objective.needs.views), signals("teacher", 6, 2).detached()
-        objective(as_leaves(signals("student", 6, 1))[0], teacher, given, progress)  # the first step does more
         launches, asked = Launches(), Asked()
+        objective.zero_grad()
         with asked:
             objective.prepare(given, progress)
         student = as_leaves(signals("student", 6, 1))[0]
@@ -159,11 +160,9 @@ def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
             terms = objective.forward(student, teacher, given, progress)
             torch.autograd.backward([total(terms)])
         assert not launches.waits, f"a step waits for {', '.join(launches.waits)}: do it in `prepare`, or without"
-        costs = {"launches": launches.count, "asked": asked.count}
-        if set(terms) not in seen:  # else the same is computed
-            costs["copies"] = _copies(objective, student, teacher, given, progress)
-            seen.append(set(terms))
-        found.update({key: max(found[key], cost) for key, cost in costs.items()})
+        found = {"launches": max(found["launches"], launches.count), "asked": max(found["asked"], asked.count)}
+        seen.setdefault(frozenset(terms), progress)
+    found["copies"] = max(_copies(objective, student, teacher, given, progress) for progress in seen.values())
     return found
 
 
