@@ -29,7 +29,7 @@ def run(
     verify: Verify,
     replace: bool,
     wait: bool,
-    compared: set[str] | None = None,
+    compared: dict[str, str] | None = None,
 ) -> bool:
     """Train a student with an objective set, and publish the folder of the run. Return False if it was there already.
 

@@ -265,7 +265,7 @@ def _objectives(survey: Survey) -> str:
 
 def _end(survey: Survey, name: str, chosen: Chosen, splits: _Splits) -> str:
     if small_images(survey):
-        train = "train: {epochs: 30, batch_size: 64, learning_rate: 0.05, warmup_epochs: 1, checkpoint_epochs: 10}\n"
+        train = "train: {epochs: 30, batch_size: 64, learning_rate: 0.05, warmup_epochs: 1}\n"
     else:
         train = "train: {epochs: 16, batch_size: 64, optimizer: adamw, learning_rate: 2e-3, weight_decay: 0.05}\n"
     side = chosen.input_size

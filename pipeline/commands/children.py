@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
@@ -9,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
+from types import FrameType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pipeline.commands.errors_for_people import said_of
@@ -18,6 +20,9 @@ ValueT = TypeVar("ValueT")
 WAY = "fork" if sys.platform == "linux" else "spawn"
 """A forked process need not import torch, which takes seconds. Not all libraries of other systems bear to be forked."""
 
+
+PR_SET_PDEATHSIG = 1
+"""Of `linux/prctl.h`."""
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
@@ -56,7 +61,7 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
     sys.stderr.flush()
     # An interruption waits until the process is known, for else nobody would end it.
     allowed = signal.pthread_sigmask(signal.SIG_BLOCK, INTERRUPTIONS)
-    process = context.Process(target=_called, args=(function, theirs, allowed, show_traceback))
+    process = context.Process(target=_called, args=(function, theirs, allowed, os.getpid(), show_traceback))
     try:
         process.start()
     except BaseException:
@@ -69,8 +74,12 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
     except EOFError:
         said = None
     except BaseException:
-        # Ctrl-C reaches every process of a terminal; SIGTERM this one alone.
+        # Ctrl-C reaches every process of a terminal; SIGTERM this one alone. The child minds the first of them.
         process.terminate()
+        try:
+            process.join()
+        except KeyboardInterrupt:  # a second one does not wait
+            process.kill()
         raise
     finally:
         process.join()
@@ -83,10 +92,15 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
     return said.failed if said.failed is not None else said.value  # type: ignore[return-value]
 
 
-def _called(function: Callable[[], ValueT], sender: Connection, allowed: Collection[int], show_traceback: bool) -> None:
+def _called(
+    function: Callable[[], ValueT], sender: Connection, allowed: Collection[int], parent: int, show_traceback: bool
+) -> None:
     """What the process does."""
     try:
+        for number in INTERRUPTIONS:
+            signal.signal(number, _interrupted)
         signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+        _end_with(parent)
         said = _Said(function(), None)
     except KeyboardInterrupt:
         sys.stdout.flush()
@@ -105,3 +119,18 @@ def _killed(number: int) -> ChildFailure:
     name = signal.Signals(number).name if number in list(signal.Signals) else f"signal {number}"
     why = "; memory may have run out" if number == signal.SIGKILL else ""
     return ChildFailure(f"the process was ended by {name}{why}", 1)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    """End once: a second signal, from the parent after that of the terminal, must not disturb what is being closed."""
+    for each in INTERRUPTIONS:
+        signal.signal(each, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _end_with(parent: int) -> None:
+    """Have Linux send SIGTERM when the parent is gone, even killed: else it would compute on, and nobody would know."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it is gone already
+            raise KeyboardInterrupt

@@ -7,7 +7,6 @@ and keeps what that keeps: scratch folder, checkpoints, lock. If one fails, the 
 from __future__ import annotations
 
 import importlib
-import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,12 +16,16 @@ from typing import Any, NamedTuple
 
 import click
 
+from pipeline import plugins
 from pipeline.commands.children import ChildFailure, in_child
+from pipeline.commands.errors_for_people import with_config
 from pipeline.errors import ConfigError, PipelineError, Problem, unknown_name
+from pipeline.experiment.run_folder import imported_code
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.progress import duration
 from pipeline.training import Verify
+from pipeline.views.config import OPERATIONS, ViewsSection
 from stages import train_student
 
 
@@ -51,8 +54,12 @@ class RunPatterns(NamedTuple):
         for section, patterns in (("students", self.students), ("objectives", self.objectives)):
             entries = raw.get(section)
             known = list(map(str, entries)) if isinstance(entries, dict) else []
-            problems += [unknown_name(section, each, known) for each in patterns if not _fitting(known, [each])]
+            problems += [
+                unknown_name(section, each, known) for each in patterns if known and not _fitting(known, [each])
+            ]
             names[section] = _fitting(known, patterns or ["*"])
+            if not known:
+                problems = [*problems, Problem(section, "names none, so there is nothing to train")]
         if problems:
             raise ConfigError(problems, source.file)
         seeds = tuple(dict.fromkeys(self.seeds)) or source.read(RunsSection).runs.seeds
@@ -110,6 +117,7 @@ def run(
     replace: bool,
     wait: bool,
     show_traceback: bool = False,
+    config: object = None,
     done: Callable[[Trained], None] = lambda trained: None,
 ) -> list[Trained]:
     """Train whatever is missing of the students that are chosen, one after another.
@@ -120,6 +128,7 @@ def run(
         verify: how many views are compared with the teacher's. What was compared for one is not compared again.
         replace, wait: as of `train_student.run`.
         show_traceback: print where in the code an error arose.
+        config: the file that was given, for messages; None if none was.
         done: is called after each student.
 
     Raises ConfigError for names that there are not, and StudentsError when all others are done.
@@ -128,7 +137,10 @@ def run(
     # What nearly all networks need, and what takes longest to import. None of it is Decant's own code, of which a
     # student's process must import what `train-student` imports, and no more: a run records the code that made it.
     importlib.import_module("timm")
-    compared: frozenset[str] = frozenset()
+    for operation in source.read(ViewsSection).views.operations:  # one code of them for all, whoever edits it meanwhile
+        plugins.load(OPERATIONS, operation.name, "views.operations")
+    imported_code()  # reads the files of what is imported, which is what all will run
+    compared: dict[str, str] = {}
     for number, name in enumerate(runs, 1):
         print(f"[{number}/{len(runs)}] {name}", flush=True)
         start = time.monotonic()
@@ -136,7 +148,7 @@ def run(
         made = in_child(train, show_traceback=show_traceback)
         seconds = time.monotonic() - start
         if isinstance(made, ChildFailure):
-            click.echo(f"error: {name}: {made.message}", err=True)
+            click.echo(with_config(f"error: {name}: {made.message}", config), err=True)
             results.append(Trained(name, "failed", seconds, made))
         else:
             state, compared = made
@@ -149,13 +161,11 @@ def run(
 
 
 def _train(
-    source: ConfigFile, name: RunName, verify: Verify, replace: bool, wait: bool, compared: frozenset[str]
-) -> tuple[str, frozenset[str]]:
+    source: ConfigFile, name: RunName, verify: Verify, replace: bool, wait: bool, compared: dict[str, str]
+) -> tuple[str, dict[str, str]]:
     """Train one student, in the process that this is for; return its state, and which views are compared by now."""
-    known = set(compared)
-    trained = train_student.run(source, name, None, verify=verify, replace=replace, wait=wait, compared=known)
-    sys.stdout.flush()
-    return "trained" if trained else "kept", frozenset(known)
+    trained = train_student.run(source, name, None, verify=verify, replace=replace, wait=wait, compared=compared)
+    return "trained" if trained else "kept", compared
 
 
 def _summary(results: Sequence[Trained]) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from pipeline.commands.completion import entries_of
+from pipeline.commands.errors_for_people import GIVEN_CONFIG
 from pipeline.commands.first_look import readable
 from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
 
@@ -122,7 +123,7 @@ def train_students(
 ) -> None:
     """Train all students that are missing, one after another, and load torch once for all of them.
 
-    Writes the folders that `train-student` would, with the same bytes. Each student has a process of its own: if one
+    Writes the folders that `train-student` would, with the same weights. Each student has a process of its own: if one
     fails, the others are trained all the same. Run it again after a stop, and it goes on.
 
     \b
@@ -136,9 +137,10 @@ def train_students(
     results: list[Trained] = []
     show_traceback = bool(context.find_root().params.get("show_traceback"))
     options = {"verify": verify, "replace": replace, "wait": wait, "show_traceback": show_traceback}
+    given = context.meta.get(GIVEN_CONFIG)
     try:
         with apart_from_json(as_json):
-            run(source, RunPatterns(students, objectives, seeds), **options, done=results.append)
+            run(source, RunPatterns(students, objectives, seeds), **options, config=given, done=results.append)
     finally:
         if as_json and results:
             print_json([each.to_json() for each in results])

@@ -194,7 +194,7 @@ class StudentRun:
             return self.signals_read.identity()
         return {"views": "fresh", "drawn": self.steps.views.identity(), "pixels": self.steps.samples.pixel_digest()}
 
-    def check_views(self, verify: Verify, progress: Progress, compared: set[str] | None = None) -> str:
+    def check_views(self, verify: Verify, progress: Progress, compared: dict[str, str] | None = None) -> str:
         """Compare views with those that the teacher saw, and return a sentence that says what was checked.
 
         Args:

@@ -29,7 +29,7 @@ CHANGED_VIEWS_HINT = (
 
 
 def check_views(
-    steps: Steps, source: FromCaches, verify: Verify, progress: Progress, compared: set[str] | None = None
+    steps: Steps, source: FromCaches, verify: Verify, progress: Progress, compared: dict[str, str] | None = None
 ) -> str:
     """Render the views that training will use and compare their digests with those of the teacher's views.
 
@@ -41,8 +41,8 @@ def check_views(
             `sample`, a thousand samples of each view. `bytes` renders none: it is for encoded images that another
             version of the decoder rounds differently; the bytes of the files were compared by the cache's identity.
             `none` checks nothing.
-        compared: what was compared before, for students of one data set and one section `views`: that is not compared
-            again, and what is compared now is added. None remembers nothing.
+        compared: what was compared before, for students of one data set and one section `views`, and what was said of
+            it: that is not compared again, and what is compared now is added. None remembers nothing.
 
     Of several teachers, `full` and `sample` compare all digests with each other first.
 
@@ -59,9 +59,7 @@ def check_views(
     caches = sorted({cache.manifest.fingerprint for view in numbers for cache in source.every_cache(view)})
     this = fingerprint({"verify": verify, "views": numbers, "caches": caches})
     if compared is not None and this in compared:
-        return (
-            f"{views} {'match' if len(numbers) > 1 else 'matches'} the teacher's pixels: compared for a student before"
-        )
+        return f"{compared[this]}: compared for a student before"
     rows = np.unique(np.linspace(0, count - 1, min(count, SAMPLED_ROWS)).astype(np.int64))
     for view in numbers:
         _require_same_pixels(steps, source.every_cache(view), view)
@@ -76,11 +74,15 @@ def check_views(
             _require_pixels(steps, source, view, chunk)
             progress.advance(len(chunk))
     progress.end()
-    if compared is not None:
-        compared.add(this)
     if len(rows) < count:
-        return f"{len(rows):,} of {count:,} samples of {views} match the teacher's pixels"
-    return f"all {views} match the teacher's pixels" if len(numbers) > 1 else "the view matches the teacher's pixels"
+        said = f"{len(rows):,} of {count:,} samples of {views} match the teacher's pixels"
+    else:
+        said = (
+            f"all {views} match the teacher's pixels" if len(numbers) > 1 else "the view matches the teacher's pixels"
+        )
+    if compared is not None:
+        compared[this] = said
+    return said
 
 
 def _require_pixels(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:

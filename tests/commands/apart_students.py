@@ -87,3 +87,12 @@ def interrupted_outside(started: Path) -> None:
             print("lives")
         except ProcessLookupError:
             print("gone")
+
+
+def killed_outside(started: Path) -> None:
+    """Run a child until this process is killed."""
+    from functools import partial
+
+    from pipeline.commands.children import in_child
+
+    in_child(partial(waits, started))

@@ -6,6 +6,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 import pytest
@@ -30,13 +32,32 @@ def test_what_a_function_returns_and_what_ends_it(tmp_path: Path) -> None:
     assert lines[6:] == ["interrupted"]
 
 
-def test_who_is_interrupted_ends_its_child_too(tmp_path: Path) -> None:
-    started = tmp_path / "started"
-    process = begin_process(apart_students.interrupted_outside, started, log=tmp_path / "log")
+def begun(function: Callable[[Path], None], folder: Path) -> tuple[ForkServerProcess, int]:
+    """A process that runs a child, and the child's number, once it is at work."""
+    started = folder / "started"
+    process = begin_process(function, started, log=folder / "log")
     while not (started.exists() and started.read_text()):
-        assert process.is_alive(), (tmp_path / "log").read_text()
+        assert process.is_alive(), (folder / "log").read_text()
         time.sleep(0.01)
+    return process, int(started.read_text())
+
+
+def test_who_is_interrupted_ends_its_child_too(tmp_path: Path) -> None:
+    process, _ = begun(apart_students.interrupted_outside, tmp_path)
     assert process.pid is not None
     os.kill(process.pid, signal.SIGTERM)
     assert finished(process) == 0
     assert (tmp_path / "log").read_text() == "gone\n"
+
+
+def test_the_child_of_one_that_is_killed_ends_too(tmp_path: Path) -> None:
+    process, child = begun(apart_students.killed_outside, tmp_path)
+    process.kill()
+    finished(process)
+    deadline = time.monotonic() + 120
+    while Path(f"/proc/{child}/cmdline").exists() and time.monotonic() < deadline:
+        if "\nState:\tZ" in Path(f"/proc/{child}/status").read_text():
+            break
+        time.sleep(0.01)
+    else:
+        assert not Path(f"/proc/{child}").exists()

@@ -66,7 +66,7 @@ def test_bytes_are_those_of_each_alone_and_one_that_fails_does_not_stop_the_othe
     ]
     assert "[2/4] small/lfcc/seed-0" in said
     assert said.count("checking views: 100%") == 1
-    assert "2 views match the teacher's pixels: compared for a student before" in said
+    assert "all 2 views match the teacher's pixels: compared for a student before" in said
     assert "no_such_network" in found[2]["error"]
     assert "4 students: 2 trained, 2 not trained, in" in said
     assert "2 of 4 students are not trained\n  where: broken/kd/seed-0, broken/lfcc/seed-0" in said
@@ -93,6 +93,11 @@ def test_a_student_that_was_trained_alone_is_of_the_same_code(
     assert states(*one, "lfcc") == ["trained"]
     assert states("train-students", "--replace", "--student", "small") == ["trained", "trained", "kept"]
     assert states(*one, "kd", "--replace") == ["kept"]
+
+
+def test_without_students_there_is_an_error(here: Path) -> None:
+    with pytest.raises(ConfigError, match=r"students: names none, so there is nothing to train"):
+        RunPatterns().runs(source("students={}"))
 
 
 def test_an_interruption_ends_all(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
+    Stuck.where = None
     yield Clock(monkeypatch)
     LET_GO.set()  # after a failure, too
 
@@ -65,13 +66,18 @@ LET_GO = threading.Event()
 
 
 class Stuck(TinyNetwork):
-    """One of its calls, the first after it is said to be stuck, does not return before it is let go."""
+    """Does not return before it is let go, in the worker whose call is the first after it is said to be stuck.
+
+    In all threads of it: a worker that answers from another thread does not hang.
+    """
 
     where: str | None = None
 
     def forward(self, images: Tensor) -> Signals:
-        if STUCK.acquire(blocking=False):
-            Stuck.where = workers.worker_address()
+        here = workers.worker_address()
+        if here is not None and STUCK.acquire(blocking=False):
+            Stuck.where = here
+        if here is not None and here == Stuck.where:
             LET_GO.wait(240)
         return super().forward(images)
 
