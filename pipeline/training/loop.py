@@ -215,33 +215,16 @@ def train(
     """
     trainer = Trainer(network, objectives, steps, seed, head, other_heads)
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
-    history, done, seconds, repeats = History(score=ranked_by), 0, 0.0, True
-    if folder is not None and (found := Checkpoint.load(folder)):
-        try:
-            if found.epoch > config.epochs:
-                raise ValueError(f"epoch {found.epoch} of {config.epochs}")
-            trainer.restore(found)
-        except Exception as error:  # states of another shape fail in as many ways as there are states
-            raise TrainingError(
-                "the checkpoint is of another run",
-                where=folder / CHECKPOINT_FILE,
-                got=first_line(error),
-                fix="delete it to start this run from the beginning",
-            ) from None
-        history, done, seconds, repeats = (
-            History(found.history, ranked_by),
-            found.epoch,
-            found.seconds,
-            found.deterministic,
-        )
+    found = _resumed(trainer, folder)
+    history = History(found.history if found else [], ranked_by)
+    done, seconds = (found.epoch, found.seconds) if found else (0, 0.0)
+    repeats = found is None or found.deterministic
 
     progress.begin(name, len(steps), "steps", done * per_epoch)
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     settings, unrepeated = reproducible(trainer.device), chance_operations(trainer.device)
-    tracking, interval = (
-        with_tracker(config.tracker, name, config, history),
-        CheckpointInterval(config.checkpoint_epochs),
-    )
+    tracking = with_tracker(config.tracker, name, config, history)
+    interval = CheckpointInterval(config.checkpoint_epochs)
     with torch.random.fork_rng(devices=devices), settings, unrepeated as chance, tracking as add:
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):
@@ -269,9 +252,8 @@ def train(
             if config.patience is not None and history.best() == epoch + 1:
                 trainer.keep()
             last = epoch + 1 == config.epochs or history.stale(config.patience)
-            progress.advance(
-                0, epoch_note(history, config.epochs, means, objectives.weights((epoch + 1) / config.epochs))
-            )
+            weights = objectives.weights((epoch + 1) / config.epochs)
+            progress.advance(0, epoch_note(history, config.epochs, means, weights))
             if (interval.due(epoch + 1) or last) and folder is not None:
                 trainer.checkpoint(epoch + 1, history, seconds, repeats and not chance).save(folder)
     progress.end()
@@ -279,6 +261,22 @@ def train(
     best = history.best() if config.patience is not None else None
     how = trainer.device.type, trainer.precision, best, repeats and not chance
     return TrainingResult(trainer.finish(), history, seconds, rate_of_all, *how)
+
+
+def _resumed(trainer: Trainer, folder: Path | None) -> Checkpoint | None:
+    """Load the states of the checkpoint in a folder, and return it; None if there is none."""
+    found = Checkpoint.load(folder) if folder is not None else None
+    if found is None:
+        return None
+    try:
+        if found.epoch > trainer.config.epochs:
+            raise ValueError(f"epoch {found.epoch} of {trainer.config.epochs}")
+        trainer.restore(found)
+    except Exception as error:  # states of another shape fail in as many ways as there are states
+        where, fix = f"{folder}/{CHECKPOINT_FILE}", "delete it to start this run from the beginning"
+        what = "the checkpoint is of another run"
+        raise TrainingError(what, where=where, got=first_line(error), fix=fix) from None
+    return found
 
 
 def _moving_average(student: nn.Module, decay: float) -> Any:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pytest
 import torch
+from active_devices import ActiveDevices
 from store_standins import teachers
 from torch import nn
 
@@ -41,17 +39,8 @@ def test_outputs_have_arrived_when_the_device_of_the_teacher_has_copied_them(mon
 
 def test_teachers_and_scores_are_computed_reproducibly(monkeypatch: pytest.MonkeyPatch) -> None:
     """So is training: tests/training/test_loop.py. What that means: tests/models/test_device.py."""
-    active: list[torch.device] = []
-
-    @contextmanager
-    def recorded(device: torch.device) -> Iterator[None]:
-        active.append(device)
-        yield
-        active.pop()
-
-    monkeypatch.setattr("pipeline.store.making.teacher_pass.reproducible", recorded)
-    monkeypatch.setattr("pipeline.measuring.prediction.reproducible", recorded)
+    active = ActiveDevices(monkeypatch, "pipeline.store.making.teacher_pass", "pipeline.measuring.prediction")
     for running in (teachers()["tiny"].inference_mode(), inference(nn.Linear(1, 1), "float32", "cpu")):
         with running:
-            assert active == [CPU]
-        assert active == []
+            assert active.now == [CPU]
+        assert active.now == []

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from active_devices import ActiveDevices
 from sklearn.linear_model import LogisticRegression
 from training_pieces import SMALL, VIT, config, network, objectives, same, samples, views
 
@@ -301,16 +300,8 @@ def test_classes_by_a_probe_of_embeddings_are_those_of_a_logistic_regression():
 
 def test_a_probe_is_fitted_reproducibly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What that means on a GPU: tests/models/test_device.py."""
-    active: list[torch.device] = []
-
-    @contextmanager
-    def recorded(device: torch.device) -> Iterator[None]:
-        active.append(device)
-        yield
-        active.pop()
-
     fitted: list[list[torch.device]] = []
-    monkeypatch.setattr("pipeline.training.linear_probe.reproducible", recorded)
-    monkeypatch.setattr(pipeline.training.linear_probe.ProbeFit, "best", lambda *given: fitted.append(list(active)))
+    active = ActiveDevices(monkeypatch, "pipeline.training.linear_probe")
+    monkeypatch.setattr(pipeline.training.linear_probe.ProbeFit, "best", lambda *given: fitted.append(list(active.now)))
     pipeline.training.linear_probe.probed_classes(torch.eye(3), torch.arange(3), torch.eye(3), torch.device("cpu"))
     assert fitted == [[torch.device("cpu")]]

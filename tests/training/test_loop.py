@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from active_devices import ActiveDevices
 from cases import case
 from torch import Tensor
 from training_pieces import HARD, KD, LFCC, SMALL, VIT, Interrupting, config, drawn, network, objectives, same, steps
@@ -455,17 +455,9 @@ def test_a_device_that_does_not_repeat_itself_is_told_of(
     road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the run, and by what goes on from its checkpoint; training is inside of `reproducible`."""
-    active: list[torch.device] = []
-
-    @contextmanager
-    def reproducible(device: torch.device) -> Iterator[None]:
-        active.append(device)
-        yield
-        active.pop()
-
-    monkeypatch.setattr("pipeline.training.loop.reproducible", reproducible)
+    active = ActiveDevices(monkeypatch, "pipeline.training.loop")
     scored: list[torch.device] = []
-    assert run(road, score=lambda network: scored.extend(active) or 0.5, epochs=1).deterministic
+    assert run(road, score=lambda network: scored.extend(active.now) or 0.5, epochs=1).deterministic
     assert scored == [torch.device("cpu")]
     monkeypatch.setattr("pipeline.training.loop.chance_operations", lambda device: nullcontext(["scatter_add"]))
     with pytest.raises(KeyboardInterrupt):
