@@ -170,19 +170,19 @@ def disturbed_weights(model: nn.Module) -> Iterator[None]:
         model: whose weights change inside the context.
     """
     floats = [t for t in (*model.parameters(), *model.buffers()) if t.is_floating_point()]
-    originals = [t.detach().clone() for t in floats]
+    originals = [t.data for t in floats]
     try:
         for tensor, noise in zip(floats, _noise(floats), strict=True):
             # Small against the fan-in of a weight, so that deep nets do not overflow; what is added to vectors is
             # positive, since variances are among them.
             added = 0.04 / (tensor.numel() / len(tensor)) ** 0.5 if tensor.ndim > 1 else 0.04
-            tensor.addcmul_(tensor, noise, value=0.2).add_(noise, alpha=added)
+            tensor.data = tensor.data.addcmul(tensor.data, noise, value=0.2).add_(noise, alpha=added)
             if tensor.ndim < 2:
-                tensor.add_(added / 2)
+                tensor.data.add_(added / 2)
         yield
     finally:
         for tensor, original in zip(floats, originals, strict=True):
-            tensor.copy_(original)
+            tensor.data = original
 
 
 def _noise(tensors: Sequence[Tensor]) -> Iterator[Tensor]:

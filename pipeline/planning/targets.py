@@ -39,7 +39,8 @@ class Target(NamedTuple):
 
 def target_problems(experiment: ExperimentConfig) -> list[Problem]:
     """Return a problem for every folder that an experiment would publish and that holds what is not Decant's."""
-    problems = [problem for target in folders(experiment) for problem in _folder(target)]
+    here = Path().resolve()
+    problems = [problem for target in folders(experiment) for problem in _folder(target, here)]
     return [*problems, *_nested(experiment), *_in_the_way(experiment.runs)]
 
 
@@ -59,9 +60,11 @@ def _nested(experiment: ExperimentConfig) -> Iterator[Problem]:
     """Yield a problem for each place that contains another: a folder is published, and replaced, as a whole."""
     runs, data = experiment.runs, Target("data.path", experiment.data.path)
     whole = [*folders(experiment), Target("runs.path", runs.report)]
-    resolved = [(target, target.path.resolve()) for target in (data, *whole, Target("runs.path", runs.evaluation))]
-    for (outer, place), (inner, within) in product(resolved[1:-1], resolved):
-        if place in within.parents:
+    every = (data, *whole, Target("runs.path", runs.evaluation))
+    resolved = [(target, target.path.resolve()) for target in every]
+    above = [(target, frozenset(place.parents)) for target, place in resolved]
+    for (outer, place), (inner, parents) in product(resolved[1:-1], above):
+        if place in parents:
             what = f"{outer.path} would contain {inner.path} ({inner.key}), and is replaced as a whole"
             yield Problem(
                 outer.key, what, fix=OWN_FOLDER_HINT if outer.key == "teacher.weights" else "name another path"
@@ -94,10 +97,10 @@ def data_problems(experiment: ExperimentConfig) -> Iterator[Problem]:
         yield Problem("data.path", str(error))
 
 
-def _folder(target: Target) -> Iterator[Problem]:
+def _folder(target: Target, here: Path) -> Iterator[Problem]:
     teacher = target.key == "teacher.weights"
     own = OWN_FOLDER_HINT if teacher else "name another path"
-    here, path = Path().resolve(), target.path.resolve()
+    path = target.path.resolve()
     if path == here or path in here.parents:
         what = "its folder is the working directory, or contains it"
         yield Problem(target.key, what, got=str(target.path), fix=own)

@@ -38,7 +38,7 @@ class ExportRunner(NamedTuple):
     whole: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exported:
     """Holds what formats are written from.
 

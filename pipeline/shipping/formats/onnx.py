@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import warnings
 from pathlib import Path
@@ -55,6 +56,11 @@ def write_onnx(exported: Exported, path: Path) -> None:
         exported: has the module.
         path: of the file.
     """
+    library("onnx", "export to ONNX").save(_translated(exported), str(path))
+
+
+@functools.lru_cache(maxsize=1)  # the formats of one student begin with the same model, which takes seconds
+def _translated(exported: Exported) -> Any:
     for package in ("onnx", "onnxscript"):
         library(package, "export to ONNX")
     quiet = logging.getLogger("torch.onnx")
@@ -74,7 +80,7 @@ def write_onnx(exported: Exported, path: Path) -> None:
             )
             model = program.model_proto
             _leave_out_notes(model)
-            library("onnx", "export to ONNX").save(model, str(path))
+            return model
     except Exception as error:  # what torch raises for what it cannot translate is of many kinds
         name = exported.student.described.model
         raise ModelError(f"torch cannot write {name} as ONNX", got=first_line(error)) from None
