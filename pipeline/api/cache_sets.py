@@ -50,6 +50,9 @@ class CacheSet:
     def __post_init__(self) -> None:
         if self.mean not in get_args(Mean):
             raise ArgumentError([unknown_name("mean", str(self.mean), get_args(Mean))], "CachedViews")
+        if self.mean != "mean-logits" and not self.ensemble:
+            what, fix = "combines the logits of an ensemble, and there is none", "name its caches by `ensemble`"
+            raise ArgumentError([Problem("mean", what, got=self.mean, fix=fix)], "CachedViews")
         names = [*([self.name] if self.name is not None else []), *self.teachers]
         try:
             TypeAdapter(list[Name]).validate_python(names)

@@ -30,7 +30,6 @@ def bind_networks(parts: Assembly) -> None:
             student, guess = config.taught_by(config, used), parts.data is None
             network = build(student, parts.classes, seed=0, offline=True, any_classes=guess)
             parts.students[name] = network
-            require_trainable(network)
             if parts.data:
                 network.pixels.require(parts.data.channels)
 
@@ -75,6 +74,10 @@ def bind_training(parts: Assembly) -> None:
         with collected(problems):
             training = training_of(draft.train, config, name)
             parts.views_per_step[name] = training.views_per_step
+            with collected(problems, f"students.{name}"):
+                if name in parts.students:
+                    samples = parts.data.training.count if parts.data else training.samples_per_step
+                    require_trainable(parts.students[name], min(2, training.smallest_batch(samples)))
             with collected(problems, note=f" (student {name})"):
                 if name in parts.students:
                     require_optimiser(parts.students[name], training, "train")

@@ -85,6 +85,15 @@ class TrainConfig(Section):
         """Return the most samples in an optimiser step."""
         return self.batch_size // self.views_per_step * self.accumulate
 
+    def smallest_batch(self, samples: int) -> int:
+        """Return the fewest images that the student sees at once: the batches of an epoch differ by one sample at most.
+
+        Args:
+            samples: that are learnt from.
+        """
+        batches = -(-samples // self.samples_per_step) * self.accumulate
+        return max(1, samples // batches) * self.views_per_step
+
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights after training, as plain JSON values."""
         return self.for_identity(*NOT_IN_THE_WEIGHTS)

@@ -52,6 +52,7 @@ WRONG: dict[str, tuple[Callable[[Path, Any], Any], str]] = {
     "operations": (lambda f, d: make(f, views=["flip"]), "arguments of make_views.*horizontal-flip"),
     "a label": (lambda f, d: make(f, dataset=labeled(7)), r"none of the 4 classes.*sample 23.*0 to 3.*got: 7"),
     "verify": (lambda f, d: opened(d.cache.path, verify="bites"), "verify: unknown name 'bites'.*'bytes'"),
+    "one mean": (lambda f, d: opened(d.cache.path, mean="mean-probabilities"), "mean: .*there is none.*`ensemble`"),
     "a label now": (lambda f, d: opened(d.cache.path, labeled(4)), "sample 23.*got: 4"),
     "few classes": (
         lambda f, d: objective("hard-label", few(), d),

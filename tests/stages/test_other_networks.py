@@ -202,6 +202,21 @@ def test_check_finds_a_teacher_that_fails_only_while_it_is_trained(own: Path) ->
     assert "or `batch_size`" in str(caught.value)
 
 
+@pytest.mark.parametrize(("batch_size", "fits"), [(1, False), (2, True), (47, True)])
+def test_check_tries_students_with_the_smallest_batch_that_they_will_see(
+    own: Path, batch_size: int, fits: bool
+) -> None:
+    student = "{model: 'own_nets:normed', blocks: ['0'], head: '5', input_size: 8, mean: [0.5], std: [0.5]}"
+    settings = (f"students={{normed: {student}}}", f"train.batch_size={batch_size}", "objectives={kd: [{name: kd}]}")
+    if fits:
+        bind_experiment(source(*settings))
+        return
+    with pytest.raises(ConfigError) as caught:
+        bind_experiment(source(*settings))
+    assert [problem.key for problem in caught.value.problems] == ["students.normed"]
+    assert "Expected more than 1 value per channel" in str(caught.value)
+
+
 def test_dvc_runs_again_what_an_edited_module_builds(own: Path) -> None:
     experiment = source(*settings()).read(ExperimentConfig)
     inputs = {stage.name: [str(path) for path in stage.deps] for stage in stages_of(experiment)}

@@ -39,3 +39,18 @@ def test_settings_that_need_what_there_is_not_are_refused_together():
 def test_values_that_make_no_sense_are_refused(changes: dict[str, object]):
     with pytest.raises(ValidationError):
         TrainConfig.model_validate(changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "samples", "smallest"),
+    [
+        ({"batch_size": 128}, 128, 128),
+        ({"batch_size": 128}, 129, 64),
+        ({"batch_size": 2}, 3, 1),
+        ({"batch_size": 8, "views_per_step": 2}, 5, 4),  # of 3 samples and of 2
+        ({"batch_size": 4, "accumulate": 2}, 8, 4),
+        ({"batch_size": 128}, 1, 1),
+    ],
+)
+def test_the_smallest_batch_is_at_most_one_sample_smaller(changes: dict[str, int], samples: int, smallest: int):
+    assert TrainConfig.model_validate(changes).smallest_batch(samples) == smallest
