@@ -121,6 +121,8 @@ def export(
                 files = [folder / file for file in form.FILES]
             row = known.get((name, made))
             if row is None:
+                what = "latency" if split is None else f"accuracy on {split.samples.split.name} and latency"
+                print(f"{folder}: measuring {what}", flush=True)
                 runner = runner or _runner(name, exported, folder, threads)
                 row = ExportRow(
                     name,
@@ -165,6 +167,7 @@ def _published(
             print(f"{folder}: already there")
             return None
         scratch.refuse_other(replace)
+        print(f"{folder}: writing it, then comparing logits" if form.EXACT else f"{folder}: writing it", flush=True)
         form.write(exported, scratch.folder)
         runner = form.load_runner(exported, scratch.folder, threads)
         if runner.from_image is not None and not runner.whole:
