@@ -26,6 +26,9 @@ PR_SET_PDEATHSIG = 1
 
 INTERRUPTIONS = (signal.SIGINT, signal.SIGTERM)
 
+INTERRUPTED = 130
+"""The exit code of a process that was interrupted."""
+
 
 class ChildFailure(NamedTuple):
     """Holds what ended a function.
@@ -39,7 +42,28 @@ class ChildFailure(NamedTuple):
     exit_code: int
 
 
-class _Said(NamedTuple, Generic[ValueT]):
+class Ended(NamedTuple):
+    """Holds what became of one of several functions.
+
+    Args:
+        number: of the function.
+        seconds: that it took, of those after it was begun for the last time.
+        value: what it returned, or what ended it.
+    """
+
+    number: int
+    seconds: float
+    value: object | ChildFailure
+
+
+class Said(NamedTuple, Generic[ValueT]):
+    """Holds what a process sends when its function has ended.
+
+    Args:
+        value: what the function returned.
+        failed: what ended it; None if nothing did.
+    """
+
     value: ValueT | None
     failed: ChildFailure | None
 
@@ -70,7 +94,7 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
         theirs.close()
-        said: _Said[ValueT] | None = ours.recv()
+        said: Said[ValueT] | None = ours.recv()
     except EOFError:
         said = None
     except BaseException:
@@ -84,12 +108,21 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
     finally:
         process.join()
         ours.close()
-    if said is None:
-        code = process.exitcode or 0
-        if code in (130, -signal.SIGINT):
-            raise KeyboardInterrupt
-        return _killed(-code) if code < 0 else ChildFailure(f"the process ended with exit code {code}", 1)
-    return said.failed if said.failed is not None else said.value  # type: ignore[return-value]
+    return outcome_of(said, process.exitcode or 0)
+
+
+def outcome_of(said: Said[ValueT] | None, code: int) -> ValueT | ChildFailure:
+    """Return what a function returned in its process, or what ended it. Raises KeyboardInterrupt if that was one.
+
+    Args:
+        said: what the process sent; None if it ended without a word.
+        code: with which it ended.
+    """
+    if said is not None:
+        return said.failed if said.failed is not None else said.value  # type: ignore[return-value]
+    if code in (INTERRUPTED, -signal.SIGINT):
+        raise KeyboardInterrupt
+    return _killed(-code) if code < 0 else ChildFailure(f"the process ended with exit code {code}", 1)
 
 
 def _called(
@@ -100,15 +133,32 @@ def _called(
         for number in INTERRUPTIONS:
             signal.signal(number, _interrupted)
         signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+        send_outcome(function, sender, parent, show_traceback=show_traceback)
+    except KeyboardInterrupt:
+        os._exit(INTERRUPTED)
+
+
+def send_outcome(
+    function: Callable[[], object], sender: Connection, parent: int, *, show_traceback: bool = False
+) -> None:
+    """Call a function in the process that is for it, and send what it returns, or what ends it, to the parent.
+
+    Args:
+        function: is called; its result is pickled.
+        sender: to the parent.
+        parent: the number of its process; this one ends with it.
+        show_traceback: print where in the code an error arose.
+    """
+    try:
         _end_with(parent)
-        said = _Said(function(), None)
+        said: Said[object] = Said(function(), None)
     except KeyboardInterrupt:
         sys.stdout.flush()
-        os._exit(130)  # without the trace that multiprocessing prints
+        os._exit(INTERRUPTED)  # without the trace that multiprocessing prints
     except (Exception, SystemExit) as error:
         if show_traceback:
             traceback.print_exc()
-        said = _Said(None, ChildFailure(*said_of(error)))
+        said = Said(None, ChildFailure(*said_of(error)))
     sys.stdout.flush()
     sys.stderr.flush()
     sender.send(said)

@@ -1,23 +1,24 @@
 """Trains the students of an experiment that are missing, in one process each: the command `train-students`.
 
-A process is forked for each student when torch is imported already. It computes what `train-student` computes alone,
-and keeps what that keeps: scratch folder, checkpoints, lock. If one fails, the others are trained all the same.
+A process is forked for each student when torch is imported already; or each worker of a Dask cluster starts one. It
+computes what `train-student` computes alone, and keeps what that keeps: scratch folder, checkpoints, lock. If one
+fails, the others are trained all the same.
 """
 
 from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 
 from pipeline import plugins
-from pipeline.commands.children import ChildFailure, in_child
+from pipeline.commands.children import ChildFailure, Ended, in_child
 from pipeline.commands.errors_for_people import with_config
 from pipeline.errors import ConfigError, PipelineError, Problem, unknown_name
 from pipeline.experiment.run_folder import imported_code
@@ -25,6 +26,7 @@ from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.progress import duration
 from pipeline.training import Verify
+from pipeline.training.config import TrainSection
 from pipeline.views.config import OPERATIONS, ViewsSection
 from stages import train_student
 
@@ -116,43 +118,47 @@ def run(
     verify: Verify,
     replace: bool,
     wait: bool,
+    scheduler: str | None = None,
+    workers: int = 0,
     show_traceback: bool = False,
     config: object = None,
     done: Callable[[Trained], None] = lambda trained: None,
 ) -> list[Trained]:
-    """Train whatever is missing of the students that are chosen, one after another.
+    """Train whatever is missing of the students that are chosen: one after another, or one on each worker at a time.
 
     Args:
         source: the configuration.
         chosen: which students.
         verify: how many views are compared with the teacher's. What was compared for one is not compared again.
-        replace, wait: as of `train_student.run`.
+        replace, wait: as of `train_student.run`. On workers each student waits for another process that makes it:
+            that of a worker which is lost may still be ending.
+        scheduler: the address of a Dask cluster whose workers train; None for none.
+        workers: how many processes on this machine train at once; 0 trains one student after another.
         show_traceback: print where in the code an error arose.
         config: the file that was given, for messages; None if none was.
         done: is called after each student.
 
     Raises ConfigError for names that there are not, and StudentsError when all others are done.
     """
-    runs, results = chosen.runs(source), list[Trained]()
-    # What nearly all networks need, and what takes longest to import. None of it is Decant's own code, of which a
-    # student's process must import what `train-student` imports, and no more: a run records the code that made it.
-    importlib.import_module("timm")
-    for operation in source.read(ViewsSection).views.operations:  # one code of them for all, whoever edits it meanwhile
-        plugins.load(OPERATIONS, operation.name, "views.operations")
-    imported_code()  # reads the files of what is imported, which is what all will run
-    compared: dict[str, str] = {}
-    for number, name in enumerate(runs, 1):
-        print(f"[{number}/{len(runs)}] {name}", flush=True)
-        start = time.monotonic()
-        train = partial(_train, source, name, verify, replace, wait, compared)
-        made = in_child(train, show_traceback=show_traceback)
-        seconds = time.monotonic() - start
-        if isinstance(made, ChildFailure):
-            click.echo(with_config(f"error: {name}: {made.message}", config), err=True)
-            results.append(Trained(name, "failed", seconds, made))
+    runs, results, compared = chosen.runs(source), list[Trained](), dict[str, str]()
+
+    def work(number: int) -> Callable[[], _Made]:
+        waits = wait or scheduler is not None or workers > 0
+        return partial(_train, source, runs[number], verify, replace, waits, dict(compared))
+
+    ended = (
+        _on_workers(source, runs, work, scheduler, workers)
+        if scheduler is not None or workers
+        else _one_by_one(source, runs, work, show_traceback)
+    )
+    for number, seconds, value in ended:
+        if isinstance(value, ChildFailure):
+            click.echo(with_config(f"error: {runs[number]}: {value.message}", config), err=True)
+            results.append(Trained(runs[number], "failed", seconds, value))
         else:
-            state, compared = made
-            results.append(Trained(name, state, seconds))
+            made = cast(_Made, value)
+            compared.update(made.compared)
+            results.append(Trained(runs[number], made.state, seconds))
         done(results[-1])
     print(_summary(results), flush=True)
     if failed := [each for each in results if each.failed is not None]:
@@ -160,12 +166,55 @@ def run(
     return results
 
 
+class _Made(NamedTuple):
+    """What a student's process returns: a state, and which views are compared by now."""
+
+    state: str
+    compared: dict[str, str]
+
+
+def _one_by_one(
+    source: ConfigFile, runs: Sequence[RunName], work: Callable[[int], Callable[[], _Made]], show_traceback: bool
+) -> Iterator[Ended]:
+    """Train here, in processes that are forked."""
+    # What nearly all networks need, and what takes longest to import. None of it is Decant's own code, of which a
+    # student's process must import what `train-student` imports, and no more: a run records the code that made it.
+    importlib.import_module("timm")
+    for operation in source.read(ViewsSection).views.operations:  # one code of them for all, whoever edits it meanwhile
+        plugins.load(OPERATIONS, operation.name, "views.operations")
+    imported_code()  # reads the files of what is imported, which is what all will run
+    for number, name in enumerate(runs):
+        print(f"[{number + 1}/{len(runs)}] {name}", flush=True)
+        start = time.monotonic()
+        made = in_child(work(number), show_traceback=show_traceback)
+        yield Ended(number, time.monotonic() - start, made)
+
+
+def _on_workers(
+    source: ConfigFile,
+    runs: Sequence[RunName],
+    work: Callable[[int], Callable[[], _Made]],
+    scheduler: str | None,
+    workers: int,
+) -> Iterator[Ended]:
+    """Train on the workers of a cluster."""
+    from pipeline.commands.on_workers import cluster_of, run_on_workers  # a second that few need
+
+    ended = 0
+    with cluster_of(scheduler, workers, source.read(TrainSection).train.device) as client:
+        for outcome in run_on_workers(client, [str(name) for name in runs], work):
+            ended += 1
+            state = "failed" if isinstance(outcome.value, ChildFailure) else cast(_Made, outcome.value).state
+            print(f"[{ended}/{len(runs)}] {runs[outcome.number]}: {state}", flush=True)
+            yield outcome
+
+
 def _train(
     source: ConfigFile, name: RunName, verify: Verify, replace: bool, wait: bool, compared: dict[str, str]
-) -> tuple[str, dict[str, str]]:
-    """Train one student, in the process that this is for; return its state, and which views are compared by now."""
+) -> _Made:
+    """Train one student, in the process that this is for."""
     trained = train_student.run(source, name, None, verify=verify, replace=replace, wait=wait, compared=compared)
-    return "trained" if trained else "kept", compared
+    return _Made("trained" if trained else "kept", compared)
 
 
 def _summary(results: Sequence[Trained]) -> str:

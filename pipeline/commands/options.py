@@ -83,6 +83,37 @@ def artifact_options(command: Command) -> Command:
     )(command)
 
 
+def cluster_options(verb: str) -> Callable[[Command], Command]:
+    """Make a decorator that adds `--scheduler` and `--workers`; `refuse_two_clusters` looks at both.
+
+    Args:
+        verb: what workers do, for the help.
+    """
+
+    def decorate(command: Command) -> Command:
+        command = click.option(
+            "--workers",
+            type=click.IntRange(0),
+            default=0,
+            metavar="N",
+            help=f"{verb} in N processes on this machine, each with a GPU if there are any.",
+        )(command)
+        what = f"{verb} on the Dask cluster of this scheduler."
+        return click.option("--scheduler", metavar="ADDRESS", help=what)(command)
+
+    return decorate
+
+
+def refuse_two_clusters(scheduler: str | None, workers: int) -> None:
+    """Raise UsageError if both a scheduler and workers of this machine are asked for.
+
+    Args:
+        scheduler, workers: as they were given.
+    """
+    if scheduler is not None and workers:
+        raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
+
+
 def code_option(command: Command) -> Command:
     """Add `--code`, for caches that name code of the user's own; `import_code` imports it.
 

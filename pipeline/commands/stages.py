@@ -8,7 +8,15 @@ from typing import Any
 import click
 
 from pipeline.commands.first_look import readable
-from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
+from pipeline.commands.options import (
+    apart_from_json,
+    artifact_options,
+    cluster_options,
+    config_options,
+    json_option,
+    print_json,
+    refuse_two_clusters,
+)
 from pipeline.commands.students import train_student, train_students
 
 
@@ -68,14 +76,7 @@ def train_teacher(config: Path, overrides: tuple[str, ...], replace: bool, wait:
     show_default=True,
     help="training: only the store that students learn from. evaluation: only those that they are compared with.",
 )
-@click.option("--scheduler", metavar="ADDRESS", help="Compute on the Dask cluster of this scheduler.")
-@click.option(
-    "--workers",
-    type=click.IntRange(0),
-    default=0,
-    metavar="N",
-    help="Compute in N processes on this machine, each with a GPU if there are any.",
-)
+@cluster_options("Compute")
 @artifact_options
 @json_option("what `inspect --json` says of each cache")
 def run_cache_teacher(
@@ -100,8 +101,7 @@ def run_cache_teacher(
       pipeline cache-teacher --workers 4
       pipeline cache-teacher --scheduler tcp://10.0.0.1:8786
     """
-    if scheduler is not None and workers:
-        raise click.UsageError("--scheduler and --workers exclude each other: a cluster has workers of its own")
+    refuse_two_clusters(scheduler, workers)
     source = readable(config, overrides)
     from stages.cache_teacher import run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,15 @@ import click
 from pipeline.commands.completion import entries_of
 from pipeline.commands.errors_for_people import GIVEN_CONFIG
 from pipeline.commands.first_look import readable
-from pipeline.commands.options import apart_from_json, artifact_options, config_options, json_option, print_json
+from pipeline.commands.options import (
+    apart_from_json,
+    artifact_options,
+    cluster_options,
+    config_options,
+    json_option,
+    print_json,
+    refuse_two_clusters,
+)
 
 if TYPE_CHECKING:
     from pipeline.commands.many_students import Trained
@@ -22,6 +31,25 @@ verify_option = click.option(
     show_default=True,
     help="What is compared with the teacher's pixels first: all views, a sample, only image files, or nothing.",
 )
+
+
+LARGEST_SEED = 2**31 - 1
+
+
+def seeds_of(text: str) -> range:
+    """Read a seed, or the first and the last of several: `3`, or `0-4`. Raises BadParameter for what is neither.
+
+    Args:
+        text: as it was given.
+    """
+    first, dash, last = text.partition("-")
+    if not (first.isdecimal() and (last.isdecimal() or not dash)):
+        raise click.BadParameter(f"{text!r} is no seed, and no range of seeds such as 0-4", param_hint="--seed")
+    seeds = range(int(first), int(last or first) + 1)
+    if not seeds or seeds[-1] > LARGEST_SEED:
+        what = f"{text!r} holds no seeds from 0 to {LARGEST_SEED}, the smallest first"
+        raise click.BadParameter(what, param_hint="--seed")
+    return seeds
 
 
 @click.command("train-student")
@@ -101,10 +129,10 @@ def train_student(
     "--seed",
     "seeds",
     multiple=True,
-    type=click.IntRange(0, 2**31 - 1),
-    metavar="N",
-    help="A seed; may be repeated. Default: those of `runs.seeds`.",
+    metavar="N or N-N",
+    help="A seed, or several such as 0-4; may be repeated. Default: those of `runs.seeds`.",
 )
+@cluster_options("Train")
 @verify_option
 @artifact_options
 @json_option("what became of each student")
@@ -115,7 +143,9 @@ def train_students(
     overrides: tuple[str, ...],
     students: tuple[str, ...],
     objectives: tuple[str, ...],
-    seeds: tuple[int, ...],
+    seeds: tuple[str, ...],
+    scheduler: str | None,
+    workers: int,
     verify: Any,
     replace: bool,
     wait: bool,
@@ -124,23 +154,35 @@ def train_students(
     """Train all students that are missing, one after another, and load torch once for all of them.
 
     Writes the folders that `train-student` would, with the same weights. Each student has a process of its own: if one
-    fails, the others are trained all the same. Run it again after a stop, and it goes on.
+    fails, the others are trained all the same. Run it again after a stop, and it goes on. With workers, several are
+    trained at once; one whose worker dies goes on elsewhere from its last checkpoint.
 
     \b
     Examples:
       pipeline train-students
-      pipeline train-students --student vit --objectives 'lfcc*' --seed 0 --seed 1
+      pipeline train-students --student vit --objectives 'lfcc*' --seed 0-4
+      pipeline train-students --workers 4
+      pipeline train-students --scheduler tcp://10.0.0.1:8786
     """
+    refuse_two_clusters(scheduler, workers)
     source = readable(config, overrides)
     from pipeline.commands.many_students import RunPatterns, run
 
+    patterns = RunPatterns(students, objectives, [*chain(*map(seeds_of, seeds))])
     results: list[Trained] = []
     show_traceback = bool(context.find_root().params.get("show_traceback"))
     options = {"verify": verify, "replace": replace, "wait": wait, "show_traceback": show_traceback}
+    options |= {"scheduler": scheduler, "workers": workers}
     given = context.meta.get(GIVEN_CONFIG)
     try:
         with apart_from_json(as_json):
-            run(source, RunPatterns(students, objectives, seeds), **options, config=given, done=results.append)
+            run(
+                source,
+                patterns,
+                **options,
+                config=given,
+                done=results.append,
+            )
     finally:
         if as_json and results:
             print_json([each.to_json() for each in results])

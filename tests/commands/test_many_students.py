@@ -7,6 +7,7 @@ import signal
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 from experiment import moved_to, one_thread, source
@@ -19,6 +20,7 @@ from pipeline.cli import main
 from pipeline.commands import many_students
 from pipeline.commands.children import ChildFailure
 from pipeline.commands.many_students import RunPatterns, StudentsError, Trained
+from pipeline.commands.students import seeds_of
 from pipeline.errors import ConfigError
 from pipeline.experiment.runs import RunName
 
@@ -93,6 +95,19 @@ def test_a_student_that_was_trained_alone_is_of_the_same_code(
     assert states(*one, "lfcc") == ["trained"]
     assert states("train-students", "--replace", "--student", "small") == ["trained", "trained", "kept"]
     assert states(*one, "kd", "--replace") == ["kept"]
+
+
+@pytest.mark.parametrize(
+    ("text", "seeds"), [("3", [3]), ("0-2", [0, 1, 2]), ("2-2", [2]), ("2147483647", [2147483647])]
+)
+def test_seeds_are_numbers_or_ranges(text: str, seeds: list[int]) -> None:
+    assert list(seeds_of(text)) == seeds
+
+
+@pytest.mark.parametrize("text", ["", "-1", "a", "2-1", "1-", "1-2-3", "2147483648", "0-2147483648", "1.5", "\u00b2"])
+def test_what_is_no_range_of_seeds_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match=r"is no seed, and no range|holds no seeds"):
+        seeds_of(text)
 
 
 def test_without_students_there_is_an_error(here: Path) -> None:

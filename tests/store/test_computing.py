@@ -235,6 +235,7 @@ def test_dask_is_imported_only_where_it_is_used() -> None:
     """It takes a second; what needs it is imported inside functions."""
     heavy = {"distributed", "dask", "pipeline.store.cluster.held"}
     heavy |= {f"pipeline.store.cluster.{name}" for name in ("clusters", "distribution", "watch")}
+    heavy |= {"pipeline.commands.on_workers"}
     users = set()
     for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/**/*.py")]:
         for node in ast.parse(path.read_text()).body:
