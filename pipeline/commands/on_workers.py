@@ -50,7 +50,7 @@ def cluster_of(scheduler: str | None, workers: int, device: str) -> AbstractCont
 def run_on_workers(
     client: Client, names: Sequence[str], function: Callable[[int], Callable[[], object]]
 ) -> Iterator[Ended]:
-    """Run functions on all workers of a cluster, in the working directory; yield what became of each in the order of their ends.
+    """Run functions on all workers of a cluster, in the working directory; yield each when it has ended.
 
     A function whose worker dies is begun again on another one. Workers that join later are used too.
 
