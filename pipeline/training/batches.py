@@ -108,7 +108,7 @@ class Steps(Dataset[Step]):
     def _step(self, requested: int | RenderRequest) -> Step:
         index = requested.step if isinstance(requested, RenderRequest) else requested
         numbers, rows = self._read_by(index)
-        images, outputs = self._images(rows), None
+        images, outputs = self.images(rows), None
         if isinstance(requested, RenderRequest):
             views = zip(numbers, requested.parameters, strict=True)
             drawn = [self._drawn(view, rows, images, parameters) for view, parameters in views]
@@ -129,11 +129,16 @@ class Steps(Dataset[Step]):
 
     @property
     def _rendering(self) -> SampleViews:
-        return SampleViews(self.samples, self.views, self._images)
+        return SampleViews(self.samples, self.views, self.images)
 
-    def render(self, view: int, rows: NDArray[np.int64]) -> DrawnViews:
-        """Render the view with number `view` of the samples `rows` [B]; return its parameters and its pixels."""
-        return self._drawn(view, rows, self._images(rows), self.source.parameters(view, rows))
+    def render(self, view: int, rows: NDArray[np.int64], images: Images | None = None) -> DrawnViews:
+        """Render the view with number `view` of the samples `rows` [B]; return its parameters and its pixels.
+
+        Args:
+            images: theirs, if they were read already.
+        """
+        images = self.images(rows) if images is None else images
+        return self._drawn(view, rows, images, self.source.parameters(view, rows))
 
     def mixed_labels(self, parameters: Sequence[NDArray[np.int32]]) -> MixedLabels | None:
         """Return the labels that views mix in, and the shares; None where views do not mix.
@@ -227,7 +232,8 @@ class Steps(Dataset[Step]):
             self._orders[epoch] = np.concatenate(parts), np.cumsum([len(part) for part in parts])
         return self._orders[epoch]
 
-    def _images(self, rows: NDArray[np.int64]) -> Images:
+    def images(self, rows: NDArray[np.int64]) -> Images:
+        """Read the images of the samples `rows` [B], from memory if they are there."""
         return self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
 
 

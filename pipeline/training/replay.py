@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data import Images
 from pipeline.errors import CACHE_COMMAND, CacheMismatch
 from pipeline.progress import Progress
 from pipeline.publishing import fingerprint
@@ -65,13 +66,18 @@ def check_views(
         _require_same_pixels(steps, source.every_cache(view), view)
     if verify == "full":
         start = time.monotonic()
-        _require_pixels(steps, source, numbers[0], rows)
-        if (time.monotonic() - start) / len(rows) * count * len(numbers) <= LONGEST_SECONDS:
+        images = steps.images(rows)
+        read = time.monotonic()
+        _require_pixels(steps, source, numbers[0], rows, images)
+        seconds = read - start + len(numbers) * (time.monotonic() - read)
+        if seconds / len(rows) * count <= LONGEST_SECONDS:
             rows = np.arange(count)
+        del images
     progress.begin("checking views", len(rows) * len(numbers), "views")
-    for view in numbers:
-        for chunk in np.array_split(rows, -(-len(rows) // REPLAYED_ROWS)):
-            _require_pixels(steps, source, view, chunk)
+    for chunk in np.array_split(rows, -(-len(rows) // REPLAYED_ROWS)):
+        images = steps.images(chunk)  # decoded once for all views
+        for view in numbers:
+            _require_pixels(steps, source, view, chunk, images)
             progress.advance(len(chunk))
     progress.end()
     if len(rows) < count:
@@ -85,10 +91,10 @@ def check_views(
     return said
 
 
-def _require_pixels(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64]) -> None:
+def _require_pixels(steps: Steps, source: FromCaches, view: int, rows: NDArray[np.int64], images: Images) -> None:
     """Raise CacheMismatch if rendered pixels are not the primary teacher's. The other teachers' are the same."""
     cache = source.caches(view)[0]
-    wrong = rows[digest(steps.render(view, rows).pixels) != cache.view_digests(view, rows)]
+    wrong = rows[digest(steps.render(view, rows, images).pixels) != cache.view_digests(view, rows)]
     if len(wrong):
         raise CacheMismatch(
             f"{len(wrong)} of {len(rows)} rendered views are not the pixels that the teacher saw",

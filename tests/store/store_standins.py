@@ -41,7 +41,8 @@ class TinySamples:
         self.count, self.positions = count, np.arange(0, 2 * count, 2)
         self._images = torch.from_numpy(generator.integers(0, 256, (count, 3, 8, 8), dtype=np.uint8))
         self.labels: Any = generator.integers(0, 5, count)
-        self.split = SimpleNamespace(name="tiny", ids=[f"image-{position}" for position in range(2 * count)])
+        ids = [f"image-{position}" for position in range(2 * count)]
+        self.split = SimpleNamespace(name="tiny", ids=ids, image_shape=(8, 8, 3))
 
     def ids(self, samples: Any) -> list[str]:
         return [self.split.ids[position] for position in self.positions[samples]]

@@ -121,7 +121,7 @@ def test_two_attempts_at_one_unit_at_once_end_with_its_bytes(
     def runner(
         teacher: TeacherPass, workspace: Workspace, layout: StoreLayout, units: Sequence[Unit], progress: Any, run: Any
     ) -> None:
-        for unit, chunks in compute_units(teacher, layout, units, progress):
+        for unit, chunks in compute_units(teacher, layout, [[unit] for unit in units], progress):
             files: dict[str, dict[str, int]] = {}
 
             def attempt(name: str, chunks: Chunks = chunks, files: dict[str, dict[str, int]] = files) -> None:

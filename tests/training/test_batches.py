@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import torch
 from pydantic import ValidationError
 from training_pieces import cache, config, drawn, samples, steps, views
 
+from pipeline.data import Samples
 from pipeline.errors import ConfigError
 from pipeline.objectives import MixedLabels
 from pipeline.store.format.encoded import EncodedSignals
-from pipeline.training import FreshViews, FromCaches, Step, loader
+from pipeline.training import FreshViews, FromCaches, Step, Steps, loader
 from pipeline.training.prefetch import pinned_ahead
+from pipeline.views import ViewsConfig, build_views
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 16, 47, 48, 1000])
@@ -232,3 +235,28 @@ def test_an_error_in_the_thread_is_raised_in_place_of_its_step_and_no_thread_sta
     assert threading.active_count() == before + 1
     stopped.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+class Photos:
+    """Twelve images of differing sizes; it counts how often each is read."""
+
+    name, count, labels, image_shape = "train", 12, None, None
+    ids = tuple(map(str, range(12)))
+
+    def __init__(self) -> None:
+        self.reads = np.zeros(12, np.int64)
+
+    def read(self, positions: np.ndarray) -> list[torch.Tensor]:
+        np.add.at(self.reads, positions, 1)
+        return [torch.full((3, 9 + i % 3, 10), 20 * i, dtype=torch.uint8) for i in positions.tolist()]
+
+
+def test_images_are_decoded_once_for_all_views_of_a_step():
+    photos: Any = Photos()
+    crop = ViewsConfig.model_validate({"count": 4, "operations": [{"name": "resized-crop", "size": 8}]})
+    run = Steps.fresh(Samples(photos), build_views(crop), config(batch_size=12, views_per_step=3), seed=0)
+    step = run[1]
+    assert len(step.images) == 12
+    assert photos.reads.tolist() == np.bincount(step.sample[::3], minlength=12).tolist()
+    assert photos.reads.max() == 1
+    assert step.images[:, 0, 0, 0].tolist() == (20 * step.sample).tolist()

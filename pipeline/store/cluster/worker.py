@@ -156,7 +156,7 @@ class UnitComputer:
             teacher = self._teacher(assignment)
             info = WorkerInfo(socket.gethostname(), device_name(teacher.device), versions())
             start, lock = time.perf_counter(), _TeacherLock(teacher, self._inferring)
-            ((_, chunks),) = compute_units(teacher, assignment.layout, [unit], _Cancellable(self._closed), lock)
+            ((_, chunks),) = compute_units(teacher, assignment.layout, [[unit]], _Cancellable(self._closed), lock)
             files = assignment.place.write(chunks, attempt)
         return Receipt(unit, attempt, files, time.perf_counter() - start - lock.waited, info, worker)
 

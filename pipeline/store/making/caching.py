@@ -27,6 +27,7 @@ from pipeline.store.format.signal_sections import SignalsIdentity
 from pipeline.store.format.zarr_files import metadata_files, with_attributes
 from pipeline.store.location import StorePath
 from pipeline.store.making.filling import compute_units
+from pipeline.store.making.shared_images import UnitGroups, most_at_once
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.making.writer import CacheWriter
 from pipeline.store.reader import TeacherCache
@@ -65,9 +66,11 @@ def in_process(
         progress: advances by views.
         run: the record of the run; nothing is added to it.
     """
+    groups = UnitGroups(units, most_at_once(layout, teacher.samples))
     with CacheWriter(workspace) as writer:
-        for unit, chunks in compute_units(teacher, layout, units, progress):
+        for unit, chunks in compute_units(teacher, layout, groups, progress):
             writer.submit(unit.key, chunks)
+            groups.finish()
 
 
 def make_cache(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -16,6 +16,7 @@ from pipeline.progress import Progress
 from pipeline.store.encodings import EncodingOverflow, name_of
 from pipeline.store.format.arrays import MicroBatch, SignalSpec, Unit
 from pipeline.store.format.layout import StoreLayout
+from pipeline.store.making.shared_images import SharedImages
 from pipeline.store.making.teacher_pass import PendingOutputs, Rendered, TeacherPass
 from pipeline.store.workspace import Chunks
 from pipeline.views import view_of
@@ -30,29 +31,34 @@ NAMED_IDS = 8
 def compute_units(
     teacher: TeacherPass,
     layout: StoreLayout,
-    units: Iterable[Unit],
+    groups: Iterable[Sequence[Unit]],
     progress: Progress,
     teacher_lock: AbstractContextManager[None] | None = None,
 ) -> Iterator[tuple[Unit, Chunks]]:
-    """Compute the chunks of units, one unit after the other, and yield each with its unit.
+    """Compute the chunks of units, and yield each with its unit.
 
     One micro-batch is on the device while the one before it is checked and encoded, and the next ones are rendered.
 
     Args:
         teacher: runs the network; its `inference_mode` must be entered, by the caller or by `teacher_lock`.
         layout: of the cache.
-        units: in the order in which they are computed.
+        groups: units of one row block each, in the order in which they are computed. Those of a group are filled
+            together, and the images of their row block are read once; several groups are computed one after the other.
         progress: advances by views.
         teacher_lock: is held from the first micro-batch to the last, where several threads share the teacher.
 
     Raises CacheError for outputs that are not finite or do not fit their encoding.
     """
     filler, names, numbers = UnitFiller(teacher, layout), [spec.name for spec in layout.signals], teacher.views.numbers
+    images = SharedImages(teacher.samples)
+
+    def render(batch: MicroBatch) -> Rendered:
+        view = numbers[batch.unit.view]
+        return teacher.render(view, batch.rows, images=images.of(batch.rows, view))
+
     pending: tuple[MicroBatch, Rendered, PendingOutputs] | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="render") as pool, ExitStack() as locked:
-        batches = micro_batches_of(layout, units, teacher.micro_batch)
-        ahead = render_ahead(pool, lambda batch: teacher.render(numbers[batch.unit.view], batch.rows), batches)
-        for batch, rendered in ahead:
+        for batch, rendered in render_ahead(pool, render, micro_batches_of(layout, groups, teacher.micro_batch)):
             if pending is None and teacher_lock is not None:
                 locked.enter_context(teacher_lock)
             with during(lambda batch=batch: _named(teacher, batch)):  # type: ignore[misc]
@@ -70,7 +76,7 @@ def compute_units(
 class UnitFiller:
     """Encodes the outputs of micro-batches into the arrays of units.
 
-    Units are filled one after the other, and their micro-batches in order.
+    Several units may be filled at once; the micro-batches of each come in order.
 
     Args:
         teacher: names samples and views in errors.
@@ -79,7 +85,7 @@ class UnitFiller:
 
     def __init__(self, teacher: TeacherPass, layout: StoreLayout) -> None:
         self._teacher, self._layout = teacher, layout
-        self._arrays: dict[str, NDArray[Any]] = {}
+        self._filled: dict[Unit, dict[str, NDArray[Any]]] = {}
 
     def add(self, batch: MicroBatch, rendered: Rendered, outputs: PendingOutputs) -> Iterator[tuple[Unit, Chunks]]:
         """Add a micro-batch; yield its unit with the chunks if that is full now.
@@ -92,18 +98,19 @@ class UnitFiller:
         """
         block = self._layout.block_of(batch.unit)
         if batch.rows.start == block.start:
-            self._arrays = self._layout.new_unit(batch.unit)
+            self._filled[batch.unit] = self._layout.new_unit(batch.unit)
+        arrays = self._filled[batch.unit]
         place = slice(batch.rows.start - block.start, batch.rows.stop - block.start)
         values = outputs.arrays()
         for spec in self._layout.signals:
             for part, encoded in self._encoded(spec, values[spec.name], batch).items():
-                self._arrays[spec.arrays[part]][place] = encoded
+                arrays[spec.arrays[part]][place] = encoded
         if self._layout.parameters:
-            self._arrays["view_parameters"][place] = rendered.parameters
-        self._arrays["view_digest"][place] = rendered.digests
+            arrays["view_parameters"][place] = rendered.parameters
+        arrays["view_digest"][place] = rendered.digests
         if batch.rows.stop == block.stop:
-            specs, arrays = self._layout.arrays, self._arrays
-            self._arrays = {}
+            specs = self._layout.arrays
+            del self._filled[batch.unit]
             yield batch.unit, {specs[name].file(batch.unit): array for name, array in arrays.items()}
 
     def _encoded(self, spec: SignalSpec, values: NDArray[np.float32], batch: MicroBatch) -> dict[str, NDArray[Any]]:
@@ -145,18 +152,19 @@ def _key_of(signal: str) -> str:
     return f"the encoding of {name} in signals.extras" if kind == "extras" else f"signals.{kind}.encoding"
 
 
-def micro_batches_of(layout: StoreLayout, units: Iterable[Unit], micro_batch: int) -> Iterator[MicroBatch]:
-    """Yield the micro-batches of each unit, from its start on.
+def micro_batches_of(layout: StoreLayout, groups: Iterable[Sequence[Unit]], micro_batch: int) -> Iterator[MicroBatch]:
+    """Yield the micro-batches of each group: those of the same samples in all of its units, then those of the next.
 
     Args:
-        units: row blocks of views.
+        groups: views of one row block each.
         layout: of the cache.
         micro_batch: samples in each; the last one of a unit may have fewer.
     """
-    for unit in units:
-        block = layout.block_of(unit)
+    for units in groups:
+        block = layout.block_of(units[0])
         for start in range(block.start, block.stop, micro_batch):
-            yield MicroBatch(unit, range(start, min(start + micro_batch, block.stop)))
+            for unit in units:
+                yield MicroBatch(unit, range(start, min(start + micro_batch, block.stop)))
 
 
 def render_ahead(

@@ -22,6 +22,7 @@ from pipeline.views import SampleViews, digest, view_of
 
 if TYPE_CHECKING:
     from pipeline.data import Samples
+    from pipeline.data.split import Images
     from pipeline.models import TeacherNetwork
     from pipeline.views import Views
 
@@ -106,17 +107,18 @@ class TeacherPass:
         with evaluation_mode(network), reproducible(self.device), torch.inference_mode(), arithmetic:
             yield
 
-    def render(self, view: int, rows: range, size: int | None = None) -> Rendered:
+    def render(self, view: int, rows: range, size: int | None = None, images: Images | None = None) -> Rendered:
         """Render a view of consecutive samples.
 
         Args:
             view: the number of the view.
             rows: the samples.
             size: how many images there are after padding; None is the size of a micro-batch.
+            images: theirs, if they were read already.
         """
         samples = np.arange(rows.start, rows.stop, dtype=np.int64)
         with during(lambda: view_of(self.samples, view, samples)):
-            parameters, pixels = SampleViews(self.samples, self.views).draw(view, samples)
+            parameters, pixels = SampleViews(self.samples, self.views).draw(view, samples, images)
         digests = digest(pixels)
         if missing := (size or self.micro_batch) - len(pixels):
             pixels = torch.cat([pixels, pixels[-1:].expand(missing, -1, -1, -1)])
