@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
-from torch.optim import Optimizer
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.objectives import ObjectiveSet
@@ -13,6 +14,9 @@ from pipeline.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from timm.scheduler.scheduler import Scheduler
+
+FUSED = (SGD, Adam, AdamW)
+"""Optimisers that torch has in one kernel for all parameters, on CPUs and GPUs."""
 
 
 def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainConfig, key: str = "train") -> Optimizer:
@@ -22,7 +26,8 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
         key: the section of `config`, for errors.
 
     As timm does, vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by timm's order of the
-    layers. Raises ConfigError for unknown names.
+    layers. It is fused where torch can do so; the last bits are not those of a loop over the parameters, and a state
+    that is loaded says which of both it is of. Raises ConfigError for unknown names.
     """
     from timm.optim import (  # type: ignore[attr-defined]
         create_optimizer_v2,
@@ -46,7 +51,35 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
         )
     except (ValueError, TypeError) as error:  # Nesterov momentum of zero, for one
         raise ConfigError([Problem(f"{key}.optimizer", f"timm refuses it: {error}", got=config.optimizer)]) from None
+    if _can_fuse(optimizer):
+        _fuse(optimizer)
     return optimizer
+
+
+def is_fused(optimizer: Optimizer) -> bool:
+    """Return whether one kernel updates all parameters of `optimizer`, and skips that where `found_inf` is 1."""
+    return all(group.get("fused") for group in optimizer.param_groups)
+
+
+def _fuse(optimizer: Optimizer) -> None:
+    """Have one kernel update all parameters, some of which may have their first gradient later than others.
+
+    It goes through memory, whatever the strides: autograd gives every gradient those of its parameter.
+    """
+    for group in optimizer.param_groups:
+        group["fused"] = True  # an argument would not do: timm's own optimisers take none, and any name may be theirs
+        if group.get("momentum"):  # the kernel wants it of all or of none; after 0 it is the first gradient
+            for parameter in group["params"]:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+
+
+def _can_fuse(optimizer: Optimizer) -> bool:
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    return type(optimizer) in FUSED and all(
+        parameter.device.type in ("cpu", "cuda")
+        and parameter.dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+        for parameter in parameters
+    )
 
 
 def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: int, key: str = "train") -> Scheduler:

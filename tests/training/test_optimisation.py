@@ -9,6 +9,7 @@ from training_pieces import HARD, LFCC, VIT, config, network, objectives
 
 from pipeline.errors import ConfigError
 from pipeline.training import build_optimizer, build_scheduler
+from pipeline.training.optimisation import is_fused
 
 UPDATES = 7
 """Per epoch."""
@@ -133,3 +134,35 @@ def test_layer_decay_keeps_what_has_no_weight_decay_and_the_objectives_rate():
             assert group["lr"] == pytest.approx(0.3)
         else:
             assert {p.ndim <= 1 for p in group["params"]} == {group["weight_decay"] == 0.0}
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
+def test_one_kernel_for_all_parameters_does_what_the_loop_does(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a parameter has no gradient at first too, and where weights lie with their channels last."""
+    found = []
+    for fused in (True, False):
+        if not fused:
+            monkeypatch.setattr("pipeline.training.optimisation.FUSED", ())
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.BatchNorm2d(5)).double()
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        built = build_optimizer(model, objectives(network(), HARD), config(optimizer=name, weight_decay=0.1))
+        assert is_fused(built) == fused
+        for update in range(6):
+            built.zero_grad(set_to_none=True)
+            for number, parameter in enumerate(model.parameters()):
+                gradient = torch.randn(parameter.shape, dtype=torch.float64)
+                if not number % 2 or update >= 3:
+                    (parameter * gradient).sum().backward()
+            built.step()
+        found.append([parameter.detach().clone() for parameter in model.parameters()])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_what_torch_has_no_such_kernel_for_is_not_fused() -> None:
+    assert not is_fused(optimizer(optimizer="lamb"))
+    for strange in (torch.nn.Linear(2, 2, device="meta"), torch.nn.Linear(2, 2, dtype=torch.complex64)):
+        built = build_optimizer(strange, objectives(network(), HARD), config())
+        assert isinstance(built, SGD)
+        assert not is_fused(built)
