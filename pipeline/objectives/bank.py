@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pipeline.objectives.batch import to_device
+
 
 class MomentumBank(nn.Module):
     """Keeps one unit vector for every sample of the training set, a running mean of what a network computes for it.
@@ -110,7 +112,7 @@ def draw_negatives(
         size: of the pool, `pool_size` of `with_room(count)`, if that is known.
     """
     pool = draw_pool(labels, with_room(count), seed, step, size)
-    other = labels[pool.to(labels.device)] != batch_labels[:, None]
+    other = labels[to_device(pool, labels.device)] != batch_labels[:, None]
     first = other.to(torch.uint8).argsort(dim=1, descending=True, stable=True)
     position = torch.arange(count, device=first.device) % other.sum(1, keepdim=True).clamp(min=1)
     return Negatives(pool, first.gather(1, position))

@@ -92,6 +92,7 @@ class Objective(nn.Module, ABC):
             batch, progress: as for `forward`.
 
         `forward` then has tensors of fixed shapes, asks a device for no value, and is one graph to `torch.compile`.
+        Training calls this before the student's own forward: `batch.on_cpu()` then waits for nothing.
         """
 
     @abstractmethod
@@ -115,6 +116,14 @@ class Objective(nn.Module, ABC):
     def __call__(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """`prepare`, and `forward` with the teacher's signals as constants: no gradient goes into a teacher."""
         self.prepare(batch, progress)
+        return self.compare(student, teacher, batch, progress)
+
+    def compare(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Call this where `prepare` was called with the batch.
+
+        Args:
+            student, teacher, batch, progress: as for `forward`, and so is what is returned.
+        """
         terms: dict[str, Tensor] = super().__call__(student, teacher.detached(), batch, progress)
         return terms
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -38,6 +39,7 @@ class Batch:
         sample, view: [B] int64, the row in the cache and the view number.
         step: optimiser steps taken before this one; random choices are keyed by (seed, step).
         mixed: the other labels and the shares, where views mix two samples; else None.
+        host: the same on the CPU, where it was before it went to a device; None where it is not known.
     """
 
     labels: Tensor
@@ -45,3 +47,24 @@ class Batch:
     view: Tensor
     step: int = 0
     mixed: MixedLabels | None = None
+    host: Batch | None = None
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """Return the same with all tensors changed: moved, or cut to some rows.
+
+        Args:
+            change: what is done to each tensor.
+        """
+        mixed, host = self.mixed and self.mixed.map(change), self.host and self.host.map(change)
+        return Batch(change(self.labels), change(self.sample), change(self.view), self.step, mixed, host)
+
+    def on_cpu(self) -> Batch:
+        """Return the batch on the CPU, where `prepare` may look at it. Waits for a device only if `host` is None."""
+        if self.sample.device.type == "cpu":
+            return self
+        return self.host or self.map(Tensor.cpu)
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor of the CPU on `device`, without waiting for what is computed there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

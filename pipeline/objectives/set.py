@@ -167,6 +167,49 @@ class ObjectiveSet(nn.Module):
         every = (member.kept() for member in self.members if isinstance(member, Objective))
         return next((projector for projector in every if projector is not None), None)
 
+    def prepare(self, batch: Batch, progress: float) -> None:
+        """Have all objectives that are on do what they do on the host.
+
+        Args:
+            batch, progress: as for `Objective.prepare`.
+        """
+        for entry, (_, member) in zip(self.entries, self._built, strict=True):
+            if _weight(entry, progress):
+                with during(lambda entry=entry: f"objective {entry.label}"):  # type: ignore[misc]
+                    member.prepare(batch, progress)
+
+    def __call__(
+        self,
+        student: Signals,
+        teacher: Signals,
+        batch: Batch,
+        progress: float,
+        others: Mapping[str, Signals] | None = None,
+    ) -> Terms:
+        """`prepare`, and `forward`.
+
+        Args:
+            student, teacher, batch, progress, others: as for `forward`.
+        """
+        self.prepare(batch, progress)
+        return self.compare(student, teacher, batch, progress, others)
+
+    def compare(
+        self,
+        student: Signals,
+        teacher: Signals,
+        batch: Batch,
+        progress: float,
+        others: Mapping[str, Signals] | None = None,
+    ) -> Terms:
+        """Call this where `prepare` was called with the batch.
+
+        Args:
+            student, teacher, batch, progress, others: as for `forward`.
+        """
+        terms: Terms = super().__call__(student, teacher, batch, progress, others)
+        return terms
+
     def forward(
         self,
         student: Signals,
@@ -185,8 +228,7 @@ class ObjectiveSet(nn.Module):
         known |= dict((others or {}).items())
         weighted: list[Weighted] = []
         terms: dict[str, Tensor] = {}
-        pairs = zip(self.entries, self.teachers, self.members, strict=True)
-        for index, (entry, name, member) in enumerate(pairs):
+        for index, (entry, (name, member)) in enumerate(zip(self.entries, self._built, strict=True)):
             factor = _weight(entry, progress)
             if factor == 0:
                 continue  # not computed: an objective that is off costs nothing
@@ -195,10 +237,9 @@ class ObjectiveSet(nn.Module):
             with during(lambda entry=entry: f"objective {entry.label}"):  # type: ignore[misc]
                 if dropped is not None:
                     assert isinstance(member, SampleObjective)  # others are refused
-                    member.prepare(batch, progress)
                     found = member.of_samples(student, read.detached(), batch, progress)
                 else:
-                    found = member(student, read, batch, progress)
+                    found = member.compare(student, read, batch, progress)
             for term, value in found.items():
                 terms[f"{entry.label}/{term}"] = value.mean()
                 weighted.append((dropped, factor * value))

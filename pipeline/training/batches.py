@@ -107,7 +107,7 @@ class Steps(Dataset[Step]):
 
     def _step(self, requested: int | RenderRequest) -> Step:
         index = requested.step if isinstance(requested, RenderRequest) else requested
-        numbers, rows = self._read_by(index)
+        numbers, rows = self.read_by(index)
         images, outputs = self.images(rows), None
         if isinstance(requested, RenderRequest):
             views = zip(numbers, requested.parameters, strict=True)
@@ -175,7 +175,7 @@ class Steps(Dataset[Step]):
         """Return the request for a worker to render the step `index`, where the source is remote."""
         if self._expected is None:  # the first step: what was not announced may be dropped, and fetched twice
             self.expect(index)
-        numbers, rows = self._read_by(index)
+        numbers, rows = self.read_by(index)
         return RenderRequest(index, [self.source.parameters(view, rows) for view in numbers])
 
     def add_teacher_outputs(self, step: Step, pin_memory: bool) -> Step:
@@ -185,7 +185,7 @@ class Steps(Dataset[Step]):
             pin_memory: into page-locked memory.
         """
         self.expect(step.index)
-        numbers, rows = self._read_by(step.index)
+        numbers, rows = self.read_by(step.index)
         outputs = self._teacher_outputs(numbers, rows, [step.images[i :: len(numbers)] for i in range(len(numbers))])
         step.teacher_outputs = outputs.pin_memory() if outputs and pin_memory else outputs
         return step
@@ -207,8 +207,12 @@ class Steps(Dataset[Step]):
             upcoming += [(view, shuffled[: ends[0]]) for view in self.views_of(epoch + 1)]
         self.source.expect(upcoming)
 
-    def _read_by(self, index: int) -> tuple[list[int], NDArray[np.int64]]:
-        """Return the numbers of the views of a step, and its samples."""
+    def read_by(self, index: int) -> tuple[list[int], NDArray[np.int64]]:
+        """Return the numbers of the views of a step, and its samples [B], which its rows are all views of.
+
+        Args:
+            index: the number of the step.
+        """
         epoch, within = divmod(index, self.steps_per_epoch)
         shuffled, _ = self._order(epoch)
         return self.views_of(epoch), shuffled[self._start(within) : self._start(within + 1)]

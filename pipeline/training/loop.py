@@ -17,12 +17,13 @@ from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
 from pipeline.models.device import chance_operations, choose_device, choose_precision, reproducible
 from pipeline.models.reused import Projector, ReusedHead
-from pipeline.objectives import Batch, ObjectiveSet, Terms
+from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps, loader
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
+from pipeline.training.finite import FiniteLoss
 from pipeline.training.history import History, epoch_note
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step, mean_terms
@@ -83,6 +84,7 @@ class Trainer:
         self.other_heads = {name: each.to(self.device) for name, each in (other_heads or {}).items()}
         self.optimizer = build_optimizer(network.model, objectives, self.config)
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
+        self.finite = FiniteLoss(steps, self.device, self.optimizer)
         self.student = self._student(self.objectives.kept())
         self.ema = _moving_average(self.student, self.config.ema) if self.config.ema else None
         self.best: dict[str, Tensor] | None = None
@@ -90,7 +92,8 @@ class Trainer:
     def update(self, step: Step) -> Terms:
         """Make one optimiser step, by the mean gradient of the batches of `step`; return the mean of their losses.
 
-        Raises TrainingError before the weights change if the loss is not finite.
+        If the loss is not finite, neither this step nor any later one changes the weights; TrainingError is raised now,
+        or where `finite.require` is called.
         """
         # What a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
         # run draws the same.
@@ -99,8 +102,8 @@ class Trainer:
         self.objectives.train()
         self.optimizer.zero_grad(set_to_none=True)
         values: list[tuple[Terms, float]] = []
-        for part in step.parts(self.config.accumulate, self.config.views_per_step):
-            values.append(self._backward(part, len(part.sample) / len(step.sample)))
+        for number, part in enumerate(step.parts(self.config.accumulate, self.config.views_per_step)):
+            values.append(self._backward(part, number, len(part.sample) / len(step.sample)))
         if self.config.clip_gradient is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
@@ -116,18 +119,17 @@ class Trainer:
         else:
             torch.manual_seed(seed)
 
-    def _backward(self, step: Step, share: float) -> tuple[Terms, float]:
-        """Add the gradient of a batch. share: its part of the samples of the step."""
+    def _backward(self, step: Step, number: int, share: float) -> tuple[Terms, float]:
+        """Add the gradient of a batch of a step. share: its part of the samples of the step."""
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
         with autocast, fastest_attention(self.network, self.device, self.precision):
+            batch, progress, outputs = step.known(), step.index / len(self.steps), step.teacher_outputs
+            self.objectives.prepare(batch, progress)  # before the device has work of this step to wait for
             student = self.network(step.images)
-            outputs = step.teacher_outputs
             teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
-            batch = Batch(step.labels, step.sample, step.view, step.index, step.mixed)
             others = decode_others(outputs, self.other_heads) if outputs else {}
-            value: Terms = self.objectives(student, teacher, batch, step.index / len(self.steps), others)
-        if not torch.isfinite(value.total):
-            raise _not_finite(value, step, self.steps)
+            value = self.objectives.compare(student, teacher, batch, progress, others)
+        self.finite.see(value, step.index, number)
         (value.total * share).backward()  # type: ignore[no-untyped-call]
         return Terms(value.total.detach(), value.terms), share
 
@@ -175,7 +177,8 @@ class Trainer:
         """Load the states of a checkpoint. Raises various errors, as PyTorch does, if it is of another run."""
         self.network.model.load_state_dict(checkpoint.model)
         self.objectives.load_state_dict(checkpoint.objectives)
-        self.optimizer.load_state_dict(checkpoint.optimizer)
+        self.optimizer.load_state_dict(checkpoint.optimizer)  # with it, whether that is fused
+        self.finite = FiniteLoss(self.steps, self.device, self.optimizer)
         if self.ema is not None:
             self.ema.module.load_state_dict(checkpoint.ema or {})
         self.best = checkpoint.best
@@ -241,6 +244,7 @@ def train(
                     sums[term] = sums.get(term, torch.zeros_like(amount)) + amount * len(step.sample)
                     counts[term] = counts.get(term, 0) + len(step.sample)  # schedules switch within epochs
                 progress.advance(1)
+            trainer.finite.require()
             means = {term: float(total) / counts[term] for term, total in sums.items()}  # waits for the device
             passed = time.perf_counter() - start
             seconds += passed
@@ -284,14 +288,3 @@ def _moving_average(student: nn.Module, decay: float) -> Any:
     from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
 
     return ModelEmaV3(student, decay=decay)
-
-
-def _not_finite(value: Terms, step: Step, steps: Steps) -> TrainingError:
-    wrong = [term for term, amount in value.terms.items() if not torch.isfinite(amount)] or ["the weighted sum"]
-    ids = list(dict.fromkeys(steps.samples.ids(step.sample.cpu().numpy())))
-    return TrainingError(
-        f"the loss is not finite at step {step.index}; the weights before it are in the last checkpoint",
-        where=f"term {', '.join(wrong)}",
-        got=f"samples {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}",
-        fix="lower train.learning_rate, set train.clip_gradient, or use train.precision: float32",
-    )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
-from pipeline.objectives import MixedLabels, Terms
+from pipeline.objectives import Batch, MixedLabels, Terms
 from pipeline.training.encoded_outputs import TeacherOutputs, select_rows
 
 
@@ -27,6 +27,7 @@ class Step:
         view: the numbers of their views, int64 [B].
         teacher_outputs: the teacher's outputs for these views as they are stored; None without a teacher.
         mixed: the labels of the samples that are mixed in, and the shares; None where views do not mix.
+        host: what objectives are given of the batch besides signals, on the CPU; None where all of it lies there.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Step:
     view: Tensor
     teacher_outputs: TeacherOutputs | None
     mixed: MixedLabels | None = None
+    host: Batch | None = None
 
     def to(self, device: torch.device | str) -> Step:
         """Return the batch on `device`; without a copy if that is the CPU, where it lies."""
@@ -50,7 +52,12 @@ class Step:
             self.view.to(device, non_blocking=True),
             self.teacher_outputs.to(device) if self.teacher_outputs else None,
             self.mixed.map(lambda each: each.to(device, non_blocking=True)) if self.mixed else None,
+            self.known() if self.sample.device.type == "cpu" else self.host,
         )
+
+    def known(self) -> Batch:
+        """Return what objectives are given of the batch besides signals."""
+        return Batch(self.labels, self.sample, self.view, self.index, self.mixed, self.host)
 
     def parts(self, count: int, views: int) -> list[Step]:
         """Split the step into `count` batches whose sizes differ by one sample at most; fewer if samples are fewer.
@@ -68,7 +75,8 @@ class Step:
         outputs = select_rows(self.teacher_outputs, rows) if self.teacher_outputs else None
         mixed = self.mixed.map(lambda each: each[rows]) if self.mixed else None
         images, labels, sample, view = (each[rows] for each in (self.images, self.labels, self.sample, self.view))
-        return Step(self.index, images, labels, sample, view, outputs, mixed)
+        host = self.host and self.host.map(lambda each: each[rows])
+        return Step(self.index, images, labels, sample, view, outputs, mixed, host)
 
     def __getitem__(self, index: object) -> NoReturn:
         """Raise TrainingError: torch takes the first of a list here, where a DataLoader is given no `collate_fn`."""

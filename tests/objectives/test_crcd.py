@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
 from pipeline.objectives import relations as relations
 from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some
-from pipeline.objectives.methods.crcd import gradients, relation_loss
+from pipeline.objectives.methods.crcd import gradients, has_enough, relation_loss
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 N, B, M, D, CLASSES = 30, 5, 7, 6, 4
@@ -180,6 +180,18 @@ def test_negatives_are_of_other_classes_and_different():
     again, other = (draw_negatives(LABELS, labels, 15, seed=1, step=step) for step in (4, 5))
     assert torch.equal(again.pool, drawn.pool)
     assert not torch.equal(other.pool, drawn.pool)
+
+
+def test_whether_a_pool_has_enough_for_every_row_is_known_without_its_columns():
+    """Rows of negatives are ascending where it does, and come again from the first where it does not."""
+    found = set()
+    for step in range(40):
+        labels = LABELS[draw_some(torch.arange(N), 4, 1, step)]
+        drawn = draw_negatives(LABELS, labels, 15, seed=1, step=step, size=20)
+        enough = has_enough(LABELS, labels, drawn.pool, 15)
+        assert enough == bool((drawn.columns.diff(dim=1) > 0).all())
+        found.add(enough)
+    assert found == {True, False}
 
 
 def test_negatives_are_drawn_evenly():

@@ -177,6 +177,7 @@ def test_moving_a_step_moves_all_of_it(road: Path):
         "view",
         "teacher_outputs",
         "mixed",
+        "host",
     ]
 
 
@@ -260,3 +261,15 @@ def test_images_are_decoded_once_for_all_views_of_a_step():
     assert photos.reads.tolist() == np.bincount(step.sample[::3], minlength=12).tolist()
     assert photos.reads.max() == 1
     assert step.images[:, 0, 0, 0].tolist() == (20 * step.sample).tolist()
+
+
+def test_what_objectives_look_at_stays_on_the_host_too(road: Path) -> None:
+    """A device is not asked for what was sent there; and so for the batches of a step."""
+    step = steps(road, views_per_step=2, batch_size=14)[0]
+    assert step.known().on_cpu().sample is step.sample
+    sent = step.to("meta")
+    assert sent.known().sample.device.type == "meta"
+    assert sent.known().on_cpu().labels is step.labels
+    parts = sent.parts(3, 2)
+    assert torch.equal(torch.cat([part.known().on_cpu().view for part in parts]), step.view)
+    assert {part.known().on_cpu().step for part in parts} == {step.index}

@@ -11,14 +11,29 @@ import torch
 from active_devices import ActiveDevices
 from cases import case
 from torch import Tensor
-from training_pieces import HARD, KD, LFCC, SMALL, VIT, Interrupting, config, drawn, network, objectives, same, steps
+from training_pieces import (
+    HARD,
+    KD,
+    LFCC,
+    SMALL,
+    VIT,
+    Interrupting,
+    Poisoned,
+    cache,
+    config,
+    drawn,
+    network,
+    objectives,
+    same,
+    steps,
+    whole,
+)
 
 from pipeline.errors import TrainingError
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveSet
 from pipeline.progress import Progress, Silent
-from pipeline.store.format.encoded import EncodedSignals
-from pipeline.training import Checkpoint, FromCaches, Steps, TrainingResult, train
+from pipeline.training import Checkpoint, Steps, TrainingResult, train
 from pipeline.training.loop import Trainer
 
 ADAM = {"optimizer": "adamw", "learning_rate": 1e-3}
@@ -112,6 +127,21 @@ def test_a_finished_run_that_is_asked_again_only_returns(road: Path, tmp_path: P
     assert again.seconds == first.seconds
 
 
+def test_a_checkpoint_of_a_run_whose_optimiser_was_not_fused_goes_on_as_it_began(road: Path, tmp_path: Path):
+    """Those of older versions were not. The last bits differ, and not more."""
+    settings: dict[str, Any] = {"kind": VIT, "epochs": 2, **ADAM}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.training.optimisation.FUSED", ())
+        plain = run(road, **settings)
+        with pytest.raises(KeyboardInterrupt):
+            run(road, tmp_path, progress=Interrupting(4), **settings)
+    assert same(weights(run(road, tmp_path, **settings)), weights(plain))
+    fused = weights(run(road, **settings))
+    assert not same(fused, weights(plain))
+    for name, value in weights(plain).items():
+        torch.testing.assert_close(fused[name], value, rtol=1e-3, atol=1e-4)
+
+
 def test_projectors_are_part_of_what_is_resumed(road: Path, tmp_path: Path):
     student = network()
     chosen = objectives(student, HARD, LFCC)
@@ -151,26 +181,10 @@ def test_global_random_generators_are_left_alone(road: Path, tmp_path: Path):
     assert before[2] == random.getstate()
 
 
-class Poisoned(FromCaches):
-    """Not a number for one sample, which the step with that number sees."""
-
-    def __init__(self, source: FromCaches, sample: int) -> None:
-        super().__init__(source.teachers)
-        self.sample = sample
-
-    def teacher_outputs(self, view: int, samples: Any, images: Tensor) -> EncodedSignals | None:
-        """The stored outputs, but for one."""
-        found = super().teacher_outputs(view, samples, images)
-        assert found is not None
-        found.arrays["logits"][torch.from_numpy(samples == self.sample)] = float("nan")
-        return found
-
-
 def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(road: Path, tmp_path: Path):
     good = steps(road)
     sample = int(good[2].sample[5])
-    assert isinstance(good.source, FromCaches)
-    poisoned = steps(road, Poisoned(good.source, sample))
+    poisoned = steps(road, Poisoned(whole(cache(road)), sample))
     student = network()
     trainer = Trainer(student, objectives(student, HARD, KD), poisoned, 0, None)
     for index in range(2):
@@ -279,6 +293,20 @@ def test_an_objective_that_is_off_by_schedule_costs_nothing(road: Path):
     lines = [line.split(",") for line in result.history.csv().splitlines()]
     column = lines[0].index("lfcc/contrast")
     assert [bool(line[column]) for line in lines[1:]] == [True, True, False, False]
+
+
+def test_objectives_prepare_before_the_student_computes(road: Path):
+    """A device then has nothing of this step to wait for. What is off does not; and so for every batch of a step."""
+    student, seen = network(), list[str]()
+    chosen = objectives(student, HARD, {**LFCC, "schedule": {"on_after": 0.5}})
+    for entry, member in zip(chosen.entries, chosen.members, strict=True):
+        member.prepare = lambda batch, progress, name=entry.label: seen.append(f"{name} {len(batch.on_cpu().sample)}")
+    student.register_forward_hook(lambda module, given, said: seen.append("student"))
+    trainer = Trainer(student, chosen, steps(road, batch_size=8, accumulate=2), 0, None)
+    for index in (0, 5):
+        trainer.update(trainer.steps[index])
+    first, second = ["hard-label 8", "student"], ["hard-label 8", "lfcc 8", "student"]
+    assert seen == [*first, *first, *second, *second]
 
 
 def test_an_objective_that_begins_late_costs_nothing_before(road: Path):

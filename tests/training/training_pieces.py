@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from experiment import HOLDOUT, LIMIT
 
@@ -13,6 +14,7 @@ from pipeline.models import Network, build_network
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.progress import Silent
 from pipeline.signals import SignalShapes
+from pipeline.store.format.encoded import EncodedSignals
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FreshViews, FromCaches, Steps, TrainConfig, ViewSource
 from pipeline.views import Views, ViewsConfig, build_views
@@ -99,6 +101,22 @@ class Interrupting(Silent):
         self.left -= amount
         if self.left < 0:
             raise KeyboardInterrupt
+
+
+class Poisoned(FromCaches):
+    """Not a number for one sample: in every view, or in one."""
+
+    def __init__(self, source: FromCaches, sample: int, view: int | None = None) -> None:
+        super().__init__(source.teachers)
+        self.sample, self.view = sample, view
+
+    def teacher_outputs(self, view: int, samples: Any, images: torch.Tensor) -> EncodedSignals:
+        """The stored outputs, but for one."""
+        found = super().teacher_outputs(view, samples, images)
+        assert isinstance(found, EncodedSignals)
+        if self.view in (None, view):
+            found.arrays["logits"][torch.from_numpy(np.asarray(samples == self.sample))] = float("nan")
+        return found
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

@@ -39,6 +39,7 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some, pool_size, with_room
 from pipeline.objectives.base import Batch, Context, Needs, Objective
+from pipeline.objectives.batch import to_device
 from pipeline.objectives.precision import precise
 from pipeline.objectives.relations import Relations
 from pipeline.objectives.requirements import embedding_widths, several_classes
@@ -107,6 +108,15 @@ class Contrasted:
 def shared_by_most(columns: Tensor, size: int) -> bool:
     """Whether rows of negatives [B, m], each ascending, share most of a pool of that size, and none has one twice."""
     return size <= 2 * columns.shape[1] and bool((columns.diff(dim=1) > 0).all())
+
+
+def has_enough(labels: Tensor, batch_labels: Tensor, pool: Tensor, count: int) -> bool:
+    """Whether a pool [P] has `count` samples of other classes for every row of a batch, so that none has one twice.
+
+    labels: [N], batch_labels: [B], from 0. All are on the CPU.
+    """
+    own = torch.bincount(labels[pool], minlength=int(batch_labels.max()) + 1)
+    return len(pool) - int(own[batch_labels].max()) >= count
 
 
 class Element(nn.Module):
@@ -191,23 +201,26 @@ class CRCD(Objective):
 
     def prepare(self, batch: Batch, progress: float) -> None:
         """Draw negatives and anchors, and read what the teacher said of them and of the batch."""
-        options, seed, device = self.options, self.context.seed, batch.sample.device
+        options, seed, device, given = self.options, self.context.seed, batch.sample.device, batch.on_cpu()
         drawn = draw_negatives(self.labels, batch.labels, options.negatives, seed, batch.step, self._size)
         pool, self.columns = drawn.pool, drawn.columns
         if device.type == "cpu":  # where shapes need not be the same in every step: what no row looks at is left out
             pool = pool[: int(self.columns.max()) + 1]
-        self._shared = shared_by_most(self.columns, len(pool))
-        samples = batch.sample.cpu()
-        anchors = draw_some(samples, options.anchors, seed, batch.step)
-        self.anchors = (samples == anchors[:, None]).int().argmax(1).to(device)
-        numbers = torch.cat((samples, pool))
-        self.numbers = numbers.to(device)
+            self._shared = shared_by_most(self.columns, len(pool))
+        else:  # where to look at the columns would be to wait for them
+            assert self.context.labels is not None
+            enough = has_enough(self.context.labels, given.labels, pool, options.negatives)
+            self._shared = enough and len(pool) <= 2 * options.negatives
+        anchors = draw_some(given.sample, options.anchors, seed, batch.step)
+        self.anchors = to_device((given.sample == anchors[:, None]).int().argmax(1), device)
+        numbers = torch.cat((given.sample, pool))
+        self.numbers = to_device(numbers, device)
         if options.bank == "cache":
             assert self.context.bank is not None
-            view = int(batch.view.min())
-            self.embeddings = self.context.bank("embedding", numbers, view).to(device)
+            view = int(given.view.min())
+            self.embeddings = to_device(self.context.bank("embedding", numbers, view), device)
             if self.gradient is not None:
-                self.logits = self.context.bank("logits", numbers, view).to(device)
+                self.logits = to_device(self.context.bank("logits", numbers, view), device)
         for element in (self.feature, self.gradient):
             if element is not None:
                 element.look()

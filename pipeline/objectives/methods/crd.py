@@ -33,6 +33,7 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError
 from pipeline.objectives.bank import MomentumBank, draw_pool, pool_size
 from pipeline.objectives.base import Batch, Context, Objective, mixed_labels
+from pipeline.objectives.batch import to_device
 from pipeline.objectives.embedding import EMBEDDINGS, embeddings
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, several_classes
@@ -117,11 +118,11 @@ class CRD(Objective):
     def prepare(self, batch: Batch, progress: float) -> None:
         """Draw the pool of the step, and read what the teacher said of it."""
         drawn = draw_pool(self.groups, self.options.negatives, self.context.seed, batch.step, self._pool_size)
-        self.pool = drawn.to(batch.sample.device)
+        self.pool = to_device(drawn, batch.sample.device)
         if self.teacher_bank is None:
             assert self.context.bank is not None
-            remembered = self.context.bank("embedding", drawn, int(batch.view.min()))
-            self.remembered = remembered.to(batch.sample.device)
+            remembered = self.context.bank("embedding", drawn, int(batch.on_cpu().view.min()))
+            self.remembered = to_device(remembered, batch.sample.device)
         self._fixed = self._fixed or bool(self.log_normalisers.isfinite().all())
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:

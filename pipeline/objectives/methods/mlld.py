@@ -74,10 +74,10 @@ class MLLD(Objective):
     def prepare(self, batch: Batch, progress: float) -> None:
         """Look whether the batch has the views of its samples; raises TrainingError if not.
 
-        On a device, where to look is to wait, only the first batch is looked at.
+        Of batches on a device only the first is looked at.
         """
         if not self._looked or batch.sample.device.type == "cpu":
-            self._refuse_others(batch.sample)
+            self._refuse_others(batch.on_cpu().sample)
             self._looked = True
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:

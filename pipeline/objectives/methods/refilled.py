@@ -31,6 +31,7 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.errors import ConfigError
 from pipeline.objectives.base import Batch, Context, Needs, Objective
+from pipeline.objectives.batch import to_device
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.embedding import embeddings, gram
 from pipeline.objectives.precision import precise
@@ -149,7 +150,7 @@ class Refilled(Objective):
     def prepare(self, batch: Batch, progress: float) -> None:
         """Collect the pairs of one class in the first part; ask for the means of classes, once, in the second."""
         if progress < self.options.relation_share:
-            self._pairs = same_class_pairs(batch.labels)
+            self._pairs = to_device(same_class_pairs(batch.on_cpu().labels), batch.labels.device)
         elif not len(self._means):
             assert self.context.class_means is not None
             self._means = self.context.class_means().to(batch.labels.device)
