@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AbstractContextManager, nullcontext
 
 from pipeline.data import (
     DataSection,
@@ -17,9 +18,10 @@ from pipeline.data import (
 from pipeline.data.replacing import refuse_foreign_file
 from pipeline.data.same_pixels import repeated_images
 from pipeline.data.summary import left_out, notes, split_facts, split_table, summarise_splits, treated
+from pipeline.data.treatment import Shrink
 from pipeline.errors import DataError, printable
 from pipeline.experiment.source import ConfigFile
-from pipeline.progress import Lines
+from pipeline.progress import Lines, waiting_for
 
 
 class Inputs(DataSection):
@@ -47,9 +49,20 @@ def run(source: ConfigFile, *, replace: bool, as_json: bool = False) -> None:
         raise DataError("there is nothing to pack a data set from", where=data.path, fix=fix)
     refuse_foreign_file(data.path)
     opened = open_source(data.source)
-    report = pack(opened, data.path, Lines(), data.unreadable, data.source, data.decoding)
+    with _reducing(data.source) as shrink:
+        report = pack(opened, data.path, Lines(), data.unreadable, data.source, data.decoding, shrink)
     dataset = PackedDataset.of(data)
     _print(dataset, opened, report, as_json)
+
+
+def _reducing(options: SourceOptions) -> AbstractContextManager[Shrink | None]:
+    """What reduces pixels, where they are packed. It takes torch, which takes seconds: most data sets do without."""
+    if options.store != "raw":
+        return nullcontext()
+    waiting_for("torch")
+    from pipeline.views.shrinking import shrinking
+
+    return shrinking()
 
 
 def refuse_changed(dataset: PackedDataset, options: SourceOptions) -> DataSource | None:

@@ -19,7 +19,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.origin import ORIGIN_ATTRIBUTE, Origin
 from pipeline.data.source import DataSource, SourceOptions
 from pipeline.data.split_writer import ITEM_NOTE, ImageLayout, SplitWriter, WrongLayoutError
-from pipeline.data.treatment import Shape, Treatment
+from pipeline.data.treatment import Shape, Shrink, Treatment
 from pipeline.errors import DataError, during
 from pipeline.files import sync_directory
 from pipeline.progress import Progress
@@ -58,6 +58,7 @@ def pack(
     unreadable: Literal["refuse", "skip"] = "refuse",
     options: SourceOptions | None = None,
     decoding: Decoding | None = None,
+    shrink: Shrink | None = None,
 ) -> PackReport:
     """Write the packed data set `path`, all at once: until it is complete, what was there stays.
 
@@ -67,6 +68,7 @@ def pack(
 
     Args:
         progress: counts images.
+        shrink: reduces images for `store: raw`, by which pixels are stored where sizes differ, and no files.
 
     Images with a larger shorter side than `options.shorter_side` are reduced to it. A few megabytes of images are held
     at a time, and the ids and labels of a split. The file remembers the `options` that the source was opened with.
@@ -78,7 +80,7 @@ def pack(
     path = Path(path)
     try:
         with _reserved(path) as (partial, handle):
-            treatment = Treatment(decoding, *((options.shorter_side, options.quality) if options else ()))
+            treatment = _treatment(options, decoding, shrink)
             with during(lambda: f"source {options.name if options else type(source).__name__}"):
                 report = _write(source, path, partial, progress, options, treatment, skip=unreadable == "skip")
             os.fsync(handle.fileno())
@@ -95,6 +97,15 @@ def pack(
         got = os.strerror(code) if code else str(error)
         raise DataError("the packed data set cannot be written", where=path, got=got, fix=fix) from None
     return report
+
+
+def _treatment(options: SourceOptions | None, decoding: Decoding | None, shrink: Shrink | None) -> Treatment:
+    """How images are stored that a source with these options gives."""
+    if options is None:
+        return Treatment(decoding)
+    if options.store == "raw" and shrink is None:
+        raise ValueError("`store: raw` needs a function that reduces images")
+    return Treatment(decoding, options.shorter_side, options.quality, shrink if options.store == "raw" else None)
 
 
 @contextmanager

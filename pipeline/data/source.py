@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ SOURCE_PACKAGE = "pipeline.data.sources"
 QUALITY = 95
 """Of JPEG files that are made while packing."""
 
-_FOR_ALL = frozenset(("shorter_side", "quality"))
+_FOR_ALL = frozenset(("shorter_side", "quality", "store"))
 
 
 class SourceOptions(Section):
@@ -30,6 +30,8 @@ class SourceOptions(Section):
     Args:
         shorter_side: images whose shorter side has more pixels are packed reduced to it, as JPEG; null for none.
         quality: of JPEG files that are made while packing, 1..100.
+        store: `raw` packs pixels, which take more room than image files and need no decoding; images are then reduced
+            as the operation `resize` does it. `files` packs image files, unless all images have one size.
 
     Attributes:
         fetching: the options that decide how files are obtained, not which images they are.
@@ -40,6 +42,7 @@ class SourceOptions(Section):
     name: str
     shorter_side: int | None = Field(default=None, gt=0)
     quality: int = Field(default=QUALITY, ge=1, le=100)
+    store: Literal["files", "raw"] = "files"
 
     @property
     def local(self) -> Path | None:

@@ -14,6 +14,7 @@ from pipeline.data.decoding import Decoding
 from pipeline.data.formats import UndecodableError
 from pipeline.data.h5 import LazyFile
 from pipeline.data.images import as_rgb, decode_image
+from pipeline.data.raw_pixels import decode_raw
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class Split:
         name: `train`, `test`, `val`, `unlabeled`, or another name in the file.
         ids: the names of the samples, by position.
         labels: int64 [N], -1 for a sample without one; None if no sample has one.
-        image_shape: (H, W, C) if all images have one size, None if they are stored as JPEG and PNG files.
+        image_shape: (H, W, C) if all images have one size, None if they are stored as files: JPEG, PNG, or PPM.
         choices: the fields of `Decoding` that make a difference to its pixels, as they were chosen.
 
     Attributes:
@@ -139,7 +140,8 @@ class Split:
         import torch
 
         try:
-            image = as_rgb(decode_image(encoded, self.decoding).pixels)
+            raw = decode_raw(encoded)
+            image = as_rgb(decode_image(encoded, self.decoding).pixels if raw is None else raw)
         except UndecodableError as error:
             where = f"{self._file.path}, split {self.name!r}, sample {self.ids[position]!r}"
             raise DataError("an image cannot be decoded", where=where, got=str(error)) from None

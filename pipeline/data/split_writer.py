@@ -28,7 +28,7 @@ ITEM_NOTE = "item "
 """What a note of an error begins with that arose while a source was read."""
 
 _BLOCK_BYTES = 2**23
-_BLOCK_ITEMS = 1024
+_BLOCK_ITEMS, _BLOCK_RAW = 1024, 64
 _SPARE_BYTES = 2**24  # for names and HDF5's own tables
 
 
@@ -163,7 +163,7 @@ class SplitWriter:
         if not self.layout.known:
             return 1
         if self.layout.shape is None:
-            return _BLOCK_ITEMS
+            return _BLOCK_RAW if self._treatment.raw else _BLOCK_ITEMS  # of unknown size until they are decoded
         return max(1, min(_BLOCK_ITEMS, _BLOCK_BYTES // int(np.prod(self.layout.shape))))
 
     def _readable(self, split: str, items: list[Item]) -> list[_Image]:

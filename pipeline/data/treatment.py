@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +20,15 @@ from pipeline.data.images import (
     has_channels_last,
     shrunk,
 )
+from pipeline.data.raw_pixels import encode_raw
 from pipeline.data.same_pixels import hash_pixels
 from pipeline.data.source import QUALITY, Item, Unreadable, is_text
 from pipeline.errors import DataError
 
 Shape = tuple[int, int, int]
+
+Shrink = Callable[[NDArray[np.uint8], int], NDArray[np.uint8]]
+"""A function that reduces an image uint8 [H, W, C] to a shorter side; one that is smaller is returned as it is."""
 
 _NAMES = {"HEIF": "HEIC"}
 
@@ -53,14 +57,20 @@ class Treatment:
     Args:
         shorter_side: images with more pixels there are reduced to it, and stored as JPEG.
         quality: of JPEG files that are made here.
+        raw: reduces images that are stored as pixels, all of them; None stores image files.
     """
 
     def __init__(
-        self, decoding: Decoding | None = None, shorter_side: int | None = None, quality: int = QUALITY
+        self,
+        decoding: Decoding | None = None,
+        shorter_side: int | None = None,
+        quality: int = QUALITY,
+        raw: Shrink | None = None,
     ) -> None:
         self.decoding = Decoding() if decoding is None else decoding
         self._shorter_side = shorter_side
         self._quality = quality
+        self.raw = raw
         self._alone = threading.Lock()
 
     def __call__(self, item: Item, as_files: bool) -> Treated | Unreadable:
@@ -76,10 +86,12 @@ class Treatment:
             expected = f"uint8 [H, W, C] of at most {MOST_CHANNELS} channels"
             got = f"{pixels.dtype} {list(pixels.shape)}"
             raise DataError("an image has the wrong form", where=repr(item.id), expected=expected, got=got)
-        if pixels.shape[2] not in (1, 3) and (as_files or self._shorter_side is not None):
+        if pixels.shape[2] not in (1, 3) and (as_files or (self.raw is None and self._shorter_side is not None)):
             what = f"an image has {pixels.shape[2]} channels, which no image file holds"
             expected = "all images in one size, and no `data.source.shorter_side`: they are stored as pixels then"
             raise DataError(what, where=repr(item.id), expected=expected)
+        if self.raw is not None:
+            return self._pixels(pixels, as_files, Trace())
         small = shrunk(pixels, self._shorter_side)
         notes = () if small is pixels else (f"shorter side reduced to {self._shorter_side}",)
         if not as_files:
@@ -88,14 +100,24 @@ class Treatment:
         return Treated(_shape(small), content, hash_pixels(small), small is not pixels, notes)
 
     def _file(self, encoded: bytes, as_files: bool) -> Treated | Unreadable:
-        trace = Trace()
+        trace, side = Trace(), None if self.raw else self._shorter_side
         try:
-            decoded = decode_image(encoded, self.decoding, self._shorter_side, trace, self._alone)
+            decoded = decode_image(encoded, self.decoding, side, trace, self._alone)
         except UndecodableError as error:
             return Unreadable(str(error))
+        if self.raw is not None:
+            return self._pixels(decoded.pixels, as_files, trace)
         content = self._stored(encoded, decoded, trace) if as_files else decoded.pixels
         found = hash_pixels(decoded.pixels)
         return Treated(_shape(decoded.pixels), content, found, decoded.small, trace.notes, trace.mattered)
+
+    def _pixels(self, pixels: NDArray[np.uint8], as_file: bool, trace: Trace) -> Treated:
+        """Pixels to be stored as such, reduced; as_file: sizes differ, so that each image says its own."""
+        small = pixels if self.raw is None or self._shorter_side is None else self.raw(pixels, self._shorter_side)
+        if small is not pixels:
+            trace.notes.append(f"shorter side reduced to {self._shorter_side}")
+        content = encode_raw(small) if as_file else small
+        return Treated(_shape(small), content, hash_pixels(small), False, trace.notes, trace.mattered)
 
     def _stored(self, encoded: bytes, decoded: Decoded, trace: Trace) -> bytes:
         """The file to store: what came, or what was made of it."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from pipeline import plugins
-from pipeline.data.source import SOURCE_PACKAGE
+from pipeline.data.source import SOURCE_PACKAGE, SourceOptions
 from pipeline.dvc_file.dependencies import OBJECTIVES, READING, SOURCE_ROOT
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.experiment import EVALUATION_SIGNALS, HEADLESS_EVALUATION_SIGNALS
@@ -34,7 +34,7 @@ class PluginFiles:
     """Holds the files of the plug-ins that an experiment names, by what they are for.
 
     Args:
-        source: reads what is packed.
+        source: reads what is packed, and reduces it where pixels are packed.
         drawn: operations of the views that are cached or learnt from.
         scored: operations of the one view that evaluation sees.
         kept: encodings, filter and extra signals of the main cache.
@@ -64,7 +64,7 @@ class PluginFiles:
             for package in (ENCODINGS, FILTERS):
                 read |= plugin_files(package, plugins.names(package))
         return cls(
-            source=frozenset(plugin_files(SOURCE_PACKAGE, [source.name] if source is not None else [])),
+            source=frozenset(_packing(source) if source is not None else ()),
             drawn=_operations(experiment.views.operations),
             scored=_operations(experiment.evaluate.operations),
             kept=frozenset(kept),
@@ -72,6 +72,15 @@ class PluginFiles:
             read=frozenset(read),
             shown=frozenset(shown),
         )
+
+
+def _packing(source: SourceOptions) -> set[File]:
+    """Return the files of a source, and of what reduces its pixels."""
+    found = plugin_files(SOURCE_PACKAGE, [source.name])
+    if source.store == "raw":
+        found |= plugin_files(OPERATIONS, ["resize"])
+        found |= {"pipeline/views/resample.py", "pipeline/views/shrinking.py"}
+    return found
 
 
 def _operations(operations: Operations) -> frozenset[File]:

@@ -73,6 +73,7 @@ def _input(run: StudentRun) -> ModelInput:
         shorter_side=packed.get("shorter_side"),
         **({"quality": packed["quality"]} if "quality" in packed else {}),
         stored="files" if samples.split.image_shape is None else "pixels",
+        store=packed.get("store", "files"),
         operations=tuple(each.model_dump(mode="json") for each in config.evaluate.operations),
     )
 

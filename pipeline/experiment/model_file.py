@@ -67,6 +67,7 @@ class ModelInput(_Part):
         shorter_side: larger images are reduced to it and stored as JPEG of this `quality`; None for none.
         stored: whether the data set has pixels, or image files, which an image of many formats becomes by way of a
             JPEG.
+        store: as `data.source.store`; `raw` if all images are stored as pixels, and reduced exactly.
         operations: those of the one view that evaluation sees, in their order, before the network's own resizing and
             normalisation.
     """
@@ -77,6 +78,7 @@ class ModelInput(_Part):
     shorter_side: int | None = Field(gt=0)
     quality: int = Field(QUALITY, ge=1, le=100)
     stored: Literal["pixels", "files"]
+    store: Literal["files", "raw"] = Field("files", exclude_if=lambda store: store == "files")
     operations: tuple[Mapping[str, Any], ...]
 
 

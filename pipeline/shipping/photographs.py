@@ -17,6 +17,7 @@ from pipeline.errors import DataError
 from pipeline.experiment.model_file import ModelInput
 from pipeline.untrusted import read_file
 from pipeline.views import ViewsConfig, build_views, sizes_of
+from pipeline.views.shrinking import shrink
 
 MOST_PHOTO_BYTES = 1 << 30
 
@@ -53,7 +54,8 @@ class PhotoReader:
 
     def __init__(self, seen: ModelInput) -> None:
         self._seen = seen
-        self._treatment = Treatment(seen.decoding, seen.shorter_side, seen.quality)
+        raw = shrink if seen.store == "raw" else None
+        self._treatment = Treatment(seen.decoding, seen.shorter_side, seen.quality, raw)
         config = ViewsConfig.model_validate({"operations": [dict(options) for options in seen.operations]})
         self._views = build_views(config, key="evaluate")
 

@@ -14,9 +14,15 @@ from photo_experiment import FOLDER, NAMES, TEST, evaluated
 from scipy.special import softmax
 
 from pipeline.cli import main
+from pipeline.data import PackedDataset, open_source, pack
+from pipeline.data.sources.image_folder import Options
 from pipeline.errors import DataError, ModelError
+from pipeline.experiment.model_file import ModelFile
+from pipeline.progress import Silent
+from pipeline.shipping.photographs import PhotoReader
 from pipeline.shipping.predicting import predictions
 from pipeline.shipping.student import ShippedStudent
+from pipeline.views.shrinking import shrink
 
 
 def run(*arguments: str) -> Result:
@@ -28,6 +34,17 @@ def test_it_is_what_evaluate_computes(flowers: Path):
     said = torch.stack([each.logits for each in predictions(student, map(Path, TEST)) if each.logits is not None])
     assert torch.equal(said, evaluated())
     assert len(said) == len(TEST)
+
+
+def test_a_photograph_is_reduced_as_pixels_were_packed(flowers: Path, tmp_path: Path):
+    seen = ModelFile.read(FOLDER).input
+    assert "store" not in seen.model_dump()
+    options = Options(path=Path("photos"), shorter_side=20, store="raw")
+    pack(open_source(options), tmp_path / "raw.h5", Silent(), options=options, shrink=shrink)
+    test = PackedDataset.open(tmp_path / "raw.h5").split("test")
+    reader = PhotoReader(seen.model_copy(update={"store": "raw"}))
+    for photo, image in zip(TEST, test.read(np.arange(test.count)), strict=True):
+        assert np.array_equal(reader.read(Path(photo)), image.permute(1, 2, 0))
 
 
 def test_names_and_probabilities_are_printed(flowers: Path):
