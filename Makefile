@@ -1,6 +1,7 @@
 # make demo   the whole road on scikit-learn's digits: teacher, cache, students, report
 # make test   the tests
 # make test-gpu  the tests that only a GPU can answer, in about a minute; skipped without one
+# make bench-gpu  what only a GPU can say about speed, in less than eight minutes: benchmarks/README.md
 # make test-busy  the tests three times, beside two processes that keep two cores busy
 # make site   the pages of docs/ and the reference, as a site in build/site
 # make cifar100  CIFAR-100 with the literature's ResNets: hours on a GPU, days without
@@ -17,7 +18,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-busy test-gpu test-long lint types site setup
+.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-busy test-gpu bench-gpu test-long lint types site setup
 
 demo: setup
 	dvc repro
@@ -38,6 +39,10 @@ test-busy: setup
 
 test-gpu: setup
 	CUBLAS_WORKSPACE_CONFIG=:4096:8 pytest -m gpu -n 0 -rs tests/gpu
+
+bench-gpu: setup
+	$(VENV)/bin/python benchmarks/gpu.py
+	$(VENV)/bin/python benchmarks/performance.py
 
 test-long: setup
 	pytest -m long -n 0 --timeout 3600

@@ -1,0 +1,1 @@
+"""The parts of `benchmarks/gpu.py`: each answers one question of `parts.PARTS`."""

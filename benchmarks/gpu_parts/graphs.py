@@ -1,0 +1,178 @@
+"""Steps that are captured once and replayed: whether they are the same bit by bit, and what they gain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from gpu_parts.parts import MODELS, SETS, STUDENTS
+from gpu_parts.pieces import Run, Students, same, weights
+from gpu_parts.record import Note
+from gpu_parts.running import Place
+from gpu_parts.timing import in_turn
+from pipeline.models.attention import fastest_attention
+from pipeline.models.device import reproducible
+from pipeline.objectives import Batch
+from pipeline.store.format.encoded import EncodedSignals
+from pipeline.training.step import Step
+
+WARM_UP, BATCHES = 2, 4
+"""Steps before a graph is captured, and batches that follow each other."""
+
+
+class FixedStep:
+    """A step of a student as it is, without waiting for the device, whose inputs always lie in one place.
+
+    The learning rate is that of the first step, and what objectives draw before a step is drawn once: what is compared
+    is the same kernels, launched one by one or replayed.
+
+    Args:
+        run: the student.
+        device: of the training.
+    """
+
+    def __init__(self, run: Run, device: torch.device) -> None:
+        self.run, self.trainer, self.device = run, run.trainer, device
+        self.batches = [run.steps[number].to(device) for number in range(BATCHES)]
+        self.held = _copy(self.batches[0])
+        for _ in range(WARM_UP):
+            self()  # normalisers and buffers of the optimiser are there from now on
+        batch = self._batch()
+        for member in self.trainer.objectives.members:
+            member.prepare(batch, 0.0)
+            member.prepare = lambda *_: None
+
+    def fill(self, number: int) -> None:
+        """Lay a batch where the step reads it."""
+        step = self.batches[number % BATCHES]
+        for held, given in zip(_tensors(self.held), _tensors(step), strict=True):
+            held.copy_(given)
+
+    def _batch(self) -> Batch:
+        return Batch(self.held.labels, self.held.sample, self.held.view)
+
+    def __call__(self) -> None:
+        trainer, outputs = self.trainer, self.held.teacher_outputs
+        trainer.network.train()
+        trainer.objectives.train()
+        trainer.optimizer.zero_grad(set_to_none=True)
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=trainer.precision == "bfloat16")
+        with autocast, fastest_attention(trainer.network, self.device, trainer.precision):
+            student = trainer.network(self.held.images)
+            assert outputs is not None
+            value = trainer.objectives(student, outputs.decode(trainer.head), self._batch(), 0.0)
+        value.total.backward()
+        trainer.optimizer.step()
+
+
+def _tensors(step: Step) -> list[torch.Tensor]:
+    outputs = step.teacher_outputs
+    assert isinstance(outputs, EncodedSignals)
+    return [step.images, step.labels, step.sample, step.view, *outputs.arrays.values()]
+
+
+def _copy(step: Step) -> Step:
+    outputs = step.teacher_outputs
+    assert isinstance(outputs, EncodedSignals)
+    arrays = {name: each.clone() for name, each in outputs.arrays.items()}
+    tensors = (each.clone() for each in (step.images, step.labels, step.sample, step.view))
+    return Step(step.index, *tensors, EncodedSignals(outputs.specs, arrays))
+
+
+def replayed(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """What replays the work, which is done once; on a CPU the work itself."""
+    if device.type != "cuda":
+        work()
+        return work
+    side, current = torch.cuda.Stream(), torch.cuda.current_stream()
+    side.wait_stream(current)
+    with torch.cuda.stream(side):
+        work()
+    current.wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph.replay
+
+
+def capture(note: Note, place: Place) -> None:
+    """Two students that are the same: one takes its steps, the other replays them."""
+    sizes, device, students = place.sizes, place.device, Students(place)
+    note.fact("captured", place.cuda)
+    rows = [(MODELS[0], sizes.student, each) for each in SETS] + [(MODELS[1], sizes.vit, "kd")]
+    with reproducible(device):
+        for model, kind, each in rows:
+            name = f"{model}, {each}"
+            if not note.time_for(name, 3):
+                continue
+            with note.trying(name):
+                eager, other = (FixedStep(students.run(kind, each, sizes.batch), device) for _ in range(2))
+                eager()
+                replay = replayed(other, device)
+                for number in range(sizes.compared):
+                    eager.fill(number)
+                    eager()
+                    other.fill(number)
+                    replay()
+                note.fact(f"{name}: same bits", same(weights(eager.run), weights(other.run)))
+                found = in_turn({"eager": eager, "replayed": replay}, device, sizes.rounds, note, sizes.steps)
+                for way, seconds in found.items():
+                    note.rate(f"{name}, {way}", "images/s", sizes.batch, seconds)
+                if place.cuda:
+                    note.ratio(f"{name}: captured over eager", found["eager"], found["replayed"])
+                else:
+                    note.skip(f"{name}: captured over eager", "needs CUDA: no graph can be captured on a CPU")
+
+
+def in_branches(steps: Sequence[FixedStep], place: Place) -> Callable[[], None]:
+    """One step of every student, each on a stream of its own; on a CPU one after the other."""
+    if not place.cuda:
+
+        def in_order() -> None:
+            for step in steps:
+                step()
+
+        return in_order
+    streams = [torch.cuda.Stream() for _ in steps]
+
+    def branched() -> None:
+        current = torch.cuda.current_stream()
+        for step, stream in zip(steps, streams, strict=True):
+            stream.wait_stream(current)
+            with torch.cuda.stream(stream):
+                step()
+        for stream in streams:
+            current.wait_stream(stream)
+
+    return branched
+
+
+def side_by_side(note: Note, place: Place) -> None:
+    """Students with seeds of their own, whose steps are branches of one graph."""
+    sizes, device, students = place.sizes, place.device, Students(place)
+    note.fact("captured", place.cuda)
+
+    def made(seed: int) -> FixedStep:
+        return FixedStep(students.run(sizes.student, "kd", sizes.batch, seed), device)
+
+    with reproducible(device):
+        for count in STUDENTS:
+            name = f"{count} students"
+            if not note.time_for(name, 4):
+                continue
+            with note.trying(name):
+                steps = [made(seed) for seed in range(count)]
+                replay = replayed(in_branches(steps, place), device)
+                if count == sizes.students:
+                    alone = [made(seed) for seed in range(count)]
+                    for number in range(sizes.compared):
+                        for step in (*steps, *alone):
+                            step.fill(number)
+                        replay()
+                        for step in alone:
+                            step() if number else (step(), step())  # the other ones' graph was tried once
+                    equal = [same(weights(a.run), weights(b.run)) for a, b in zip(steps, alone, strict=True)]
+                    note.fact("same bits as alone", all(equal))
+                found = in_turn({"": replay}, device, sizes.rounds, note, sizes.steps)[""]
+                note.rate(name, "images/s", count * sizes.batch, found)
