@@ -12,6 +12,7 @@ random weights: nothing is downloaded. benchmarks/README.md says what a machine 
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 import time
@@ -24,6 +25,7 @@ import click
 from pipeline.allocator import fix_workspaces, keep_freed_memory
 
 fix_workspaces()  # before torch is imported
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")  # whoever asks for a GPU here would keep parts from it
 
 import torch  # noqa: E402
 from gpu_parts.machine import machine  # noqa: E402

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
@@ -13,7 +14,6 @@ from gpu_parts.running import Place
 from gpu_parts.timing import in_turn
 from pipeline.models.attention import fastest_attention
 from pipeline.models.device import reproducible
-from pipeline.objectives import Batch
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.training.step import Step
 
@@ -22,10 +22,10 @@ WARM_UP, BATCHES = 2, 4
 
 
 class FixedStep:
-    """A step of a student as it is, without waiting for the device, whose inputs always lie in one place.
+    """A step of a student, whose inputs always lie in one place.
 
-    The learning rate is that of the first step, and what objectives draw before a step is drawn once: what is compared
-    is the same kernels, launched one by one or replayed.
+    The learning rate is that of the first step, what objectives prepare on the host before a step is prepared once, and
+    whether the loss is finite is not looked at: what is compared is the same kernels, launched one by one or replayed.
 
     Args:
         run: the student.
@@ -37,20 +37,15 @@ class FixedStep:
         self.batches = [run.steps[number].to(device) for number in range(BATCHES)]
         self.held = _copy(self.batches[0])
         for _ in range(WARM_UP):
+            self.trainer.objectives.prepare(self.held.known(), 0.0)
             self()  # normalisers and buffers of the optimiser are there from now on
-        batch = self._batch()
-        for member in self.trainer.objectives.members:
-            member.prepare(batch, 0.0)
-            member.prepare = lambda *_: None
+        self.trainer.objectives.prepare(self.held.known(), 0.0)
 
     def fill(self, number: int) -> None:
         """Lay a batch where the step reads it."""
         step = self.batches[number % BATCHES]
         for held, given in zip(_tensors(self.held), _tensors(step), strict=True):
             held.copy_(given)
-
-    def _batch(self) -> Batch:
-        return Batch(self.held.labels, self.held.sample, self.held.view)
 
     def __call__(self) -> None:
         trainer, outputs = self.trainer, self.held.teacher_outputs
@@ -61,7 +56,7 @@ class FixedStep:
         with autocast, fastest_attention(trainer.network, self.device, trainer.precision):
             student = trainer.network(self.held.images)
             assert outputs is not None
-            value = trainer.objectives(student, outputs.decode(trainer.head), self._batch(), 0.0)
+            value = trainer.objectives.compare(student, outputs.decode(trainer.head), self.held.known(), 0.0)
         value.total.backward()
         trainer.optimizer.step()
 
@@ -76,8 +71,9 @@ def _copy(step: Step) -> Step:
     outputs = step.teacher_outputs
     assert isinstance(outputs, EncodedSignals)
     arrays = {name: each.clone() for name, each in outputs.arrays.items()}
-    tensors = (each.clone() for each in (step.images, step.labels, step.sample, step.view))
-    return Step(step.index, *tensors, EncodedSignals(outputs.specs, arrays))
+    images, labels, sample, view = (each.clone() for each in (step.images, step.labels, step.sample, step.view))
+    held = replace(step, images=images, labels=labels, sample=sample, view=view)
+    return replace(held, teacher_outputs=EncodedSignals(outputs.specs, arrays))
 
 
 def replayed(work: Callable[[], None], device: torch.device) -> Callable[[], None]:
