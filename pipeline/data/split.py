@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -15,6 +15,7 @@ from pipeline.data.formats import UndecodableError
 from pipeline.data.h5 import LazyFile
 from pipeline.data.images import as_rgb, decode_image
 from pipeline.data.raw_pixels import decode_raw
+from pipeline.data.threads import Threads
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Split:
         self.decoding = Decoding.of(choices)
         self._file = file
         self._ids: tuple[str, ...] | None = tuple(ids)
+        self._threads = Threads()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_ids": None}  # names of a million samples do not travel: read again if needed
@@ -123,11 +125,11 @@ class Split:
         stored = self.stored(positions)
         if isinstance(stored, np.ndarray):
             return torch.from_numpy(stored).permute(0, 3, 1, 2).contiguous()
-        threads = min(torch.get_num_threads(), len(stored))
-        if threads <= 1:
-            return [self._decoded(*pair) for pair in zip(positions, stored, strict=True)]
-        with ThreadPoolExecutor(threads) as pool:
-            return list(pool.map(self._decoded, positions, stored))
+
+        def decode(part: slice) -> list[Tensor]:
+            return [self._decoded(*pair) for pair in zip(positions[part], stored[part], strict=True)]
+
+        return list(chain.from_iterable(self._threads.map(decode, len(stored))))
 
     def digest_head(self, count: int) -> str:
         """Return the line that a digest of `count` images begins with, as `Samples.pixel_digest` says."""

@@ -41,7 +41,8 @@ class TrainConfig(Section):
             of the best epoch are kept, whether it stopped or not (null: those of the last epoch, after all of them).
         view_offset: epoch e uses view (e + view_offset) mod V, or, with m views per step, the m views from (m e +
             view_offset) mod V on.
-        workers: processes that decode large data sets; null chooses.
+        workers: processes that decode and render large data sets; 0 has this process do it, by as many threads as
+            torch uses; null chooses.
         resident_gigabytes: data sets up to this size stay in memory.
         checkpoint_epochs: epochs between checkpoints; null chooses by time: a run that is killed loses at most 30
             seconds, or an epoch where that is longer.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline import plugins
 from pipeline.data.split import Images
+from pipeline.data.threads import Threads
 from pipeline.errors import ConfigError, DataError, Problem
 from pipeline.views.chain import Chain
 from pipeline.views.config import OPERATIONS, ViewsConfig
@@ -52,6 +53,7 @@ class Views:
         self.exact = all(operation.exact for operation in operations)
         self._chain = Chain.of(config.operations, operations, image_size)
         self._image_size = image_size
+        self._threads = Threads()
         self._partners = Partners(config.seed, among) if self._chain.mix and among is not None else None
         self.needs_sizes = self._chain.needs_sizes
         self.output_size = self._chain.output_size
@@ -138,6 +140,9 @@ class Views:
                 + (", ".join(self.parameter_names) or "none"),
                 got=f"an array of shape {tuple(drawn.shape)}",
             )
+        rendered = self._in_threads(images, drawn, partners) if isinstance(images, list) else None
+        if rendered is not None:
+            return rendered
         images = self._chain.apply(images, drawn, partners)
         if isinstance(images, Tensor):
             return images
@@ -147,6 +152,30 @@ class Views:
             got=" and ".join("x".join(map(str, shape)) for shape in sorted({i.shape for i in images})[:2]),
             fix="add an operation that fixes the size: resize with [height, width], center-crop or resized-crop",
         )
+
+    def _in_threads(self, images: list[Tensor], drawn: Tensor, partners: Images | None) -> Tensor | None:
+        """Render a list of images in several threads; None where one thread is to do it, or to say what is wrong.
+
+        The pixels of a view do not depend on the other images of a batch, which is cut into parts.
+        """
+        if not (self.exact and self.output_size and images and images[0].device.type == "cpu"):
+            return None
+        if min(torch.get_num_threads(), len(images)) <= 1:
+            return None
+        with torch.inference_mode(False):  # which is of a thread: others could not write there
+            rendered = torch.empty((len(images), images[0].shape[0], *self.output_size), dtype=torch.uint8)
+
+        def render(part: slice) -> None:
+            views = self._chain.apply(images[part], drawn[part], None if partners is None else partners[part])
+            if not isinstance(views, Tensor) or views.shape[1:] != rendered.shape[1:]:
+                raise ValueError("images of differing shapes")
+            rendered[part] = views
+
+        try:
+            self._threads.map(render, len(images))
+        except Exception:
+            return None
+        return rendered
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the pixels of a view of a given number, as plain JSON values."""

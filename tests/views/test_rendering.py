@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -101,3 +102,62 @@ def test_parameters_of_other_views_and_of_other_samples_are_refused() -> None:
     wrong[0, 5] = 65537
     with pytest.raises(DataError, match=r"mixup\.share"):
         rendered.render(np.arange(7), wrong)
+
+
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
+def alone(render: Callable[[], Tensor]) -> Tensor:
+    """What one thread renders."""
+    torch.set_num_threads(1)
+    try:
+        return render()
+    finally:
+        torch.set_num_threads(3)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize("more", [(), ({"name": "mixup-or-cutmix"}, {"name": "horizontal-flip"})])
+def test_several_threads_render_the_pixels_of_one(more: tuple[dict[str, Any], ...]) -> None:
+    _, rendered, _ = rendering(True, CROP, *more)
+    rows = np.array([6, 1, 0, 3, 2, 5, 4, 1])
+    expected = alone(lambda: rendered.draw(2, rows).pixels)
+    assert torch.equal(rendered.draw(2, rows).pixels, expected)
+    with torch.inference_mode():  # which other threads know nothing of
+        assert torch.equal(rendered.draw(2, rows).pixels, expected)
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize(
+    ("operations", "column"), [([CROP, {"name": "horizontal-flip"}], 4), ([{"name": "resize", "size": 9}], None)]
+)
+def test_several_threads_say_of_an_error_what_one_says(operations: list[dict[str, Any]], column: int | None) -> None:
+    """Of a parameter out of range, and of views that differ in size."""
+    _, rendered, _ = rendering(True, *operations)
+    rows = np.arange(7)
+    parameters = rendered.parameters(0, rows)
+    if column is not None:
+        parameters[[2, 5], column] = [7, 9]
+    with pytest.raises(DataError) as said:
+        alone(lambda: rendered.render(rows, parameters))
+    with pytest.raises(DataError) as error:
+        rendered.render(rows, parameters)
+    assert str(error.value) == str(said.value)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_an_error_of_an_operation_keeps_its_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, rendered, _ = rendering(True, CROP)
+
+    def broken(*arguments: Any) -> Tensor:
+        raise ValueError("broken")
+
+    monkeypatch.setattr("pipeline.views.operations.resized_crop.resample", broken)
+    with pytest.raises(ValueError, match="broken") as error:
+        rendered.draw(0, np.arange(7))
+    assert error.value.__notes__ == ["operation resized-crop"]
