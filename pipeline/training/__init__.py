@@ -6,12 +6,13 @@ from pipeline.late import late_names
 from pipeline.training.config import TrainConfig
 
 if TYPE_CHECKING:
-    from pipeline.training.batches import Steps, loader, refuse_too_many_views
+    from pipeline.training.batches import Steps, refuse_too_many_views
     from pipeline.training.checkpoint import Checkpoint
     from pipeline.training.embeddings import ProbeViews
     from pipeline.training.fresh_views import FreshViews
     from pipeline.training.history import History
     from pipeline.training.linear_probe import ProbeResult, probe
+    from pipeline.training.loading import loader
     from pipeline.training.loop import TrainingResult, train
     from pipeline.training.memory import Memory
     from pipeline.training.optimisation import build_optimizer, build_scheduler
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 else:
     __getattr__ = late_names(
         __name__,
-        batches="Steps loader refuse_too_many_views",
+        batches="Steps refuse_too_many_views",
         checkpoint="Checkpoint",
         embeddings="ProbeViews",
         fresh_views="FreshViews",
         history="History",
         linear_probe="ProbeResult probe",
+        loading="loader",
         loop="TrainingResult train",
         memory="Memory",
         optimisation="build_optimizer build_scheduler",

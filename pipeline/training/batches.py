@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 from pipeline import own_code
 from pipeline.data import Images, Samples
-from pipeline.errors import CACHE_COMMAND, ConfigError, PipelineError, Problem, during
+from pipeline.errors import CACHE_COMMAND, ConfigError, Problem, during
 from pipeline.objectives import MixedLabels
 from pipeline.training.config import TrainConfig
 from pipeline.training.encoded_outputs import TeacherOutputs, join_views
 from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
-from pipeline.training.prefetch import pinned_ahead
 from pipeline.training.step import Step
 from pipeline.training.teacher_outputs import ViewSource
 from pipeline.views import DrawnViews, SampleViews, Views, view_of
@@ -105,9 +103,13 @@ class Steps(Dataset[Step]):
                 raise failure from None
             raise
 
-    def _step(self, requested: int | RenderRequest) -> Step:
+    def together(self, index: int, count: int) -> Step:
+        """Make `count` steps of an epoch, from number `index` on, as one batch: the rows of one after the other's."""
+        return self._step(index, count)
+
+    def _step(self, requested: int | RenderRequest, count: int = 1) -> Step:
         index = requested.step if isinstance(requested, RenderRequest) else requested
-        numbers, rows = self.read_by(index)
+        numbers, rows = self.read_by(index, count)
         images, outputs = self.images(rows), None
         if isinstance(requested, RenderRequest):
             views = zip(numbers, requested.parameters, strict=True)
@@ -207,15 +209,16 @@ class Steps(Dataset[Step]):
             upcoming += [(view, shuffled[: ends[0]]) for view in self.views_of(epoch + 1)]
         self.source.expect(upcoming)
 
-    def read_by(self, index: int) -> tuple[list[int], NDArray[np.int64]]:
+    def read_by(self, index: int, count: int = 1) -> tuple[list[int], NDArray[np.int64]]:
         """Return the numbers of the views of a step, and its samples [B], which its rows are all views of.
 
         Args:
             index: the number of the step.
+            count: more than 1 for this step and those after it in its epoch.
         """
         epoch, within = divmod(index, self.steps_per_epoch)
         shuffled, _ = self._order(epoch)
-        return self.views_of(epoch), shuffled[self._start(within) : self._start(within + 1)]
+        return self.views_of(epoch), shuffled[self._start(within) : self._start(within + count)]
 
     def _start(self, within: int) -> int:
         """Return where a step begins in the order of its epoch. The first steps have one sample more."""
@@ -252,49 +255,3 @@ def refuse_too_many_views(config: TrainConfig, count: int) -> None:
         what = "the views of a sample in a batch are different ones"
         problem = Problem("train.views_per_step", what, f"at most {count}", str(config.views_per_step), fix)
         raise ConfigError([problem])
-
-
-def worker_count(config: TrainConfig, resident: bool) -> int:
-    """Return how many processes read and render: as many as `config` has, else none for images in memory.
-
-    Args:
-        resident: whether all images are in memory.
-    """
-    if config.workers is not None:
-        return config.workers
-    return 0 if resident else max(1, (os.cpu_count() or 2) - 1)
-
-
-def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
-    """Return an iterator over `steps` from the number `start` on.
-
-    They are rendered in this process where images are in memory, else by worker processes.
-
-    Args:
-        device: of the training; for a GPU, batches are in page-locked memory, and this process makes them in a thread.
-    """
-    workers = worker_count(steps.config, steps.resident is not None)
-    numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
-    if pin_memory and not workers:
-        return pinned_ahead(steps.__getitem__, numbers)
-    apart = workers > 0 and steps.source.remote
-    batches: DataLoader[Step] = DataLoader(
-        steps,
-        batch_size=None,
-        sampler=map(steps.render_request, numbers) if apart else numbers,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        prefetch_factor=4 if workers else None,
-    )
-    return _unwrapped(steps.add_teacher_outputs(step, pin_memory) for step in batches) if apart else _unwrapped(batches)
-
-
-def _unwrapped(batches: Iterable[Step]) -> Iterator[Step]:
-    """Yield batches; an error of Decant's in a worker process says what it said there, without that process's trace."""
-    try:
-        yield from batches
-    except PipelineError as error:
-        _, _, said = str(error).rpartition(f"\n{type(error).__module__}.{type(error).__qualname__}: ")
-        if said != str(error):
-            raise type(error)(said.rstrip()) from error
-        raise

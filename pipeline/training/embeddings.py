@@ -16,8 +16,8 @@ from pipeline.measuring.prediction import inference
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.progress import Progress
-from pipeline.training.batches import worker_count
 from pipeline.training.config import TrainConfig
+from pipeline.training.loading import worker_count
 from pipeline.views import SampleViews, Views
 
 EMBEDDED_ROWS = 64

@@ -156,8 +156,18 @@ def _join_views(views: Sequence[EncodedSignals]) -> EncodedSignals:
 
 def select_rows(outputs: TeacherOutputs, rows: slice) -> TeacherOutputs:
     """Return the outputs for some rows of a batch."""
+    return with_tensors(outputs, lambda each: each[rows])
 
-    def selected(signals: EncodedSignals) -> EncodedSignals:
-        return EncodedSignals(signals.specs, {name: part[rows] for name, part in signals.arrays.items()})
 
-    return selected(outputs) if isinstance(outputs, EncodedSignals) else outputs.map(selected)
+def with_tensors(outputs: TeacherOutputs, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
+    """Return the outputs with every stored tensor changed.
+
+    Args:
+        outputs: of a batch.
+        change: what is done to each tensor.
+    """
+
+    def changed(signals: EncodedSignals) -> EncodedSignals:
+        return EncodedSignals(signals.specs, {name: change(part) for name, part in signals.arrays.items()})
+
+    return changed(outputs) if isinstance(outputs, EncodedSignals) else outputs.map(changed)

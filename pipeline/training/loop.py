@@ -20,11 +20,12 @@ from pipeline.models.reused import Projector, ReusedHead
 from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
-from pipeline.training.batches import Steps, loader
+from pipeline.training.batches import Steps
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.history import History, epoch_note
+from pipeline.training.loading import loader
 from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.step import Step, mean_terms
 from pipeline.training.tracking import with_tracker

@@ -69,9 +69,10 @@ class Step:
             return [self]
         samples = len(self.sample) // views
         ends = [int(part[-1] + 1) * views for part in np.array_split(np.arange(samples), min(count, samples))]
-        return [self._rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+        return [self.rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
 
-    def _rows(self, rows: slice) -> Step:
+    def rows(self, rows: slice) -> Step:
+        """Return some rows of the batch."""
         outputs = select_rows(self.teacher_outputs, rows) if self.teacher_outputs else None
         mixed = self.mixed.map(lambda each: each[rows]) if self.mixed else None
         images, labels, sample, view = (each[rows] for each in (self.images, self.labels, self.sample, self.view))

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cases import case
+from torch import Tensor
+from training_pieces import HARD, KD, VIT, cache, drawn, network, objectives, same, steps, whole
+
+from pipeline.errors import DataError
+from pipeline.progress import Silent
+from pipeline.training import FromCaches, Step, Steps, loader, train
+from pipeline.training.small_steps import made_at_once
+
+CPU = torch.device("cpu")
+
+
+def tensors(step: Step) -> Iterator[Tensor]:
+    yield from (step.images, step.labels, step.sample, step.view)
+    if step.teacher_outputs is not None:
+        yield from step.teacher_outputs.decode().features.values()
+        yield step.teacher_outputs.decode().logits
+
+
+def equal(one: Step, other: Step) -> bool:
+    pairs = zip(tensors(one), tensors(other), strict=True)
+    return one.index == other.index and all(torch.equal(a, b) and a.is_contiguous() for a, b in pairs)
+
+
+def test_steps_that_are_made_at_once_are_those_that_are_made_one_by_one(
+    road: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From any step on; those of an epoch alone go together, and as many as are small enough."""
+    made: list[tuple[int, int]] = []
+    together = Steps.together
+    monkeypatch.setattr(Steps, "together", lambda *given: made.append(given[1:]) or together(*given))
+    runs: list[Steps] = [
+        *(steps(road, batch_size=7, **more) for more in ({}, {"views_per_step": 2}, {"sampling": "balanced"})),
+        drawn(road, batch_size=7),
+    ]
+    for number, (run, start) in enumerate(itertools.product(runs, (0, 3))):
+        with case(run=number, start=start):
+            got = list(loader(run, start, CPU))
+            assert all(equal(*pair) for pair in zip(got, (run[i] for i in range(start, len(run))), strict=True))
+            per_epoch = run.steps_per_epoch
+            assert made == [
+                (start, 1),
+                (start + 1, per_epoch - start - 1),
+                (per_epoch, per_epoch),
+                (2 * per_epoch, per_epoch),
+            ]
+            made.clear()
+    monkeypatch.setattr("pipeline.training.small_steps.AT_ONCE_BYTES", 7 * 3 * 8 * 8 * 2)
+    assert len(list(loader(runs[0], 0, CPU))) == 21
+    assert made == [(number, 1) for number in range(21)]
+
+
+def test_a_run_ends_the_same_whatever_is_made_at_once(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for bytes_at_once in (4 * 2**20, 0):
+        monkeypatch.setattr("pipeline.training.small_steps.AT_ONCE_BYTES", bytes_at_once)
+        student = network(VIT)
+        run = steps(road, batch_size=7, learning_rate=0.01)
+        train(student, objectives(student, HARD, KD), run, seed=0, folder=None, progress=Silent())
+        found.append(student.model.state_dict())
+    assert same(*found)
+
+
+class Unreadable(FromCaches):
+    """One sample cannot be read, in its second view."""
+
+    sample = 0
+
+    def teacher_outputs(self, view: int, samples: Any, images: Tensor) -> Any:
+        """The stored outputs, or an error that says which."""
+        if view == 1 and self.sample in samples:
+            raise DataError(f"one of samples {np.sort(samples).tolist()} cannot be read")
+        return super().teacher_outputs(view, samples, images)
+
+
+def test_an_error_is_raised_in_place_of_its_step(road: Path) -> None:
+    source = Unreadable(whole(cache(road)).teachers)
+    run = steps(road, source, batch_size=7)
+    source.sample = int(steps(road, batch_size=7)[11].sample[3])
+    batches = made_at_once(run, 0)
+    assert [next(batches).index for _ in range(11)] == list(range(11))
+    with pytest.raises(DataError) as error:
+        next(batches)
+    with pytest.raises(DataError) as expected:
+        run[11]
+    assert str(error.value) == str(expected.value)
+    assert next(made_at_once(run, 12)).index == 12
+    with pytest.raises(DataError):
+        next(made_at_once(run, 11))
