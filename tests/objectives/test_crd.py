@@ -116,6 +116,19 @@ def test_the_cache_is_the_teachers_bank():
     torch.testing.assert_close(terms["student"], expected.loss(expected.log_normaliser(N), N))
 
 
+def test_what_is_read_ahead_is_what_is_read_at_the_time(monkeypatch: pytest.MonkeyPatch):
+    """A device has the next pool read while it computes."""
+    here = build()
+    there = build()
+    there.load_state_dict(here.state_dict())
+    take = there._ahead.take
+    monkeypatch.setattr(there._ahead, "take", lambda number, view, ahead: take(number, view, ahead=not ahead))
+    for number in range(3):
+        with torch.no_grad():
+            one, other = step(here, number), step(there, number)
+        assert all(torch.equal(one[name], other[name]) for name in ("student", "teacher"))
+
+
 def test_momentum_banks_read_no_cache():
     objective = build(bank="momentum", momentum=0.0)
     before = objective.teacher_bank.rows.clone()

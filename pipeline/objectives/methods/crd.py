@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError
+from pipeline.objectives.ahead import Ahead
 from pipeline.objectives.bank import MomentumBank, draw_pool, pool_size
 from pipeline.objectives.base import Batch, Context, Objective, mixed_labels
 from pipeline.objectives.batch import to_device
@@ -114,16 +115,24 @@ class CRD(Objective):
         self.student_bank = MomentumBank(samples, width, options.momentum)
         self.teacher_bank = MomentumBank(samples, width, options.momentum) if options.bank == "momentum" else None
         self.register_buffer("log_normalisers", torch.full((2,), float("nan")))
+        self._ahead = Ahead(self._read)
 
     def prepare(self, batch: Batch, progress: float) -> None:
         """Draw the pool of the step, and read what the teacher said of it."""
-        drawn = draw_pool(self.groups, self.options.negatives, self.context.seed, batch.step, self._pool_size)
-        self.pool = to_device(drawn, batch.sample.device)
-        if self.teacher_bank is None:
-            assert self.context.bank is not None
-            remembered = self.context.bank("embedding", drawn, int(batch.on_cpu().view.min()))
-            self.remembered = to_device(remembered, batch.sample.device)
+        device, view = batch.sample.device, int(batch.on_cpu().view.min())
+        pool, remembered = self._ahead.take(batch.step, view, ahead=device.type != "cpu")
+        self.pool = to_device(pool, device)
+        if remembered is not None:
+            self.remembered = to_device(remembered, device)
         self._fixed = self._fixed or bool(self.log_normalisers.isfinite().all())
+
+    def _read(self, step: int, view: int) -> tuple[Tensor, Tensor | None]:
+        """The pool of a step, and the teacher's embeddings of it unless it has a momentum bank: on the CPU."""
+        drawn = draw_pool(self.groups, self.options.negatives, self.context.seed, step, self._pool_size)
+        if self.teacher_bank is not None:
+            return drawn, None
+        assert self.context.bank is not None
+        return drawn, self.context.bank("embedding", drawn, view)
 
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `student` against the teacher's bank and `teacher` against the student's."""
