@@ -14,7 +14,7 @@ from gpu_parts.running import Place
 from gpu_parts.timing import in_turn
 from pipeline.models.device import reproducible
 from pipeline.store.format.encoded import EncodedSignals
-from pipeline.training.batches import loader
+from pipeline.training.loading import loader
 from pipeline.training.order import order
 from pipeline.training.step import Step
 
