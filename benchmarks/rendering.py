@@ -1,10 +1,12 @@
-"""What one core renders: JPEGs to views of 224 pixels, and how fast bytes are hashed.
+"""What one core renders: JPEGs to views of 224 pixels, by two ways side by side; and how fast bytes are hashed.
 
-    python benchmarks/rendering.py [--rounds 5]
+    python benchmarks/rendering.py [--rounds 5] [--files FOLDER]
 
-Made-up photographs of 500 x 375 pixels; `resized-crop` and `horizontal-flip` as for ImageNet. Printed: views or
-gigabytes per second of processor time, median [lowest, highest] over rounds. Elapsed time is longer on a busy
-machine; so is processor time where cores are shared, if less so.
+`compiled` is simplejpeg and numba; `plain` is Pillow and torch, which are used where those are missing. Made-up
+photographs of 500 x 375 pixels, or the JPEGs of a folder; `resized-crop` and `horizontal-flip` as for ImageNet. In
+every round each way does everything once, in turns. Printed: views or gigabytes per second of processor time, median
+[lowest, highest] over rounds, and the ratio of the two ways in the same round. The digests of all views must be equal.
+Elapsed time is longer on a busy machine; so is processor time where cores are shared, if less so.
 """
 
 from __future__ import annotations
@@ -13,18 +15,24 @@ import hashlib
 import io
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
 
 import click
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
-from pipeline.data.images import decode_image
-from pipeline.views import ViewsConfig, build_views, digest, sizes_of
+from pipeline.data import jpeg
+from pipeline.data.images import as_rgb, decode_image
+from pipeline.views import ViewsConfig, build_views, digest, resample, sizes_of
 
 COUNT, SIZE, NOISE = 64, (500, 375), 8
 OPERATIONS = [{"name": "resized-crop", "size": 224}, {"name": "horizontal-flip"}]
+WAYS = ("plain", "compiled")
 
 
 def photographs() -> list[bytes]:
@@ -38,37 +46,77 @@ def photographs() -> list[bytes]:
     return files
 
 
+@contextmanager
+def by(way: str) -> Iterator[None]:
+    """Work as where simplejpeg and numba are not installed, or as they are."""
+    if way == "compiled":
+        yield
+        return
+    with patch.object(jpeg, "_decoder", lambda: None), patch.object(resample, "_compiled_resize", lambda: None):
+        yield
+
+
+def decoded(files: list[bytes], way: str) -> list[Tensor]:
+    images = [torch.from_numpy(as_rgb(decode_image(file).pixels)).permute(2, 0, 1) for file in files]
+    return images if way == "compiled" else [image.contiguous() for image in images]  # as images were read before
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
-def main(rounds: int) -> None:
+@click.option("--files", "folder", type=click.Path(path_type=Path, exists=True), help="A folder of JPEGs.")
+def main(rounds: int, folder: Path | None) -> None:
     torch.set_num_threads(1)
-    files, noise = photographs(), np.random.default_rng(0).bytes(100_000_000)
+    files = [path.read_bytes() for path in sorted(folder.rglob("*.jpg"))[:COUNT]] if folder else photographs()
+    count, noise = len(files), np.random.default_rng(0).bytes(100_000_000)
     views = build_views(ViewsConfig.model_validate({"operations": OPERATIONS}), None)
-    images = [torch.from_numpy(decode_image(file).pixels).permute(2, 0, 1) for file in files]
-    parameters = views.parameters(0, np.arange(COUNT), sizes_of(images))
-    pixels = views.apply(images, parameters)
+    images = {way: decoded(files, way) for way in WAYS}
+    parameters = views.parameters(0, np.arange(count), sizes_of(images["plain"]))
 
-    def all_of_it() -> None:
-        decoded = [torch.from_numpy(decode_image(file).pixels).permute(2, 0, 1) for file in files]
-        digest(views.apply(decoded, views.parameters(0, np.arange(COUNT), sizes_of(decoded))))
+    def all_of_it(way: str) -> list[int]:
+        pixels = decoded(files, way)
+        return [
+            int(each) for each in digest(views.apply(pixels, views.parameters(0, np.arange(count), sizes_of(pixels))))
+        ]
 
-    work: dict[str, tuple[Callable[[], object], float]] = {
-        "decoding, images/s": (lambda: [decode_image(file) for file in files], COUNT),
-        "cropping and resizing, views/s": (lambda: views.apply(images, parameters), COUNT),
-        "digest of a view, views/s": (lambda: digest(pixels), COUNT),
-        "all of it, views/s": (all_of_it, COUNT),
+    pixels = views.apply(images["plain"], parameters)
+    work: dict[str, Callable[[str], object]] = {
+        "decoding, images/s": lambda way: decoded(files, way),
+        "cropping and resizing, views/s": lambda way: views.apply(images[way], parameters),
+        "all of it, views/s": all_of_it,
+    }
+    hashing: dict[str, tuple[Callable[[], object], float]] = {
+        "digest of a view, views/s": (lambda: digest(pixels), count),
         "MD5, GB/s": (lambda: hashlib.md5(noise), len(noise) / 1e9),
         "SHA-256, GB/s": (lambda: hashlib.sha256(noise), len(noise) / 1e9),
     }
-    rates: dict[str, list[float]] = {name: [] for name in work}
+    digests = {}
+    for way in WAYS:
+        with by(way):
+            digests[way] = all_of_it(way)
+    if digests["plain"] != digests["compiled"]:
+        raise click.ClickException("the two ways give different pixels")
+    rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
-        for name, (job, amount) in work.items():
+        for name, job in work.items():
+            for way in WAYS:
+                with by(way):
+                    start = time.process_time()
+                    job(way)
+                    rates.setdefault((name, way), []).append(count / (time.process_time() - start))
+        for name, (hashed, amount) in hashing.items():
             start = time.process_time()
-            job()
-            rates[name].append(amount / (time.process_time() - start))
-    print(f"{COUNT} files of {sum(map(len, files)) / COUNT / 1e3:.0f} kB")
-    for name, values in rates.items():
-        print(f"{name:<32} {statistics.median(values):>10,.1f}  [{min(values):,.1f}, {max(values):,.1f}]")
+            hashed()
+            rates.setdefault((name, ""), []).append(amount / (time.process_time() - start))
+    print(f"{count} files of {sum(map(len, files)) / count / 1e3:.0f} kB; the digests of all views are equal")
+    for (name, way), values in rates.items():
+        print(f"{name:<32} {way:<9} {spread(values, ',.1f')}")
+        if way == "compiled":
+            ratios = [one / other for one, other in zip(values, rates[name, "plain"], strict=True)]
+            print(f"{'':<32} {'ratio':<9} {spread(ratios, '.2f')}")
+
+
+def spread(values: list[float], form: str) -> str:
+    return f"{statistics.median(values):>10{form}}  [{min(values):{form}}, {max(values):{form}}]"
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from pipeline.data.colours import DEEP_MODES, flat, same
 from pipeline.data.decoding import RAW, Decoding, Trace
 from pipeline.data.formats import UNBACKED_PIXELS, UndecodableError, opened
 from pipeline.data.formats import readable_suffixes as readable_suffixes
+from pipeline.data.jpeg import plain_jpeg_pixels
 
 _ORIENTATION = 0x0112  # in EXIF
 _TURNS = {
@@ -77,10 +78,15 @@ def decode_image(
 
     Raises UndecodableError.
     """
+    encoded = bytes(encoded)
     try:
-        with opened(bytes(encoded)) as image:
+        with opened(encoded) as image:
             large = image.width * image.height > UNBACKED_PIXELS
             with alone if large and alone is not None else nullcontext():
+                if trace is None and shorter_side is None:
+                    quick = _quickly_decoded(encoded, image, rules)
+                    if quick is not None:
+                        return quick
                 return _decoded(image, rules, shorter_side, trace)
     except UndecodableError:
         raise
@@ -88,6 +94,21 @@ def decode_image(
         raise UndecodableError("there is not enough memory for its pixels") from None
     except Exception as error:  # noqa: BLE001, RUF100 - Pillow's readers raise anything on broken files
         raise UndecodableError(str(error) or type(error).__name__) from None
+
+
+def _quickly_decoded(encoded: bytes, image: Image.Image, rules: Decoding) -> Decoded | None:
+    """What `_decoded` returns of a plain JPEG file that is read as it is; None where that must decode it."""
+    found = plain_jpeg_pixels(encoded, image)
+    if found is None:
+        return None
+    turn = _turn(image) if rules.orientation == "follow" else None
+    profile = image.info.get("icc_profile") if rules.profile == "follow" else None
+    if turn is not None or profile:
+        again = Image.fromarray(found)
+        again.info["icc_profile"] = profile
+        flattened = flat(again, rules)
+        found = pixels(flattened if turn is None else flattened.transpose(turn))
+    return Decoded(found, "JPEG")
 
 
 def _decoded(image: Image.Image, rules: Decoding, shorter_side: int | None, trace: Trace | None) -> Decoded:

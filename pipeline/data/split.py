@@ -117,8 +117,9 @@ class Split:
         """Read the images at positions [B], in any order, duplicates allowed.
 
         Returns uint8 [B, C, H, W] in memory of its own, or, where `image_shape` is None, B images decoded to
-        uint8 [3, H, W] (grey ones repeated). Decodes with as many threads as torch uses: one in the workers
-        of a DataLoader. Raises IndexError and DataError as `stored`, and DataError for a damaged image.
+        uint8 [3, H, W] (grey ones repeated), each pixel's channels side by side in memory. Decodes with as many
+        threads as torch uses: one in the workers of a DataLoader. Raises IndexError and DataError as `stored`, and
+        DataError for a damaged image.
         """
         import torch
 
@@ -147,4 +148,4 @@ class Split:
         except UndecodableError as error:
             where = f"{self._file.path}, split {self.name!r}, sample {self.ids[position]!r}"
             raise DataError("an image cannot be decoded", where=where, got=str(error)) from None
-        return torch.from_numpy(image).permute(2, 0, 1).contiguous()
+        return torch.from_numpy(image).permute(2, 0, 1)  # not copied: views take any layout, and fewer pixels

@@ -16,6 +16,7 @@ from pipeline.data.split import Images
 from pipeline.errors import ConfigError, DataError, Problem, during
 from pipeline.views.mixing import MixingOperation
 from pipeline.views.operation import Operation, OperationOptions, Size
+from pipeline.views.resample import LARGE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Stretch:
         """Apply the operations to images under their parameters [B, P]: one by one where their sizes differ."""
         at = 0
         for operation, name in zip(self.operations, self.names, strict=True):
-            images = stacked(images)
+            if not (operation.fixes_size and _is_large(images)):  # those are smaller when they are put together
+                images = stacked(images)
             drawn = columns[:, at : at + len(operation.parameter_names)]
             at += len(operation.parameter_names)
             if isinstance(images, Tensor):
@@ -162,6 +164,10 @@ def stacked(images: Images) -> Images:
     return images
 
 
+def _is_large(images: Images) -> bool:
+    return isinstance(images, list) and bool(images) and images[0][0].numel() >= LARGE_IMAGE
+
+
 def _stretch(names: Sequence[str], operations: Sequence[Operation | MixingOperation], part: range) -> Stretch:
     counts = Counter(names)
     chosen = [(i, operation) for i in part if not isinstance(operation := operations[i], MixingOperation)]
@@ -207,10 +213,10 @@ def _refuse_out_of_range(name: str, operation: Operation | MixingOperation, imag
     if columns.device.type != "cpu" or not columns.numel():
         return
     H, W = images.shape[2:]
-    low, high = torch.tensor(operation.ranges((H, W)), dtype=columns.dtype).unbind(1)
-    wrong = ((columns < low) | (columns > high)).any(0)
+    values, (low, high) = columns.numpy(), np.array(operation.ranges((H, W)), np.int64).T
+    wrong = ((values < low) | (values > high)).any(0)
     if wrong.any():
-        column = int(wrong.int().argmax())
+        column = int(wrong.argmax())
         raise DataError(
             "a parameter of a view is outside its range",
             where=f"{name}.{operation.parameter_names[column]}",

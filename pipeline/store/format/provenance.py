@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # torch takes seconds, and provenance is also read
 RUNS = "runs.json"
 """The note in a workspace with the runs that worked on it."""
 
-PACKAGES = ("decant-kd", "numpy", "timm", "torchvision", "zarr")
+PACKAGES = ("decant-kd", "numba", "numpy", "pillow", "simplejpeg", "timm", "torchvision", "zarr")
 
 
 class Runs:
@@ -128,7 +128,7 @@ def _amount(value: Any) -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that compute and write."""
+    """Return the versions of Python and of the packages that decode, compute and write."""
     return dict(_versions())
 
 
@@ -136,6 +136,7 @@ def versions() -> dict[str, str]:
 def _versions() -> dict[str, str]:
     """Found once in a process: what is installed is looked up in files."""
     import torch
+    from PIL import features
 
     found = {"python": platform.python_version(), "torch": torch.__version__}  # with the kind of its build
     for package in PACKAGES:
@@ -143,6 +144,9 @@ def _versions() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
+    # simplejpeg brings a libjpeg-turbo of its own, which its version stands for.
+    if (decoder := features.version("libjpeg_turbo")) is not None:
+        found["libjpeg-turbo of pillow"] = decoder
     return found
 
 

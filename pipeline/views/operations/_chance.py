@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pipeline.views.keyed_random import reals
 from pipeline.views.operation import Size
+from pipeline.views.resample import LARGE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,13 @@ class ByChance:
 
 def mirrored(images: Tensor, chosen: Tensor, axis: int) -> Tensor:
     """Mirror images [B, C, H, W] along an axis where `chosen` [B] is 1; leave them where it is 0."""
-    B = len(images)
+    B, _, H, W = images.shape
+    if H * W >= LARGE_IMAGE and images.device.type == "cpu":
+        given, result = images.numpy(), np.empty(images.shape, np.uint8)
+        turned = np.flip(given, axis)
+        for i, turn in enumerate(chosen.tolist()):  # each written once: large images are slow to copy
+            result[i] = turned[i] if turn else given[i]
+        return torch.from_numpy(result)
     # Both versions side by side and one gather of whole images: several times as fast as torch.where.
     both = torch.cat([images, images.flip(axis)])
     return both.index_select(0, torch.arange(B, device=images.device) + B * chosen)

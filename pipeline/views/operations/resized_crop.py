@@ -87,13 +87,7 @@ class ResizedCrop:
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Crop and resize: uint8 [B, C, h, w]."""
-        boxes = parameters.to(torch.int64)
-        if len(images) == 1 and images.device.type == "cpu":
-            # A single, often large, image: cut first, so that only what is used is worked on.
-            top, left, height, width = boxes[0].tolist()
-            images = images[:, :, top : top + height, left : left + width]
-            boxes = torch.tensor([[0, 0, height, width]])
-        return resample(images, boxes, self.size, self.interpolation)
+        return resample(images, parameters.to(torch.int64), self.size, self.interpolation)
 
 
 def build(options: Options) -> ResizedCrop:
