@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gpu_parts.pieces import build
+from gpu_parts.pieces import build, calibrated
 from gpu_parts.record import Note
 from gpu_parts.running import Place
 from gpu_parts.sizes import Kind
@@ -37,7 +37,9 @@ def _of(note: Note, place: Place, name: str, kind: Kind, training: bool) -> None
     device, sizes = place.device, place.sizes
     batch = sizes.batch if training else sizes.micro_batch
     precision = choose_precision("auto", device)
-    network = build(kind, sizes.classes).to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = (build if training else calibrated)(kind, sizes.classes).to(
+        device=device, memory_format=torch.channels_last
+    )  # type: ignore[call-overload]
     network.train(training)
     network.keep_taps([])
     images = torch.randint(0, 256, (batch, 3, kind.size, kind.size), dtype=torch.uint8).to(device)

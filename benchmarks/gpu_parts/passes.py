@@ -6,7 +6,7 @@ import time
 
 import torch
 
-from gpu_parts.pieces import VIEWS, build, cache_of, photo_views, photographs, signals, small_samples, small_views
+from gpu_parts.pieces import VIEWS, cache_of, calibrated, photo_views, photographs, signals, small_samples, small_views
 from gpu_parts.record import Note
 from gpu_parts.running import Place
 from gpu_parts.sizes import Kind
@@ -56,7 +56,7 @@ def _against_bare(
 ) -> None:
     sizes, device = place.sizes, place.device
     precision = choose_precision("auto", device)
-    network = build(kind, sizes.classes)
+    network = calibrated(kind, sizes.classes)
     how = {"device": device, "precision": precision, "micro_batch": sizes.micro_batch}
     teacher = TeacherPass(network, samples, views, kept, **how)
     rows = range(min(sizes.micro_batch, samples.count))

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from gpu_parts.running import Place
 from gpu_parts.sizes import Kind, Sizes
@@ -29,6 +29,9 @@ from pipeline.training.loop import Trainer
 from pipeline.views import Views, ViewsConfig, build_views
 
 BLOCKS, VIEWS = ("block2", "block3"), 2
+SEEN = 16
+"""Random images that batch normalisation sees."""
+
 NOISE = 8
 """Of photographs, in levels of a channel."""
 
@@ -81,6 +84,25 @@ def build(kind: Kind, classes: int, seed: int = 0) -> Network:
     return build_network(kind.model, classes, input_size=kind.size, options=kind.options, seed=seed)
 
 
+def calibrated(kind: Kind, classes: int) -> Network:
+    """A network with random weights that computes as a trained one does outside of training.
+
+    Its batch normalisation has seen some random images: without, the maps of a deep one exceed float16.
+    """
+    network = build(kind, classes)
+    shape = (SEEN, 3, kind.size, kind.size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    normalisations = [each for each in network.modules() if isinstance(each, nn.BatchNorm2d)]
+    momenta = [each.momentum for each in normalisations]
+    for each in normalisations:
+        each.momentum = 1.0
+    with torch.no_grad():
+        network.train()(images)
+    for each, momentum in zip(normalisations, momenta, strict=True):
+        each.momentum = momentum
+    return network.eval()
+
+
 def signals(sizes: Sizes) -> SignalsConfig:
     """What is kept of the teacher of small images."""
     return SignalsConfig(features=FeaturesConfig(blocks=BLOCKS, grid=sizes.grid))
@@ -92,7 +114,7 @@ def cache_of(place: Place, samples: Samples) -> TeacherCache:
     if path.exists():
         return TeacherCache.open(path)
     make_cache(
-        build(sizes.teacher, sizes.classes),
+        calibrated(sizes.teacher, sizes.classes),
         samples,
         small_views(sizes),
         signals(sizes),

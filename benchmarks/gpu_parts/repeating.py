@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from gpu_parts.parts import MODELS
-from gpu_parts.pieces import Students, build, same, weights
+from gpu_parts.pieces import Students, calibrated, same, weights
 from gpu_parts.record import Note
 from gpu_parts.running import Place
 from gpu_parts.timing import in_turn
@@ -63,8 +63,8 @@ def arithmetic(note: Note, place: Place) -> None:
         if not note.time_for(model, 4):
             continue
         images = torch.randint(0, 256, (sizes.batch, 3, kind.size, kind.size), dtype=torch.uint8).to(device)
-        exact = build(kind, sizes.classes).double().eval().to(device)
-        plain = build(kind, sizes.classes).eval().to(device)
+        exact = calibrated(kind, sizes.classes).double().to(device)
+        plain = calibrated(kind, sizes.classes).to(device)
         works = {}
         for way, (precision, enabled) in ways.items():
             with note.trying(f"{model}: error of {way}"), torch.no_grad(), reproducible(device), tf32(enabled):

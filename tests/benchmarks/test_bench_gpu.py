@@ -17,9 +17,9 @@ from click.testing import CliRunner
 
 gpu = pytest.importorskip("gpu")
 performance = pytest.importorskip("performance")
-from gpu_parts import record, running  # noqa: E402
+from gpu_parts import pieces, record, running  # noqa: E402
 from gpu_parts.parts import PARTS  # noqa: E402
-from gpu_parts.sizes import SMOKE  # noqa: E402
+from gpu_parts.sizes import FULL, SMOKE  # noqa: E402
 
 LEFT_OUT = ("batch 64", "batch 512", "ViT", "ResNet-20, kd", "lfcc", "ResNet-20, hard", "197 tokens", "ResNet-20, step")
 TINIEST = replace(SMOKE, rounds=1, compared=1, samples=32, photographs=4, left_out=(*SMOKE.left_out, *LEFT_OUT))
@@ -67,6 +67,15 @@ def test_what_has_to_be_the_same_is_the_same(results: dict[str, Any]) -> None:
     assert told["twice-the-same: ResNet-20, crcd"]
     assert results["smoke"]
     assert results["machine"]["torch"] == torch.__version__
+
+
+def test_what_a_deep_network_says_fits_into_a_cache() -> None:
+    """With batch normalisation as it is built, the last maps of a ResNet-56 exceed float16."""
+    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        found = pieces.calibrated(FULL.teacher, 4)(images)
+    assert found.features["block3"].abs().max() < 1000
+    assert found.logits.isfinite().all()
 
 
 def late(note: Any, place: Any) -> None:
