@@ -22,7 +22,20 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE, RESULTS = ROOT / "docs" / "performance.md", ROOT / "benchmarks" / "results"
 NOT_YET = "not measured yet"
 BLOCK = re.compile(r"(<!-- gpu: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
-MACHINE = ("device", "memory", "driver", "torch", "cuda", "cudnn", "processor", "cores", "load", "date")
+MACHINE = (
+    "device",
+    "memory",
+    "driver",
+    "torch",
+    "cuda",
+    "cudnn",
+    "numba",
+    "simplejpeg",
+    "processor",
+    "cores",
+    "load",
+    "date",
+)
 
 
 @click.command()

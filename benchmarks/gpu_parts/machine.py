@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ def _software() -> dict[str, Any]:
         "system": platform.platform(),
         "python": sys.version.split()[0],
         "torch": torch.__version__,
+        "numba": _version("numba"),
+        "simplejpeg": _version("simplejpeg"),
         "decant": installed_version() or "a checkout",
         "commit": _said("git", "-C", str(ROOT), "rev-parse", "HEAD"),
     }
@@ -53,6 +56,13 @@ def _gpu() -> dict[str, Any]:
         "cudnn": str(torch.backends.cudnn.version()),
         "cublas workspaces": os.environ.get("CUBLAS_WORKSPACE_CONFIG", "torch's own"),
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not there"
 
 
 def _processor() -> str:
