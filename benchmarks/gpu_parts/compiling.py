@@ -17,6 +17,9 @@ from pipeline.models.attention import fastest_attention
 from pipeline.models.device import choose_precision, reproducible
 from pipeline.objectives.methods.hard_label import cross_entropy
 
+REPLAYED = "ResNet-20, step, compiled and captured"
+"""By torch itself, in graphs of its own."""
+
 
 def compiling(note: Note, place: Place) -> None:
     """A student's step on hard labels, and the teacher's forward pass, eager and compiled."""
@@ -30,10 +33,15 @@ def compiling(note: Note, place: Place) -> None:
         ):
             if note.time_for(name, 10 if place.cuda else 0):
                 with note.trying(name):
-                    _of(note, place, name, kind, training)
+                    _of(note, place, name, kind, training, {"backend": sizes.backend})
+        if not place.cuda:
+            note.skip(REPLAYED, "needs CUDA")
+        elif note.time_for(REPLAYED, 10):
+            with note.trying(REPLAYED):
+                _of(note, place, REPLAYED, sizes.student, True, {"mode": "reduce-overhead"})
 
 
-def _of(note: Note, place: Place, name: str, kind: Kind, training: bool) -> None:
+def _of(note: Note, place: Place, name: str, kind: Kind, training: bool, how: dict[str, str]) -> None:
     device, sizes = place.device, place.sizes
     batch = sizes.batch if training else sizes.micro_batch
     precision = choose_precision("auto", device)
@@ -65,7 +73,7 @@ def _of(note: Note, place: Place, name: str, kind: Kind, training: bool) -> None
         return work
 
     function = loss if training else logits
-    eager, compiled = runs(function), runs(torch.compile(function, backend=sizes.backend))
+    eager, compiled = runs(function), runs(torch.compile(function, **how))
     start = time.perf_counter()
     value = compiled()
     note.measure(f"{name}: compiling", "s", [time.perf_counter() - start])

@@ -157,7 +157,7 @@ PARTS = (
         "What does torch.compile gain?",
         tuple(
             f"{what}{more}"
-            for what in ("ResNet-20, step", "ResNet-56, forward", "ViT, step")
+            for what in ("ResNet-20, step", "ResNet-56, forward", "ViT, step", "ResNet-20, step, compiled and captured")
             for more in (": eager over compiled", ": compiling")
         ),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,8 +40,11 @@ class Note:
         return self._end - time.monotonic()
 
     def measure(self, name: str, unit: str, values: Sequence[float]) -> None:
-        """Take down a figure of every round."""
-        self._take({"measure": name, "unit": unit, "values": list(values)})
+        """Take down a figure of every round; one that is not finite is none."""
+        if all(math.isfinite(each) for each in values):
+            self._take({"measure": name, "unit": unit, "values": list(values)})
+        else:
+            self.skip(name, f"not finite: {', '.join(map(str, values))}")
 
     def rate(self, name: str, unit: str, amount: float, seconds: Sequence[float]) -> None:
         """Take down how much was done per second in every round."""

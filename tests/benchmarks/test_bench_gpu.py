@@ -116,9 +116,10 @@ def test_what_has_no_time_or_raises_is_left_out_by_name() -> None:
     assert not note.time_for("long", 20)
     with note.trying("wrong"):
         raise RuntimeError("not on this device")
+    note.measure("error", "x", [1.0, float("nan")])
     note.ratio("twice", [2.0, 4.0, 9.0], [1.0, 2.0, 3.0])
     kept = record.part_record(lines, "done", None, 1.0)
-    assert list(kept["skipped"]) == ["ViT, batch 64, kd", "long", "wrong"]
+    assert list(kept["skipped"]) == ["ViT, batch 64, kd", "long", "wrong", "error"]
     assert kept["skipped"]["wrong"] == "RuntimeError: not on this device"
     assert record.figure(kept["measures"]["twice"]) == "2 [2, 3] x"
 
