@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+from pipeline.data.kept_digests import forget_digests
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.model_card import description
 from pipeline.experiment.run_folder import RunFolder
@@ -43,6 +44,8 @@ def run(
         compared: what was compared for students before; what is compared now is added.
     """
     inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
+    if verify == "bytes":
+        forget_digests(inputs.data.path)
     teacher_training, exact = source.raw().get("teacher_training"), verify in ("full", "bytes")
     opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
     training, folder = opened.training, output or inputs.runs.student(*name)

@@ -22,6 +22,7 @@ from pipeline.api.named_teachers import reading
 from pipeline.api.view_lists import ViewList, as_views
 from pipeline.config import problems_of
 from pipeline.data import Samples
+from pipeline.data.kept_digests import forget_digests
 from pipeline.errors import ArgumentError, Problem, unknown_name
 from pipeline.experiment.data import views_of
 from pipeline.models import TeacherNetwork
@@ -102,6 +103,8 @@ class CachedViews(Dataset[Step]):
         self.cache = TeacherCache.open(paths[0])
         identity = self.cache.manifest.identity
         trusting = verify in ("sample", "none")
+        if verify == "bytes" and self.samples.split.file is not None:
+            forget_digests(self.samples.split.file)
         here = RequiredSamples.of(self.samples) if trusting else DataIdentity.of(self.samples)
         self.cache.require(CacheRequirement(data=here))
         self.views = views_of(self.samples, identity.views.config(), "views")

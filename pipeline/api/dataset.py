@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -57,6 +58,7 @@ class DatasetSplit:
     """
 
     name = "dataset"
+    file: Path | None = None
 
     def __init__(self, dataset: MapStyle) -> None:
         self.dataset, self.count = dataset, len(dataset)

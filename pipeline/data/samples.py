@@ -6,16 +6,21 @@ import csv
 import hashlib
 import io
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.data.kept_digests import kept_digest
 from pipeline.data.split import Images, ImageSplit
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor  # takes seconds: only who reads images waits for it, not who packs them
+
+ItemT = TypeVar("ItemT")
 
 _BLOCK_BYTES = 2**24
 _BLOCK_FILES = 256
@@ -119,10 +124,21 @@ class Samples:
 
         Hashes the ASCII line `pixels uint8 N H W C` and the bytes [N, H, W, C]; for image files, the line
         `files N`, then of each its length (8 bytes, little-endian) and its bytes. In that line, ` decoded by ` and
-        the rules of the split follow where they change pixels. Raises DataError.
+        the rules of the split follow where they change pixels. Of a large packed file it is kept (`kept_digests`).
+        Raises DataError.
         """
-        digest = hashlib.sha256(f"{self.split.digest_head(self.count)}\n".encode())
-        for _, block in self._stored_blocks():
+        head = self.split.digest_head(self.count)
+        if self.split.file is None:
+            return self._digest(head)
+        which = hashlib.sha256(self.positions.astype("<i8").data).hexdigest()
+        return kept_digest(self.split.file, f"{self.split.name} {which} {head}", partial(self._digest, head))
+
+    def _digest(self, head: str) -> str:
+        digest = hashlib.sha256(f"{head}\n".encode())
+        blocks = self._stored_blocks()
+        for _, block in (
+            blocks if self.split.file is None else read_ahead(blocks)
+        ):  # a user's data set is not for threads
             if isinstance(block, np.ndarray):
                 digest.update(block.data)
             else:
@@ -153,3 +169,20 @@ class Samples:
         rows = _BLOCK_FILES if shape is None else max(1, _BLOCK_BYTES // int(np.prod(shape)))
         for start in range(0, self.count, rows):
             yield start, self.split.stored(self.positions[start : start + rows])
+
+
+def read_ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
+    """Yield items, of which the next is made by a thread meanwhile: disk and decompression beside the arithmetic.
+
+    Args:
+        items: are made one after another.
+    """
+    first = next(items, None)
+    if first is None:
+        return
+    with ThreadPoolExecutor(1) as thread:
+        item: ItemT | None = first
+        while item is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+            item = coming.result()

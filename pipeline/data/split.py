@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
+from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -33,9 +34,11 @@ class ImageSplit(Protocol):
         count: N.
         labels: int64 [N], -1 for a sample without one; None if no sample has one.
         image_shape: (H, W, C) if all images have one size, else None.
+        file: the packed file that it is of; None if it is of none.
     """
 
     name: str
+    file: Path | None
     count: int
     labels: NDArray[np.int64] | None
     image_shape: tuple[int, int, int] | None
@@ -82,6 +85,7 @@ class Split:
         choices: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
         self.name = name
+        self.file: Path | None = file.path
         self.count = len(ids)
         self.labels = labels
         self.image_shape = image_shape
