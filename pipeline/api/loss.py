@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NoReturn
 
 import torch
@@ -19,7 +20,7 @@ from pipeline.errors import ArgumentError, ModelError, Problem, TrainingError
 from pipeline.experiment.networks import shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder, OtherTeacher
 from pipeline.models import TeacherNetwork
-from pipeline.objectives import Batch, ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig
+from pipeline.objectives import ObjectiveEntry, ObjectiveSet, ObjectiveSetConfig
 from pipeline.signals import LinearHead, Signals
 from pipeline.training import Memory
 from pipeline.training.encoded_outputs import decode_others
@@ -97,7 +98,7 @@ class DistillationLoss(nn.Module):
         if self.training:
             self.calls += 1
         progress = min(step / self.total_steps, 1.0) if self.total_steps else 0.0
-        known = Batch(batch.labels, batch.sample, batch.view, step, batch.mixed)
+        known = replace(batch.known(), step=step)
         value = self.objectives(outputs, teacher, known, progress, others)
         self.terms = value.terms
         total: Tensor = value.total

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class Batch:
         """Return the batch on the CPU, where `prepare` may look at it. Waits for a device only if `host` is None."""
         if self.sample.device.type == "cpu":
             return self
-        return self.host or self.map(Tensor.cpu)
+        return replace(self.host, step=self.step) if self.host else self.map(Tensor.cpu)
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -270,6 +270,7 @@ def test_what_objectives_look_at_stays_on_the_host_too(road: Path) -> None:
     sent = step.to("meta")
     assert sent.known().sample.device.type == "meta"
     assert sent.known().on_cpu().labels is step.labels
+    assert dataclasses.replace(sent.known(), step=77).on_cpu().step == 77
     parts = sent.parts(3, 2)
     assert torch.equal(torch.cat([part.known().on_cpu().view for part in parts]), step.view)
     assert {part.known().on_cpu().step for part in parts} == {step.index}
