@@ -112,7 +112,7 @@ class Store:
         return self.files + self.job.units * sum(len(shape) for _, shape in self.arrays)
 
 
-RENDER = 200.0  # views/s that a core decodes and renders: measured (docs/scale.md)
+RENDER = 400.0  # views/s that a core decodes and renders: measured (docs/scale.md)
 HASH = 0.8e9  # bytes/s of the packed file's digest: measured
 READ = {8: 12e9, 64: 60e9}  # bytes/s of all workers: assumed, NVMe drives of one node, or a parallel file system
 WRITE = {8: 6e9, 64: 20e9}
