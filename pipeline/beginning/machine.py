@@ -21,6 +21,9 @@ from pipeline.version import DISTRIBUTION, installed_version
 TOLD_BY_THEMSELVES = ("torch", "torchvision", "timm", "zarr", "numpy", "dvc")
 """The packages whose version is told by itself."""
 
+ONLY_FASTER = ("numba", "simplejpeg")
+"""The packages without which large images are rendered as before, in several times the time."""
+
 SMALL_DISK, NO_DISK, SMALL_SHARED = 10e9, 1e9, 1e9
 """Bytes: a warning below the first, a problem below the second; a warning below the third in shared memory."""
 
@@ -112,7 +115,11 @@ def _packages() -> Iterator[Finding]:
         told.add(needed.name)
         if found is None or not needed.specifier.contains(found, prereleases=True):
             got = "is not installed" if found is None else f"{found}, and {needed.specifier} is needed"
-            yield Finding(needed.name, "problem", got, f"pip install '{needed.name}{needed.specifier}'")
+            fix = f"pip install '{needed.name}{needed.specifier}'"
+            if needed.name in ONLY_FASTER:
+                yield Finding(needed.name, "warning", f"{got}: large images are rendered slowly", fix)
+            else:
+                yield Finding(needed.name, "problem", got, fix)
         elif needed.name in TOLD_BY_THEMSELVES:
             yield Finding(needed.name, "ok", found)
         else:

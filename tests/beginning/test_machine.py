@@ -44,6 +44,13 @@ def test_packages_that_are_missing_or_too_old_are_problems(monkeypatch: pytest.M
     assert "problem  numpy" in result.stdout
 
 
+def test_a_package_that_only_makes_things_fast_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "requires_of", lambda: ["numba>=999"])
+    found = by_name()["numba"]
+    assert (found.state, found.fix) == ("warning", "pip install 'numba>=999'")
+    assert "large images are rendered slowly" in found.text
+
+
 @pytest.mark.parametrize(("free", "state"), [(0.5e9, "problem"), (5e9, "warning"), (50e9, "ok")])
 def test_a_small_disk_is_told(monkeypatch: pytest.MonkeyPatch, free: float, state: str) -> None:
     room = shutil.disk_usage(".")._replace(free=int(free))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -12,13 +13,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 
 from pipeline.data import jpeg
 from pipeline.data.decoding import Decoding
 from pipeline.data.formats import UndecodableError
 from pipeline.data.images import as_rgb, decode_image
+from pipeline.store.format.provenance import versions
 from pipeline.views import ViewsConfig, build_views, digest, sizes_of
 from pipeline.views import resample as resampling
 from pipeline.views.operation import ResizeFilter
@@ -131,6 +133,14 @@ def test_files_are_decoded_as_pillow_does(size: tuple[int, int], monkeypatch: py
                 assert found == what_comes(encoded, rules), name
     assert quick == 2 * ["4:4:4", "4:2:2", "4:2:0", "RGB", "restarts", *quick[5 : len(quick) // 2]]
     assert not {"progressive", "grey", "CMYK", "without its end"} & set(quick)
+
+
+def test_a_cache_records_what_decodes() -> None:
+    found = versions()
+    assert found["simplejpeg"] == version("simplejpeg")
+    assert found["pillow"] == version("pillow")
+    assert found["numba"] == version("numba")
+    assert found["libjpeg-turbo of pillow"] == features.version("libjpeg_turbo")
 
 
 def test_where_numba_fails_torch_resizes_and_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
