@@ -114,7 +114,7 @@ def test_dvc_repro_killed_and_started_again_at_once_loses_nothing(prepared: Path
     config.write_text(text)
     done("git", "init", "-q", cwd=prepared)
     done("dvc", "init", "-q", cwd=prepared)
-    (prepared / "dvc.yaml").write_text(done("pipeline", "dvc-file", cwd=prepared))
+    done("pipeline", "dvc-file", "--output", "dvc.yaml", cwd=prepared)
     done("dvc", "repro", "train-teacher", cwd=prepared)
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
     first = subprocess.Popen(["dvc", "repro", "cache-teacher"], cwd=prepared, env=environment)
@@ -131,3 +131,41 @@ def test_dvc_repro_killed_and_started_again_at_once_loses_nothing(prepared: Path
     assert len(ledger) == len(set(ledger))
     done("pipeline", "cache-teacher", cwd=prepared)  # finds it done
     assert not list(scratch.glob(".*.partial"))
+
+
+def test_dvc_repro_killed_among_students_keeps_what_is_trained(tmp_path: Path) -> None:
+    """DVC and its command die together, as when the machine loses power: one student is there, the next has begun."""
+    few = "runs: {path: artifacts/digits, seeds: [0, 1]}"
+    text = (ROOT / "configs/digits.yaml").read_text()
+    for old, new in (
+        ("runs: {path: artifacts/digits, seeds: [0, 1, 2]}", few),
+        ("teacher_training: {epochs: 60", "teacher_training: {epochs: 1"),
+        ("train: {epochs: 30, batch_size: 64", "train: {checkpoint_epochs: 1, epochs: 30, batch_size: 64"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs/digits.yaml").write_text(text)
+    done("git", "init", "-q", cwd=tmp_path)
+    done("dvc", "init", "-q", cwd=tmp_path)
+    done("pipeline", "dvc-file", "--output", "dvc.yaml", cwd=tmp_path)
+    done("dvc", "repro", "cache-teacher", "cache-teacher-evaluation", cwd=tmp_path)
+    environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", "OMP_NUM_THREADS": "1"}
+    students = tmp_path / "artifacts/digits/students/small/kd"
+    first = subprocess.Popen(
+        ["dvc", "repro", "train-students-kd"], cwd=tmp_path, env=environment, start_new_session=True
+    )
+    deadline = time.monotonic() + 600
+    while not list(students.glob(".seed-1.*.partial/checkpoint*")) and time.monotonic() < deadline:
+        assert first.poll() is None
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    kept = (students / "seed-0/student.safetensors").stat()
+    output = done("dvc", "repro", "train-students-kd", cwd=tmp_path)
+    assert (students / "seed-0/student.safetensors").stat().st_mtime_ns == kept.st_mtime_ns
+    assert f"{students.relative_to(tmp_path)}/seed-0: already there" in output
+    alone = ("pipeline", "train-student", "--student", "small", "--objectives", "kd", "--seed", "1")
+    done(*alone, "--output", "alone/student", cwd=tmp_path)
+    file = "student.safetensors"
+    assert (students / "seed-1" / file).read_bytes() == (tmp_path / "alone/student" / file).read_bytes()
