@@ -50,6 +50,10 @@ WAITS = {"_local_scalar_dense", "nonzero", "_unique2", "_unique", "unique_dim", 
 WAITS |= {"equal", "bincount", "repeat_interleave"}
 """Operations whose result, or its shape, the host has to wait for."""
 
+DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial"}
+DRAWS |= {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "normal"}
+"""Operations that draw random numbers: where they are captured, they would draw the same again."""
+
 VALUES = {
     "__bool__",
     "__int__",
@@ -67,11 +71,11 @@ VALUES = {
 
 
 class Launches(TorchDispatchMode):
-    """Counts operations that start a kernel, and names those that wait for one."""
+    """Counts operations that start a kernel, and names those that wait for one, or draw random numbers."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.count, self.waits = 0, list[str]()
+        self.count, self.waits, self.draws = 0, list[str](), list[str]()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -81,6 +85,8 @@ class Launches(TorchDispatchMode):
         )
         if name in WAITS or by_truth:
             self.waits.append(f"{name} by a mask" if by_truth else name)
+        if name in DRAWS:
+            self.draws.append(name)
         return func(*args, **(kwargs or {}))
 
 
@@ -156,9 +162,10 @@ def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
         with asked:
             objective.prepare(given, progress)
         student = as_leaves(signals("student", 6, 1))[0]
-        with launches, mock.patch("pipeline.plugins.load", _looked_for), mock.patch("numpy.random.Generator", _drawn):
+        with launches, mock.patch("pipeline.plugins.load", _looked_for), no_draws_of_numpy():
             terms = objective.forward(student, teacher, given, progress)
             torch.autograd.backward([total(terms)])
+        assert not launches.draws, f"a step draws by {', '.join(launches.draws)}: draw in `prepare`"
         assert not launches.waits, f"a step waits for {', '.join(launches.waits)}: do it in `prepare`, or without"
         found = {"launches": max(found["launches"], launches.count), "asked": max(found["asked"], asked.count)}
         seen.setdefault(frozenset(terms), progress)
@@ -182,7 +189,16 @@ def _looked_for(*given: object) -> None:
     raise AssertionError(f"a step looks for the plug-in {given[1]!r}: find it where the objective is built")
 
 
-def _drawn(*_: object) -> None:
+@contextmanager
+def no_draws_of_numpy() -> Iterator[None]:
+    """NumPy draws no random numbers. Raises AssertionError if it is asked to."""
+    with ExitStack() as stack:
+        for name in ("Generator", "default_rng", "RandomState", "rand", "randn", "randint", "permutation", "choice"):
+            stack.enter_context(mock.patch(f"numpy.random.{name}", _drawn))
+        yield
+
+
+def _drawn(*_: object, **__: object) -> None:
     raise AssertionError("a step draws random numbers on the host: draw them in `prepare`")
 
 

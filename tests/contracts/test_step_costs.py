@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contracts import step_costs
@@ -97,6 +98,17 @@ def test_what_waits_for_a_device_is_seen() -> None:
         _ = x[x > 1], bool(x.sum() > 0), x.long().unique(), x[:2].view(2, 1)
     assert seen.waits[:2] == ["index by a mask", "_local_scalar_dense"]
     assert "_unique2" in seen.waits
+
+
+def test_what_draws_is_seen() -> None:
+    seen = step_costs.Launches()
+    with seen:
+        _ = torch.randn(3), torch.zeros(2).uniform_(), torch.randperm(4), torch.rand_like(torch.zeros(2))
+    assert seen.draws[0] == "randn"
+    assert len(seen.draws) >= 4
+    for name in ("default_rng", "rand", "permutation"):
+        with step_costs.no_draws_of_numpy(), pytest.raises(AssertionError, match="draw them in `prepare`"):
+            getattr(np.random, name)(3)
 
 
 def test_tensors_of_two_devices_are_refused_and_copies_counted() -> None:
