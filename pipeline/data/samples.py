@@ -8,19 +8,18 @@ import io
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ahead import computed_ahead
 from pipeline.data.kept_digests import kept_digest
 from pipeline.data.split import Images, ImageSplit
 from pipeline.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor  # takes seconds: only who reads images waits for it, not who packs them
-
-ItemT = TypeVar("ItemT")
 
 _BLOCK_BYTES = 2**24
 _BLOCK_FILES = 256
@@ -135,10 +134,7 @@ class Samples:
 
     def _digest(self, head: str) -> str:
         digest = hashlib.sha256(f"{head}\n".encode())
-        blocks = self._stored_blocks()
-        for _, block in (
-            blocks if self.split.file is None else read_ahead(blocks)
-        ):  # a user's data set is not for threads
+        for _, block in self._stored_blocks():
             if isinstance(block, np.ndarray):
                 digest.update(block.data)
             else:
@@ -167,22 +163,13 @@ class Samples:
         """(first sample, images as stored) in order, a bounded number of bytes at a time."""
         shape = self.split.image_shape
         rows = _BLOCK_FILES if shape is None else max(1, _BLOCK_BYTES // int(np.prod(shape)))
-        for start in range(0, self.count, rows):
-            yield start, self.split.stored(self.positions[start : start + rows])
+        starts = range(0, self.count, rows)
 
+        def stored(start: int) -> Any:
+            return self.split.stored(self.positions[start : start + rows])
 
-def read_ahead(items: Iterator[ItemT]) -> Iterator[ItemT]:
-    """Yield items, of which the next is made by a thread meanwhile: disk and decompression beside the arithmetic.
-
-    Args:
-        items: are made one after another.
-    """
-    first = next(items, None)
-    if first is None:
-        return
-    with ThreadPoolExecutor(1) as thread:
-        item: ItemT | None = first
-        while item is not None:
-            coming = thread.submit(next, items, None)
-            yield item
-            item = coming.result()
+        if self.split.file is None:  # a user's data set is not for threads
+            yield from ((start, stored(start)) for start in starts)
+            return
+        with ThreadPoolExecutor(1, thread_name_prefix="read") as pool:  # beside the arithmetic of whoever asks
+            yield from computed_ahead(pool, stored, starts, 1)

@@ -9,6 +9,7 @@ SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 COMMON = (
     "pipeline/__init__.py",
+    "pipeline/ahead.py",
     "pipeline/config.py",
     "pipeline/errors.py",
     "pipeline/files.py",

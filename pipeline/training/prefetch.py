@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
+from pipeline.ahead import computed_ahead
 from pipeline.training.step import Step
 
 BATCHES_AHEAD = 2
@@ -21,15 +21,6 @@ def pinned_ahead(make: Callable[[int], Step], numbers: Iterable[int]) -> Iterato
 
     An error of `make` is raised in place of its step.
     """
-    waiting: deque[Future[Step]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="batches") as pool:
-        try:
-            for number in numbers:
-                waiting.append(pool.submit(lambda number=number: make(number).pin_memory()))  # type: ignore[misc]
-                if len(waiting) > BATCHES_AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for each in waiting:
-                each.cancel()
+        for _, step in computed_ahead(pool, lambda number: make(number).pin_memory(), numbers, BATCHES_AHEAD):
+            yield step

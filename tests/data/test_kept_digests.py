@@ -16,8 +16,6 @@ from data_files import noise, write_packed
 
 from pipeline.data import PackedDataset, Samples, kept_digests
 from pipeline.data.kept_digests import forget_digests
-from pipeline.data.samples import read_ahead
-from pipeline.errors import DataError
 
 KEPT = "x.h5.digests/digests.json"
 
@@ -137,17 +135,3 @@ def test_git_does_not_see_them(file: Path) -> None:
         ["git", "-C", file.parent, "status", "--short", "-uall"], capture_output=True, text=True, check=True
     )
     assert shown.stdout.split() == ["??", "x.h5"]
-
-
-def test_a_thread_reads_ahead_and_its_errors_are_raised() -> None:
-    assert list(read_ahead(iter(range(5)))) == [0, 1, 2, 3, 4]
-    assert list(read_ahead(iter([]))) == []
-
-    def broken():
-        yield 1
-        raise DataError("damaged")
-
-    items = read_ahead(broken())
-    assert next(items) == 1
-    with pytest.raises(DataError, match="damaged"):
-        next(items)

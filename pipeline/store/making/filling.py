@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.ahead import computed_ahead
 from pipeline.errors import CacheError, during
 from pipeline.progress import Progress
 from pipeline.store.encodings import EncodingOverflow, name_of
@@ -57,8 +57,9 @@ def compute_units(
         return teacher.render(view, batch.rows, images=images.of(batch.rows, view))
 
     pending: tuple[MicroBatch, Rendered, PendingOutputs] | None = None
+    batches = micro_batches_of(layout, groups, teacher.micro_batch)
     with ThreadPoolExecutor(1, thread_name_prefix="render") as pool, ExitStack() as locked:
-        for batch, rendered in render_ahead(pool, render, micro_batches_of(layout, groups, teacher.micro_batch)):
+        for batch, rendered in computed_ahead(pool, render, batches, RENDERED_AHEAD):
             if pending is None and teacher_lock is not None:
                 locked.enter_context(teacher_lock)
             with during(lambda batch=batch: _named(teacher, batch)):  # type: ignore[misc]
@@ -165,17 +166,3 @@ def micro_batches_of(layout: StoreLayout, groups: Iterable[Sequence[Unit]], micr
         for start in range(block.start, block.stop, micro_batch):
             for unit in units:
                 yield MicroBatch(unit, range(start, min(start + micro_batch, block.stop)))
-
-
-def render_ahead(
-    pool: ThreadPoolExecutor, render: Callable[[MicroBatch], Rendered], batches: Iterable[MicroBatch]
-) -> Iterator[tuple[MicroBatch, Rendered]]:
-    """Yield micro-batches with their rendered views. A `pool` calls `render` for them, a few ahead of the caller."""
-    waiting: deque[tuple[MicroBatch, Future[Rendered]]] = deque()
-    for batch in batches:
-        waiting.append((batch, pool.submit(render, batch)))
-        if len(waiting) > RENDERED_AHEAD:
-            done, future = waiting.popleft()
-            yield done, future.result()
-    for done, future in waiting:
-        yield done, future.result()
