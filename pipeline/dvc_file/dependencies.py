@@ -9,7 +9,6 @@ SOURCE_ROOT = Path(__file__).resolve().parents[2]
 
 COMMON = (
     "pipeline/__init__.py",
-    "pipeline/ahead.py",
     "pipeline/config.py",
     "pipeline/errors.py",
     "pipeline/files.py",
@@ -35,6 +34,7 @@ READING = (
 
 PARTS = (
     *PLUGINS,
+    "pipeline/ahead.py",
     "pipeline/late.py",
     *("pipeline/data/*.py", "pipeline/views/*.py", "pipeline/signals/*.py", "pipeline/models", "pipeline/publishing"),
     *READING,
@@ -97,7 +97,7 @@ TRAINING_STUDENTS = (
     "stages/train_student.py",
 )
 CODE: dict[str, tuple[str, ...]] = {
-    "prepare-data": (*PLUGINS, "pipeline/data/*.py", "stages/prepare_data.py"),
+    "prepare-data": (*PLUGINS, "pipeline/ahead.py", "pipeline/data/*.py", "stages/prepare_data.py"),
     "train-teacher": (
         *LEARNING,
         "pipeline/measuring/teacher_accuracy.py",
