@@ -6,6 +6,8 @@
 photographs of 500 x 375 pixels, or the JPEGs of a folder; `resized-crop` and `horizontal-flip` as for ImageNet. In
 every round each way does everything once, in turns. Printed: views or gigabytes per second of processor time, median
 [lowest, highest] over rounds, and the ratio of the two ways in the same round. The digests of all views must be equal.
+Beside them what a user would pick instead: torchvision's random crops and flips (`transforms.v2`), on Pillow's images
+as `ImageFolder` gives them, and on tensors of torchvision's own decoder. Their views cannot be replayed.
 Elapsed time is longer on a busy machine; so is processor time where cores are shared, if less so.
 """
 
@@ -62,6 +64,22 @@ def decoded(files: list[bytes], way: str) -> list[Tensor]:
     return images if way == "compiled" else [image.contiguous() for image in images]  # as images were read before
 
 
+def peers(files: list[bytes]) -> dict[str, Callable[[], object]]:
+    """What renders as many views by torchvision, by name."""
+    from torchvision.io import ImageReadMode, decode_jpeg
+    from torchvision.transforms import v2
+
+    changes = [v2.RandomResizedCrop(224, antialias=True), v2.RandomHorizontalFlip()]
+    of_pillow, of_tensors = v2.Compose([*changes, v2.PILToTensor()]), v2.Compose(changes)
+    encoded = [torch.from_numpy(np.frombuffer(file, np.uint8).copy()) for file in files]
+    return {
+        "torchvision, Pillow's images": lambda: [
+            of_pillow(Image.open(io.BytesIO(file)).convert("RGB")) for file in files
+        ],
+        "torchvision, tensors": lambda: [of_tensors(decode_jpeg(file, ImageReadMode.RGB)) for file in encoded],
+    }
+
+
 @click.command()
 @click.option("--rounds", default=5, show_default=True)
 @click.option("--files", "folder", type=click.Path(path_type=Path, exists=True), help="A folder of JPEGs.")
@@ -106,8 +124,13 @@ def main(rounds: int, folder: Path | None) -> None:
             digests[way] = all_of_it(way)
     if digests["plain"] != digests["compiled"]:
         raise click.ClickException("the two ways give different pixels")
+    others = peers(files)
     rates: dict[tuple[str, str], list[float]] = {}
     for _ in range(rounds):
+        for name, other in others.items():
+            start = time.process_time()
+            other()
+            rates.setdefault((f"{name}, views/s", ""), []).append(count / (time.process_time() - start))
         for name, job in work.items():
             for way in WAYS:
                 with by(way):
@@ -120,10 +143,13 @@ def main(rounds: int, folder: Path | None) -> None:
             rates.setdefault((name, ""), []).append(amount / (time.process_time() - start))
     print(f"{count} files of {sum(map(len, files)) / count / 1e3:.0f} kB; the digests of all views are equal")
     for (name, way), values in rates.items():
-        print(f"{name:<32} {way:<9} {spread(values, ',.1f')}")
+        print(f"{name:<36} {way:<9} {spread(values, ',.1f')}")
         if way == "compiled":
             ratios = [one / other for one, other in zip(values, rates[name, "plain"], strict=True)]
-            print(f"{'':<32} {'ratio':<9} {spread(ratios, '.2f')}")
+            print(f"{'':<36} {'ratio':<9} {spread(ratios, '.2f')}")
+    for name in others:
+        pairs = zip(rates["all of it, views/s", "compiled"], rates[f"{name}, views/s", ""], strict=True)
+        print(f"all of it over {name}: {spread([ours / theirs for ours, theirs in pairs], '.2f').strip()}")
 
 
 def spread(values: list[float], form: str) -> str:
