@@ -76,8 +76,12 @@ def _started(count: int) -> ThreadPoolExecutor:
         together.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="images", initializer=alone)
-    for _ in range(count):
-        pool.submit(int)
-    together.wait()
+    try:
+        for _ in range(count):
+            pool.submit(int)
+        together.wait()
+    except BaseException:  # Ctrl-C, or no more threads: those that are there must not wait for ever
+        together.abort()
+        raise
     torch.set_num_threads(count)  # of this thread as before, and of those to come
     return pool

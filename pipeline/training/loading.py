@@ -39,7 +39,7 @@ def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
     if pin_memory and not workers:
         return pinned_ahead(steps.__getitem__, numbers)
-    if not workers and steps.resident is not None and not steps.source.remote:
+    if not workers and steps.resident is not None and steps.views.exact and not steps.source.remote:
         return made_at_once(steps, start)
     apart = workers > 0 and steps.source.remote
     batches: DataLoader[Step] = DataLoader(

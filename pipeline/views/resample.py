@@ -17,6 +17,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from functools import cache
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -91,7 +92,7 @@ def resample(images: Tensor, boxes: Tensor, size: Size, interpolation: ResizeFil
     Args:
         interpolation: the filter.
 
-    `boxes` int64 [B, 4] holds top, left, height and width in pixels, inside the image.
+    `boxes` int64 [B, 4] holds top, left, height and width in pixels, inside the image; IndexError is raised for others.
     """
     H, W = images.shape[2:]
     if max(H * W, size[0] * size[1]) >= LARGE_IMAGE and images.device.type == "cpu" and (resize := _compiled_resize()):
@@ -130,6 +131,10 @@ def resample_by_torch(images: Tensor, boxes: Tensor, size: Size, interpolation: 
 def _by_loops(
     resize: Callable[..., None], images: Tensor, boxes: Tensor, size: Size, interpolation: ResizeFilter
 ) -> Tensor:
+    corner, length = boxes[:, :2], boxes[:, 2:]
+    wrong = (corner < 0) | (length < 1) | (corner + length > torch.tensor(images.shape[2:]))
+    if wrong.any():  # the loops do not look where they read
+        raise IndexError("a box is not inside its image")
     pixels = np.empty((*images.shape[:2], *size), np.uint8)
     for image, box, out in zip(images.numpy(), boxes.tolist(), pixels, strict=True):
         resize(image, *box, interpolation == "bicubic", out)
@@ -139,9 +144,7 @@ def _by_loops(
 @cache
 def _compiled_resize() -> Callable[..., None] | None:
     """Load the compiled loops; None where they cannot be had, which is said once if numba is there."""
-    try:
-        import numba  # noqa: F401 - whether it is there; what else can be wrong with it is said
-    except ImportError:
+    if find_spec("numba") is None:
         return None
     try:
         from pipeline.views.compiled_resample import resize

@@ -90,6 +90,25 @@ def test_ctrl_c_leaves_undone_what_has_not_begun() -> None:
     assert len(begun) <= 6
 
 
+def test_ctrl_c_while_threads_begin_lets_them_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second cannot begin: the first does not wait for it for ever, as it would when Python ends."""
+    before = set(threading.enumerate())
+    start, count = threading.Thread.start, iter(range(9))
+
+    def started(thread: threading.Thread) -> None:
+        if next(count) == 1:
+            raise KeyboardInterrupt
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", started)
+        with pytest.raises(KeyboardInterrupt):
+            Threads().map(lambda part: part, 9)
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+        assert not thread.is_alive()
+
+
 def test_it_travels_without_its_threads() -> None:
     threads = Threads()
     threads.map(lambda part: part, 9)

@@ -53,6 +53,19 @@ def test_steps_that_are_made_at_once_are_those_that_are_made_one_by_one(
     assert made == [(number, 1) for number in range(10)]
 
 
+def test_views_whose_pixels_may_depend_on_the_batch_are_made_step_by_step(
+    road: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a run that was killed, and goes on from another step, would have other batches."""
+    together: list[int] = []
+    made = Steps.together
+    monkeypatch.setattr(Steps, "together", lambda *given: together.append(given[2]) or made(*given))
+    run = steps(road, batch_size=11, epochs=2)
+    run.views.exact = False
+    assert all(equal(*pair) for pair in zip(loader(run, 0, CPU), (run[i] for i in range(10)), strict=True))
+    assert together == []
+
+
 def test_a_run_ends_the_same_whatever_is_made_at_once(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for bytes_at_once in (4 * 2**20, 0):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
@@ -59,6 +60,13 @@ def test_loops_give_the_bytes_of_torch(
     for layout in (images, images.contiguous()):
         found = resampling._by_loops(loops, layout, boxes, (h, w), interpolation)
         assert torch.equal(found, resample_by_torch(images, boxes, (h, w), interpolation))
+
+
+@pytest.mark.parametrize("box", [[150, 0, 100, 200], [0, 150, 200, 100], [-1, 0, 9, 9], [0, 0, 9, 0]])
+def test_loops_read_nothing_outside_an_image(box: list[int]) -> None:
+    """Each length and corner may be one of an image of this size, and both together not."""
+    with pytest.raises(IndexError, match="not inside its image"):
+        resample(noise(2, 3, 200, 200), torch.tensor([[0, 0, 200, 200], box]), (20, 20))
 
 
 def test_large_images_alone_are_resized_by_loops(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +162,21 @@ def test_where_numba_fails_torch_resizes_and_it_is_said(monkeypatch: pytest.Monk
             assert resampling._compiled_resize() is None
         images, box = noise(1, 3, 200, 200), torch.tensor([[0, 0, 200, 200]])
         assert torch.equal(resample(images, box, (20, 20)), resample_by_torch(images, box, (20, 20)))
+    finally:
+        resampling._compiled_resize.cache_clear()
+
+
+def test_numba_that_cannot_be_imported_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is there, and has been broken by another package: not only by an ImportError."""
+    monkeypatch.delitem(sys.modules, "pipeline.views.compiled_resample", raising=False)
+    monkeypatch.setattr("numba.njit", property())  # no function: whatever is raised then is no ImportError
+    resampling._compiled_resize.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match="numba fails"):
+            assert resampling._compiled_resize() is None
+        monkeypatch.setitem(sys.modules, "numba", None)
+        resampling._compiled_resize.cache_clear()
+        assert resampling._compiled_resize() is None
     finally:
         resampling._compiled_resize.cache_clear()
 
