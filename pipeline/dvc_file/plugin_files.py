@@ -79,7 +79,7 @@ def _packing(source: SourceOptions) -> set[File]:
     found = plugin_files(SOURCE_PACKAGE, [source.name])
     if source.store == "raw":
         found |= plugin_files(OPERATIONS, ["resize"])
-        found |= {"pipeline/views/resample.py", "pipeline/views/shrinking.py"}
+        found |= {f"pipeline/views/{name}.py" for name in ("compiled_resample", "resample", "shrinking")}
     return found
 
 

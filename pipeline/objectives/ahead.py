@@ -28,9 +28,11 @@ class Ahead(Generic[Made]):
             step, view: their numbers.
             ahead: whether to begin with the next step, of the same view.
         """
-        known, self._waiting = self._waiting, None
+        following, known = (step + 1, view), self._waiting
+        if known is not None and known[0] != following:  # else this is another batch of the same step
+            self._waiting = None
         made = known[1].result() if known is not None and known[0] == (step, view) else self._make(step, view)
-        if ahead:
+        if ahead and self._waiting is None:
             self._thread = self._thread or ThreadPoolExecutor(1, thread_name_prefix="objective")
-            self._waiting = (step + 1, view), self._thread.submit(self._make, step + 1, view)
+            self._waiting = following, self._thread.submit(self._make, *following)
         return made

@@ -22,7 +22,7 @@ def test_the_next_step_is_made_in_a_thread_and_only_once() -> None:
     assert [each[:2] for each in made if each[2] == "here"] == [(0, 5), (3, 6), (4, 6)]
     assert drawing.take(5, 6, ahead=False) == (5, 6)
     beside = [each[:2] for each in made if each[2] == "thread"]
-    assert beside == [(1, 5), (2, 5), (3, 5), (4, 6), (5, 6), (5, 6)]
+    assert beside == [(1, 5), (2, 5), (3, 5), (4, 6), (5, 6)]
     made.clear()
     assert drawing.take(6, 6, ahead=False) == (6, 6)
     assert made == [(6, 6, "here")]

@@ -104,7 +104,8 @@ def test_a_cache_depends_on_the_plugins_that_its_configuration_names(plugins: di
 def test_packed_pixels_depend_on_what_reduces_them(empty: Path):
     change(empty, data={"path": "data.h5", "source": {"name": "hdf5", "path": "raw.h5", "store": "raw"}})
     first = next(iter(stages_of(ConfigFile(Path("tiny.yaml")).read(ExperimentConfig))))
-    assert {"pipeline/views/resample.py", "pipeline/views/operations/resize.py"} <= set(first.plugins)
+    loops = "pipeline/views/compiled_resample.py"
+    assert {loops, "pipeline/views/resample.py", "pipeline/views/operations/resize.py"} <= set(first.plugins)
 
 
 def test_caches_of_others_may_be_reduced_and_written_in_any_way(empty: Path):
