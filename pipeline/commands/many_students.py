@@ -140,6 +140,7 @@ def run(
 
     Raises ConfigError for names that there are not, and StudentsError when all others are done.
     """
+    start = time.monotonic()
     runs, results, compared = chosen.runs(source), list[Trained](), dict[str, str]()
 
     def work(number: int) -> Callable[[], _Made]:
@@ -160,7 +161,7 @@ def run(
             compared.update(made.compared)
             results.append(Trained(runs[number], made.state, seconds))
         done(results[-1])
-    print(_summary(results), flush=True)
+    print(_summary(results, time.monotonic() - start), flush=True)
     if failed := [each for each in results if each.failed is not None]:
         raise StudentsError(failed, len(runs))
     return results
@@ -217,8 +218,8 @@ def _train(
     return _Made("trained" if trained else "kept", compared)
 
 
-def _summary(results: Sequence[Trained]) -> str:
+def _summary(results: Sequence[Trained], seconds: float) -> str:
     texts = {"trained": "trained", "kept": "there already", "failed": "not trained"}
     counts = {state: sum(each.state == state for each in results) for state in texts}
     said = ", ".join(f"{counts[state]} {text}" for state, text in texts.items() if counts[state])
-    return f"{len(results)} students: {said}, in {duration(sum(each.seconds for each in results))}"
+    return f"{len(results)} students: {said}, in {duration(seconds)}"

@@ -18,7 +18,7 @@ from processes import begin_process, finished
 
 from pipeline.cli import main
 from pipeline.commands import many_students
-from pipeline.commands.children import ChildFailure
+from pipeline.commands.children import ChildFailure, Ended
 from pipeline.commands.many_students import RunPatterns, StudentsError, Trained
 from pipeline.commands.students import seeds_of
 from pipeline.errors import ConfigError
@@ -95,6 +95,16 @@ def test_a_student_that_was_trained_alone_is_of_the_same_code(
     assert states(*one, "lfcc") == ["trained"]
     assert states("train-students", "--replace", "--student", "small") == ["trained", "trained", "kept"]
     assert states(*one, "kd", "--replace") == ["kept"]
+
+
+def test_students_that_are_trained_at_once_take_the_time_that_passes(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = many_students._Made("trained", {})
+    monkeypatch.setattr(many_students, "_on_workers", lambda *_: [Ended(number, 3600.0, made) for number in range(6)])
+    found = many_students.run(source(), RunPatterns(), verify="sample", replace=False, wait=False, workers=6)
+    assert [each.seconds for each in found] == [3600.0] * 6
+    assert "6 students: 6 trained, in 0 s" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
