@@ -3,6 +3,7 @@
 # make test-gpu  the tests that only a GPU can answer, in about a minute; skipped without one
 # make bench-gpu  what only a GPU can say about speed, in less than eight minutes: benchmarks/README.md
 # make test-busy  the tests three times, beside two processes that keep two cores busy
+# make test-begin  the tutorial, the demonstration, wheel and sdist, the report in a browser: minutes
 # make site   the pages of docs/ and the reference, as a site in build/site
 # make cifar100  CIFAR-100 with the literature's ResNets: hours on a GPU, days without
 # make cifar100-methods  every method beside every other, 12 epochs of 10,000 images each: hours on two cores
@@ -18,7 +19,7 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-busy test-gpu bench-gpu test-long lint types site setup
+.PHONY: demo cifar100 cifar100-methods cifar100-constants cifar100-pairs cifar100-exact cifar100-vit cifar100-240 test test-begin test-busy test-gpu bench-gpu test-long lint types site setup
 
 demo: setup
 	dvc repro
@@ -36,6 +37,10 @@ test-busy: setup
 	set -e; trap 'kill $$beside' EXIT; \
 	for i in 1 2; do $(VENV)/bin/python -c 'while True: pass' & beside="$$beside $$!"; done; \
 	for i in 1 2 3; do OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal; done
+
+test-begin: setup
+	pytest -m long -n 0 --timeout 3600 tests/docs/test_tutorial.py tests/commands/test_demo.py \
+	  tests/stages/test_installed.py tests/reporting/test_browser.py
 
 test-gpu: setup
 	CUBLAS_WORKSPACE_CONFIG=:4096:8 pytest -m gpu -n 0 -rs tests/gpu

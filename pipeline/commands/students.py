@@ -33,7 +33,7 @@ verify_option = click.option(
 )
 
 
-LARGEST_SEED = 2**31 - 1
+LARGEST_SEED, MOST_SEEDS = 2**31 - 1, 1000
 
 
 def seeds_of(text: str) -> range:
@@ -49,6 +49,8 @@ def seeds_of(text: str) -> range:
     if not seeds or seeds[-1] > LARGEST_SEED:
         what = f"{text!r} holds no seeds from 0 to {LARGEST_SEED}, the smallest first"
         raise click.BadParameter(what, param_hint="--seed")
+    if len(seeds) > MOST_SEEDS:
+        raise click.BadParameter(f"{text!r} holds more than {MOST_SEEDS} seeds", param_hint="--seed")
     return seeds
 
 

@@ -8,6 +8,7 @@ are coarse. Where the proof fails, or there is none, the digest is computed, and
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,7 +74,12 @@ def _folder(file: Path) -> Path:
 
 
 def _proof(file: Path) -> dict[str, int] | None:
-    """What a file has that any writing changes; None of a small one, and of one that changed a moment ago."""
+    """What a file has that any writing changes; None of a small one, and of one that changed a moment ago.
+
+    None on Windows too: what is called the time of change elsewhere is that of creation there.
+    """
+    if os.name == "nt":
+        return None
     status = file.stat()
     changed = max(status.st_mtime, status.st_ctime)
     if status.st_size < LEAST_BYTES or not 0 <= changed <= time.time() - SETTLED_SECONDS:

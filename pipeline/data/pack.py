@@ -71,7 +71,8 @@ def pack(
         shrink: reduces images for `store: raw`, by which pixels are stored where sizes differ, and no files.
 
     Images with a larger shorter side than `options.shorter_side` are reduced to it. A few megabytes of images are held
-    at a time, and the ids and labels of a split. The file remembers the `options` that the source was opened with.
+    at a time, for `store: raw` what so many bytes of files are decoded to, and the ids and labels of a split. The file
+    remembers the `options` that the source was opened with.
 
     Raises DataError with the list of all unreadable images (`unreadable="skip"` reports them instead), and
     for labels out of range, labels for some samples only, ids that occur twice, empty splits, a target that

@@ -113,6 +113,14 @@ def test_of_small_files_and_of_those_that_changed_a_moment_ago_nothing_is_kept(
             assert not (file.parent / KEPT).exists()
 
 
+def test_where_files_have_no_time_of_change_nothing_is_kept(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = samples(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_digests.os, "name", "nt")
+        assert kept_digests._proof(file) is None
+    assert data.pixel_digest() == digest(noise(40, 4, 5, 3))
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"digests": 3}', '{"digests": {}, "file": {}}', "\udcff"])
 def test_what_cannot_be_read_is_computed(file: Path, text: str) -> None:
     samples(file).pixel_digest()

@@ -109,7 +109,7 @@ def test_an_installed_decant_depends_on_its_version(site: Path, here: Path, monk
     code = "import pipeline, stages; print(pipeline.__file__, stages.__file__)"
     assert run("-c", code, cwd=here, paths=[site])[1].count(str(site)) == 2
     assert pipeline("--version")[1].split()[-1] == VERSION
-    assert pipeline("dvc-file", "--config", "tiny.yaml", "--output", "dvc.yaml") == (0, "")
+    assert pipeline("dvc-file", "--config", "tiny.yaml", "--output", "dvc.yaml")[0] == 0
     stages = parse_yaml((here / "dvc.yaml").read_text(), "dvc.yaml")["stages"]
     assert not [each for stage in stages.values() for each in stage["deps"] if each.endswith(".py")]
     first = stages["prepare-data"]["cmd"]
@@ -127,7 +127,7 @@ def test_an_installed_decant_depends_on_its_version(site: Path, here: Path, monk
     status_code, output = pipeline(*first.split()[1:])
     assert status_code == 1
     assert "another version of Decant is installed" in output
-    assert pipeline("dvc-file", "--config", "tiny.yaml", "--output", "dvc.yaml") == (0, "")
+    assert pipeline("dvc-file", "--config", "tiny.yaml", "--output", "dvc.yaml")[0] == 0
     assert status() == set(MAKING)
 
 
