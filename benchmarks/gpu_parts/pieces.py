@@ -39,7 +39,7 @@ NOISE = 8
 class MadeUp:
     """A split of random images uint8 [N, S, S, 3], with labels."""
 
-    name = "train"
+    name, file = "train", None
 
     def __init__(self, count: int, side: int, classes: int) -> None:
         random = np.random.default_rng(0)

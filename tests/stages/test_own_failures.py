@@ -16,7 +16,7 @@ from pipeline import own_code
 from pipeline.cli import main
 from pipeline.errors import ConfigError, DataError, ModelError, OwnCodeError, PipelineError, Problem, during
 from pipeline.models import build_network
-from pipeline.training import batches
+from pipeline.training import batches, loading
 from pipeline.training.checkpoint import CHECKPOINT_FILE
 
 INVERTING = "        return HIGHEST - images if self.amount else images.clone()\n"
@@ -210,5 +210,5 @@ def test_the_trace_of_a_worker_process_is_left_out(raised: PipelineError) -> Non
         yield  # type: ignore[misc]
 
     with pytest.raises(type(raised)) as error:
-        next(batches._unwrapped(loaded()))
+        next(loading._unwrapped(loaded()))
     assert str(error.value) == str(raised)
