@@ -112,6 +112,12 @@ def test_timm_loads_its_folder_and_prepares_images_as_the_evaluation_does(there:
         torch.testing.assert_close(model(student.own.pixels(views)), evaluated(), atol=1e-5, rtol=1e-5)
 
 
+def test_an_export_keeps_few_views_and_not_all_that_it_was_calibrated_on(there: Path):
+    calibration = torch.zeros(1000, 3, 8, 8, dtype=torch.uint8)
+    exported = opened_for_export(ShippedStudent.open(FOLDER), calibration)
+    assert exported.views.untyped_storage().nbytes() == 4 * 3 * 8 * 8
+
+
 def test_eight_bits_are_close_and_pixels_keep_all_of_theirs(there: Path):
     path = EXPORTS / "onnx-int8/model.onnx"
     graph = onnx.load(path).graph
