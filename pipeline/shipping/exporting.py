@@ -78,7 +78,8 @@ def opened_for_export(student: ShippedStudent, calibration: Tensor | None) -> Ex
     generator = torch.Generator().manual_seed(0)
     shape = (4, seen.channels, *seen.size)
     views = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-    views = views if calibration is None else calibration[:4].clone()  # an export of torch keeps all that they are part of
+    if calibration is not None:
+        views = calibration[:4].clone()  # an export of torch keeps all that they are a part of
     return Exported(student, exportable(student, seen.size), views, calibration)
 
 
