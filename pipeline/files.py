@@ -50,3 +50,14 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         file.write(data)
     new.replace(path)
     sync_directory(path.parent)
+
+
+def let_git_ignore(folder: Path, source: str) -> None:
+    """Have git ignore a folder of what is computed again where it is missing, unless its `.gitignore` is there.
+
+    Args:
+        folder: is there.
+        source: what it follows from and lies beside, for people.
+    """
+    if not (ignored := folder / ".gitignore").exists():
+        ignored.write_text(f"# Follows from {source} beside it, and is computed again where it is missing.\n*\n")

@@ -18,7 +18,7 @@ from shutil import rmtree
 from typing import Any
 
 from pipeline.errors import PipelineError
-from pipeline.files import write_atomic
+from pipeline.files import let_git_ignore, write_atomic
 from pipeline.untrusted import parse_json, read_file
 
 LEAST_BYTES = 64 << 20
@@ -29,8 +29,6 @@ SETTLED_SECONDS = 3.0
 
 MOST_BYTES = 1 << 20
 """Of the file with the digests."""
-
-NO_OUTPUT_HINT = "# Follows from the packed file beside it, and is computed again where it is missing.\n*\n"
 
 
 def kept_digest(file: Path, of: str, compute: Callable[[], str]) -> str:
@@ -53,8 +51,7 @@ def kept_digest(file: Path, of: str, compute: Callable[[], str]) -> str:
         with suppress(OSError, PipelineError):  # a folder that cannot be written to holds none
             folder = _folder(file)
             folder.mkdir(exist_ok=True)
-            if not (ignored := folder / ".gitignore").exists():
-                ignored.write_text(NO_OUTPUT_HINT)
+            let_git_ignore(folder, "the packed file")
             write_atomic(folder / "digests.json", dumps({"file": proof, "digests": {**others, of: digest}}, indent=1))
     return digest
 

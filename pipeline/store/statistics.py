@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from pipeline.errors import CacheCorrupt, first_line
-from pipeline.files import durable, sync_directory
+from pipeline.files import durable, let_git_ignore, sync_directory
 from pipeline.progress import Progress, Silent
 from pipeline.publishing.checksum import crc32c
 from pipeline.signals.moments import Moments
@@ -35,7 +35,6 @@ NUMBERS_AT_ONCE = 4 << 20
 """How many numbers of a signal are in memory at once: 32 MiB of them in float64."""
 
 DELETE_HINT = "delete it: it is computed again"
-IGNORED_PATTERN = "# Follows from the cache beside it, and is computed again where it is missing.\n*\n"
 
 
 def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
@@ -133,8 +132,8 @@ def _write(path: Path, cache: TeacherCache, signal: str, moments: Moments) -> No
     tensors = {"mean": moments.mean, "covariance": np.ascontiguousarray(moments.covariance)}
     facts = {"cache": cache.manifest.fingerprint, "signal": signal, "count": str(moments.count)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(cache.path, Path) and not (ignored := path.with_name(".gitignore")).exists():
-        ignored.write_text(IGNORED_PATTERN)
+    if isinstance(cache.path, Path):
+        let_git_ignore(path.parent, "the cache")
     new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     try:
         with durable(new) as file:
