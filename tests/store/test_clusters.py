@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import resource
@@ -22,6 +23,8 @@ def test_without_a_scheduler_it_says_so(address: str, monkeypatch: pytest.Monkey
     with pytest.raises(CacheError, match=rf"(?s)cannot reach the Dask scheduler.*{address}.*dask scheduler") as caught:
         connect(address, print).__enter__()
     assert ("distributed.comm.tls" in str(caught.value)) == address.startswith("tls")
+    # None is left to the garbage collector, which may run while another client starts: both would wait for ever.
+    assert {each.status for each in gc.get_objects() if type(each) is Client} <= {"running", "closed"}
 
 
 @pytest.mark.parametrize("dashboard", [True, False])

@@ -52,12 +52,16 @@ def connect(address: str, notify: Callable[[str], None]) -> Iterator[Client]:
     Raises CacheError if the scheduler cannot be reached.
     """
     fix = "start one with `dask scheduler`, or compute on this machine with `--workers N`"
-    # Checked before a client is made: one that fails to connect leaves its thread behind.
+    # Checked before a client is made: this would fail later, and say less.
     if address.startswith("tls://") and Security().get_connection_args("client").get("ssl_context") is None:
         raise _unreached(address, "a scheduler that asks for certificates, and none to show", f"{TLS_HINT}; or {fix}")
+    client = Client.__new__(Client)
     try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        Client.__init__(client, address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TimeoutError) as error:
+        # Closed here, since `Client(...)` would leave one to the garbage collector. That may run while another client
+        # starts its thread, and then the two wait for each other for ever: for a lock of Dask's, and for the thread.
+        client.close()
         raise _unreached(address, first_line(error), fix) from None
     with client:
         if "dashboard" in client.scheduler_info(n_workers=0)["services"]:
