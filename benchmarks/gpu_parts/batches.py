@@ -5,60 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 
-import numpy as np
 import torch
 
-from gpu_parts.pieces import Run, Students, same, small_views, weights
+from gpu_parts.pieces import Students, same, weights
 from gpu_parts.record import Note
 from gpu_parts.running import Place
 from gpu_parts.timing import in_turn
 from pipeline.models.device import reproducible
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.training.loading import loader
-from pipeline.training.order import order
+from pipeline.training.resident import ResidentEpochs
 from pipeline.training.step import Step
 
 MOST = 100
 """Steps of a round."""
 
 
-class Resident:
-    """The first epoch of a run on the device: images, labels, and what is stored of one view.
-
-    Args:
-        run: whose steps they are.
-        place: the device.
-    """
-
-    def __init__(self, run: Run, place: Place) -> None:
-        steps, device = run.steps, place.device
-        count = steps.samples.count
-        self.batch = count // steps.steps_per_epoch
-        (self.number,) = steps.views_of(0)
-        rows, images = np.arange(count), steps.samples.resident(1 << 40)
-        assert images is not None
-        self.views, self.images = small_views(place.sizes), images.to(device)
-        self.labels = torch.from_numpy(steps.labels).to(device)
-        self.parameters = torch.from_numpy(run.source.parameters(self.number, rows)).to(device)
-        outputs = run.source.teacher_outputs(self.number, rows, self.images)
-        assert isinstance(outputs, EncodedSignals)
-        self.outputs = outputs.to(device)
-        self.order = torch.from_numpy(order(steps.seed, 0, count, steps.rows_per_block)).to(device)
-        self.view = torch.full((self.batch,), self.number, device=device)
-
-    def __getitem__(self, index: int) -> Step:
-        rows = self.order[index * self.batch : (index + 1) * self.batch]
-        pixels = self.views.apply(self.images[rows], self.parameters[rows])
-        parts = {name: each[rows] for name, each in self.outputs.arrays.items()}
-        return Step(index, pixels, self.labels[rows], rows, self.view, EncodedSignals(self.outputs.specs, parts))
-
-
 def batches(note: Note, place: Place) -> None:
     """An epoch's first steps: read and rendered by the loader, or on the device; and one batch again and again."""
     sizes, device, students = place.sizes, place.device, Students(place)
-    kd, hard = (students.run(sizes.student, each, sizes.batch) for each in ("kd", "hard"))
+    kd, hard = (students.run(sizes.student, each, sizes.batch, resident=False) for each in ("kd", "hard"))
     count = min(MOST, kd.steps.steps_per_epoch)
-    resident = Resident(kd, place)
+    resident = ResidentEpochs(kd.steps, device)
     held = hard.steps[0].to(device)
 
     def loaded() -> Iterator[Step]:
@@ -67,7 +35,9 @@ def batches(note: Note, place: Place) -> None:
         batches.close()  # type: ignore[attr-defined]
 
     def lying() -> Iterator[Step]:
-        return (resident[index] for index in range(count))
+        batches = resident.steps_from(0)
+        yield from islice(batches, count)
+        batches.close()  # type: ignore[attr-defined]
 
     def trained(steps: Callable[[], Iterable[Step]]) -> Callable[[], None]:
         def work() -> None:
@@ -95,9 +65,9 @@ def batches(note: Note, place: Place) -> None:
         note.ratio("resident over loader", found["kd, loader"], found["kd, resident"])
         if note.time_for("resident batches: same bits after training", 3):
             one, other = (students.run(sizes.student, "kd", sizes.batch) for _ in range(2))
-            for index in range(sizes.compared):
+            for index, step in enumerate(islice(lying(), sizes.compared)):
                 one.trainer.update(one.steps[index].to(device))
-                other.trainer.update(resident[index])
+                other.trainer.update(step)
             note.fact("resident batches: same bits after training", same(weights(one), weights(other)))
 
 

@@ -142,13 +142,22 @@ class Steps(Dataset[Step]):
         images = self.images(rows) if images is None else images
         return self._drawn(view, rows, images, self.source.parameters(view, rows))
 
+    def parameters(self, view: int, rows: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Return the parameters [B, P] of a view of the samples `rows` [B]: those that are stored, or else drawn."""
+        stored = self.source.parameters(view, rows)
+        return self._rendering.parameters(view, rows) if stored is None else stored
+
+    def mixed_with(self, parameters: NDArray[np.int32]) -> NDArray[np.int64] | None:
+        """Return the samples [B] that views with these parameters [B, P] are mixed with; None without mixing."""
+        return self._rendering.mixed_with(parameters)
+
     def mixed_labels(self, parameters: Sequence[NDArray[np.int32]]) -> MixedLabels | None:
         """Return the labels that views mix in, and the shares; None where views do not mix.
 
         Args:
             parameters: of each view of the same samples, [B, P]; those of a sample become adjacent rows.
         """
-        others = [each for each in map(self._rendering.mixed_with, parameters) if each is not None]
+        others = [each for each in map(self.mixed_with, parameters) if each is not None]
         if not others:
             return None
         labels = np.stack([self.labels[each] for each in others], 1).reshape(-1)
@@ -198,7 +207,7 @@ class Steps(Dataset[Step]):
             return
         epoch, within = divmod(index, self.steps_per_epoch)
         shuffled, ends = self._order(epoch)
-        number = int(np.searchsorted(ends, self._start(within), side="right"))
+        number = int(np.searchsorted(ends, self.start_of(within), side="right"))
         if (epoch, number) == self._expected:
             return
         self._expected = epoch, number
@@ -218,12 +227,16 @@ class Steps(Dataset[Step]):
         """
         epoch, within = divmod(index, self.steps_per_epoch)
         shuffled, _ = self._order(epoch)
-        return self.views_of(epoch), shuffled[self._start(within) : self._start(within + count)]
+        return self.views_of(epoch), shuffled[self.start_of(within) : self.start_of(within + count)]
 
-    def _start(self, within: int) -> int:
-        """Return where a step begins in the order of its epoch. The first steps have one sample more."""
+    def start_of(self, within: int) -> int:
+        """Return where step number `within` of an epoch begins in its order. The first steps have one sample more."""
         size, more = divmod(self.samples.count, self.steps_per_epoch)
         return within * size + min(within, more)
+
+    def order_of(self, epoch: int) -> NDArray[np.int64]:
+        """Return the samples [N] of an `epoch` in the order in which its steps have them."""
+        return self._order(epoch)[0]
 
     def _order(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return the order of an epoch, and where its windows end.

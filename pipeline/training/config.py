@@ -10,7 +10,7 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.training.tracking import TrackerChoice
 
-NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident_gigabytes", "tracker"})
+NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident", "resident_gigabytes", "tracker"})
 """Keys that change how a run proceeds, but never the weights that it ends with."""
 
 
@@ -43,6 +43,9 @@ class TrainConfig(Section):
             view_offset) mod V on.
         workers: processes that decode and render large data sets; 0 has this process do it, by as many threads as
             torch uses; null chooses.
+        resident: whether images, and what is stored of the views of this epoch and the next, lie on the device, where
+            batches are then made; `auto` does so on a GPU, and true on a CPU too. Where they do not fit, or cannot be
+            read so, batches come as they do without it. The batches are the same.
         resident_gigabytes: data sets up to this size stay in memory.
         checkpoint_epochs: epochs between checkpoints; null chooses by time: a run that is killed loses at most 30
             seconds, or an epoch where that is longer.
@@ -71,6 +74,7 @@ class TrainConfig(Section):
     patience: int | None = Field(None, gt=0)
     view_offset: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=0)
+    resident: bool | Literal["auto"] = "auto"
     resident_gigabytes: float = Field(4.0, ge=0)
     checkpoint_epochs: int | None = Field(None, gt=0)
     tracker: TrackerChoice = None

@@ -159,6 +159,18 @@ def select_rows(outputs: TeacherOutputs, rows: slice) -> TeacherOutputs:
     return with_tensors(outputs, lambda each: each[rows])
 
 
+def tensors_of(outputs: TeacherOutputs) -> list[Tensor]:
+    """Return every stored tensor of the outputs for a batch, those of equal outputs in the same order."""
+    found: list[Tensor] = []
+
+    def seen(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    with_tensors(outputs, seen)
+    return found
+
+
 def with_tensors(outputs: TeacherOutputs, change: Callable[[Tensor], Tensor]) -> TeacherOutputs:
     """Return the outputs with every stored tensor changed.
 

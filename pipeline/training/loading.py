@@ -12,6 +12,7 @@ from pipeline.errors import PipelineError
 from pipeline.training.batches import Steps
 from pipeline.training.config import TrainConfig
 from pipeline.training.prefetch import pinned_ahead
+from pipeline.training.resident import resident_steps
 from pipeline.training.small_steps import made_at_once
 from pipeline.training.step import Step
 
@@ -30,13 +31,17 @@ def worker_count(config: TrainConfig, resident: bool) -> int:
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     """Return an iterator over `steps` from the number `start` on.
 
-    They are rendered in this process where images are in memory, else by worker processes.
+    They are made on the device, from what lies there, as `train.resident` says and where that can be; else rendered in
+    this process where images are in memory, else by worker processes.
 
     Args:
         device: of the training; for a GPU, batches are in page-locked memory, and this process makes them in a thread.
     """
     workers = worker_count(steps.config, steps.resident is not None)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
+    wanted = device.type != "cpu" and not workers if steps.config.resident == "auto" else steps.config.resident
+    if wanted and (lying := resident_steps(steps, start, device)) is not None:
+        return lying
     if pin_memory and not workers:
         return pinned_ahead(steps.__getitem__, numbers)
     if not workers and steps.resident is not None and steps.views.exact and not steps.source.remote:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pipeline.training.encoded_outputs import with_tensors
+from pipeline.training.encoded_outputs import tensors_of, with_tensors
 from pipeline.training.step import Step
 
 if TYPE_CHECKING:
@@ -59,11 +59,5 @@ def _cut(batch: Step, numbers: range, steps: Steps) -> Iterator[Step]:
 
 def _bytes(batch: Step) -> int:
     sizes = [each.nbytes for each in vars(batch).values() if isinstance(each, Tensor)]
-
-    def weighed(tensor: Tensor) -> Tensor:
-        sizes.append(tensor.nbytes)
-        return tensor
-
-    if batch.teacher_outputs is not None:
-        with_tensors(batch.teacher_outputs, weighed)
-    return sum(sizes)
+    outputs = tensors_of(batch.teacher_outputs) if batch.teacher_outputs is not None else []
+    return sum(sizes) + sum(each.nbytes for each in outputs)

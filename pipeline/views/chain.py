@@ -62,6 +62,17 @@ class Stretch:
                 images = [_applied(operation, name, image[None], drawn[i : i + 1])[0] for i, image in enumerate(images)]
         return stacked(images)
 
+    def refuse_outside(self, columns: Tensor, size: Size) -> None:
+        """Raise DataError if parameters [B, P] are not such as the operations draw for images of this size (H, W)."""
+        at, here = 0, size
+        for operation, name in zip(self.operations, self.names, strict=True):
+            width = len(operation.parameter_names)
+            _refuse_out_of_range(name, operation, here, columns[:, at : at + width])
+            at, after = at + width, operation.output_size(here)
+            if after is None:
+                raise DataError("images come out in differing sizes", where=name)
+            here = after
+
 
 @dataclass(frozen=True)
 class Chain:
@@ -151,10 +162,21 @@ class Chain:
         if not (isinstance(images, Tensor) and isinstance(partners, Tensor) and images.shape == partners.shape):
             raise DataError("images of differing shapes cannot be mixed", where=self.mixing)
         drawn = columns[:, mixed]
-        _refuse_out_of_range(f"{self.mixing}", self.mix, images, drawn)
+        _refuse_out_of_range(f"{self.mixing}", self.mix, (images.shape[2], images.shape[3]), drawn)
         with during(lambda: f"operation {self.mixing}"):
             images = self.mix.mix(images, partners, drawn.to(images.device, non_blocking=True))
         return self.after.apply(images, columns[:, mixed.stop + own :])
+
+    def refuse_outside(self, columns: Tensor, size: Size) -> None:
+        """Raise DataError if parameters [B, P] are not such as are drawn for images of this size (H, W)."""
+        own = len(self.before.parameter_names)
+        self.before.refuse_outside(columns[:, :own], size)
+        if self.mix is None or self.mix_size is None:
+            return
+        mixed = self.mix_columns
+        _refuse_out_of_range(f"{self.mixing}", self.mix, self.mix_size, columns[:, mixed])
+        self.before.refuse_outside(columns[:, mixed.stop : mixed.stop + own], size)
+        self.after.refuse_outside(columns[:, mixed.stop + own :], self.mix_size)
 
 
 def stacked(images: Images) -> Images:
@@ -203,17 +225,16 @@ def _sizes_after(operation: Operation, sizes: NDArray[np.int64] | None, count: i
 
 def _applied(operation: Operation, name: str, images: Tensor, columns: Tensor) -> Tensor:
     """Apply to one tensor, after a look at the parameters."""
-    _refuse_out_of_range(name, operation, images, columns)
+    _refuse_out_of_range(name, operation, (images.shape[2], images.shape[3]), columns)
     with during(lambda: f"operation {name}"):
         return operation.apply(images, columns.to(images.device, non_blocking=True))
 
 
-def _refuse_out_of_range(name: str, operation: Operation | MixingOperation, images: Tensor, columns: Tensor) -> None:
+def _refuse_out_of_range(name: str, operation: Operation | MixingOperation, size: Size, columns: Tensor) -> None:
     """Raise DataError for a parameter that is not drawn so, where to look costs no wait for a device."""
     if columns.device.type != "cpu" or not columns.numel():
         return
-    H, W = images.shape[2:]
-    values, (low, high) = columns.numpy(), np.array(operation.ranges((H, W)), np.int64).T
+    values, (low, high) = columns.numpy(), np.array(operation.ranges(size), np.int64).T
     wrong = ((values < low) | (values > high)).any(0)
     if wrong.any():
         column = int(wrong.argmax())

@@ -123,6 +123,15 @@ class Views:
         assert self._chain.mix_size is not None
         return mix.shares(parameters[:, self._chain.mix_columns], self._chain.mix_size).astype(np.float32)
 
+    def refuse_outside(self, parameters: NDArray[np.int32], size: Size) -> None:
+        """Raise DataError if parameters [N, P] are not such as these operations draw for images of one size.
+
+        Args:
+            parameters: on the CPU; `apply` does not look at those that lie on a device.
+            size: height and width of the images.
+        """
+        self._chain.refuse_outside(torch.from_numpy(parameters), size)
+
     def apply(self, images: Images, parameters: NDArray[np.int32] | Tensor, partners: Images | None = None) -> Tensor:
         """Render views: uint8 [B, C, H, W] on the images' device, from images and parameters [B, P].
 
