@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from gpu_parts.parts import MODELS, SETS, STUDENTS
+from gpu_parts.parts import MODELS, SETS, STUDENTS, TRAINED
 from gpu_parts.pieces import Run, Students, same, weights
 from gpu_parts.record import Note
 from gpu_parts.running import Place
@@ -19,6 +19,9 @@ from pipeline.training.step import Step
 
 WARM_UP, BATCHES = 2, 4
 """Steps before a graph is captured, and batches that follow each other."""
+
+RECORDED = 3
+"""Steps until training has captured one."""
 
 
 class FixedStep:
@@ -119,6 +122,37 @@ def capture(note: Note, place: Place) -> None:
                     note.ratio(f"{name}: captured over eager", found["eager"], found["replayed"])
                 else:
                     note.skip(f"{name}: captured over eager", "needs CUDA: no graph can be captured on a CPU")
+    in_training(note, place)
+
+
+def in_training(note: Note, place: Place) -> None:
+    """Two students that are the same, in training: one of them with `train.capture`."""
+    sizes, device, students = place.sizes, place.device, Students(place)
+    for model, each in TRAINED:
+        name, kind = f"{model}, {each}, train.capture", sizes.student if model == MODELS[0] else sizes.vit
+        if not place.cuda:
+            for what in ("same bits", "over eager"):
+                note.skip(f"{name}: {what}", "needs CUDA: no graph can be captured on a CPU")
+            continue
+        if not note.time_for(name, 3):
+            continue
+        with note.trying(name), reproducible(device):
+            runs = [students.run(kind, each, sizes.batch, capture=on) for on in (False, True)]
+            batches = [runs[0].steps[number].to(device) for number in range(BATCHES)]
+            for run in runs:
+                for number in range(RECORDED + sizes.compared):
+                    run.trainer.update(batches[number % BATCHES])
+            note.fact(f"{name}: same bits", same(*map(weights, runs)))
+            works = {way: _updating(run, batches[0]) for way, run in zip(("eager", "captured"), runs, strict=True)}
+            found = in_turn(works, device, sizes.rounds, note, sizes.steps)
+            note.ratio(f"{name}: over eager", found["eager"], found["captured"])
+
+
+def _updating(run: Run, step: Step) -> Callable[[], None]:
+    def work() -> None:
+        run.trainer.update(step)
+
+    return work
 
 
 def in_branches(steps: Sequence[FixedStep], place: Place) -> Callable[[], None]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 BATCHES, SETS = (64, 128, 512), ("hard", "kd", "lfcc", "crcd")
 MODELS = ("ResNet-20", "ViT")
+TRAINED = (("ResNet-20", "kd"), ("ResNet-20", "lfcc"), ("ViT", "kd"))
 STUDENTS = (1, 2, 4, 8)
-"""What is told apart in names: batches, objective sets, networks, and how many students at once."""
+"""What is told apart in names: batches, objective sets, networks, what `train.capture` trains, students at once."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ PARTS = (
     Part(
         "capture",
         "gpu_parts.graphs:capture",
-        40,
+        50,
         "Is the eager step, captured by torch.cuda.graph, the same bit by bit, and what does it gain?",
         tuple(
             f"{model}, {each}: {what}"
             for model, each in (*(("ResNet-20", each) for each in SETS), ("ViT", "kd"))
             for what in ("same bits", "captured over eager")
+        )
+        + tuple(
+            f"{model}, {each}, train.capture: {what}" for model, each in TRAINED for what in ("same bits", "over eager")
         ),
     ),
     Part(

@@ -201,13 +201,14 @@ class ObjectiveSet(nn.Module):
         batch: Batch,
         progress: float,
         others: Mapping[str, Signals] | None = None,
+        factors: Mapping[str, float | Tensor] | None = None,
     ) -> Terms:
         """Call this where `prepare` was called with the batch.
 
         Args:
-            student, teacher, batch, progress, others: as for `forward`.
+            student, teacher, batch, progress, others, factors: as for `forward`.
         """
-        terms: Terms = super().__call__(student, teacher, batch, progress, others)
+        terms: Terms = super().__call__(student, teacher, batch, progress, others, factors)
         return terms
 
     def forward(
@@ -217,20 +218,23 @@ class ObjectiveSet(nn.Module):
         batch: Batch,
         progress: float,
         others: Mapping[str, Signals] | None = None,
+        factors: Mapping[str, float | Tensor] | None = None,
     ) -> Terms:
         """Compute the weighted total, and every term by `label/term`, unweighted.
 
         Args:
             student, teacher, batch, progress: as for `Objective.forward`.
             others: the signals of the teachers that objectives name.
+            factors: the weights of the objectives that are on, by label; None has them from `progress`.
         """
+        factors = self.weights(progress) if factors is None else factors
         known: dict[str | None, Signals] = {None: teacher}
         known |= dict((others or {}).items())
         weighted: list[Weighted] = []
         terms: dict[str, Tensor] = {}
         for index, (entry, (name, member)) in enumerate(zip(self.entries, self._built, strict=True)):
-            factor = _weight(entry, progress)
-            if factor == 0:
+            factor = factors.get(entry.label, 0.0)
+            if isinstance(factor, float) and factor == 0:
                 continue  # not computed: an objective that is off costs nothing
             read = self.standardised[str(index)](known[name]) if str(index) in self.standardised else known[name]
             dropped = entry.teacher if self.dropping is not None else None

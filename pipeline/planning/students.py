@@ -15,6 +15,7 @@ from pipeline.models.preprocessing import height_and_width
 from pipeline.planning.draft import Assembly, collected
 from pipeline.planning.optimiser import require_optimiser
 from pipeline.training import refuse_too_many_views
+from pipeline.training.gpu_settings import refuse_without_gpu
 
 
 def bind_networks(parts: Assembly) -> None:
@@ -81,6 +82,8 @@ def bind_training(parts: Assembly) -> None:
             with collected(problems, note=f" (student {name})"):
                 if name in parts.students:
                     require_optimiser(parts.students[name], training, "train")
+            with collected(problems, note=f" (student {name})"):
+                refuse_without_gpu(training)
             with collected(problems, note=f" (student {name})"):
                 if data:
                     training.refuse_without("train", labels=data.training.labels is not None, holdout=data.scored)

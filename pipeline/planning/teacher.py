@@ -13,6 +13,7 @@ from pipeline.planning.students import require_trainable
 from pipeline.planning.targets import OWN_FOLDER_HINT
 from pipeline.store.backend import backend_of
 from pipeline.store.format.signal_sections import encodings_identity
+from pipeline.training.gpu_settings import refuse_without_gpu
 
 
 def bind_teacher(parts: Assembly) -> None:
@@ -56,6 +57,9 @@ def bind_teacher(parts: Assembly) -> None:
         with collected(problems):
             if training:
                 require_optimiser(network, training, "teacher_training")
+        with collected(problems):
+            if training:
+                refuse_without_gpu(training, "teacher_training")
         with collected(problems, "teacher.model"):
             if training and data and start:
                 refuse_unprobed(network, training, data)

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from pipeline.training.history import History
     from pipeline.training.linear_probe import ProbeResult, probe
     from pipeline.training.loading import loader
-    from pipeline.training.loop import TrainingResult, train
+    from pipeline.training.loop import train
     from pipeline.training.memory import Memory
     from pipeline.training.optimisation import build_optimizer, build_scheduler
     from pipeline.training.replay import Verify, check_views
+    from pipeline.training.result import TrainingResult
     from pipeline.training.step import Step
     from pipeline.training.teacher_outputs import FromCaches, ViewSource
 else:
@@ -29,10 +30,11 @@ else:
         history="History",
         linear_probe="ProbeResult probe",
         loading="loader",
-        loop="TrainingResult train",
+        loop="train",
         memory="Memory",
         optimisation="build_optimizer build_scheduler",
         replay="Verify check_views",
+        result="TrainingResult",
         step="Step",
         teacher_outputs="FromCaches ViewSource",
     )

@@ -10,7 +10,9 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.training.tracking import TrackerChoice
 
-NOT_IN_THE_WEIGHTS = frozenset({"device", "workers", "checkpoint_epochs", "resident", "resident_gigabytes", "tracker"})
+NOT_IN_THE_WEIGHTS = frozenset(
+    {"device", "workers", "checkpoint_epochs", "resident", "resident_gigabytes", "capture", "tracker"}
+)
 """Keys that change how a run proceeds, but never the weights that it ends with."""
 
 
@@ -46,13 +48,16 @@ class TrainConfig(Section):
         resident: whether images, and what is stored of the views of this epoch and the next, lie on the device, where
             batches are then made; `auto` does so on a GPU, and true on a CPU too. Where they do not fit, or cannot be
             read so, batches come as they do without it. The batches are the same.
+        capture: record the kernels of a step on a GPU once, and launch them again as one: the same weights. Not for
+            objectives that the host prepares (crd, crcd, diffkd, mlld, nd, refilled) or that ask for the progress.
+        compile: have `torch.compile` make kernels of the network on a GPU; the last bits are others.
         resident_gigabytes: data sets up to this size stay in memory.
         checkpoint_epochs: epochs between checkpoints; null chooses by time: a run that is killed loses at most 30
             seconds, or an epoch where that is longer.
         tracker: `tensorboard`, `mlflow`, `wandb`, `dvclive`, or its name and options; takes the values of every epoch.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"accumulate", "sampling", "layer_decay", "patience"})
+    later: ClassVar[frozenset[str]] = frozenset({"accumulate", "sampling", "layer_decay", "patience", "compile"})
 
     epochs: int = Field(60, gt=0)
     batch_size: int = Field(128, gt=0)
@@ -75,6 +80,8 @@ class TrainConfig(Section):
     view_offset: int = Field(0, ge=0)
     workers: int | None = Field(None, ge=0)
     resident: bool | Literal["auto"] = "auto"
+    capture: bool = False
+    compile: bool = False
     resident_gigabytes: float = Field(4.0, ge=0)
     checkpoint_epochs: int | None = Field(None, gt=0)
     tracker: TrackerChoice = None

@@ -34,9 +34,9 @@ from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
 from pipeline.training.embeddings import ProbeViews, embed, refuse_to_embed
 from pipeline.training.history import History
-from pipeline.training.loop import TrainingResult
 from pipeline.training.order import balanced
 from pipeline.training.probe_fit import ProbeFit, ProbeRows
+from pipeline.training.result import TrainingResult
 
 PROBE_FILE = "probe.pt"
 

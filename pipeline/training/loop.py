@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,17 @@ from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps
+from pipeline.training.captured import CapturedGradients
 from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.finite import FiniteLoss
+from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.history import History, epoch_note
 from pipeline.training.loading import loader
 from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.result import TrainingResult
 from pipeline.training.step import Step, mean_terms
 from pipeline.training.tracking import with_tracker
-
-
-@dataclass
-class TrainingResult:
-    """Describes a finished run.
-
-    Args:
-        network: the trained network.
-        history: one row for each epoch.
-        seconds: of training alone, over all sessions.
-        images_per_second: over the same time.
-        device, precision: of the training.
-        best: the epoch whose weights these are, where `patience` keeps the best; else None.
-        deterministic: whether the device computed all of it in a way that repeats itself.
-    """
-
-    network: Network | WithReusedHead
-    history: History
-    seconds: float
-    images_per_second: float
-    device: str
-    precision: str
-    best: int | None = None
-    deterministic: bool = True
 
 
 class Trainer:
@@ -78,6 +57,9 @@ class Trainer:
     ) -> None:
         self.config, self.steps, self.seed = steps.config, steps, seed
         self.device = choose_device(self.config.device)
+        refuse_without_gpu(self.config)
+        if self.config.capture:
+            refuse_prepared(objectives)
         self.precision = choose_precision(self.config.precision, self.device)
         self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objectives = objectives.to(self.device)
@@ -89,6 +71,8 @@ class Trainer:
         self.student = self._student(self.objectives.kept())
         self.ema = _moving_average(self.student, self.config.ema) if self.config.ema else None
         self.best: dict[str, Tensor] | None = None
+        self.forward = torch.compile(network, dynamic=False) if self.config.compile else network
+        self.captured = CapturedGradients(self) if self.config.capture else None
 
     def update(self, step: Step) -> Terms:
         """Make one optimiser step, by the mean gradient of the batches of `step`; return the mean of their losses.
@@ -122,17 +106,38 @@ class Trainer:
 
     def _backward(self, step: Step, number: int, share: float) -> tuple[Terms, float]:
         """Add the gradient of a batch of a step. share: its part of the samples of the step."""
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
-        with autocast, fastest_attention(self.network, self.device, self.precision):
-            batch, progress, outputs = step.known(), step.index / len(self.steps), step.teacher_outputs
-            self.objectives.prepare(batch, progress)  # before the device has work of this step to wait for
-            student = self.network(step.images)
-            teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
-            others = decode_others(outputs, self.other_heads) if outputs else {}
-            value = self.objectives.compare(student, teacher, batch, progress, others)
+        if self.captured is not None:
+            value = self.captured(step)
+            self.finite.see(value, step.index, number)
+            return value, share
+        progress = step.index / len(self.steps)
+        with self.arithmetic():
+            self.objectives.prepare(step.known(), progress)  # before the device has work of this step to wait for
+            value = self.loss(step, progress)
         self.finite.see(value, step.index, number)
         (value.total * share).backward()  # type: ignore[no-untyped-call]
         return Terms(value.total.detach(), value.terms), share
+
+    @contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """Compute in the precision of the training."""
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        with autocast, fastest_attention(self.network, self.device, self.precision):
+            yield
+
+    def loss(self, step: Step, progress: float, factors: Mapping[str, float | Tensor] | None = None) -> Terms:
+        """Compute the loss of a batch that objectives have prepared for.
+
+        Args:
+            step: the batch.
+            progress: the share of training that is done.
+            factors: as of `ObjectiveSet.forward`.
+        """
+        batch, outputs = step.known(), step.teacher_outputs
+        student = self.forward(step.images)
+        teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
+        others = decode_others(outputs, self.other_heads) if outputs else {}
+        return self.objectives.compare(student, teacher, batch, progress, others, factors)
 
     @property
     def learning_rate(self) -> float:

@@ -1,0 +1,214 @@
+"""Recorded steps, with what stands in for a GPU's records: the work is done again, and its result laid in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from contracts.step_costs import Launches
+from torch import Tensor
+from training_pieces import HARD, KD, LFCC, SMALL, VIT, Poisoned, cache, config, network, objectives, same, steps, whole
+
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.objectives import ObjectiveSet, Terms
+from pipeline.training import Steps
+from pipeline.training.captured import UNRECORDED_STEPS, CapturedGradients
+from pipeline.training.finite import FiniteLoss
+from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
+from pipeline.training.loop import Trainer
+from pipeline.training.weight_table import WeightTable
+
+CPU = torch.device("cpu")
+FEW: dict[str, Any] = {"batch_size": 11, "epochs": 4, "learning_rate": 0.01}  # 10, 10, 10, 9 and 9 in an epoch
+SCHEDULED = [HARD, KD | {"schedule": {"warmup": 0.6}}, LFCC | {"schedule": {"off_after": 0.5, "decay": "cosine"}}]
+
+
+class Again:
+    """Stands in for a GPU's records."""
+
+    def __init__(self) -> None:
+        self.modules: list[torch.nn.Module] = []
+        self.parameters: list[torch.nn.Parameter] = []
+        self.records = 0
+
+    def apart(self, work: Callable[[], Terms]) -> Terms:
+        """Do it."""
+        return work()
+
+    def recorded(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
+        """Do it without a trace, and look that it neither waits for a device nor makes a gradient that nobody has."""
+        buffers = [(each, each.clone()) for module in self.modules for each in module.buffers()]
+        launches = Launches()
+        with launches, torch.random.fork_rng(devices=[]):
+            result = work()
+        assert launches.waits == []
+        for buffer, value in buffers:
+            buffer.copy_(value)
+        places = [each.grad for each in self.parameters]
+        self.records += 1
+
+        def replay() -> None:
+            for each in self.parameters:
+                each.grad = None
+            again = work()
+            result.total.copy_(again.total)
+            assert list(result.terms) == list(again.terms)
+            for term, value in again.terms.items():
+                result.terms[term].copy_(value)
+            for place, each in zip(places, self.parameters, strict=True):
+                assert (place is None) == (each.grad is None)
+                if place is not None and each.grad is not None:
+                    place.copy_(each.grad)
+
+        return result, replay
+
+
+def trainer(run: Steps, *entries: dict[str, Any], captured: bool, kind: Any = SMALL, **options: Any) -> Trainer:
+    student = network(kind, **options)
+    made = Trainer(student, objectives(student, *entries), run, 0, None)
+    if captured:
+        recorder = Again()
+        recorder.modules = [made.network, made.objectives]
+        made.captured = CapturedGradients(made, recorder)
+        recorder.parameters = made.captured.parameters
+    return made
+
+
+def trained(made: Trainer) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    found = []
+    for index in range(len(made.steps)):
+        value = made.update(made.steps[index])
+        found.append((value.total.clone(), {name: each.clone() for name, each in value.terms.items()}))
+    return found
+
+
+def states(made: Trainer) -> dict[str, Tensor]:
+    named = {"network": made.network.state_dict(), "objectives": made.objectives.state_dict()}
+    return {f"{of}.{name}": value for of, state in named.items() for name, value in state.items()}
+
+
+@pytest.mark.parametrize("kind", [SMALL, VIT], ids=["ResNet", "ViT"])
+def test_recorded_steps_have_the_bits_of_eager_ones(road: Path, kind: Any) -> None:
+    """With schedules, an objective that ends, two sizes of batches, random depth, a clipped gradient and an average."""
+    settings = FEW | {"clip_gradient": 1.0, "ema": 0.9, "optimizer": "adamw" if kind is VIT else "sgd"}
+    options, entries = dict[str, Any](), SCHEDULED
+    if kind is VIT:
+        options, entries, settings = {"drop_path_rate": 0.3}, SCHEDULED[:2], settings | {"epochs": 2}
+    runs = [trainer(steps(road, **settings), *entries, captured=on, kind=kind, **options) for on in (False, True)]
+    values = [trained(each) for each in runs]
+    for (one, terms), (other, same_terms) in zip(*values, strict=True):
+        assert torch.equal(one, other)
+        assert same(terms, same_terms)
+    assert same(*(states(each) for each in runs))
+    assert all(each.ema is not None for each in runs)
+    assert same(*(each.ema.module.state_dict() for each in runs if each.ema is not None))
+    captured = runs[1].captured
+    assert captured is not None
+    assert isinstance(captured.recorder, Again)
+    assert captured.recorder.records == (2 if kind is VIT else 4)  # both sizes, before and after an objective's end
+
+
+def test_weights_of_a_table_are_those_of_the_schedules(road: Path) -> None:
+    run, student = steps(road, **FEW), network()
+    chosen = objectives(student, *SCHEDULED)
+    table = WeightTable(chosen, run, CPU)
+    values = torch.linspace(0.1, 3, 50)
+    for index in (0, 4, 5, 11, 19, 3):
+        expected = list(chosen.weights(index / len(run)).values())
+        row = table.row(index)
+        assert row.tolist() == torch.tensor(expected, dtype=torch.float32).tolist()
+        assert table.on(index) == tuple(weight > 0 for weight in expected)
+        for factor, weight in zip(row, expected, strict=True):
+            assert torch.equal(factor * values, weight * values)
+    assert table.on(0) == (True, False, True)
+    assert table.on(19) == (True, True, False)
+
+
+def test_a_loss_that_is_not_finite_is_told_as_without_records(road: Path) -> None:
+    """In a step that is recorded, and read later."""
+    source = whole(cache(road))
+    settings = FEW | {"epochs": 1, "batch_size": 12}
+    sample = int(steps(road, **settings)[3].sample[5])
+    messages, weights = [], []
+    for captured in (False, True):
+        run = steps(road, Poisoned(source, sample), **settings)
+        made = trainer(run, HARD, KD, captured=captured)
+        made.finite = FiniteLoss(run, CPU, made.optimizer, deferred=True)
+        for index in range(4):
+            made.update(run[index])
+        with pytest.raises(TrainingError, match="at step 3;") as error:
+            made.finite.require()
+        messages.append(str(error.value))
+        weights.append(dict(made.network.named_parameters()))
+    assert messages[0] == messages[1]
+    assert same(*weights)
+
+
+def after_warm_up(made: Trainer) -> None:
+    for index in range(UNRECORDED_STEPS + 1):
+        made.update(made.steps[index])
+
+
+def test_what_no_record_can_have_is_refused(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An objective that asks for the progress; one that sets an attribute."""
+    run = steps(road, **FEW)
+    with pytest.raises(TrainingError, match="computes with the number of the step, or with the progress") as error:
+        after_warm_up(trainer(run, HARD, {"name": "ctkd"}, captured=True))
+    assert "train.capture: false" in str(error.value)
+    made = trainer(run, HARD, captured=True)
+    member: Any = made.objectives.members[0]
+    forward = type(member).forward
+    counted = iter(range(1000, 2000))
+
+    def counting(self: Any, *given: Any) -> Any:
+        self.steps_seen = next(counted)
+        return forward(self, *given)
+
+    monkeypatch.setattr(type(member), "forward", counting)
+    with pytest.raises(TrainingError, match="sets an attribute of a module") as error:
+        after_warm_up(made)
+    assert "steps_seen" in str(error.value)
+
+
+def test_a_record_that_fails_says_how_to_go_on(road: Path) -> None:
+    made = trainer(steps(road, **FEW), HARD, captured=True)
+
+    def fails(work: Callable[[], Terms]) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing\nand more")
+
+    assert made.captured is not None
+    made.captured.recorder.recorded = fails  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="could not be recorded") as error:
+        after_warm_up(made)
+    assert "not permitted when stream is capturing" in str(error.value)
+    assert "train.capture: false" in str(error.value)
+
+
+def test_a_cpu_refuses_to_record_and_to_compile(road: Path) -> None:
+    for key, what in (("capture", "records steps on a GPU"), ("compile", "compiles networks for a GPU")):
+        run = steps(road, **{key: True})
+        with pytest.raises(ConfigError, match=f"train.{key}: {what}") as error:
+            trainer(run, HARD, captured=False)
+        assert "got: cpu" in str(error.value)
+    with pytest.raises(ConfigError, match="teacher_training") as error:
+        refuse_without_gpu(config(capture=True, compile=True, accumulate=2), "teacher_training")
+    assert len(error.value.problems) == 3
+    refuse_without_gpu(config())
+
+
+def test_objectives_that_the_host_prepares_are_refused(road: Path) -> None:
+    student = network()
+    with pytest.raises(ConfigError, match="prepares every step of some objectives") as error:
+        refuse_prepared(objectives(student, HARD, {"name": "mlld"}))
+    assert "got: mlld" in str(error.value)
+    every: ObjectiveSet = objectives(student, *SCHEDULED)
+    refuse_prepared(every)
+
+
+def test_only_what_changes_the_bits_is_in_the_identity() -> None:
+    assert "compile" not in config().identity()
+    assert config(compile=True).identity() == {**config().identity(), "compile": True}
+    assert config(capture=True).identity() == config().identity()
