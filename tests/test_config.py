@@ -1,14 +1,20 @@
 from __future__ import annotations
 
+import io
 import os
+import warnings
 from pathlib import Path
 
 import pytest
 from hostile import bounded, corpus
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import Field
+from ruamel.yaml import YAML
 
 from pipeline.config import LocalPath, Name, Section, bind, bind_each, in_order
 from pipeline.errors import ConfigError, Problem
+from pipeline.untrusted import require_plain
 from pipeline.yaml_text import override, parse_yaml, read_config, to_yaml
 
 
@@ -42,6 +48,49 @@ def test_yaml_round_trip_keeps_order():
     again = parse_yaml(to_yaml(value), "text")
     assert again == value
     assert list(again) == ["z", "a"]
+
+
+WORDS = st.lists(
+    st.sampled_from(["no", "1e-4", "- ", "a:", "x-", "#", "'", "\\", "cache-teacher", "/a/long/path" * 7]), max_size=12
+).map(" ".join)
+PLAIN = st.recursive(
+    st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False),
+        st.text(max_size=40),
+        WORDS,
+    ),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9) | WORDS, inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=60)
+@given(PLAIN)
+def test_bytes_are_those_of_the_emitter_in_python_and_are_read_back(value: object) -> None:
+    stream = io.StringIO()
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style, yaml.sort_base_mapping_type_on_output = False, False
+    yaml.dump(value, stream)
+    assert to_yaml(value) == stream.getvalue()
+
+
+@settings(max_examples=100)
+@given(st.text("ab1:-#'\"{}[]*!|>,.\n  ~?&%\t", max_size=18).map("k: ".__add__) | PLAIN.map(to_yaml))
+def test_values_and_errors_are_those_of_the_parser_in_python(text: str) -> None:
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            expected = YAML(typ="safe", pure=True).load(text)
+        require_plain(expected, 1000)
+    except Exception as error:  # dates that are none, for example, raise others than YAMLError
+        first = str(error).splitlines()[0]
+        with pytest.raises(ConfigError) as caught, warnings.catch_warnings(action="ignore"):
+            parse_yaml(text, "text")
+        assert first in str(caught.value)
+    else:
+        assert repr(parse_yaml(text, "text")) == repr(expected)
 
 
 def test_who_parses_a_text_again_gets_values_of_their_own():
