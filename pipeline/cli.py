@@ -23,6 +23,7 @@ from pipeline.commands.errors_for_people import ErrorsForPeople
 from pipeline.commands.first_look import looked_at
 from pipeline.commands.methods import methods
 from pipeline.commands.options import config_options, json_option
+from pipeline.commands.processes import refuse_several_processes
 from pipeline.commands.shipping import run_export, run_predict
 from pipeline.errors import PipelineError
 from pipeline.version import installed_version
@@ -71,6 +72,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
     if require_version not in (None, VERSION):
         fix = f"`pipeline dvc-file` writes a dvc.yaml for {VERSION}; or install decant-kd=={require_version}"
         raise PipelineError("another version of Decant is installed", expected=require_version, got=VERSION, fix=fix)
+    refuse_several_processes(click.get_current_context().invoked_subcommand)
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # into a pipe or a log, too: a line is seen when it is said

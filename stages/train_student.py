@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.data.kept_digests import forget_digests
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.model_card import description
-from pipeline.experiment.run_folder import RunFolder
+from pipeline.experiment.run_folder import RunFolder, of_processes, refuse_other_processes
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentSections
@@ -16,6 +16,7 @@ from pipeline.measuring.score import TOP1
 from pipeline.progress import Lines
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
+from pipeline.training.world import World
 
 
 class Inputs(StudentSections, RunsSection):
@@ -31,6 +32,7 @@ def run(
     replace: bool,
     wait: bool,
     compared: dict[str, str] | None = None,
+    world: World | None = None,
 ) -> bool:
     """Train a student with an objective set, and publish the folder of the run. Return False if it was there already.
 
@@ -42,11 +44,15 @@ def run(
         replace: whether a different run that is there may be replaced.
         wait: for another process that makes the same run; else raise.
         compared: what was compared for students before; what is compared now is added.
+        world: what the processes that train together do; None for one that trains alone. The first reads all pixels
+            that are compared, and writes the folder.
     """
+    world = world or World()
+    first, processes = world.share.rank == 0, world.share.size
     inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
-    if verify == "bytes":
+    if verify == "bytes" and first:
         forget_digests(inputs.data.path)
-    teacher_training, exact = source.raw().get("teacher_training"), verify in ("full", "bytes")
+    teacher_training, exact = source.raw().get("teacher_training"), first and verify in ("full", "bytes")
     opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
     training, folder = opened.training, output or inputs.runs.student(*name)
 
@@ -60,12 +66,15 @@ def run(
     scorer = opened.scorer
     training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
 
-    with RunFolder(folder, fingerprint(opened.identity()), replace=replace, wait=wait) as scratch:
+    identity = world.first_does(opened.identity)
+    world.first_does(partial(refuse_other_processes, folder, identity, processes, replace=replace))
+    scratch = RunFolder(folder, fingerprint(of_processes(identity, processes)), replace=replace, wait=wait)
+    with world.first_holds(scratch):
         written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
         configured = inputs.model_copy(update=written)
-        if scratch.kept(configured):
+        if world.first_does(partial(scratch.kept, configured)):
             return False
-        print(opened.check_views(verify, Lines(), compared))
+        print(world.first_does(partial(opened.check_views, verify, Lines(), compared)))
         result = train(
             network,
             chosen,
@@ -78,9 +87,10 @@ def run(
             score=scorer.value if scorer else None,
             ranked_by=scorer.score if scorer else TOP1,
             name=str(name),
+            world=world,
         )
-        facts = {**name._asdict(), "model": opened.config.model}
+        facts = {**name._asdict(), "model": opened.config.model, **({"processes": processes} if processes > 1 else {})}
         described = partial(description, opened, result.network)
-        scratch.finish(result, scorer, facts, configured, described)
+        world.first_does(partial(scratch.finish, result, scorer, facts, configured, described))
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")
     return True

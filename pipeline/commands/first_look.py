@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from pipeline.commands.processes import speaks_here
 from pipeline.progress import waiting_for
 
 SLOW_IMPORTS = {"torch": "torch is loaded", "timm": "timm and its models are loaded"}
@@ -86,7 +87,7 @@ def readable(config: Path, overrides: Sequence[str]) -> ConfigFile:
 
 def loading() -> None:
     """Say that torch is loaded, unless it is there: on a terminal at once, in a log if it takes more than a second."""
-    if "torch" in sys.modules:
+    if "torch" in sys.modules or not speaks_here():
         return
     waiting_for("torch is loaded")
     if not sys.stderr.isatty():

@@ -20,6 +20,7 @@ from pipeline.commands.options import (
     print_json,
     refuse_two_clusters,
 )
+from pipeline.commands.processes import together, told_once
 
 if TYPE_CHECKING:
     from pipeline.commands.many_students import Trained
@@ -90,24 +91,28 @@ def train_student(
     """Train one student from the teacher's cache, without the teacher.
 
     Reads the packed data set and the store; writes a folder below `runs.path`: weights, model.json, a model card,
-    configuration, metrics, history. Run it again after a stop, and it goes on.
+    configuration, metrics, history. Run it again after a stop, and it goes on. Several processes train one student
+    together where torchrun begins them; the student is another one than that of one process.
 
     \b
     Examples:
       pipeline train-student --student small --objectives kd
       pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
+      torchrun --nproc-per-node 2 -m pipeline train-student --student small --objectives kd
     """
     from pipeline.experiment.runs import RunName
 
-    source, name = readable(config, overrides), RunName(student, objectives, seed)
+    with told_once():
+        source, name = readable(config, overrides), RunName(student, objectives, seed)
     from stages.train_student import run
 
-    with apart_from_json(as_json):
-        run(source, name, output, verify=verify, replace=replace, wait=wait)
-    if as_json:
-        from pipeline.commands.facts import student_facts
+    with together() as world:
+        with apart_from_json(as_json):
+            run(source, name, output, verify=verify, replace=replace, wait=wait, world=world)
+        if as_json:
+            from pipeline.commands.facts import student_facts
 
-        print_json(student_facts(source, name, output))
+            print_json(student_facts(source, name, output))
 
 
 @click.command("train-students")

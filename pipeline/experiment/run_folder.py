@@ -20,9 +20,10 @@ from pipeline.experiment.source import SECTIONS
 from pipeline.files import write_atomic
 from pipeline.measuring.cost import parameters
 from pipeline.models.reused import HEAD_FILE
-from pipeline.publishing import Scratch, differences
-from pipeline.publishing.artifacts import published
+from pipeline.publishing import Scratch, differences, fingerprint
+from pipeline.publishing.artifacts import published, scratch_folder, unfinished
 from pipeline.training import Checkpoint, TrainingResult
+from pipeline.training.checkpoint import started_by
 from pipeline.training.linear_probe import forget
 from pipeline.untrusted import parse_json, read_file
 from pipeline.yaml_text import read_config, to_yaml
@@ -43,6 +44,9 @@ METRICS_MAX_BYTES = 64 << 20
 
 
 CONFIG_FILE = "config.yaml"
+
+MOST_PROCESSES = 1024
+"""So many are looked for that may have begun a run together."""
 
 VALUES_NAMED = 8
 """How many values of another configuration a message names at most."""
@@ -77,6 +81,45 @@ def imported_code() -> str:
     for name, path in own_code.imported_files().items():
         digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
     return f"sha256:{digest.hexdigest()}"
+
+
+def of_processes(identity: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """Return the identity of what several processes train together: rounding goes by their number.
+
+    Args:
+        identity: of what one process trains.
+        count: of the processes.
+    """
+    return {**identity, **({"processes": count} if count > 1 else {})}
+
+
+def refuse_other_processes(target: Path, identity: Mapping[str, Any], count: int, *, replace: bool) -> None:
+    """Raise CacheMismatch if another number of processes has trained the same here, or has begun to.
+
+    Args:
+        target: the folder of the run.
+        identity: of what one process trains.
+        count: of the processes.
+        replace: whether what is finished there may be replaced.
+    """
+    own = fingerprint(of_processes(identity, count))
+    begun, finished = {*unfinished(target)} - {scratch_folder(target, own)}, None if replace else published(target)
+    if not begun and finished in (None, own):
+        return
+    for other in range(1, MOST_PROCESSES + 1):
+        print_of = fingerprint(of_processes(identity, other))
+        counts = {"expected": _processes(other), "got": _processes(count)}
+        if other != count and finished == print_of:
+            fix = f"{REPLACE_HINT} to replace it, or name another path (`--output`)"
+            raise CacheMismatch("another number of processes has trained this student", where=target, **counts, fix=fix)
+        if other != count and (folder := scratch_folder(target, print_of)) in begun:
+            fix = f"{started_by(other)} to go on, or delete the folder to begin anew"
+            what = "another number of processes has begun to train this student"
+            raise CacheMismatch(what, where=folder, **counts, fix=fix)
+
+
+def _processes(count: int) -> str:
+    return "1 process" if count == 1 else f"{count} processes"
 
 
 class RunFolder(Scratch):

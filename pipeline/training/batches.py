@@ -19,6 +19,7 @@ from pipeline.training.config import TrainConfig
 from pipeline.training.encoded_outputs import TeacherOutputs, join_views
 from pipeline.training.fresh_views import FreshViews
 from pipeline.training.order import balanced, windows
+from pipeline.training.share import Share
 from pipeline.training.step import Step
 from pipeline.training.teacher_outputs import ViewSource
 from pipeline.views import DrawnViews, SampleViews, Views, view_of
@@ -51,6 +52,9 @@ class Steps(Dataset[Step]):
         seed: of the order of samples.
         rows_per_block: samples in a row block of the cache, for an order whose reads are local.
 
+    Attributes:
+        share: which samples of every step are rendered: all but where several processes train together.
+
     Raises ConfigError if a step needs more views of each sample than there are, or if classes are to be balanced and
     there are no labels.
     """
@@ -76,6 +80,7 @@ class Steps(Dataset[Step]):
         self.labels = np.full(samples.count, -1, np.int64) if labels is None else labels
         self._orders: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = {}
         self._expected: tuple[int, int] | None = None
+        self.share = Share()
 
     @classmethod
     def fresh(cls, samples: Samples, views: Views, config: TrainConfig, seed: int) -> Steps:
@@ -110,15 +115,18 @@ class Steps(Dataset[Step]):
     def _step(self, requested: int | RenderRequest, count: int = 1) -> Step:
         index = requested.step if isinstance(requested, RenderRequest) else requested
         numbers, rows = self.read_by(index, count)
-        images, outputs = self.images(rows), None
+        own = self.share.of_step(len(rows), self.config.accumulate)
+        images, outputs = self.images(rows[own]), None
         if isinstance(requested, RenderRequest):
-            views = zip(numbers, requested.parameters, strict=True)
-            drawn = [self._drawn(view, rows, images, parameters) for view, parameters in views]
+            stored = requested.parameters
         else:
             self.expect(index)
-            drawn = [self._drawn(view, rows, images, self.source.parameters(view, rows)) for view in numbers]
-            outputs = self._teacher_outputs(numbers, rows, [each.pixels for each in drawn])
+            stored = [self.source.parameters(view, rows) for view in numbers]
+        views = zip(numbers, stored, strict=True)
+        drawn = [self._drawn(view, rows[own], images, each if each is None else each[own]) for view, each in views]
         rendered = [each.pixels for each in drawn]
+        if not isinstance(requested, RenderRequest):
+            outputs = self._teacher_outputs(numbers, rows, rendered)
         return Step(
             index,
             rendered[0] if len(rendered) == 1 else torch.stack(rendered, 1).flatten(0, 1),
@@ -126,8 +134,22 @@ class Steps(Dataset[Step]):
             torch.from_numpy(rows.repeat(len(numbers))),
             torch.tensor(numbers).repeat(len(rows)),
             outputs,
-            self.mixed_labels([each.parameters for each in drawn]),
+            self.mixed_labels(self._whole(numbers, rows, stored, drawn)),
+            share=self.share,
         )
+
+    def _whole(
+        self,
+        numbers: Sequence[int],
+        rows: NDArray[np.int64],
+        stored: Sequence[NDArray[np.int32] | None],
+        drawn: Sequence[DrawnViews],
+    ) -> list[NDArray[np.int32]]:
+        """Return the parameters of the views of a step, of those samples too that other processes render."""
+        if self.share.size == 1 or self.views.mixing is None:
+            return [each.parameters for each in drawn]
+        views = zip(numbers, stored, strict=True)
+        return [self._rendering.parameters(view, rows) if each is None else each for view, each in views]
 
     @property
     def _rendering(self) -> SampleViews:

@@ -30,6 +30,7 @@ class Checkpoint:
         seconds: of training until then.
         best: the state of the network after the best epoch, where `patience` keeps the best; else None.
         deterministic: whether the device computed all of it in a way that repeats itself.
+        processes: that train together; of one, files do not say it.
     """
 
     epoch: int
@@ -41,11 +42,12 @@ class Checkpoint:
     seconds: float
     best: dict[str, Any] | None = None
     deterministic: bool = True
+    processes: int = 1
 
     def save(self, folder: Path) -> None:
         """Write the checkpoint into `folder`, durably and atomically, in place of an earlier one."""
         buffer = io.BytesIO()
-        torch.save(vars(self), buffer)
+        torch.save({name: value for name, value in vars(self).items() if (name, value) != ("processes", 1)}, buffer)
         write_atomic(folder / CHECKPOINT_FILE, buffer.getvalue())
 
     @classmethod
@@ -80,13 +82,50 @@ class Checkpoint:
             raise ValueError(f"epoch {epoch!r:.40} after {seconds!r:.40} seconds")
         if not isinstance(self.deterministic, bool):
             raise ValueError("it does not say whether it repeats itself")
+        if not isinstance(self.processes, int) or self.processes < 1:
+            raise ValueError(f"{self.processes!r:.40} processes")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or bool(rows) != bool(epoch):
             raise ValueError("the history is not that of its epochs")
+
+    def restored(self, folder: Path, epochs: int, processes: int, restore: Callable[[Checkpoint], None]) -> Checkpoint:
+        """Have a run go on from here, and return this.
+
+        Args:
+            folder: it lies in, for errors.
+            epochs, processes: of the run.
+            restore: loads the states.
+
+        Raises TrainingError if this is of another run.
+        """
+        where = f"{folder}/{CHECKPOINT_FILE}"
+        if self.processes != processes:
+            fix = f"{started_by(self.processes)}, or delete it to start this run from the beginning"
+            what, counts = "the checkpoint is of another number of processes", (self.processes, processes)
+            raise TrainingError(what, where=where, expected=str(counts[0]), got=str(counts[1]), fix=fix)
+        try:
+            if self.epoch > epochs:
+                raise ValueError(f"epoch {self.epoch} of {epochs}")
+            restore(self)
+        except Exception as error:  # states of another shape fail in as many ways as there are states
+            what, fix = "the checkpoint is of another run", "delete it to start this run from the beginning"
+            raise TrainingError(what, where=where, got=first_line(error), fix=fix) from None
+        return self
 
     @staticmethod
     def remove(folder: Path) -> None:
         """Delete the checkpoint in the `folder` of a finished run."""
         (folder / CHECKPOINT_FILE).unlink(missing_ok=True)
+
+
+def started_by(processes: int) -> str:
+    """Return the text that says how to run a command again by as many processes.
+
+    Args:
+        processes: their number.
+    """
+    if processes == 1:
+        return "run it without torchrun"
+    return f"run it with `torchrun --nproc-per-node {processes} -m pipeline ...` ({processes} processes in all)"
 
 
 class CheckpointInterval:

@@ -17,15 +17,16 @@ from pipeline.training.small_steps import made_at_once
 from pipeline.training.step import Step
 
 
-def worker_count(config: TrainConfig, resident: bool) -> int:
+def worker_count(config: TrainConfig, resident: bool, processes: int = 1) -> int:
     """Return how many processes read and render: as many as `config` has, else none for images in memory.
 
     Args:
         resident: whether all images are in memory.
+        processes: that train on this machine, and share its processors.
     """
     if config.workers is not None:
         return config.workers
-    return 0 if resident else max(1, (os.cpu_count() or 2) - 1)
+    return 0 if resident else max(1, (os.cpu_count() or 2) // processes - 1)
 
 
 def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
@@ -37,14 +38,15 @@ def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
     Args:
         device: of the training; for a GPU, batches are in page-locked memory, and this process makes them in a thread.
     """
-    workers = worker_count(steps.config, steps.resident is not None)
+    workers = worker_count(steps.config, steps.resident is not None, steps.share.local)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
     wanted = device.type != "cpu" and not workers if steps.config.resident == "auto" else steps.config.resident
     if wanted and (lying := resident_steps(steps, start, device)) is not None:
         return lying
     if pin_memory and not workers:
         return pinned_ahead(steps.__getitem__, numbers)
-    if not workers and steps.resident is not None and steps.views.exact and not steps.source.remote:
+    here = steps.resident is not None and not steps.source.remote and steps.share.size == 1
+    if not workers and here and steps.views.exact:
         return made_at_once(steps, start)
     apart = workers > 0 and steps.source.remote
     batches: DataLoader[Step] = DataLoader(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from pipeline.errors import TrainingError, during, first_line
+from pipeline.errors import TrainingError, during
 from pipeline.measuring.score import TOP1, Score
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
@@ -22,7 +23,7 @@ from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps
 from pipeline.training.captured import CapturedGradients
-from pipeline.training.checkpoint import CHECKPOINT_FILE, Checkpoint, CheckpointInterval
+from pipeline.training.checkpoint import Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
@@ -32,6 +33,7 @@ from pipeline.training.optimisation import build_optimizer, build_scheduler
 from pipeline.training.result import TrainingResult
 from pipeline.training.step import Step, mean_terms
 from pipeline.training.tracking import with_tracker
+from pipeline.training.world import World, seed_all
 
 
 class Trainer:
@@ -44,6 +46,7 @@ class Trainer:
         seed: of what networks draw, such as dropout.
         head: the teacher's, for objectives that read it; None without one.
         other_heads: those of the teachers that objectives name.
+        world: what the processes that train together do; None for one that trains alone.
     """
 
     def __init__(
@@ -54,15 +57,19 @@ class Trainer:
         seed: int,
         head: LinearHead | None,
         other_heads: Mapping[str, LinearHead] | None = None,
+        world: World | None = None,
     ) -> None:
         self.config, self.steps, self.seed = steps.config, steps, seed
-        self.device = choose_device(self.config.device)
+        self.world = world or World()
+        self.device = self.world.device(choose_device(self.config.device))
         refuse_without_gpu(self.config)
         if self.config.capture:
             refuse_prepared(objectives)
         self.precision = choose_precision(self.config.precision, self.device)
         self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.objectives = objectives.to(self.device)
+        self.world.begin(self.config, steps.samples.count, network.model, objectives)
+        steps.share = self.world.share
         self.head = head and head.to(self.device)
         self.other_heads = {name: each.to(self.device) for name, each in (other_heads or {}).items()}
         self.optimizer = build_optimizer(network.model, objectives, self.config)
@@ -82,13 +89,14 @@ class Trainer:
         """
         # What a network draws (dropout, stochastic depth) depends on (seed, step) alone, so that a resumed
         # run draws the same.
-        self._seed((self.seed << 32) + step.index)
+        seed_all(self.device, (self.seed << 32) + step.index)
         self.network.train()
         self.objectives.train()
         self.optimizer.zero_grad(set_to_none=True)
         values: list[tuple[Terms, float]] = []
         for number, part in enumerate(step.parts(self.config.accumulate, self.config.views_per_step)):
             values.append(self._backward(part, number, len(part.sample) / len(step.sample)))
+        self.world.add_gradients(self.optimizer)
         if self.config.clip_gradient is not None:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
@@ -97,12 +105,6 @@ class Trainer:
         if self.ema is not None:
             self.ema.update(self.student, step.index)
         return mean_terms(values)
-
-    def _seed(self, seed: int) -> None:
-        if self.device.type == "cpu":  # torch.manual_seed takes milliseconds for devices that nobody uses
-            torch.default_generator.manual_seed(seed)
-        else:
-            torch.manual_seed(seed)
 
     def _backward(self, step: Step, number: int, share: float) -> tuple[Terms, float]:
         """Add the gradient of a batch of a step. share: its part of the samples of the step."""
@@ -115,7 +117,7 @@ class Trainer:
             self.objectives.prepare(step.known(), progress)  # before the device has work of this step to wait for
             value = self.loss(step, progress)
         self.finite.see(value, step.index, number)
-        (value.total * share).backward()  # type: ignore[no-untyped-call]
+        (value.total * (share / self.world.share.size)).backward()  # type: ignore[no-untyped-call]
         return Terms(value.total.detach(), value.terms), share
 
     @contextmanager
@@ -134,7 +136,7 @@ class Trainer:
             factors: as of `ObjectiveSet.forward`.
         """
         batch, outputs = step.known(), step.teacher_outputs
-        student = self.forward(step.images)
+        student = self.world.signals(self.forward, step, self.config.views_per_step)
         teacher = outputs.decode(self.head) if outputs else Signals(logits=student.logits.detach())
         others = decode_others(outputs, self.other_heads) if outputs else {}
         return self.objectives.compare(student, teacher, batch, progress, others, factors)
@@ -177,7 +179,8 @@ class Trainer:
         """
         ema = self.ema.module.state_dict() if self.ema is not None else None
         states = (self.network.model.state_dict(), self.objectives.state_dict(), self.optimizer.state_dict())
-        return Checkpoint(epoch, *states, ema, history.rows, seconds, self.best, deterministic)
+        counted = self.best, deterministic, self.world.share.size
+        return Checkpoint(epoch, *states, ema, history.rows, seconds, *counted)
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Load the states of a checkpoint. Raises various errors, as PyTorch does, if it is of another run."""
@@ -203,6 +206,7 @@ def train(
     score: Callable[[Network | WithReusedHead], float] | None = None,
     ranked_by: Score = TOP1,
     name: str = "training",
+    world: World | None = None,
 ) -> TrainingResult:
     """Train a network: minimise the objectives over all steps, from a checkpoint if there is one.
 
@@ -217,12 +221,14 @@ def train(
         score: computes a score on the holdout, in [0, 1], after every epoch; `patience` goes by it.
         ranked_by: which score that is.
         name: of the work, for the progress.
+        world: as of `Trainer`: the first process reads and writes files, scores, and tells the tracker.
 
     A run that was killed and resumed ends with the same weights as one that was not: order, views and random numbers
     are functions of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that cannot
     be read or is of another run.
     """
-    trainer = Trainer(network, objectives, steps, seed, head, other_heads)
+    trainer = Trainer(network, objectives, steps, seed, head, other_heads, world)
+    world, first = trainer.world, trainer.world.share.rank == 0
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
     found = _resumed(trainer, folder)
     history = History(found.history if found else [], ranked_by)
@@ -232,7 +238,7 @@ def train(
     progress.begin(name, len(steps), "steps", done * per_epoch)
     devices = [trainer.device] if trainer.device.type == "cuda" else []
     settings, unrepeated = reproducible(trainer.device), chance_operations(trainer.device)
-    tracking = with_tracker(config.tracker, name, config, history)
+    tracking = with_tracker(config.tracker if first else None, name, config, history)
     interval = CheckpointInterval(config.checkpoint_epochs)
     with torch.random.fork_rng(devices=devices), settings, unrepeated as chance, tracking as add:
         batches = loader(steps, done * per_epoch, trainer.device)
@@ -257,14 +263,14 @@ def train(
             rate = {"images_per_second": count / passed, "seconds": seconds}
             row = {"epoch": epoch + 1, "learning_rate": trainer.learning_rate, **means, **rate}
             if score is not None:
-                row[ranked_by.column] = score(trainer.result())
+                row[ranked_by.column] = world.first_does(partial(score, trainer.result()))
             add(row)
             if config.patience is not None and history.best() == epoch + 1:
                 trainer.keep()
             last = epoch + 1 == config.epochs or history.stale(config.patience)
             weights = objectives.weights((epoch + 1) / config.epochs)
             progress.advance(0, epoch_note(history, config.epochs, means, weights))
-            if (interval.due(epoch + 1) or last) and folder is not None:
+            if (interval.due(epoch + 1) or last) and folder is not None and first:
                 trainer.checkpoint(epoch + 1, history, seconds, repeats and not chance).save(folder)
     progress.end()
     rate_of_all = count * len(history.rows) / seconds if seconds else 0.0
@@ -275,18 +281,10 @@ def train(
 
 def _resumed(trainer: Trainer, folder: Path | None) -> Checkpoint | None:
     """Load the states of the checkpoint in a folder, and return it; None if there is none."""
-    found = Checkpoint.load(folder) if folder is not None else None
-    if found is None:
+    if folder is None:
         return None
-    try:
-        if found.epoch > trainer.config.epochs:
-            raise ValueError(f"epoch {found.epoch} of {trainer.config.epochs}")
-        trainer.restore(found)
-    except Exception as error:  # states of another shape fail in as many ways as there are states
-        where, fix = f"{folder}/{CHECKPOINT_FILE}", "delete it to start this run from the beginning"
-        what = "the checkpoint is of another run"
-        raise TrainingError(what, where=where, got=first_line(error), fix=fix) from None
-    return found
+    found = trainer.world.first_does(partial(Checkpoint.load, folder))
+    return found and found.restored(folder, trainer.config.epochs, trainer.world.share.size, trainer.restore)
 
 
 def _moving_average(student: nn.Module, decay: float) -> Any:

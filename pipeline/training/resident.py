@@ -35,12 +35,13 @@ def resident_steps(steps: Steps, start: int, device: torch.device) -> Iterator[S
         start: the number of the first.
         device: of the training.
 
-    It can be where all images are in memory, the device renders views as a CPU does, what the teacher said is in
-    folders of this machine, and the views of two epochs have room. Raises CacheMismatch for a device that renders other
-    pixels than a CPU.
+    It can be where one process trains, all images are in memory, the device renders views as a CPU does, what the
+    teacher said is in folders of this machine, and the views of two epochs have room. Raises CacheMismatch for a device
+    that renders other pixels than a CPU.
     """
     stored = isinstance(steps.source, FromCaches | FreshViews) and not steps.source.remote
-    if device.type not in ("cpu", "cuda") or steps.resident is None or not stored or start >= len(steps):
+    shared = steps.share.size > 1  # whole batches are made here
+    if shared or device.type not in ("cpu", "cuda") or steps.resident is None or not stored or start >= len(steps):
         return None
     if device.type != "cpu" and not steps.views.exact:
         return None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NoReturn
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
 from pipeline.objectives import Batch, MixedLabels, Terms
 from pipeline.training.encoded_outputs import TeacherOutputs, select_rows
+from pipeline.training.share import Share, even_sizes
 
 
 @dataclass
@@ -21,13 +21,14 @@ class Step:
 
     Args:
         index: the number of the step.
-        images: uint8 [B, C, H, W].
+        images: uint8 [B, C, H, W]; of the share of this process alone, where several train together.
         labels: int64 [B], -1 for none.
         sample: the numbers of the samples, int64 [B].
         view: the numbers of their views, int64 [B].
         teacher_outputs: the teacher's outputs for these views as they are stored; None without a teacher.
         mixed: the labels of the samples that are mixed in, and the shares; None where views do not mix.
         host: what objectives are given of the batch besides signals, on the CPU; None where all of it lies there.
+        share: of this process.
     """
 
     index: int
@@ -38,6 +39,7 @@ class Step:
     teacher_outputs: TeacherOutputs | None
     mixed: MixedLabels | None = None
     host: Batch | None = None
+    share: Share = field(default=Share())
 
     def to(self, device: torch.device | str) -> Step:
         """Return the batch on `device`; without a copy if that is the CPU, where it lies."""
@@ -53,6 +55,7 @@ class Step:
             self.teacher_outputs.to(device) if self.teacher_outputs else None,
             self.mixed.map(lambda each: each.to(device, non_blocking=True)) if self.mixed else None,
             self.known() if self.sample.device.type == "cpu" else self.host,
+            self.share,
         )
 
     def known(self) -> Batch:
@@ -68,16 +71,27 @@ class Step:
         if count == 1:
             return [self]
         samples = len(self.sample) // views
-        ends = [int(part[-1] + 1) * views for part in np.array_split(np.arange(samples), min(count, samples))]
-        return [self.rows(slice(start, end)) for start, end in zip([0, *ends], ends, strict=False)]
+        parts: list[Step] = []
+        first = rendered = 0
+        for size in even_sizes(samples, min(count, samples)):
+            rows, own = size * views, len(self.share.of(size)) * views
+            parts.append(self.rows(slice(first, first + rows), slice(rendered, rendered + own)))
+            first, rendered = first + rows, rendered + own
+        return parts
 
-    def rows(self, rows: slice) -> Step:
-        """Return some rows of the batch."""
+    def rows(self, rows: slice, rendered: slice | None = None) -> Step:
+        """Return some rows of the batch.
+
+        Args:
+            rows: of what the batch holds.
+            rendered: those of the images, if they are others: of a share.
+        """
         outputs = select_rows(self.teacher_outputs, rows) if self.teacher_outputs else None
         mixed = self.mixed.map(lambda each: each[rows]) if self.mixed else None
-        images, labels, sample, view = (each[rows] for each in (self.images, self.labels, self.sample, self.view))
+        images = self.images[rows if rendered is None else rendered]
+        labels, sample, view = (each[rows] for each in (self.labels, self.sample, self.view))
         host = self.host and self.host.map(lambda each: each[rows])
-        return Step(self.index, images, labels, sample, view, outputs, mixed, host)
+        return Step(self.index, images, labels, sample, view, outputs, mixed, host, self.share)
 
     def __getitem__(self, index: object) -> NoReturn:
         """Raise TrainingError: torch takes the first of a list here, where a DataLoader is given no `collate_fn`."""

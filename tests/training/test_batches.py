@@ -178,6 +178,7 @@ def test_moving_a_step_moves_all_of_it(road: Path):
         "teacher_outputs",
         "mixed",
         "host",
+        "share",
     ]
 
 

@@ -1,0 +1,86 @@
+"""Exchanges tensors among the processes of a group, and says plainly if one of them is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from pipeline.errors import TrainingError
+
+
+class EndedElsewhere(TrainingError):  # noqa: N818
+    """Says that another of the processes has ended; that one says why."""
+
+
+@contextmanager
+def all_there() -> Iterator[None]:
+    """Raise EndedElsewhere for what torch raises if a process is gone while others wait for it."""
+    try:
+        yield
+    except RuntimeError as error:
+        fix = "see what it said, above; then run the same command again: it goes on from the last checkpoint"
+        raise EndedElsewhere("another of the processes that train together has ended", fix=fix) from error
+
+
+def gathered_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
+    """Return the rows of all processes, in the order of their ranks: [sum of counts, ...].
+
+    Args:
+        own: of this process, [its count, ...].
+        counts: of rows of each process.
+    """
+    most = max(counts)
+    padded = own.new_zeros((most, *own.shape[1:]))
+    padded[: len(own)] = own
+    found = [torch.empty_like(padded) for _ in counts]
+    with all_there():
+        dist.all_gather(found, padded)
+    return torch.cat([rows[:count] for rows, count in zip(found, counts, strict=True)])
+
+
+def add_up(tensor: Tensor) -> None:
+    """Make a tensor the sum of those that all processes have.
+
+    Args:
+        tensor: contiguous, of one shape everywhere.
+    """
+    with all_there():
+        dist.all_reduce(tensor)
+
+
+class GatheredRows(torch.autograd.Function):
+    """Gathers rows as `gathered_rows` does, with gradients.
+
+    Every process computes the same loss of the whole batch, and takes the gradient of that loss over the number of
+    processes, W. Of the gathered rows each process has, then, 1/W of their gradient, and all have the same: W times
+    that is the gradient of its own rows. What all processes compute alike (heads, the parameters of objectives) has 1/W
+    of its gradient everywhere. So the sum over the processes is right for every parameter.
+    """
+
+    @staticmethod
+    def forward(context: Any, own: Tensor, counts: Sequence[int], rank: int) -> Tensor:
+        """Gather the rows.
+
+        Args:
+            context: keeps which rows are those of this process.
+            own, counts: as for `gathered_rows`.
+            rank: of this process.
+        """
+        first = sum(counts[:rank])
+        context.rows, context.size = slice(first, first + counts[rank]), len(counts)
+        return gathered_rows(own, counts)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient of the rows of this process.
+
+        Args:
+            context: of `forward`.
+            gradients: of all rows.
+        """
+        return gradients[0][context.rows] * context.size, None, None
