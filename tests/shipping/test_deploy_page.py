@@ -13,6 +13,8 @@ from apart import run_without_decant
 from photo_experiment import COUNT, NAMES, TEST
 from processes import output_of
 
+pytestmark = pytest.mark.long
+
 PAGE = (Path(__file__).parents[2] / "docs/deploy.md").read_text()
 
 
