@@ -27,7 +27,9 @@ from pipeline.models.device import reproducible
 from pipeline.progress import Progress, Silent
 from pipeline.signals.lowpass import FILTERS, lowpass
 from pipeline.store.encodings import ENCODINGS
-from pipeline.training import Checkpoint, TrainingResult, train
+from pipeline.training import Checkpoint, Step, TrainingResult, train
+from pipeline.training.encoded_outputs import tensors_of
+from pipeline.training.resident import resident_steps
 from pipeline.views import ViewsConfig, build_views
 
 pytestmark = [
@@ -158,6 +160,44 @@ def test_a_run_by_worker_processes_is_the_same(road: Path) -> None:
     """Batches come from page-locked memory in another way."""
     settings = NETWORKS["resnet"]
     assert same(weights(trained(road, workers=1, **settings)), weights(trained(road, workers=0, **settings)))
+
+
+@pytest.mark.parametrize("changes", [{}, {"views_per_step": 2, "batch_size": 22}], ids=["one view", "two views"])
+def test_batches_that_lie_there_are_the_loaders_and_wait_for_nothing(road: Path, changes: dict[str, Any]) -> None:
+    run = steps(road, device=GPU, **{"batch_size": 11, **changes})
+    lying = resident_steps(run, 0, torch.device(GPU))
+    assert lying is not None
+    for index in range(len(run)):
+        begins = index % run.steps_per_epoch == 0  # there the next view is awaited
+        torch.cuda.set_sync_debug_mode("default" if begins else "error")
+        try:
+            found = next(lying)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        wanted = run[index]
+        for one, other in zip(tensors(found), tensors(wanted), strict=True):
+            assert one.device.type == GPU
+            assert torch.equal(one.cpu(), other)
+        assert found.host is not None
+        assert torch.equal(found.host.sample, wanted.sample)
+
+
+def tensors(step: Step) -> list[torch.Tensor]:
+    stored = tensors_of(step.teacher_outputs) if step.teacher_outputs is not None else []
+    return [step.images, step.labels, step.sample, step.view, *stored]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_run_is_the_same_with_what_lies_there_and_without_and_recorded(road: Path, tmp_path: Path, name: str) -> None:
+    """And killed and resumed while it is recorded."""
+    settings = {**NETWORKS[name], "epochs": 4}
+    expected = weights(trained(road, resident=False, **settings))
+    assert same(weights(trained(road, resident=True, **settings)), expected)
+    for resident in (False, True):
+        assert same(weights(trained(road, resident=resident, capture=True, **settings)), expected)
+    with pytest.raises(KeyboardInterrupt):
+        trained(road, tmp_path, progress=Interrupting(8), capture=True, **settings)
+    assert same(weights(trained(road, tmp_path, capture=True, **settings)), expected)
 
 
 def outputs(device: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -212,3 +213,31 @@ def test_only_what_changes_the_bits_is_in_the_identity() -> None:
     assert "compile" not in config().identity()
     assert config(compile=True).identity() == {**config().identity(), "compile": True}
     assert config(capture=True).identity() == config().identity()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", [SMALL, VIT], ids=["ResNet", "ViT"])
+def test_a_compiled_network_trains_and_is_saved_as_itself(
+    road: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """By a backend that makes no kernels: the same numbers. It is a graph for each of two sizes, and none is broken."""
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr("pipeline.training.loop.refuse_without_gpu", lambda config: None)
+    monkeypatch.setattr("pipeline.training.loop.torch.compile", partial(torch.compile, backend=backend))
+    settings = FEW | {"epochs": 1}
+    runs = []
+    for on in (False, True):
+        torch._dynamo.reset()  # type: ignore[no-untyped-call]
+        runs.append(trainer(steps(road, compile=on, **settings), HARD, KD, LFCC, captured=False, kind=kind))
+        trained(runs[-1])
+    torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    one, other = (states(each) for each in runs)
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-4, atol=1e-5, msg=name)
+    assert len(graphs) == 2
