@@ -120,13 +120,13 @@ def test_the_next_epoch_is_read_while_this_one_is_used_and_no_further(road: Path
 def test_a_run_ends_the_same_interrupted_or_not(road: Path, tmp_path: Path) -> None:
     def trained(resident: bool, folder: Path | None = None, progress: Any = None) -> dict[str, Tensor]:
         student = network()
-        run = steps(road, resident=resident, **(FEW | {"epochs": 3}))
+        run = steps(road, resident=resident, **(FEW | {"epochs": 2}))
         train(student, objectives(student, HARD, KD), run, seed=0, folder=folder, progress=progress or Silent())
         return student.model.state_dict()
 
     expected = trained(resident=False)
     with pytest.raises(KeyboardInterrupt):
-        trained(resident=True, folder=tmp_path, progress=Interrupting(8))
+        trained(resident=True, folder=tmp_path, progress=Interrupting(6))
     assert same(trained(resident=True, folder=tmp_path), expected)
 
 
