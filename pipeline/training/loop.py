@@ -18,6 +18,7 @@ from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
 from pipeline.models.device import chance_operations, choose_device, choose_precision, reproducible
 from pipeline.models.reused import Projector, ReusedHead
+from pipeline.models.strided import pick_before_strides
 from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
@@ -67,6 +68,8 @@ class Trainer:
             refuse_prepared(objectives)
         self.precision = choose_precision(self.config.precision, self.device)
         self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.device.type == "cpu":
+            pick_before_strides(network)
         self.objectives = objectives.to(self.device)
         self.world.begin(self.config, steps.samples.count, network.model, objectives)
         steps.share = self.world.share
