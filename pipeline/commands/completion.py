@@ -26,6 +26,12 @@ def _with_equals(shell: str) -> type[ShellComplete]:
     class WithEquals(kind):  # type: ignore[misc]
         # Without this, zsh looks for a file whose name begins with `--config=`.
         source_template = kind.source_template.replace("_path_files -f", "compset -P '--*='; _path_files -f")
+        # Fish compares a file with the whole word, `--config=` included; without an option `$option` is nothing.
+        source_template = source_template.replace(
+            "__fish_complete_path $metadata[2];",
+            "set -l option (string match --regex -- '^--[^=]+=' (commandline -t));"
+            ' for path in (__fish_complete_path $metadata[2]); echo "$option$path"; end;',
+        )
 
         def get_completion_args(self) -> tuple[list[str], str]:
             """Return the words before the one that is typed, and that one: bash has `=` as a word of its own."""

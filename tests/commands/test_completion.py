@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -87,3 +90,17 @@ def test_the_script_asks_this_command(shell: str):
     assert printed.exit_code == 0
     assert f"_PIPELINE_COMPLETE={shell}_complete" in printed.output
     assert CliRunner().invoke(main, ["completion", "cmd"]).exit_code == 2
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(("typed", "offered"), [("--config=mi", "--config=mine.yaml"), ("--config mi", "mine.yaml")])
+def test_fish_completes_a_file_after_an_equals_sign(typed: str, offered: str, tmp_path: Path):
+    script = CliRunner().invoke(main, ["completion", "fish"]).output
+    (tmp_path / "completion.fish").write_text(script)
+    (tmp_path / "mine.yaml").touch()
+    (tmp_path / "pipeline").write_text("#!/bin/sh\necho file,mi\n")  # what click says of both
+    (tmp_path / "pipeline").chmod(0o755)
+    command = ["fish", "--no-config", "-c", f"source completion.fish; complete -C 'pipeline check {typed}'"]
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "HOME": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [offered]
