@@ -5,6 +5,8 @@ Exit codes: 0 done, 2 the user's input is wrong, 1 anything else, 130 interrupte
 
 from __future__ import annotations
 
+import atexit
+import gc
 import io
 import signal
 import sys
@@ -76,6 +78,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
     signal.signal(signal.SIGTERM, _terminate)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # into a pipe or a log, too: a line is seen when it is said
+    atexit.register(gc.freeze)  # else Python seeks garbage among all that torch and timm made, for a second
     keep_freed_memory()
     fix_workspaces()
 

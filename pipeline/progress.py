@@ -5,10 +5,15 @@ from __future__ import annotations
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 LIVE_SECONDS = 0.2
 """Between two drawings on a terminal."""
+
+CLOSE_SECONDS = 120.0
+"""So long somebody may be looking at a log: its lines come one upon the other. Later ones become rarer."""
 
 RAREST_SECONDS = 600.0
 """The most between two lines of a log, while something is done."""
@@ -32,6 +37,80 @@ class Progress(Protocol):
 
     def end(self) -> None:
         """End the work that was begun last."""
+
+
+class Activity(Protocol):
+    """Declares what is known of something that is being done, for the line that ends a silence."""
+
+    def described(self, now: float) -> str:
+        """Return what is done, and for how long.
+
+        Args:
+            now: seconds of `time.monotonic`.
+        """
+
+    def pause(self, now: float) -> float:
+        """Return for how many seconds a log may be silent, because the activity has a rhythm of its own; else 0.
+
+        Args:
+            now: seconds of `time.monotonic`.
+        """
+
+    def draw_again(self) -> bool:
+        """Draw on a terminal what is drawn there already; return False where nothing is."""
+
+
+ACTIVITIES: list[Activity] = []
+"""What the process is doing, the innermost last. A command that is silent for seconds says the last of it."""
+
+
+class Named:
+    """Names something that is being done and shows no progress.
+
+    Args:
+        what: is done, such as `exporting to ONNX`.
+        rhythm: of its lines in a log: None for something short, 0 for something long, whose lines become rarer,
+            infinite where another process speaks.
+    """
+
+    def __init__(self, what: str, rhythm: float | None = None) -> None:
+        self._what, self._rhythm, self._start = what, rhythm, time.monotonic()
+
+    def described(self, now: float) -> str:
+        """Return the name, and for how long."""
+        return f"{self._what}, for {duration(now - self._start)}"
+
+    def pause(self, now: float) -> float:
+        """Return the seconds between two lines."""
+        return 0.0 if self._rhythm is None else max(self._rhythm, rarer(now - self._start))
+
+    def draw_again(self) -> bool:
+        """Return False."""
+        return False
+
+
+@contextmanager
+def doing(what: str, rhythm: float | None = None) -> Iterator[None]:
+    """Name what is done inside. Prints nothing: a command that is silent for seconds prints the name.
+
+    Args:
+        what, rhythm: as of `Named`.
+    """
+    activity = Named(what, rhythm)
+    ACTIVITIES.append(activity)
+    try:
+        yield
+    finally:
+        ACTIVITIES.remove(activity)
+
+
+def rarer(seconds: float) -> float:
+    """Return how many seconds may lie between two lines of a log: none at first, then a tenth of the time so far.
+
+    Args:
+        seconds: so far.
+    """
+    return 0.0 if seconds < CLOSE_SECONDS else min(seconds / 10, RAREST_SECONDS)
 
 
 class Silent:
@@ -64,13 +143,13 @@ def waiting_for(what: str) -> None:
 class Lines:
     """Prints what is done, the rate and the time left: in place on a terminal, else a line at times.
 
-    Off a terminal the lines become rarer as the work goes on, so that a log of ten hours has about a hundred of them.
+    Off a terminal the lines become rarer after two minutes, so that a log of ten hours has about 150 of them.
     No line is printed where nothing was done since the last one.
 
     `every` is the least number of seconds between two lines in a log file.
     """
 
-    def __init__(self, every: float = 5.0) -> None:
+    def __init__(self, every: float = 2.0) -> None:
         self._every = every
         self._live = sys.stderr.isatty()
         self._what, self._unit, self._note = "", "", ""
@@ -89,6 +168,8 @@ class Lines:
         self._start = time.monotonic()
         self._shown = self._start if not self._live else 0.0
         self._said = (done, "")
+        self._leave()
+        ACTIVITIES.append(self)
         if done:
             print(f"{what}: going on from {done:,} of {total:,} {unit}", file=sys.stderr, flush=True)
 
@@ -97,7 +178,7 @@ class Lines:
         self._done += amount
         self._note = note or self._note
         now = time.monotonic()
-        if now - self._shown < (LIVE_SECONDS if self._live else self._pause(now)):
+        if now - self._shown < (LIVE_SECONDS if self._live else self.pause(now)):
             return
         # Where all is done, `end` says so; a work that stands still has nothing new to say in a log.
         if not self._live and (self._done >= self._total or self._said == (self._done, self._note)):
@@ -107,11 +188,26 @@ class Lines:
 
     def end(self) -> None:
         """Show the final state."""
+        self._leave()
         self._show(time.monotonic(), last=True)
 
-    def _pause(self, now: float) -> float:
+    def described(self, now: float) -> str:
+        """Return how far the work is, and for how long it goes on."""
+        return f"{self._what}, {self._done:,}/{self._total:,} {self._unit}, for {duration(now - self._start)}"
+
+    def pause(self, now: float) -> float:
         """Return the seconds between two lines of a log: a tenth of the time so far, within bounds."""
-        return max(self._every, min((now - self._start) / 10, RAREST_SECONDS))
+        return max(self._every, rarer(now - self._start))
+
+    def draw_again(self) -> bool:
+        """Draw the bar with the time that is left by now."""
+        if self._live:
+            self._show(time.monotonic(), last=False)
+        return self._live
+
+    def _leave(self) -> None:
+        if self in ACTIVITIES:
+            ACTIVITIES.remove(self)
 
     def _show(self, now: float, *, last: bool) -> None:
         seconds = max(now - self._start, 1e-9)

@@ -12,7 +12,7 @@ from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
-from pipeline.progress import Lines
+from pipeline.progress import Lines, doing
 from pipeline.reporting.ownership import refuse_foreign_evaluation
 from pipeline.reporting.results import Evaluation
 from pipeline.reporting.summary import write_evaluation
@@ -52,7 +52,8 @@ def run(source: ConfigFile) -> None:
         details.add(students[-1])
         progress.advance(1, folder.as_posix())
     progress.end()
-    split, teacher = inputs.evaluate.split, evaluator.teacher()
+    with doing("measuring the teacher"):
+        split, teacher = inputs.evaluate.split, evaluator.teacher()
     evaluation = Evaluation(experiment=source.file.stem, split=split, teacher=teacher, students=tuple(students))
     write_atomic(inputs.runs.details, details.details(evaluation).to_text())
     write_evaluation(evaluation, inputs.runs.evaluation, inputs.runs.metrics)

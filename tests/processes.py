@@ -6,6 +6,7 @@ They are forked from a process that imported what is not ours, and nothing of ou
 from __future__ import annotations
 
 import gc
+import io
 import multiprocessing
 import os
 import sys
@@ -81,6 +82,8 @@ def _called(function: Callable[..., object], arguments: tuple[Any, ...], log: st
     import torch
 
     torch.set_num_threads(1)
+    # Of a stream that is not the process's own no silence is broken: how busy the machine is, is not to be compared.
+    sys.stderr = io.TextIOWrapper(sys.stderr.buffer, line_buffering=True)
     try:
         function(*arguments)
     except Exception:

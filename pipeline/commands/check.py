@@ -22,7 +22,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.plan_lines import disk_lines, plan_lines
 from pipeline.planning.requirements import MissingSignalsError
 from pipeline.planning.time_lines import Times
-from pipeline.progress import size
+from pipeline.progress import doing, size
 from pipeline.store.backend import backend_of
 from pipeline.store.location import StorePath
 from pipeline.store.reader import TeacherCache
@@ -39,7 +39,8 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
     Raises ConfigError with every problem, and CacheError if a disk is too small.
     """
     try:
-        bound = bind_experiment(source)
+        with doing("looking at data, networks and methods"):
+            bound = bind_experiment(source)
     except MissingSignalsError as error:
         if as_json:
             print(json.dumps({"packed": True, "requirements": error.requirements.facts()}, indent=2))

@@ -14,6 +14,8 @@ from types import FrameType
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from pipeline.commands.errors_for_people import said_of
+from pipeline.commands.silence import break_silence_in_child
+from pipeline.progress import doing
 
 ValueT = TypeVar("ValueT")
 
@@ -94,7 +96,8 @@ def in_child(function: Callable[[], ValueT], *, show_traceback: bool = False) ->
     try:
         signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
         theirs.close()
-        said: Said[ValueT] | None = ours.recv()
+        with doing("another process", float("inf")):  # which says itself what it does
+            said: Said[ValueT] | None = ours.recv()
     except EOFError:
         said = None
     except BaseException:
@@ -133,6 +136,7 @@ def _called(
         for number in INTERRUPTIONS:
             signal.signal(number, _interrupted)
         signal.pthread_sigmask(signal.SIG_SETMASK, allowed)
+        break_silence_in_child()
         send_outcome(function, sender, parent, show_traceback=show_traceback)
     except KeyboardInterrupt:
         os._exit(INTERRUPTED)

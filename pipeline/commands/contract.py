@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.options import json_option, print_json
+from pipeline.progress import doing
 
 if TYPE_CHECKING:
     from pipeline.contracts.named import Trial
@@ -39,14 +40,19 @@ def contract(name: str, options: tuple[str, ...], as_json: bool) -> None:
 
     if not __debug__:
         raise click.UsageError("Python was started with -O, which leaves every check out")
-    tried = trials(name, options)
+    with doing(f"trying {name}"):
+        _try(trials(name, options), as_json)
+
+
+def _try(tried: list[Trial], as_json: bool) -> None:
+    """Print what came of every trial; end with 1 if something does not hold."""
     if as_json:
         found = [(trial.title, list(trial.outcomes())) for trial in tried]
         print_json([{"title": title, "checks": [each._asdict() for each in checks]} for title, checks in found])
         if any(each.held is False for _, checks in found for each in checks):
             sys.exit(1)
         return
-    broken = sum(_print(trial) for trial in tried)
+    broken = sum(map(_print, tried))
     if broken:
         click.echo(f"{broken} did not hold: docs/extending.md has the contract")
         sys.exit(1)

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from pipeline.commands.silence import silence_broken
 from pipeline.errors import PipelineError, message
 
 GIVEN_CONFIG = "pipeline.config"
@@ -48,7 +49,8 @@ class ErrorsForPeople(click.Group):
             context: click's.
         """
         try:
-            return super().invoke(context)
+            with silence_broken():
+                return super().invoke(context)
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +11,8 @@ from typing import TYPE_CHECKING
 import click
 
 from pipeline.commands.processes import speaks_here
+from pipeline.commands.silence import SLOW_IMPORTS
 from pipeline.progress import waiting_for
-
-SLOW_IMPORTS = {"torch": "torch is loaded", "timm": "timm and its models are loaded"}
-"""Libraries that a command waits for, in seconds of processor time, and what is said of each."""
 
 if TYPE_CHECKING:
     from pipeline.errors import Problem
@@ -86,28 +82,6 @@ def readable(config: Path, overrides: Sequence[str]) -> ConfigFile:
 
 
 def loading() -> None:
-    """Say that torch is loaded, unless it is there: on a terminal at once, in a log if it takes more than a second."""
-    if "torch" in sys.modules or not speaks_here():
-        return
-    waiting_for("torch is loaded")
-    if not sys.stderr.isatty():
-        threading.Thread(target=tell_of_imports, daemon=True).start()
-
-
-def tell_of_imports(seconds: float = 1.0, looks: int = 60) -> None:
-    """Look at times which libraries are being imported that take seconds, and tell of each once, on stderr.
-
-    Args:
-        seconds: between two looks.
-        looks: how many at most; fewer where all are there.
-    """
-    waiting = dict(SLOW_IMPORTS)
-    while waiting and looks > 0:
-        time.sleep(seconds)
-        looks -= 1
-        for module in list(waiting):
-            if (found := sys.modules.get(module)) is None:
-                continue  # it comes later, or never
-            if getattr(found.__spec__, "_initializing", False):
-                print(f"starting: {waiting[module]} ...", file=sys.stderr, flush=True)
-            del waiting[module]
+    """Say on a terminal that torch is loaded, unless it is there; `pipeline.commands.silence` says so in a log."""
+    if "torch" not in sys.modules and speaks_here():
+        waiting_for(SLOW_IMPORTS["torch"])

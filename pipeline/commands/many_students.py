@@ -24,7 +24,7 @@ from pipeline.errors import ConfigError, PipelineError, Problem, unknown_name
 from pipeline.experiment.run_folder import imported_code
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.progress import duration
+from pipeline.progress import doing, duration
 from pipeline.training import Verify
 from pipeline.training.config import TrainSection
 from pipeline.views.config import OPERATIONS, ViewsSection
@@ -202,7 +202,8 @@ def _on_workers(
     from pipeline.commands.on_workers import cluster_of, run_on_workers  # a second that few need
 
     ended = 0
-    with cluster_of(scheduler, workers, source.read(TrainSection).train.device) as client:
+    cluster = cluster_of(scheduler, workers, source.read(TrainSection).train.device)
+    with doing("training on workers", 0.0), cluster as client:
         for outcome in run_on_workers(client, [str(name) for name in runs], work):
             ended += 1
             state = "failed" if isinstance(outcome.value, ChildFailure) else cast(_Made, outcome.value).state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 from collections.abc import Mapping
@@ -41,8 +42,13 @@ def timm_library() -> Any:
     """
     if "timm" not in sys.modules:
         waiting_for("timm and its models are loaded")
-    import timm
-
+    collecting = gc.isenabled()
+    gc.disable()  # a quarter of the import's time is a search for garbage, of which there is none
+    try:
+        import timm
+    finally:
+        if collecting:
+            gc.enable()
     for file in plugins.names(ARCHITECTURES):
         plugins.load(ARCHITECTURES, file, "model")  # registers its models
     return timm

@@ -17,6 +17,7 @@ from pipeline.planning.plan import Plan
 from pipeline.planning.remaining import estimates
 from pipeline.planning.sample_views import Clock, TimedViews
 from pipeline.planning.timing import BUDGET, measure_costs
+from pipeline.progress import doing
 
 LARGE = 1.75
 """Images are worth packing smaller if their shorter side is so many times that of a view, or more."""
@@ -43,6 +44,7 @@ class Times:
     busy: bool = False
 
     @classmethod
+    @doing("measuring how long the commands take")
     def of(
         cls, bound: Bound, plan: Plan, data: Data, budget: float = BUDGET, clock: Clock = time.perf_counter
     ) -> Times:

@@ -19,6 +19,7 @@ from pipeline.experiment.model_file import MODEL_FILE
 from pipeline.experiment.run_folder import STUDENT
 from pipeline.files import write_atomic
 from pipeline.models.reused import HEAD_FILE
+from pipeline.progress import doing
 from pipeline.publishing import Scratch, fingerprint
 from pipeline.reporting.exports import student_digest
 from pipeline.shipping.format import Exported, ExportRunner, Format, format_named
@@ -124,14 +125,15 @@ def export(
             if row is None:
                 what = "latency" if split is None else f"accuracy on {split.samples.split.name} and latency"
                 print(f"{folder}: measuring {what}", flush=True)
-                runner = runner or _runner(name, exported, folder, threads)
-                row = ExportRow(
-                    name,
-                    sum(file.stat().st_size for file in files if file.exists()),
-                    exported_top1(runner, split) if split is not None else None,
-                    {batch: latency(runner, exported.views, batch) for batch in LATENCY_BATCHES},
-                    made,
-                )
+                with doing(f"measuring {name}"):
+                    runner = runner or _runner(name, exported, folder, threads)
+                    row = ExportRow(
+                        name,
+                        sum(file.stat().st_size for file in files if file.exists()),
+                        exported_top1(runner, split) if split is not None else None,
+                        {batch: latency(runner, exported.views, batch) for batch in LATENCY_BATCHES},
+                        made,
+                    )
             rows.append(row)
     facts = {
         "student": exported.student.model.name,
@@ -169,12 +171,14 @@ def _published(
             return None
         scratch.refuse_other(replace)
         print(f"{folder}: writing it, then comparing logits" if form.EXACT else f"{folder}: writing it", flush=True)
-        form.write(exported, scratch.folder)
+        with doing(f"writing {name}"):
+            form.write(exported, scratch.folder)
         runner = form.load_runner(exported, scratch.folder, threads)
         if runner.from_image is not None and not runner.whole:
             print(f"note: the transform of {name} does not do evaluate.operations: do them before it")
         if form.EXACT:
-            refuse_other_logits(name, exported, runner)
+            with doing(f"comparing the logits of {name}"):
+                refuse_other_logits(name, exported, runner)
         for file in BESIDE:
             if (exported.student.folder / file).exists():
                 shutil.copyfile(exported.student.folder / file, scratch.folder / file)

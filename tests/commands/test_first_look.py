@@ -91,31 +91,3 @@ def test_where_torch_is_loaded_all_is_told_at_once(source: ConfigFile, capsys: p
         source.read(ExperimentConfig)
     assert raised.value.problems == every_problem(source)
     assert capsys.readouterr().err == ""
-
-
-def test_a_log_is_told_of_libraries_that_take_long(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    torch, timm = (SimpleNamespace(__spec__=SimpleNamespace(_initializing=True)) for _ in range(2))
-    looks = 0
-
-    def a_second_passes(seconds: float) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 4:
-            monkeypatch.setitem(sys.modules, "timm", timm)
-
-    monkeypatch.setattr(first_look.time, "sleep", a_second_passes)
-    monkeypatch.setitem(sys.modules, "torch", torch)
-    monkeypatch.delitem(sys.modules, "timm", raising=False)
-    first_look.tell_of_imports()
-    assert looks == 4
-    told = "starting: torch is loaded ...\nstarting: timm and its models are loaded ...\n"
-    assert capsys.readouterr() == ("", told)
-    torch.__spec__._initializing = timm.__spec__._initializing = False  # what is there already is not waited for
-    first_look.tell_of_imports()
-    assert looks == 5
-    assert capsys.readouterr() == ("", "")
-    monkeypatch.delitem(sys.modules, "timm")  # some commands never need it
-    first_look.tell_of_imports(looks=3)
-    assert looks == 8

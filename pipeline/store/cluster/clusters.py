@@ -18,6 +18,7 @@ from distributed.security import Security
 
 from pipeline.allocator import WORKSPACES
 from pipeline.errors import CacheError, first_line
+from pipeline.progress import doing
 from pipeline.store.cluster.worker import UNITS_AT_ONCE
 
 CONNECT_SECONDS = 10
@@ -102,7 +103,8 @@ def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Ite
             number: {"cls": Nanny, "options": {**common, **of_worker, "env": environment}}
             for number, environment in enumerate(environments(count, device))
         }
-        cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
+        with doing("starting workers"):
+            cluster = SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.CRITICAL)
         with cluster, Client(cluster, set_as_default=False) as client:
             if dashboard:
                 notify(f"dashboard: {client.dashboard_link}")
