@@ -77,8 +77,9 @@ class Named:
         self._what, self._rhythm, self._start = what, rhythm, time.monotonic()
 
     def described(self, now: float) -> str:
-        """Return the name, and for how long."""
-        return f"{self._what}, for {duration(now - self._start)}"
+        """Return the name, and for how long if it is a second."""
+        seconds = round(now - self._start)
+        return f"{self._what}, for {duration(seconds)}" if seconds else self._what
 
     def pause(self, now: float) -> float:
         """Return the seconds between two lines."""
