@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import gc
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,13 @@ import pytest
 @functools.cache
 def parsed(text: str) -> ast.Module:
     """The tree of a text, which is not to be changed."""
-    return ast.parse(text)
+    collects = gc.isenabled()
+    gc.disable()  # it would look at all trees again and again, and takes longer than parsing
+    try:
+        return ast.parse(text)
+    finally:
+        if collects:
+            gc.enable()
 
 
 @pytest.fixture(scope="module", autouse=True)

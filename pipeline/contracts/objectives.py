@@ -87,10 +87,10 @@ class ObjectiveContract:
             _learn(objective, student, value, where)
 
     def batches_of_any_size_are_learnt_from(self) -> None:
-        """Compare batches of one, two, five and eight samples, smaller ones after larger ones."""
+        """Compare batches of one, two, five and eight samples: smaller ones after larger ones, and the largest last."""
         for progress, autocast in itertools.product(HALFWAY, (False, True)):
             objective, maps = self._build(), torch.bfloat16 if autocast else torch.float32
-            for size in (8, 5, 2, 1, 8):
+            for size in (5, 2, 1, 8):
                 student = tried_signals("student", size * self._views, size, grad=True, maps=maps)
                 with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
                     teacher = tried_signals("teacher", size * self._views, 2)
@@ -106,7 +106,7 @@ class ObjectiveContract:
 
     def the_order_of_the_batch_does_not_matter(self) -> None:
         """Compare the samples of a batch in another order."""
-        for n, progress in itertools.product((8, 80), HALFWAY):
+        for n, progress in itertools.product((8, 66), HALFWAY):  # CRCD draws 64 of more
             student, teacher = tried_signals("student", n, 1), tried_signals("teacher", n, 2)
             given = tried_batch(n, self._views)
             samples = torch.randperm(n // self._views, generator=torch.Generator().manual_seed(0))

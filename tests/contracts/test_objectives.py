@@ -22,7 +22,7 @@ from contracts.objective_cases import (
 from pipeline.contracts.checks import NotTried, checks_of
 from pipeline.contracts.objectives import ObjectiveContract
 from pipeline.errors import ConfigError
-from pipeline.objectives import MixedLabels, build_objective
+from pipeline.objectives import MixedLabels, Objective, build_objective
 from pipeline.signals import SignalShapes
 
 LINES = {
@@ -35,15 +35,21 @@ LINES = {
 """What is to be done if a signal is missing, by its kind."""
 
 
-@pytest.mark.parametrize(("name", "options"), VARIANTS)
+@pytest.fixture(scope="module", params=VARIANTS, ids=lambda each: ",".join([each[0], *each[1].values()]))
+def method(request: pytest.FixtureRequest) -> tuple[Objective, ObjectiveContract]:
+    """A method, and its contract, which is the same for all checks: each builds what it tries."""
+    return build(*request.param), ObjectiveContract(*request.param)
+
+
 @pytest.mark.parametrize("check", checks_of(ObjectiveContract))
-def test_contract(name: str, options: dict[str, Any], check: str):
+def test_contract(method: tuple[Objective, ObjectiveContract], check: str):
     """What `pipeline contract` tries."""
+    objective, contract = method
     try:
-        getattr(ObjectiveContract(name, options), check)()
+        getattr(contract, check)()
     except NotTried:
         # All else is tried of every method.
-        assert build(name, options).needs.labels or check == "values_of_samples_are_one_for_each"
+        assert objective.needs.labels or check == "values_of_samples_are_one_for_each"
 
 
 def test_there_are_some():
