@@ -26,6 +26,9 @@ TOO_DEEP = re.compile(r"(?:[\[{]\s*){500}")
 ONLY_PURE = re.compile(r"[\t%&!|>]|[^\n -\ud7ff]")
 """What libyaml and the parser in Python read in different ways: tabs, directives, tags, blocks, rare characters."""
 
+DEEP_LINE, MANY_OPENED = re.compile(r"(?:[-?:] +){100}"), 1000
+"""What may be nested too deeply for libyaml, which knows no limit and would end the process: on a line, by brackets."""
+
 WRITTEN_DIFFERENTLY = re.compile(r"[^\n -~]|['\\]|(?m:^(?=.{70}) *(?:[-?] +)*(?:[^ :]+: )?[^ \n]+ )")
 """What they may write in different ways: quotes, rare characters, lines of words that are long enough to be broken."""
 
@@ -84,7 +87,8 @@ def _loaded(text: str) -> Any:
 
     What it refuses, the parser in Python reads, or refuses with the line.
     """
-    if not ONLY_PURE.search(text):
+    deep = text.count("[") + text.count("{") > MANY_OPENED or DEEP_LINE.search(text)
+    if not deep and not ONLY_PURE.search(text):
         with suppress(YAMLError, RecursionError):
             return YAML(typ="safe").load(text)
     return YAML(typ="safe", pure=True).load(text)

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from pipeline.config import LocalPath, Name, Section, bind, bind_each, in_order
 from pipeline.errors import ConfigError, Problem
 from pipeline.untrusted import require_plain
-from pipeline.yaml_text import override, parse_yaml, read_config, to_yaml
+from pipeline.yaml_text import MOST_BYTES, override, parse_yaml, read_config, to_yaml
 
 
 class Inner(Section):
@@ -171,6 +171,13 @@ def test_problems_are_listed_once_and_in_the_order_of_the_file():
 def test_sections_are_frozen():
     with pytest.raises(Exception, match="frozen"):
         Inner().epochs = 4
+
+
+@pytest.mark.parametrize("opened", ["[a, ", "{a: ", "? ", "- "])
+def test_nesting_that_libyaml_would_die_of_is_refused(opened: str) -> None:
+    """It has no limit of its own: the process would end without a word."""
+    with pytest.raises(ConfigError, match="nested too deeply"):
+        parse_yaml(opened * (MOST_BYTES // len(opened)), "text")
 
 
 def test_overrides():
