@@ -98,7 +98,7 @@ def train_student(
     Examples:
       pipeline train-student --student small --objectives kd
       pipeline train-student --student vit --objectives lfcc-kd --seed 1 --set train.epochs=5
-      torchrun --nproc-per-node 2 -m pipeline train-student --student small --objectives kd
+      torchrun --standalone --nproc-per-node 2 -m pipeline train-student --student small --objectives kd
     """
     from pipeline.experiment.runs import RunName
 

@@ -125,7 +125,7 @@ def started_by(processes: int) -> str:
     """
     if processes == 1:
         return "run it without torchrun"
-    return f"run it with `torchrun --nproc-per-node {processes} -m pipeline ...` ({processes} processes in all)"
+    return f"run it with `torchrun --standalone --nproc-per-node {processes} -m pipeline ...`"
 
 
 class CheckpointInterval:

@@ -73,7 +73,7 @@ def test_what_other_processes_began_is_not_begun_anew(tmp_path: Path) -> None:
         said = str(refused.value)
         assert "another number of processes has begun to train this student" in said
         assert f"where: {begun}\n  expected: 3 processes\n  got: 1 process\n" in said
-        assert "--nproc-per-node 3" in said
+        assert "torchrun --standalone --nproc-per-node 3 -m pipeline" in said
         assert "delete the folder" in said
     refuse_other_processes(target, IDENTITY, 3, replace=False)
 
