@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 from distributed import Client, LocalCluster
+from PIL import Image
 
+from pipeline.data import Item, PackedDataset, Samples, pack
+from pipeline.data.source import InMemory
+from pipeline.progress import Silent
 from pipeline.store.remote import lease, object_storage
 
 
@@ -38,3 +44,17 @@ def client(cluster: LocalCluster) -> Iterator[Client]:
     """Of that cluster."""
     with Client(cluster, set_as_default=False) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory: pytest.TempPathFactory) -> Samples:
+    """Twenty image files of differing sizes, packed."""
+    random, items = np.random.default_rng(0), []
+    for number in range(20):
+        stream = io.BytesIO()
+        pixels = random.integers(0, 256, (9 + number % 3, 12 - number % 4, 3), np.uint8)
+        Image.fromarray(pixels).save(stream, "PNG")
+        items.append(Item(stream.getvalue(), number % 5, f"photograph-{number}"))
+    path = tmp_path_factory.mktemp("photographs") / "x.h5"
+    pack(InMemory(tuple("abcde"), "photographs", {"train": items}), path, Silent())
+    return Samples(PackedDataset.open(path).split("train"))

@@ -42,7 +42,7 @@ def assigned(plan: StoreLayout, tmp_path: Path) -> bytes:
 
 def test_each_attempt_at_a_unit_has_files_of_its_own(assigned: bytes, tmp_path: Path) -> None:
     computer = UnitComputer(teachers)
-    receipts = [computer(assigned, 1, 2) for _ in range(2)]
+    receipts = [computer(assigned, 2, [1])[0] for _ in range(2)]
     assert receipts[0].attempt != receipts[1].attempt
     assert receipts[0].files == receipts[1].files
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -63,12 +63,12 @@ def test_a_worker_stops_between_micro_batches_when_the_command_is_over(assigned:
 
     computer = UnitComputer(lambda: teachers(network=Closing()))
     with pytest.raises(CacheError, match="is over"):
-        computer(assigned, 0, 0)
+        computer(assigned, 0, [0])
     assert len(asked) <= 2
     assert computer._teachers is None
     assert not list(tmp_path.rglob("*.new"))
     with pytest.raises(CacheError, match="is over"):
-        computer(assigned, 0, 1)
+        computer(assigned, 1, [0])
 
 
 def test_a_worker_that_is_asked_for_nothing_lets_go_and_opens_again(
@@ -82,12 +82,12 @@ def test_a_worker_that_is_asked_for_nothing_lets_go_and_opens_again(
 
     monkeypatch.setattr("pipeline.store.cluster.worker.IDLE_SECONDS", 0.01)
     computer = UnitComputer(opening)
-    computer(assigned, 0, 0)
+    computer(assigned, 0, [0])
     timer = computer._idle
     assert timer is not None
     timer.join(120)
     assert computer._teachers is None
-    assert computer(assigned, 0, 1).unit == Unit(0, 1)
+    assert computer(assigned, 1, [0])[0].unit == Unit(0, 1)
     assert opened.acquire(blocking=False)
     assert opened.acquire(blocking=False)
     computer.close()
@@ -106,7 +106,7 @@ def test_a_worker_does_not_let_go_of_the_teacher_in_the_middle_of_a_unit(
 
     monkeypatch.setattr("pipeline.store.cluster.worker.IDLE_SECONDS", 0.01)
     computer = UnitComputer(lambda: teachers(network=Slow()))
-    thread = threading.Thread(target=computer, args=(assigned, 0, 0))
+    thread = threading.Thread(target=computer, args=(assigned, 0, [0]))
     thread.start()
     assert asked.wait(120)
     computer._free()  # as a timer would that was about to ring
@@ -124,7 +124,7 @@ def test_what_a_worker_holds_is_made_when_it_is_asked_for(assigned: bytes) -> No
     assert held.get() is held.get()
     held.teardown(None)
     with pytest.raises(CacheError, match="is over"):
-        held.get()(assigned, 0, 0)
+        held.get()(assigned, 0, [0])
 
 
 def test_a_worker_of_another_version_is_refused(assigned: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,13 +132,13 @@ def test_a_worker_of_another_version_is_refused(assigned: bytes, monkeypatch: py
     with pytest.raises(
         CacheError, match=r"(?s)a worker on \S+ does not see.*version.decant-kd: .*0\.0\.7.*same version"
     ):
-        UnitComputer(teachers)(assigned, 0, 0)
+        UnitComputer(teachers)(assigned, 0, [0])
 
 
 def test_a_worker_without_the_folder_is_named(plan: StoreLayout, tmp_path: Path) -> None:
     assignment = Assignment("tiny", plan, LocalPlace(tmp_path / "elsewhere", None), worker_identity(teachers()["tiny"]))
     with pytest.raises(CacheError, match=r"(?s)a worker on \S+ cannot write to the cache.*all workers share"):
-        UnitComputer(teachers)(pickle.dumps(assignment), 0, 0)
+        UnitComputer(teachers)(pickle.dumps(assignment), 0, [0])
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -159,7 +159,7 @@ def test_files_that_are_seen_a_moment_later_are_waited_for(assigned: bytes, plan
     with LocalWorkspace(tmp_path / "a", "0" * 64, plan, wait=False, notify=print) as workspace:
         assignment = Assignment("tiny", plan, workspace.place, worker_identity(teachers()["tiny"]))
         computer = UnitComputer(teachers)
-        receipt = computer(pickle.dumps(assignment), 1, 2)
+        (receipt,) = computer(pickle.dumps(assignment), 2, [1])
         computer.close()
         late = [*workspace.folder.glob(f"logits/**/.*.{receipt.attempt}.new")]
         assert len(late) == 1
@@ -234,7 +234,7 @@ def test_errors_travel(make: Callable[[], Exception]) -> None:
 def test_dask_is_imported_only_where_it_is_used() -> None:
     """It takes a second; what needs it is imported inside functions."""
     heavy = {"distributed", "dask", "pipeline.store.cluster.held"}
-    heavy |= {f"pipeline.store.cluster.{name}" for name in ("clusters", "distribution", "watch")}
+    heavy |= {f"pipeline.store.cluster.{name}" for name in ("clusters", "distribution", "outstanding", "watch")}
     heavy |= {"pipeline.commands.on_workers"}
     users = set()
     for path in [*ROOT.glob("pipeline/**/*.py"), *ROOT.glob("stages/**/*.py")]:

@@ -26,7 +26,8 @@ from pipeline.publishing.ledger import Ledger
 from pipeline.signals import Signals
 from pipeline.store.cluster import held as workers
 from pipeline.store.cluster.clusters import connect
-from pipeline.store.cluster.distribution import OutstandingUnits, runners_on
+from pipeline.store.cluster.distribution import runners_on
+from pipeline.store.cluster.outstanding import OutstandingUnits
 from pipeline.store.cluster.worker import UnitComputer
 from pipeline.store.format import chunks
 from pipeline.store.making.teacher_pass import TeacherPass

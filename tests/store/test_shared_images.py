@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 from store_standins import TinyNetwork, cache, content
 
-from pipeline.data import Item, PackedDataset, Samples, pack, split
-from pipeline.data.source import InMemory
+from pipeline.data import Samples, split
 from pipeline.progress import Silent
 from pipeline.store.format.arrays import Unit
 from pipeline.store.format.layout import StoreLayout
@@ -24,22 +20,8 @@ from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, check_views
 from pipeline.views import Views, ViewsConfig, build_views
 
-VIEWS, IMAGES = 6, 20
+VIEWS, IMAGES = 6, 20  # of `photographs`
 OPERATIONS = [{"name": "resized-crop", "size": 8}, {"name": "horizontal-flip"}]
-
-
-@pytest.fixture(scope="module")
-def photographs(tmp_path_factory: pytest.TempPathFactory) -> Samples:
-    """Image files of differing sizes, packed."""
-    random, items = np.random.default_rng(0), []
-    for number in range(IMAGES):
-        stream = io.BytesIO()
-        pixels = random.integers(0, 256, (9 + number % 3, 12 - number % 4, 3), np.uint8)
-        Image.fromarray(pixels).save(stream, "PNG")
-        items.append(Item(stream.getvalue(), number % 5, f"photograph-{number}"))
-    path = tmp_path_factory.mktemp("photographs") / "x.h5"
-    pack(InMemory(tuple("abcde"), "photographs", {"train": items}), path, Silent())
-    return Samples(PackedDataset.open(path).split("train"))
 
 
 @pytest.fixture

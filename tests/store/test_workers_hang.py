@@ -90,7 +90,7 @@ def test_units_that_hang_are_computed_by_others(
     STUCK.release()
     opened, progress = partial(counted, network=Stuck), clock.jumps(client)
     path = distributed(client, tmp_path / "a", opened, notify=said.append, progress=progress)
-    assert any("takes long" in text for text in said)
+    assert any(" long on " in text for text in said)
     assert content(path) == whole
     LET_GO.set()
     deadline = time.monotonic() + 120
@@ -179,7 +179,7 @@ def test_who_hangs_is_not_asked_in_later_caches(
         cache(tmp_path / "a", runner=runners("tiny"), progress=clock.jumps(client))
         clock.stands_still()
         # On a busy machine another worker may be named besides, and is asked again once it has answered.
-        assert any("takes long on" in text and str(Stuck.where) in text for text in said), said
+        assert any(" long on " in text and str(Stuck.where) in text for text in said), said
         said.clear()
         by.clear()
         paths = [cache(tmp_path / name, runner=runners("tiny"), progress=Ticking()) for name in "bcd"]
@@ -194,13 +194,19 @@ def test_who_hangs_is_not_asked_in_later_caches(
 class Asking:
     """What was asked for: unit 1/2, and something else by others."""
 
-    def unit_of(self, key: Any) -> Unit | None:
-        return Unit(*key[1:3]) if key[0] == "cache-tiny-0" else None
+    def __init__(self, most: int = 1) -> None:
+        self._most = most
+
+    def units_of(self, key: Any) -> tuple[Unit, ...]:
+        return tuple(Unit(view, key[1]) for view in key[2:]) if key[0] == "cache-tiny-0" else ()
+
+    def most(self) -> int:
+        return self._most
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, said: list[str], patience: str) -> tuple[HangWatch, dict[str, Any]]:
     """A watch over a worker that has a unit in hand, and what the scheduler answers."""
-    answers = {"ncores": {"tcp://a": 1}, "processing": {"tcp://a": [("cache-tiny-0", 1, 2, 1), "of others"]}}
+    answers = {"ncores": {"tcp://a": 1}, "processing": {"tcp://a": [("cache-tiny-0", 2, 1), "of others"]}}
     monkeypatch.setattr(
         "pipeline.store.cluster.watch.call_scheduler", lambda client, operation, seconds: answers[operation]
     )
@@ -231,3 +237,18 @@ def test_only_the_first_unit_of_a_command_may_take_long(monkeypatch: pytest.Monk
     watch.begin()
     clock.now += 5
     assert list(watch.hanging(Asking(), {Unit(1, 2)})) == [(Unit(1, 2), ["tcp://b"])]
+
+
+def test_a_worker_may_take_as_long_as_all_views_of_its_task(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """Ten times as long as two units of a second: the patience of eight seconds is less."""
+    said: list[str] = []
+    watch, answers = watched(monkeypatch, said, "8s")
+    answers["ncores"] = {"tcp://a": 1, "tcp://b": 1}
+    answers["processing"] = {"tcp://a": [("cache-tiny-0", 2, 0, 1), "of others"]}
+    watch.note(Receipt(Unit(0, 0), "attempt", {}, 1.0, WorkerInfo("host", "cpu", {}), "tcp://a"))
+    units = [Unit(0, 2), Unit(1, 2)]
+    clock.now += 19
+    assert list(watch.hanging(Asking(most=2), set(units))) == []
+    clock.now += 2
+    assert list(watch.hanging(Asking(most=2), set(units))) == [(unit, ["tcp://b"]) for unit in units]
+    assert said == ["units 0/2, 1/2 take long on tcp://a: others compute them too"]

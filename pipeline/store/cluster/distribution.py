@@ -9,24 +9,22 @@ from __future__ import annotations
 
 import pickle
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import partial
-from itertools import islice
 from typing import Any
 from uuid import uuid4
 
-from distributed import Client, Future, KilledWorker, as_completed
+from distributed import Client, KilledWorker
 
 from pipeline.errors import CacheError, PipelineError
 from pipeline.progress import Progress
 from pipeline.publishing.scratch import print_message
 from pipeline.store.cluster import held as workers
 from pipeline.store.cluster.clusters import call_scheduler
-from pipeline.store.cluster.watch import HangWatch, WorkerProvenance
+from pipeline.store.cluster.outstanding import OutstandingUnits, Task, TaskPlan
+from pipeline.store.cluster.watch import HangWatch, WorkerProvenance, keys_of
 from pipeline.store.cluster.worker import (
     SAME_EVERYWHERE_HINT,
     UNITS_AT_ONCE,
@@ -39,11 +37,12 @@ from pipeline.store.cluster.worker import (
 from pipeline.store.format.arrays import Unit
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.caching import Runner
+from pipeline.store.making.shared_images import most_at_once
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.workspace import Workspace
 
 IN_FLIGHT = 1000
-"""Units that are requested and not finished: enough for any cluster, and quickly cancelled."""
+"""Tasks that are requested and not finished: enough for any cluster, and quickly cancelled."""
 
 AHEAD = UNITS_AT_ONCE + 1
 """The same for each worker, if some workers hang and this process chooses among the others."""
@@ -134,24 +133,25 @@ class Distributed:
             self.client, self.held, Assignment(self.cache, layout, workspace.place, worker_identity(teacher))
         )
         todo, roster, watch = set(units), WorkerProvenance(run, self.notify), self.watch
+        plan = TaskPlan(units, most_at_once(layout, teacher.samples, UNITS_AT_ONCE), watch)
         watch.begin()
 
         def commit_receipts() -> None:
-            for unit, receipt in outstanding.results():
-                if unit not in todo:  # another attempt was first
+            for task, result in outstanding.results():
+                left = [unit for unit in task if unit in todo]
+                if not left or (isinstance(result, Receipt) and result.unit not in todo):  # another attempt was first
                     continue
-                if isinstance(receipt, workers.Failed) and (others := watch.failed(unit, receipt)):
-                    outstanding.request([unit], others)
+                if isinstance(result, workers.Failed) and (others := watch.failed(left, result)):
+                    outstanding.request([(unit,) for unit in left], others)
                     continue
-                if not isinstance(receipt, Receipt):
-                    raise _explained(receipt, unit, self.address, workspace)
-                _commit(workspace, receipt)
-                todo.remove(unit)
-                roster.note(receipt)
-                watch.note(receipt)
-                progress.advance(len(layout.block_of(unit)))
+                if not isinstance(result, Receipt):
+                    raise _explained(result, task, self.address, workspace)
+                _commit(workspace, result)
+                todo.remove(result.unit)
+                roster.note(result)
+                watch.note(result)
+                progress.advance(len(layout.block_of(result.unit)))
 
-        waiting = iter(units)
         try:
             while todo:
                 if self.client.status != "running":
@@ -159,11 +159,11 @@ class Distributed:
                 responsive = watch.responsive()
                 # Workers that join compute units that are not requested yet.
                 room = IN_FLIGHT if responsive is None else min(IN_FLIGHT, AHEAD * len(responsive))
-                if more := list(islice(waiting, max(0, room - len(outstanding)))):
+                if more := plan.next(len(outstanding), room):
                     outstanding.request(more, responsive)
                 commit_receipts()
                 for unit, elsewhere in watch.hanging(outstanding, todo):
-                    outstanding.request([unit], elsewhere)
+                    outstanding.request([(unit,)], elsewhere)
                 time.sleep(RECEIPT_POLL_SECONDS)
         except KeyboardInterrupt:
             with suppress(PipelineError, OSError):
@@ -171,85 +171,6 @@ class Distributed:
             raise
         finally:
             outstanding.cancel()
-
-
-class OutstandingUnits:
-    """Keeps track of the units that workers compute, and of their results.
-
-    Args:
-        client: of the cluster.
-        held: the name under which workers hold the `UnitComputer`.
-        assignment: of the cache.
-    """
-
-    def __init__(self, client: Client, held: str, assignment: Assignment) -> None:
-        self._client = client
-        self._task = partial(workers.call, held, pickle.dumps(assignment))
-        self._group = f"cache-{assignment.name}-{uuid4().hex[:8]}"  # the dashboard shows it without the digits
-        self._units: dict[Future[Any], tuple[Unit, int]] = {}  # and which attempt it is
-        self._open: set[Unit] = set()
-        self._times = 0
-        self._completed = as_completed(loop=client.loop, with_results=True)
-        self._ready: deque[tuple[Future[Any], Any]] = deque()
-
-    def __len__(self) -> int:
-        """Return how many units are requested and not finished."""
-        return len(self._open)
-
-    def request(self, units: Sequence[Unit], elsewhere: Collection[str] | None = None) -> None:
-        """Have units computed.
-
-        Args:
-            elsewhere: by these workers alone, as long as one of them exists; None for any worker.
-        """
-        self._times += 1
-        self._open.update(units)
-        futures = self._client.map(
-            self._task,
-            *zip(*units, strict=True),
-            key=[(self._group, *unit, self._times) for unit in units],
-            pure=False,
-            workers=None if elsewhere is None else list(elsewhere),
-            allow_other_workers=elsewhere is not None,
-        )
-        self._units.update((future, (unit, self._times)) for future, unit in zip(futures, units, strict=True))
-        self._completed.update(futures)
-
-    def results(self) -> Iterator[tuple[Unit, Receipt | BaseException]]:
-        """Yield the results since the last call: units, each with its receipt or the error that stopped a worker."""
-        self._ready.extend(self._completed.next_batch(block=False))
-        while self._ready:
-            future, result = self._ready.popleft()
-            if future not in self._units:  # cancelled
-                continue
-            unit, attempt = self._units.pop(future)
-            if isinstance(result, Receipt):
-                self._finish(unit, attempt)
-            # Dask reports errors as type, error and traceback.
-            yield unit, result[1] if isinstance(result, tuple) else result
-
-    def _finish(self, unit: Unit, first: int) -> None:
-        """Cancel later attempts. Earlier ones may hang; while they do, Dask regards their worker as busy."""
-        if unit not in self._open:
-            return
-        self._open.remove(unit)
-        later = [other for other, (its, attempt) in self._units.items() if its == unit and attempt > first]
-        if later:
-            for other in later:
-                del self._units[other]
-            with suppress(Exception):  # a client that lost its scheduler
-                self._client.cancel(later)
-
-    def unit_of(self, key: Any) -> Unit | None:
-        """Return the unit that a task computes, by the key of the task; None for a task of others."""
-        return Unit(*key[1:3]) if isinstance(key, tuple) and key[0] == self._group else None
-
-    def cancel(self) -> None:
-        """Cancel all units that are not finished."""
-        with suppress(Exception):  # a client that lost its scheduler
-            self._client.cancel(list(self._units))
-        self._units.clear()
-        self._open.clear()
 
 
 def _commit(workspace: Workspace, receipt: Receipt) -> None:
@@ -263,7 +184,7 @@ def _commit(workspace: Workspace, receipt: Receipt) -> None:
         ) from error
 
 
-def _explained(error: BaseException, unit: Unit, address: str, workspace: Workspace) -> BaseException:
+def _explained(error: BaseException, task: Task, address: str, workspace: Workspace) -> BaseException:
     """Return the error to raise for one that stopped a worker: Decant's own, and errors of files, as they are."""
     if isinstance(error, (PipelineError, OSError)):
         return error
@@ -281,12 +202,12 @@ def _explained(error: BaseException, unit: Unit, address: str, workspace: Worksp
     again = f"then run the same command again: {_goes_on(workspace)}"
     if isinstance(error, KilledWorker):
         return CacheError(
-            f"unit {unit.key} was given to {error.allowed_failures + 1} workers, and all of them died or hung",
+            f"{keys_of(task)} was given to {error.allowed_failures + 1} workers, and all of them died or hung",
             where=error.last_worker.address,
             fix=f"look at the logs of the workers: often memory runs out; {again}",
         )
     fix = f"look at the logs of the workers; {again}"
-    found = CacheError(f"a worker failed at unit {unit.key}", got=got, fix=fix)
+    found = CacheError(f"a worker failed at {keys_of(task)}", got=got, fix=fix)
     found.__cause__ = error
     return found
 

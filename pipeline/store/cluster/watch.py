@@ -5,7 +5,8 @@ from __future__ import annotations
 import statistics
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 import dask
@@ -25,7 +26,10 @@ CALL_SECONDS = 10.0
 """The time limit for a call of the scheduler."""
 
 HANG_FACTOR = 10
-"""A worker hangs if no unit was finished for this many times the time of a unit."""
+"""A worker hangs if no unit was finished for this many times the time of a task."""
+
+NAMED_UNITS = 8
+"""Units that a message names."""
 
 CUDA_LOST = "CUDA error"
 """The text of torch's errors when a process has lost its GPU, but not when memory runs out."""
@@ -65,8 +69,22 @@ class WorkerProvenance:
 class UnitTasks(Protocol):
     """Tells which tasks of a cluster compute units."""
 
-    def unit_of(self, key: Any) -> Unit | None:
-        """Return the unit that a task computes, by the key of the task; None for a task of others."""
+    def units_of(self, key: Any) -> Sequence[Unit]:
+        """Return the units that a task computes, by the key of the task; none for a task of others."""
+
+    def most(self) -> int:
+        """Return how many units the largest task has that is not finished."""
+
+
+def keys_of(units: Sequence[Unit]) -> str:
+    """Return units of the cache as messages name them, such as `unit 0/3` or `units 0/3, 1/3`.
+
+    Args:
+        units: one or more.
+    """
+    named = [unit.key for unit in units[:NAMED_UNITS]]
+    more = f" and {len(units) - NAMED_UNITS} more" if len(units) > NAMED_UNITS else ""
+    return f"{'units' if len(units) > 1 else 'unit'} {', '.join(named)}{more}"
 
 
 class HangWatch:
@@ -78,7 +96,7 @@ class HangWatch:
     """
 
     def __init__(self, client: Client, notify: Callable[[str], None]) -> None:
-        self._client, self._notify, self._patience = client, notify, patience()
+        self._client, self._notify, self.patience = client, notify, patience()
         self._seconds: deque[float] = deque(maxlen=1000)
         self._looked = float("-inf")
         self._workers: frozenset[str] | None = None
@@ -99,25 +117,34 @@ class HangWatch:
         self._known.add(receipt.worker)
         self._hung.discard(receipt.worker)
 
+    def unit_seconds(self) -> float | None:
+        """Return how long a worker takes for a unit, in the median; None if none has been finished yet."""
+        return statistics.median(self._seconds) if self._seconds else None
+
+    def count(self) -> int:
+        """Return how many workers there are that do not hang; one if none is known of."""
+        return max(1, len((self._workers or frozenset()) - self._hung))
+
     def responsive(self) -> list[str] | None:
         """Return the workers that do not hang; None if no worker hangs."""
         there = self._workers or frozenset()
         return sorted(there - self._hung) if there & self._hung else None
 
-    def failed(self, unit: Unit, failed: Failed) -> list[str]:
-        """Note that a worker failed at a unit. Return the workers that may try it; none if too many have tried.
+    def failed(self, units: Sequence[Unit], failed: Failed) -> list[str]:
+        """Note that a worker failed at units. Return the workers that may try it; none if too many have tried.
 
         Args:
             failed: the error.
         """
         if self._workers is None:
             self._update_workers()
-        tried = self._failed.setdefault(unit, set())
-        tried.add(failed.worker)
+        for unit in units:
+            self._failed.setdefault(unit, set()).add(failed.worker)
+        tried = set().union(*(self._failed[unit] for unit in units))
         others = sorted((self._workers or frozenset()) - self._hung - tried)
         if not others or len(tried) > dask.config.get("distributed.scheduler.allowed-failures"):
             return []
-        self._notify(f"unit {unit.key} failed on {failed.worker}, others compute it: {failed.what.splitlines()[0]}")
+        self._notify(f"{keys_of(units)} failed on {failed.worker}, others compute it: {failed.what.splitlines()[0]}")
         if CUDA_LOST in failed.what and failed.worker in (self._workers or ()):
             # Everything that this process does on its GPU fails from now on.
             self._notify(f"its GPU does not work any more: {failed.worker} is taken out of the cluster")
@@ -140,29 +167,33 @@ class HangWatch:
             return
         self._looked = now
         self._update_workers()
-        typical = statistics.median(self._seconds) if self._seconds else self._patience
+        typical = self.unit_seconds()
         silent = now - self._last
-        if silent < max(self._patience, HANG_FACTOR * typical):
+        task = self.patience if typical is None else typical * tasks.most()
+        if silent < max(self.patience, HANG_FACTOR * task):
             return
         busy: dict[Unit, set[str]] = {}
         for worker, keys in (self._call("processing") or {}).items():
-            for unit in filter(None, map(tasks.unit_of, keys)):
+            for unit in chain.from_iterable(map(tasks.units_of, keys)):
                 if unit in todo:
                     busy.setdefault(unit, set()).add(worker)
         late = set().union(*busy.values())
-        if silent < HANG_FACTOR * self._patience:  # a worker's first unit takes longer: it opens the teacher
+        if silent < HANG_FACTOR * self.patience:  # a worker's first unit takes longer: it opens the teacher
             late &= self._known
         self._give_up(late - self._hung)
+        others = sorted((self._workers or frozenset()) - self._hung)
+        found: dict[frozenset[str], list[Unit]] = {}
         for unit in sorted(busy):
             stuck = frozenset(busy[unit])
-            others = sorted((self._workers or frozenset()) - self._hung)
-            if not stuck <= self._hung or self._reported.get(unit) == (stuck, bool(others)):
-                continue
-            self._reported[unit] = stuck, bool(others)
-            what = "others compute it too" if others else "there is no other worker"
-            self._notify(f"unit {unit.key} takes long on {', '.join(sorted(stuck))}: {what}")
+            if stuck <= self._hung and self._reported.get(unit) != (stuck, bool(others)):
+                self._reported[unit] = stuck, bool(others)
+                found.setdefault(stuck, []).append(unit)
+        for stuck, units in found.items():
+            verb, what = ("take", "them") if len(units) > 1 else ("takes", "it")
+            how = f"others compute {what} too" if others else "there is no other worker"
+            self._notify(f"{keys_of(units)} {verb} long on {', '.join(sorted(stuck))}: {how}")
             if others:
-                yield unit, others
+                yield from ((unit, others) for unit in units)
 
     def _give_up(self, late: set[str]) -> None:
         """Restart workers, or give them no more units until they finish one."""

@@ -7,7 +7,7 @@ import hashlib
 import pickle
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from threading import Event, Lock, Semaphore, Thread, Timer
@@ -36,7 +36,7 @@ COMPARED = 64
 """Samples that a worker renders to compare its pixels with those of the process that commits."""
 
 UNITS_AT_ONCE = 3
-"""Units in one worker: one that is rendered, one that the teacher computes, one that is written. Memory holds these."""
+"""Tasks in one worker: one is rendered, one the teacher computes, one is written. Memory holds the units of these."""
 
 SAME_EVERYWHERE_HINT = (
     "give every worker the data and the weights at the same paths, the same version of Decant, and modules of your own "
@@ -86,7 +86,7 @@ class Receipt:
     Args:
         attempt: under which name the files lie.
         files: the CRC-32C of each.
-        seconds: of computing and writing.
+        seconds: of computing and writing; of units that were filled together, each has an equal part.
         info: describes the worker.
         worker: its address in the cluster.
     """
@@ -144,21 +144,24 @@ class UnitComputer:
         """Pickle only the function that opens the teacher."""
         return UnitComputer, (self._open,)
 
-    def __call__(self, assigned: bytes, view: int, block: int, worker: str = "") -> Receipt:
-        """Compute a unit, write it under a name that no other attempt has, and return the receipt.
+    def __call__(self, assigned: bytes, block: int, views: Sequence[int], worker: str = "") -> tuple[Receipt, ...]:
+        """Compute units, write them under a name that no other attempt has, and return the receipt of each.
 
-        assigned: a pickled `Assignment`, so that a scheduler need not import it. view, block: of the unit. worker: the
-        address of this worker. Raises CacheError, and the errors of opening the teacher.
+        assigned: a pickled `Assignment`, so that a scheduler need not import it. block, views: of the units, which are
+        filled together, so that images are read once. worker: the address of this worker. Raises CacheError, and the
+        errors of opening the teacher.
         """
         assignment: Assignment = pickle.loads(assigned)
-        unit, attempt = Unit(view, block), uuid4().hex
+        units, attempt = [Unit(view, block) for view in views], uuid4().hex
         with self._units, self._count_running():
             teacher = self._teacher(assignment)
             info = WorkerInfo(socket.gethostname(), device_name(teacher.device), versions())
             start, lock = time.perf_counter(), _TeacherLock(teacher, self._inferring)
-            ((_, chunks),) = compute_units(teacher, assignment.layout, [[unit]], _Cancellable(self._closed), lock)
-            files = assignment.place.write(chunks, attempt)
-        return Receipt(unit, attempt, files, time.perf_counter() - start - lock.waited, info, worker)
+            # All are computed before the first one is written: another task has the teacher meanwhile.
+            computed = dict(compute_units(teacher, assignment.layout, [units], _Cancellable(self._closed), lock))
+            files = {unit: assignment.place.write(computed.pop(unit), attempt) for unit in units}
+        seconds = (time.perf_counter() - start - lock.waited) / len(units)
+        return tuple(Receipt(unit, attempt, files[unit], seconds, info, worker) for unit in units)
 
     def close(self) -> None:
         """Stop after the current micro-batch, and free the teacher."""

@@ -46,41 +46,51 @@ class UnitGroups:
 
     def __iter__(self) -> Iterator[tuple[Unit, ...]]:
         """Yield the groups; each is chosen when it is asked for."""
-        if self._most == 1:
-            yield from ((unit,) for unit in self._units)
-            return
-        for _, waiting in sorted(self._by_block().items()):
-            while waiting:
-                yield tuple(waiting.popleft() for _ in range(min(self._size(), len(waiting))))
+        return groups_of(self._units, self._most, self._size)
 
     def finish(self) -> None:
         """Note that one more unit is finished."""
         self._finished += 1
-
-    def _by_block(self) -> dict[int, deque[Unit]]:
-        blocks: dict[int, deque[Unit]] = {}
-        for unit in self._units:
-            blocks.setdefault(unit.block, deque()).append(unit)
-        return blocks
 
     def _size(self) -> int:
         """Return how many units the next group has."""
         if not self._finished:
             return 1
         seconds = (self._clock() - self._begin) / self._finished
-        return max(1, min(self._most, int(SECONDS_AT_ONCE / max(seconds, 1e-9))))
+        return int(SECONDS_AT_ONCE / max(seconds, 1e-9))
 
 
-def most_at_once(layout: StoreLayout, samples: Samples) -> int:
+def groups_of(units: Collection[Unit], most: int, size: Callable[[], int]) -> Iterator[tuple[Unit, ...]]:
+    """Yield units in groups of one row block each; every unit alone, in the given order, if `most` is one.
+
+    Args:
+        units: in the order of views and row blocks.
+        most: units in a group.
+        size: is called for each group, and returns how many units it should have.
+    """
+    if most == 1:
+        yield from ((unit,) for unit in units)
+        return
+    blocks: dict[int, deque[Unit]] = {}
+    for unit in units:
+        blocks.setdefault(unit.block, deque()).append(unit)
+    for _, waiting in sorted(blocks.items()):
+        while waiting:
+            count = max(1, min(most, size(), len(waiting)))
+            yield tuple(waiting.popleft() for _ in range(count))
+
+
+def most_at_once(layout: StoreLayout, samples: Samples, groups: int = 1) -> int:
     """Return how many units may be filled at once: one where images are not decoded, else as many as memory holds.
 
     Args:
         layout: of the cache.
         samples: that it is made of.
+        groups: of units that are in memory.
     """
     if samples.split.image_shape is not None:
         return 1
-    return max(1, min(VIEWS_AT_ONCE, BYTES_AT_ONCE // layout.unit_bytes("")))
+    return max(1, min(VIEWS_AT_ONCE, BYTES_AT_ONCE // (groups * layout.unit_bytes(""))))
 
 
 class SharedImages:
