@@ -5,9 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -66,40 +64,6 @@ def pytest_configure(config: pytest.Config) -> None:
         importlib.import_module("pipeline.models.pretrained").timm_library()  # in all tests timm knows our networks
 
 
-FINISHED: list[str] = []
-"""Folders of tests that passed."""
-
-
-@pytest.fixture
-def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """As pytest's own, but deleted with others, and not by Python, which takes longer than many tests."""
-    failed = request.session.testsfailed
-    folder = tmp_path_factory.mktemp(re.sub(r"\W", "_", request.node.name)[:30])
-    yield folder
-    if request.session.testsfailed == failed:
-        FINISHED.append(str(folder))
-
-
-def pytest_runtest_logfinish() -> None:
-    """No more than fifty folders are kept of tests that passed. No fixture, such as another PATH, is there any more."""
-    if len(FINISHED) >= 50:
-        _delete(FINISHED)
-        FINISHED.clear()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _folders_are_deleted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Those of whole modules, too, if no test failed."""
-    yield
-    _delete(
-        FINISHED if request.session.testsfailed else [str(each) for each in tmp_path_factory.getbasetemp().iterdir()]
-    )
-
-
-def _delete(paths: list[str]) -> None:
-    subprocess.run(["rm", "-rf", "--", *paths], check=False)
-
-
 @pytest.hookimpl(trylast=True)  # what is not run has been left out
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests with processes of their own go to where the second of two workers begins, so that one server starts.
@@ -117,4 +81,3 @@ def pytest_collection_finish() -> None:
     """What is imported and collected stays: no garbage collection of a test looks at it again, which takes a second."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(5000, 10, 10)  # what tests leave is little
