@@ -65,6 +65,7 @@ def run(
     build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
     scorer = opened.scorer
     training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
+    world.refuse(training, steps.samples.count)
 
     identity = world.first_does(opened.identity)
     world.first_does(partial(refuse_other_processes, folder, identity, processes, replace=replace))

@@ -71,7 +71,8 @@ class Trainer:
         if self.device.type == "cpu":
             pick_before_strides(network)
         self.objectives = objectives.to(self.device)
-        self.world.begin(self.config, steps.samples.count, network.model, objectives)
+        self.world.refuse(self.config, steps.samples.count)
+        self.world.begin(network.model, objectives)
         steps.share = self.world.share
         self.head = head and head.to(self.device)
         self.other_heads = {name: each.to(self.device) for name, each in (other_heads or {}).items()}

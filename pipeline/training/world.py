@@ -35,15 +35,19 @@ class World:
         """
         return chosen
 
-    def begin(self, config: TrainConfig, samples: int, *modules: nn.Module) -> None:
-        """Have all processes begin with the same weights.
+    def refuse(self, config: TrainConfig, samples: int) -> None:
+        """Raise ConfigError for settings that so many processes cannot follow, such as batches that are too small.
 
         Args:
             config: of the training.
             samples: that are learnt from.
-            modules: what is trained.
+        """
 
-        Raises ConfigError if batches are too small for so many processes.
+    def begin(self, *modules: nn.Module) -> None:
+        """Have all processes begin with the same weights.
+
+        Args:
+            modules: what is trained.
         """
 
     def signals(self, network: Callable[[Tensor], Signals], step: Step, views: int) -> Signals:

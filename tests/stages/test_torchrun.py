@@ -16,6 +16,10 @@ import torch
 from experiment import student
 from safetensors.torch import load_file
 
+from pipeline.errors import ConfigError
+from pipeline.training.parallel.torchrun import SeveralProcesses
+from pipeline.training.share import Share
+
 ROOT = Path(__file__).resolve().parents[2]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "pipeline"]
 COMMAND = ["train-student", "--config", "tiny.yaml", "--student", "small", "--objectives", "lfcc"]
@@ -56,6 +60,12 @@ def test_two_processes_of_torchrun_train_what_one_does(here: Path) -> None:
     got, expected = losses(Path("one")), losses(alone)
     assert got[0] == pytest.approx(expected[0], rel=1e-5)
     assert got == pytest.approx(expected, rel=3e-2), "as far apart as runs of one thread and of two"
+
+
+def test_batches_that_are_too_small_are_refused_before_views_are_compared(here: Path) -> None:
+    with pytest.raises(ConfigError, match="each of the 20 processes needs a sample of every batch"):
+        student("small", "lfcc", world=SeveralProcesses(Share(0, 20)))
+    assert not list(here.glob("artifacts/**/*.partial"))
 
 
 def losses(folder: Path) -> list[float]:

@@ -77,7 +77,7 @@ def test_what_one_process_alone_can_do_is_refused() -> None:
     """Batches have a sample for each process."""
     config = TrainConfig(batch_size=6, views_per_step=2, capture=True, compile=True)
     with pytest.raises(ConfigError, match=r"(?s)train.batch_size: each of the 3 processes.*batches of 2\n") as refused:
-        SeveralProcesses(Share(0, 3)).begin(config, 5)
+        SeveralProcesses(Share(0, 3)).refuse(config, 5)
     assert [each.key for each in refused.value.problems] == ["train.capture", "train.compile", "train.batch_size"]
 
 

@@ -69,13 +69,11 @@ class SeveralProcesses(World):
             raise ConfigError([Problem("train.device", what, got=f"{there} of them", fix=fix)])
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.share.rank)))
 
-    def begin(self, config: TrainConfig, samples: int, *modules: nn.Module) -> None:
-        """Give all processes the weights of the first.
+    def refuse(self, config: TrainConfig, samples: int) -> None:
+        """Raise ConfigError for batches that are too small, and for settings of one process.
 
         Args:
-            config, samples, modules: as of `World.begin`.
-
-        Raises ConfigError for batches that are too small, and for settings of one process.
+            config, samples: as of `World.refuse`.
         """
         problems = [
             Problem(f"train.{name}", "is for one process alone", got="true", fix="leave it out, or start one process")
@@ -89,6 +87,13 @@ class SeveralProcesses(World):
             problems.append(Problem("train.batch_size", what, got=f"batches of {smallest}", fix=fix))
         if problems:
             raise ConfigError(problems)
+
+    def begin(self, *modules: nn.Module) -> None:
+        """Give all processes the weights of the first.
+
+        Args:
+            modules: as of `World.begin`.
+        """
         with torch.no_grad():
             for module in modules:
                 for tensor in module.state_dict().values():
