@@ -13,7 +13,7 @@ from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentSections
 from pipeline.measuring.score import TOP1
-from pipeline.progress import Lines
+from pipeline.progress import Lines, doing
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
 from pipeline.training.world import World
@@ -56,16 +56,17 @@ def run(
     opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
     training, folder = opened.training, output or inputs.runs.student(*name)
 
-    data, network = opened.experiment.data, opened.network
-    if network.kept is not None:
-        print(f"starts with {opened.config.start}: {network.kept}")
-    chosen, steps = opened.objective_set, opened.steps
-    for note in chosen.notes:
-        print(f"note: {note}")
-    build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
-    scorer = opened.scorer
-    training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
-    world.refuse(training, steps.samples.count)
+    with doing("opening the data, the cache and the network"):
+        data, network = opened.experiment.data, opened.network
+        if network.kept is not None:
+            print(f"starts with {opened.config.start}: {network.kept}")
+        chosen, steps = opened.objective_set, opened.steps
+        for note in chosen.notes:
+            print(f"note: {note}")
+        build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
+        scorer = opened.scorer
+        training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
+        world.refuse(training, steps.samples.count)
 
     identity = world.first_does(opened.identity)
     world.first_does(partial(refuse_other_processes, folder, identity, processes, replace=replace))

@@ -79,7 +79,7 @@ class ResidentEpochs:
         self.of, self.device = steps, device
         self.placing = Placing(device)
         assert steps.resident is not None
-        self.images = self.placing.placed(steps.resident)
+        self.images = steps.resident.to(self.placing.device)  # once: memory of the host need not be locked for it
         self.labels = self.placing.placed(torch.from_numpy(steps.labels))
         self.views: dict[ViewNumbers, list[WholeView]] = {}
 
