@@ -12,7 +12,20 @@ import torch
 from cases import case
 from contracts.step_costs import Launches, moved, on_cuda
 from torch import Tensor
-from training_pieces import HARD, KD, Interrupting, cache, drawn, network, objectives, same, samples, steps, whole
+from training_pieces import (
+    HARD,
+    KD,
+    Interrupting,
+    Unreadable,
+    cache,
+    drawn,
+    network,
+    objectives,
+    same,
+    samples,
+    steps,
+    whole,
+)
 
 from pipeline.errors import CacheCorrupt, CacheMismatch, DataError
 from pipeline.progress import Silent
@@ -137,18 +150,6 @@ def test_where_the_switch_is_off_or_left_alone_a_cpu_reads_as_before(road: Path,
     with pytest.raises(ValueError, match="resident"):
         steps(road, resident="sometimes")
     assert steps(road, resident=True).config.identity() == steps(road).config.identity()
-
-
-class Unreadable(FromCaches):
-    """One sample cannot be read, in its second view."""
-
-    sample = 0
-
-    def teacher_outputs(self, view: int, samples: Any, images: Tensor) -> Any:
-        """The stored outputs, or an error that says which."""
-        if view == 1 and self.sample in samples:
-            raise DataError(f"one of samples {np.sort(samples).tolist()} cannot be read")
-        return super().teacher_outputs(view, samples, images)
 
 
 def test_an_error_of_reading_is_raised_in_place_of_its_step_in_the_loaders_words(road: Path) -> None:

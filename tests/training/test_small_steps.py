@@ -4,16 +4,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from cases import case
 from torch import Tensor
-from training_pieces import HARD, KD, VIT, cache, drawn, network, objectives, same, steps, whole
+from training_pieces import HARD, KD, VIT, Unreadable, cache, drawn, network, objectives, same, steps, whole
 
 from pipeline.errors import DataError
 from pipeline.progress import Silent
-from pipeline.training import FromCaches, Step, Steps, loader, train
+from pipeline.training import Step, Steps, loader, train
 from pipeline.training.small_steps import made_at_once
 
 CPU = torch.device("cpu")
@@ -75,18 +74,6 @@ def test_a_run_ends_the_same_whatever_is_made_at_once(road: Path, monkeypatch: p
         train(student, objectives(student, HARD, KD), run, seed=0, folder=None, progress=Silent())
         found.append(student.model.state_dict())
     assert same(*found)
-
-
-class Unreadable(FromCaches):
-    """One sample cannot be read, in its second view."""
-
-    sample = 0
-
-    def teacher_outputs(self, view: int, samples: Any, images: Tensor) -> Any:
-        """The stored outputs, or an error that says which."""
-        if view == 1 and self.sample in samples:
-            raise DataError(f"one of samples {np.sort(samples).tolist()} cannot be read")
-        return super().teacher_outputs(view, samples, images)
 
 
 def test_an_error_is_raised_in_place_of_its_step(road: Path) -> None:

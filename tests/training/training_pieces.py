@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from experiment import HOLDOUT, LIMIT
+from torch import Tensor
 
 from pipeline.data import DataConfig, PackedDataset, Samples, select
+from pipeline.errors import DataError
 from pipeline.models import Network, build_network
 from pipeline.objectives import Context, ObjectiveEntry, ObjectiveSet
 from pipeline.progress import Silent
@@ -122,3 +124,15 @@ class Poisoned(FromCaches):
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     """Whether two state dicts are equal bit for bit."""
     return list(one) == list(other) and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Unreadable(FromCaches):
+    """One sample cannot be read, in its second view."""
+
+    sample = 0
+
+    def teacher_outputs(self, view: int, samples: Any, images: Tensor) -> Any:
+        """The stored outputs, or an error that says which."""
+        if view == 1 and self.sample in samples:
+            raise DataError(f"one of samples {np.sort(samples).tolist()} cannot be read")
+        return super().teacher_outputs(view, samples, images)
