@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,11 +12,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from shared import shared_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.objectives import Batch, Context, Objective, build_objective
 from pipeline.signals import LinearHead, Signals
 from pipeline.signals.lowpass import lowpass
+
+FILES = ("objectives.json", "objectives_2026.json")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Case:
     value: float
     gradient: NDArray[np.float64]
     student_map: Tensor
+    terms: Mapping[str, float] = field(default_factory=dict)
+    """The parts of `value`, where there are several: each with its weight."""
 
     def tensor(self, name: str) -> Tensor:
         return torch.tensor(self.arrays[name])
@@ -52,6 +56,18 @@ class Case:
         context = Context(len(labels), student.logits.shape[1], labels, class_means=self._class_means)
         return build_objective(name, options, student.shapes(), teacher.shapes(), context)
 
+    def load(self, layer: nn.Module, prefix: str) -> None:
+        """Give a layer between both networks the case's arrays `prefix/...`; without any, one that changes nothing."""
+        names = [name for name in self.arrays if name.startswith(f"{prefix}/")]
+        with torch.no_grad():
+            for name, parameter in layer.named_parameters():
+                if names:
+                    parameter.copy_(self.tensor(f"{prefix}/{name}").reshape(parameter.shape))
+                elif parameter.ndim > 1:
+                    parameter.copy_(torch.eye(*parameter.shape[:2]).reshape(parameter.shape))
+                else:
+                    parameter.zero_()
+
     def _class_means(self) -> Tensor:
         return self.tensor("teacher_class_means")
 
@@ -72,12 +88,13 @@ class Case:
 def golden(method: str) -> Iterator[Case]:
     """Every case that has the method, at least one; skips the test where `../shared` is not there."""
     found = 0
-    for entry in json.loads(shared_file("golden/objectives.json").read_text()):
+    for entry in (each for file in FILES for each in json.loads(shared_file(f"golden/{file}").read_text())):
         if method in entry["methods"]:
             arrays = dict(np.load(shared_file(f"golden/{entry['file']}")))
             wanted = entry["methods"][method]
             student_map = torch.tensor(arrays["student_map"], requires_grad=True)
             gradient = arrays[f"grad_student_map/{method}"]
-            yield Case(arrays, wanted["options"], wanted["value"], gradient, student_map)
+            terms = wanted.get("terms", {})
+            yield Case(arrays, wanted["options"], wanted["value"], gradient, student_map, terms)
             found += 1
     assert found, f"there are no golden values of {method}"
