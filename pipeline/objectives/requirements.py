@@ -12,11 +12,12 @@ from pipeline.objectives.base import NO_CLASSES_HINT, Context
 from pipeline.signals import SignalShapes
 
 
-def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str) -> None:
+def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str, fewest: int = 1) -> None:
     """Raise ConfigError at `key` if the networks do not have the same number of classes.
 
     Args:
         student, teacher: shapes.
+        fewest: the number of classes that the method needs.
     """
     if not teacher.classes:
         what = "needs the teacher's 'logits' or its head, and it has no classifier"
@@ -24,6 +25,9 @@ def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str)
     if student.logits != teacher.classes:
         what = f"student and teacher must know the same classes, got {student.logits} and {teacher.classes}"
         raise ConfigError([Problem(key, what)])
+    if student.logits < fewest:
+        what, fix = "compares classes with each other, and there are too few", "leave it out"
+        raise ConfigError([Problem(key, what, f"{fewest} classes or more", str(student.logits), fix)])
 
 
 def embedding_widths(student: SignalShapes, teacher: SignalShapes, key: str) -> tuple[int, int]:
