@@ -161,7 +161,8 @@ def objective(
     Args:
         objectives: names; pairs of a name and a weight; triples with options besides; or mappings as in a
             configuration, with `name`, `weight`, `schedule` and the options. One alone needs no list. Among the options
-            of each are `teacher`, a name of `CachedViews(..., name=..., teachers=...)`, and `standardise`.
+            of each are `teacher`, a name of `CachedViews(..., name=..., teachers=...)`, `standardise` and
+            `weighting`.
         student: what `as_network` or `build_network` returns.
         data: the cache that it learns from.
         total_steps: optimiser steps of the whole training, `epochs * len(loader)`: a `schedule` goes by it.

@@ -24,7 +24,7 @@ METHODS = "pipeline.objectives.methods"
 ClassWeights = Literal["none", "balanced"] | tuple[PositiveFloat, ...]
 """How much a label of each class counts: `none` alike, `balanced` by 1 / its samples, or the weights themselves."""
 
-RESERVED = ("name", "weight", "label", "schedule", "learning_rate", "teacher", "standardise")
+RESERVED = ("name", "weight", "label", "schedule", "learning_rate", "teacher", "standardise", "weighting")
 
 
 class Schedule(Section):
@@ -64,6 +64,30 @@ class Schedule(Section):
         return 1.0
 
 
+class EntropyWeighting(Section):
+    """Configures how much each sample counts: more where the teacher is in doubt, and the student, too.
+
+    Its name alone will do, `weighting: entropy`. With H the entropy in nats of the softmax of logits divided by
+    `temperature`, a sample's value is multiplied by ½ · H(teacher) · (1 + H(student) / bound), a constant without
+    gradient (EA-KD, ICCV 2025, arXiv 2311.13621, and the authors' code).
+
+    Args:
+        name: `entropy`, the only one there is.
+        temperature: that of both softmaxes; 3 is the authors' value for CIFAR-100, 2 for ImageNet.
+        bound: what the student's entropy is divided by: `log-classes`, the largest that it can have, or a number in
+            nats. The authors' code for KD and DKD on CIFAR-100 divides by 100, which leaves next to nothing of the
+            student's part.
+    """
+
+    name: Literal["entropy"] = "entropy"
+    temperature: float = Field(3.0, gt=0)
+    bound: Literal["log-classes"] | PositiveFloat = "log-classes"
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class ObjectiveEntry(Section):
     """Configures one objective of a set; its name alone will do. Other keys than these are options of the objective.
 
@@ -77,6 +101,8 @@ class ObjectiveEntry(Section):
             its own to that one's widths. None reads the experiment's own teacher, or the ensemble.
         standardise: `channels` or `phi-s`: the teacher's embedding and maps are first standardised by their mean and
             covariance over the whole cache; `none` leaves them as they are.
+        weighting: `entropy`, or a mapping with its options: samples count the more, the less sure teacher and student
+            are of them. For objectives that compare each sample by itself. None has all count alike.
     """
 
     name: str
@@ -86,6 +112,7 @@ class ObjectiveEntry(Section):
     learning_rate: float = Field(1.0, gt=0)
     teacher: Name | None = None
     standardise: Literal["none", "channels", "phi-s"] = "none"
+    weighting: Annotated[EntropyWeighting | None, BeforeValidator(_by_name)] = None
     options: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -114,6 +141,8 @@ class ObjectiveEntry(Section):
             entry["teacher"] = self.teacher
         if self.standardise != "none":
             entry["standardise"] = self.standardise
+        if self.weighting is not None:
+            entry["weighting"] = self.weighting.model_dump()
         return {**entry, **self.options}
 
 

@@ -1,20 +1,44 @@
-"""Declares objectives that compare every sample by itself, so that each sample has a value of its own."""
+"""Declares objectives that compare every sample by itself, so that each sample has a value of its own.
+
+A sample's value can have a weight of its own (`weighting: entropy`), EA-KD's. With H the entropy in nats of a softmax
+at the temperature T', and H_max its bound, log K where the configuration gives no number:
+
+    w_b = ½ · H(softmax(t_b / T')) · (1 + H(softmax(z_b / T')) / H_max),     L = (1 / B) Σ_b w_b L_b
+
+EA-KD, ICCV 2025, arXiv 2311.13621, and the authors' code (cpsu00/EA-KD). The weights are constants: no gradient goes
+through them. Deviation: the code adds 1e-10 within the logarithms of probabilities; here they are log-softmaxes, which
+need nothing added. Weights are not divided by their mean, so an objective counts less, the surer its teacher is.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from pipeline.objectives.base import Batch, Objective
-from pipeline.signals import Signals
+from pipeline.errors import ConfigError, Problem
+from pipeline.objectives.base import Batch, Context, Needs, Objective, missing_signals
+from pipeline.objectives.precision import precise
+from pipeline.objectives.requirements import require_same_classes
+from pipeline.signals import Signals, SignalShapes
+
+if TYPE_CHECKING:
+    from pipeline.objectives.config import EntropyWeighting, ObjectiveEntry
 
 
 class SampleObjective(Objective):
     """Compares the signals of every sample by itself: its terms are means of values that the samples have.
 
-    A set can then leave a teacher out for some images and keep it for others (`teacher_dropping`).
+    A set can then leave a teacher out for some images and keep it for others (`teacher_dropping`), and have some
+    samples count more than others (`weighting`).
     """
+
+    weighting: EntropyWeighting | None = None
+    """How much each sample counts; None has all count alike."""
 
     @abstractmethod
     def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
@@ -24,6 +48,71 @@ class SampleObjective(Objective):
             student, teacher, batch, progress: as for `Objective.forward`.
         """
 
+    def weighted(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """Compute the terms of every sample, [B] each, times how much the sample counts.
+
+        Args:
+            student, teacher, batch, progress: as for `Objective.forward`.
+        """
+        terms = self.of_samples(student, teacher, batch, progress)
+        if self.weighting is None:
+            return terms
+        weights = entropy_weights(student.logits, teacher.logits, self.weighting)
+        return {term: weights * value for term, value in terms.items()}
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute the means of the terms over the batch."""
-        return {term: value.mean() for term, value in self.of_samples(student, teacher, batch, progress).items()}
+        return {term: value.mean() for term, value in self.weighted(student, teacher, batch, progress).items()}
+
+
+def entropy_weights(student: Tensor, teacher: Tensor, weighting: EntropyWeighting) -> Tensor:
+    """Compute w of every sample, [B], without gradient, in at least float32.
+
+    Args:
+        student, teacher: logits [B, K].
+        weighting: its temperature and bound.
+    """
+    with torch.no_grad():
+        bound = math.log(student.shape[-1]) if weighting.bound == "log-classes" else weighting.bound
+        own, taught = (_entropy(logits, weighting.temperature) for logits in (student, teacher))
+        return 0.5 * taught * (1 + own / bound)
+
+
+def _entropy(logits: Tensor, temperature: float) -> Tensor:
+    logs = torch.log_softmax(precise(logits) / temperature, dim=-1)
+    return -(logs.exp() * logs).sum(-1)
+
+
+def weigh_samples(
+    objective: Objective,
+    entry: ObjectiveEntry,
+    student: SignalShapes,
+    teacher: SignalShapes,
+    context: Context,
+    key: str,
+) -> list[Problem]:
+    """Have the samples of an objective count as its entry says; return what is wrong with that.
+
+    Args:
+        objective: of the entry; from now on it needs the logits of both networks, if the entry weighs samples.
+        entry: of the configuration.
+        student, teacher: the shapes of their signals.
+        context: of the run.
+        key: the dotted key of the entry, which problems name.
+    """
+    if entry.weighting is None:
+        return []
+    key = f"{key}.weighting"
+    if not isinstance(objective, SampleObjective):
+        what = f"{entry.label} has no value of every sample by itself, which `weighting` needs"
+        return [Problem(key, what, fix="leave `weighting` out, or take an objective such as kd, dkd, vkd and fitnet")]
+    try:
+        require_same_classes(student, teacher, key)
+    except ConfigError as error:
+        return list(error.problems)
+    if student.logits < 2:
+        return [Problem(key, "needs two classes or more: of one class nobody is in doubt", fix="leave it out")]
+    objective.weighting = entry.weighting
+    needs, logits = objective.needs, frozenset({"logits"})
+    objective.needs = replace(needs, teacher=needs.teacher | logits, student=needs.student | logits)
+    return missing_signals(Needs(teacher=logits), teacher, context, key)

@@ -14,7 +14,7 @@ from pipeline.errors import ConfigError, Problem, during, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.config import ObjectiveEntry
 from pipeline.objectives.dropping import TeacherDropping, Weighted
-from pipeline.objectives.sample_objective import SampleObjective
+from pipeline.objectives.sample_objective import SampleObjective, weigh_samples
 from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
 
@@ -95,6 +95,7 @@ class ObjectiveSet(nn.Module):
                 member = build_objective(entry.name, entry.options, student, shapes, known_context, key)
                 if entry.standardise != "none":
                     problems += standard.bind(member.needs, key)
+                problems += weigh_samples(member, entry, student, shapes, known_context, key)
             except ConfigError as error:
                 problems += error.problems
             else:
@@ -241,7 +242,7 @@ class ObjectiveSet(nn.Module):
             with during(lambda entry=entry: f"objective {entry.label}"):  # type: ignore[misc]
                 if dropped is not None:
                     assert isinstance(member, SampleObjective)  # others are refused
-                    found = member.of_samples(student, read.detached(), batch, progress)
+                    found = member.weighted(student, read.detached(), batch, progress)
                 else:
                     found = member.compare(student, read, batch, progress)
             for term, value in found.items():
