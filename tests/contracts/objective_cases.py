@@ -27,8 +27,9 @@ OF_EXTRAS = [
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in NAMES),
     *((name, {"signal": "extra"}) for name in OF_EXTRAS),
+    ("tas", {"form": "smoothed"}),
 ]
-"""Every method with its defaults, and those that can read an extra signal also with that."""
+"""Every method with its defaults, those that can read an extra signal also with that, and forms that read others."""
 
 
 def build(name: str, options: dict[str, Any] | None = None, context: Context = CONTEXT) -> Objective:

@@ -167,7 +167,7 @@ def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
             torch.autograd.backward([total(terms)])
         assert not launches.draws, f"a step draws by {', '.join(launches.draws)}: draw in `prepare`"
         assert not launches.waits, f"a step waits for {', '.join(launches.waits)}: do it in `prepare`, or without"
-        found = {"launches": max(found["launches"], launches.count), "asked": max(found["asked"], asked.count)}
+        found |= {"launches": max(found["launches"], launches.count), "asked": max(found["asked"], asked.count)}
         seen.setdefault(frozenset(terms), progress)
     found["copies"] = max(_copies(objective, student, teacher, given, progress) for progress in seen.values())
     return found

@@ -5,13 +5,16 @@ import math
 import numpy as np
 import pytest
 import torch
-from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
+from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected, total
 from objectives.maps import gradients_agree
 
 from pipeline.errors import ConfigError
+from pipeline.objectives import ObjectiveEntry
 from pipeline.objectives.methods.tas import smoothed_contrast
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
+
+SMOOTHED = {"form": "smoothed"}
 
 
 def none_same(size: int) -> torch.Tensor:
@@ -45,7 +48,7 @@ def test_equals_the_equation_in_float64(grid: int):
 
 def test_places_do_not_matter():
     # Turning the student's and the teacher's maps upside down, or only one of them, changes nothing.
-    objective, student, teacher = built("tas"), maps(STUDENT, 5, 1), maps(TEACHER, 5, 2)
+    objective, student, teacher = built("tas", SMOOTHED), maps(STUDENT, 5, 1), maps(TEACHER, 5, 2)
     turned = Signals(student.logits, features={tap: x.flip(2) for tap, x in student.features.items()})
     one, other = (objective(s, teacher, batch(5), 0.0)["smoothed"] for s in (student, turned))
     torch.testing.assert_close(one, other)
@@ -53,14 +56,14 @@ def test_places_do_not_matter():
 
 def test_full_maps_and_their_cached_means_are_the_same():
     full = SignalShapes(5, 8, {"block1": (5, 16, 16), "block2": (8, 8, 8)}, linear=True)
-    objective, student, teacher = built("tas", teacher=full), maps(STUDENT, 5, 1), maps(full, 5, 2)
+    objective, student, teacher = built("tas", SMOOTHED, teacher=full), maps(STUDENT, 5, 1), maps(full, 5, 2)
     cached = Signals(teacher.logits, features={tap: lowpass(x, 4) for tap, x in teacher.features.items()})
     one, other = (objective(student, t, batch(5), 0.0)["smoothed"] for t in (teacher, cached))
     torch.testing.assert_close(one, other)
 
 
 def test_gradient():
-    objective, student, teacher = built("tas"), maps(STUDENT, 4, 1), maps(TEACHER, 4, 2)
+    objective, student, teacher = built("tas", SMOOTHED), maps(STUDENT, 4, 1), maps(TEACHER, 4, 2)
     assert gradients_agree(objective, student, teacher, "block1", "block2")
 
 
@@ -73,9 +76,88 @@ def test_empty_maps_have_finite_gradients_and_the_loss_of_a_guess():
 
 
 def test_students_of_tokens_and_refusals():
-    value = built("tas", student=TOKENS)(maps(TOKENS, 4, 1), maps(TEACHER, 4, 2), batch(4), 0.0)["smoothed"]
+    value = built("tas", SMOOTHED, student=TOKENS)(maps(TOKENS, 4, 1), maps(TEACHER, 4, 2), batch(4), 0.0)["smoothed"]
     assert value.isfinite()
     with pytest.raises(ConfigError, match=r"tas\.grid: is finer than the coarsest map"):
         built("tas", {"grid": 8})
     with pytest.raises(ConfigError, match="needs cached features"):
-        built("tas", teacher=SignalShapes(5, 8))
+        built("tas", SMOOTHED, teacher=SignalShapes(5, 8))
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 1.5])
+def test_the_published_form_equals_the_equation_in_float64(epsilon: float):
+    size, sample, contrasts, terms = 5, [0, 1, 1, 2, 3], [], []
+    objective = built("tas", {"initial_temperature": 0.3, "epsilon": epsilon})
+    assert objective.needs.labels == (epsilon != 1)
+    student, teacher = maps(STUDENT, size, 1), maps(TEACHER, size, 2)
+    given = batch(size, sample=sample)
+    weight = array(objective.projector.weight)
+    u = [weight @ x for x in array(student.embedding)]
+    v = list(array(teacher.embedding))
+    for b in range(size):
+        cosines = [u[b] @ v[j] / np.sqrt((u[b] @ u[b]) * (v[j] @ v[j])) / 0.3 for j in range(size)]
+        rivals = [cosines[j] for j in range(size) if j == b or sample[j] != sample[b]]
+        contrasts.append(np.log(np.exp(rivals).sum()) - cosines[b])
+        p, q = (
+            np.exp(z - z.max()) / np.exp(z - z.max()).sum() for z in (array(x.logits)[b] for x in (teacher, student))
+        )
+        hard = np.eye(len(p))[given.labels[b]]
+        terms.append(-(((p + hard) ** epsilon - hard) * np.log(q)).sum())
+    got = objective(student, teacher, given, 0.0)
+    assert got["contrast"].item() == pytest.approx(np.mean(contrasts), rel=1e-6)  # τ is kept in float32 at first
+    assert got["logits"].item() == pytest.approx(np.mean(terms), rel=1e-10)
+
+
+def test_the_temperature_is_learned_down_to_a_hundredth():
+    """Where samples are told apart without error, a smaller one is always better."""
+    objective = built("tas", {"initial_temperature": 0.3}, student=TEACHER)
+    objective.projector.weight.data = torch.eye(TEACHER.embedding, dtype=torch.float64)
+    said = maps(TEACHER, 5, 2)
+    before = objective(said, said, batch(5), 0.0)["contrast"]
+    before.backward()
+    assert objective.log_scale.grad < 0
+    objective.log_scale.data += 5
+    after = objective(said, said, batch(5), 0.0)["contrast"]
+    cosines = torch.nn.functional.normalize(said.embedding, dim=1)
+    expected = torch.nn.functional.cross_entropy(cosines @ cosines.T / 0.01, torch.arange(5))
+    torch.testing.assert_close(after, expected, rtol=1e-9, atol=0)
+
+
+def test_gradient_of_the_published_form():
+    objective, student, teacher = built("tas"), maps(STUDENT, 4, 1), maps(TEACHER, 4, 2)
+
+    def value(embedding: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return total(objective(Signals(logits, embedding), teacher, batch(4), 0.0))
+
+    leaves = [x.clone().requires_grad_() for x in (student.embedding, student.logits)]
+    assert torch.autograd.gradcheck(value, leaves, fast_mode=True)
+
+
+def test_a_set_of_version_0_1_that_names_an_option_means_what_it_meant_and_has_its_identity():
+    """Version 0.1 wrote all three options into an identity, and had no form."""
+    old = {"blocks": None, "grid": 1, "temperature": 0.1}
+    for options in (SMOOTHED, {"grid": 1}, {"temperature": 0.1}, {"blocks": None}, old):
+        entry = ObjectiveEntry.model_validate({"name": "tas", **options})
+        assert entry.options == old
+        assert set(built("tas", entry.options)(maps(STUDENT, 4, 1), maps(TEACHER, 4, 2), batch(4), 0.0)) == {"smoothed"}
+
+
+def test_what_names_no_option_is_published_and_has_an_identity_that_version_0_1_had_not():
+    entry = ObjectiveEntry.model_validate("tas")
+    assert entry.options == {"form": "published", "initial_temperature": 0.07, "epsilon": 1.0}
+    assert ObjectiveEntry.model_validate({"name": "tas", **entry.options}).options == entry.options
+    for options, said in (
+        ({"form": "published", "grid": 2}, "form 'published' does not read grid"),
+        ({"grid": 2, "epsilon": 1.5}, "form 'smoothed' does not read epsilon"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            ObjectiveEntry.model_validate({"name": "tas", **options})
+
+
+def test_refusals_of_the_published_form():
+    with pytest.raises(ConfigError, match="student's embedding"):
+        built("tas", student=SignalShapes(5, None, STUDENT.features))
+    with pytest.raises(ConfigError, match="teacher's embedding"):
+        built("tas", teacher=SignalShapes(5, None, TEACHER.features))
+    with pytest.raises(ConfigError, match="same classes"):
+        built("tas", teacher=SignalShapes(7, 8))

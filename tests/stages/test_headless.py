@@ -306,8 +306,8 @@ def test_from_unlabeled_images_to_scores_beside_a_student_with_labels(free: Path
     with h5py.File("data.h5", "r+") as file:
         file["unlabeled/images"], _ = images(FREE, 7)
         file["unlabeled/ids"] = [f"free/{i}" for i in range(FREE)]
-    sets = "pkt: [pkt], vkd: [vkd], itrd: [itrd], tas: [tas], maps: [{name: lfcc, scales: [1, 2]}]"
-    sets += ", crd: [{name: crd, negatives: 16}]"
+    sets = "pkt: [pkt], vkd: [vkd], itrd: [itrd], tas: [{name: tas, form: smoothed}]"
+    sets += ", maps: [{name: lfcc, scales: [1, 2]}], crd: [{name: crd, negatives: 16}]"
     settings = (
         *HEADLESS[:3],
         "data={path: data.h5, split: unlabeled}",

@@ -58,7 +58,7 @@ class Options(Section):
 
 
 def contrast(
-    student: Sequence[Tensor], teacher: Sequence[Tensor], same: Tensor, temperature: float, symmetric: bool
+    student: Sequence[Tensor], teacher: Sequence[Tensor], same: Tensor, temperature: float | Tensor, symmetric: bool
 ) -> Tensor:
     """InfoNCE in which row b's positive is the teacher's row b, in nats: of every row, the mean over S spaces; [B].
 
