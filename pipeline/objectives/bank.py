@@ -54,8 +54,18 @@ def draw_pool(labels: Tensor, count: float, seed: int, step: int, size: int | No
         labels: [N], of the training set, none of them -1.
         size: as `pool_size` says, if that is known; then only the number of labels counts.
     """
-    size = pool_size(labels, count) if size is None else size
-    return torch.from_numpy(_random(seed, step).choice(len(labels), size, replace=False))
+    return draw_samples(len(labels), pool_size(labels, count) if size is None else size, seed, step)
+
+
+def draw_samples(samples: int, count: int, seed: int, step: int) -> Tensor:
+    """Draw different ones of so many samples, all equally likely: [count], on the CPU; all if there are fewer.
+
+    Args:
+        samples: N, how many there are.
+        count: how many are drawn.
+        seed, step: decide alone which.
+    """
+    return torch.from_numpy(_random(seed, step).choice(samples, min(count, samples), replace=False))
 
 
 def pool_size(labels: Tensor, count: float) -> int:
