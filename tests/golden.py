@@ -58,15 +58,16 @@ class Case:
 
     def load(self, layer: nn.Module, prefix: str) -> None:
         """Give a layer between both networks the case's arrays `prefix/...`; without any, one that changes nothing."""
-        names = [name for name in self.arrays if name.startswith(f"{prefix}/")]
+        known = any(name.startswith(f"{prefix}/") for name in self.arrays)
         with torch.no_grad():
             for name, parameter in layer.named_parameters():
-                if names:
-                    parameter.copy_(self.tensor(f"{prefix}/{name}").reshape(parameter.shape))
-                elif parameter.ndim > 1:
-                    parameter.copy_(torch.eye(*parameter.shape[:2]).reshape(parameter.shape))
-                else:
+                if (array := f"{prefix}/{name}") in self.arrays:
+                    parameter.copy_(self.tensor(array).reshape(parameter.shape))
+                elif name == "bias":
                     parameter.zero_()
+                else:
+                    assert not known, f"the case has no {array}"
+                    parameter.copy_(torch.eye(*parameter.shape[:2]).reshape(parameter.shape))
 
     def _class_means(self) -> Tensor:
         return self.tensor("teacher_class_means")
