@@ -20,6 +20,7 @@ ELSEWHERE = {
     "msdcrd": "contrasts: other local samples are pushed away, further than the teacher has them",
     "nd": "embeddings grow towards the mean of their class, where the teacher's are not",
     "nkd": "the target's likelihood is weighted by the teacher's, not matched with it",
+    "wkd-logits": "the target's likelihood is weighted, and a few of Sinkhorn's iterations prefer even probabilities",
     "rld": "where the teacher is wrong, the label is to be as likely as its favourite",
 }
 """Methods that learn nothing of their own, and are not least at the teacher."""
