@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.cells import CellNorm as CellNorm
 from pipeline.objectives.base import BlockPair, Needs, pair_blocks
+from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.precision import precise
 from pipeline.signals import SignalShapes
 from pipeline.signals.lowpass import lowpass
@@ -92,6 +93,26 @@ def needs_of(pairs: Iterable[BlockPair], *both: str) -> Needs:
         teacher=frozenset({*both, *(f"features/{pair.teacher}" for pair in pairs)}),
         student=frozenset({*both, *(f"features/{pair.student}" for pair in pairs)}),
     )
+
+
+def hierarchical_contexts(student: Tensor, teacher: Tensor, low_pass: str = "mean") -> Tensor:
+    """Compute HCL: the weighted mean of squared errors of two maps, at the whole grid and at grids of 4, 2 and 1 below.
+
+    Args:
+        student, teacher: [B, C, H, W].
+        low_pass: the filter that makes the coarser grids.
+
+    Each grid weighs half as much as the one before. Returns a value of every sample, [B]. Chen, Liu, Zhao and Jia,
+    "Distilling Knowledge via Knowledge Review", CVPR 2021, arXiv 2104.09044.
+    """
+    s, t = precise(student), precise(teacher)
+    total, weights, weight = squared_errors(s, t), 1.0, 1.0
+    for grid in (4, 2, 1):
+        if grid < min(s.shape[2:]):
+            weight /= 2
+            weights += weight
+            total = total + weight * squared_errors(lowpass(s, grid, low_pass), lowpass(t, grid, low_pass))
+    return total / weights
 
 
 class Connector(nn.Module):

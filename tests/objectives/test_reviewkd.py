@@ -7,7 +7,8 @@ from golden import golden
 from objectives.layers import STUDENT, TEACHER, TOKENS, array, batch, built, cell_means, maps, projected
 
 from pipeline.errors import ConfigError
-from pipeline.objectives.methods.reviewkd import Fusion, hierarchical_contexts
+from pipeline.objectives.maps import hierarchical_contexts
+from pipeline.objectives.methods.reviewkd import Fusion
 from pipeline.signals import Signals, SignalShapes
 
 

@@ -32,13 +32,12 @@ from torch import Tensor, nn
 
 from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
-from pipeline.objectives.layers import Convolution, Mixture, squared_errors
-from pipeline.objectives.maps import Connector, needs_of, on_one_grid, pair_maps
+from pipeline.objectives.layers import Convolution, Mixture
+from pipeline.objectives.maps import Connector, hierarchical_contexts, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
-from pipeline.signals.lowpass import lowpass
 
 READS = ("embedding", "features")
 
@@ -52,21 +51,6 @@ class Options(Section):
     blocks: tuple[str, ...] | None = None
     embedding: bool = True
     width: int = Field(512, gt=0)
-
-
-def hierarchical_contexts(student: Tensor, teacher: Tensor, low_pass: str = "mean") -> Tensor:
-    """HCL of every sample [B]: the weighted mean of squared errors of two maps, at the whole grid and at 4, 2 and 1.
-
-    student, teacher: [B, C, H, W].
-    """
-    s, t = precise(student), precise(teacher)
-    total, weights, weight = squared_errors(s, t), 1.0, 1.0
-    for grid in (4, 2, 1):
-        if grid < min(s.shape[2:]):
-            weight /= 2
-            weights += weight
-            total = total + weight * squared_errors(lowpass(s, grid, low_pass), lowpass(t, grid, low_pass))
-    return total / weights
 
 
 class Fusion(nn.Module):
