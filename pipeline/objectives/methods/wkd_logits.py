@@ -40,7 +40,7 @@ from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
-READS = ("logits", "head", "labels")
+READS = ("head", "logits", "labels")
 
 DELTA = 1e-8
 """The reference's, added to costs and to denominators."""
