@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 @config_options
 @code_option
 @json_option("everything that is known of each cache")
+@click.option("--whole", is_flag=True, help="Tell what the teacher is worth by all views, and not by 2,048 of them.")
 @click.option("--views", type=click.IntRange(1), metavar="K", help="Draw K views of each of some samples.")
 @click.option("--samples", type=click.IntRange(1, 100), default=8, show_default=True, help="How many samples to draw.")
 @click.option(
@@ -36,19 +37,22 @@ def inspect(
     overrides: tuple[str, ...],
     code: tuple[str, ...],
     as_json: bool,
+    whole: bool,
     views: int | None,
     samples: int,
     output: Path | None,
 ) -> None:
     """Show what the teacher cache at PATH is, finished or not; without PATH, those of the configuration.
 
-    Writes nothing; with --views, a picture (PNG) of samples with their views and the teacher's top classes. The picture
-    needs the packed data set, which the configuration names.
+    It tells what the teacher is worth, by at most 2,048 views or, with --whole, by all: how often it is right, how
+    sure, how wide its embedding. Writes nothing; with --views, a picture (PNG) of samples with their views and the
+    teacher's top classes. The picture needs the packed data set, which the configuration names.
 
     \b
     Examples:
       pipeline inspect artifacts/caches/digits.zarr
       pipeline inspect --config configs/cifar100.yaml --json
+      pipeline inspect artifacts/caches/digits.zarr --whole
       pipeline inspect s3://bucket/caches/digits.zarr
       pipeline inspect artifacts/caches/digits.zarr --views 8 --samples 6 --output views.png
     """
@@ -59,7 +63,7 @@ def inspect(
     from pipeline.experiment.source import ConfigFile
 
     sheet = Sheet(views, samples, output) if views is not None else None
-    run(ConfigFile(config, overrides), path, sheet=sheet, as_json=as_json)
+    run(ConfigFile(config, overrides), path, sheet=sheet, as_json=as_json, whole=whole)
 
 
 @click.command()

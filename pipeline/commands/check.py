@@ -7,14 +7,16 @@ import shlex
 from contextlib import suppress
 
 from pipeline.commands.dvc_file import outdated
-from pipeline.errors import CacheError
+from pipeline.errors import CacheError, ModelError
 from pipeline.experiment.caches import open_caches, outputs_in
 from pipeline.experiment.config import ExperimentConfig
 from pipeline.experiment.data import Data
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.sections import CacheConfig
 from pipeline.experiment.source import ConfigFile
+from pipeline.measuring.measured import TeacherWorth
 from pipeline.measuring.teacher_accuracy import CachedAccuracy, cached_accuracy
+from pipeline.measuring.teacher_worth import open_for_worth, teacher_worth
 from pipeline.planning.artifacts import plan_experiment
 from pipeline.planning.binding import bind_experiment
 from pipeline.planning.disks import DvcCache
@@ -25,7 +27,6 @@ from pipeline.planning.time_lines import Times
 from pipeline.progress import doing, size
 from pipeline.store.backend import backend_of
 from pipeline.store.location import StorePath
-from pipeline.store.reader import TeacherCache
 
 
 def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
@@ -58,9 +59,12 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
     plan = plan_experiment(bound, bound.data, dvc)
     if as_json:
         needs = bound.requirements.facts() if bound.requirements else None
-        accuracy = {str(path): found.facts() for path, found in _accuracies(bound.experiment).items()}
+        judged = _judged(bound.experiment)
+        accuracy = {str(path): found.facts() for path, (found, _) in judged.items() if found}
+        worth = {str(path): found.facts() for path, (_, found) in judged.items() if found}
         notes = [{"student": s, "objectives": o, "note": note} for (s, o), each in bound.notes.items() for note in each]
         facts = {**plan.facts(), "requirements": needs, "notes": notes, "teacher_accuracy": accuracy}
+        facts["teacher_worth"] = worth
         if timed:
             facts["times"] = Times.of(bound, plan, bound.data).facts()
         print(json.dumps(facts, indent=2))
@@ -71,9 +75,13 @@ def run(source: ConfigFile, *, as_json: bool, timed: bool = False) -> None:
             print(f"warning: {file} no longer fits it; write it again: {command}")
         for line in (*plan_lines(bound, plan), *given, *disk_lines(plan, dvc)):
             print(line)
-        for cache, found in _accuracies(bound.experiment).items():
-            first, *warnings = found.sentences(bound.data.dataset.class_names)
-            print("\n".join([f"accuracy  {cache}: {first}", *warnings]))
+        for cache, (right, found) in _judged(bound.experiment).items():
+            if right is not None:
+                first, *warnings = right.sentences(bound.data.dataset.class_names)
+                print("\n".join([f"accuracy  {cache}: {first}", *warnings]))
+            if found is not None:
+                first, *more = found.lines()
+                print("\n".join([f"worth     {cache}: {first}", *(f"          {line}" for line in more)]))
         for line in Times.of(bound, plan, bound.data).lines() if timed else ():
             print(line)
     _refuse_small_disks(plan)
@@ -95,14 +103,16 @@ def _joins(entry: CacheConfig) -> str:
     return entry.role if entry.teacher is None else f"{entry.role} {entry.teacher}"
 
 
-def _accuracies(experiment: ExperimentConfig) -> dict[StorePath, CachedAccuracy]:
-    """Return how often the teachers are right, in the caches that are there and can be read."""
-    found: dict[StorePath, CachedAccuracy | None] = {}
+def _judged(experiment: ExperimentConfig) -> dict[StorePath, tuple[CachedAccuracy | None, TeacherWorth | None]]:
+    """Return how often the teachers are right and what they can teach, by the caches that are there and can be read."""
+    found: dict[StorePath, tuple[CachedAccuracy | None, TeacherWorth | None]] = {}
     for path in experiment.caches_read()["training"]:
         if backend_of(path).exists():
-            with suppress(CacheError):  # `verify` reports what is wrong with it, and training from it is refused
-                found[path] = cached_accuracy(TeacherCache.open(path, signals=()))
-    return {path: each for path, each in found.items() if each is not None}
+            # `verify` reports what is wrong with it, and training from it is refused
+            with suppress(CacheError, ModelError):
+                cache = open_for_worth(path)
+                found[path] = cached_accuracy(cache), teacher_worth(cache)
+    return found
 
 
 def _refuse_small_disks(plan: Plan) -> None:

@@ -14,6 +14,7 @@ from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.sections import cache_paths
 from pipeline.experiment.source import ConfigFile
 from pipeline.inspection.summary import Facts, describe
+from pipeline.inspection.worth import with_worth
 from pipeline.reporting.comparison import verdicts
 from pipeline.reporting.report import summary
 from pipeline.reporting.results import RESULTS_MAX_BYTES, Evaluation
@@ -54,7 +55,7 @@ def made_caches(source: ConfigFile, part: str) -> dict[str, Facts]:
     wanted["evaluation"] = ("holdout", "evaluation")
     held = inputs.data.holdout is not None
     paths = {name: path for name, path in cache_paths(inputs.store.path).items() if name in wanted[part]}
-    return {name: describe(path)[0] for name, path in paths.items() if held or name != "holdout"}
+    return {name: with_worth(describe(path)[0]) for name, path in paths.items() if held or name != "holdout"}
 
 
 def student_facts(source: ConfigFile, name: RunName, output: Path | None) -> Facts:

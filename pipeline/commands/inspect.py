@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline import own_code
+from pipeline.commands.first_look import loading
 from pipeline.data import DataConfig, DataSection, PackedDataset, Samples, select
-from pipeline.errors import CacheMismatch, CacheNotFound, CacheUnfinished, DataError
+from pipeline.errors import (
+    CacheMismatch,
+    CacheNotFound,
+    CacheUnfinished,
+    DataError,
+)
 from pipeline.experiment.sections import EvaluateSection, cache_paths
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
 from pipeline.inspection.summary import Facts, describe, summary_text
+from pipeline.progress import Lines
 from pipeline.signals import SignalsSection
 from pipeline.store.config import StoreSection
 from pipeline.store.location import StorePath
@@ -47,7 +54,7 @@ class Sheet:
     output: Path | None = None
 
 
-def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_json: bool) -> None:
+def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_json: bool, whole: bool = False) -> None:
     """Print what the cache at a path is, or those of an experiment; draw the first of them.
 
     Args:
@@ -55,11 +62,12 @@ def run(source: ConfigFile, path: StorePath | None, *, sheet: Sheet | None, as_j
         path: of a cache; None for those of the configuration.
         sheet: the picture to draw; None draws none.
         as_json: print facts for programs.
+        whole: read all views to tell what the teacher is worth; else some.
 
     Raises CacheNotFound, CacheUnfinished or DataError.
     """
     paths = [path] if path is not None else _paths(source)
-    facts = [each for path in paths for each in _described(path, source)]
+    facts = [_with_worth(each, whole=whole) for path in paths for each in _described(path, source)]
     if as_json:
         print(json.dumps(facts, indent=2))
     else:
@@ -84,6 +92,16 @@ def _described(path: StorePath, source: ConfigFile) -> list[Facts]:
             raise
         source.read(SignalsSection)  # this imports what it names
         return describe(path)
+
+
+def _with_worth(facts: Facts, *, whole: bool) -> Facts:
+    """Add what the teacher is worth, of a finished cache: this loads torch."""
+    if facts["state"] != "finished":
+        return facts
+    loading()
+    from pipeline.inspection.worth import with_worth
+
+    return with_worth(facts, whole=whole, progress=Lines() if whole else None)
 
 
 def _paths(source: ConfigFile) -> list[StorePath]:

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from pipeline.errors import CacheCorrupt, printable
+from pipeline.measuring.measured import TeacherWorth
 from pipeline.progress import duration, size
 from pipeline.signals import EncodingChoice
 from pipeline.store.backend import UnfinishedCache, backend_of
@@ -115,6 +116,7 @@ def summary_text(facts: Facts) -> str:
         folder = statistics_folder(store_path(facts["path"]), facts["fingerprint"])
         where = "beside it" if "://" not in facts["path"] else f"on this machine, in {folder}"
         lines += _entry("statistics", f"mean and covariance of {', '.join(facts['statistics'])}, {where}")
+    lines += _entry("worth", *TeacherWorth(**worth).lines()) if (worth := facts.get("worth")) else []
     lines += [*_made(facts["provenance"]), *_entry("fingerprint", facts["fingerprint"])]
     return printable("\n".join(lines))
 

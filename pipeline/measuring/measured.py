@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Iterator
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,3 +49,79 @@ class EmbeddingScores:
     probe: float
     labels_from: str
     images: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TeacherWorth:
+    """Holds what cached outputs of a teacher say about it.
+
+    Args:
+        views: how many views were looked at.
+        cached: how many the cache has.
+        labeled: of the views looked at, how many have one label of their own.
+        accuracy: share of the labeled views whose label has the largest logit, in [0, 1].
+        ece: expected calibration error of the labeled views, in [0, 1].
+        confidence: mean probability of the likeliest class, in [0, 1].
+        entropy: mean entropy of the probabilities, in nats.
+        most_entropy: the largest that there could be, log K.
+        ratio_logits: mean ratio of the two largest logits.
+        ratio_of: share of the views that this mean is of.
+        ratio_softmax: mean ratio of the two largest probabilities; infinite beyond 1e308.
+        margin: mean difference of the two largest logits, in nats.
+        rank: effective rank of the embedding, from 1 to `width`.
+        vectors: how many vectors this rank is of; it is at most as large.
+        width: numbers of the embedding.
+
+    What the cache does not hold is None: without logits only `rank` is there, without labels no `accuracy`.
+    """
+
+    views: int
+    cached: int
+    labeled: int = 0
+    accuracy: float | None = None
+    ece: float | None = None
+    confidence: float | None = None
+    entropy: float | None = None
+    most_entropy: float | None = None
+    ratio_logits: float | None = None
+    ratio_of: float | None = None
+    ratio_softmax: float | None = None
+    margin: float | None = None
+    rank: float | None = None
+    vectors: int | None = None
+    width: int | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return plain values, for programs; numbers that are not finite are null."""
+        values = dataclasses.asdict(self).items()
+        return {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in values}
+
+    def lines(self) -> Iterator[str]:
+        """Yield two lines for people: what the probabilities say and of how many views, and the rest."""
+        said = []
+        if self.accuracy is not None and self.ece is not None:
+            said.append(f"right on {_percent(self.accuracy)}, calibration error {_percent(self.ece)}")
+        if self.confidence is not None and self.entropy is not None:
+            most = "" if self.most_entropy is None else f" of {self.most_entropy:.3g}"
+            said.append(f"sure by {_percent(self.confidence)}, entropy {self.entropy:.3g}{most} nats")
+        whole = self.views == self.cached
+        said.append(f"all {self.cached:,} views" if whole else f"{self.views:,} of {self.cached:,} views")
+        yield "; ".join(said)
+        rest = []
+        if self.margin is not None:
+            raw = "no positive logits" if self.ratio_logits is None else f"logits {self.ratio_logits:.3g}"
+            soft = "beyond 1e308" if self.ratio_softmax in (None, math.inf) else f"{self.ratio_softmax:.3g}"
+            rest.append(f"largest to second: {raw}, probabilities {soft} (geometric mean {_power(self.margin)})")
+        if self.rank is not None:
+            rest.append(f"embedding of effective rank {self.rank:.1f} of {self.width:,} ({self.vectors:,} vectors)")
+        if rest:
+            yield "; ".join(rest)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _power(margin: float) -> str:
+    """Write exp(margin), which may be beyond any float."""
+    return f"{math.exp(margin):.3g}" if margin < math.log(1e300) else f"e^{margin:.0f}"

@@ -1,0 +1,137 @@
+"""What a cached teacher can teach, against counting by hand, and from caches of every kind."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from experiment import COUNT, source
+
+import pipeline.measuring.teacher_worth
+from pipeline.commands import check, inspect
+from pipeline.measuring.measured import TeacherWorth
+from pipeline.measuring.metrics import measure
+from pipeline.measuring.teacher_worth import effective_rank, open_for_worth, teacher_worth
+from pipeline.store.reader import TeacherCache
+
+MAIN = Path("artifacts/caches/tiny.zarr")
+VIEWS = 2
+
+
+def everything() -> tuple[torch.Tensor, torch.Tensor, np.ndarray]:
+    """Logits, embeddings and labels of all views, in float64."""
+    cache = TeacherCache.open(MAIN)
+    read = [cache.read(view, np.arange(COUNT)) for view in cache.views]
+    embeddings = [each.embedding for each in read if each.embedding is not None]
+    labels = np.tile(cache.labels, len(read))
+    return torch.cat([each.logits for each in read]).double(), torch.cat(embeddings).double(), labels
+
+
+def worth(*, whole: bool) -> TeacherWorth:
+    found = teacher_worth(open_for_worth(MAIN), whole=whole)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("at_once", [50, 4 << 20])
+def test_all_views_are_counted_one_by_one(here: Path, at_once: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(pipeline.measuring.teacher_worth, "NUMBERS_AT_ONCE", at_once)
+    logits, embeddings, labels = everything()
+    found = worth(whole=True)
+    entropies, sure, raw, soft, margins = [], [], [], [], []
+    for row in logits.tolist():
+        powers = [math.exp(z - max(row)) for z in row]
+        p = sorted((power / sum(powers) for power in powers), reverse=True)
+        entropies.append(-sum(each * math.log(each) for each in p))
+        sure.append(p[0])
+        soft.append(p[0] / p[1])
+        first, second = sorted(row, reverse=True)[:2]
+        margins.append(first - second)
+        raw += [first / second] if second > 0 else []
+    known = measure(logits, labels)
+    assert found.views == found.cached == found.labeled == len(logits)
+    assert found.accuracy == pytest.approx(known.top1)
+    assert found.ece == pytest.approx(known.ece)
+    assert found.entropy == pytest.approx(np.mean(entropies))
+    assert found.confidence == pytest.approx(np.mean(sure))
+    assert found.ratio_softmax == pytest.approx(np.mean(soft))
+    assert found.margin == pytest.approx(np.mean(margins))
+    assert found.ratio_of == len(raw) / len(logits)
+    assert found.ratio_logits == (pytest.approx(np.mean(raw)) if raw else None)
+    shares = np.linalg.svd(embeddings.numpy() - embeddings.numpy().mean(0), compute_uv=False) ** 2
+    shares /= shares.sum()
+    shares = shares[shares > 1e-30]
+    assert found.rank == pytest.approx(math.exp(-(shares * np.log(shares)).sum()), rel=1e-6)
+    assert found.vectors == len(embeddings)
+
+
+def test_some_views_are_those_of_the_accuracy_and_the_rank_is_of_the_smaller_product(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+):
+    logits, embeddings, labels = everything()
+    few = worth(whole=False)
+    assert (few.views, few.cached) == (COUNT, VIEWS * COUNT)
+    first = logits[:COUNT].argmax(1).numpy() == labels[:COUNT]
+    assert few.accuracy == pytest.approx(first.mean())
+    assert few.vectors == COUNT
+    chosen = embeddings[:COUNT].numpy()
+    assert few.rank == pytest.approx(effective_rank(np.linalg.eigvalsh(np.cov(chosen.T))), rel=1e-6)
+    monkeypatch.setattr(pipeline.measuring.teacher_worth, "RANKED", 5)
+    fewest = worth(whole=False)
+    chosen = chosen[np.linspace(0, COUNT - 1, 5).round().astype(int)]
+    assert fewest.vectors == 5
+    assert fewest.rank == pytest.approx(effective_rank(np.linalg.eigvalsh(np.cov(chosen.T))), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("variances", "rank"),
+    [([2.0] * 7, 7), ([3.0, 0.0, 0.0], 1), ([0.0, -1e-18], 0), ([0.5, 0.25, 0.25], math.exp(1.5 * math.log(2)))],
+)
+def test_effective_rank(variances: list[float], rank: float):
+    assert effective_rank(np.array(variances)) == pytest.approx(rank)
+
+
+def test_logits_beyond_measure(here: Path):
+    """Of the ratio of probabilities the mean is beyond any float: null for programs, and a power for people."""
+    tally = pipeline.measuring.teacher_worth._Tally(3)
+    tally.add(torch.tensor([[2e4, 1e4, -1.0], [3.0, 1.0, 0.0]]), np.array([0, -1]))
+    tally.add(torch.tensor([[-1.0, -2.0, -3.0]]), np.array([2]))
+    found = TeacherWorth(3, 3, **tally.facts())
+    assert found.labeled == 2
+    assert found.accuracy == 0.5
+    assert found.ratio_softmax == math.inf
+    assert found.facts()["ratio_softmax"] is None
+    assert found.margin == pytest.approx((1e4 + 2 + 1) / 3)
+    assert found.ratio_logits == pytest.approx((2 + 3) / 2)  # the third's second largest is negative
+    assert found.ratio_of == pytest.approx(2 / 3)
+    assert "geometric mean e^3334" in "\n".join(found.lines())
+
+
+def test_commands_say_it_and_how_many_views_it_is_of(here: Path, capsys: pytest.CaptureFixture[str]):
+    check.run(source(), as_json=False)
+    told = capsys.readouterr().out
+    assert f"worth     {MAIN}: right on " in told
+    assert f"{COUNT} of {VIEWS * COUNT} views" in told
+    check.run(source(), as_json=True)
+    assert json.loads(capsys.readouterr().out)["teacher_worth"][str(MAIN)] == worth(whole=False).facts()
+    inspect.run(source(), MAIN, sheet=None, as_json=False, whole=True)
+    told = capsys.readouterr().out
+    assert f"all {VIEWS * COUNT} views" in told
+    assert "embedding of effective rank" in told
+    inspect.run(source(), MAIN, sheet=None, as_json=True, whole=True)
+    (facts,) = json.loads(capsys.readouterr().out)
+    assert facts["worth"] == worth(whole=True).facts()
+    assert not MAIN.with_name("tiny.statistics").exists()  # it writes nothing
+
+
+def test_a_damaged_cache_is_described_all_the_same(here: Path, capsys: pytest.CaptureFixture[str]):
+    file = next(path for path in MAIN.glob("logits/c/**/*") if path.is_file())
+    file.write_bytes(bytes(file.stat().st_size))
+    inspect.run(source(), MAIN, sheet=None, as_json=True, whole=True)
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)[0]["worth"] is None
+    assert "note: what the teacher is worth is not known" in captured.err
