@@ -200,7 +200,7 @@ def objective(
     with arguments_of("objective"):
         built = builder.build(NAME, config)
     if built.kept() is not None:
-        what = "its student ends in the teacher's classifier, which is no part of your module"
+        what = "its student ends in a projection and the classifier behind it, which are no part of your module"
         fix = "train it with `pipeline train-student`"
         raise ArgumentError([Problem("objectives", what, fix=fix)], "objective")
     for note in built.notes:

@@ -1,9 +1,9 @@
-"""Builds students that end in their teacher's classifier: a projection of a map, and that classifier (SimKD)."""
+"""Builds students that keep a projection of a map, with a classifier behind it: the teacher's (SimKD) or their own."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -54,19 +54,66 @@ class Projector(nn.Sequential):
         rectify: whether the last of them is rectified, as the others are.
     """
 
+    own: LinearHead | None = None
+    """The teacher's classifier stands behind it."""
+
     def __init__(self, block: str, channels: int, narrow: int, width: int, rectify: bool = True) -> None:
         super().__init__(Layer(channels, narrow, 1), Layer(narrow, narrow, 3), Layer(narrow, width, 1, rectify))
         self.block, self.channels, self.rectify = block, channels, rectify
 
 
-class ReusedHead(nn.Module):
-    """Holds what a student keeps of its training: `projector`, the projection, and `head`, the teacher's classifier."""
+class LiftProjector(nn.Module):
+    """Maps [B, C, h, w] of a student's `block` to [B, D, h, w]: a linear map of each place, and a layer normalisation.
 
-    def __init__(self, projector: Projector, head: LinearHead) -> None:
+    Args:
+        channels: C.
+        width: D.
+        classes: K of a classifier of its own, which is learned; None has the teacher's.
+    """
+
+    rectify = False
+
+    def __init__(self, block: str, channels: int, width: int, classes: int | None) -> None:
+        super().__init__()
+        self.block, self.channels = block, channels
+        self.linear, self.norm = nn.Linear(channels, width, bias=False), nn.LayerNorm(width)
+        self.classifier = nn.Linear(width, classes) if classes is not None else None
+
+    @property
+    def own(self) -> LinearHead | None:
+        """Return the classifier of its own, with the parameters that are learned; None where it has the teacher's."""
+        classifier = self.classifier
+        return LinearHead(classifier.weight, classifier.bias, linear=False) if classifier is not None else None
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Map `maps` place by place; the normalisation is in at least float32."""
+        lifted: Tensor = self.linear(maps.permute(0, 2, 3, 1).to(self.linear.weight.dtype))
+        normal: Tensor = self.norm(lifted.to(self.norm.weight.dtype))
+        return normal.permute(0, 3, 1, 2)
+
+
+KeptPart = Projector | LiftProjector
+"""What a student keeps of an objective at inference."""
+
+_OWN, _FILED = "projector.classifier.", "classifier."
+"""How a classifier's tensors are called in a module that has its own, and in the file."""
+
+
+class ReusedHead(nn.Module):
+    """Holds what a student keeps of its training: `projector`, the projection, and the classifier behind it.
+
+    Args:
+        projector: the projection.
+        head: the teacher's classifier; not read where the projection has its own.
+    """
+
+    def __init__(self, projector: KeptPart, head: LinearHead | None) -> None:
         super().__init__()
         self.projector = projector
-        fixed = {"weight": head.weight, "bias": head.bias}
-        self.classifier = nn.ParameterDict({k: nn.Parameter(v.detach(), False) for k, v in fixed.items()})
+        if projector.own is None:
+            assert head is not None
+            fixed = {"weight": head.weight, "bias": head.bias}
+            self.classifier = nn.ParameterDict({k: nn.Parameter(v.detach(), False) for k, v in fixed.items()})
 
     def forward(self, maps: Tensor) -> Signals:
         """Compute z = W_t g + b_t, g the mean over cells of what the maps [B, C, h, w] of the block are projected to.
@@ -74,7 +121,7 @@ class ReusedHead(nn.Module):
         The embedding is g; the classifier runs in at least float32, even under autocast.
         """
         embedding = self.projector(maps).mean((2, 3))
-        head = LinearHead(self.classifier["weight"], self.classifier["bias"], linear=False)
+        head = self.projector.own or LinearHead(self.classifier["weight"], self.classifier["bias"], linear=False)
         with torch.autocast(embedding.device.type, enabled=False):
             logits = head(embedding)
         return Signals(logits, embedding, {self.projector.block: maps}, head)
@@ -85,8 +132,11 @@ class ReusedHead(nn.Module):
         Args:
             path: of the file.
         """
-        facts = {"block": self.projector.block, "rectify": self.projector.rectify}
-        save_weights(path, self.state_dict(), {"reused": json.dumps(facts)})
+        facts: dict[str, object] = {"block": self.projector.block, "rectify": self.projector.rectify}
+        if isinstance(self.projector, LiftProjector):
+            facts |= {"lift": True, "own": self.projector.own is not None}
+        state = {name.replace(_OWN, _FILED): value for name, value in self.state_dict().items()}
+        save_weights(path, state, {"reused": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -98,19 +148,28 @@ class ReusedHead(nn.Module):
         weights = load_weights(path)
         try:
             facts = parse_json(load_metadata(path)["reused"].encode())
-            narrow, channels = weights["projector.0.linear.weight"].shape[:2]
             classes, width = weights["classifier.weight"].shape
-            projector = Projector(str(facts["block"]), channels, narrow, width, facts["rectify"] is True)
-        except (KeyError, TypeError, ValueError) as error:
+            own = facts.get("own") is True
+            projector = _projector(facts, weights, width, classes if own else None)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 "the file does not hold what stands in for a student's head",
                 where=path,
                 got=f"{type(error).__name__}: {error}",
                 fix="train the student again with --replace",
             ) from None
-        head = cls(projector, LinearHead(torch.zeros(classes, width), torch.zeros(classes)))
-        fit_weights(head, weights, path)
+        head = cls(projector, None if own else LinearHead(torch.zeros(classes, width), torch.zeros(classes)))
+        fit_weights(head, {name.replace(_FILED, _OWN) if own else name: x for name, x in weights.items()}, path)
         return head
+
+
+def _projector(facts: Mapping[str, object], weights: Mapping[str, Tensor], width: int, own: int | None) -> KeptPart:
+    """The projection that a file is of. own: the classes of a classifier of its own."""
+    if facts.get("lift") is True:
+        _, channels = weights["projector.linear.weight"].shape
+        return LiftProjector(str(facts["block"]), channels, width, own)
+    narrow, channels = weights["projector.0.linear.weight"].shape[:2]
+    return Projector(str(facts["block"]), channels, narrow, width, facts["rectify"] is True)
 
 
 class WithReusedHead(nn.Module):

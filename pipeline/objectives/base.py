@@ -20,7 +20,7 @@ from pipeline.signals.lowpass import find_filter
 from pipeline.signals.moments import Moments
 
 if TYPE_CHECKING:
-    from pipeline.models.reused import Projector
+    from pipeline.models.reused import KeptPart
 
 CACHE_IT_HINT = f"add it to `signals` and run {CACHE_COMMAND} again"
 NO_LOGITS_HINT = "use objectives that read embeddings or features, such as vkd, pkt and lfcc"
@@ -105,11 +105,11 @@ class Objective(nn.Module, ABC):
             progress: the fraction of training that is done, in [0, 1].
         """
 
-    def kept(self) -> Projector | None:
+    def kept(self) -> KeptPart | None:
         """Return what the student keeps of it at inference; None for nothing.
 
-        That is a projection with the teacher's classifier behind it, in place of the student's own classifier. Both are
-        scored and exported with the student.
+        That is a projection with a classifier behind it, the teacher's or one that is learned with it, in place of the
+        student's own classifier. Both are scored and exported with the student.
         """
         return None
 

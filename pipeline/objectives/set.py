@@ -19,7 +19,7 @@ from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
 
 if TYPE_CHECKING:
-    from pipeline.models.reused import Projector
+    from pipeline.models.reused import KeptPart
 
 
 class KnownTeacher(NamedTuple):
@@ -101,10 +101,10 @@ class ObjectiveSet(nn.Module):
             else:
                 self.members.append(member)
                 problems += [_no_samples(key, entry.label)] if teacher_dropping and _not_dropped(entry, member) else []
-                if member.kept() is not None:
+                if (kept := member.kept()) is not None:
                     keeping.append(entry.label)
                     self.teacher_of_kept = wanted
-                    problems += _other_classes(key, wanted, shapes, context)
+                    problems += _other_classes(key, wanted, shapes, context) if kept.own is None else []
         if len(keeping) > 1:
             what = f"{' and '.join(keeping)} would each stand in for the student's classifier, and it has one"
             problems.append(Problem(f"objectives.{name}", what, fix="leave all but one of them out"))
@@ -163,7 +163,7 @@ class ObjectiveSet(nn.Module):
         """
         return {entry.label: _weight(entry, progress) for entry in self.entries}
 
-    def kept(self) -> Projector | None:
+    def kept(self) -> KeptPart | None:
         """Return what the student keeps of an objective at inference; None for nothing."""
         every = (member.kept() for member in self.members if isinstance(member, Objective))
         return next((projector for projector in every if projector is not None), None)

@@ -17,7 +17,7 @@ from pipeline.measuring.score import TOP1, Score
 from pipeline.models import Network, WithReusedHead
 from pipeline.models.attention import fastest_attention
 from pipeline.models.device import chance_operations, choose_device, choose_precision, reproducible
-from pipeline.models.reused import Projector, ReusedHead
+from pipeline.models.reused import KeptPart, ReusedHead
 from pipeline.models.strided import pick_before_strides
 from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.progress import Progress
@@ -151,12 +151,13 @@ class Trainer:
         group = self.optimizer.param_groups[0]
         return float(group["lr"] / group.get("lr_scale", 1.0))
 
-    def _student(self, kept: Projector | None) -> Network | WithReusedHead:
+    def _student(self, kept: KeptPart | None) -> Network | WithReusedHead:
         """Return what is scored and saved: the network, with the head that an objective keeps, if one does."""
         if kept is None:
             return self.network
         name = self.objectives.teacher_of_kept
-        if (head := self.head if name is None else self.other_heads.get(name)) is None:
+        head = self.head if name is None else self.other_heads.get(name)
+        if head is None and kept.own is None:
             raise TrainingError("an objective has the student reuse the teacher's classifier, and there is none")
         return WithReusedHead(self.network, ReusedHead(kept, head))
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from pipeline.errors import ModelError
 from pipeline.measuring.cost import macs, parameters
 from pipeline.models import Network, WithReusedHead, build_network
-from pipeline.models.reused import Projector, ReusedHead, load_trained
+from pipeline.models.reused import LiftProjector, Projector, ReusedHead, load_trained
 from pipeline.models.weights import load_weights, save_weights
 from pipeline.signals import LinearHead
 
@@ -85,6 +85,29 @@ def test_what_is_saved_says_the_same_when_it_is_read(
     assert torch.equal(said.features[block], maps)
 
 
+@pytest.mark.parametrize("classes", [CLASSES, None])
+def test_a_lifted_map_is_saved_with_its_own_classifier_or_the_teachers(classes: int | None, tmp_path: Path):
+    generator = torch.Generator().manual_seed(1)
+    teacher = LinearHead(torch.randn(CLASSES, WIDTH, generator=generator), torch.randn(CLASSES, generator=generator))
+    student = WithReusedHead(small(3), ReusedHead(LiftProjector("block3", 64, WIDTH, classes), teacher)).eval()
+    student.save(tmp_path / "student.safetensors")
+    state = safetensors.torch.load_file(tmp_path / "head.safetensors")
+    assert state.keys() == {
+        *(f"projector.{name}" for name in ("linear.weight", "norm.weight", "norm.bias")),
+        *("classifier.weight", "classifier.bias"),
+    }
+    again = load_trained(small(3), tmp_path).eval()
+    with torch.inference_mode():
+        said, expected = again(images()), student(images())
+        x = student.network(images()).features["block3"].permute(0, 2, 3, 1) @ state["projector.linear.weight"].T
+        x = F.layer_norm(x, (WIDTH,), state["projector.norm.weight"], state["projector.norm.bias"]).mean((1, 2))
+        torch.testing.assert_close(said.logits, x @ state["classifier.weight"].T + state["classifier.bias"])
+    assert torch.equal(said.logits, expected.logits)
+    assert torch.equal(state["classifier.weight"], teacher.weight) == (classes is None)
+    trunk = sum(p.numel() for name, p in small().model.named_parameters() if not name.startswith("fc."))
+    assert parameters(again) == trunk + 64 * WIDTH + 2 * WIDTH + WIDTH * CLASSES + CLASSES
+
+
 def test_the_plain_part_is_a_file_of_timm(tmp_path: Path):
     student = WithReusedHead(small(), head())
     student.save(tmp_path / "student.safetensors")
@@ -149,6 +172,9 @@ def test_other_files_are_refused(tmp_path: Path):
     refused(what, {**state, "classifier.weight": torch.zeros(3)}, facts)
     refused("mismatched 1", {**state, "classifier.bias": torch.zeros(3)}, facts)
     refused("unexpected 1", {**state, "more": torch.zeros(3)}, facts)
+    lifted = {"reused": '{"block": "block3", "rectify": false, "lift": true, "own": true}'}
+    refused(what, state, lifted)
+    refused(what, {**state, "projector.linear.weight": torch.zeros(3)}, lifted)
     torch.save(state, path)  # a checkpoint has no metadata
     with pytest.raises(ModelError, match=f"{what}|damaged"):  # as torch reads it, by its name or by its content
         ReusedHead.load(path)

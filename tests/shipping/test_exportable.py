@@ -17,7 +17,7 @@ from torch import nn
 from pipeline.experiment.model_file import ModelFile
 from pipeline.models import WithReusedHead, build_network
 from pipeline.models.pixels import PixelInput
-from pipeline.models.reused import Projector, ReusedHead
+from pipeline.models.reused import KeptPart, LiftProjector, Projector, ReusedHead
 from pipeline.shipping.format import format_named
 from pipeline.shipping.formats import timm as timm_format
 from pipeline.shipping.module import FixedPixelInput, exportable
@@ -77,9 +77,10 @@ def test_blocks_of_several_branches_are_fused(flowers: Path, model: str):
     assert torch.equal(student.logits(views), before)  # the student itself is as it was
 
 
-def test_a_teachers_classifier_at_the_end_is_part_of_it(flowers: Path, tmp_path: Path):
+@pytest.mark.parametrize("projector", [Projector("block3", 16, 8, 20), LiftProjector("block3", 16, 20, 3)])
+def test_a_kept_classifier_at_the_end_is_part_of_it(projector: KeptPart, flowers: Path, tmp_path: Path):
     network = build_network("cifar_resnet8", 3, input_size=8, options={"widths": [16, 16, 16]}, seed=0)
-    head = ReusedHead(Projector("block3", 16, 8, 20), LinearHead(torch.randn(3, 20), torch.randn(3)))
+    head = ReusedHead(projector, LinearHead(torch.randn(3, 20), torch.randn(3)))
     student = shipped(WithReusedHead(network, head))
     views = torch.randint(0, 256, (2, 3, 12, 12), dtype=torch.uint8)
     module = exportable(student, (12, 12))
@@ -88,7 +89,7 @@ def test_a_teachers_classifier_at_the_end_is_part_of_it(flowers: Path, tmp_path:
         torch.testing.assert_close(program.module()(some), student.logits(some), atol=1e-5, rtol=1e-5)
     why = format_named("timm").refusal(student)
     assert why is not None
-    assert "teacher's classifier" in why
+    assert "a projection and another classifier" in why
 
 
 def test_timm_is_not_said_to_have_what_it_has_not(flowers: Path):

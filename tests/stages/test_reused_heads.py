@@ -26,7 +26,7 @@ from pipeline.store.reader import TeacherCache
 from stages import evaluate
 
 SETS = (
-    "objectives={simkd: [{name: simkd}], hard: [{name: hard-label}]}",
+    "objectives={simkd: [{name: simkd}], lift: [lift], hard: [{name: hard-label}]}",
     "students={small: {model: cifar_resnet8, input_size: 8, options: {widths: [16, 16, 16]}}}",
     "train={epochs: 6, batch_size: 16, precision: float32, device: cpu, learning_rate: 0.05}",
 )
@@ -95,21 +95,45 @@ def test_what_is_scored_and_exported_is_what_was_trained(here: Path):
     assert metrics["holdout"]["kl"] < divergence / 3
 
 
-def test_a_run_goes_on_where_it_was_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("objectives", ["simkd", "lift"])
+def test_a_run_goes_on_where_it_was_interrupted(objectives: str, here: Path, monkeypatch: pytest.MonkeyPatch):
     class Interrupted(Silent):
         def advance(self, amount: int, note: str = "") -> None:
             if note.startswith("epoch 3"):
                 raise KeyboardInterrupt
 
     averaged = (*SETS, "train.epochs=4", "train.ema=0.8")
-    whole = content(student("small", "simkd", *averaged, output=Path("whole")))
+    whole = content(student("small", objectives, *averaged, output=Path("whole")))
     with monkeypatch.context() as patch:
         patch.setattr(stages.train_student, "Lines", Interrupted)
         with pytest.raises(KeyboardInterrupt):
-            student("small", "simkd", *averaged)
-    resumed = content(student("small", "simkd", *averaged))
+            student("small", objectives, *averaged)
+    resumed = content(student("small", objectives, *averaged))
     for name in ("student.safetensors", "head.safetensors"):
         assert resumed[name] == whole[name]
+
+
+def test_a_lifted_student_is_scored_by_the_classifier_that_it_learnt(here: Path):
+    folder = student("small", "lift", *SETS)
+    evaluate.run(source(*SETS))
+    (found,) = Evaluation.read(Path("artifacts/tiny/evaluation.json")).students
+    split, options = PackedDataset.open(Path("data.h5")).split("test"), {"widths": [16, 16, 16]}
+    weights, state = folder / "student.safetensors", safetensors.torch.load_file(folder / "head.safetensors")
+    network = build_network("cifar_resnet8", 4, weights=weights, input_size=8, options=options).eval()
+    with torch.inference_mode():
+        x = network(split.read(np.arange(TEST))).features["block3"].permute(0, 2, 3, 1)
+        x = F.layer_norm(
+            x @ state["projector.linear.weight"].T,
+            (64,),
+            *(state[f"projector.norm.{name}"] for name in ("weight", "bias")),
+        )
+        logits = x.mean((1, 2)) @ state["classifier.weight"].T + state["classifier.bias"]
+    labels = torch.from_numpy(split.labels)
+    assert found.metrics.nll == pytest.approx(F.cross_entropy(logits, labels).item(), rel=1e-4)
+    assert found.metrics.nll < 1.3  # less than log 4, what a classifier has that nothing has trained
+    teacher = TeacherCache.open(Path("artifacts/caches/tiny.zarr")).head
+    assert teacher is not None
+    assert not torch.equal(state["classifier.weight"], teacher.weight)
 
 
 def test_a_damaged_head_is_no_plain_student(here: Path):

@@ -37,7 +37,7 @@ def refusal(student: ShippedStudent) -> str | None:
 
     network = student.network
     if not isinstance(network, TimmNetwork):
-        return "only a network of timm can be loaded by timm, without a teacher's classifier at its end"
+        return "only a network of timm can be loaded by timm, without a projection and another classifier at its end"
     name = _architecture(network)
     if not is_model(name) or not model_entrypoint(name).__module__.startswith("timm."):
         return f"timm does not have {name}, which is Decant's own"
