@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import sys
+import threading
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -218,14 +219,18 @@ def test_every_command_is_run_where_silence_is_broken(monkeypatch: pytest.Monkey
     assert inside == ["begun", "ended"] * 2
 
 
-def test_a_thread_speaks_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_speaks_and_ends(life: Life, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silence, "LISTENING_SECONDS", 0.001)
-    life = Life()
-    life.now = 3.0
-    spoken = SimpleNamespace(clock=iter([0.0, 0.0, *[5.0] * 1000]))
-    breaker = SilenceBreaker(life.write, live=False, clock=lambda: next(spoken.clock), importing=lambda: None)
+    times, spoken = chain([0.0, 0.0], repeat(5.0)), threading.Event()
+
+    def write(text: str) -> None:
+        life.write(text)
+        spoken.set()
+
+    breaker = SilenceBreaker(write, live=False, clock=lambda: next(times), importing=lambda: None)
     breaker.begin()
-    while not life.said:
-        pass
-    breaker.end()
+    try:
+        assert spoken.wait(600), "the thread has not said a word in ten minutes"  # it says one in milliseconds
+    finally:
+        breaker.end()
     assert life.texts == ["still at it after 5 s\n"]
