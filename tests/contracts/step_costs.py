@@ -3,28 +3,28 @@
 `launches` of an objective are the operations of its terms and their gradient, over real tensors on the CPU, but those
 that only look at a tensor in another way: about as many kernels are started on a GPU. `asked` is how often `prepare`
 has a tensor's value on the host; it may, but a device is waited for. All else is counted on tensors that only claim to
-be on CUDA (`FakeTensorMode`): `copies` go from one device to another.
+be on CUDA (`contracts.claimed`): `copies` go from one device to another.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 if __name__ == "__main__":
     sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+from contracts.claimed import WAITS, by_a_mask, moved, on_cuda
 
 TABLE = Path(__file__).with_suffix(".json")
 AGAIN = "python tests/contracts/step_costs.py"
@@ -45,10 +45,6 @@ LOOKS = {
 LOOKS |= {"t", "transpose", "unbind", "unfold", "unsqueeze", "view", "view_as", "_reshape_alias", "_unsafe_view"}
 LOOKS |= {"diagonal", "empty", "empty_like", "empty_strided", "lift_fresh", "new_empty", "new_empty_strided"}
 """Operations that start no kernel."""
-
-WAITS = {"_local_scalar_dense", "nonzero", "_unique2", "_unique", "unique_dim", "unique_consecutive", "masked_select"}
-WAITS |= {"equal", "bincount", "repeat_interleave"}
-"""Operations whose result, or its shape, the host has to wait for."""
 
 DRAWS = {"rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "bernoulli", "multinomial"}
 DRAWS |= {"uniform_", "normal_", "random_", "bernoulli_", "exponential_", "normal"}
@@ -80,33 +76,12 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
         self.count += name not in LOOKS
-        by_truth = name in ("index", "index_put", "index_put_") and any(
-            each is not None and each.dtype == torch.bool for each in args[1]
-        )
+        by_truth = by_a_mask(name, args)
         if name in WAITS or by_truth:
             self.waits.append(f"{name} by a mask" if by_truth else name)
         if name in DRAWS:
             self.draws.append(name)
         return func(*args, **(kwargs or {}))
-
-
-class Devices(TorchDispatchMode):
-    """Counts copies between devices, and refuses an operation of tensors of several."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.copies = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name, kwargs = func.overloadpacket.__name__, kwargs or {}
-        given = [each for each in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
-        kinds = {each.device.type for each in given if each.ndim or name in WAITS}
-        if name in ("_to_copy", "copy_"):
-            target = torch.device(kwargs.get("device") or args[0].device).type
-            self.copies += any(each.device.type != target for each in given)
-        elif len(kinds) > 1:  # an index on the CPU of a tensor on CUDA is copied, and the other way round is an error
-            raise AssertionError(f"{name} of tensors on {' and '.join(sorted(kinds))}")
-        return func(*args, **kwargs)
 
 
 class Asked(TorchFunctionMode):
@@ -117,35 +92,6 @@ class Asked(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.count += getattr(func, "__name__", "") in VALUES
         return func(*args, **(kwargs or {}))
-
-
-@contextmanager
-def on_cuda() -> Iterator[tuple[FakeTensorMode, Devices]]:
-    """Tensors may claim to be on CUDA, and autocast believes it."""
-    with ExitStack() as stack:
-        stack.enter_context(mock.patch("torch.cuda.amp.common.amp_definitely_not_available", return_value=False))
-        stack.enter_context(mock.patch("torch.cuda.is_bf16_supported", return_value=True))
-        mode, devices = FakeTensorMode(), Devices()
-        yield stack.enter_context(mode), stack.enter_context(devices)
-
-
-def moved(given: Any, mode: FakeTensorMode) -> Any:
-    """Tensors, and what holds some, of the same shapes on CUDA."""
-    if isinstance(given, nn.Module):
-        for module in given.modules():
-            for name, parameter in module._parameters.items():
-                module._parameters[name] = None if parameter is None else nn.Parameter(moved(parameter, mode))
-            for name, buffer in module._buffers.items():
-                module._buffers[name] = moved(buffer, mode)
-        return given
-    if isinstance(given, Tensor):
-        with mode:
-            return torch.empty_strided(given.shape, given.stride(), dtype=given.dtype, device="cuda")
-    if isinstance(given, Mapping):
-        return {name: moved(each, mode) for name, each in given.items()}
-    if is_dataclass(given) and not isinstance(given, type):
-        return replace(given, **{each.name: moved(getattr(given, each.name), mode) for each in fields(given)})
-    return given
 
 
 def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
@@ -175,8 +121,8 @@ def of_objective(name: str, options: dict[str, Any]) -> dict[str, int]:
 
 def _copies(objective: nn.Module, student: Any, teacher: Any, given: Any, progress: float) -> int:
     """Copies between devices in a step on CUDA, whose terms are there, in float32."""
-    with on_cuda() as (mode, devices):
-        on_it = [moved(each, mode) for each in (objective, student, teacher, given)]
+    with on_cuda() as devices:
+        on_it = [moved(each) for each in (objective, student, teacher, given)]
         with torch.autocast("cuda", torch.bfloat16):
             terms = on_it[0].forward(*on_it[1:], progress)
     for term, value in terms.items():
@@ -209,8 +155,8 @@ def of_operation(operation: dict[str, Any]) -> dict[str, int]:
     views = mixed_views(operation)
     drawn = torch.from_numpy(views.parameters(0, TRIED_AMONG[TRIED_ROWS]))
     images = mixed_images()[TRIED_ROWS]
-    with on_cuda() as (mode, devices):
-        images, drawn = moved(images, mode), moved(drawn, mode)
+    with on_cuda() as devices:
+        images, drawn = moved(images), moved(drawn)
         pixels = views.apply(images, drawn, images if views.mixing else None)
     assert pixels.device.type == "cuda", f"the views are on {pixels.device.type}"
     assert pixels.dtype == torch.uint8
@@ -230,8 +176,8 @@ def of_encoding(name: str) -> dict[str, int]:
         if name in encodings_for(signal.partition("/")[0]):
             codec = load_encoding({"name": name}, signal, shape)
             parts = {part: part_tensor(x) for part, x in codec.encode(np.ones((3, *shape), np.float32)).items()}
-            with on_cuda() as (mode, devices):
-                values = codec.decode(moved(parts, mode))
+            with on_cuda() as devices:
+                values = codec.decode(moved(parts))
             assert (values.device.type, values.dtype) == ("cuda", torch.float32)
             copies += devices.copies
     return {"copies": copies}

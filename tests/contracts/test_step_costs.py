@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from contracts import step_costs
+from contracts.claimed import moved, on_cuda
 from contracts.objective_cases import CLASSES, CONTEXT, VARIANTS, batch, signals
 from contracts.test_students import STUDENTS
 
@@ -73,12 +74,12 @@ def test_a_training_steps_forward(kind: str) -> None:
     shapes = shapes_of(network), teacher.shapes()
     network.keep_taps([*shapes[0].features])
     objectives, given = ObjectiveSet("set", entries, *shapes, CONTEXT), batch(6)
-    with step_costs.on_cuda() as (mode, devices):
-        pixels = torch.empty(6, 3, size, size, dtype=torch.uint8, device="cuda")
+    with on_cuda() as devices:
+        pixels = torch.zeros(6, 3, size, size, dtype=torch.uint8, device="cuda")
         for each in (network, objectives):
-            step_costs.moved(each, mode)
+            moved(each)
         with torch.autocast("cuda", torch.bfloat16):
-            value = objectives(network(pixels), *(step_costs.moved(each, mode) for each in (teacher, given)), 0.5)
+            value = objectives(network(pixels), *(moved(each) for each in (teacher, given)), 0.5)
     assert (value.total.device.type, value.total.dtype) == ("cuda", torch.float32)
     assert devices.copies == 0
 
@@ -112,7 +113,7 @@ def test_what_draws_is_seen() -> None:
 
 
 def test_tensors_of_two_devices_are_refused_and_copies_counted() -> None:
-    with step_costs.on_cuda() as (_, devices):
+    with on_cuda() as devices:
         here, there = torch.zeros(3), torch.zeros(3, device="cuda")
         _ = here.cuda() + there, there.cpu(), there.half()
         assert devices.copies == 2

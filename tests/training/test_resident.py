@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from cases import case
-from contracts.step_costs import Launches, moved, on_cuda
+from contracts.claimed import moved, on_cuda
+from contracts.step_costs import Launches
 from torch import Tensor
 from training_pieces import (
     HARD,
@@ -272,13 +273,13 @@ def test_a_step_is_made_on_a_gpu_without_a_copy_and_without_a_wait(road: Path) -
     lie = [read_whole(run, number, epochs.placing, threading.Event()) for number in (0, 1)]
     expected = run[1]
     _, rows = run.read_by(1)
-    with on_cuda() as (mode, devices):
+    with on_cuda() as devices:
         epochs.device = torch.device("cuda")
-        epochs.images, epochs.labels = moved(epochs.images, mode), moved(epochs.labels, mode)
-        lie = [moved(each, mode) for each in lie]
+        epochs.images, epochs.labels = moved(epochs.images), moved(epochs.labels)
+        lie = [moved(each) for each in lie]
         launches = Launches()
         with launches:
-            step = epochs.step(1, lie, rows, moved(torch.from_numpy(rows), mode), moved(torch.arange(2), mode))
+            step = epochs.step(1, lie, rows, moved(torch.from_numpy(rows)), moved(torch.arange(2)))
     assert devices.copies == 0
     assert launches.waits == []
     assert {each.device.type for each in tensors(step)} == {"cuda"}
