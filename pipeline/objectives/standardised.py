@@ -24,13 +24,15 @@ class StandardisedTeacher(nn.Module):
             nothing is standardised.
 
     Mean and matrix of each signal are buffers, which move with the module and are not saved: they are those of the
-    cache.
+    cache. They are kept on the CPU too, where the bank is read in each step: a GPU is neither copied from for it, nor
+    waited for.
     """
 
     def __init__(self, how: Standardise, context: Context) -> None:
         super().__init__()
         self.how, self._context = how, context
         self._buffer_names: dict[str, tuple[str, str]] = {}
+        self._on_cpu: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
     def context(self) -> Context:
@@ -59,7 +61,7 @@ class StandardisedTeacher(nn.Module):
         moments = self._context.moments
         for signal in read if moments is not None else ():
             assert moments is not None
-            tensors = Standardisation.of(moments(signal), self.how).tensors()
+            tensors = self._on_cpu[signal] = Standardisation.of(moments(signal), self.how).tensors()
             base = signal.replace("/", "_")
             names = self._buffer_names[signal] = f"{base}_mean", f"{base}_weight"
             for name, tensor in zip(names, tensors, strict=True):
@@ -83,6 +85,8 @@ class StandardisedTeacher(nn.Module):
             signal: its name.
             values: [B, ...].
         """
+        if values.device.type == "cpu":
+            return standardise(values, *self._on_cpu[signal])
         mean, weight = (getattr(self, name).to(values.device) for name in self._buffer_names[signal])
         return standardise(values, mean, weight)
 

@@ -6,6 +6,7 @@ The costs are in `step_costs.json`. What grows has to be written there on purpos
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,10 @@ from pipeline import plugins
 from pipeline.contracts.operations import variants
 from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
-from pipeline.objectives import ObjectiveEntry, ObjectiveSet
+from pipeline.objectives import Needs, ObjectiveEntry, ObjectiveSet
+from pipeline.objectives.standardised import StandardisedTeacher
+from pipeline.signals import Signals
+from pipeline.signals.moments import Moments
 from pipeline.store.encodings import ENCODINGS
 from pipeline.views.config import OPERATIONS as PACKAGE
 
@@ -82,6 +86,29 @@ def test_a_training_steps_forward(kind: str) -> None:
             value = objectives(network(pixels), *(moved(each) for each in (teacher, given)), 0.5)
     assert (value.total.device.type, value.total.dtype) == ("cuda", torch.float32)
     assert devices.copies == 0
+
+
+@pytest.mark.parametrize("how", ["channels", "phi-s"])
+def test_standardised_signals_are_copied_nowhere(how: Any) -> None:
+    """Neither those of a batch, on the GPU, nor those of the bank, on the CPU: the GPU is not waited for."""
+    rows = torch.randn(40, 5, generator=torch.Generator().manual_seed(0))
+    moments = Moments(40, rows.double().mean(0).numpy(), rows.double().T.cov(correction=0).numpy())
+    bank = replace(CONTEXT, moments=lambda signal: moments, bank=lambda signal, samples, view: rows[samples])
+    standard = StandardisedTeacher(how, replace(bank, class_means=lambda: rows[:3]))
+    read, means = standard.context.bank, standard.context.class_means
+    assert standard.bind(Needs(teacher=frozenset({"embedding"})), "objectives.tried.0") == []
+    assert read is not None
+    assert means is not None
+    before = read("embedding", torch.arange(4), 0), means()
+    with step_costs.on_cuda() as (mode, devices):
+        step_costs.moved(standard, mode)
+        found = standard(Signals(logits=torch.empty(4, 2, device="cuda"), embedding=torch.empty(4, 5, device="cuda")))
+        assert found.embedding is not None
+        assert found.embedding.device.type == "cuda"
+    with devices:
+        after = read("embedding", torch.arange(4), 0), means()
+    assert devices.copies == 0
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
 def test_what_costs_more_is_told_what_to_do() -> None:
