@@ -6,18 +6,24 @@ dies, hangs, or goes on with wrong gradients (https://github.com/uxlfoundation/o
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 
-def pick_before_strides(network: nn.Module) -> None:
+def pick_before_strides(network: nn.Module) -> Callable[[], None]:
     """Let 1 x 1 convolutions of few channels get only the places that their stride would pick, and make no strides.
 
     The sums are the same ones. Other convolutions, and networks that have none such, stay as they are.
 
     Args:
         network: to be trained on a CPU. Its weights and their names stay.
+
+    Returns what gives the convolutions their strides back: the network may be an object of somebody else.
     """
+    undone: list[Callable[[], None]] = []
     channels = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8  # of one register
     for module in network.modules():
         if (
@@ -27,8 +33,15 @@ def pick_before_strides(network: nn.Module) -> None:
             and module.padding in ((0, 0), "valid")
             and module.in_channels // module.groups < channels
         ):
-            module.register_forward_pre_hook(_Picking(*module.stride))
+            hook = module.register_forward_pre_hook(_Picking(*module.stride))
+            undone += [hook.remove, partial(setattr, module, "stride", module.stride)]
             module.stride = (1, 1)
+
+    def undo() -> None:
+        for each in undone:
+            each()
+
+    return undo
 
 
 class _Picking:

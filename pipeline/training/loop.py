@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipeline.errors import TrainingError, during
 from pipeline.measuring.score import TOP1, Score
@@ -24,13 +23,14 @@ from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps
 from pipeline.training.captured import CapturedGradients
+from pipeline.training.change import change_weights
 from pipeline.training.checkpoint import Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.history import History, epoch_note
 from pipeline.training.loading import loader
-from pipeline.training.optimisation import build_optimizer, build_scheduler
+from pipeline.training.optimisation import build_optimizer, build_scheduler, moving_average
 from pipeline.training.result import TrainingResult
 from pipeline.training.step import Step, mean_terms
 from pipeline.training.tracking import with_tracker
@@ -68,8 +68,6 @@ class Trainer:
             refuse_prepared(objectives)
         self.precision = choose_precision(self.config.precision, self.device)
         self.network: Network = network.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.device.type == "cpu":
-            pick_before_strides(network)
         self.objectives = objectives.to(self.device)
         self.world.refuse(self.config, steps.samples.count)
         self.world.begin(network.model, objectives)
@@ -80,10 +78,12 @@ class Trainer:
         self.scheduler = build_scheduler(self.optimizer, self.config, steps.steps_per_epoch)
         self.finite = FiniteLoss(steps, self.device, self.optimizer)
         self.student = self._student(self.objectives.kept())
-        self.ema = _moving_average(self.student, self.config.ema) if self.config.ema else None
+        self.ema = moving_average(self.student, self.config.ema) if self.config.ema else None
         self.best: dict[str, Tensor] | None = None
         self.forward = torch.compile(network, dynamic=False) if self.config.compile else network
         self.captured = CapturedGradients(self) if self.config.capture else None
+        # After the average was copied, which is never differentiated.
+        self.undo_picking = pick_before_strides(network) if self.device.type == "cpu" else lambda: None
 
     def update(self, step: Step) -> Terms:
         """Make one optimiser step, by the mean gradient of the batches of `step`; return the mean of their losses.
@@ -101,13 +101,8 @@ class Trainer:
         for number, part in enumerate(step.parts(self.config.accumulate, self.config.views_per_step)):
             values.append(self._backward(part, number, len(part.sample) / len(step.sample)))
         self.world.add_gradients(self.optimizer)
-        if self.config.clip_gradient is not None:
-            parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_gradient)
-        self.optimizer.step()
+        change_weights(self, step.index)
         self.scheduler.step_update(step.index + 1)
-        if self.ema is not None:
-            self.ema.update(self.student, step.index)
         return mean_terms(values)
 
     def _backward(self, step: Step, number: int, share: float) -> tuple[Terms, float]:
@@ -233,7 +228,21 @@ def train(
     be read or is of another run.
     """
     trainer = Trainer(network, objectives, steps, seed, head, other_heads, world)
-    world, first = trainer.world, trainer.world.share.rank == 0
+    try:
+        return _trained(trainer, folder, progress, score, ranked_by, name)
+    finally:
+        trainer.undo_picking()  # the network may be an object of somebody else
+
+
+def _trained(
+    trainer: Trainer,
+    folder: Path | None,
+    progress: Progress,
+    score: Callable[[Network | WithReusedHead], float] | None,
+    ranked_by: Score,
+    name: str,
+) -> TrainingResult:
+    steps, objectives, world, first = trainer.steps, trainer.objectives, trainer.world, trainer.world.share.rank == 0
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
     found = _resumed(trainer, folder)
     history = History(found.history if found else [], ranked_by)
@@ -290,10 +299,3 @@ def _resumed(trainer: Trainer, folder: Path | None) -> Checkpoint | None:
         return None
     found = trainer.world.first_does(partial(Checkpoint.load, folder))
     return found and found.restored(folder, trainer.config.epochs, trainer.world.share.size, trainer.restore)
-
-
-def _moving_average(student: nn.Module, decay: float) -> Any:
-    """Return timm's moving average of the student's weights."""
-    from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
-
-    return ModelEmaV3(student, decay=decay)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -118,3 +118,15 @@ def build_scheduler(optimizer: Optimizer, config: TrainConfig, steps_per_epoch: 
         scheduler.decay_t = [milestone * steps_per_epoch + 1 for milestone in sorted(config.milestones)]
     scheduler.step_update(0)
     return scheduler
+
+
+def moving_average(student: nn.Module, decay: float) -> Any:
+    """Build timm's moving average of a student's weights.
+
+    Args:
+        student: whose weights are averaged.
+        decay: the share of the average that stays at an update, in [0, 1).
+    """
+    from timm.utils import ModelEmaV3  # type: ignore[attr-defined]
+
+    return ModelEmaV3(student, decay=decay)

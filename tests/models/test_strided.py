@@ -39,9 +39,12 @@ def test_only_those_are_touched() -> None:
     others = (nn.Conv2d(16, 4, 1, 2), nn.Conv2d(4, 4, 3, 2, 1), nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1, 2, padding=1))
     network = nn.Sequential(nn.Conv2d(4, 4, 1, 2), *others)
     names = list(network.state_dict())
-    pick_before_strides(network)
+    undo = pick_before_strides(network)
     assert [module.stride for module in network] == [(1, 1), (2, 2), (2, 2), (1, 1), (2, 2)]
     assert [len(module._forward_pre_hooks) for module in network] == [1, 0, 0, 0, 0]
     pick_before_strides(network)
     assert [len(module._forward_pre_hooks) for module in network] == [1, 0, 0, 0, 0]
     assert list(network.state_dict()) == names
+    undo()
+    assert [module.stride for module in network] == [(2, 2), (2, 2), (2, 2), (1, 1), (2, 2)]
+    assert not any(module._forward_pre_hooks for module in network)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from active_devices import ActiveDevices
 from cases import case
-from torch import Tensor
+from torch import Tensor, nn
 from training_pieces import (
     HARD,
     KD,
@@ -207,6 +207,36 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_the_update(road: Path, t
     with pytest.raises(TrainingError, match="step 2"):
         train(network(), objectives(network(), HARD, KD), poisoned, seed=0, folder=tmp_path, progress=Silent())
     assert Checkpoint.load(tmp_path) is None
+
+
+def strided(module: nn.Module) -> list[tuple[Any, int]]:
+    """Stride, and count of hooks, of every convolution."""
+    convolutions = (each for each in module.modules() if isinstance(each, nn.Conv2d))
+    return [(each.stride, len(each._forward_pre_hooks)) for each in convolutions]
+
+
+@pytest.mark.parametrize("changes", [{}, {"ema": 0.5}], ids=["last weights", "averaged weights"])
+def test_strides_are_the_users_own_again_after_training(road: Path, changes: dict[str, Any]):
+    """After a failure too. In training, convolutions of few channels make none."""
+    student = network((SMALL[0], 8, {"widths": [4, 4, 8]}))
+    chosen, before, within = objectives(student, HARD), strided(student), list[bool]()
+
+    def score(scored: Network) -> float:
+        within.append(strided(student) == before)
+        if len(within) == 3:
+            raise ArithmeticError("the third score")
+        return 0.5
+
+    def trained() -> TrainingResult:
+        run_steps = drawn(road, epochs=2, **changes)
+        return train(student, chosen, run_steps, seed=0, folder=None, progress=Silent(), score=score)  # type: ignore[arg-type]
+
+    result = trained()
+    assert strided(student) == strided(result.network) == before
+    with pytest.raises(ArithmeticError):
+        trained()
+    assert strided(student) == before
+    assert within == [False] * 3
 
 
 def test_a_sum_that_overflows_is_named_where_no_term_does(road: Path):
