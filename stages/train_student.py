@@ -13,6 +13,7 @@ from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentSections
 from pipeline.measuring.score import TOP1
+from pipeline.models.device import choose_device
 from pipeline.progress import Lines, doing
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
@@ -55,6 +56,7 @@ def run(
     teacher_training, exact = source.raw().get("teacher_training"), first and verify in ("full", "bytes")
     opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
     training, folder = opened.training, output or inputs.runs.student(*name)
+    world.device(choose_device(training.device))  # before any work, if there are too few
 
     with doing("opening the data, the cache and the network"):
         data, network = opened.experiment.data, opened.network
@@ -67,6 +69,7 @@ def run(
         scorer = opened.scorer
         training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
         world.refuse(training, steps.samples.count)
+        world.refuse_network(network)
 
     identity = world.first_does(opened.identity)
     world.first_does(partial(refuse_other_processes, folder, identity, processes, replace=replace))

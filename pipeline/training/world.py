@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from pipeline.models import Network
 from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
 from pipeline.training.share import Share
@@ -41,6 +42,13 @@ class World:
         Args:
             config: of the training.
             samples: that are learnt from.
+        """
+
+    def refuse_network(self, network: Network) -> None:
+        """Raise ConfigError for a network whose batches so many processes cannot share.
+
+        Args:
+            network: the student.
         """
 
     def begin(self, *modules: nn.Module) -> None:

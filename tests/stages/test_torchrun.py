@@ -68,6 +68,17 @@ def test_batches_that_are_too_small_are_refused_before_views_are_compared(here: 
     assert not list(here.glob("artifacts/**/*.partial"))
 
 
+def test_too_few_gpus_are_refused_before_work_starts(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr("pipeline.experiment.experiment.Experiment.data", None)
+    with pytest.raises(ConfigError, match="2 processes of this machine need a GPU each") as refused:
+        student("small", "lfcc", "train.device=auto", world=SeveralProcesses(Share(0, 2, local=2)))
+    assert "--nproc-per-node 1" in str(refused.value)
+    assert not list(here.glob("artifacts/**/*.partial"))
+
+
 def losses(folder: Path) -> list[float]:
     """Of every epoch."""
     rows = csv.DictReader((folder / "history.csv").read_text().splitlines())

@@ -171,8 +171,9 @@ def cases(names: Sequence[str]) -> list[tuple[str, dict[str, Any], dict[str, Any
 
 def one_of_several(rank: int, size: int, folder: Path, chosen: Sequence[tuple[str, dict[str, Any], Any]]) -> None:
     """What a process does: write what it ended with, case by case."""
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=size)
-    world = SeveralProcesses(Share(rank, size))
+    store = dist.FileStore(f"{folder}/meet", size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
+    world = SeveralProcesses(Share(rank, size), store)
     found: list[Any] = []
     for method, options, settings in chosen:
         try:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from contracts.objective_cases import NAMES
 from processes import begin_process, finished
+from timm.layers import EvoNorm2dB0, EvoNorm2dB1, EvoNorm2dB2, FrozenBatchNormAct2d  # type: ignore[attr-defined]
+from torch import nn
 from training.parallel_pieces import cases, one_of_several, state_after
 
 from pipeline.errors import ConfigError, TrainingError
+from pipeline.models import build_network
 from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
-from pipeline.training.parallel.collectives import EndedElsewhere, all_there
+from pipeline.training.parallel.collectives import EndedElsewhere, NotComing, all_there
+from pipeline.training.parallel.layers import refuse_layers
 from pipeline.training.parallel.torchrun import SeveralProcesses
 from pipeline.training.share import Share
 from pipeline.training.world import World
@@ -84,9 +90,12 @@ def test_what_one_process_alone_can_do_is_refused() -> None:
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("LOCAL_RANK", "1")
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
     world = SeveralProcesses(Share(3, 4, local=2))
     assert world.device(torch.device("cpu")) == torch.device("cpu")
     assert world.device(torch.device("cuda")) == torch.device("cuda:1")
+    assert current == [torch.device("cuda:1")]
     with pytest.raises(ConfigError, match=r"train\.device: names one GPU"):
         world.device(torch.device("cuda:0"))
     with pytest.raises(ConfigError, match="3 processes of this machine need a GPU each"):
@@ -96,3 +105,45 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_process_that_is_gone_is_named_as_such() -> None:
     with pytest.raises(EndedElsewhere, match="another of the processes"), all_there():
         raise RuntimeError("Connection closed by peer [127.0.0.1]:1")
+
+
+def test_a_process_that_does_not_come_is_named_as_such() -> None:
+    """In torch's own words, and in those of gloo within an exchange."""
+    message = r"(?s)has not ended, and does not come.*expected: it within 30 minutes\n.*do: look at what the other"
+    with pytest.raises(NotComing, match=message), all_there():
+        dist.HashStore().wait(["never"], timedelta(milliseconds=1))
+    with pytest.raises(NotComing, match=message), all_there():
+        raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation")
+
+
+@pytest.mark.parametrize("norm", [EvoNorm2dB0, EvoNorm2dB1, EvoNorm2dB2])
+def test_layers_with_statistics_of_their_own_are_refused(norm: type[nn.Module]) -> None:
+    """The network is as before."""
+    student = build_network("cifar_resnet8", 3, input_size=16, seed=0)
+    refuse_layers(student)
+    student.model.get_submodule("layer2.0").bn1 = norm(32)
+    before = {name: value.clone() for name, value in student.state_dict().items()}
+    with pytest.raises(ConfigError, match=rf"(?s)statistics of a batch.*{norm.__name__} \(layer2\.0\.bn1\)"):
+        refuse_layers(student.eval())
+    assert not student.training
+    assert all(torch.equal(before[name], value) for name, value in student.state_dict().items())
+
+
+def test_layers_that_are_left_out_by_chance_are_refused_if_they_normalise_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    student = build_network("cifar_resnet8", 3, input_size=16, seed=0)
+    block = student.model.get_submodule("layer1.0")
+    whole = block.forward
+    monkeypatch.setattr(block, "forward", lambda x: whole(x) if torch.rand(()) < 0.5 else x)
+    with pytest.raises(ConfigError, match="leaves out layers by chance that normalise batches"):
+        refuse_layers(student)
+
+
+def test_layers_that_processes_can_run_are_not_refused() -> None:
+    """Statistics that are frozen, and what is drawn for every image by itself."""
+    student = build_network("cifar_resnet8", 3, input_size=16, seed=0)
+    student.model.get_submodule("layer2.0").bn1 = FrozenBatchNormAct2d(32)
+    refuse_layers(student)
+    vit = {"img_size": 16, "patch_size": 8, "embed_dim": 12, "depth": 2, "num_heads": 3, "drop_path_rate": 0.5}
+    refuse_layers(build_network("vit_tiny_patch16_224", 3, input_size=16, seed=0, options=vit))

@@ -4,25 +4,43 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, first_line
+
+HANG_LIMIT = timedelta(minutes=30)
+"""How long processes wait for each other within a step."""
 
 
 class EndedElsewhere(TrainingError):  # noqa: N818
     """Says that another of the processes has ended; that one says why."""
 
 
+class NotComing(TrainingError):  # noqa: N818
+    """Says that another of the processes is there, and does not come to where all are waited for."""
+
+
 @contextmanager
 def all_there() -> Iterator[None]:
-    """Raise EndedElsewhere for what torch raises if a process is gone while others wait for it."""
+    """Raise EndedElsewhere or NotComing for what torch raises if others wait for a process in vain."""
     try:
         yield
     except RuntimeError as error:
+        if "timed out" in (said := str(error).lower()) or "timeout" in said:
+            minutes = HANG_LIMIT.total_seconds() / 60
+            fix = (
+                "look at what the other processes do (`py-spy dump --pid`), and at their disks and GPUs; then run the "
+                "same command again: it goes on from the last checkpoint"
+            )
+            what = "another of the processes that train together has not ended, and does not come"
+            raise NotComing(
+                what, expected=f"it within {minutes:.0f} minutes", got=first_line(error), fix=fix
+            ) from error
         fix = "see what it said, above; then run the same command again: it goes on from the last checkpoint"
         raise EndedElsewhere("another of the processes that train together has ended", fix=fix) from error
 

@@ -17,17 +17,20 @@ from torch.distributed.rendezvous import rendezvous
 from torch.optim import Optimizer
 
 from pipeline.errors import ConfigError, Problem
+from pipeline.models import Network
 from pipeline.signals import Signals
 from pipeline.training.config import TrainConfig
 from pipeline.training.parallel.batch_norm import WholeBatchNorm
-from pipeline.training.parallel.collectives import GatheredRows, all_there
+from pipeline.training.parallel.collectives import HANG_LIMIT, GatheredRows, all_there
 from pipeline.training.parallel.gradients import add_gradients
+from pipeline.training.parallel.layers import refuse_layers
 from pipeline.training.share import Share
 from pipeline.training.step import Step
 from pipeline.training.world import Result, World, seed_all
 
 PATIENCE = timedelta(days=2)
-"""How long processes wait for another: the first may compare all pixels meanwhile. `torchrun` ends all if one ends."""
+"""How long processes wait for work that one does for all, such as comparing all pixels. `torchrun` ends all if one
+ends."""
 
 
 class SeveralProcesses(World):
@@ -40,6 +43,7 @@ class SeveralProcesses(World):
 
     def __init__(self, share: Share, store: Store | None = None) -> None:
         self.share, self._store = share, store
+        self._done = 0
 
     def is_to_say(self, text: str) -> bool:
         """Tell whether this process is the first that asks for a text, and so the one to print it.
@@ -67,7 +71,9 @@ class SeveralProcesses(World):
             what = f"{self.share.local} processes of this machine need a GPU each"
             fix = f"--nproc-per-node {there}, or train.device: cpu"
             raise ConfigError([Problem("train.device", what, got=f"{there} of them", fix=fix)])
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.share.rank)))
+        own = torch.device("cuda", int(os.environ.get("LOCAL_RANK", self.share.rank)))
+        torch.cuda.set_device(own)  # NCCL, and what names no ordinal, would take the first GPU in every process
+        return own
 
     def refuse(self, config: TrainConfig, samples: int) -> None:
         """Raise ConfigError for batches that are too small, and for settings of one process.
@@ -87,6 +93,14 @@ class SeveralProcesses(World):
             problems.append(Problem("train.batch_size", what, got=f"batches of {smallest}", fix=fix))
         if problems:
             raise ConfigError(problems)
+
+    def refuse_network(self, network: Network) -> None:
+        """Raise ConfigError for layers that processes cannot run as one does.
+
+        Args:
+            network: as of `World.refuse_network`.
+        """
+        refuse_layers(network)
 
     def begin(self, *modules: nn.Module) -> None:
         """Give all processes the weights of the first.
@@ -143,10 +157,17 @@ class SeveralProcesses(World):
         """Do some work in the first process alone; the others wait for what it returns, as pickled.
 
         Args:
-            work: such as reading or writing a file.
+            work: such as reading or writing a file. It may take hours: the others wait until they are told that it is
+                done, and not in the exchange of what it returned, for which there is less time.
         """
+        assert self._store is not None
+        self._done += 1
         box: list[Any] = [work() if self.share.rank == 0 else None]
         with all_there():
+            if self.share.rank == 0:
+                self._store.set(f"done/{self._done}", "")
+            else:
+                self._store.wait([f"done/{self._done}"], PATIENCE)
             dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         result: Result = box[0]
         return result
@@ -168,6 +189,6 @@ def group_of_torchrun() -> Iterator[SeveralProcesses]:
     """
     store, rank, size = next(rendezvous("env://"))
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=HANG_LIMIT)
     yield SeveralProcesses(Share(rank, size, int(os.environ.get("LOCAL_WORLD_SIZE", size))), store)
     dist.destroy_process_group()  # not after an error: others wait, and are to see that this one ends
