@@ -1,4 +1,4 @@
-"""Computes gradients on a GPU from graphs: the kernels of a step are recorded once, and launched again as one."""
+"""Makes steps on a GPU from graphs: the kernels of a step are recorded once, and launched again as one."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from pipeline.errors import TrainingError, first_line
 from pipeline.objectives import Terms
+from pipeline.training.change import change_weights
 from pipeline.training.encoded_outputs import tensors_of, with_tensors
 from pipeline.training.step import Step
-from pipeline.training.weight_table import WeightTable
+from pipeline.training.step_tables import rate_table, weight_table
 
 if TYPE_CHECKING:
     from pipeline.training.loop import Trainer
@@ -75,62 +76,87 @@ class _Unknown:
 
 
 class _Graph:
-    """Holds a recorded gradient: where its batch lies, its result, and the gradients that it writes."""
+    """Holds a recorded step: where its batch and its numbers lie, its result, and the gradients that it writes."""
 
-    def __init__(self, held: Step, factors: Tensor) -> None:
-        self.held, self.factors = held, factors
+    def __init__(self, held: Step, factors: Tensor, rates: Tensor) -> None:
+        self.held, self.factors, self.rates = held, factors, rates
         self.result: Terms | None = None
         self.gradients: list[Tensor | None] = []
         self.replay: Callable[[], None] = lambda: None
 
 
-class CapturedGradients:
-    """Computes the gradients of a training's steps from graphs, one for each size of batch and set of objectives.
+class CapturedSteps:
+    """Makes the steps of a training from graphs, one for each size of batch and set of objectives.
 
     Args:
-        trainer: whose gradients they are.
+        trainer: whose steps they are.
         recorder: records them; None for the one of a GPU.
 
     Random numbers are keyed by the step, as without graphs. What an objective computes from the number of the step, or
     from the progress, cannot be recorded: TrainingError is raised for it, and where an attribute of a module is another
     one after a step, since what is recorded would go on with the old one.
+
+    With a fused optimiser a graph holds the whole step: gradient, the look whether the loss is finite, clipping, the
+    optimiser, which reads the learning rates on the device, and the moving average. Other optimisers compute with
+    numbers of the host, so with them a graph holds the gradient alone.
     """
 
     def __init__(self, trainer: Trainer, recorder: Recorder | None = None) -> None:
         self.trainer, self.recorder = trainer, recorder or CudaRecorder(trainer.device)
         self.parameters = [p for group in trainer.optimizer.param_groups for p in group["params"]]
-        self.table = WeightTable(trainer.objectives, trainer.steps, trainer.device)
+        where = trainer.steps, trainer.device
+        self.factors = weight_table(trainer.objectives, *where)
+        self.rates = rate_table(trainer.scheduler, trainer.optimizer, *where)
         self.labels = [entry.label for entry in trainer.objectives.entries]
         self._graphs: dict[Any, _Graph] = {}
         self._seen: dict[Any, int] = {}
 
+    @property
+    def whole(self) -> bool:
+        """Return whether a graph changes the weights too."""
+        return self.trainer.finite.deferred
+
     def __call__(self, step: Step) -> Terms:
-        """Compute the gradient of a step, whose parameters have none; return its loss."""
-        factors, on = self.table.row(step.index), self.table.on(step.index)
-        key = (on, tuple((each.shape, each.stride(), each.dtype) for each in _tensors(step)))
+        """Compute the gradient of a step, whose parameters have none, and its loss, which is returned.
+
+        If `whole`, the weights are changed too. Raises TrainingError as `FiniteLoss.see` does.
+        """
+        value = self._made(step)
+        if self.whole:
+            self.trainer.finite.note(step.index, 0)
+        else:
+            self.trainer.finite.see(value, step.index, 0)
+        return value
+
+    def _made(self, step: Step) -> Terms:
+        factors, rates = self.factors.row(step.index), self.rates.row(step.index)
+        on = tuple(weight != 0 for weight in self.factors.here(step.index))
+        decay = self.trainer.ema.get_decay(step.index) if self.whole and self.trainer.ema is not None else None
+        key = (on, decay, tuple((each.shape, each.stride(), each.dtype) for each in _tensors(step)))
         seen = self._seen[key] = self._seen.get(key, 0) + 1
         if seen <= UNRECORDED_STEPS:
             given = replace(step, index=cast(int, _Unknown()), host=None)
             before = self._attributes() if seen == UNRECORDED_STEPS else []
-            found = self.recorder.apart(lambda: self._gradient(given, factors, on))
+            found = self.recorder.apart(lambda: self._computed(given, factors, rates, on, step.index))
             self._refuse_changed(before)
             return found
         if key not in self._graphs:
-            self._graphs[key] = self._recorded(step, factors, on)
+            self._graphs[key] = self._recorded(step, factors, rates, on)
         graph = self._graphs[key]
         for place, tensor in zip(_tensors(graph.held), _tensors(step), strict=True):
             place.copy_(tensor)
         graph.factors.copy_(factors)
+        graph.rates.copy_(rates)
         graph.replay()
         for parameter, gradient in zip(self.parameters, graph.gradients, strict=True):
             parameter.grad = gradient
         assert graph.result is not None
         return graph.result
 
-    def _recorded(self, step: Step, factors: Tensor, on: Sequence[bool]) -> _Graph:
-        graph = _Graph(_copied(step), factors.clone())
+    def _recorded(self, step: Step, factors: Tensor, rates: Tensor, on: Sequence[bool]) -> _Graph:
+        graph = _Graph(_copied(step), factors.clone(), rates.clone())
         try:
-            work = lambda: self._gradient(graph.held, graph.factors, on)  # noqa: E731
+            work = lambda: self._computed(graph.held, graph.factors, graph.rates, on, step.index)  # noqa: E731
             graph.result, graph.replay = self.recorder.recorded(work)
         except RuntimeError as error:
             what = "a step could not be recorded on the GPU"
@@ -138,8 +164,11 @@ class CapturedGradients:
         graph.gradients = [parameter.grad for parameter in self.parameters]
         return graph
 
-    def _gradient(self, step: Step, factors: Tensor, on: Sequence[bool]) -> Terms:
-        """Compute what depends on tensors alone."""
+    def _computed(self, step: Step, factors: Tensor, rates: Tensor, on: Sequence[bool], index: int) -> Terms:
+        """Compute what depends on tensors alone, and on the set of objectives.
+
+        index: of the step, by which the average is begun: records of other averages are others.
+        """
         chosen = {label: factors[i] for i, label in enumerate(self.labels) if on[i]}
         try:
             with self.trainer.arithmetic():
@@ -147,7 +176,11 @@ class CapturedGradients:
         except TypeError as error:
             what = "an objective computes with the number of the step, or with the progress, which no record can have"
             raise TrainingError(what, got=first_line(error), fix=NO_CAPTURE_HINT) from error
+        if self.whole:
+            self.trainer.finite.look(value)
         value.total.backward()  # type: ignore[no-untyped-call]
+        if self.whole:
+            change_weights(self.trainer, index, rates.unbind())
         return Terms(value.total.detach(), value.terms)
 
     def _attributes(self) -> list[tuple[nn.Module, dict[str, Any]]]:

@@ -55,16 +55,33 @@ class FiniteLoss:
             if not torch.isfinite(value.total):
                 raise self._error(step, part, [term for term, x in value.terms.items() if not torch.isfinite(x)])
             return
-        self._unread.append((step, part))
+        self.look(value)
+        self.note(step, part)
+
+    def look(self, value: Terms) -> None:
+        """Set the mark for a loss that is not finite, on the device alone: nothing but tensors is changed.
+
+        Args:
+            value: as of `see`. `note` is to follow.
+        """
         bad = ~torch.isfinite(value.total.detach())
         first = bad & (self.mark == 0)
-        self._first = torch.where(first, self._seen, self._first)
-        self._seen = self._seen + 1
+        self._first.copy_(torch.where(first, self._seen, self._first))
+        self._seen += 1
         if names := tuple(value.terms):
-            known = self._finite.get(names)
             finite = torch.stack([torch.isfinite(x) for x in value.terms.values()]) | ~first
-            self._finite[names] = finite if known is None else finite & known
+            if names not in self._finite:
+                self._finite[names] = torch.ones_like(finite)
+            self._finite[names] &= finite
         self.mark.masked_fill_(bad, 1.0)  # the tensor that the optimiser has
+
+    def note(self, step: int, part: int) -> None:
+        """Keep of which batch `look` was the last. Raises TrainingError as `see` does, if the mark is read now.
+
+        Args:
+            step, part: as of `see`.
+        """
+        self._unread.append((step, part))
         if len(self._unread) == BATCHES_UNREAD:
             self.require()
 
@@ -79,7 +96,8 @@ class FiniteLoss:
             raise self._error(step, part, [name for pairs in each for name, fine in pairs if not fine])
         self._unread.clear()
         self._seen.zero_()
-        self._finite.clear()
+        for finite in self._finite.values():
+            finite.fill_(True)
 
     def _error(self, step: int, part: int, wrong: Sequence[str]) -> TrainingError:
         _, rows = self.steps.read_by(step)

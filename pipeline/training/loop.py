@@ -22,7 +22,7 @@ from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.progress import Progress
 from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps
-from pipeline.training.captured import CapturedGradients
+from pipeline.training.captured import CapturedSteps
 from pipeline.training.change import change_weights
 from pipeline.training.checkpoint import Checkpoint, CheckpointInterval
 from pipeline.training.encoded_outputs import decode_others
@@ -81,7 +81,7 @@ class Trainer:
         self.ema = moving_average(self.student, self.config.ema) if self.config.ema else None
         self.best: dict[str, Tensor] | None = None
         self.forward = torch.compile(network, dynamic=False) if self.config.compile else network
-        self.captured = CapturedGradients(self) if self.config.capture else None
+        self.captured = CapturedSteps(self) if self.config.capture else None
         # After the average was copied, which is never differentiated.
         self.undo_picking = pick_before_strides(network) if self.device.type == "cpu" else lambda: None
 
@@ -100,17 +100,16 @@ class Trainer:
         values: list[tuple[Terms, float]] = []
         for number, part in enumerate(step.parts(self.config.accumulate, self.config.views_per_step)):
             values.append(self._backward(part, number, len(part.sample) / len(step.sample)))
-        self.world.add_gradients(self.optimizer)
-        change_weights(self, step.index)
+        if self.captured is None or not self.captured.whole:
+            self.world.add_gradients(self.optimizer)
+            change_weights(self, step.index)
         self.scheduler.step_update(step.index + 1)
         return mean_terms(values)
 
     def _backward(self, step: Step, number: int, share: float) -> tuple[Terms, float]:
         """Add the gradient of a batch of a step. share: its part of the samples of the step."""
         if self.captured is not None:
-            value = self.captured(step)
-            self.finite.see(value, step.index, number)
-            return value, share
+            return self.captured(step), share
         progress = step.index / len(self.steps)
         with self.arithmetic():
             self.objectives.prepare(step.known(), progress)  # before the device has work of this step to wait for

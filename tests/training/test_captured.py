@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from training_pieces import HARD, KD, LFCC, SMALL, VIT, Poisoned, cache, config,
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.training import Steps
-from pipeline.training.captured import UNRECORDED_STEPS, CapturedGradients
+from pipeline.training.captured import UNRECORDED_STEPS, CapturedSteps
+from pipeline.training.change import rounds_rates
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.loop import Trainer
-from pipeline.training.weight_table import WeightTable
+from pipeline.training.optimisation import is_fused
+from pipeline.training.step_tables import rate_table, weight_table
 
 CPU = torch.device("cpu")
 FEW: dict[str, Any] = {"batch_size": 11, "epochs": 4, "learning_rate": 0.01}  # 10, 10, 10, 9 and 9 in an epoch
@@ -31,9 +33,18 @@ class Again:
     """Stands in for a GPU's records."""
 
     def __init__(self) -> None:
-        self.modules: list[torch.nn.Module] = []
+        self.trainer: Trainer | None = None
         self.parameters: list[torch.nn.Parameter] = []
         self.records = 0
+
+    def state(self) -> list[Tensor]:
+        """All that a step changes."""
+        assert self.trainer is not None
+        made, finite = self.trainer, self.trainer.finite
+        modules = [made.network, made.objectives, *([] if made.ema is None else [made.ema])]
+        of_modules = [each for module in modules for each in (*module.parameters(), *module.buffers())]
+        of_optimizer = [each for state in made.optimizer.state.values() for each in state.values()]
+        return [*of_modules, *of_optimizer, finite.mark, finite._first, finite._seen, *finite._finite.values()]
 
     def apart(self, work: Callable[[], Terms]) -> Terms:
         """Do it."""
@@ -41,13 +52,14 @@ class Again:
 
     def recorded(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
         """Do it without a trace, and look that it neither waits for a device nor makes a gradient that nobody has."""
-        buffers = [(each, each.clone()) for module in self.modules for each in module.buffers()]
+        before = [(each, each.detach().clone()) for each in self.state()]
         launches = Launches()
         with launches, torch.random.fork_rng(devices=[]):
             result = work()
         assert launches.waits == []
-        for buffer, value in buffers:
-            buffer.copy_(value)
+        assert len(self.state()) == len(before), "what a record makes would be made anew each time"
+        for each, value in before:
+            each.detach().copy_(value)
         places = [each.grad for each in self.parameters]
         self.records += 1
 
@@ -67,13 +79,18 @@ class Again:
         return result, replay
 
 
-def trainer(run: Steps, *entries: dict[str, Any], captured: bool, kind: Any = SMALL, **options: Any) -> Trainer:
+def trainer(
+    run: Steps, *entries: dict[str, Any], captured: bool, kind: Any = SMALL, whole: bool = True, **options: Any
+) -> Trainer:
+    """whole: a GPU is asked later whether the loss was finite, so the whole step can be recorded."""
     student = network(kind, **options)
     made = Trainer(student, objectives(student, *entries), run, 0, None)
+    if whole:
+        made.finite = FiniteLoss(run, CPU, made.optimizer, deferred=True)
     if captured:
         recorder = Again()
-        recorder.modules = [made.network, made.objectives]
-        made.captured = CapturedGradients(made, recorder)
+        recorder.trainer = made
+        made.captured = CapturedSteps(made, recorder)
         recorder.parameters = made.captured.parameters
     return made
 
@@ -91,15 +108,30 @@ def states(made: Trainer) -> dict[str, Tensor]:
     return {f"{of}.{name}": value for of, state in named.items() for name, value in state.items()}
 
 
-@pytest.mark.parametrize("kind", [SMALL, VIT], ids=["ResNet", "ViT"])
-def test_recorded_steps_have_the_bits_of_eager_ones(road: Path, kind: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With schedules, an objective that ends, two sizes of batches, random depth, a clipped gradient and an average."""
+RECORDED: list[tuple[Any, dict[str, Any], int]] = [
+    (SMALL, {"optimizer": "sgd", "clip_gradient": 1.0, "ema": 0.9}, 3),
+    (VIT, {"optimizer": "adamw", "clip_gradient": 1.0, "ema": 0.9, "layer_decay": 0.7}, 2),
+    (SMALL, {"optimizer": "lion", "clip_gradient": 1.0, "ema": 0.9}, 4),
+]
+"""Networks, settings, and how many records there are: for two sizes, before and after an objective's end; where the
+average is recorded too, the larger size comes only once between its beginning and that end."""
+
+
+@pytest.mark.parametrize("number", range(len(RECORDED)))
+def test_recorded_steps_have_the_bits_of_eager_ones(road: Path, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With schedules of objectives and rates, an objective that ends, two sizes of batches, random depth, a clipped
+    gradient and an average. Rates are those of a GPU; the last optimiser is not fused, so its steps are not recorded.
+    """
+    kind, changes, records = RECORDED[number]
+    whole = changes["optimizer"] != "lion"
     monkeypatch.setattr("pipeline.training.captured.UNRECORDED_STEPS", 1)
-    settings = FEW | {"epochs": 2, "clip_gradient": 1.0, "ema": 0.9, "optimizer": "adamw" if kind is VIT else "sgd"}
+    monkeypatch.setattr("pipeline.training.change.rounds_rates", lambda device, optimizer: is_fused(optimizer))
+    settings = FEW | {"epochs": 2, "warmup_epochs": 1} | changes
     options, entries = dict[str, Any](), SCHEDULED
     if kind is VIT:
         options, entries = {"drop_path_rate": 0.3}, SCHEDULED[:2]
-    runs = [trainer(steps(road, **settings), *entries, captured=on, kind=kind, **options) for on in (False, True)]
+    given = {"kind": kind, "whole": whole, **options}
+    runs = [trainer(steps(road, **settings), *entries, captured=on, **given) for on in (False, True)]
     values = [trained(each) for each in runs]
     for (one, terms), (other, same_terms) in zip(*values, strict=True):
         assert torch.equal(one, other)
@@ -107,26 +139,68 @@ def test_recorded_steps_have_the_bits_of_eager_ones(road: Path, kind: Any, monke
     assert same(*(states(each) for each in runs))
     assert all(each.ema is not None for each in runs)
     assert same(*(each.ema.module.state_dict() for each in runs if each.ema is not None))
-    captured = runs[1].captured
-    assert captured is not None
-    assert isinstance(captured.recorder, Again)
-    assert captured.recorder.records == (2 if kind is VIT else 4)  # both sizes, before and after an objective's end
+    eager, captured = ([*flat(each.optimizer.state_dict())] for each in runs)
+    assert [type(each) for each in eager] == [type(each) for each in captured], "a checkpoint is of both"
+    for one, other in zip(eager, captured, strict=True):
+        assert torch.equal(one, other) if isinstance(one, Tensor) else one == other
+    assert runs[1].captured is not None
+    assert runs[1].captured.whole == whole
+    assert isinstance(runs[1].captured.recorder, Again)
+    assert runs[1].captured.recorder.records == records
+
+
+def flat(given: Any) -> Iterator[Any]:
+    """The leaves of a state."""
+    if isinstance(given, dict | list):
+        for each in given.values() if isinstance(given, dict) else given:
+            yield from flat(each)
+    else:
+        yield given
+
+
+def test_rates_of_64_bits_are_others_than_those_of_a_gpu(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that the test above would see steps that round them differently."""
+    found = []
+    for rounded in (False, True):
+        monkeypatch.setattr("pipeline.training.change.rounds_rates", lambda *given, rounded=rounded: rounded)
+        made = trainer(steps(road, optimizer="adamw", learning_rate=1e-3, weight_decay=0.1), HARD, captured=False)
+        trained(made)
+        assert isinstance(made.optimizer.param_groups[0]["lr"], float)
+        found.append(states(made))
+    assert not same(*found)
+    for name, value in found[0].items():
+        torch.testing.assert_close(value, found[1][name], rtol=1e-4, atol=1e-5)
+    for device, fused, expected in (("cuda", True, True), ("cpu", True, False), ("cuda", False, False)):
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], fused=fused)
+        assert rounds_rates(torch.device(device), optimizer) == expected
 
 
 def test_weights_of_a_table_are_those_of_the_schedules(road: Path) -> None:
     run, student = steps(road, **FEW), network()
     chosen = objectives(student, *SCHEDULED)
-    table = WeightTable(chosen, run, CPU)
+    table = weight_table(chosen, run, CPU)
     values = torch.linspace(0.1, 3, 50)
     for index in (0, 4, 5, 11, 19, 3):
         expected = list(chosen.weights(index / len(run)).values())
         row = table.row(index)
         assert row.tolist() == torch.tensor(expected, dtype=torch.float32).tolist()
-        assert table.on(index) == tuple(weight > 0 for weight in expected)
+        assert table.here(index) == expected
         for factor, weight in zip(row, expected, strict=True):
             assert torch.equal(factor * values, weight * values)
-    assert table.on(0) == (True, False, True)
-    assert table.on(19) == (True, True, False)
+
+
+def test_rates_of_a_table_are_those_of_the_schedule(road: Path) -> None:
+    """Of every group; the optimiser keeps its own."""
+    run = steps(road, **FEW, warmup_epochs=1, layer_decay=0.5, schedule="cosine")
+    made = trainer(run, HARD, captured=False, kind=VIT)
+    table = rate_table(made.scheduler, made.optimizer, run, CPU)
+    for index in range(len(run)):
+        expected = [group["lr"] for group in made.optimizer.param_groups]
+        assert table.here(index) == expected
+        assert len(set(expected)) > 2
+        assert table.row(index).tolist() == torch.tensor(expected, dtype=torch.float32).tolist()
+        assert [group["lr"] for group in made.optimizer.param_groups] == expected
+        made.update(run[index])
 
 
 def test_a_loss_that_is_not_finite_is_told_as_without_records(road: Path) -> None:
