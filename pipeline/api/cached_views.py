@@ -26,7 +26,8 @@ from pipeline.data.kept_digests import forget_digests
 from pipeline.errors import ArgumentError, Problem, unknown_name
 from pipeline.experiment.data import views_of
 from pipeline.models import TeacherNetwork
-from pipeline.objectives import MixedLabels
+from pipeline.models.device import choose_device
+from pipeline.objectives import MixedLabels, Neighbours
 from pipeline.progress import Lines, Silent
 from pipeline.signals import Mean
 from pipeline.store.format.requirements import CacheRequirement, RequiredSamples
@@ -34,6 +35,7 @@ from pipeline.store.format.sections import DataIdentity, TeacherIdentity, ViewsI
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, Verify, check_views
 from pipeline.training.encoded_outputs import join_batches
+from pipeline.training.neighbourhood import Neighbourhood
 from pipeline.training.step import Step
 
 OWN_LOADER = -1
@@ -149,6 +151,7 @@ class CachedViews(Dataset[Step]):
         balanced: bool = False,
         pin_memory: bool | None = None,
         epoch: int | None = None,
+        neighbours: Neighbours | None = None,
     ) -> DataLoader[Step]:
         """Return a DataLoader: every time that it is iterated it gives the next epoch, in an order of its own.
 
@@ -168,6 +171,8 @@ class CachedViews(Dataset[Step]):
             balanced: whether every class comes equally often.
             pin_memory: None where there is a GPU.
             epoch: to begin with, after a restart for example; None goes on as said above.
+            neighbours: that samples have in their batch, such as `loss.neighbours`; None for none. They are found in
+                the cache at the first time, which compares all pairs of samples, and kept beside it.
 
         Raises:
             ConfigError: more views than there are, classes to balance and no labels, workers and a cache on object
@@ -185,7 +190,9 @@ class CachedViews(Dataset[Step]):
         if epoch is not None and epoch < 0:
             raise ArgumentError([Problem("epoch", "is no number from 0 on", got=repr(epoch))], "the loader")
         steps = self._steps(source, batch_size, views, seed, balanced)
-        settings = batch_size, seed, workers, views, read, balanced
+        if neighbours is not None:
+            steps.neighbourhood = self._neighbourhood(neighbours)
+        settings = batch_size, seed, workers, views, read, balanced, neighbours
         before = self._made.get(settings)
         first = epoch if epoch is not None else before.epoch if before else 0
         self._made[settings] = Epochs(steps.steps_per_epoch, first)
@@ -201,6 +208,13 @@ class CachedViews(Dataset[Step]):
     def begin_training(self) -> None:
         """Let loaders that are made from now on begin with epoch 0. `objective` calls it."""
         self._made.clear()
+
+    def _neighbourhood(self, wanted: Neighbours) -> Neighbourhood:
+        """Return the nearest samples of each, which are found now: not by every process of a loader."""
+        with arguments_of("the loader"):
+            found = Neighbourhood(self.source, wanted, choose_device("auto"))
+        found.nearest  # noqa: B018
+        return found
 
     def _steps(self, source: FromCaches, batch_size: int, views: int, seed: int, balanced: bool) -> Steps:
         sampling: Literal["balanced", "shuffled"] = "balanced" if balanced else "shuffled"

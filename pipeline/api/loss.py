@@ -49,6 +49,8 @@ class DistillationLoss(nn.Module):
 
     Attributes:
         reads: the teacher's signals that it reads, for `data.loader(..., signals=loss.reads)`.
+        neighbours: that it is to have in its batches, for `data.loader(..., neighbours=loss.neighbours)`; None if it
+            asks for none.
         terms: of the last call, every term by `name/term`, unweighted, without gradient: for logs.
 
     Example:
@@ -71,6 +73,7 @@ class DistillationLoss(nn.Module):
             for name, signals in self._reads.items()
             for signal in signals
         )
+        self.neighbours = objectives.needs.neighbours
         self.terms: dict[str, Tensor] = {}
         self.heads = KnownHeads(heads)
         self.register_buffer("calls", torch.zeros((), dtype=torch.int64))

@@ -27,6 +27,7 @@ from pipeline.progress import Lines, Progress
 from pipeline.signals import LinearHead
 from pipeline.training import FromCaches, Memory, Steps, TrainConfig, Verify, check_views
 from pipeline.training.config import TrainSection
+from pipeline.training.neighbourhood import Neighbourhood
 
 
 class StudentSections(LearningSections, StudentsSection, ObjectivesSection, TrainSection):
@@ -138,8 +139,9 @@ class StudentRun:
         data, caches, training = self.experiment.data, self.signals_read, self.training
         if caches is None:
             return Steps.fresh(data.training, data.views, training, self.name.seed)
-        rows = caches.primary.rows_per_block
-        return Steps(data.training, data.views, caches, caches.views, training, self.name.seed, rows)
+        rows, wanted, device = caches.primary.rows_per_block, self.objective_set.needs.neighbours, training.device
+        near = Neighbourhood(caches, wanted, choose_device(device), Lines()) if wanted else None
+        return Steps(data.training, data.views, caches, caches.views, training, self.name.seed, rows, near)
 
     @property
     def head(self) -> LinearHead | None:

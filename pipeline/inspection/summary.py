@@ -16,8 +16,9 @@ from pipeline.store.format.arrays import STATIC
 from pipeline.store.format.identity import IDENTITY, CacheIdentity
 from pipeline.store.format.manifest import Manifest
 from pipeline.store.format.provenance import noted_runs, provenance_of
+from pipeline.store.kept import statistics_folder
 from pipeline.store.location import StorePath, store_path
-from pipeline.store.statistics import kept_statistics, statistics_folder
+from pipeline.store.statistics import kept_statistics
 from pipeline.untrusted import parse_json
 
 Facts = dict[str, Any]

@@ -6,13 +6,22 @@ from pipeline.late import late_names
 from pipeline.objectives.config import ObjectiveEntry, ObjectivesConfig, ObjectiveSetConfig, ObjectivesSection, Schedule
 
 if TYPE_CHECKING:
-    from pipeline.objectives.base import Batch, Context, MixedLabels, Needs, Objective, Terms, build_objective
+    from pipeline.objectives.base import (
+        Batch,
+        Context,
+        MixedLabels,
+        Needs,
+        Neighbours,
+        Objective,
+        Terms,
+        build_objective,
+    )
     from pipeline.objectives.divergence import kl_divergence
     from pipeline.objectives.set import KnownTeacher, ObjectiveSet
 else:
     __getattr__ = late_names(
         __name__,
-        base="Batch Context MixedLabels Needs Objective Terms build_objective",
+        base="Batch Context MixedLabels Needs Neighbours Objective Terms build_objective",
         divergence="kl_divergence",
         set="KnownTeacher ObjectiveSet",
     )
@@ -23,6 +32,7 @@ __all__ = [
     "KnownTeacher",
     "MixedLabels",
     "Needs",
+    "Neighbours",
     "Objective",
     "ObjectiveEntry",
     "ObjectiveSet",

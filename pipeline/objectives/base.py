@@ -15,6 +15,7 @@ from pipeline.errors import CACHE_COMMAND, ConfigError, Problem, unknown_name
 from pipeline.objectives.batch import Batch as Batch
 from pipeline.objectives.batch import MixedLabels as MixedLabels
 from pipeline.objectives.config import METHODS
+from pipeline.objectives.neighbours import Neighbours as Neighbours
 from pipeline.signals import Signals, SignalShapes, block_number
 from pipeline.signals.lowpass import find_filter
 from pipeline.signals.moments import Moments
@@ -66,12 +67,14 @@ class Needs:
         teacher, student: `logits`, `embedding`, `head`, `features/block3`, `extras/channel-gram/block3`.
         labels: it needs a label for every sample, and one alone: it is refused where views mix two.
         views: how many views of each sample, or more, in adjacent rows.
+        neighbours: that samples come with neighbours in a batch; None where that does not matter.
     """
 
     teacher: frozenset[str] = frozenset()
     student: frozenset[str] = frozenset({"logits"})
     labels: bool = False
     views: int = 1
+    neighbours: Neighbours | None = None
 
 
 class Objective(nn.Module, ABC):

@@ -31,7 +31,7 @@ class Method:
     Args:
         summary: the first line of its documentation, all of which is `text`.
         needs: what it reads of the teacher with its default options, as kinds of signals: `logits`, `embedding`,
-            `head`, `features`, `extras`; and `labels`, `2 views of each sample`.
+            `head`, `features`, `extras`; and `labels`, `2 views of each sample`, `neighbours of each sample`.
         options: their defaults by name.
     """
 
@@ -132,7 +132,8 @@ def _needs(name: str) -> tuple[str, ...]:
         needs = build_objective(name, {}, shapes, shapes, context).needs
     kinds = {signal.partition("/")[0] for signal in needs.teacher}
     views = (f"{needs.views} views of each sample",) if needs.views > 1 else ()
-    return (*sorted(kinds), *(("labels",) if needs.labels else ()), *views)
+    near = ("neighbours of each sample",) if needs.neighbours else ()
+    return (*sorted(kinds), *(("labels",) if needs.labels else ()), *views, *near)
 
 
 def _options(module: ModuleType) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError, Problem, during, unknown_name
 from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, build_objective
 from pipeline.objectives.config import ObjectiveEntry
 from pipeline.objectives.dropping import TeacherDropping, Weighted
+from pipeline.objectives.neighbours import Neighbours, differing_wishes, named_wishes, one_wish
 from pipeline.objectives.sample_objective import SampleObjective, weigh_samples
 from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
@@ -108,8 +109,12 @@ class ObjectiveSet(nn.Module):
         if len(keeping) > 1:
             what = f"{' and '.join(keeping)} would each stand in for the student's classifier, and it has one"
             problems.append(Problem(f"objectives.{name}", what, fix="leave all but one of them out"))
-        if problems:
+        if problems := problems or differing_wishes(f"objectives.{name}", self._wishes):
             raise ConfigError(problems)
+
+    @property
+    def _wishes(self) -> list[Neighbours | None]:
+        return named_wishes((teacher, member.needs.neighbours) for teacher, member in self._built)
 
     @property
     def _built(self) -> list[tuple[str | None, Objective]]:
@@ -126,6 +131,7 @@ class ObjectiveSet(nn.Module):
             student=frozenset().union(*(needs.student for needs in every)),
             labels=any(needs.labels for needs in every),
             views=max((needs.views for needs in every), default=1),
+            neighbours=one_wish(self._wishes),
         )
 
     @property

@@ -3,29 +3,22 @@
 Beside `caches/name.zarr` lies `caches/name.statistics/embedding.safetensors`, and `features.block3.safetensors`:
 float64 `mean` [D] and `covariance` [D, D], with the fingerprint of the cache, the name of the signal, the number of
 vectors and a checksum as metadata. Of a map each place of each sample is a vector. All samples and views of the cache
-count. The folder has git ignore it: it follows from the cache, and is no output of a stage.
-
-Of a cache on object storage they are kept on this machine, in `~/.cache/decant/statistics/`, in a folder that is named
-by the cache's fingerprint.
+count. `pipeline.store.kept` says where that is of a cache on object storage.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
-from pipeline.errors import CacheCorrupt, first_line
-from pipeline.files import durable, let_git_ignore, sync_directory
+from pipeline.errors import CacheCorrupt
 from pipeline.progress import Progress, Silent
-from pipeline.publishing.checksum import crc32c
 from pipeline.signals.moments import Moments
+from pipeline.store.kept import DELETE_HINT, keep, read_kept, statistics_folder
 from pipeline.store.location import StorePath
 
 if TYPE_CHECKING:  # which loads torch, and what is kept is also listed
@@ -33,8 +26,6 @@ if TYPE_CHECKING:  # which loads torch, and what is kept is also listed
 
 NUMBERS_AT_ONCE = 4 << 20
 """How many numbers of a signal are in memory at once: 32 MiB of them in float64."""
-
-DELETE_HINT = "delete it: it is computed again"
 
 
 def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
@@ -46,22 +37,6 @@ def statistics_file(cache: TeacherCache, signal: str) -> Path | None:
     """
     folder = statistics_folder(cache.path, cache.manifest.fingerprint)
     return folder and folder / f"{signal.replace('/', '.')}.safetensors"
-
-
-def statistics_folder(path: StorePath, fingerprint: str) -> Path | None:
-    """Return the folder of a cache's statistics; None as of `statistics_file`.
-
-    Args:
-        path: of the cache.
-        fingerprint: of the cache.
-    """
-    if isinstance(path, Path):
-        return path.with_name(f"{path.stem}.statistics")
-    try:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:  # nobody's home is known
-        return None
-    return caches / "decant" / "statistics" / fingerprint
 
 
 def kept_statistics(path: StorePath, fingerprint: str) -> list[str]:
@@ -89,17 +64,14 @@ def kept_moments(cache: TeacherCache, signal: str, progress: Progress | None = N
     is replaced, with a note. Raises CacheCorrupt if it is damaged.
     """
     path = statistics_file(cache, signal)
-    # os.path.exists says no where nobody may look: of a home that is another's, `Path.exists` would raise
-    if path is not None and os.path.exists(path):  # noqa: PTH110
-        if (moments := _read(path, cache, signal)) is not None:
-            return moments
+    if (kept := read_kept(path, ("mean", "covariance"))) is not None:
+        facts, tensors = kept
+        if all(facts.get(key) == value for key, value in _facts(cache, signal).items()):
+            return Moments(_count(facts, path), tensors["mean"], tensors["covariance"])
         print(f"note: {path} is of another cache or signal, and is computed again", file=sys.stderr)
     moments = compute_moments(cache, signal, progress or Silent())
-    if path is not None:
-        try:
-            _write(path, cache, signal, moments)
-        except OSError as error:  # a disk that is full, or read only: what was computed is right all the same
-            print(f"note: {path} is not kept, and will be computed again: {first_line(error)}", file=sys.stderr)
+    found = {"mean": moments.mean, "covariance": moments.covariance}
+    keep(path, found, _facts(cache, signal) | {"count": str(moments.count)}, beside=isinstance(cache.path, Path))
     return moments
 
 
@@ -127,39 +99,13 @@ def compute_moments(cache: TeacherCache, signal: str, progress: Progress) -> Mom
     return found
 
 
-def _write(path: Path, cache: TeacherCache, signal: str, moments: Moments) -> None:
-    """Write the file, all at once, and whatever other processes write at the same time: they find the same."""
-    tensors = {"mean": moments.mean, "covariance": np.ascontiguousarray(moments.covariance)}
-    facts = {"cache": cache.manifest.fingerprint, "signal": signal, "count": str(moments.count)}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(cache.path, Path):
-        let_git_ignore(path.parent, "the cache")
-    new = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+def _facts(cache: TeacherCache, signal: str) -> dict[str, str]:
+    """What says of which cache and signal statistics are."""
+    return {"cache": cache.manifest.fingerprint, "signal": signal}
+
+
+def _count(facts: dict[str, str], path: Path | None) -> int:
     try:
-        with durable(new) as file:
-            file.write(save(tensors, {**facts, "checksum": _checksum(moments)}))
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-    sync_directory(path.parent)
-
-
-def _read(path: Path, cache: TeacherCache, signal: str) -> Moments | None:
-    """Return what a file holds; None if it is of another cache or signal. Raises CacheCorrupt."""
-    try:
-        with safe_open(path, "numpy") as file:
-            facts = file.metadata() or {}
-            moments = Moments(int(facts["count"]), file.get_tensor("mean"), file.get_tensor("covariance"))
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CacheCorrupt(
-            "these statistics cannot be read", where=path, got=first_line(error), fix=DELETE_HINT
-        ) from None
-    if facts.get("checksum") != _checksum(moments):
-        raise CacheCorrupt("these statistics are damaged: their checksum is another", where=path, fix=DELETE_HINT)
-    expected = {"cache": cache.manifest.fingerprint, "signal": signal}
-    return moments if all(facts.get(key) == value for key, value in expected.items()) else None
-
-
-def _checksum(moments: Moments) -> str:
-    data = np.ascontiguousarray(moments.mean).tobytes() + np.ascontiguousarray(moments.covariance).tobytes()
-    return f"{crc32c(data):08x}"
+        return int(facts["count"])
+    except (KeyError, ValueError):
+        raise CacheCorrupt("these statistics cannot be read", where=path, got="no count", fix=DELETE_HINT) from None

@@ -18,6 +18,7 @@ from pipeline.objectives import MixedLabels
 from pipeline.training.config import TrainConfig
 from pipeline.training.encoded_outputs import TeacherOutputs, join_views
 from pipeline.training.fresh_views import FreshViews
+from pipeline.training.neighbourhood import Neighbourhood
 from pipeline.training.order import balanced, windows
 from pipeline.training.share import Share
 from pipeline.training.step import Step
@@ -51,6 +52,7 @@ class Steps(Dataset[Step]):
         config: batches and epochs.
         seed: of the order of samples.
         rows_per_block: samples in a row block of the cache, for an order whose reads are local.
+        neighbourhood: puts neighbours of samples into their batches; None for batches of single samples.
 
     Attributes:
         share: which samples of every step are rendered: all but where several processes train together.
@@ -68,9 +70,11 @@ class Steps(Dataset[Step]):
         config: TrainConfig,
         seed: int,
         rows_per_block: int,
+        neighbourhood: Neighbourhood | None = None,
     ) -> None:
         self.samples, self.views, self.source, self.numbers = samples, views, source, numbers
         self.config, self.seed, self.rows_per_block = config, seed, rows_per_block
+        self.neighbourhood = neighbourhood
         refuse_too_many_views(config, len(numbers))
         config.refuse_without("train", labels=samples.labels is not None, holdout=True)
         self.steps_per_epoch = -(-samples.count // config.samples_per_step)
@@ -271,7 +275,11 @@ class Steps(Dataset[Step]):
             parts = windows(self.seed, epoch, self.samples.count, self.rows_per_block)
             if self.config.sampling == "balanced":
                 parts = balanced(parts, self.labels, self.seed, epoch)
-            self._orders[epoch] = np.concatenate(parts), np.cumsum([len(part) for part in parts])
+            order, ends = np.concatenate(parts), np.cumsum([len(part) for part in parts])
+            if self.neighbourhood is not None:
+                steps = np.diff([self.start_of(within) for within in range(self.steps_per_epoch + 1)]).tolist()
+                order = self.neighbourhood.grouped(order, steps, self.config.accumulate, self.seed, epoch)
+            self._orders[epoch] = order, ends
         return self._orders[epoch]
 
     def images(self, rows: NDArray[np.int64]) -> Images:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from killed_writers import forked, killed
 
-from pipeline.store import statistics
+from pipeline.store import kept, statistics
 from pipeline.store.reader import TeacherCache
 
 PLACES = {
     "computing": (statistics.Moments, "merged"),
-    "writing": (statistics, "sync_directory"),
+    "writing": (kept, "sync_directory"),
     "renaming": (Path, "replace"),
 }
 """What is about to be called when it ends: a batch was added up, the file has its name, or not yet."""

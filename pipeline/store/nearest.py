@@ -1,0 +1,128 @@
+"""Finds the nearest samples of every sample in a cache, by its teacher's embeddings, once, and keeps them beside it.
+
+Nearness of two samples is the cosine of their vectors: a sample's vector is the mean of its embeddings in the views
+that are used, each of length one. All pairs are compared, in float64 and a piece at a time, so nothing is left out. A
+cosine counts to 2⁻²⁹, and of equally near samples the lower number comes first: who is near does not depend on the
+pieces, on threads or on the device.
+
+Beside `caches/name.zarr` lies `caches/name.statistics/embedding.nearest`, a file of safetensors: int32 `nearest`
+[N, k], the nearest first, with the fingerprints of the caches, the numbers of their views and a checksum as metadata.
+One with more of them than are wanted serves as well.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.progress import Progress, Silent
+from pipeline.signals.unit import unit
+from pipeline.store.kept import keep, read_kept, statistics_folder
+
+if TYPE_CHECKING:
+    from pipeline.store.reader import TeacherCache
+
+VECTORS_AT_ONCE = 1 << 26
+"""How many numbers of vectors are in memory at once, and as many again: 512 MiB of them in float64."""
+
+PAIRS_AT_ONCE = 1 << 22
+"""How many pairs of samples are compared at once: 32 MiB of them."""
+
+STEPS_OF_A_COSINE = 1 << 29
+"""Cosines that differ by less than one part in so many may count as equal."""
+
+NUMBERS = 1 << 32
+"""More than there are samples: what a cosine is multiplied by to make room for a sample's number."""
+
+
+def kept_nearest(
+    caches: Mapping[int, TeacherCache], count: int, device: torch.device, progress: Progress | None = None
+) -> NDArray[np.int32]:
+    """Return the nearest samples of every sample: from the file that is kept, which is written if it is not there.
+
+    Args:
+        caches: those of one teacher, by the numbers of the views that are used.
+        count: k, how many of each sample; all others where there are fewer.
+        device: where they are compared.
+        progress: counts samples; None shows nothing.
+
+    Returns int32 [N, k], the nearest first; no sample is its own. Raises CacheCorrupt for a file that is damaged, and
+    CacheMismatch for caches without embeddings.
+    """
+    first = caches[min(caches)]
+    folder = statistics_folder(first.path, first.manifest.fingerprint)
+    path, facts = folder and folder / "embedding.nearest", {"caches": _identity(caches), "signal": "embedding"}
+    count = min(count, first.count - 1)
+    if (kept := read_kept(path, ("nearest",))) is not None:
+        found = kept[1]["nearest"]
+        if all(kept[0].get(key) == value for key, value in facts.items()):
+            if found.shape[1] >= count:
+                return found[:, :count].copy()
+        else:
+            print(f"note: {path} is of other caches or views, and is computed again", file=sys.stderr)
+    nearest = find_nearest(caches, count, device, progress or Silent())
+    keep(path, {"nearest": nearest}, facts, beside=isinstance(first.path, Path))
+    return nearest
+
+
+def _identity(caches: Mapping[int, TeacherCache]) -> str:
+    return json.dumps([[view, caches[view].manifest.fingerprint] for view in sorted(caches)])
+
+
+def find_nearest(
+    caches: Mapping[int, TeacherCache], count: int, device: torch.device, progress: Progress
+) -> NDArray[np.int32]:
+    """Compare all pairs of samples, and return the nearest of each.
+
+    Args:
+        caches, count, device, progress: as of `kept_nearest`, with a count below N.
+    """
+    cache = caches[min(caches)]
+    samples, width = cache.count, cache.signal("embedding", min(caches), np.arange(1)).shape[1]
+    rows = max(1, min(samples, VECTORS_AT_ONCE // width))
+    blocks = [range(start, min(start + rows, samples)) for start in range(0, samples, rows)]
+    progress.begin(f"nearest samples by the embedding in {cache.path}", samples * len(blocks), "samples")
+    found: list[Tensor] = []
+    for block in blocks:
+        ones = _vectors(caches, block, device)
+        best = torch.full((len(block), count), -1, dtype=torch.int64, device=device)
+        for other in blocks:
+            others = ones if other == block else _vectors(caches, other, device)
+            _compare(ones, others, block, other, best)
+            progress.advance(len(block))
+        found.append((NUMBERS - 1 - best % NUMBERS).to(torch.int32).cpu())
+    progress.end()
+    return torch.cat(found).numpy()
+
+
+def _vectors(caches: Mapping[int, TeacherCache], samples: range, device: torch.device) -> Tensor:
+    """The vectors of samples, float64 [M, D], of length one."""
+    rows, total = np.arange(samples.start, samples.stop), None
+    for view in sorted(caches):
+        embeddings = unit(caches[view].signal("embedding", view, rows).to(device).double(), dim=1)
+        total = embeddings if total is None else total.add_(embeddings)
+    assert total is not None  # there are views
+    return unit(total, dim=1)
+
+
+def _compare(ones: Tensor, others: Tensor, block: range, other: range, best: Tensor) -> None:
+    """Let the nearer ones of `other` samples take places in `best` [M, k], which holds cosine and number as one."""
+    numbers = NUMBERS - 1 - torch.arange(other.start, other.stop, device=ones.device)
+    size = max(1, PAIRS_AT_ONCE // len(others))
+    for start in range(0, len(ones), size):
+        part = slice(start, start + size)
+        cosines = ones[part] @ others.T
+        keys = ((cosines.clamp_(-1, 1) + 1) * STEPS_OF_A_COSINE).round_().long() * NUMBERS + numbers
+        own = torch.arange(block.start + start, block.start + start + len(keys), device=ones.device) - other.start
+        itself = ((own >= 0) & (own < len(others))).nonzero()[:, 0]
+        keys[itself, own[itself]] = -1
+        joined = torch.cat((best[part], keys), dim=1)
+        best[part] = joined.topk(best.shape[1], dim=1, sorted=True).values

@@ -1,0 +1,55 @@
+"""Students whose batches have neighbours: found in the cache once, kept beside it, and the same after a stop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from experiment import content, interrupted, source, student
+
+import pipeline.store.nearest
+from pipeline.experiment.experiment import Experiment
+from pipeline.experiment.runs import RunName
+from pipeline.experiment.students import StudentRun, StudentSections
+from pipeline.progress import Silent
+from pipeline.store.nearest import find_nearest
+from pipeline.store.reader import TeacherCache
+
+MAIN, KEPT = Path("artifacts/caches/tiny.zarr"), Path("artifacts/caches/tiny.statistics/embedding.nearest")
+NEAR = "objectives={near: [{name: coss, neighbours: 3, nearest: 5}], far: [{name: coss, neighbours: 0}]}"
+
+
+def opened(objectives: str, *overrides: str) -> StudentRun:
+    """What `train-student` opens."""
+    inputs = source(NEAR, *overrides).read_only(StudentSections, {"students": "small", "objectives": objectives})
+    return StudentRun(Experiment(inputs), RunName("small", objectives, 0))
+
+
+def test_they_are_looked_for_when_a_student_is_trained_and_not_before(here: Path):
+    assert opened("far").steps.neighbourhood is None
+    run = opened("near")
+    run.identity()
+    assert len(run.steps) > 0
+    assert not KEPT.exists()
+    group = run.steps[0].sample[:4].tolist()
+    assert KEPT.exists()
+    cache = TeacherCache.open(MAIN)
+    nearest = find_nearest(dict.fromkeys(cache.views, cache), 5, torch.device("cpu"), Silent())
+    assert set(group[1:]) <= set(nearest[group[0]].tolist())
+
+
+def test_a_run_is_another_with_them_and_goes_on_where_it_was_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch):
+    plain = student("small", "far", NEAR, output=Path("a"))
+    whole = student("small", "near", NEAR, output=Path("b"))
+    assert content(plain)["student.safetensors"] != content(whole)["student.safetensors"]
+    interrupted("small", "near", NEAR, output=Path("c"))
+    monkeypatch.setattr(pipeline.store.nearest, "find_nearest", None)  # they are read
+    again = student("small", "near", NEAR, output=Path("c"))
+    assert content(again)["student.safetensors"] == content(whole)["student.safetensors"]
+
+
+def test_workers_have_the_same_batches(here: Path):
+    by_workers = student("small", "near", NEAR, "train.workers=1", "train.epochs=1", output=Path("a"))
+    alone = student("small", "near", NEAR, "train.epochs=1", output=Path("b"))
+    assert content(by_workers)["student.safetensors"] == content(alone)["student.safetensors"]
