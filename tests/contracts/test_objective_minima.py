@@ -15,6 +15,7 @@ from pipeline.objectives.methods.cc import CC
 from pipeline.signals import Signals
 
 ELSEWHERE = {
+    "angular": "heads on the teacher's embedding have their say beside the teacher's logits",
     "ckd": "a contrast: other samples are pushed away, further than the teacher has them",
     "hard-label": "labels say what is best, not the teacher",
     "msdcrd": "contrasts: other local samples are pushed away, further than the teacher has them",
