@@ -18,6 +18,8 @@ TRIED_EXTRAS = {
     "attention-map/block2": ("block2",),
     "channel-gram/block1": ("block1",),
     "channel-gram/block2": ("block2",),
+    "channel-std/block1": ("block1",),
+    "channel-std/block2": ("block2",),
     "fsp-matrix/block1": ("block1", "block2"),
 }
 """The extra signals of the teacher, with the blocks that each is computed from."""

@@ -26,7 +26,7 @@ ELSEWHERE = {
 }
 """Methods that learn nothing of their own, and are not least at the teacher."""
 
-TRANSPARENT = ("cc", "ctkd", "fitnet", "fsp", "ickd", "ofd", "srrl")
+TRANSPARENT = ("cc", "ctkd", "fitnet", "fsp", "ickd", "ofd", "srrl", "wkd-features")
 """Methods that learn something of their own between both networks, where it can be made to change nothing.
 
 With the others either this cannot be done, or a student equal to the teacher is still not the least; what is, their own

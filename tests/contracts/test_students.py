@@ -18,7 +18,7 @@ from pipeline.signals import Signals, SignalShapes, extract, taps_read
 from pipeline.signals.lowpass import lowpass
 
 CLASSES, ROWS = 3, 6
-EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
+EXTRAS = ("attention-map/block3", "channel-gram/block3", "channel-std/block3", "fsp-matrix/block2")
 STUDENTS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "cnn": ("cifar_resnet8", 32, {"widths": [8, 12, 20]}),
     "vit with a class token": (

@@ -21,7 +21,7 @@ PACKAGE = "pipeline.objectives.methods"
 OF_EXTRAS = [
     name for name in plugins.names(PACKAGE) if "signal" in plugins.load(PACKAGE, name, "").Options.model_fields
 ]
-EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
+EXTRAS = ("attention-map/block3", "channel-gram/block3", "channel-std/block3", "fsp-matrix/block2")
 
 
 def what_a_cache_holds(teacher: Signals) -> Signals:
@@ -45,7 +45,8 @@ def test_extra_signals_of_any_size_are_survived(name: str, scale: float, batch: 
     leaves = {block: (scale * x).float().requires_grad_() for block, x in pupil.features.items()}
     objective = build_objective(name, {"signal": "extra"}, pupil.shapes(), cached.shapes(), CONTEXT)
     with torch.autocast("cpu", torch.bfloat16):
-        ((_, value),) = objective(Signals(pupil.logits, features=leaves), cached, rows(batch), 0.5).items()
+        terms = objective(Signals(pupil.logits, features=leaves), cached, rows(batch), 0.5)
+    value = torch.stack([*terms.values()]).sum()
     assert value.dtype == torch.float32
     assert value.isfinite()
     value.backward()

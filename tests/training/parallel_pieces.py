@@ -30,7 +30,7 @@ from pipeline.training.share import Share
 from pipeline.training.world import World
 
 CLASSES, SAMPLES, STEPS = 3, 5, 2
-EXTRAS = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
+EXTRAS = ("attention-map/block3", "channel-gram/block3", "channel-std/block3", "fsp-matrix/block2")
 CONFIG: dict[str, Any] = {"epochs": 4, "batch_size": 10, "precision": "float32", "device": "cpu"}
 STUDENT: tuple[str, int, dict[str, Any]] = ("cifar_resnet8", 16, {"widths": [4, 6, 8]})
 
