@@ -17,6 +17,8 @@ from hypothesis import HealthCheck, settings
 # `from shared import shared_file` works from every folder of tests.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from processes import fork_server
+
 # Before torch is imported: its threads sleep while they wait. Tests that ask whether their number matters have more of
 # them than there are cores. Results are the same (docs/training.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -35,8 +37,6 @@ settings.register_profile("anywhere", deadline=None, suppress_health_check=[Heal
 settings.load_profile("anywhere")
 
 MEMORY = Path("/dev/shm")
-PROCESSES = frozenset(("begin_process", "fork_workers", "output_of"))
-"""What tests import from `processes`."""
 
 
 @pytest.fixture
@@ -49,6 +49,8 @@ def on_disk() -> Iterator[Path]:
 def pytest_configure(config: pytest.Config) -> None:
     """Whoever runs tests imports the fixtures; who only hands them to workers does not wait for torch.
 
+    Before that the server is begun, which forks processes that have nothing of ours.
+
     Their folders are in memory, where there is room: to delete thousands of small files a disk takes half a minute. The
     long tests may write gigabytes.
 
@@ -59,22 +61,11 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.markexpr == "not long" and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > 4 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
     if config.getoption("dist", "no") == "no" or hasattr(config, "workerinput"):
+        if hasattr(config, "workerinput"):  # a few tests alone may need none
+            fork_server()
         for module in FIXTURES:
             config.pluginmanager.register(importlib.import_module(module))
         importlib.import_module("pipeline.models.pretrained").timm_library()  # in all tests timm knows our networks
-
-
-@pytest.hookimpl(trylast=True)  # what is not run has been left out
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests with processes of their own go to where the second of two workers begins, so that one server starts.
-
-    It imports for seven seconds. To begin with, a worker has a half of the tests, and loses some from its end.
-    """
-    if hasattr(config, "workerinput"):
-        served = {each for each in items if not PROCESSES.isdisjoint(vars(sys.modules[each.module.__name__]))}
-        others = [each for each in items if each not in served]
-        middle = (len(items) + 1) // 2
-        items[:] = [*others[:middle], *(each for each in items if each in served), *others[middle:]]
 
 
 def pytest_collection_finish() -> None:

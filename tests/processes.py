@@ -1,21 +1,27 @@
 """Processes of their own for tests that kill or need one, in milliseconds: the import of torch and timm takes seconds.
 
-They are forked from a process that imported what is not ours, and nothing of ours, when the first of them began.
+They are forked from a process that imported what is not ours, and nothing of ours: itself forked from pytest's before
+that imports anything of ours, or, where that is too late, started when the first of them begins.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import gc
+import importlib
 import io
 import multiprocessing
 import os
+import signal
 import sys
 import traceback
-from collections.abc import Callable
-from multiprocessing import forkserver
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -46,6 +52,58 @@ def start_server() -> None:
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setenv("PYTHONWARNINGS", "ignore")
         forkserver.ensure_running()
+
+
+def fork_server() -> None:
+    """Begin the server as a fork of this process: what is not ours is imported once for both, which takes seconds.
+
+    Only where this process has nothing of ours yet, and computes in one thread: as much as the server may have.
+    """
+    ours = any(name.partition(".")[0] in ("pipeline", "stages") for name in sys.modules)
+    if ours or os.environ.get("OMP_NUM_THREADS") != "1" or sys.platform != "linux":
+        return
+    for name in IMPORTED:
+        with suppress(ImportError):
+            importlib.import_module(name)
+    resource_tracker.ensure_running()
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pytest's process has a thread, which the fork does not need
+        patch.setattr("multiprocessing.util.spawnv_passfds", _forked)
+        forkserver.ensure_running()
+
+
+def _forked(_: str, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
+    """In place of `spawnv_passfds`: a process that runs the program of `python -c`, without a new interpreter."""
+    number = os.fork()
+    if number == 0:
+        _serve(arguments[-1], descriptors)
+    return number
+
+
+def _serve(program: str, descriptors: Sequence[int]) -> NoReturn:
+    """Leave all that is pytest's alone, and be a server."""
+    try:
+        gc.freeze()
+        faulthandler.disable()
+        for number in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208 - names alone
+            if number > 2 and number not in descriptors:
+                with suppress(OSError):  # that of the list itself
+                    os.close(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        sys.meta_path[:] = [each for each in sys.meta_path if not type(each).__module__.startswith("_pytest")]
+        sys.stdin = sys.__stdin__ = open(0, closefd=False)  # noqa: SIM115 - a number
+        sys.stdout = sys.__stdout__ = open(1, "w", closefd=False)  # noqa: SIM115
+        sys.stderr = sys.__stderr__ = open(2, "w", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        os.environ["PYTHONWARNINGS"] = "ignore"
+        warnings.resetwarnings()
+        warnings.simplefilter("ignore")
+        exec(program, {"__name__": "__main__"})
+    except SystemExit:
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+    os._exit(1)
 
 
 def fork_workers(patch: pytest.MonkeyPatch) -> None:
