@@ -32,12 +32,22 @@ def _remembered(signal: str, samples: torch.Tensor, view: int) -> torch.Tensor:
     return torch.randn(TRIED_SAMPLES, width, generator=generator)[samples]
 
 
+def _nearest(count: int, same: bool) -> torch.Tensor:
+    """Samples of the same class, or of the others: those that come next, as if all lay on a circle."""
+    behind = torch.arange(1, TRIED_SAMPLES)
+    fitting = behind[(behind % TRIED_CLASSES == 0) == same][:count]
+    found = (torch.arange(TRIED_SAMPLES)[:, None] + fitting) % TRIED_SAMPLES
+    labels = torch.arange(TRIED_SAMPLES) % TRIED_CLASSES
+    return torch.where((labels[found] == labels[:, None]) == same, found, -1)  # the circle closes amid a class
+
+
 TRIED_CONTEXT = Context(
     num_samples=TRIED_SAMPLES,
     classes=TRIED_CLASSES,
     labels=torch.arange(TRIED_SAMPLES) % TRIED_CLASSES,
     bank=_remembered,
     class_means=lambda: torch.randn(TRIED_CLASSES, TRIED_WIDTH["teacher"], generator=torch.Generator().manual_seed(7)),
+    nearest=_nearest,
     views_per_step=2,  # as many as any objective needs; the batches have those that each one needs
 )
 

@@ -130,6 +130,7 @@ class ObjectiveBuilder:
             self.views_per_step,
             self.data.views.mixing,
             memory.moments if memory else None,
+            memory.nearest if memory else None,
         )
 
 

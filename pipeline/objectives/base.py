@@ -43,7 +43,9 @@ class Context:
             training set, float32 [M, ...] on the samples' device, from the cache: an exact memory bank. class_means()
             returns the teacher's mean embedding per class, float32 [K, D] on the CPU. Both are None as long as there is
             no cache, when an objective is only checked: call them in `prepare`. moments(signal) returns mean and
-            covariance of one of the teacher's signals over all that is cached; None without a cache.
+            covariance of one of the teacher's signals over all that is cached; None without a cache. nearest(count,
+            same) returns the nearest samples of each in the teacher's embedding, of the same class or of others, int64
+            [N, count or N - 1] on the CPU, -1 where there are fewer; as `bank` it is None without a cache.
         views_per_step: how many views of each sample a batch has, in adjacent rows (`train.views_per_step`).
         mixing: the view operation that mixes each sample with another; None if none does.
     """
@@ -57,6 +59,7 @@ class Context:
     views_per_step: int = 1
     mixing: str | None = None
     moments: Callable[[str], Moments] | None = None
+    nearest: Callable[[int, bool], Tensor] | None = None
 
 
 @dataclass(frozen=True)

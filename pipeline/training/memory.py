@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import DataError
+from pipeline.models.device import choose_device
 from pipeline.progress import Progress
 from pipeline.signals.moments import Moments
+from pipeline.store.nearest import Among, kept_nearest
 from pipeline.store.statistics import kept_moments
 from pipeline.training.teacher_outputs import FromCaches
 
@@ -61,6 +63,20 @@ class Memory:
         caches = {cache.path: cache for cache in self.source.teachers[0].values()}
         each = [kept_moments(cache, signal, self.progress) for cache in caches.values()]
         return reduce(Moments.merged, each)
+
+    def nearest(self, count: int, same: bool) -> Tensor:
+        """Return the nearest samples of each in the primary teacher's embedding, over all views that are used.
+
+        Args:
+            count: how many; all others where there are fewer.
+            same: whether those of the same class are meant, or those of others.
+
+        int64 [N, count] on the CPU, -1 where there are fewer. They are found once and kept beside the cache. Raises
+        CacheMismatch without embeddings, CacheCorrupt for a file that is damaged.
+        """
+        labels = np.full(self.source.primary.count, -1, np.int64) if self.labels is None else self.labels
+        device, among = choose_device("auto"), Among(labels, same)
+        return torch.from_numpy(kept_nearest(self.source.teachers[0], count, device, self.progress, among)).long()
 
     def class_means(self) -> Tensor:
         """Return the primary teacher's mean embedding of each class, over all labeled samples and views that are used.

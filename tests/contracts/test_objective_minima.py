@@ -18,6 +18,7 @@ ELSEWHERE = {
     "angular": "heads on the teacher's embedding have their say beside the teacher's logits",
     "ckd": "a contrast: other samples are pushed away, further than the teacher has them",
     "hard-label": "labels say what is best, not the teacher",
+    "ic-kd": "what the teacher says of neighbours is followed, not what it says of the sample",
     "msdcrd": "contrasts: other local samples are pushed away, further than the teacher has them",
     "nd": "embeddings grow towards the mean of their class, where the teacher's are not",
     "nkd": "the target's likelihood is weighted by the teacher's, not matched with it",

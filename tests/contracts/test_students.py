@@ -98,7 +98,11 @@ def learns_or_is_refused(name: str, options: dict[str, Any], student: Student, t
     def means() -> torch.Tensor:
         return said["embedding"][:CLASSES]
 
-    context = Context(2 * ROWS, CLASSES, labels, bank=bank, class_means=means, views_per_step=2)
+    def nearest(count: int, same: bool) -> torch.Tensor:
+        near = labels[None] == labels[:, None] if same else labels[None] != labels[:, None]
+        return near.int().argsort(dim=1, descending=True, stable=True)[:, : min(count, 2)]
+
+    context = Context(2 * ROWS, CLASSES, labels, bank=bank, class_means=means, views_per_step=2, nearest=nearest)
     if reason := REFUSED.get((name, student.kind)):
         with pytest.raises(ConfigError, match=reason):
             build_objective(name, options, student.shapes, teacher.shapes(), context)

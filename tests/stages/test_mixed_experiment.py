@@ -19,6 +19,7 @@ from stages import cache_teacher, train_teacher
 OPERATIONS = "operations: [{name: pad-crop, padding: 1}, mixup-or-cutmix, horizontal-flip]"
 MIXED = (f"views={{count: 2, {OPERATIONS}}}", "store.path=mixed.zarr")
 ONE_LABEL = {"crcd", "crd", "dkd", "hcd", "nd", "nkd", "refilled", "sdd"}
+ONE_LABEL |= {"angular", "ic-kd", "lift", "rld", "wkd-logits"}
 """Methods that ask which class a view is of, or what the teacher said of other samples of the same class."""
 
 

@@ -49,6 +49,18 @@ def test_a_run_is_another_with_them_and_goes_on_where_it_was_interrupted(here: P
     assert content(again)["student.safetensors"] == content(whole)["student.safetensors"]
 
 
+def test_what_the_teacher_says_of_the_nearest_is_learnt_from_and_the_labels_decide_which_these_are(here: Path):
+    labels = "objectives={near: [{name: ic-kd, positives: 3, negatives: 2}]}"
+    whole = student("small", "near", labels, output=Path("b"))
+    interrupted("small", "near", labels, output=Path("c"))
+    assert sorted(file.name for file in KEPT.parent.glob("embedding*")) == [
+        "embedding.nearest-other",
+        "embedding.nearest-same",
+    ]
+    again = student("small", "near", labels, output=Path("c"))
+    assert content(again)["student.safetensors"] == content(whole)["student.safetensors"]
+
+
 def test_workers_have_the_same_batches(here: Path):
     by_workers = student("small", "near", NEAR, "train.workers=1", "train.epochs=1", output=Path("a"))
     alone = student("small", "near", NEAR, "train.epochs=1", output=Path("b"))

@@ -12,7 +12,7 @@ import zarr
 import pipeline.store.nearest
 from pipeline.errors import CacheCorrupt
 from pipeline.progress import Silent
-from pipeline.store.nearest import find_nearest, kept_nearest
+from pipeline.store.nearest import Among, find_nearest, kept_nearest
 from pipeline.store.reader import TeacherCache
 
 MAIN = Path("artifacts/caches/tiny.zarr")
@@ -88,7 +88,31 @@ def test_a_sample_has_no_more_than_all_others(here: Path):
 def test_other_views_are_not_taken_for_these(here: Path, capsys: pytest.CaptureFixture[str]):
     kept_nearest(opened(1), 3, CPU)
     assert np.array_equal(kept_nearest(opened(), 3, CPU), by_sorting()[:, :3])
-    assert "embedding.nearest is of other caches or views, and is computed again" in capsys.readouterr().err
+    assert "embedding.nearest is of other caches, views or labels, and is computed again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_those_of_the_same_class_or_of_others_alone(here: Path, same: bool, monkeypatch: pytest.MonkeyPatch):
+    order = by_sorting()
+    labels = np.arange(len(order)) % 5
+    labels[:3], labels[labels == 4] = -1, 3  # some of none, and classes of different sizes
+    expected = np.full((len(order), len(order) - 1), -1)
+    for i, row in enumerate(order):
+        fitting = [j for j in row if min(labels[i], labels[j]) >= 0 and (labels[i] == labels[j]) == same]
+        expected[i, : len(fitting)] = fitting
+    found = kept_nearest(opened(), len(order), CPU, among=Among(labels, same))
+    assert np.array_equal(found, expected)
+    monkeypatch.setattr(pipeline.store.nearest, "PAIRS_AT_ONCE", 70)
+    assert np.array_equal(find_nearest(opened(), 4, CPU, Silent(), Among(labels, same)), expected[:, :4])
+
+
+def test_other_labels_are_not_taken_for_these(here: Path, capsys: pytest.CaptureFixture[str]):
+    labels = np.arange(opened()[0].count) % 4
+    first = kept_nearest(opened(), 3, CPU, among=Among(labels, True))
+    assert np.array_equal(kept_nearest(opened(), 3, CPU, among=Among(labels, True)), first)
+    assert not capsys.readouterr().err
+    assert not np.array_equal(kept_nearest(opened(), 3, CPU, among=Among(labels // 2, True)), first)
+    assert "is computed again" in capsys.readouterr().err
 
 
 def test_damage_is_told(here: Path):

@@ -96,3 +96,19 @@ def test_class_means_need_a_label_of_every_class(several: Path):
     assert "got: none of class 3\n" in str(error.value)
     with pytest.raises(DataError, match="none of class 0, 1, 2, 3"):
         of(whole(several), several, labels=None).class_means()
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_the_nearest_are_those_of_a_sort_of_all_samples(several: Path, same: bool, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.store.nearest.keep", lambda *_, **__: None)  # the folder is of all tests
+    labels = samples(several).labels
+    assert labels is not None
+    every = [arrays(several / path, "embedding")[0:2].astype(np.float64) for path in (MAIN, "more.zarr")]
+    vectors = np.concatenate(every)
+    vectors = (vectors / np.linalg.norm(vectors, axis=2, keepdims=True)).mean(0)
+    cosines = vectors @ vectors.T / np.linalg.norm(vectors, axis=1) / np.linalg.norm(vectors, axis=1)[:, None]
+    wrong = (labels[:, None] == labels) != same
+    cosines[wrong | np.eye(len(labels), dtype=bool)] = -2
+    found = of(whole(several), several).nearest(4, same)
+    assert found.dtype == torch.int64
+    assert np.array_equal(found.numpy(), np.argsort(-cosines, axis=1)[:, :4])
