@@ -89,6 +89,17 @@ def test_maps_of_zeros_have_usual_gradients():
     assert student.grad.abs().max() < 1e2
 
 
+def test_maps_that_are_the_same_everywhere_have_usual_gradients():
+    """Their mean is rounded, so something is left of them without it."""
+    student = torch.full((2, 3, 7, 7), 0.1)
+    student[:, 1] = 0.7
+    assert (student - student.mean((2, 3), keepdim=True)).any()
+    student.requires_grad_()
+    teacher = torch.randn(2, 3, 7, 7, generator=torch.Generator().manual_seed(0))
+    torch.stack(frequency_errors(student, teacher)).sum().backward()
+    assert student.grad.abs().max() < 1e2
+
+
 def test_the_last_two_blocks_and_refusals():
     deep = SignalShapes(5, 8, {f"block{i}": (8, 4, 4) for i in (1, 2, 3)})
     assert built("ufd", student=deep, teacher=deep).needs.teacher == {"features/block2", "features/block3"}

@@ -13,7 +13,8 @@ KD, and a loss of spectra in place of squares, where KD has 74.86. A, its norm, 
 kept in its folder (`head.safetensors`, `pipeline.models.reused`), scored and exported. The network's own classifier is
 neither trained nor scored. So this objective alone is the set: hard labels and KD beside it would teach that one.
 
-`classifier: teacher` has the teacher's W and a, as `simkd` has, whose projection is deeper, and reads no label. With
+`classifier: teacher` has the teacher's W and a, as `simkd` has, whose projection is deeper, and reads no label: take
+`feature_weight: 1` there, since nothing but the map teaches. With
 `target: embedding`, g's mean is compared with the teacher's embedding, which is what its classifier reads.
 
 Approximate offline: g is low-passed to the grid of the cached maps before both are compared. Exact where that grid is

@@ -15,7 +15,7 @@ segmentation it has (0.03, 0.035, 0.005, 0.0035). It reads no label. Beside it s
 1 with weight 1/2; its stages are the last two. It names pairs of families, such as ViT-S to ResNet-18, and no results.
 
 Deviation: the student's map is brought to the teacher's width by a 1 x 1 convolution with batch normalisation, where
-the code has attention with positions. A vector of zeros stays one.
+the code has attention with positions. A vector of zeros, or of what rounding leaves of one, has no direction, and is 0.
 
 Approximate offline, at the cached grid: the spatial DC term is exact but for the number of places, since the mean of
 cells is that of the map; AC and channel terms are those of the low frequencies. Exact where the grid is as large as
@@ -38,6 +38,9 @@ from pipeline.signals.unit import unit
 
 READS = ("features",)
 
+ROUNDING = 1e-6
+"""What is left without the mean, and is no more than this share of all, is rounding: it has no direction."""
+
 TERMS = ("spatial_dc", "spatial_ac", "channel_dc", "channel_ac")
 
 
@@ -59,6 +62,11 @@ def frequency_errors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, 
     _, _, channels, places = both.shape
     of_places, of_channels = both.mean(3, keepdim=True), both.mean(2, keepdim=True)
 
+    def rest(mean: Tensor, dim: int) -> Tensor:
+        left = both - mean
+        length, whole = (torch.linalg.vector_norm(x, dim=dim, keepdim=True) for x in (left.detach(), both.detach()))
+        return left.masked_fill(length <= ROUNDING * whole, 0)
+
     def apart(x: Tensor, dim: int) -> Tensor:
         of_student, of_teacher = unit(x, dim)
         distance: Tensor = (of_student - of_teacher).square().flatten(1).sum(1)
@@ -66,9 +74,9 @@ def frequency_errors(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor, 
 
     return (
         places * apart(of_places, 2),
-        apart(both - of_places, 2),
+        apart(rest(of_places, 2), 2),
         channels * apart(of_channels, 3),
-        apart(both - of_channels, 3),
+        apart(rest(of_channels, 3), 3),
     )
 
 
