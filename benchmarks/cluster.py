@@ -9,12 +9,17 @@ NEVER = float("inf")
 
 @dataclass(frozen=True)
 class Job:
-    """Equal units: their number, and views, bytes and files of each."""
+    """Equal units: their number, and views, bytes and files of each.
+
+    Unit u is of row block u modulo `blocks`. A worker is given up to `most` units of a row block at a time: a task.
+    """
 
     units: int
     views: int
     bytes: int = 0
     files: int = 0
+    blocks: int = 1
+    most: int = 1
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,10 @@ class Cluster:
 
     workers: int
     gpu: float  # views that the teacher answers on one GPU
-    render: float = NEVER  # views that the CPU cores of one GPU decode and render
+    render: float = NEVER  # views that the CPU cores of one GPU decode and render, an image decoded for each
+    decode: float = 0.0  # share of that time in which images are decoded
+    read: float = NEVER  # image files that reach the CPU cores of one GPU
+    processes: int = 1  # that share a GPU, and have tasks of their own
     disk: float = NEVER  # bytes that all workers write together
     link: float = NEVER  # bytes that one worker writes
     schedule: float = 0.0  # between two units of a worker
@@ -40,6 +48,11 @@ class Cluster:
     time_to_live: float = 300.0
     coordinator_death: float = NEVER
     restart: float = 0.0  # of whatever died
+
+    def views(self, together: int) -> float:
+        """Views a second on one GPU, where an image is read and decoded once for so many views."""
+        rendered = self.render / (1 - self.decode + self.decode / together)
+        return min(self.gpu, rendered, self.read * together)
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from math import prod
 from typing import Any
 
 import numpy as np
-from cluster import Cluster, Job
+from cluster import NEVER, Cluster, Job
 
 from pipeline.models import build_network
 from pipeline.signals import FeaturesConfig, SignalsConfig
+from pipeline.store.cluster.worker import UNITS_AT_ONCE
 from pipeline.store.format.arrays import SignalSpec
 from pipeline.store.format.layout import CacheExtent, StoreLayout, choose_rows
 from pipeline.store.making.layout_for import layout_for
+from pipeline.store.making.shared_images import BYTES_AT_ONCE, VIEWS_AT_ONCE
 
 HOUR = 3600.0
 MICRO_BATCH, PARAMETERS = 256, 5  # resized-crop and horizontal-flip store five numbers
@@ -94,8 +96,10 @@ class Store:
 
     @property
     def job(self) -> Job:
-        units = self.data.views * -(-self.data.samples // self.rows)
-        return Job(units, self.rows, self.rows * self.view + 4 * len(self.arrays), len(self.arrays))
+        blocks, files = -(-self.data.samples // self.rows), len(self.arrays)
+        written = self.rows * self.view + 4 * files
+        most = max(1, min(VIEWS_AT_ONCE, BYTES_AT_ONCE // (UNITS_AT_ONCE * written)))
+        return Job(self.data.views * blocks, self.rows, written, files, blocks, most)
 
     @property
     def bytes(self) -> int:
@@ -113,6 +117,7 @@ class Store:
 
 
 RENDER = 400.0  # views/s that a core decodes and renders: measured (docs/scale.md)
+DECODE = (1 - 460 / 956) * 8 / 7  # share of it in which images are decoded: of the same run, for one view and for eight
 HASH = 0.8e9  # bytes/s of the packed file's digest: measured
 READ = {8: 12e9, 64: 60e9}  # bytes/s of all workers: assumed, NVMe drives of one node, or a parallel file system
 WRITE = {8: 6e9, 64: 20e9}
@@ -120,6 +125,8 @@ TYPICAL = Cluster(
     workers=8,
     gpu=4000.0,  # views/s of ResNet-50 in bfloat16: assumed for an A100 or H100
     render=16 * RENDER,  # nodes of 8 GPUs and 128 cores
+    decode=DECODE,
+    processes=16,
     disk=WRITE[8],
     link=1.5e9,  # an eighth of 100 Gbit/s: assumed
     schedule=0.02,  # assumed
@@ -143,8 +150,8 @@ def limits(store: Store, cluster: Cluster) -> dict[str, float]:
     views = store.job.units * store.job.views / cluster.workers
     return {
         "teacher": views / cluster.gpu / HOUR,
-        "rendering": views / cluster.render / HOUR,
-        "reading": views / readable(store.data, cluster.workers) / HOUR,
+        "rendering": views / replace(cluster, gpu=NEVER, read=NEVER).views(store.job.most) / HOUR,
+        "reading": views / (readable(store.data, cluster.workers) * store.job.most) / HOUR,
         "writing": store.bytes / min(cluster.disk, cluster.link * cluster.workers) / HOUR,
         "coordinator": store.job.units * cluster.commit / HOUR,
         "digest of the images": cluster.prepare / HOUR,
@@ -152,5 +159,5 @@ def limits(store: Store, cluster: Cluster) -> dict[str, float]:
 
 
 def readable(data: DataSet, workers: int) -> float:
-    """Views/s whose image files reach one worker."""
+    """Image files that reach one worker in a second."""
     return READ[workers] / workers / (data.packed / data.samples)

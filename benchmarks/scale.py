@@ -54,8 +54,8 @@ def on(workers: int, data: DataSet, **changes: float) -> Cluster:
 
 def run(store: Store, cluster: Cluster, seeds: int) -> list[str]:
     """Hours, GPU-hours, what failures took, and what limits."""
-    rendered = min(cluster.render, readable(store.data, cluster.workers))
-    outcomes = [simulate(store.job, replace(cluster, render=rendered), seed) for seed in range(seeds)]
+    cluster = replace(cluster, read=readable(store.data, cluster.workers))
+    outcomes = [simulate(store.job, cluster, seed) for seed in range(seeds)]
     hours = [outcome.seconds / HOUR for outcome in outcomes]
     middle = statistics.mean(hours)
     alone = limits(store, cluster)
@@ -112,9 +112,28 @@ def cases(seeds: int) -> None:
                 store = Store(data)
                 row = [f"{data.name} x {data.views}", f"{workers}", f"{cores}", f"{store.job.units:,}"]
                 row += [f"{store.files:,}", f"{store.bytes / 1e12:.1f}"]
-                rows.append([*row, *run(store, on(workers, data, render=cores * RENDER), seeds)])
+                rows.append([*row, *run(store, rendering(workers, data, cores), seeds)])
     head = ["cache", "GPUs", "cores that render for each", "units", "files", "TB", *RUN]
     table("Runs", head, rows)
+
+
+def rendering(workers: int, data: DataSet, cores: int) -> Cluster:
+    """The typical cluster, with so many cores for each GPU."""
+    return on(workers, data, render=cores * RENDER, processes=cores)
+
+
+def together(seeds: int) -> None:
+    """What smaller row blocks gain where few cores render: more views of one fit into a worker's memory."""
+    rows = []
+    for data, workers in ((ONE_K, 8), (ONE_K, 64)):
+        for encoded, requested in ((FLOAT16, None), (FLOAT16, 2048), (FLOAT16, 1024), (SMALL, 1024)):
+            store = Store(data, encoded, requested)
+            for cores in (1, 4):
+                cluster = rendering(workers, data, cores)
+                row = [f"{data.name}, {workers} GPUs", encoded.name, f"{store.rows:,}", f"{store.job.most}", f"{cores}"]
+                rows.append([*row, f"{store.inodes:,}", *run(store, cluster, seeds)])
+    head = ["case", "encodings", "rows per block", "views of an image at once", "cores", "inodes", *RUN]
+    table("Views that are decoded together", head, rows)
 
 
 def what_if(seeds: int) -> None:
@@ -125,7 +144,7 @@ def what_if(seeds: int) -> None:
         changed: list[tuple[str, Store, Cluster]] = [
             ("16 cores, as above", store, cluster),
             ("topk, float16, int8", replace(store, encoded=SMALL), cluster),
-            ("32 cores", store, replace(cluster, render=32 * RENDER)),
+            ("32 cores", store, rendering(workers, data, 32)),
             ("0.1 s to commit a unit", store, replace(cluster, commit=0.1)),
             ("the same, row blocks of 16,384", replace(store, requested=16_384), replace(cluster, commit=0.1)),
             ("twice the disk", store, replace(cluster, disk=2 * cluster.disk)),
@@ -147,9 +166,9 @@ def blocks(seeds: int) -> None:
         cluster = replace(on(64, MANY_K), prepare=0.0)
         job = store.job
         row = [f"{requested:,}", f"{job.units:,}", f"{store.files:,}", f"{store.inodes:,}", f"{job.bytes / 1e9:.2f}"]
-        row += [f"{UNITS_AT_ONCE * job.bytes / 1e9:.1f}", f"{job.views / cluster.render:.1f}"]
+        row += [f"{job.most}", f"{UNITS_AT_ONCE * job.most * job.bytes / 1e9:.1f}", f"{job.views / cluster.gpu:.1f}"]
         rows.append([*row, *run(store, cluster, seeds)])
-    head = ["rows per block", "units", "files", "inodes", "GB/unit", "GB of a worker's memory", "s/unit", *RUN]
+    head = ["rows per block", "units", "files", "inodes", "GB/unit", "views at once", "GB of memory", "s/unit", *RUN]
     table("Row blocks, ImageNet-21k on 64 GPUs, digest known", head, rows)
 
 
@@ -187,6 +206,7 @@ def main(seeds: int) -> None:
     bytes_per_view()
     stores()
     cases(seeds)
+    together(seeds)
     blocks(seeds)
     what_if(seeds)
     objects()

@@ -1,10 +1,12 @@
 """A discrete-event simulation of `cache-teacher` on many workers: units of known cost, a shared disk, one committer.
 
-A worker computes a unit, writes it while it computes the next, and hands it to the coordinator, which alone renames
-files and appends to the ledger. Whatever fails, what the ledger lists stays, and the rest is computed again:
+A worker computes a task, writes it while it computes the next, and hands it to the coordinator, which alone renames
+files and appends to the ledger, unit by unit. A task is one unit, or several views of a row block, whose images are
+decoded once: as many as `pipeline.store.cluster.outstanding` would take. Whatever fails, what the ledger lists stays,
+and the rest is computed again, one unit at a time:
 
 - a worker dies: others take the units that it computed or wrote; it is replaced;
-- a worker hangs: after its time to live others take its unit; when it comes back it delivers what it had, and the
+- a worker hangs: after its time to live others take its units; when it comes back it delivers what it had, and the
   coordinator drops what the ledger lists already;
 - the coordinator dies: all that is not in the ledger is lost, on every worker. It comes back, looks at every file
   that the ledger lists, and goes on.
@@ -18,16 +20,19 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cluster import NEVER, Cluster, Commit, Job, Outcome
+
+from pipeline.store.cluster.worker import UNITS_AT_ONCE
+from pipeline.store.making.shared_images import SECONDS_AT_ONCE
 
 
 @dataclass
 class Attempt:
-    """A unit in a worker's hands, the seconds that it takes and has taken. orphan: others have the unit, too."""
+    """Units in a worker's hands, the seconds that they take and have taken. orphan: others have the units, too."""
 
-    unit: int
+    units: tuple[int, ...]
     worker: int
     cost: float
     done: float = 0.0
@@ -87,7 +92,9 @@ class Simulation:
         self.now, self.count = 0.0, 0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.disk, self.outcome = Disk(cluster.disk, cluster.link), Outcome()
-        self.waiting, self.ledger = deque(range(job.units)), set[int]()
+        order = range(job.units) if job.most == 1 else sorted(range(job.units), key=lambda unit: unit % job.blocks)
+        self.waiting, self.again, self.ledger = deque(order), deque[int](), set[int]()
+        self.unit_seconds = 0.0  # as the last that was handed in took; 0 as long as none was
         self.written: deque[Attempt] = deque()  # for the coordinator; it works on the first
         self.alive, self.life = True, 0
         slow = round(cluster.slow * cluster.workers)
@@ -136,16 +143,38 @@ class Simulation:
     # A worker's round: ask, compute, write.
 
     def ask(self, worker: Worker) -> None:
-        while self.waiting and self.waiting[0] in self.ledger:
-            self.waiting.popleft()  # a worker that had been given up has delivered it
-        if not self.alive or not self.waiting:
+        units = self.task() if self.alive else ()
+        if not units:
             self.enter(worker, "idle" if self.alive else "stranded")
             return
         noise = self.random.lognormvariate(0, self.cluster.spread) if self.cluster.spread else 1.0
-        cost = self.job.views / min(self.cluster.gpu, self.cluster.render) / worker.speed * noise
-        worker.computing = Attempt(self.waiting.popleft(), worker.number, cost)
+        views = len(units) * self.job.views
+        cost = views / self.cluster.views(len(units)) / worker.speed * noise
+        worker.computing = Attempt(units, worker.number, cost)
         self.enter(worker, "schedule")
         self.later(self.cluster.schedule, self.mine(worker, self.compute))
+
+    def task(self) -> tuple[int, ...]:
+        """The next units to compute together; none if all are in somebody's hands."""
+        while self.again and self.again[0] in self.ledger:
+            self.again.popleft()  # a worker that had been given up has delivered it
+        if self.again:
+            return (self.again.popleft(),)
+        found: list[int] = []
+        count = self.size()
+        while self.waiting and len(found) < count:
+            if found and self.waiting[0] % self.job.blocks != found[0] % self.job.blocks:
+                break
+            found.append(self.waiting.popleft())
+        return tuple(found)
+
+    def size(self) -> int:
+        """How many units the next task should have."""
+        if self.job.most == 1 or not self.unit_seconds:
+            return 1
+        processes = self.cluster.processes
+        balanced = len(self.waiting) // (UNITS_AT_ONCE * self.cluster.workers * processes)
+        return max(1, min(self.job.most, balanced, int(SECONDS_AT_ONCE / (self.unit_seconds * processes))))
 
     def compute(self, worker: Worker) -> None:
         attempt = worker.computing
@@ -174,7 +203,7 @@ class Simulation:
             self.deliver(attempt)
         else:
             worker.writing = attempt
-            self.disk.add(self.job.bytes, lambda: self.arrived(worker, attempt))
+            self.disk.add(self.job.bytes * len(attempt.units), lambda: self.arrived(worker, attempt))
         self.ask(worker)
 
     def arrived(self, worker: Worker, attempt: Attempt) -> None:
@@ -188,8 +217,11 @@ class Simulation:
     # The coordinator: one unit after the other.
 
     def deliver(self, attempt: Attempt) -> None:
-        self.written.append(attempt)
-        if self.alive and len(self.written) == 1:
+        idle, count = not self.written, len(attempt.units)
+        self.unit_seconds = attempt.done / count
+        for unit in attempt.units:
+            self.written.append(replace(attempt, units=(unit,), done=attempt.done / count))
+        if self.alive and idle:
             self.commit()
 
     def commit(self) -> None:
@@ -198,9 +230,10 @@ class Simulation:
 
     def committed(self, begin: float) -> None:
         attempt = self.written.popleft()
-        accepted = attempt.unit not in self.ledger
-        self.ledger.add(attempt.unit)
-        self.outcome.commits.append(Commit(attempt.unit, attempt.worker, begin, self.now, accepted))
+        (unit,) = attempt.units
+        accepted = unit not in self.ledger
+        self.ledger.add(unit)
+        self.outcome.commits.append(Commit(unit, attempt.worker, begin, self.now, accepted))
         if accepted:
             self.outcome.useful += attempt.done
         else:
@@ -232,13 +265,14 @@ class Simulation:
         for attempt in attempts:
             self.outcome.lost += attempt.done
             if not attempt.orphan:
-                self.give(attempt.unit)
+                self.give(attempt.units)
 
-    def give(self, unit: int) -> None:
-        self.waiting.appendleft(unit)
-        idle = next((worker for worker in self.workers if worker.state == "idle"), None)
-        if idle is not None and self.alive:
-            self.ask(idle)
+    def give(self, units: Collection[int]) -> None:
+        for unit in units:
+            self.again.appendleft(unit)
+            idle = next((worker for worker in self.workers if worker.state == "idle"), None)
+            if idle is not None and self.alive:
+                self.ask(idle)
 
     def die(self, worker: Worker) -> None:
         self.outcome.failures["death"] += 1
@@ -257,7 +291,7 @@ class Simulation:
     def give_up(self, worker: Worker) -> None:
         assert worker.computing is not None
         worker.computing.orphan = True
-        self.give(worker.computing.unit)
+        self.give(worker.computing.units)
 
     def come_back(self, worker: Worker) -> None:
         worker.life += 1

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from imagenet import FLOAT16, FLOAT32, ONE_K, SMALL, TYPICAL, Store, limits, resnet50
 
+from pipeline.store.cluster.worker import UNITS_AT_ONCE
 from pipeline.store.format.layout import CacheExtent, make_layout
 from pipeline.store.format.signal_sections import SignalsIdentity
+from pipeline.store.making.shared_images import most_at_once
 
 
 def test_a_float16_store_is_the_real_plan():
@@ -46,6 +51,12 @@ def test_requested_row_blocks_are_those_of_the_plan():
         real = make_layout(kept, CacheExtent(1_281_167, views=50, parameters=5, micro_batch=256, rows_per_block=rows))
         store = Store(ONE_K, FLOAT16, rows)
         assert (store.rows, store.job.units) == (real.rows, 50 * real.blocks)
+
+
+def test_views_that_are_decoded_together_are_those_of_a_worker():
+    files: Any = SimpleNamespace(split=SimpleNamespace(image_shape=None))
+    assert Store(ONE_K).job.most == most_at_once(resnet50(ONE_K), files, UNITS_AT_ONCE) == 1
+    assert Store(ONE_K, FLOAT16, 1024).job.most == 2**31 // (3 * (1024 * 104_428 + 24)) == 6
 
 
 def test_limits_by_hand():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 
@@ -102,6 +103,38 @@ def test_a_long_hang_costs_the_time_to_live_and_what_comes_late_is_dropped():
     assert all(not violations(outcome, Job(30, views=10), cluster) for outcome in outcomes)
 
 
+def test_units_of_a_row_block_share_their_decoding():
+    """Half of rendering is decoding. One unit, to see how long it takes, then eight at a time, fewer at the end."""
+    job = Job(units=64, views=10, blocks=8, most=8)
+    outcome = simulate(job, Cluster(1, gpu=1e9, render=10, decode=0.5))
+    tasks = [1, 7, *[8] * 5, 5, 3, 2, 2, 1, 1, 1, 1]  # at most a third of those that are left, of one row block
+    assert sum(tasks) == 64
+    assert outcome.seconds == pytest.approx(sum(0.5 * count + 0.5 for count in tasks))
+    assert [commit.unit % 8 for commit in outcome.commits] == [number // 8 for number in range(64)]
+
+
+def test_what_is_read_once_for_several_views_is_read_faster():
+    for together in (1, 2, 8):
+        cluster = Cluster(1, gpu=1e9, render=1e9, read=5.0)
+        assert cluster.views(together) == 5.0 * together
+    assert Cluster(1, gpu=100.0, render=40.0, decode=0.75).views(1) == 40.0
+    assert Cluster(1, gpu=100.0, render=40.0, decode=0.75).views(3) == pytest.approx(80.0)
+    assert Cluster(1, gpu=100.0, render=40.0, decode=0.75).views(100) == 100.0
+
+
+def test_a_task_takes_two_minutes_at_most_and_leaves_some_for_every_process():
+    slow = simulate(Job(64, views=100, blocks=8, most=8), Cluster(1, gpu=2.0))
+    assert slow.seconds == pytest.approx(64 * 50)
+    assert largest(slow) == 2
+    assert largest(simulate(Job(64, views=1, blocks=8, most=8), Cluster(1, gpu=1.0, processes=16))) == 1
+    assert largest(simulate(Job(64, views=1, blocks=8, most=8), Cluster(2, gpu=1.0))) == 8
+
+
+def largest(outcome: Outcome) -> int:
+    """Units that were handed in at one time."""
+    return max(Counter((commit.end, commit.worker) for commit in outcome.commits).values())
+
+
 def test_the_coordinator_goes_on_from_its_ledger():
     cluster = Cluster(4, gpu=1.0, coordinator_death=60.0, restart=5.0, prepare=3.0, check=0.01)
     outcome = simulate(Job(100, views=10, files=2), cluster, seed=3)
@@ -134,9 +167,11 @@ def violations(outcome: Outcome, job: Job, cluster: Cluster) -> list[str]:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_with_every_failure_all_units_are_there_once_and_all_time_is_accounted_for(seed: int):
-    outcome = simulate(JOB, HARSH, seed)
+    """Half of the runs have tasks of several units."""
+    job = replace(JOB, blocks=30, most=1 if seed % 2 else 8)
+    outcome = simulate(job, HARSH, seed)
     assert all(outcome.failures.values()), outcome.failures
-    assert violations(outcome, JOB, HARSH) == []
+    assert violations(outcome, job, HARSH) == []
     bounds = [JOB.units * JOB.views / 100 / 8, JOB.units * JOB.bytes / 5e8, JOB.units * 0.2]
     assert outcome.seconds > max(bounds)
 
