@@ -1,6 +1,6 @@
 """What batches that lie in memory (`train.resident: true`) gain on a CPU, by processor time.
 
-    OMP_NUM_THREADS=1 python benchmarks/resident.py [--rounds 6] [--steps 32]
+    OMP_NUM_THREADS=1 python benchmarks/resident.py [--rounds 6] [--steps 32] [--smoke]
 
 Random 32-pixel images in a packed file, a cache of three views in a temporary folder, and two students of each kind
 that learn by KD: one has its batches from the loader, one from what lies in memory. They take turns, of `--steps` each.
@@ -62,8 +62,10 @@ def said(values: Sequence[float]) -> str:
 @click.command()
 @click.option("--rounds", default=6, show_default=True)
 @click.option("--steps", default=32, show_default=True, help="Of a round.")
-def main(rounds: int, steps: int) -> None:
+@click.option("--smoke", is_flag=True, help="One round of one step: says only whether it runs.")
+def main(rounds: int, steps: int, smoke: bool) -> None:
     keep_freed_memory()
+    rounds, steps = (1, 1) if smoke else (rounds, steps)
     with tempfile.TemporaryDirectory() as name:
         samples, target = packed(Path(name)), Path(name) / "cache.zarr"
         teacher = build_network("cifar_resnet8", 100, input_size=32, seed=1)
