@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 
@@ -22,3 +22,21 @@ def case(**values: Any) -> Iterator[None]:
     except BaseException as error:
         error.add_note("in the case " + ", ".join(f"{name}={value!r}" for name, value in values.items()))
         raise
+
+
+@contextmanager
+def all_cases() -> Iterator[Callable[..., AbstractContextManager[None]]]:
+    """Cases that are all tried, also after one that fails: what went wrong is raised at the end, together."""
+    failed: list[Exception] = []
+
+    @contextmanager
+    def one(**values: Any) -> Iterator[None]:
+        try:
+            with case(**values):
+                yield
+        except Exception as error:
+            failed.append(error)
+
+    yield one
+    if failed:
+        raise ExceptionGroup(f"{len(failed)} of the cases fail", failed)

@@ -31,7 +31,7 @@ STUDENTS: dict[str, tuple[str, int, dict[str, Any]]] = {
         32,
         {"img_size": 32, "patch_size": 4, "embed_dim": 24, "depth": 4, "num_heads": 3, "global_pool": "avg"},
     ),
-    "mixer": ("mixer_s32_224", 256, {"img_size": 256}),
+    "mixer": ("gmlp_ti16_224", 128, {"img_size": 128}),
 }
 """Widths, and grids of 8 x 8, 12 x 12, 8 x 8 and 8 x 8 at the end, other than the teacher's 64 and 4 x 4."""
 
