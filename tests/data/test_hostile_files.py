@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -24,7 +25,7 @@ from pipeline.data import PackedDataset, Samples
 from pipeline.data.formats import UNBACKED_PIXELS, UndecodableError
 from pipeline.data.images import decode_image
 from pipeline.data.sources import hdf5, image_folder
-from pipeline.errors import DataError
+from pipeline.errors import DataError, PipelineError
 
 
 def use(path: Path) -> None:
@@ -45,11 +46,35 @@ def use_as_source(path: Path) -> None:
             pass
 
 
-@pytest.mark.parametrize("file", corpus("packed"), ids=lambda file: file.stem)
-def test_the_corpus_is_refused(file: Path, faults: Faults) -> None:
+CORPUS = corpus("packed")
+
+
+@pytest.fixture(scope="module")
+def survived(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The names of the files of the corpus that a process of its own opened in either way, and was refused."""
+    log = tmp_path_factory.mktemp("corpus") / "survived"
+
+    def open_all() -> None:
+        with log.open("w", buffering=1) as names:
+            for file in CORPUS:
+                with pytest.raises(DataError):
+                    use(file)
+                with contextlib.suppress(PipelineError):
+                    use_as_source(file)
+                names.write(f"{file.name}\n")
+
+    log.touch()
+    with contextlib.suppress(AssertionError):  # each file that is not in the list fails its test
+        in_child(open_all)
+    return log
+
+
+@pytest.mark.parametrize("file", CORPUS, ids=lambda file: file.stem)
+def test_the_corpus_is_refused(file: Path, survived: Path, faults: Faults) -> None:
     with faults("a hostile packed data set of the corpus"):
-        assert in_child(lambda: use(file)) == "DataError"
-        in_child(lambda: use_as_source(file))
+        if file.name not in survived.read_text().split("\n"):  # it, or one before it, ended the process of all
+            assert in_child(lambda: use(file)) == "DataError"
+            in_child(lambda: use_as_source(file))
         with bounded(), pytest.raises(DataError) as caught:
             use(file)
         text = str(caught.value)
