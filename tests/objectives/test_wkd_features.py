@@ -189,3 +189,14 @@ def test_a_cache_without_the_mean_is_told_of_both_ways_to_have_it():
     teacher = replace(shapes(8, extras={"channel-std/block1": (4, 21)}), features={})
     with pytest.raises(ConfigError, match=r"add `features: \{\}`.*or cache channel-mean/block1, too"):
         build_objective("wkd-features", {"signal": "extra"}, shapes(8), teacher, Context(6, 3))
+
+
+def test_all_that_is_missing_is_told_at_once():
+    bare = replace(shapes(8), features={})
+    with pytest.raises(ConfigError) as error:
+        build_objective("wkd-features", {"signal": "extra"}, shapes(8), bare, Context(6, 3))
+    assert [problem.key for problem in error.value.problems] == ["wkd-features", "wkd-features.means"]
+    with pytest.raises(ConfigError) as error:
+        build_objective("wkd-features", {"signal": "extra", "means": "extra"}, shapes(8), bare, Context(6, 3))
+    for name in ("channel-std/block1", "channel-mean/block1"):
+        assert f"add `extras: [{name}]` to `signals`" in str(error.value)

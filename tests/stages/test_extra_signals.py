@@ -24,15 +24,22 @@ from pipeline.views import sizes_of
 from pipeline.yaml_text import parse_yaml
 from stages import cache_teacher
 
-NAMES = ("attention-map/block3", "channel-gram/block3", "fsp-matrix/block2")
+NAMES = (
+    "attention-map/block3",
+    "channel-gram/block3",
+    "fsp-matrix/block2",
+    "channel-std/block3",
+    "channel-mean/block3",
+)
 EXTRAS = (
     "store={path: extras.zarr, rows_per_block: 20}",
-    f"signals.extras=[{NAMES[0]}, {{name: {NAMES[1]}, encoding: int8}}, {{name: {NAMES[2]}, encoding: float32}}]",
+    f"signals.extras=[{NAMES[0]}, {{name: {NAMES[1]}, encoding: int8}}, {{name: {NAMES[2]}, encoding: float32}},"
+    f" {NAMES[3]}, {NAMES[4]}]",
     "signals.features=null",
 )
 SETS = (
     "objectives={exact: [{name: hard-label}, {name: at, signal: extra}, {name: ickd, signal: extra},"
-    " {name: fsp, signal: extra}]}"
+    " {name: fsp, signal: extra}, {name: wkd-features, signal: extra, means: extra}]}"
 )
 
 
@@ -69,25 +76,33 @@ def test_what_is_cached_is_what_the_live_teacher_says_and_so_is_what_objectives_
             bound = spec.codec.error_bound(full[name].numpy())
             assert np.all(np.abs(stored.extras[name].numpy() - full[name].numpy()) <= bound + 1e-6)
         own = pupil(pixels)
-        for method in ("at", "ickd", "fsp"):
+        for method in ("at", "ickd", "fsp", "wkd-features"):
             torch.manual_seed(0)
             shapes = shapes_of(pupil)
-            options: dict[str, Any] = {"signal": "extra"}
+            options: dict[str, Any] = {"signal": "extra"} | ({"means": "extra"} if method == "wkd-features" else {})
             objective = build_objective(method, options, shapes, cached.shapes, Context(COUNT, CLASSES)).eval()
-            ((_, value),) = objective(own, stored, batch, 0.5).items()
-            ((_, wanted),) = objective(own, Signals(teacher.logits, extras=full), batch, 0.5).items()
-            torch.testing.assert_close(value, wanted, rtol=2e-2, atol=1e-6)
+            values = objective(own, stored, batch, 0.5)
+            wanted = objective(own, Signals(teacher.logits, extras=full), batch, 0.5)
+            torch.testing.assert_close(values, wanted, rtol=2e-2, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["small", "vit"])
 def test_students_learn_from_them(cached: TeacherCache, name: str):
     folder = student(name, "exact", *EXTRAS, SETS)
     header = (folder / "history.csv").read_text().splitlines()[0].split(",")
-    assert {"at/attention", "ickd/correlation", "fsp/flow"} <= set(header)
+    assert {"at/attention", "ickd/correlation", "fsp/flow", "wkd-features/mean", "wkd-features/deviation"} <= set(
+        header
+    )
     assert json.loads((folder / "metrics.json").read_text())["final_loss"] > 0
     used = parse_yaml((folder / "config.yaml").read_text(), "")
     assert [extra["name"] for extra in used["signals"]["extras"]] == list(NAMES)
-    assert [extra["encoding"] for extra in used["signals"]["extras"]] == ["float16", "int8", "float32"]
+    assert [extra["encoding"] for extra in used["signals"]["extras"]] == [
+        "float16",
+        "int8",
+        "float32",
+        "float16",
+        "float16",
+    ]
 
 
 def test_check_says_what_they_take(here: Path, capsys: pytest.CaptureFixture[str]):
@@ -97,6 +112,7 @@ def test_check_says_what_they_take(here: Path, capsys: pytest.CaptureFixture[str
     assert ["extras/attention-map/block3", "8*", "16", "12", "-"] in lines
     assert ["extras/channel-gram/block3", "8,192", "16,384", "4,352*", "-"] in lines
     assert ["extras/fsp-matrix/block2", "4,096", "8,192*", "2,176", "-"] in lines
+    assert ["extras/channel-std/block3", "128*", "256", "320", "-"] in lines  # the whole map alone has several places
 
 
 def test_objectives_without_them_name_the_line_to_add(here: Path):

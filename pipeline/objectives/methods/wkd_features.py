@@ -134,7 +134,7 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
             fix = "cache a finer `signals.features.grid`, name a smaller `grid`, or set `signal: extra`"
             problems += _too_small(f"{pair.teacher} on the grid that both have", size, options.grid, key, fix)
     else:
-        found = list(pair_extras(DEVIATIONS, student, teacher, options.blocks, key).items())
+        found = list(_with_extras(student, teacher, options, key).items())
         for theirs, (own,) in found if options.blocks else found[-1:]:
             channels, numbers = teacher.extras[f"{DEVIATIONS}/{theirs}"]
             pairs[theirs] = own
@@ -149,6 +149,24 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     if problems:
         raise ConfigError(problems)
     return WKDFeatures(pairs, widths, options, teacher.filter)
+
+
+def _with_extras(
+    student: SignalShapes, teacher: SignalShapes, options: Options, key: str
+) -> dict[str, tuple[str, ...]]:
+    """`pair_extras` of deviations, and of means if they are read; says all that is missing at once."""
+    found, problems = dict[str, tuple[str, ...]](), list[Problem]()
+    for extra in (MEANS, DEVIATIONS) if options.means == "extra" else (DEVIATIONS,):
+        try:
+            found = pair_extras(extra, student, teacher, options.blocks, key)
+        except ConfigError as error:
+            problems += error.problems
+    if problems and options.means == "features" and not teacher.features:
+        for block in options.blocks or [f"block{teacher.depth or student.depth}"]:
+            problems += _no_means(block, teacher, options.grid, key)
+    if problems:
+        raise ConfigError(problems)
+    return found
 
 
 def _too_small(which: str, size: tuple[int, int], grid: int, key: str, fix: str) -> list[Problem]:
