@@ -100,12 +100,11 @@ def test_standardised_signals_are_copied_nowhere(how: Any) -> None:
     assert read is not None
     assert means is not None
     before = read("embedding", torch.arange(4), 0), means()
-    with step_costs.on_cuda() as (mode, devices):
-        step_costs.moved(standard, mode)
+    with on_cuda() as devices:
+        moved(standard)
         found = standard(Signals(logits=torch.empty(4, 2, device="cuda"), embedding=torch.empty(4, 5, device="cuda")))
         assert found.embedding is not None
         assert found.embedding.device.type == "cuda"
-    with devices:
         after = read("embedding", torch.arange(4), 0), means()
     assert devices.copies == 0
     assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
