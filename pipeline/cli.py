@@ -27,6 +27,7 @@ from pipeline.commands.methods import methods
 from pipeline.commands.options import config_options, json_option
 from pipeline.commands.processes import refuse_several_processes
 from pipeline.commands.shipping import run_export, run_predict
+from pipeline.commands.sweeping import run_sweep
 from pipeline.errors import PipelineError
 from pipeline.version import installed_version
 
@@ -54,6 +55,7 @@ def main(show_traceback: bool, require_version: str | None) -> None:
       pipeline cache-teacher  the teacher's outputs for every view, in a Zarr store
       pipeline train-student  a student, from the store, without the teacher
       pipeline train-students all that are missing
+      pipeline sweep          constants of an objective set, chosen on the holdout
       pipeline evaluate       accuracy, calibration, agreement, cost
       pipeline report         one page with tables and plots
       pipeline predict        what photographs show, by a student
@@ -93,6 +95,7 @@ main.add_command(inspect)
 main.add_command(verify)
 main.add_command(methods)
 main.add_command(contract)
+main.add_command(run_sweep)
 main.add_command(run_export)
 main.add_command(run_predict)
 main.add_command(completion)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from pipeline.models.device import choose_device
 from pipeline.progress import Lines, doing
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
+from pipeline.training.history import History
 from pipeline.training.world import World
 
 
@@ -34,6 +36,7 @@ def run(
     wait: bool,
     compared: dict[str, str] | None = None,
     world: World | None = None,
+    watch: Callable[[History], None] = lambda history: None,
 ) -> bool:
     """Train a student with an objective set, and publish the folder of the run. Return False if it was there already.
 
@@ -47,6 +50,7 @@ def run(
         compared: what was compared for students before; what is compared now is added.
         world: what the processes that train together do; None for one that trains alone. The first reads all pixels
             that are compared, and writes the folder.
+        watch: as of `train`. What it raises leaves the scratch folder, as any interruption does.
     """
     world = world or World()
     first, processes = world.share.rank == 0, world.share.size
@@ -93,6 +97,7 @@ def run(
             ranked_by=scorer.score if scorer else TOP1,
             name=str(name),
             world=world,
+            watch=watch,
         )
         facts = {**name._asdict(), "model": opened.config.model, **({"processes": processes} if processes > 1 else {})}
         described = partial(description, opened, result.network)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import click
 
@@ -143,14 +143,16 @@ def run(
     start = time.monotonic()
     runs, results, compared = chosen.runs(source), list[Trained](), dict[str, str]()
 
+    names = [str(name) for name in runs]
+
     def work(number: int) -> Callable[[], _Made]:
         waits = wait or scheduler is not None or workers > 0
         return partial(_train, source, runs[number], verify, replace, waits, dict(compared))
 
     ended = (
-        _on_workers(source, runs, work, scheduler, workers)
+        on_workers(source, names, work, scheduler, workers)
         if scheduler is not None or workers
-        else _one_by_one(source, runs, work, show_traceback)
+        else one_by_one(source, names, work, show_traceback)
     )
     for number, seconds, value in ended:
         if isinstance(value, ChildFailure):
@@ -174,40 +176,61 @@ class _Made(NamedTuple):
     compared: dict[str, str]
 
 
-def _one_by_one(
-    source: ConfigFile, runs: Sequence[RunName], work: Callable[[int], Callable[[], _Made]], show_traceback: bool
+class OfProcess(Protocol):
+    """Is what the process of a student returns."""
+
+    @property
+    def state(self) -> str:
+        """Return what became of the student, in a word."""
+
+
+def one_by_one(
+    source: ConfigFile, names: Sequence[str], work: Callable[[int], Callable[[], OfProcess]], show_traceback: bool
 ) -> Iterator[Ended]:
-    """Train here, in processes that are forked."""
+    """Train here, in processes that are forked; yield each student when its process has ended.
+
+    Args:
+        source: the configuration.
+        names: of the students, for people, in their order.
+        work: returns what the process of a student calls, when its turn comes.
+        show_traceback: print where in the code an error arose.
+    """
     # What nearly all networks need, and what takes longest to import. None of it is Decant's own code, of which a
     # student's process must import what `train-student` imports, and no more: a run records the code that made it.
     importlib.import_module("timm")
     for operation in source.read(ViewsSection).views.operations:  # one code of them for all, whoever edits it meanwhile
         plugins.load(OPERATIONS, operation.name, "views.operations")
     imported_code()  # reads the files of what is imported, which is what all will run
-    for number, name in enumerate(runs):
-        print(f"[{number + 1}/{len(runs)}] {name}", flush=True)
+    for number, name in enumerate(names):
+        print(f"[{number + 1}/{len(names)}] {name}", flush=True)
         start = time.monotonic()
         made = in_child(work(number), show_traceback=show_traceback)
         yield Ended(number, time.monotonic() - start, made)
 
 
-def _on_workers(
+def on_workers(
     source: ConfigFile,
-    runs: Sequence[RunName],
-    work: Callable[[int], Callable[[], _Made]],
+    names: Sequence[str],
+    work: Callable[[int], Callable[[], OfProcess]],
     scheduler: str | None,
     workers: int,
 ) -> Iterator[Ended]:
-    """Train on the workers of a cluster."""
+    """Train on the workers of a cluster; yield each student when its process has ended.
+
+    Args:
+        source, names: as of `one_by_one`.
+        work: as of `one_by_one`; its result is pickled, and is asked for again where a worker dies.
+        scheduler, workers: as of `run`.
+    """
     from pipeline.commands.on_workers import cluster_of, run_on_workers  # a second that few need
 
     ended = 0
     cluster = cluster_of(scheduler, workers, source.read(TrainSection).train.device)
     with doing("training on workers", 0.0), cluster as client:
-        for outcome in run_on_workers(client, [str(name) for name in runs], work):
+        for outcome in run_on_workers(client, names, work):
             ended += 1
-            state = "failed" if isinstance(outcome.value, ChildFailure) else cast(_Made, outcome.value).state
-            print(f"[{ended}/{len(runs)}] {runs[outcome.number]}: {state}", flush=True)
+            state = "failed" if isinstance(outcome.value, ChildFailure) else cast(OfProcess, outcome.value).state
+            print(f"[{ended}/{len(names)}] {names[outcome.number]}: {state}", flush=True)
             yield outcome
 
 

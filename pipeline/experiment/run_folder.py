@@ -34,8 +34,9 @@ RUN_FILES = frozenset(("config.yaml", "history.csv", METRICS, HELD_OUT))
 """The files that a run writes beside its fingerprint and its weights."""
 
 TOLD = "pipeline.training.trackers"
-PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator", TOLD)
-"""Modules that decide what is printed, how fast, and who else is told; never what is written."""
+SWEEPING = "pipeline.sweeping"
+PRINTING = ("pipeline.cli", "pipeline.commands", "pipeline.progress", "pipeline.allocator", TOLD, SWEEPING)
+"""Modules that decide what is printed, how fast, who else is told, which runs are stopped; never what is written."""
 
 DESCRIPTION_FILES = frozenset(("model.json", "model-card.md"))
 """What describes a student, beside its weights. Students of older versions have none of it."""

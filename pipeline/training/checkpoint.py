@@ -6,13 +6,17 @@ import io
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from pipeline.errors import TrainingError, first_line
 from pipeline.files import write_atomic
+
+if TYPE_CHECKING:
+    from pipeline.training.world import World
 
 CHECKPOINT_FILE = "checkpoint.pt"
 SECONDS_AT_RISK = 30.0
@@ -154,3 +158,18 @@ class CheckpointInterval:
             return False
         self._kept = now
         return True
+
+
+def resumed(folder: Path | None, world: World, epochs: int, restore: Callable[[Checkpoint], None]) -> Checkpoint | None:
+    """Load the states of the checkpoint in a folder, and return it; None if there is none.
+
+    Args:
+        folder: of checkpoints; None keeps none.
+        world: what the processes that train together do: the first reads.
+        epochs: of the training.
+        restore: takes the states.
+    """
+    if folder is None:
+        return None
+    found = world.first_does(partial(Checkpoint.load, folder))
+    return found and found.restored(folder, epochs, world.share.size, restore)

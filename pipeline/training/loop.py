@@ -24,7 +24,7 @@ from pipeline.signals import LinearHead, Signals
 from pipeline.training.batches import Steps
 from pipeline.training.captured import CapturedSteps
 from pipeline.training.change import change_weights
-from pipeline.training.checkpoint import Checkpoint, CheckpointInterval
+from pipeline.training.checkpoint import Checkpoint, CheckpointInterval, resumed
 from pipeline.training.encoded_outputs import decode_others
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
@@ -206,6 +206,7 @@ def train(
     ranked_by: Score = TOP1,
     name: str = "training",
     world: World | None = None,
+    watch: Callable[[History], None] = lambda history: None,
 ) -> TrainingResult:
     """Train a network: minimise the objectives over all steps, from a checkpoint if there is one.
 
@@ -221,14 +222,14 @@ def train(
         ranked_by: which score that is.
         name: of the work, for the progress.
         world: as of `Trainer`: the first process reads and writes files, scores, and tells the tracker.
+        watch: is called after every epoch, when its checkpoint is written; what it raises ends the training.
 
-    A run that was killed and resumed ends with the same weights as one that was not: order, views and random numbers
-    are functions of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that cannot
-    be read or is of another run.
+    A run that was resumed ends with the same weights as one that was not: order, views and random numbers are functions
+    of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that is of another run.
     """
     trainer = Trainer(network, objectives, steps, seed, head, other_heads, world)
     try:
-        return _trained(trainer, folder, progress, score, ranked_by, name)
+        return _trained(trainer, folder, progress, score, ranked_by, name, watch)
     finally:
         trainer.undo_picking()  # the network may be an object of somebody else
 
@@ -240,10 +241,11 @@ def _trained(
     score: Callable[[Network | WithReusedHead], float] | None,
     ranked_by: Score,
     name: str,
+    watch: Callable[[History], None],
 ) -> TrainingResult:
     steps, objectives, world, first = trainer.steps, trainer.objectives, trainer.world, trainer.world.share.rank == 0
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
-    found = _resumed(trainer, folder)
+    found = resumed(folder, world, config.epochs, trainer.restore)
     history = History(found.history if found else [], ranked_by)
     done, seconds = (found.epoch, found.seconds) if found else (0, 0.0)
     repeats = found is None or found.deterministic
@@ -285,16 +287,9 @@ def _trained(
             progress.advance(0, epoch_note(history, config.epochs, means, weights))
             if (interval.due(epoch + 1) or last) and folder is not None and first:
                 trainer.checkpoint(epoch + 1, history, seconds, repeats and not chance).save(folder)
+            watch(history)
     progress.end()
     rate_of_all = count * len(history.rows) / seconds if seconds else 0.0
     best = history.best() if config.patience is not None else None
     how = trainer.device.type, trainer.precision, best, repeats and not chance
     return TrainingResult(trainer.finish(), history, seconds, rate_of_all, *how)
-
-
-def _resumed(trainer: Trainer, folder: Path | None) -> Checkpoint | None:
-    """Load the states of the checkpoint in a folder, and return it; None if there is none."""
-    if folder is None:
-        return None
-    found = trainer.world.first_does(partial(Checkpoint.load, folder))
-    return found and found.restored(folder, trainer.config.epochs, trainer.world.share.size, trainer.restore)

@@ -45,6 +45,7 @@ COMMANDS: dict[str, list[str]] = {
         "objectives={hard: [{name: hard-label}]}",
     ],
     "train-students": [*ONE, "--set", "objectives={hard: [{name: hard-label}]}"],
+    "sweep": [*ONE, "--student", "small", "--objectives", "kd", "--vary", "kd.weight=1"],
     "evaluate": [*ONE],
     "report": [*ONE, "--show"],
     "predict": ["grey.png", "--model", STUDENT],
@@ -143,12 +144,19 @@ def test_exit_codes_of_a_command_of_its_own(travelled: Path, tmp_path: Path, mon
     monkeypatch.setattr("pipeline.contracts.named.trials", lambda *arguments: [Trial("a plug-in", BrokenContract)])
     codes = {0: 2, 1: 1}
     failed = "pipeline.commands.many_students.in_child"
-    monkeypatch.setattr(failed, lambda train, **options: ChildFailure("a reason", codes[train.args[1].seed]))
+
+    def fails(train: Any, **options: object) -> ChildFailure:
+        name = train.args[0].name if train.func.__name__ == "make_try" else train.args[1]
+        return ChildFailure("a reason", codes[name.seed])
+
+    monkeypatch.setattr(failed, fails)
     tried = {
         ("doctor", 1): [],
         ("check", 1): [*ONE, "--no-time", "--set", "store.path=new.zarr"],
         ("train-students", 1): [*ONE, "--seed", "0", "--seed", "1"],
         ("train-students", 2): [*ONE],
+        ("sweep", 1): [*COMMANDS["sweep"], "--seed", "1"],
+        ("sweep", 2): [*COMMANDS["sweep"], "--output", "swept"],
         ("verify", 1): ["artifacts/caches/tiny.zarr"],
         ("predict", 2): ["noise.png", "grey.png", "--model", STUDENT],
         ("contract", 1): ["horizontal-flip"],
@@ -173,7 +181,8 @@ def test_json_that_is_wanted_before_there_is_a_result_is_none(tmp_path: Path, mo
     monkeypatch.chdir(tmp_path)
     Path("mine.yaml").write_text("trian: {}")
     for command in (name for name, arguments in COMMANDS.items() if "--config" in arguments):
-        more = ["--student", "a", "--objectives", "b"] if command == "train-student" else []
+        more = ["--student", "a", "--objectives", "b"] if command in ("train-student", "sweep") else []
+        more += ["--vary", "c.d=1"] if command == "sweep" else []
         result = CliRunner().invoke(main, [command, "--config", "mine.yaml", *more, "--json"])
         assert (result.exit_code, result.stdout) == (2, ""), command
 

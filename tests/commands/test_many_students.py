@@ -101,7 +101,7 @@ def test_students_that_are_trained_at_once_take_the_time_that_passes(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = many_students._Made("trained", {})
-    monkeypatch.setattr(many_students, "_on_workers", lambda *_: [Ended(number, 3600.0, made) for number in range(6)])
+    monkeypatch.setattr(many_students, "on_workers", lambda *_: [Ended(number, 3600.0, made) for number in range(6)])
     found = many_students.run(source(), RunPatterns(), verify="sample", replace=False, wait=False, workers=6)
     assert [each.seconds for each in found] == [3600.0] * 6
     assert "6 students: 6 trained, in 0 s" in capsys.readouterr().out

@@ -1,0 +1,96 @@
+"""Makes a try: trains its student, keeps its curve, and stops it where it is hopeless."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass, replace
+
+from pipeline.errors import ConfigError, Problem
+from pipeline.experiment.runs import RunName
+from pipeline.experiment.source import ConfigFile
+from pipeline.publishing.artifacts import unfinished
+from pipeline.sweeping.stopping import Hopeless, is_hopeless
+from pipeline.sweeping.tries import State, Tries, Try, finished
+from pipeline.training import Verify
+from pipeline.training.history import History
+from stages import train_student
+
+HOLDOUT_HINT = "add `holdout: {count: 500}` to `data`, and make the caches again"
+
+
+@dataclass(frozen=True)
+class TryMaking:
+    """Says how tries are made.
+
+    Args:
+        name: of the run, of which all tries are.
+        tries: their files.
+        epochs: of a training.
+        patience: as of the training.
+        stops: whether hopeless tries are stopped.
+        verify: how many views are compared with the teacher's.
+    """
+
+    name: RunName
+    tries: Tries
+    epochs: int
+    patience: int | None
+    stops: bool
+    verify: Verify
+
+
+@dataclass(frozen=True)
+class MadeTry:
+    """Holds what the process of a try returns.
+
+    Args:
+        state: of the try.
+        compared: which views are compared by now.
+    """
+
+    state: State
+    compared: dict[str, str]
+
+
+def make_try(how: TryMaking, source: ConfigFile, one: Try, compared: dict[str, str]) -> MadeTry:
+    """Train the student of a try, from its checkpoint if there is one, in the process that this is for.
+
+    Args:
+        how: as all tries are made.
+        source: the configuration with the constants of this one.
+        one: the try.
+        compared: which views were compared before.
+
+    What is known of the try is on the disk after every epoch.
+    """
+    tries, student, begun = how.tries, how.tries.student(one.number), time.process_time()
+
+    def known(one: Try) -> Try:
+        now = replace(one, processor_seconds=round(spent + time.process_time() - begun, 3))
+        tries.write(now)
+        return now
+
+    def watch(history: History) -> None:
+        column = history.score.column
+        if column not in history.rows[-1]:
+            what = "a sweep chooses by the score on the holdout, and this student has none"
+            raise ConfigError([Problem("data.holdout", what, fix=HOLDOUT_HINT)])
+        curve = tuple(float(row[column]) for row in history.rows)
+        nonlocal one
+        one = known(replace(one, curve=curve, scored=history.score.name))
+        if how.stops:
+            others = [each.curve for each in tries.read() if each.state == "finished" and each.number != one.number]
+            if is_hopeless(curve, others, how.epochs):
+                raise Hopeless
+
+    spent = one.processor_seconds
+    try:
+        train_student.run(
+            source, how.name, student, verify=how.verify, replace=False, wait=True, compared=compared, watch=watch
+        )
+    except Hopeless:
+        for folder in unfinished(student):  # nobody will go on with it
+            shutil.rmtree(folder, ignore_errors=True)
+        return MadeTry(known(replace(one, state="stopped")).state, compared)
+    return MadeTry(known(finished(one, student, how.patience)).state, compared)

@@ -1,0 +1,184 @@
+"""Keeps a sweep: what it is of, its tries, its choice and its cost, in a folder that one process at a time works in."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CacheError, CacheMismatch, ConfigError, Problem
+from pipeline.experiment.runs import RunName, RunsSection
+from pipeline.experiment.sections import caches_read
+from pipeline.experiment.source import ConfigFile
+from pipeline.experiment.students import StudentSections, training_of
+from pipeline.files import write_atomic
+from pipeline.publishing import differences, print_message
+from pipeline.store.format.manifest import Manifest
+from pipeline.sweeping.making import HOLDOUT_HINT
+from pipeline.sweeping.sampling import Sampler
+from pipeline.sweeping.space import SearchSpace
+from pipeline.sweeping.tries import TRY_MAX_BYTES, Tries, Try, best_of
+from pipeline.training.config import TrainConfig
+from pipeline.untrusted import parse_json, read_file
+
+RESULT, PICTURE = "sweep.json", "sweep.png"
+
+OTHER_HINT = "--output names another folder; --replace deletes the tries that are there, and begins anew"
+
+
+class Inputs(StudentSections, RunsSection):
+    """Declares the sections that a sweep reads."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Holds a sweep.
+
+    Args:
+        folder: of it.
+        name: of the run that all tries are of.
+        space: what varies.
+        training: the settings of the trainings.
+        definition: what must be the same for tries to be compared, as plain values.
+    """
+
+    folder: Path
+    name: RunName
+    space: SearchSpace
+    training: TrainConfig
+    definition: dict[str, Any]
+
+    @classmethod
+    def of(cls, source: ConfigFile, name: RunName, vary: Sequence[str], folder: Path | None, *, stops: bool) -> Sweep:
+        """Read what a sweep is of; nothing is written.
+
+        Args:
+            source: the configuration.
+            name: of the run.
+            vary: the texts of what varies.
+            folder: of the sweep; None for one below `runs.path`.
+            stops: whether hopeless tries are stopped.
+
+        Raises ConfigError with every problem, and CacheNotFound.
+        """
+        inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
+        if inputs.data.holdout is None:
+            raise ConfigError([Problem("data.holdout", "is missing: a sweep chooses by it", fix=HOLDOUT_HINT)])
+        space = SearchSpace.of(vary, name.objectives, source)
+        training = training_of(inputs.train, inputs.students[name.student], name.student)
+        any_values = {key: axis.tried()[0] for key, axis in space.axes.items()}
+        same = space.with_values(source, any_values).read_only(Inputs, {"objectives": name.objectives})
+        chosen = same.objectives[name.objectives]
+        caches = [] if chosen.fresh else caches_read(inputs.data, inputs.store, inputs.caches)["training"]
+        definition = {
+            **name._asdict(),
+            "vary": dict(space.texts),
+            "stops": stops,
+            "students": inputs.students[name.student].model_dump(mode="json"),
+            "objectives_of": chosen.model_dump(mode="json"),
+            "train": training.identity(),
+            "data": inputs.data.model_dump(mode="json", include={"split", "limit", "holdout", "classes"}),
+            "caches": [Manifest.read(path).fingerprint for path in caches],
+        }
+        default = inputs.runs.path / "sweeps" / name.student / name.objectives / f"seed-{name.seed}"
+        return cls(folder or default, name, space, training, definition)
+
+    @property
+    def tries(self) -> Tries:
+        """Return the files of the tries."""
+        return Tries(self.folder)
+
+    @contextmanager
+    def held(self, *, wait: bool) -> Iterator[None]:
+        """Have no other process work in the folder.
+
+        Args:
+            wait: for one that does; else CacheError is raised.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if not wait:
+                    fix = "wait for it, or stop it: what it finished is kept"
+                    raise CacheError("another process works on this sweep", where=self.folder, fix=fix) from None
+                print_message(f"waiting for another process that works on {self.folder}")
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # not by closing alone: forked processes share the descriptor
+            os.close(descriptor)
+
+    def begin(self, *, replace_other: bool) -> list[Try]:
+        """Return the tries that were begun, of the same sweep.
+
+        Args:
+            replace_other: delete those of another one, and begin anew.
+
+        Raises CacheMismatch if another sweep is there, with every value that differs.
+        """
+        file = self.folder / RESULT
+        there = parse_json(read_file(file, TRY_MAX_BYTES)).get("definition") if file.exists() else None
+        if there is not None and (lines := differences(json.loads(json.dumps(self.definition)), there)):
+            if not replace_other:
+                what = "\n".join(["another sweep is here", *(f"  - {line}" for line in lines)])
+                raise CacheMismatch(what, where=self.folder, fix=OTHER_HINT)
+            shutil.rmtree(self.tries.folder, ignore_errors=True)
+            for name in (RESULT, PICTURE):
+                (self.folder / name).unlink(missing_ok=True)
+        found = self.tries.read()
+        if there is None or not file.exists():
+            self.write(found)
+        return found
+
+    def next_try(self, sampler: Sampler, number: int) -> Try:
+        """Return a try that is to be made, as it was begun before, or with constants that are chosen now.
+
+        Args:
+            sampler: chooses them.
+            number: of the try.
+        """
+        known = {one.number: one for one in self.tries.read()}
+        if number in known:
+            again = replace(known[number], state="begun", error=None)
+        else:
+            again = Try(number, sampler.values(number, [one for one in known.values() if one.number < number]))
+        self.tries.write(again)
+        return again
+
+    def write(self, tries: Sequence[Try]) -> dict[str, Any]:
+        """Write what is known of the sweep, and return it, as plain values.
+
+        Args:
+            tries: all that were begun.
+        """
+        best, epochs = best_of(tries), sum(len(one.curve) for one in tries)
+        chosen = best and {
+            "number": best.number,
+            "values": best.values,
+            "score": best.score,
+            "folder": self.tries.student(best.number).as_posix(),
+        }
+        facts = {
+            **self.name._asdict(),
+            "score": next((one.scored for one in tries if one.scored), None),
+            "chosen": chosen,
+            "tries": [one.to_json() for one in tries],
+            "cost": {
+                "processor_seconds": round(sum(one.processor_seconds for one in tries), 3),
+                "epochs": epochs,
+                "epochs_without_stopping": epochs
+                + sum(self.training.epochs - len(one.curve) for one in tries if one.state == "stopped"),
+            },
+            "definition": self.definition,
+        }
+        write_atomic(self.folder / RESULT, json.dumps(facts, indent=2) + "\n")
+        return facts

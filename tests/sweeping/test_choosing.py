@@ -1,0 +1,168 @@
+"""What varies, how it is chosen, and the rule that stops tries, against Optuna's."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.experiment.source import ConfigFile
+from pipeline.sweeping.sampling import STARTUP, Sampler
+from pipeline.sweeping.space import Choices, Range, SearchSpace, axis_of
+from pipeline.sweeping.stopping import FINISHED, WARMUP, is_hopeless
+from pipeline.sweeping.tries import Try, best_of
+
+CONFIG = """\
+objectives:
+  kd: [hard-label, {name: kd, temperature: 2, weight: 1e-05, schedule: {warmup: 0.5}}]
+  two:
+    views: cached
+    objectives: [{name: kd, label: soft}, {name: lfcc, label: soft.maps, scales: [1, 2]}]
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> ConfigFile:
+    (tmp_path / "a.yaml").write_text(CONFIG)
+    return ConfigFile(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [
+        ("1,2,4", Choices((1, 2, 4))),
+        ("1, 1e-3, 1", Choices((1, 0.001))),
+        ("[1],[1,2]", Choices(([1], [1, 2]))),
+        ("none,cosine", Choices(("none", "cosine"))),
+        ("0.1..10", Range(0.1, 10)),
+        ("-1..1", Range(-1, 1)),
+        ("1e-3..1:log", Range(0.001, 1, log=True)),
+        ("1..8:int", Range(1, 8, whole=True)),
+        ("1..64:log:int", Range(1, 64, log=True, whole=True)),
+    ],
+)
+def test_what_varies_is_a_list_or_a_range(text: str, axis: Range | Choices):
+    assert axis_of(text, "key") == axis
+
+
+@pytest.mark.parametrize("text", ["", "2..1", "a..b", "0..1:log", "1.5..3:int", "[1"])
+def test_what_is_neither_is_refused(text: str):
+    with pytest.raises(ConfigError, match=r"key|not valid YAML"):
+        axis_of(text, "key")
+
+
+def test_values_of_a_range_are_spread_over_it():
+    shares = [place / 1000 for place in range(1000)]
+    assert {Range(1, 3, whole=True).at(share) for share in shares} == {1, 2, 3}
+    assert Range(0.1, 10, log=True).at(0.5) == pytest.approx(1)
+    assert Range(-2, 2).at(0.75) == 1
+    assert Range(0, 1).at(1 / 3) == 0.3333  # of as many digits as people copy
+    assert Range(0.12344, 1).at(0) == 0.12344  # and within the range
+    assert Range(1, 64, log=True, whole=True).at(0.5) == 8
+
+
+def test_a_try_is_the_configuration_with_its_constants(source: ConfigFile):
+    space = SearchSpace.of(
+        ["kd.weight=1e-05..1:log", "kd.schedule.warmup=0.1,0.5", "hard-label.weight=0,1"], "kd", source
+    )
+    assert space.configured(source) == {"kd.weight": 1e-05, "kd.schedule.warmup": 0.5, "hard-label.weight": 1.0}
+    values = {"kd.weight": 3e-05, "kd.schedule.warmup": 0.1, "hard-label.weight": 0}
+    assert space.with_values(source, values).raw()["objectives"]["kd"] == [
+        {"name": "hard-label", "weight": 0},
+        {"name": "kd", "temperature": 2, "weight": 3e-05, "schedule": {"warmup": 0.1}},
+    ]
+    other = SearchSpace.of(["soft.maps.scales=[1],[1,2]", "soft.temperature=1..4"], "two", source)
+    changed = other.with_values(source, {"soft.maps.scales": [1], "soft.temperature": 2.5}).raw()["objectives"]["two"]
+    assert changed["views"] == "cached"
+    assert changed["objectives"][0]["temperature"] == 2.5
+    assert changed["objectives"][1]["scales"] == [1]
+
+
+def tries(sampler: Sampler, count: int) -> list[Try]:
+    """Tries one after another, each as good as its temperature is near 3."""
+    made: list[Try] = []
+    for number in range(count):
+        values = sampler.values(number, made)
+        score = 1 - abs(math.log(values["kd.temperature"] / 3)) / 10
+        made.append(Try(number, values, "finished", (score,), score, "top1"))
+    return made
+
+
+def test_a_search_finds_what_is_good_and_is_the_same_twice(source: ConfigFile):
+    space = SearchSpace.of(["kd.temperature=0.1..100:log", "kd.weight=1e-05,1"], "kd", source)
+    sampler = Sampler.of(space, source, 30, 0, at_random=False)
+    made = tries(sampler, 30)
+    assert made == tries(sampler, 30)
+    assert made[0].values == {"kd.temperature": 2, "kd.weight": 1e-05}  # the configuration's own
+    late = [abs(math.log(one.values["kd.temperature"] / 3)) for one in made[20:]]
+    drawn = tries(Sampler.of(space, source, 30, 0, at_random=True), 30)
+    early = [abs(math.log(one.values["kd.temperature"] / 3)) for one in drawn[20:]]
+    assert sum(late) < 0.7 * sum(early)
+    assert all(0.1 <= one.values["kd.temperature"] <= 100 and one.values["kd.weight"] in (1e-05, 1) for one in made)
+
+
+def test_a_search_bears_with_tries_that_are_stopped_failed_or_still_made(source: ConfigFile):
+    space = SearchSpace.of(["kd.temperature=1..8", "hard-label.weight=1..3:int"], "kd", source)
+    sampler = Sampler.of(space, source, None, 0, at_random=False)
+    assert sampler.count == 20
+    before = tries(sampler, STARTUP)
+    before += [
+        Try(5, before[0].values, "stopped", (0.1, 0.2)),
+        Try(6, before[1].values, "failed"),
+        Try(7, before[2].values),
+    ]
+    values = sampler.values(8, before)
+    assert 1 <= values["kd.temperature"] <= 8
+    assert values["hard-label.weight"] in (1, 2, 3)
+
+
+def test_some_of_the_listed_are_never_made_twice(source: ConfigFile):
+    space = SearchSpace.of(["kd.temperature=1,2,3,4", "kd.weight=1,2"], "kd", source)
+    few, all_of_them = (Sampler.of(space, source, count, 3, at_random=False) for count in (3, None))
+    made = tries(few, 3)
+    for number in range(3, 8):  # more are asked for later
+        made.append(Try(number, all_of_them.values(number, made)))
+    assert len({tuple(one.values.values()) for one in made}) == 8
+    assert len({one.values["kd.temperature"] for one in made[:3]}) > 1
+
+
+def test_the_rule_is_optunas_median_pruner():
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    epochs, drawn, stopped = 8, random.Random(0), 0
+    warmup = math.ceil(WARMUP * epochs) + 1  # the first epoch in which a try may be stopped
+    for _ in range(40):
+        study = optuna.create_study(
+            direction="maximize",
+            pruner=optuna.pruners.MedianPruner(n_startup_trials=FINISHED, n_warmup_steps=warmup),
+        )
+        others = [[drawn.random() for _ in range(epochs)] for _ in range(drawn.randint(0, 8))]
+        for other in others:
+            known = dict(enumerate(other, 1))
+            study.add_trial(optuna.trial.create_trial(value=other[-1], intermediate_values=known))
+        trial, curve = study.ask(), []
+        for epoch in range(1, epochs):
+            curve.append(drawn.random() / 1.5)
+            trial.report(curve[-1], epoch)
+            expected = trial.should_prune()
+            assert is_hopeless(curve, others, epochs) == expected
+            stopped += expected
+    assert stopped > 20
+
+
+def test_after_the_last_epoch_nothing_is_stopped():
+    others = [[0.9, 0.9, 0.9, 0.9]] * FINISHED
+    assert is_hopeless([0.1] * 3, others, 4)
+    assert not is_hopeless([0.1] * 2, others, 4)
+    assert not is_hopeless([0.1] * 4, others, 4)
+    assert not is_hopeless([0.1] * 3, others[1:], 4)
+    assert not is_hopeless([], others, 4)
+
+
+def test_the_best_is_the_first_of_the_finished_ones():
+    made = [Try(0, {}, "stopped", (0.9,)), Try(1, {}, "finished", (0.5,), 0.5), Try(2, {}, "finished", (0.5,), 0.5)]
+    assert best_of(made) == made[1]
+    assert best_of(made[:1]) is None

@@ -1,0 +1,208 @@
+"""Sweeps of a tiny experiment: what varies, which tries are made, stopped and chosen, and how they go on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from experiment import moved_to, one_thread, source
+
+import pipeline.sweeping.making
+from pipeline.cli import main
+from pipeline.commands import many_students, sweep
+from pipeline.commands.children import ChildFailure
+from pipeline.errors import CacheError, CacheMismatch, ConfigError, PipelineError
+from pipeline.experiment.runs import RunName
+from pipeline.sweeping.drawing import drawn
+from pipeline.sweeping.sweep import Sweep
+from pipeline.sweeping.tries import Tries
+from pipeline.yaml_text import parse_yaml
+
+NAME = RunName("small", "kd")
+FOLDER = Path("artifacts/tiny/sweeps/small/kd/seed-0")
+VARY = ("kd.temperature=1,8", "kd.weight=0.5")
+
+
+@pytest.fixture
+def inside(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The experiment, whose students are trained in this process: pytest's has threads, and is not forked."""
+    with one_thread():
+        monkeypatch.setattr(many_students, "in_child", lambda function, **options: function())
+        monkeypatch.setattr(sweep, "drawn", lambda *arguments: b"drawn")  # which one test looks at
+        yield moved_to(road, tmp_path / "here", monkeypatch)
+
+
+def run(*vary: str, **options: Any) -> dict[str, Any]:
+    return sweep.run(source(), NAME, vary or VARY, **{"verify": "none", "folder": None} | options)
+
+
+def test_every_listed_try_is_an_ordinary_student_and_the_best_is_chosen(
+    inside: Path, capsys: pytest.CaptureFixture[str]
+):
+    facts = run()
+    said = capsys.readouterr().out
+    assert [one["values"] for one in facts["tries"]] == [
+        {"kd.temperature": temperature, "kd.weight": 0.5} for temperature in (1, 8)
+    ]
+    scores = []
+    for one in facts["tries"]:
+        folder = FOLDER / "tries" / f"{one['number']:04}"
+        metrics = json.loads((folder / "metrics.json").read_text())
+        entry = parse_yaml((folder / "config.yaml").read_text(), "it")["objectives"]["kd"][1]
+        assert (entry["temperature"], entry["weight"]) == tuple(one["values"].values())
+        assert one["state"] == "finished"
+        assert one["epochs"] == len(one["curve"]) == 2
+        assert one["score"] == pytest.approx(metrics["holdout"]["top1"])
+        assert one["processor_seconds"] > 0
+        scores.append(one["score"])
+    chosen = facts["chosen"]
+    assert (chosen["number"], chosen["score"]) == (scores.index(max(scores)), max(scores))
+    assert facts["score"] == "top1"
+    assert facts["cost"]["epochs"] == facts["cost"]["epochs_without_stopping"] == 4
+    assert json.loads((FOLDER / "sweep.json").read_text()) == facts
+    assert (FOLDER / "sweep.png").read_bytes() == b"drawn"
+    tries, space = Tries(FOLDER).read(), Sweep.of(source(), NAME, VARY, None, stops=True).space
+    assert drawn("a title", space, tries).startswith(b"\x89PNG")
+    assert "2 tries: 2 finished; 4 epochs" in said
+    assert f"    temperature: {chosen['values']['kd.temperature']}" in said  # the set, to be copied
+
+    def never(*arguments: object) -> None:
+        raise AssertionError
+
+    pipeline.sweeping.making.train_student.run, kept = never, pipeline.sweeping.making.train_student.run  # type: ignore[assignment]
+    try:
+        assert run() == facts
+    finally:
+        pipeline.sweeping.making.train_student.run = kept
+
+
+def test_a_sweep_that_is_interrupted_ends_as_one_that_is_not(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    """After an epoch whose checkpoint is written, and between a student and the note of it."""
+    whole = run("kd.temperature=1..8", count=1, at_random=True, folder=Path("whole"))
+    write = Tries.write
+    for writes in (1, 1, 1):
+        left = [writes]
+
+        def interrupted(self: Tries, one: Any, left: list[int] = left) -> None:
+            if not left[0]:
+                raise KeyboardInterrupt
+            left[0] -= 1
+            write(self, one)
+
+        monkeypatch.setattr(Tries, "write", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("kd.temperature=1..8", count=1, at_random=True, folder=Path("parts"))
+    monkeypatch.setattr(Tries, "write", write)
+    parts = run("kd.temperature=1..8", count=1, at_random=True, folder=Path("parts"))
+    keys = ("values", "state", "curve", "score")
+    assert [[one[key] for key in keys] for one in parts["tries"]] == [
+        [one[key] for key in keys] for one in whole["tries"]
+    ]
+    weights = [Path(folder, "tries/0000/student.safetensors").read_bytes() for folder in ("whole", "parts")]
+    assert weights[0] == weights[1]
+
+
+def test_hopeless_tries_are_stopped_and_leave_nothing_behind(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    asked: list[tuple[int, int]] = []
+
+    def hopeless(curve: Any, others: Any, epochs: int) -> bool:
+        asked.append((len(curve), len(others)))
+        return len(others) == 1 and len(curve) == 1
+
+    monkeypatch.setattr(pipeline.sweeping.making, "is_hopeless", hopeless)
+    facts = run("kd.temperature=1,2", folder=Path("stopped"))
+    assert [one["state"] for one in facts["tries"]] == ["finished", "stopped"]
+    assert asked == [(1, 0), (2, 0), (1, 1)]
+    assert sorted(path.name for path in Path("stopped/tries").iterdir()) == ["0000", "0000.json", "0001.json"]
+    assert facts["cost"] == {**facts["cost"], "epochs": 3, "epochs_without_stopping": 4}
+    assert facts["chosen"]["number"] == 0
+    asked.clear()
+    assert run("kd.temperature=1,2", folder=Path("stopped")) == facts
+    run("kd.temperature=1", folder=Path("other"), stops=False)
+    assert not asked
+
+
+def test_tries_that_fail_do_not_end_the_others_and_are_tried_again(
+    inside: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    inner, failing = many_students.in_child, [1]
+
+    def in_child(function: Any, **options: Any) -> object:
+        return ChildFailure("the loss is not finite", 1) if function.args[2].number in failing else inner(function)
+
+    monkeypatch.setattr(many_students, "in_child", in_child)
+    facts = run("kd.temperature=1,2")
+    assert [one["state"] for one in facts["tries"]] == ["finished", "failed"]
+    assert facts["tries"][1]["error"] == "the loss is not finite"
+    assert "error: try 1: the loss is not finite" in capsys.readouterr().err
+    failing.clear()
+    assert [one["state"] for one in run("kd.temperature=1,2")["tries"]] == ["finished", "finished"]
+    failing += [0, 1]
+    with pytest.raises(PipelineError, match="no try could be finished") as error:
+        run("kd.temperature=1,2", folder=Path("none"))
+    assert error.value.exit_code == 1
+    monkeypatch.setattr(many_students, "in_child", lambda function, **options: ChildFailure("a reason", 2))
+    with pytest.raises(PipelineError, match="the first try failed") as error:
+        run("kd.temperature=1,2", folder=Path("all"))
+    assert error.value.exit_code == 2
+
+
+def test_another_sweep_in_the_folder_is_refused_and_more_tries_are_added(inside: Path):
+    first = run("kd.temperature=1..8", count=1, at_random=True)
+    more = run("kd.temperature=1..8", count=2, at_random=True)
+    assert more["tries"][0] == first["tries"][0]
+    assert more["tries"][0]["values"] == {"kd.temperature": 4}  # the configuration's own comes first
+    with pytest.raises(CacheMismatch, match=r"vary\.kd\.temperature: expected .*1\.\.9") as error:
+        run("kd.temperature=1..9", count=1, at_random=True)
+    assert "--replace" in str(error.value)
+    with pytest.raises(CacheMismatch, match=r"train\.epochs"):
+        sweep.run(source("train.epochs=3"), NAME, ["kd.temperature=1..8"], count=1, at_random=True)
+    again = run("kd.temperature=1..9", count=1, at_random=True, replace=True)
+    assert len(again["tries"]) == 1
+    assert not (FOLDER / "tries/0001").exists()
+
+
+def test_one_process_at_a_time_works_on_a_sweep(inside: Path):
+    with (
+        Sweep.of(source(), NAME, VARY, None, stops=True).held(wait=True),
+        pytest.raises(CacheError, match="another process works on this sweep"),
+    ):
+        run(wait=False)
+
+
+def test_every_problem_is_told_before_any_work(inside: Path):
+    with pytest.raises(ConfigError) as error:
+        run("kd.temperature", "kdd.weight=1,2", "kd.weight=3..1", "hard-label.weight=a..b")
+    assert [problem.key for problem in error.value.problems] == [
+        "--vary",
+        "--vary kdd.weight",
+        "--vary kd.weight",
+        "--vary hard-label.weight",
+    ]
+    with pytest.raises(ConfigError, match=r"objectives\.kd\.1\.temperature: .*greater than 0"):
+        run("kd.temperature=0..8")
+    with pytest.raises(ConfigError, match="temperatur"):
+        run("kd.temperatur=1,2")
+    with pytest.raises(ConfigError, match="the listed values make 2 tries"):
+        run(count=3)
+    with pytest.raises(ConfigError, match=r"data\.holdout: is missing"):
+        sweep.run(source("data.holdout=null"), NAME, VARY)
+    assert not Path("artifacts/tiny/sweeps").exists()
+
+
+def test_the_command_prints_json_alone_and_needs_optuna_for_ranges(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    arguments = ["sweep", "--config", "tiny.yaml", "--student", "small", "--objectives", "kd", "--verify", "none"]
+    result = CliRunner().invoke(main, [*arguments, "--vary", "kd.weight=1", "--json"])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["chosen"]["score"] >= 0
+    assert "chosen: try" in result.stderr
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    shutil.rmtree("artifacts/tiny/sweeps")
+    result = CliRunner().invoke(main, [*arguments, "--vary", "kd.weight=1..2"])
+    assert result.exit_code == 2
+    assert "decant-kd[sweep]" in result.stderr
