@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from pipeline.errors import ConfigError, TrainingError
 from pipeline.objectives import ObjectiveSet, Terms
 from pipeline.training import Steps
 from pipeline.training.captured import UNRECORDED_STEPS, CapturedSteps
-from pipeline.training.change import rounds_rates
+from pipeline.training.change import change_weights, rounds_rates
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.loop import Trainer
@@ -173,6 +174,25 @@ def test_rates_of_64_bits_are_others_than_those_of_a_gpu(road: Path, monkeypatch
     for device, fused, expected in (("cuda", True, True), ("cpu", True, False), ("cuda", False, False)):
         optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], fused=fused)
         assert rounds_rates(torch.device(device), optimizer) == expected
+
+
+@pytest.mark.parametrize("recording", [False, True])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_torch_takes_the_optimiser_on_a_gpu(
+    road: Path, optimizer: str, recording: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it believes that there is one, it neither refuses to record the step nor warns of one without a record."""
+    made = trainer(steps(road, optimizer=optimizer), HARD, captured=False)
+    step = made.steps[0]
+    made.loss(step, 0.0).total.backward()  # type: ignore[no-untyped-call]
+    stream = SimpleNamespace(is_capturing=lambda: recording)
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available=False: torch.device("cuda"))
+    monkeypatch.setattr(torch.accelerator, "current_stream", lambda: stream)
+    before = [dict(group) for group in made.optimizer.param_groups]
+    change_weights(made, 0, torch.full((len(before),), 0.01).unbind())
+    for group, old in zip(made.optimizer.param_groups, before, strict=True):
+        assert group["lr"] == old["lr"]
+        assert group.get("capturable") == old.get("capturable")
 
 
 def test_weights_of_a_table_are_those_of_the_schedules(road: Path) -> None:
