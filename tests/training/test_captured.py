@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from contracts.claimed import moved, on_cuda
 from contracts.step_costs import Launches
 from torch import Tensor
 from training_pieces import HARD, KD, LFCC, SMALL, VIT, Poisoned, cache, config, network, objectives, same, steps, whole
@@ -193,6 +194,39 @@ def test_torch_takes_the_optimiser_on_a_gpu(
     for group, old in zip(made.optimizer.param_groups, before, strict=True):
         assert group["lr"] == old["lr"]
         assert group.get("capturable") == old.get("capturable")
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+def test_what_changes_weights_copies_nothing_from_a_gpu_and_waits_for_nothing(road: Path, optimizer: str) -> None:
+    """On tensors that claim to be on one: the look at the loss, clipping, the optimiser and the average."""
+    made = trainer(steps(road, optimizer=optimizer, clip_gradient=1.0, ema=0.9), HARD, captured=False)
+    made.update(made.steps[0])
+    made.loss(made.steps[1], 0.5).total.backward()  # type: ignore[no-untyped-call]
+    with on_cuda() as devices:
+        groups = [
+            {**group, "params": [with_gradient(each) for each in group["params"]]}
+            for group in made.optimizer.param_groups
+        ]
+        copy = type(made.optimizer)(groups)
+        places = [each for group in groups for each in group["params"]]
+        for place, values in zip(places, made.optimizer.state.values(), strict=True):
+            copy.state[place].update({name: moved(each) for name, each in values.items()})
+        assert made.ema is not None
+        moved(made.ema.module)
+        moved(made.student)
+        made.optimizer = copy
+        made.finite = FiniteLoss(made.steps, torch.device("cuda"), copy)
+        devices.copies = 0
+        made.finite.look(Terms(torch.ones((), device="cuda"), {"a": torch.ones((), device="cuda")}))
+        change_weights(made, 3, torch.full((len(groups),), 0.01, device="cuda").unbind())
+    assert devices.copies == 0
+
+
+def with_gradient(parameter: Tensor) -> torch.nn.Parameter:
+    """On a GPU, as is claimed, with its gradient."""
+    found = torch.nn.Parameter(moved(parameter))
+    found.grad = moved(parameter.grad)
+    return found
 
 
 def test_weights_of_a_table_are_those_of_the_schedules(road: Path) -> None:
