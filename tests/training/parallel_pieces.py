@@ -22,9 +22,9 @@ from pipeline.signals import Signals, extract, taps_read
 from pipeline.signals.lowpass import lowpass
 from pipeline.store.format.encoded import EncodedSignals
 from pipeline.training import Step, TrainConfig
+from pipeline.training.checkpoint import resumed as resumed_from
 from pipeline.training.history import History
 from pipeline.training.loop import Trainer
-from pipeline.training.loop import _resumed as resumed_from
 from pipeline.training.parallel.torchrun import SeveralProcesses
 from pipeline.training.share import Share
 from pipeline.training.world import World
@@ -160,7 +160,7 @@ def continued(trainer: Trainer, folder: Path) -> Trainer:
         for tensor in module.state_dict().values():
             tensor.zero_()
     found = Trainer(trainer.network, trainer.objectives, trainer.steps, 3, trainer.head, world=trainer.world)
-    assert resumed_from(found, folder) is not None
+    assert resumed_from(folder, found.world, found.config.epochs, found.restore) is not None
     return found
 
 

@@ -22,7 +22,7 @@ from pipeline.training.checkpoint import Checkpoint
 from pipeline.training.config import TrainConfig
 from pipeline.training.parallel.collectives import EndedElsewhere, NotComing, all_there
 from pipeline.training.parallel.layers import refuse_layers
-from pipeline.training.parallel.torchrun import SeveralProcesses
+from pipeline.training.parallel.torchrun import SeveralProcesses, wait_for
 from pipeline.training.share import Share
 from pipeline.training.world import World
 
@@ -114,6 +114,25 @@ def test_a_process_that_does_not_come_is_named_as_such() -> None:
         dist.HashStore().wait(["never"], timedelta(milliseconds=1))
     with pytest.raises(NotComing, match=message), all_there():
         raise RuntimeError("[gloo/transport/tcp/unbound_buffer.cc:78] Timed out waiting 1800000ms for recv operation")
+
+
+def test_work_of_another_process_is_waited_for_in_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two of them a signal ends the process, such as the one of torchrun when another process has ended."""
+    monkeypatch.setattr("pipeline.training.parallel.torchrun.SLICE", timedelta(milliseconds=1))
+    store, slices = dist.HashStore(), list[int]()
+
+    class Watched:
+        def wait(self, keys: list[str], longest: timedelta) -> None:
+            slices.append(len(slices))
+            if len(slices) == 3:
+                store.set("done", "")
+            store.wait(keys, longest)
+
+    wait_for("done", Watched())  # type: ignore[arg-type]
+    assert len(slices) == 3
+    monkeypatch.setattr("pipeline.training.parallel.torchrun.PATIENCE", timedelta(0))
+    with pytest.raises(dist.DistStoreError):
+        wait_for("never", store)
 
 
 @pytest.mark.parametrize("norm", [EvoNorm2dB0, EvoNorm2dB1, EvoNorm2dB2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
@@ -31,6 +32,9 @@ from pipeline.training.world import Result, World, seed_all
 PATIENCE = timedelta(days=2)
 """How long processes wait for work that one does for all, such as comparing all pixels. `torchrun` ends all if one
 ends."""
+
+SLICE = timedelta(seconds=1)
+"""How long a process waits without looking for signals."""
 
 
 class SeveralProcesses(World):
@@ -167,7 +171,7 @@ class SeveralProcesses(World):
             if self.share.rank == 0:
                 self._store.set(f"done/{self._done}", "")
             else:
-                self._store.wait([f"done/{self._done}"], PATIENCE)
+                wait_for(f"done/{self._done}", self._store)
             dist.broadcast_object_list(box, 0, device=torch.device("cpu"))
         result: Result = box[0]
         return result
@@ -179,6 +183,25 @@ class SeveralProcesses(World):
             held: such as a folder that is locked.
         """
         return held if self.share.rank == 0 else nullcontext()
+
+
+def wait_for(key: str, store: Store) -> None:
+    """Wait until a store has a key. Raises RuntimeError, as torch does, after `PATIENCE`, or if the store is lost.
+
+    Args:
+        key: that another process sets.
+        store: of all processes.
+
+    It waits in slices, between which Python sees signals: else this process would not end when `torchrun` asks it to.
+    """
+    end = time.monotonic() + PATIENCE.total_seconds()
+    while True:
+        try:
+            store.wait([key], SLICE)
+            return
+        except dist.DistStoreError:
+            if time.monotonic() >= end:
+                raise
 
 
 @contextmanager
