@@ -67,7 +67,7 @@ def run(
         if network.kept is not None:
             print(f"starts with {opened.config.start}: {network.kept}")
         chosen, steps = opened.objective_set, opened.steps
-        for note in chosen.notes:
+        for note in opened.notes:
             print(f"note: {note}")
         build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
         scorer = opened.scorer

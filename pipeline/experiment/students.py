@@ -23,6 +23,7 @@ from pipeline.experiment.sections import StudentConfig, StudentsSection
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectiveSet, ObjectiveSetConfig, ObjectivesSection
+from pipeline.objectives.neighbours import few_groups
 from pipeline.progress import Lines, Progress
 from pipeline.signals import LinearHead
 from pipeline.training import FromCaches, Memory, Steps, TrainConfig, Verify, check_views
@@ -125,6 +126,12 @@ class StudentRun:
         read = [name for name in built.needs.student if name.startswith("features/")]
         self.network.keep_taps([name.removeprefix("features/") for name in read])
         return built
+
+    @property
+    def notes(self) -> list[str]:
+        """Return what is to be said of the objectives before training."""
+        chosen, training = self.objective_set, self.training
+        return [*chosen.notes, *few_groups(chosen.needs.neighbours, training.batch_size // training.views_per_step)]
 
     @cached_property
     def signals_read(self) -> FromCaches | None:

@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 
 from pipeline.errors import Problem
 
+FEWEST_GROUPS = 16
+"""Of a batch, below which a note is given. The authors of CoSS have so many on each GPU."""
+
 
 @dataclass(frozen=True)
 class Neighbours:
@@ -59,4 +62,22 @@ def differing_wishes(key: str, wishes: Sequence[Neighbours | None]) -> list[Prob
         Problem(f"{key}.{index}", what, expected=str(wanted), got=str(each), fix=fix)
         for index, each in enumerate(wishes)
         if each is not None and each != wanted
+    ]
+
+
+def few_groups(wanted: Neighbours | None, samples: int) -> list[str]:
+    """Return a note where batches would have few groups, and so images of few kinds; an empty list where they do not.
+
+    Args:
+        wanted: what a batch is to have; None for no neighbours.
+        samples: of a batch.
+
+    Few kinds of images are bad for batch normalisation, and for objectives beside the one that asks for neighbours.
+    """
+    groups = samples if wanted is None else -(-samples // (1 + wanted.count))
+    if groups >= FEWEST_GROUPS or wanted is None:
+        return []
+    what = f"a batch of {samples} samples is {groups} groups of a sample and {wanted.count} neighbours"
+    return [
+        f"{what}: with fewer than {FEWEST_GROUPS} students get worse; raise `batch_size`, or ask for fewer neighbours"
     ]

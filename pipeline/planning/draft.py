@@ -54,7 +54,8 @@ class Assembly:
         teacher, shapes: its network, and the shapes of what is kept of it; None if they cannot be had.
         students: those that can be built.
         views_per_step: of each sample in a batch, of the students whose settings of training are valid.
-        notes: what objectives leave out, by student and objective set.
+        samples_per_batch: of the same students.
+        notes: what is to be said of objectives, by student and objective set.
         own, others: the name of the teacher, and what is known of the teachers that objectives name beside it.
         absent: the names of those whose caches are not there yet.
         named_needs: the signals of these teachers that are read, by student and objective set, and by teacher.
@@ -67,6 +68,7 @@ class Assembly:
     shapes: SignalShapes | None = None
     students: dict[str, Network] = field(default_factory=dict)
     views_per_step: dict[str, int] = field(default_factory=dict)
+    samples_per_batch: dict[str, int] = field(default_factory=dict)
     notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     own: str | None = None
     others: dict[str, OtherTeacher] = field(default_factory=dict)

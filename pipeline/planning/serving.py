@@ -14,6 +14,7 @@ from pipeline.experiment.networks import shapes_of
 from pipeline.experiment.objective_set import ObjectiveBuilder
 from pipeline.models import Network
 from pipeline.objectives import ObjectiveEntry
+from pipeline.objectives.neighbours import few_groups
 from pipeline.planning.draft import Assembly, collected
 from pipeline.planning.named_teachers import renumbered, without_absent
 from pipeline.planning.narrowed import keeping_signals, layout_of_view
@@ -74,7 +75,9 @@ def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[
                 own, others = parts.own, parts.others
                 builder = ObjectiveBuilder(shapes_of(network), teacher, data, 0, None, views, own, others)
                 built = builder.build(objectives, present)
-                needs[name, objectives], parts.notes[name, objectives] = built.needs.teacher, built.notes
+                needs[name, objectives] = built.needs.teacher
+                few = few_groups(built.needs.neighbours, parts.samples_per_batch.get(name, sys.maxsize))
+                parts.notes[name, objectives] = [*built.notes, *few]
                 parts.named_needs[name, objectives] = built.needs_of_others
             parts.problems += [renumbered(problem, place, numbers) for problem in found]
     return needs

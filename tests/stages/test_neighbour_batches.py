@@ -9,6 +9,7 @@ import torch
 from experiment import content, interrupted, source, student
 
 import pipeline.store.nearest
+from pipeline.commands import check
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.students import StudentRun, StudentSections
@@ -37,6 +38,14 @@ def test_they_are_looked_for_when_a_student_is_trained_and_not_before(here: Path
     cache = TeacherCache.open(MAIN)
     nearest = find_nearest(dict.fromkeys(cache.views, cache), 5, torch.device("cpu"), Silent())
     assert set(group[1:]) <= set(nearest[group[0]].tolist())
+
+
+def test_few_groups_are_noted_by_check_and_before_training(here: Path, capsys: pytest.CaptureFixture[str]):
+    note = "a batch of 16 samples is 4 groups of a sample and 3 neighbours: with fewer than 16 students get worse"
+    assert note in opened("near", "train.batch_size=16").notes[0]
+    assert opened("near", "train.batch_size=64").notes == opened("far").notes == []
+    check.run(source(NEAR, "train.batch_size=16"), as_json=False)
+    assert f"small, near: {note}" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_run_is_another_with_them_and_goes_on_where_it_was_interrupted(here: Path, monkeypatch: pytest.MonkeyPatch):

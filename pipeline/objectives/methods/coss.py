@@ -9,13 +9,15 @@ The first term is blind to the lengths of embeddings, the second to the scale of
 of a sample and k neighbours, drawn in every epoch among the n nearest in the teacher (needs `neighbours`): without
 neighbours a batch of random samples says little about what is near (`neighbours: 0` has it so).
 
-Recipe of the paper: λ = 1, k = 15, n = 31, weight 70, no labels; 64 groups in a batch, so `train.batch_size: 1024`. The
-code divides the lengths of S and T by 0.1 and by 0.07, which is a weight of 143, and has no constants 1. It reads no
-label and works on unlabeled images. Exact from a cache; nearest are compared by the mean embedding over the views that
-are used, where the code takes that of the image without augmentation.
+Recipe of the paper: λ = 1, k = 15, n = 31, weight 70, no labels. A step of the code is 64 groups on four GPUs, each of
+which computes L of its 16, of 256 images (`train.batch_size: 256`, or 1024 for one L of all 64). The code divides the
+lengths of S and T by 0.1 and by 0.07, which is a weight of 143, and has no constants 1. It reads no label and works on
+unlabeled images. Exact from a cache; nearest are compared by the mean embedding over the views that are used, where
+the code takes that of the image without augmentation.
 
 Deviations. An epoch has as many samples as without neighbours, and N / (1 + k) groups; the code's has N groups, and
-takes 1 + k times as long: multiply `train.epochs` for the same. A vector of zeros has a right angle with all others.
+takes 1 + k times as long: multiply `train.epochs` for the same. A vector of zeros has a right angle with all others. In
+batches of fewer groups neighbours do harm (docs/training.md has figures).
 """
 
 from __future__ import annotations
