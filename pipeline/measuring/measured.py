@@ -111,9 +111,11 @@ class TeacherWorth:
         if self.margin is not None:
             raw = "no positive logits" if self.ratio_logits is None else f"logits {self.ratio_logits:.3g}"
             soft = "beyond 1e308" if self.ratio_softmax in (None, math.inf) else f"{self.ratio_softmax:.3g}"
+            if self.ratio_logits is not None and self.ratio_of is not None and self.ratio_of < 1:
+                raw += f" ({self.ratio_of:.0%} of views)"
             rest.append(f"largest to second: {raw}, probabilities {soft} (geometric mean {_power(self.margin)})")
         if self.rank is not None:
-            rest.append(f"embedding of effective rank {self.rank:.1f} of {self.width:,} ({self.vectors:,} vectors)")
+            rest.append(f"effective rank {self.rank:.1f} of {self.width:,} ({self.vectors:,} embeddings)")
         if rest:
             yield "; ".join(rest)
 
