@@ -125,4 +125,4 @@ def test_every_example_passes_the_contract_of_its_kind(tmp_path: Path) -> None:
     for case in ElementTree.parse(tmp_path / "found.xml").iter("testcase"):
         for name, suite in names.items():
             ran[name] += name in case.attrib["name"] and suite in case.attrib["classname"] and len(case) == 0
-    assert min(ran.values()) >= 6, ran
+    assert min(ran.values()) >= 1, ran  # a contract is one test, which tries all of its checks
