@@ -5,9 +5,10 @@
 
 `run` makes, in the working directory, one cache of 32 views for each augmentation of
 `configs/cifar100-augmentations.yaml`, trains its students on the first 1, 8 or 32 of them for 12 or 60 epochs with each
-of its objective sets, and evaluates them. What is there is kept, so it may be stopped and begun again, and options
-choose a part of the whole. `table` prints what is evaluated by then as Markdown: a table for each student and length of
-training.
+of its objective sets, and evaluates them. Epoch e learns from view e, so 12 epochs never read more than 12 views: with
+`--epochs 12` the cache has 12, and its students are those of 32 views to the last bit. What is there is kept, so it may
+be stopped and begun again, and options choose a part of the whole. `table` prints what is evaluated by then as
+Markdown: a table for each student and length of training.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ def folder_of(augmentation: str, epochs: int, views: int) -> Path:
     return RUNS / f"{augmentation}-{epochs}-epochs-{views}-views"
 
 
-def overrides(augmentation: str, epochs: int, views: int) -> Iterator[str]:
-    """Yield what these students' configuration has in place of the file's."""
+def overrides(augmentation: str, epochs: int, views: int, cached: int) -> Iterator[str]:
+    """Yield what these students' configuration has in place of the file's, where the cache has `cached` views."""
     yield f"views.operations=[{', '.join(AUGMENTATIONS[augmentation])}]"
-    yield f"store.path=artifacts/caches/augmentations/{augmentation}.zarr"
-    yield f"views.count={views}"
+    yield f"store.path=artifacts/caches/augmentations/{augmentation}-{cached}-views.zarr"
+    yield f"views.count={min(views, cached)}"
     yield f"train.epochs={epochs}"
     yield f"runs.path={folder_of(augmentation, epochs, views)}"
 
@@ -72,11 +73,13 @@ def run(
 ) -> None:
     """Make the caches, train the students, evaluate them. Shorter training comes first."""
     config = ConfigFile(CONFIG, tuple(changes)).read(ExperimentConfig)
-    for epochs, augmentation in product(lengths or EPOCHS, augmentations or AUGMENTATIONS):
-        whole = ConfigFile(CONFIG, (*overrides(augmentation, epochs, max(VIEWS)), *changes))
+    lengths = lengths or EPOCHS
+    cached = min(max(VIEWS), max(lengths))
+    for epochs, augmentation in product(lengths, augmentations or AUGMENTATIONS):
+        whole = ConfigFile(CONFIG, (*overrides(augmentation, epochs, cached, cached), *changes))
         cache_teacher.run(whole, replace=False, wait=True)
         for student, views in product(students or config.students, counts or VIEWS):
-            here = ConfigFile(CONFIG, (*overrides(augmentation, epochs, views), *changes))
+            here = ConfigFile(CONFIG, (*overrides(augmentation, epochs, views, cached), *changes))
             for objectives, seed in product(config.objectives, config.runs.seeds):
                 name = RunName(student, objectives, seed)
                 train_student.run(here, name, verify="sample", replace=False, wait=True)
