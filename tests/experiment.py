@@ -20,12 +20,14 @@ import h5py
 import numpy as np
 import pytest
 import torch
+import xxhash
 from numpy.typing import NDArray
 
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
-from pipeline.measuring.cost import images_per_second
+from pipeline.measuring.cost import images_per_second, macs
 from pipeline.models import build_network
+from pipeline.models.taps import examine
 from pipeline.progress import Silent
 from stages import cache_teacher, prepare_data, train_student, train_teacher
 
@@ -235,6 +237,35 @@ def quick_rates(patch: pytest.MonkeyPatch) -> None:
         "pipeline.experiment.evaluator.images_per_second",
         lambda *arguments, **options: images_per_second(*arguments, **options | {"seconds": 0.0, "batch_size": 8}),
     )
+
+
+def known_networks(patch: pytest.MonkeyPatch) -> None:
+    """The same networks of torch's, timm's or our layers are examined once, and so are their costs counted.
+
+    Both take several forward passes, in hundreds of tests of something else. `tests/models` and `tests/measuring` ask
+    for each by itself.
+    """
+    patch.setattr("pipeline.models.network.examine", functools.partial(_once, examine))
+    patch.setattr("pipeline.experiment.evaluator.macs", functools.partial(_once, macs))
+
+
+_KNOWN: dict[tuple[object, ...], Any] = {}
+
+
+def _once(function: Callable[..., Any], network: torch.nn.Module, given: Any, **options: Any) -> Any:
+    """What a function finds out about a network, by its layers and weights."""
+    homes = {type(module).__module__.partition(".")[0] for module in network.modules()}
+    if not homes <= {"torch", "timm", "pipeline"}:
+        return function(network, given, **options)
+    plain = [(name, value) for name, value in vars(network).items() if isinstance(value, bool | int | str | tuple)]
+    weights = xxhash.xxh3_128()
+    for name, tensor in network.state_dict().items():
+        weights.update(f"{name} {tensor.shape} {tensor.dtype}".encode())
+        weights.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    key = (function, f"{network} {plain} {options}", weights.digest(), getattr(given, "shape", given))
+    if key not in _KNOWN:
+        _KNOWN[key] = function(network, given, **options)
+    return _KNOWN[key]
 
 
 @pytest.fixture

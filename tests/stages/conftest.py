@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from experiment import one_thread, quick_rates
+from experiment import known_networks, one_thread, quick_rates
 
 
 @pytest.fixture(autouse=True)
 def _one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     quick_rates(monkeypatch)
+    known_networks(monkeypatch)
     with one_thread():
         yield
