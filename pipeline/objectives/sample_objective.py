@@ -29,6 +29,8 @@ from pipeline.signals import Signals, SignalShapes
 if TYPE_CHECKING:
     from pipeline.objectives.config import EntropyWeighting, ObjectiveEntry
 
+OTHERS_HINT = "leave `weighting` out, or take an objective such as kd, dkd, vkd and fitnet"
+
 
 class SampleObjective(Objective):
     """Compares the signals of every sample by itself: its terms are means of values that the samples have.
@@ -105,7 +107,10 @@ def weigh_samples(
     key = f"{key}.weighting"
     if not isinstance(objective, SampleObjective):
         what = f"{entry.label} has no value of every sample by itself, which `weighting` needs"
-        return [Problem(key, what, fix="leave `weighting` out, or take an objective such as kd, dkd, vkd and fitnet")]
+        return [Problem(key, what, fix=OTHERS_HINT)]
+    if objective.kept() is not None:
+        what = f"{entry.label} puts another classifier in place of the student's own, whose doubts would mean nothing"
+        return [Problem(key, what, fix=OTHERS_HINT)]
     try:
         require_same_classes(student, teacher, key)
     except ConfigError as error:

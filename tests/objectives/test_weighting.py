@@ -155,6 +155,14 @@ def test_objectives_of_a_whole_batch_are_refused_by_name(name: str, message: str
         made(entry(name))
 
 
+@pytest.mark.parametrize("name", ["simkd", "lift"])
+def test_a_student_whose_own_classifier_does_not_learn_is_refused(name: str):
+    """Its logits are those of random weights, and would say how much each sample counts."""
+    made(name)
+    with pytest.raises(ConfigError, match=rf"one.0.weighting: {name} puts another classifier in place"):
+        made(entry(name))
+
+
 def test_teachers_that_cannot_be_in_doubt_are_refused():
     with pytest.raises(ConfigError, match=r"one.0.weighting: needs the teacher's 'logits'.*which the cache does not"):
         made(entry("fitnet"), shapes=SignalShapes(0, 8, MAPS, linear=True, head_classes=5))
