@@ -116,10 +116,11 @@ class StudentRun:
         """
         student, caches, data = shapes_of(self.network), self.caches, self.experiment.data
         labels, classes = data.training.labels, data.classes
-        memory = Memory(caches, labels, classes, Lines()) if caches else None
+        known = labels, classes, Lines(), self.training.device
+        memory = Memory(caches, *known) if caches else None
         teacher, views = caches.shapes if caches else student, self.training.views_per_step
         named = caches.others.items() if caches else ()
-        others = {name: OtherTeacher(each.shapes, Memory(each, labels, classes, Lines())) for name, each in named}
+        others = {name: OtherTeacher(each.shapes, Memory(each, *known)) for name, each in named}
         own = caches.own if caches else None
         builder = ObjectiveBuilder(student, teacher, data, self.name.seed, memory, views, own, others)
         built = builder.build(self.name.objectives, self.objectives_config)

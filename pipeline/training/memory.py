@@ -29,6 +29,7 @@ class Memory:
         labels: int64 [N], -1 for a sample without one; None if none has one.
         classes: the number of classes, K.
         progress: shows how far a pass over a cache is; None shows nothing.
+        device: where samples are compared with each other, as `train.device` names it.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Memory:
         labels: NDArray[np.int64] | None,
         classes: int,
         progress: Progress | None = None,
+        device: str = "auto",
     ) -> None:
         self.source, self.labels, self.classes, self.progress = source, labels, classes, progress
+        self.device = device
         self._means: Tensor | None = None
 
     def bank(self, signal: str, samples: Tensor, view: int) -> Tensor:
@@ -75,7 +78,7 @@ class Memory:
         CacheMismatch without embeddings, CacheCorrupt for a file that is damaged.
         """
         labels = np.full(self.source.primary.count, -1, np.int64) if self.labels is None else self.labels
-        device, among = choose_device("auto"), Among(labels, same)
+        device, among = choose_device(self.device), Among(labels, same)
         return torch.from_numpy(kept_nearest(self.source.teachers[0], count, device, self.progress, among)).long()
 
     def class_means(self) -> Tensor:

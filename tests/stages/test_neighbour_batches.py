@@ -58,6 +58,17 @@ def test_a_run_is_another_with_them_and_goes_on_where_it_was_interrupted(here: P
     assert content(again)["student.safetensors"] == content(whole)["student.safetensors"]
 
 
+@pytest.mark.parametrize("name", ["coss, neighbours: 3, nearest: 5", "ic-kd"])
+def test_they_are_looked_for_on_the_device_of_the_training(here: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    """On a machine with a GPU, too, if the training has none."""
+    run = opened("near", f"objectives={{near: [{{name: {name}}}]}}", "train.device=cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    step = run.steps[0]
+    assert step.teacher_outputs is not None
+    run.objective_set.prepare(step.known(), 0.0)
+    assert KEPT.parent.exists()
+
+
 def test_what_the_teacher_says_of_the_nearest_is_learnt_from_and_the_labels_decide_which_these_are(here: Path):
     labels = "objectives={near: [{name: ic-kd, positives: 3, negatives: 2}]}"
     whole = student("small", "near", labels, output=Path("b"))
