@@ -95,6 +95,27 @@ def test_what_heads_learn_equals_the_equations_in_float64():
     assert seen == {True, False}
 
 
+def test_heads_learn_the_sum_of_all_with_the_weights_of_the_code():
+    options = Options(heads=N, temperature=3.0, head_weight=0.6, dropout=(0, 0))
+    heads, labels = _Heads(options, D, K, 0, torch.device("cpu")), torch.arange(6) % K
+    heads.learned = [each.detach().double() for each in heads.learned]
+    heads.turns, heads.scales, heads.shifts, heads.weights, heads.biases = heads.learned
+    heads.scales, heads.shifts = random(N, 1, D, seed=1), random(N, 1, D, seed=2)
+    f, z, told = random(6, D, seed=3), random(6, K, seed=4), 0.0
+    views, said = [], []
+    for i in range(N):
+        turned = array(f) @ array(heads.turns[i]).T
+        normal = (turned - turned.mean(0)) / np.sqrt(turned.var(0) + 1e-5)
+        views.append(normal * array(heads.scales[i]) + array(heads.shifts[i]))
+        said.append(views[i] @ array(heads.weights[i]).T + array(heads.biases[i]))
+        told -= np.log(softmax(said[i])[np.arange(6), labels]).mean()
+    x, p, q = (torch.from_numpy(np.array(each)) for each in (views, softmax(np.array(said) / 3), softmax(array(z) / 3)))
+    unit = torch.nn.functional.normalize
+    inter, intra = angular_losses((x, p), (f, q), (unit(x, dim=2), unit(f, dim=1), p, q))
+    expected = 0.6 * told + 0.1 * inter[0] + inter[1] + intra[0] + intra[1]
+    torch.testing.assert_close(heads.loss(f, z, labels), expected)
+
+
 def test_heads_are_trained_once_from_the_cache_and_know_the_classes():
     made, other = objective(epochs=40), objective(epochs=40)
     s, t = maps(STUDENT, 4, 1), maps(TEACHER, 4, 2)

@@ -1,7 +1,8 @@
 """Angular-KD: several heads on the teacher's embedding, far apart in angle, whose common opinion the student learns.
 
-"Single-Teacher View Augmentation: Boosting Knowledge Distillation via Angular Diversity", NeurIPS 2025, after the code
-of its authors (june6423/Angular-KD). Each of N heads turns the teacher's embedding f and classifies it:
+Yu, Nam, Katabi and Son, "Single-Teacher View Augmentation: Boosting Knowledge Distillation via Angular Diversity",
+NeurIPS 2025, arXiv 2510.22480, after the authors' code (june6423/Angular-KD). Each of N heads turns the teacher's
+embedding f and classifies it:
 
     x_i = norm_i(G_i f),   z_i = C_i x_i + c_i,   p = ( softmax(t / T) + ω Σ_i softmax(z_i / T) ) / (1 + ω N)
     L = T² (1/B) Σ_b KL( p(b) ‖ softmax(z_s(b) / T) )
@@ -14,13 +15,15 @@ with P_i = softmax(z_i / T), and with dropout of f. `intra` has what leads from 
 heads point apart: the mean over i ≠ j of softplus( mean over b of cos(t - v_i, t - v_j) ). `inter` holds each head near
 the teacher: InfoNCE at 0.07 of v_i(b) among the teacher's vectors of the batch, divided by N, where an own score of 0.8
 or more counts as 1; and, for samples of which all heads are so near, the mean of softplus( <v_i, v_j> ) over i ≠ j.
-N = 5, T = 4 and ω = 0.8 are the code's. Weight 1 beside hard labels. The paper also has the heads' mean embedding as
-the target of CRD, which is not served. Published: 76.08 for ResNet-32x4 to ResNet-8x4.
+N = 5, T = 4 and ω = 0.8 are the code's, beside hard labels. It divides by √(1 + ω² N), not by 1 + ω N, so that its p
+adds up to 2.44: the gradient of `weight: 2.44` here. The paper also has the heads' mean embedding as the target of CRD,
+which is not served. Published: 76.08 for ResNet-32x4 to ResNet-8x4.
 
 Exact from a cache, with these deviations. The authors' heads learn 30 epochs before the student, then with it, and its
 loss flows into them, too. Here they learn for `epochs` epochs from the cache before the student's first step, by Adam
 at a learning rate of 0.003 in batches of 128, from at most 20,000 samples in the view of that step. Then they stay:
-without dropout a head is linear in f, so what is kept of it, and saved with the student, is one matrix. The code
+without dropout a head is linear in f, so what is kept of it, and saved with the student, is one matrix. A head's
+normalisation begins with scales 1 and shifts 0; in the code with a number for both, drawn about 1 to 0.6. The code
 normalises features over heads, not channels, where it compares heads; here each is a direction. Probabilities are
 compared by inner products, as there.
 """

@@ -9,9 +9,11 @@ distribution of the probabilities of the K classes. With a prior λ, given by it
                  = T² · (1/B) Σ [ lnΓ(S_t) - lnΓ(S_s) - Σ_c (lnΓ(α_t) - lnΓ(α_s)) + Σ_c (α_t - α_s) (ψ(α_t) - ψ(S_t)) ]
     L = w_e · expectation + w_d · distribution
 
-Both depend on what is added to all logits, which probabilities do not. ln λ = -1.22 and T = 1 are the authors'; their
-configuration for ResNet-56 to ResNet-20 has ln λ = -0.93, w_e = 3, w_d = 2 and hard labels with weight 5, and
-`distribution` warms up over 30 of 240 epochs. `log_evidence: false` leaves the logarithm out: α = softplus(z / T) + λ.
+Both depend on what is added to all logits, which probabilities do not. So an ensemble needs `role: mean-logits`: those
+of `mean-probabilities` are logarithms of probabilities, next to nothing beside the prior of many classes. ln λ = -1.22
+and T = 1 are the authors'; their configuration for ResNet-56 to ResNet-20 has ln λ = -0.93, w_e = 3, w_d = 2 and hard
+labels with weight 5, and `distribution` warms up over 30 of 240 epochs. `log_evidence: false` leaves the logarithm out:
+α = softplus(z / T) + λ.
 
 After the functions of the authors' code. What it trains with is something else: as it is published, it computes both
 terms and then puts others in their place, KD and the squared difference of logits, and its own form of hard labels
