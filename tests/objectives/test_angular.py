@@ -133,6 +133,20 @@ def test_heads_are_trained_once_from_the_cache_and_know_the_classes():
     assert torch.equal(other.weights, made.weights)
 
 
+def test_heads_are_trained_on_the_view_of_the_first_step():
+    views: list[int] = []
+
+    def seen(signal: str, samples: torch.Tensor, view: int) -> torch.Tensor:
+        views.append(view)
+        return bank(signal, samples, view)
+
+    made = built("angular", RATES, context=replace(CONTEXT, bank=seen))
+    first = batch(4)
+    made.prepare(replace(first, view=torch.tensor([3, 2, 3, 2])), 0.0)
+    made.prepare(first, 0.1)
+    assert views == [2, 2]  # embeddings and logits
+
+
 def test_a_resumed_run_has_the_heads_that_it_had():
     s, t = maps(STUDENT, 4, 1), maps(TEACHER, 4, 2)
     made = objective()

@@ -141,6 +141,15 @@ def test_another_view_has_its_own_queue():
     assert not torch.equal(objective.queue, step_queue(build(queue=8), student))
 
 
+def test_a_batch_of_several_views_has_the_queue_of_the_lowest():
+    bank = Counted()
+    objective = build(bank, queue=8)
+    batch = Batch(torch.full_like(SAMPLES, -1), SAMPLES, torch.tensor([1, 0, 1, 0]))
+    objective.prepare(batch, 0.0)
+    objective.prepare(batch, 0.0)
+    assert bank.reads == [(8, 0)]
+
+
 def step_queue(objective: QueueKL, student: torch.Tensor) -> torch.Tensor:
     step(objective, student)
     return objective.queue
