@@ -69,6 +69,7 @@ def test_the_lines_need_public_names_alone() -> None:
     assert not re.search(r"\b_|\._", LINES)
 
 
+@pytest.mark.long
 def test_the_notebook_teaches_its_student(ran: tuple[Path, dict[str, Any]]) -> None:
     _, names = ran
     assert names["accuracy"](names["student"]) > 0.4  # chance is 0.1
@@ -76,6 +77,7 @@ def test_the_notebook_teaches_its_student(ran: tuple[Path, dict[str, Any]]) -> N
     assert "data.pixels" in CELLS[-1] or "CacheMismatch" in CELLS[-1]
 
 
+@pytest.mark.long
 def test_the_code_on_the_page_runs(ran: tuple[Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> None:
     folder, names = ran
     monkeypatch.chdir(folder)
@@ -94,6 +96,7 @@ def test_the_code_on_the_page_runs(ran: tuple[Path, dict[str, Any]], monkeypatch
     assert ran_blocks == len(BLOCKS) - 3
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("framework", ["lightning", "accelerate"])
 @pytest.mark.filterwarnings("ignore")
 def test_the_code_for_other_loops_runs(
@@ -111,6 +114,7 @@ def test_the_code_for_other_loops_runs(
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=True))
 
 
+@pytest.mark.long
 def test_every_public_name_has_an_example_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     with h5py.File("data.h5", "w") as file:

@@ -43,6 +43,7 @@ def stored_views() -> np.ndarray[Any, np.dtype[np.uint8]]:
     return np.load("views.npy")
 
 
+@pytest.mark.long
 def test_a_table_says_what_each_format_costs_and_how_good_it_is(there: Path):
     table = json.loads((EXPORTS / "export.json").read_text())
     assert list(table) == ["student", "split", "threads", "formats"]  # and docs/commands.md has them
@@ -64,6 +65,7 @@ def test_a_table_says_what_each_format_costs_and_how_good_it_is(there: Path):
             assert ModelFile.read(folder) == ModelFile.read(FOLDER)
 
 
+@pytest.mark.long
 def test_the_same_again_is_already_there_and_not_measured_twice(there: Path, monkeypatch: pytest.MonkeyPatch):
     before = {path: path.stat().st_mtime_ns for path in EXPORTS.glob("*/*")}
     table = json.loads((EXPORTS / "export.json").read_text())
@@ -81,6 +83,7 @@ def test_the_same_again_is_already_there_and_not_measured_twice(there: Path, mon
     assert json.loads((EXPORTS / "export.json").read_text()) == table
 
 
+@pytest.mark.long
 def test_plain_onnxruntime_says_what_the_evaluation_does(there: Path):
     session = onnxruntime.InferenceSession(EXPORTS / "onnx/model.onnx", providers=["CPUExecutionProvider"])
     (taken,) = session.get_inputs()
@@ -91,6 +94,7 @@ def test_plain_onnxruntime_says_what_the_evaluation_does(there: Path):
         np.testing.assert_allclose(logits, evaluated().numpy()[:count], atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_program_of_torch_needs_nothing_else(there: Path):
     module = torch.export.load(EXPORTS / "torch-export/model.pt2").module()
     views = torch.from_numpy(stored_views())
@@ -98,6 +102,7 @@ def test_a_program_of_torch_needs_nothing_else(there: Path):
         torch.testing.assert_close(module(views[:count]), evaluated()[:count], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_timm_loads_its_folder_and_prepares_images_as_the_evaluation_does(there: Path):
     model = timm.create_model(f"local-dir:{EXPORTS / 'timm'}", pretrained=True).eval()
     data = timm.data.resolve_model_data_config(model)
@@ -112,12 +117,14 @@ def test_timm_loads_its_folder_and_prepares_images_as_the_evaluation_does(there:
         torch.testing.assert_close(model(student.own.pixels(views)), evaluated(), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_an_export_keeps_few_views_and_not_all_that_it_was_calibrated_on(there: Path):
     calibration = torch.zeros(1000, 3, 8, 8, dtype=torch.uint8)
     exported = opened_for_export(ShippedStudent.open(FOLDER), calibration)
     assert exported.views.untyped_storage().nbytes() == 4 * 3 * 8 * 8
 
 
+@pytest.mark.long
 def test_eight_bits_are_close_and_pixels_keep_all_of_theirs(there: Path):
     path = EXPORTS / "onnx-int8/model.onnx"
     graph = onnx.load(path).graph
@@ -134,6 +141,7 @@ def test_eight_bits_are_close_and_pixels_keep_all_of_theirs(there: Path):
     assert 0 < np.abs(logits - expected).max() < 0.2 * np.abs(expected).max()
 
 
+@pytest.mark.long
 def test_no_file_names_a_path_of_this_machine(there: Path):
     home = str(Path(exporting.__file__).parents[2]).encode()
     for path in EXPORTS.glob("*/*"):

@@ -28,6 +28,8 @@ with warnings.catch_warnings():
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = Path("artifacts/caches/tiny.zarr")
 CHUNK = CACHE / "logits/c/0/0/0"
+
+pytestmark = pytest.mark.long
 MAKING = ("prepare-data", "train-teacher", "cache-teacher", "cache-evaluation")
 STUDENTS = ("train-students-hard", "train-students-kd")
 OBJECTS = Path(".dvc/cache/files")
@@ -167,7 +169,6 @@ def test_another_cache_concerns_all_students(there: Path):
 POINTER = {f"{CACHE}/.fingerprint": {"cache": False, "persist": True}}
 
 
-@pytest.mark.long
 def test_dvc_repro_with_links_and_permissions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """The commands themselves: what `dvc repro` runs, where read-only means read-only."""
     monkeypatch.chdir(begin(tmp_path / "a" / "project"))
@@ -197,7 +198,6 @@ def test_dvc_repro_with_links_and_permissions(tmp_path: Path, monkeypatch: pytes
     assert project("status", MAKING) == {}
 
 
-@pytest.mark.long
 def test_a_cache_of_which_dvc_tracks_the_fingerprint_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(begin(tmp_path / "a" / "project"))
     Project("hardlink")

@@ -25,6 +25,8 @@ with warnings.catch_warnings():
 
 ROOT = Path(__file__).resolve().parents[2]
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -162,8 +164,8 @@ def test_all_shipped_configurations_and_two_of_a_users(project: Path, monkeypatc
     ("names", "turn"),
     [
         pytest.param(["digits", "cifar100"], 1, id="two"),
-        pytest.param(["*"], 0, marks=pytest.mark.long, id="all-forwards"),
-        pytest.param(["*"], 1, marks=pytest.mark.long, id="all-backwards"),
+        pytest.param(["*"], 0, id="all-forwards"),
+        pytest.param(["*"], 1, id="all-backwards"),
     ],
 )
 def test_dvc_looks_at_shipped_configurations_and_two_of_a_users(project: Path, names: list[str], turn: int) -> None:
