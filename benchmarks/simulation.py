@@ -23,6 +23,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from cluster import NEVER, Cluster, Commit, Job, Outcome
+from simulated_disk import Disk
 
 from pipeline.store.cluster.worker import UNITS_AT_ONCE
 from pipeline.store.making.shared_images import SECONDS_AT_ONCE
@@ -47,43 +48,6 @@ class Worker:
         self.life = 0  # raised to forget what was to happen
         self.computing: Attempt | None = None
         self.writing: Attempt | None = None
-
-
-class Disk:
-    """Writers share the bandwidth equally: the bytes that each has written since the beginning are the clock."""
-
-    def __init__(self, total: float, each: float) -> None:
-        self.total, self.each = total, each
-        self.written, self.at, self.busy = 0.0, 0.0, 0.0
-        self.writers: dict[int, Callable[[], None]] = {}
-        self.targets: list[tuple[float, int]] = []
-        self.keys = 0
-
-    @property
-    def rate(self) -> float:
-        return min(self.each, self.total / len(self.writers))
-
-    def move(self, now: float) -> None:
-        if self.writers:
-            self.written += (now - self.at) * self.rate
-            self.busy += now - self.at
-        self.at = now
-
-    def add(self, size: float, then: Callable[[], None]) -> None:
-        self.keys += 1
-        self.writers[self.keys] = then
-        heapq.heappush(self.targets, (self.written + size, self.keys))
-
-    def next(self) -> float:
-        """When the first writer is done, if nothing changes until then."""
-        if not self.writers:
-            return NEVER
-        return self.at + max(0.0, self.targets[0][0] - self.written) / self.rate
-
-    def pop(self) -> Callable[[], None]:
-        target, key = heapq.heappop(self.targets)
-        self.written = max(self.written, target)
-        return self.writers.pop(key)
 
 
 class Simulation:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import grocery
+import grocery_halves
 import h5py
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             group["images"] = np.random.default_rng(0).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
             group["labels"] = np.minimum(np.arange(count) // 2, CLASSES - 1)
             group["ids"] = [f"{split}-{i}" for i in range(count)]
-    grocery.write_halves(packed, folder / "half.h5", folder / "labeled.h5")
+    grocery_halves.write_halves(packed, folder / "half.h5", folder / "labeled.h5")
     return folder
 
 
@@ -55,7 +56,7 @@ FAST = "small"
     "part", [part if part == FAST else pytest.param(part, marks=pytest.mark.long) for part in grocery.PARTS]
 )
 def test_a_part_fits_together(part: str, folder: Path) -> None:
-    files = {str(grocery.HALF): "half.h5", str(grocery.LABELED): "labeled.h5"}
+    files = {str(grocery_halves.HALF): "half.h5", str(grocery_halves.LABELED): "labeled.h5"}
     changes = grocery.changes_of(part)
     own = [change.removeprefix("data.path=") for change in changes if change.startswith("data.path=")]
     given = [f"data.path={folder / (files[own[0]] if own else 'grocery.h5')}", "data.source=null"]
