@@ -37,6 +37,22 @@ verify_option = click.option(
 LARGEST_SEED, MOST_SEEDS = 2**31 - 1, 1000
 
 
+student_option = click.option(
+    "--student",
+    required=True,
+    metavar="NAME",
+    shell_complete=entries_of("students"),
+    help="A name in the section `students`.",
+)
+objectives_option = click.option(
+    "--objectives",
+    required=True,
+    metavar="NAME",
+    shell_complete=entries_of("objectives"),
+    help="A name in the section `objectives`.",
+)
+
+
 def seeds_of(text: str) -> range:
     """Read a seed, or the first and the last of several: `3`, or `0-4`. Raises BadParameter for what is neither.
 
@@ -57,20 +73,8 @@ def seeds_of(text: str) -> range:
 
 @click.command("train-student")
 @config_options
-@click.option(
-    "--student",
-    required=True,
-    metavar="NAME",
-    shell_complete=entries_of("students"),
-    help="A name in the section `students`.",
-)
-@click.option(
-    "--objectives",
-    required=True,
-    metavar="NAME",
-    shell_complete=entries_of("objectives"),
-    help="A name in the section `objectives`.",
-)
+@student_option
+@objectives_option
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of weights and batches.")
 @click.option("--output", type=click.Path(path_type=Path), help="The student's folder; default: below `runs.path`.")
 @verify_option

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from pipeline.commands.completion import entries_of
 from pipeline.commands.errors_for_people import GIVEN_CONFIG
 from pipeline.commands.first_look import readable
 from pipeline.commands.options import (
@@ -18,25 +17,13 @@ from pipeline.commands.options import (
     print_json,
     refuse_two_clusters,
 )
-from pipeline.commands.students import LARGEST_SEED, verify_option
+from pipeline.commands.students import LARGEST_SEED, objectives_option, student_option, verify_option
 
 
 @click.command("sweep")
 @config_options
-@click.option(
-    "--student",
-    required=True,
-    metavar="NAME",
-    shell_complete=entries_of("students"),
-    help="A name in the section `students`.",
-)
-@click.option(
-    "--objectives",
-    required=True,
-    metavar="NAME",
-    shell_complete=entries_of("objectives"),
-    help="A name in the section `objectives`.",
-)
+@student_option
+@objectives_option
 @click.option(
     "--vary",
     multiple=True,
