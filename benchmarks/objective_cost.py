@@ -1,15 +1,15 @@
 """What every method costs: time and memory of its terms and their gradient, beside the student's own step.
 
-    python benchmarks/objective_cost.py [--batch 128] [--rounds 5] [--method NAME ...] [--device cpu|cuda]
+    python benchmarks/objective_cost.py [--batch 128] [--rounds 5] [--method NAME] [--device cpu|cuda]
 
 Signals are random: the student's of the shapes that a ResNet-20 has on CIFAR-100, maps as it hands them over in
-training (bfloat16, channels last), logits and embedding in float32; the teacher's those of a ResNet-56 from a cache,
-two blocks low-passed to 4 x 4. With 100 classes and with 1,000. Methods have their default options, and two views of a
-sample where they need them.
+training (channels last, in its precision: bfloat16 where the device has instructions for it), logits and embedding in
+float32; the teacher's those of a ResNet-56 from a cache, two blocks low-passed to 4 x 4. With 100 classes and with
+1,000. Methods have their default options, and two views of a sample where they need them.
 
 Each runs in a process of its own, on one thread: the median of the rounds, and in MiB what a step needs at its peak
 beyond signals and the teacher's bank, together with what the method keeps (parameters, buffers). First in the table is
-the step of the ResNet-20 itself in bfloat16 autocast, forward, cross-entropy and backward, in the same run: shares are
+the step of the ResNet-20 itself, forward, cross-entropy and backward, in the same run: shares are
 of that.
 """
 
@@ -35,9 +35,11 @@ from torch import Tensor, nn
 from pipeline import plugins
 from pipeline.experiment.networks import shapes_of
 from pipeline.models import build_network
+from pipeline.models.device import Precision, choose_precision
 from pipeline.objectives import Batch, Context, build_objective
 from pipeline.objectives.methods.hard_label import cross_entropy
 from pipeline.signals import LinearHead, Signals, SignalShapes
+from pipeline.store.format.provenance import device_name
 
 PACKAGE = "pipeline.objectives.methods"
 SAMPLES, WIDTH, GRID = 50_000, 64, 4
@@ -58,7 +60,7 @@ class Case:
     keeps: nn.Module
 
 
-def student_signals(shapes: SignalShapes, rows: int, device: str) -> Signals:
+def student_signals(shapes: SignalShapes, rows: int, device: str, precision: Precision) -> Signals:
     """Leaves that want gradients, as a network in training says them."""
     generator = torch.Generator().manual_seed(0)
 
@@ -66,7 +68,7 @@ def student_signals(shapes: SignalShapes, rows: int, device: str) -> Signals:
         return torch.rand(shape, generator=generator)
 
     def handed_over(maps: Tensor) -> Tensor:
-        return maps.to(device, torch.bfloat16, memory_format=torch.channels_last).requires_grad_()
+        return maps.to(device, getattr(torch, precision), memory_format=torch.channels_last).requires_grad_()
 
     assert shapes.embedding is not None
     features = {tap: handed_over(leaf(rows, *shape)) for tap, shape in shapes.features.items()}
@@ -90,8 +92,8 @@ def bank(signal: str, width: int, device: str) -> Tensor:
     return torch.rand(SAMPLES, width, generator=torch.Generator().manual_seed(2)).to(device)
 
 
-def method_case(name: str, classes: int, device: str) -> Case:
-    """A method's terms and their gradient, in autocast."""
+def method_case(name: str, classes: int, device: str, precision: Precision) -> Case:
+    """A method's terms and their gradient."""
     shapes = shapes_of(build_network("cifar_resnet20", classes, input_size=32, seed=0))
     widths = {"logits": classes, "embedding": WIDTH}
     context = Context(
@@ -101,20 +103,21 @@ def method_case(name: str, classes: int, device: str) -> Case:
         bank=lambda signal, samples, view: bank(signal, widths[signal], device)[samples],
         class_means=lambda: torch.rand(classes, WIDTH, generator=torch.Generator().manual_seed(3)),
         views_per_step=2,
+        nearest=lambda count, same: torch.arange(SAMPLES * count).view(SAMPLES, count) % SAMPLES,
     )
     objective = build_objective(name, {}, shapes, teacher_signals(classes, 1, device).shapes(), context).to(device)
 
     def given(rows: int) -> tuple[Signals, Signals, Batch]:
         row = torch.arange(rows, device=device)
         sample = row // objective.needs.views
-        said = student_signals(shapes, rows, device), teacher_signals(classes, rows, device)
+        said = student_signals(shapes, rows, device, precision), teacher_signals(classes, rows, device)
         return *said, Batch(sample % classes, sample, row % objective.needs.views)
 
     def step(inputs: tuple[Signals, Signals, Batch]) -> None:
         student, teacher, batch = inputs
         assert student.embedding is not None
         assert student.head is not None
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             terms = objective(student, teacher, batch, 0.5)
         torch.stack(list(terms.values())).sum().backward()
         vectors = student.logits, student.embedding, student.head.weight, student.head.bias
@@ -124,7 +127,7 @@ def method_case(name: str, classes: int, device: str) -> Case:
     return Case(given, step, objective)
 
 
-def student_case(classes: int, device: str) -> Case:
+def student_case(classes: int, device: str, precision: Precision) -> Case:
     """The step of a ResNet-20 with hard labels."""
     network = build_network("cifar_resnet20", classes, input_size=32, seed=0).to(device)
     network = network.to(memory_format=torch.channels_last).train()
@@ -135,7 +138,7 @@ def student_case(classes: int, device: str) -> Case:
 
     def step(inputs: tuple[Tensor, Tensor]) -> None:
         images, labels = inputs
-        with torch.autocast(device, torch.bfloat16):
+        with torch.autocast(device, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = cross_entropy(network(images).logits, labels).mean()
         loss.backward()
         network.zero_grad()
@@ -191,11 +194,14 @@ def measured(case: Case, batch: int, rounds: int, device: str) -> dict[str, floa
 @click.option("--one", hidden=True, help="NAME,K: measure one, print JSON.")
 def main(batch: int, rounds: int, chosen: tuple[str, ...], device: str, one: str | None) -> None:
     torch.set_num_threads(1)
+    precision = choose_precision("auto", torch.device(device))
     if one:
         name, number = one.rsplit(",", 1)
-        case = student_case(int(number), device) if name == STUDENT else method_case(name, int(number), device)
+        make = student_case if name == STUDENT else functools.partial(method_case, name)
+        case = make(int(number), device, precision)
         print(json.dumps(measured(case, batch, rounds, device)))
         return
+    print(f"{precision}, {device_name(torch.device(device))}\n")
     print(f"| method | ms, K = 100 | of {STUDENT} | ms, K = 1000 | MiB, K = 100 | MiB, K = 1000 |")
     print("| --- | --- | --- | --- | --- | --- |")
     base = None

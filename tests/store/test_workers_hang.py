@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +24,7 @@ from pipeline.progress import Silent
 from pipeline.signals import Signals
 from pipeline.store.cluster import held as workers
 from pipeline.store.cluster.distribution import runners_on
+from pipeline.store.cluster.outstanding import OutstandingUnits
 from pipeline.store.cluster.watch import HangWatch
 from pipeline.store.cluster.worker import Receipt, WorkerInfo
 from pipeline.store.format.arrays import Unit
@@ -191,17 +193,75 @@ def test_who_hangs_is_not_asked_in_later_caches(
     assert Stuck.where not in by
 
 
+ASKED: list[str] = []
+
+
+class Asked:
+    """Workers hold it in place of a teacher: notes which of them it is, and takes a moment."""
+
+    def __call__(self, assignment: bytes, block: int, views: tuple[int, ...], worker: str) -> tuple[Receipt, ...]:
+        ASKED.append(worker)
+        time.sleep(0.02)
+        info = WorkerInfo("host", "cpu", {})
+        return tuple(Receipt(Unit(view, block), "attempt", {}, 0.02, info, worker) for view in views)
+
+    def close(self) -> None:
+        """Has nothing to close."""
+
+
+def hang() -> None:
+    """As a thread of a worker does."""
+    LET_GO.wait(240)
+
+
+def test_a_worker_that_hangs_in_one_of_two_threads_gets_nothing_that_is_meant_for_others(client: Client) -> None:
+    client.register_plugin(workers.Held(pickle.dumps(Asked())), name="asked")
+    assignment: Any = SimpleNamespace(name="asked")
+    outstanding = OutstandingUnits(client, "asked", assignment)
+
+    def completed(count: int) -> None:
+        while count:
+            count -= len(list(outstanding.results()))
+
+    outstanding.request(
+        [(Unit(0, block),) for block in range(8)]
+    )  # Dask moves none of unknown length
+    completed(8)
+    hangs, works = client.nthreads()
+    LET_GO.clear()
+    held = client.submit(hang, workers=[hangs])
+    ASKED.clear()
+    outstanding.request([(Unit(1, block),) for block in range(60)], [works])
+    completed(60)
+    assert set(ASKED) == {works}
+    LET_GO.set()
+    held.result()
+    client.unregister_worker_plugin("asked")
+
+
+def test_units_whose_workers_are_gone_are_given_to_those_that_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch, answers = watched(monkeypatch, [], "1h")
+    assert list(watch.hanging(Asking(waits_for="tcp://a"), {Unit(1, 2)})) == []
+    answers["ncores"] = {"tcp://b": 1}
+    assert list(watch.hanging(Asking(waits_for="tcp://a"), {Unit(1, 2)})) == [(Unit(1, 2), ["tcp://b"])]
+    answers["ncores"] = {}
+    assert list(watch.hanging(Asking(waits_for="tcp://a"), {Unit(1, 2)})) == [(Unit(1, 2), [])]
+
+
 class Asking:
     """What was asked for: unit 1/2, and something else by others."""
 
-    def __init__(self, most: int = 1) -> None:
-        self._most = most
+    def __init__(self, most: int = 1, waits_for: str | None = None) -> None:
+        self._most, self._waits_for = most, waits_for
 
     def units_of(self, key: Any) -> tuple[Unit, ...]:
         return tuple(Unit(view, key[1]) for view in key[2:]) if key[0] == "cache-tiny-0" else ()
 
     def most(self) -> int:
         return self._most
+
+    def stranded(self, there: Collection[str]) -> tuple[Unit, ...]:
+        return () if self._waits_for in (None, *there) else (Unit(1, 2),)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, said: list[str], patience: str) -> tuple[HangWatch, dict[str, Any]]:

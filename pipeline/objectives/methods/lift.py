@@ -32,12 +32,12 @@ from torch import Tensor
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.reused import LiftProjector
-from pipeline.objectives.base import Batch, Context, Needs, Objective, pair_last_blocks
+from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.layers import squared_errors
-from pipeline.objectives.maps import common_grid, on_one_grid
+from pipeline.objectives.maps import on_one_grid
 from pipeline.objectives.methods.hard_label import cross_entropy
-from pipeline.objectives.requirements import deepest_map, refuse_idle, teacher_embedding
+from pipeline.objectives.requirements import comparable_last_maps, deepest_map, refuse_idle, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
@@ -116,14 +116,6 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     if options.target == "embedding":
         sizes = channels, teacher_embedding(teacher, key)
         return Lift((block, None), sizes, context.classes, options, teacher.filter)
-    pair = pair_last_blocks(student, teacher, key)
-    if not learned and not teacher.linear:
-        what = "needs the teacher's head to read the mean of its last map, and it does not"
-        problems.append(Problem(f"{key}.target", what, fix="use `target: embedding`"))
-    if common_grid(pair.student_shape[1:], pair.teacher_shape[1:]) is None:
-        what = f"the maps of {pair.student} and the teacher's {pair.teacher} have other proportions"
-        problems.append(Problem(f"{key}.target", what, fix="use `target: embedding`"))
-    if problems:
-        raise ConfigError(problems)
+    pair = comparable_last_maps(student, teacher, key, behind_head=not learned)
     sizes = pair.student_shape[0], pair.teacher_shape[0]
     return Lift((pair.student, pair.teacher), sizes, context.classes, options, teacher.filter)

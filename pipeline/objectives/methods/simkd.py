@@ -26,12 +26,11 @@ from pydantic import Field
 from torch import Tensor
 
 from pipeline.config import Section
-from pipeline.errors import ConfigError, Problem
 from pipeline.models.reused import Projector
-from pipeline.objectives.base import Batch, Context, Needs, Objective, pair_last_blocks
+from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.layers import squared_errors
-from pipeline.objectives.maps import common_grid, on_one_grid
-from pipeline.objectives.requirements import deepest_map, teacher_embedding
+from pipeline.objectives.maps import on_one_grid
+from pipeline.objectives.requirements import comparable_last_maps, deepest_map, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
@@ -78,14 +77,5 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
     block, (channels, _, _) = deepest_map(student, key)
     if options.target == "embedding":
         return SimKD((block, None), channels, teacher_embedding(teacher, key), options, teacher.filter)
-    pair = pair_last_blocks(student, teacher, key)
-    problems = []
-    if not teacher.linear:
-        what = "needs the teacher's head to read the mean of its last map, and it does not"
-        problems.append(Problem(f"{key}.target", what, fix="use `target: embedding`"))
-    if common_grid(pair.student_shape[1:], pair.teacher_shape[1:]) is None:
-        what = f"the maps of {pair.student} and the teacher's {pair.teacher} have other proportions"
-        problems.append(Problem(f"{key}.target", what, fix="use `target: embedding`"))
-    if problems:
-        raise ConfigError(problems)
+    pair = comparable_last_maps(student, teacher, key, behind_head=True)
     return SimKD((pair.student, pair.teacher), channels, pair.teacher_shape[0], options, teacher.filter)

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import uuid4
 
 from distributed import Client, Future, as_completed
@@ -23,6 +23,14 @@ from pipeline.store.making.shared_images import SECONDS_AT_ONCE, groups_of
 
 Task = tuple[Unit, ...]
 """Units that a worker computes together: views of one row block."""
+
+
+class _Attempt(NamedTuple):
+    """At a task: its number, and the workers that alone may compute it, or none if all may."""
+
+    task: Task
+    number: int
+    elsewhere: frozenset[str]
 
 
 class TaskPlan:
@@ -85,7 +93,7 @@ class OutstandingUnits:
         self._client = client
         self._task = partial(workers.call, held, pickle.dumps(assignment))
         self._group = f"cache-{assignment.name}-{uuid4().hex[:8]}"  # the dashboard shows it without the digits
-        self._tasks: dict[Future[Any], tuple[Task, int]] = {}  # and which attempt it is
+        self._tasks: dict[Future[Any], _Attempt] = {}
         self._open: dict[Unit, Future[Any]] = {}  # the last attempt at it
         self._times = 0
         self._completed = as_completed(loop=client.loop, with_results=True)
@@ -101,7 +109,10 @@ class OutstandingUnits:
 
         Args:
             tasks: the units, with those that are computed together.
-            elsewhere: by these workers alone, as long as one of them exists; None for any worker.
+            elsewhere: by these workers alone; None or empty for any worker.
+
+        Dask would let others help with what they "may" compute too: a worker of several threads, one of which hangs,
+        looks idle to it. What waits for workers of which none is left is `stranded`.
         """
         self._times += 1
         blocks = [task[0].block for task in tasks]
@@ -112,11 +123,10 @@ class OutstandingUnits:
             views,
             key=[(self._group, self._times, block, *its) for block, its in zip(blocks, views, strict=True)],
             pure=False,
-            workers=None if elsewhere is None else list(elsewhere),
-            allow_other_workers=elsewhere is not None,
+            workers=list(elsewhere) if elsewhere else None,
         )
         for future, task in zip(futures, tasks, strict=True):
-            self._tasks[future] = task, self._times
+            self._tasks[future] = _Attempt(task, self._times, frozenset(elsewhere or ()))
             self._open.update(dict.fromkeys(task, future))
         self._completed.update(futures)
 
@@ -133,7 +143,7 @@ class OutstandingUnits:
             future, result = self._ready.popleft()
             if future not in self._tasks:  # cancelled
                 continue
-            task, attempt = self._tasks.pop(future)
+            task, attempt, _ = self._tasks.pop(future)
             if isinstance(result, tuple) and isinstance(result[0], Receipt):
                 self._receipts.extend((task, receipt) for receipt in result)
                 self._finish(task, attempt)
@@ -147,8 +157,8 @@ class OutstandingUnits:
             del self._open[unit]
         later = [
             other
-            for other, (its, attempt) in self._tasks.items()
-            if attempt > first and finished & set(its) and not self._open.keys() & set(its)
+            for other, (its, number, _) in self._tasks.items()
+            if number > first and finished & set(its) and not self._open.keys() & set(its)
         ]
         if later:
             for other in later:
@@ -164,7 +174,19 @@ class OutstandingUnits:
 
     def most(self) -> int:
         """Return how many units the largest task has that is not finished."""
-        return max((len(task) for task, _ in self._tasks.values()), default=1)
+        return max((len(attempt.task) for attempt in self._tasks.values()), default=1)
+
+    def stranded(self, there: Collection[str]) -> list[Unit]:
+        """Return the units that wait for workers which are there no more.
+
+        Args:
+            there: the addresses of all workers.
+        """
+        return [
+            unit
+            for unit, future in self._open.items()
+            if (attempt := self._tasks.get(future)) and attempt.elsewhere and attempt.elsewhere.isdisjoint(there)
+        ]
 
     def cancel(self) -> None:
         """Cancel all units that are not finished."""

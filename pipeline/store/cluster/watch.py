@@ -75,6 +75,9 @@ class UnitTasks(Protocol):
     def most(self) -> int:
         """Return how many units the largest task has that is not finished."""
 
+    def stranded(self, there: Collection[str]) -> Sequence[Unit]:
+        """Return the units that wait for workers which are not among those that are there."""
+
 
 def keys_of(units: Sequence[Unit]) -> str:
     """Return units of the cache as messages name them, such as `unit 0/3` or `units 0/3, 1/3`.
@@ -153,7 +156,7 @@ class HangWatch:
         return others
 
     def hanging(self, tasks: UnitTasks, todo: Collection[Unit]) -> Iterator[tuple[Unit, list[str]]]:
-        """Yield units that take too long, each with the workers that do not hang.
+        """Yield units that take too long or whose workers are gone, each with the workers that do not hang.
 
         Args:
             tasks: of the cluster.
@@ -167,6 +170,8 @@ class HangWatch:
             return
         self._looked = now
         self._update_workers()
+        there = self._workers or frozenset()
+        yield from ((unit, sorted(there - self._hung)) for unit in tasks.stranded(there))
         typical = self.unit_seconds()
         silent = now - self._last
         task = self.patience if typical is None else typical * tasks.most()
@@ -181,7 +186,7 @@ class HangWatch:
         if silent < HANG_FACTOR * self.patience:  # a worker's first unit takes longer: it opens the teacher
             late &= self._known
         self._give_up(late - self._hung)
-        others = sorted((self._workers or frozenset()) - self._hung)
+        others = sorted(there - self._hung)
         found: dict[frozenset[str], list[Unit]] = {}
         for unit in sorted(busy):
             stuck = frozenset(busy[unit])
