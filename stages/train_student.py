@@ -18,6 +18,7 @@ from pipeline.models.device import choose_device
 from pipeline.progress import Lines, doing
 from pipeline.publishing import fingerprint
 from pipeline.training import Verify, build_optimizer, build_scheduler, train
+from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.history import History
 from pipeline.training.world import World
 
@@ -72,6 +73,9 @@ def run(
         build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
         scorer = opened.scorer
         training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
+        refuse_without_gpu(training)
+        if training.capture:
+            refuse_prepared(chosen)
         world.refuse(training, steps.samples.count)
         world.refuse_network(network)
 

@@ -24,7 +24,7 @@ def pick_before_strides(network: nn.Module) -> Callable[[], None]:
     Returns what gives the convolutions their strides back: the network may be an object of somebody else.
     """
     undone: list[Callable[[], None]] = []
-    channels = 16 if "AVX512" in torch.backends.cpu.get_cpu_capability() else 8  # of one register
+    channels = 16 if torch.cpu._is_avx512_supported() else 8  # of one register of the processor, whatever torch may use
     for module in network.modules():
         if (
             isinstance(module, nn.Conv2d)

@@ -55,6 +55,7 @@ class Assembly:
         students: those that can be built.
         views_per_step: of each sample in a batch, of the students whose settings of training are valid.
         samples_per_batch: of the same students.
+        captured: those of them whose steps are to be recorded.
         notes: what is to be said of objectives, by student and objective set.
         own, others: the name of the teacher, and what is known of the teachers that objectives name beside it.
         absent: the names of those whose caches are not there yet.
@@ -69,6 +70,7 @@ class Assembly:
     students: dict[str, Network] = field(default_factory=dict)
     views_per_step: dict[str, int] = field(default_factory=dict)
     samples_per_batch: dict[str, int] = field(default_factory=dict)
+    captured: set[str] = field(default_factory=set)
     notes: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     own: str | None = None
     others: dict[str, OtherTeacher] = field(default_factory=dict)

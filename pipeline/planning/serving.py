@@ -31,6 +31,7 @@ from pipeline.signals import (
 from pipeline.signals.extra import EXTRAS
 from pipeline.store.format.layout import StoreLayout
 from pipeline.store.making.teacher_pass import chosen_blocks
+from pipeline.training.gpu_settings import refuse_prepared
 
 
 def required_signals(parts: Assembly) -> Requirements | None:
@@ -75,6 +76,8 @@ def bind_objectives(parts: Assembly, data: Data, teacher: SignalShapes) -> dict[
                 own, others = parts.own, parts.others
                 builder = ObjectiveBuilder(shapes_of(network), teacher, data, 0, None, views, own, others)
                 built = builder.build(objectives, present)
+                if name in parts.captured:
+                    refuse_prepared(built)
                 needs[name, objectives] = built.needs.teacher
                 few = few_groups(built.needs.neighbours, parts.samples_per_batch.get(name, sys.maxsize))
                 parts.notes[name, objectives] = [*built.notes, *few]

@@ -76,6 +76,7 @@ def bind_training(parts: Assembly) -> None:
             training = training_of(draft.train, config, name)
             parts.views_per_step[name] = training.views_per_step
             parts.samples_per_batch[name] = training.batch_size // training.views_per_step
+            parts.captured |= {name} if training.capture else set()
             with collected(problems, f"students.{name}"):
                 if name in parts.students:
                     samples = parts.data.training.count if parts.data else training.samples_per_step

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import gc
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -57,10 +61,31 @@ class CudaRecorder:
     def recorded(self, work: Callable[[], Terms]) -> tuple[Terms, Callable[[], None]]:
         """Record the `work`, which is not done by that."""
         graph = torch.cuda.CUDAGraph()
-        # Another thread may copy the next epoch meanwhile.
-        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-            result = work()
+        current = torch.cuda.current_stream()
+        try:
+            # Another thread may copy the next epoch meanwhile.
+            with (
+                _without_collections(),
+                torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"),
+            ):
+                result = work()
+        except BaseException:
+            torch.cuda.set_stream(current)  # which torch leaves out where the end of a record fails
+            raise
         return result, graph.replay
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """Keep Python from freeing an older graph in between, which would spoil the one that is recorded."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 class _Unknown:
@@ -137,8 +162,12 @@ class CapturedSteps:
         if seen <= UNRECORDED_STEPS:
             given = replace(step, index=cast(int, _Unknown()), host=None)
             before = self._attributes() if seen == UNRECORDED_STEPS else []
+            drawn = self._drawn()
             found = self.recorder.apart(lambda: self._computed(given, factors, rates, on, step.index))
             self._refuse_changed(before)
+            if self._drawn() != drawn:
+                what = "a step draws random numbers on the host, which a record would repeat for ever"
+                raise TrainingError(what, where="a layer of the network, or an objective", fix=NO_CAPTURE_HINT)
             return found
         if key not in self._graphs:
             self._graphs[key] = self._recorded(step, factors, rates, on)
@@ -159,8 +188,10 @@ class CapturedSteps:
             work = lambda: self._computed(graph.held, graph.factors, graph.rates, on, step.index)  # noqa: E731
             graph.result, graph.replay = self.recorder.recorded(work)
         except RuntimeError as error:
+            # The end of a record that is spoilt raises, too, while what spoilt it is raised.
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
             what = "a step could not be recorded on the GPU"
-            raise TrainingError(what, got=first_line(error), fix=NO_CAPTURE_HINT) from error
+            raise TrainingError(what, got=first_line(cause), fix=NO_CAPTURE_HINT) from error
         graph.gradients = [parameter.grad for parameter in self.parameters]
         return graph
 
@@ -182,6 +213,12 @@ class CapturedSteps:
         if self.whole:
             change_weights(self.trainer, index, rates.unbind())
         return Terms(value.total.detach(), value.terms)
+
+    def _drawn(self) -> list[Any]:
+        """Return what changes where the host draws random numbers: a GPU has a generator of its own."""
+        numpy = np.random.get_state(legacy=False)  # noqa: NPY002 - the one that others draw from
+        here = [] if self.trainer.device.type == "cpu" else [torch.get_rng_state().tolist()]
+        return [random.getstate(), str(numpy), *here]
 
     def _attributes(self) -> list[tuple[nn.Module, dict[str, Any]]]:
         modules = [*self.trainer.network.modules(), *self.trainer.objectives.modules()]

@@ -49,8 +49,8 @@ class TrainConfig(Section):
             batches are then made; `auto` does so on a GPU, and true on a CPU too. Where they do not fit, or cannot be
             read so, batches come as they do without it. The batches are the same.
         capture: record the kernels of a step on a GPU once, and launch them again as one: the same weights. Not for
-            objectives that the host prepares (crd, crcd, diffkd, ic-kd, mlld, nd, queue-kl, refilled), or that ask for
-            the progress.
+            objectives that the host prepares (angular, crd, crcd, diffkd, ic-kd, mlld, nd, queue-kl, refilled,
+            wkd-logits), or that ask for the progress.
         compile: have `torch.compile` make kernels of the network on a GPU; the last bits are others.
         resident_gigabytes: data sets up to this size stay in memory.
         checkpoint_epochs: epochs between checkpoints; null chooses by time: a run that is killed loses at most 30

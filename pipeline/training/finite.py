@@ -1,4 +1,4 @@
-"""Refuses a loss that is not finite: at once, or without waiting for a GPU."""
+"""Refuses losses that are not finite, at once or without waiting for a GPU, and weights that are not."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from pipeline.errors import TrainingError
@@ -16,6 +16,32 @@ from pipeline.training.optimisation import is_fused
 
 BATCHES_UNREAD = 1000
 """Batches after which a GPU is asked at the latest, where epochs are longer."""
+
+FINITE_HINT = "lower train.learning_rate, set train.clip_gradient, or use train.precision: float32"
+
+
+def require_finite_weights(modules: Sequence[nn.Module], epoch: int) -> None:
+    """Raise TrainingError if a weight is not finite. Waits for the device.
+
+    A finite loss can have a gradient that is not, as a square root has at 0, and clipping makes NaN of all others then.
+    Nothing may be saved before.
+
+    Args:
+        modules: whose parameters are looked at.
+        epoch: that has ended, for the message.
+    """
+    named = [pair for module in modules for pair in module.named_parameters()]
+    if not named:
+        return
+    finite = torch.stack([torch.isfinite(weight).all() for _, weight in named])
+    if not finite.all():
+        wrong = [name for (name, _), fine in zip(named, finite.tolist(), strict=True) if not fine]
+        raise TrainingError(
+            f"weights are not finite after epoch {epoch}, since a gradient was not, though every loss was; those before "
+            "it are in the last checkpoint",
+            where=f"{', '.join(wrong[:4])}{f' and {len(wrong) - 4} more' if len(wrong) > 4 else ''}",
+            fix=FINITE_HINT,
+        )
 
 
 class FiniteLoss:
@@ -107,5 +133,5 @@ class FiniteLoss:
             f"the loss is not finite at step {step}; the weights before it are in the last checkpoint",
             where=f"term {', '.join(wrong or ['the weighted sum'])}",
             got=f"samples {', '.join(ids[:8])}{', ...' if len(ids) > 8 else ''}",
-            fix="lower train.learning_rate, set train.clip_gradient, or use train.precision: float32",
+            fix=FINITE_HINT,
         )

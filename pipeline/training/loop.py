@@ -26,7 +26,7 @@ from pipeline.training.captured import CapturedSteps
 from pipeline.training.change import change_weights
 from pipeline.training.checkpoint import Checkpoint, CheckpointInterval, resumed
 from pipeline.training.encoded_outputs import decode_others
-from pipeline.training.finite import FiniteLoss
+from pipeline.training.finite import FiniteLoss, require_finite_weights
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.history import History, epoch_note
 from pipeline.training.loading import loader
@@ -232,6 +232,7 @@ def train(
         return _trained(trainer, folder, progress, score, ranked_by, name, watch)
     finally:
         trainer.undo_picking()  # the network may be an object of somebody else
+        trainer.captured = None  # it holds the trainer, and a GPU's memory with it
 
 
 def _trained(
@@ -272,6 +273,7 @@ def _trained(
                     counts[term] = counts.get(term, 0) + len(step.sample)  # schedules switch within epochs
                 progress.advance(1)
             trainer.finite.require()
+            require_finite_weights([trainer.network, objectives], epoch + 1)
             means = {term: float(total) / counts[term] for term, total in sums.items()}  # waits for the device
             passed = time.perf_counter() - start
             seconds += passed

@@ -16,6 +16,7 @@ from PIL import Image
 
 from pipeline.commands import check
 from pipeline.errors import CacheError, ConfigError
+from pipeline.experiment.students import StudentRun
 from pipeline.planning import plan_lines
 from pipeline.store.reader import TeacherCache
 
@@ -476,3 +477,14 @@ def test_operations_that_cannot_work_on_these_images_are_found_before_work(here:
     said = str(error.value)
     for place in ("views.operations: color-jitter knows no colours", "evaluate.operations: grayscale knows no colours"):
         assert place in said
+
+
+def test_what_cannot_be_recorded_is_said_before_anything_is_compared(here: Path, monkeypatch: pytest.MonkeyPatch):
+    changes = ("students.small.train={capture: true}", "objectives.lfcc=[{name: nd}, {name: kd}]")
+    found = problems(*changes)
+    assert "train.capture: records steps on a GPU (student small)" in found
+    assert "train.capture: records steps, and the host prepares every step of some objectives (student small)" in found
+    monkeypatch.setattr("stages.train_student.refuse_without_gpu", lambda training: None)  # as if there were one
+    monkeypatch.setattr(StudentRun, "check_views", None)
+    with pytest.raises(ConfigError, match="the host prepares every step of some objectives"):
+        student("small", "lfcc", *changes)

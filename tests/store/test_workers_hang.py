@@ -223,9 +223,7 @@ def test_a_worker_that_hangs_in_one_of_two_threads_gets_nothing_that_is_meant_fo
         while count:
             count -= len(list(outstanding.results()))
 
-    outstanding.request(
-        [(Unit(0, block),) for block in range(8)]
-    )  # Dask moves none of unknown length
+    outstanding.request([(Unit(0, block),) for block in range(8)])  # Dask moves none of unknown length
     completed(8)
     hangs, works = client.nthreads()
     LET_GO.clear()

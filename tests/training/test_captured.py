@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from contracts.claimed import moved, on_cuda
@@ -301,6 +303,31 @@ def test_what_no_record_can_have_is_refused(road: Path, monkeypatch: pytest.Monk
     with pytest.raises(TrainingError, match="sets an attribute of a module") as error:
         after_warm_up(made)
     assert "steps_seen" in str(error.value)
+
+
+@pytest.mark.parametrize("draws", [random.random, lambda: np.random.rand(1)])  # noqa: NPY002
+def test_what_draws_on_the_host_is_refused(
+    road: Path, monkeypatch: pytest.MonkeyPatch, draws: Callable[[], Any]
+) -> None:
+    made = trainer(steps(road, **FEW), HARD, captured=True)
+    made.network.register_forward_pre_hook(lambda module, inputs: draws() and None)
+    with pytest.raises(TrainingError, match="draws random numbers on the host"):
+        after_warm_up(made)
+
+
+def test_what_spoilt_a_record_is_told_and_not_that_its_end_failed(road: Path) -> None:
+    made = trainer(steps(road, **FEW), HARD, captured=True)
+
+    def fails(work: Callable[[], Terms]) -> Any:
+        try:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        finally:
+            raise RuntimeError("operation failed due to a previous error during capture")
+
+    assert made.captured is not None
+    made.captured.recorder.recorded = fails  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="got: operation not permitted when stream is capturing"):
+        after_warm_up(made)
 
 
 def test_a_record_that_fails_says_how_to_go_on(road: Path) -> None:

@@ -90,6 +90,21 @@ def test_nothing_is_saved_of_an_epoch_that_went_wrong(
     assert all(value.isfinite().all() for state in (found.model, found.ema or {}) for value in state.values())
 
 
+def test_weights_that_are_not_finite_are_neither_scored_nor_saved(road: Path, tmp_path: Path) -> None:
+    """The loss of the only step of an epoch is finite, and its gradient is not."""
+    student, scored = network(), list[float]()
+    name, weight = next(iter(student.model.named_parameters()))
+    weight.register_hook(lambda gradient: torch.full_like(gradient, float("inf")))
+    run = steps(road, batch_size=10_000, clip_gradient=1.0)
+    assert run.steps_per_epoch == 1
+    given: Any = student, objectives(student, HARD), run
+    with pytest.raises(TrainingError, match=r"weights are not finite after epoch 1, since a gradient was not") as error:
+        train(*given, seed=0, folder=tmp_path, progress=Silent(), score=lambda network: scored.append(0.5) or 0.5)
+    assert name in str(error.value)
+    assert Checkpoint.load(tmp_path) is None
+    assert not scored
+
+
 def mark(road: Path, **settings: Any) -> FiniteLoss:
     student = network()
     trainer = Trainer(student, objectives(student, HARD), steps(road, **settings), 0, None)

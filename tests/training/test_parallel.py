@@ -103,8 +103,14 @@ def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_process_that_is_gone_is_named_as_such() -> None:
-    with pytest.raises(EndedElsewhere, match="another of the processes"), all_there():
+    with pytest.raises(EndedElsewhere, match="another of the processes") as error, all_there():
         raise RuntimeError("Connection closed by peer [127.0.0.1]:1")
+    assert "got: Connection closed by peer" in str(error.value)
+
+
+def test_memory_that_runs_out_in_an_exchange_is_told_as_that() -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"), all_there():
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
 
 def test_a_process_that_does_not_come_is_named_as_such() -> None:

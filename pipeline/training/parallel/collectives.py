@@ -30,6 +30,8 @@ def all_there() -> Iterator[None]:
     """Raise EndedElsewhere or NotComing for what torch raises if others wait for a process in vain."""
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError as error:
         if "timed out" in (said := str(error).lower()) or "timeout" in said:
             minutes = HANG_LIMIT.total_seconds() / 60
@@ -41,8 +43,9 @@ def all_there() -> Iterator[None]:
             raise NotComing(
                 what, expected=f"it within {minutes:.0f} minutes", got=first_line(error), fix=fix
             ) from error
-        fix = "see what it said, above; then run the same command again: it goes on from the last checkpoint"
-        raise EndedElsewhere("another of the processes that train together has ended", fix=fix) from error
+        fix = "see what it said above, if it did; then run the same command again: it goes on from the last checkpoint"
+        what = "another of the processes that train together has ended, or could not be reached"
+        raise EndedElsewhere(what, got=first_line(error), fix=fix) from error
 
 
 def gathered_rows(own: Tensor, counts: Sequence[int]) -> Tensor:
