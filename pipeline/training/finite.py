@@ -37,8 +37,8 @@ def require_finite_weights(modules: Sequence[nn.Module], epoch: int) -> None:
     if not finite.all():
         wrong = [name for (name, _), fine in zip(named, finite.tolist(), strict=True) if not fine]
         raise TrainingError(
-            f"weights are not finite after epoch {epoch}, since a gradient was not, though every loss was; those before "
-            "it are in the last checkpoint",
+            f"weights are not finite after epoch {epoch}, since a gradient was not, though every loss was; those of "
+            "before are in the last checkpoint",
             where=f"{', '.join(wrong[:4])}{f' and {len(wrong) - 4} more' if len(wrong) > 4 else ''}",
             fix=FINITE_HINT,
         )
