@@ -87,7 +87,7 @@ class Samples:
         if self._resident is not None:
             import torch
 
-            return self._resident[torch.from_numpy(samples)]
+            return self._resident.index_select(0, torch.from_numpy(samples))
         return self.split.read(self.positions[samples])
 
     def resident(self, max_bytes: int) -> Tensor | None:

@@ -284,7 +284,9 @@ class Steps(Dataset[Step]):
 
     def images(self, rows: NDArray[np.int64]) -> Images:
         """Read the images of the samples `rows` [B], from memory if they are there."""
-        return self.samples.read(rows) if self.resident is None else self.resident[torch.from_numpy(rows)]
+        if self.resident is None:
+            return self.samples.read(rows)
+        return self.resident.index_select(0, torch.from_numpy(rows))  # many times as fast as indexing
 
 
 def refuse_too_many_views(config: TrainConfig, count: int) -> None:
