@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 BATCHES, SETS = (64, 128, 512), ("hard", "kd", "lfcc", "crcd")
 MODELS = ("ResNet-20", "ViT")
-TRAINED = (("ResNet-20", "kd"), ("ResNet-20", "lfcc"), ("ViT", "kd"))
+TRAINED = (("ResNet-20", "kd"), ("ResNet-20", "lfcc"), ("ViT", "kd"), ("ResNet-20", "vkd"), ("ResNet-20", "skd"))
 STUDENTS = (1, 2, 4, 8)
 """What is told apart in names: batches, objective sets, networks, what `train.capture` trains, students at once."""
 

@@ -168,6 +168,8 @@ def entries(name: str, sizes: Sizes) -> list[ObjectiveEntry]:
     lfcc: dict[str, Any] = {"name": "lfcc"} | ({"width": sizes.width, "scales": [1, 2]} if sizes.width else {})
     crcd: dict[str, Any] = {"name": "crcd"} | ({"negatives": sizes.negatives} if sizes.negatives else {})
     sets = {"hard": [{"name": "hard-label"}], "kd": [hard, kd], "lfcc": [hard, kd, lfcc], "crcd": [hard, kd, crcd]}
+    # QR and Cholesky in every step: whether they can be recorded, only a GPU can say.
+    sets |= {name: [hard, {"name": name}] for name in ("vkd", "skd")}
     return [ObjectiveEntry.model_validate(entry) for entry in sets[name]]
 
 
