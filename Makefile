@@ -3,8 +3,8 @@
 # make test-gpu  the tests that only a GPU can answer, in about a minute; skipped without one
 # make bench-gpu  what only a GPU can say about speed, in less than eight minutes: benchmarks/README.md
 # make test-busy  the tests three times, beside two processes that keep two cores busy
-# make test-begin  the tutorial, the demonstration, pages with code, wheel and sdist, exports, what DVC does with caches, the
-#                  report in a browser: minutes
+# make test-begin  the tutorial, the demonstration, pages with code, wheel and sdist, exports, what stages import, what DVC does
+#                  with caches, processes of Dask, the report in a browser: minutes
 # make site   the pages of docs/ and the reference, as a site in build/site
 # make cifar100  CIFAR-100 with the literature's ResNets: hours on a GPU, days without
 # make cifar100-methods  every method beside every other, 12 epochs of 10,000 images each: hours on two cores
@@ -43,7 +43,7 @@ test-begin: setup
 	pytest -m long -n 0 --timeout 3600 tests/docs/test_tutorial.py tests/commands/test_demo.py \
 	  tests/docs/test_own_data.py tests/api/test_python_pages.py tests/stages/test_installed.py \
 	  tests/shipping/test_deploy_page.py tests/shipping/test_export.py tests/reporting/test_browser.py \
-	  tests/stages/test_dvc_cache.py tests/stages/test_dvc_shared.py
+	  tests/stages/test_dvc.py tests/stages/test_dvc_cache.py tests/stages/test_dvc_shared.py tests/store/test_clusters.py
 
 test-gpu: setup
 	CUBLAS_WORKSPACE_CONFIG=:4096:8 pytest -m gpu -n 0 -rs tests/gpu

@@ -8,11 +8,14 @@ from torch import Tensor, nn
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.models.cells import CellNorm as CellNorm
-from pipeline.objectives.base import BlockPair, Needs, pair_blocks
+from pipeline.objectives.base import BlockPair, Needs, pair_blocks, pair_last_blocks
 from pipeline.objectives.layers import squared_errors
 from pipeline.objectives.precision import precise
 from pipeline.signals import SignalShapes
 from pipeline.signals.lowpass import lowpass
+
+EMBEDDING_HINT = "use `target: embedding`"
+"""How to compare networks whose last maps do not fit."""
 
 MapSize = tuple[int, int]
 
@@ -135,3 +138,25 @@ class Connector(nn.Module):
         rows = precise(maps).permute(0, 2, 3, 1).reshape(-1, channels)
         connected: Tensor = self.norm(precise(self.linear(rows)))
         return connected.reshape(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def comparable_last_maps(student: SignalShapes, teacher: SignalShapes, key: str, behind_head: bool) -> BlockPair:
+    """Pair the last maps of both networks, for a method that keeps what projects the student's to the teacher's.
+
+    Args:
+        student, teacher: shapes.
+        key: of the objective, whose option `target` chooses between the map and the embedding.
+        behind_head: whether the teacher's head reads the mean of the projected map.
+
+    Raises ConfigError if the teacher's map is not cached, is of other proportions, or is not what its head reads.
+    """
+    pair, problems = pair_last_blocks(student, teacher, key), list[Problem]()
+    if behind_head and not teacher.linear:
+        what = "needs the teacher's head to read the mean of its last map, and it does not"
+        problems.append(Problem(f"{key}.target", what, fix=EMBEDDING_HINT))
+    if common_grid(pair.student_shape[1:], pair.teacher_shape[1:]) is None:
+        what = f"the maps of {pair.student} and the teacher's {pair.teacher} have other proportions"
+        problems.append(Problem(f"{key}.target", what, fix=EMBEDDING_HINT))
+    if problems:
+        raise ConfigError(problems)
+    return pair

@@ -8,12 +8,8 @@ import torch
 
 from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
-from pipeline.objectives.base import NO_CLASSES_HINT, BlockPair, Context, pair_last_blocks
-from pipeline.objectives.maps import common_grid
+from pipeline.objectives.base import NO_CLASSES_HINT, Context
 from pipeline.signals import SignalShapes
-
-EMBEDDING_HINT = "use `target: embedding`"
-"""How to compare networks whose last maps do not fit."""
 
 
 def require_same_classes(student: SignalShapes, teacher: SignalShapes, key: str, fewest: int = 1) -> None:
@@ -55,28 +51,6 @@ def deepest_map(student: SignalShapes, key: str) -> tuple[str, tuple[int, int, i
     if not blocks:
         raise ConfigError([Problem(key, "needs the student's last map, and it has none")])
     return blocks[-1], student.features[blocks[-1]]
-
-
-def comparable_last_maps(student: SignalShapes, teacher: SignalShapes, key: str, behind_head: bool) -> BlockPair:
-    """Pair the last maps of both networks, for a method that keeps what projects the student's to the teacher's.
-
-    Args:
-        student, teacher: shapes.
-        key: of the objective, whose option `target` chooses between the map and the embedding.
-        behind_head: whether the teacher's head reads the mean of the projected map.
-
-    Raises ConfigError if the teacher's map is not cached, is of other proportions, or is not what its head reads.
-    """
-    pair, problems = pair_last_blocks(student, teacher, key), list[Problem]()
-    if behind_head and not teacher.linear:
-        what = "needs the teacher's head to read the mean of its last map, and it does not"
-        problems.append(Problem(f"{key}.target", what, fix=EMBEDDING_HINT))
-    if common_grid(pair.student_shape[1:], pair.teacher_shape[1:]) is None:
-        what = f"the maps of {pair.student} and the teacher's {pair.teacher} have other proportions"
-        problems.append(Problem(f"{key}.target", what, fix=EMBEDDING_HINT))
-    if problems:
-        raise ConfigError(problems)
-    return pair
 
 
 def require_active_places(teacher: SignalShapes, key: str) -> None:

@@ -73,6 +73,7 @@ def covers(dependency: str, file: str) -> bool:
     return file == dependency or file.startswith(f"{dependency}/")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_stage_imports_what_it_depends_on_and_nothing_else(
     imported: dict[str, set[str]], plugins: dict[str, set[str]], name: str
@@ -116,6 +117,7 @@ def test_caches_of_others_may_be_reduced_and_written_in_any_way(empty: Path):
     assert not any_way & set(stages["cache-teacher"].plugins)
 
 
+@pytest.mark.long
 def test_the_teacher_needs_no_objective_but_its_own_and_the_cache_none_at_all(imported: dict[str, set[str]]):
     def plugins(name: str) -> set[str]:
         files = (Path(file) for file in imported[name] if file.startswith("pipeline/objectives/methods/"))

@@ -76,6 +76,7 @@ def page_faults() -> tuple[int, int]:
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before, torch.get_num_threads()
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
 def test_a_local_worker_keeps_memory_has_its_share_of_the_cores_and_leaves_no_environment_behind(
     monkeypatch: pytest.MonkeyPatch,

@@ -35,9 +35,9 @@ from pipeline.models.reused import LiftProjector
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.layers import squared_errors
-from pipeline.objectives.maps import on_one_grid
+from pipeline.objectives.maps import comparable_last_maps, on_one_grid
 from pipeline.objectives.methods.hard_label import cross_entropy
-from pipeline.objectives.requirements import comparable_last_maps, deepest_map, refuse_idle, teacher_embedding
+from pipeline.objectives.requirements import deepest_map, refuse_idle, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 

@@ -29,8 +29,8 @@ from pipeline.config import Section
 from pipeline.models.reused import Projector
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.layers import squared_errors
-from pipeline.objectives.maps import on_one_grid
-from pipeline.objectives.requirements import comparable_last_maps, deepest_map, teacher_embedding
+from pipeline.objectives.maps import comparable_last_maps, on_one_grid
+from pipeline.objectives.requirements import deepest_map, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
