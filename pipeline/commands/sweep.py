@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace as changed
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, cast
 
 import click
 
-from pipeline.commands.children import ChildFailure
+from pipeline.commands.children import ChildFailure, in_child
 from pipeline.commands.errors_for_people import with_config
 from pipeline.commands.many_students import OfProcess, on_workers, one_by_one
 from pipeline.errors import PipelineError
@@ -21,7 +22,7 @@ from pipeline.progress import duration
 from pipeline.sweeping.drawing import drawn
 from pipeline.sweeping.making import MadeTry, TryMaking, make_try
 from pipeline.sweeping.sampling import Sampler
-from pipeline.sweeping.sweep import PICTURE, RESULT, Sweep
+from pipeline.sweeping.sweep import PICTURE, RESULT, Sweep, conditions_of
 from pipeline.sweeping.tries import Try, best_of
 from pipeline.training import Verify
 from pipeline.yaml_text import to_yaml
@@ -69,8 +70,11 @@ def run(
     Raises ConfigError with every problem before any work, CacheMismatch if another sweep is there, and PipelineError if
     no try could be finished.
     """
-    sweep = Sweep.of(source, name, vary, folder, stops=stops)
+    apart = partial(_conditions_apart, show_traceback=show_traceback)
+    sweep = Sweep.of(source, name, vary, folder, stops=stops, at_random=at_random, conditions=apart)
     sampler = Sampler.of(sweep.space, source, count, name.seed, at_random=at_random)
+    for note in sampler.notes:
+        print(f"note: {note}")
     with sweep.held(wait=wait):
         known = {one.number: one for one in sweep.begin(replace_other=replace)}
         todo = [n for n in range(sampler.count) if n not in known or known[n].state not in ENDED]
@@ -78,7 +82,7 @@ def run(
             print(f"{sweep.folder}: {sampler.count - len(todo)} of {sampler.count} tries are there already")
         training = sweep.training
         how = TryMaking(name, sweep.tries, training.epochs, training.patience, stops, verify)
-        compared: dict[str, str] = {}
+        compared, failures = dict[str, str](), dict[int, ChildFailure]()
 
         def work(place: int) -> Callable[[], OfProcess]:
             one = sweep.next_try(sampler, todo[place])
@@ -96,25 +100,48 @@ def run(
             number = todo[outcome.number]
             if isinstance(outcome.value, ChildFailure):
                 click.echo(with_config(f"error: try {number}: {outcome.value.message}", config), err=True)
-                _failed(sweep, number, outcome.value, done)
+                failures[number] = outcome.value
+                _failed(sweep, number, failures, done)
             else:
                 compared.update(cast(MadeTry, outcome.value).compared)
             tries = sweep.tries.read()
             sweep.write(tries)
             _tell(tries, number)
-        return _told(sweep, source, done)
+        return _told(sweep, source, failures, done)
 
 
-def _failed(sweep: Sweep, number: int, failure: ChildFailure, done: Callable[[dict[str, Any]], None]) -> None:
-    """Keep why a try failed. Raises PipelineError if none was finished, and this one's user can mend it: so can all."""
-    tries = sweep.tries.read()
+def _conditions_apart(source: ConfigFile, name: RunName, *, show_traceback: bool) -> dict[str, Any]:
+    """Call `conditions_of` in a process of its own. Raises PipelineError with what ended it."""
+    found = in_child(partial(conditions_of, source, name), show_traceback=show_traceback)
+    if isinstance(found, ChildFailure):
+        error = PipelineError(found.message)
+        error.exit_code = found.exit_code
+        raise error
+    return found
+
+
+def _failed(
+    sweep: Sweep, number: int, failures: Mapping[int, ChildFailure], done: Callable[[dict[str, Any]], None]
+) -> None:
+    """Keep why a try failed. Raises PipelineError if none ended yet and two failed alike: so would all others.
+
+    One alone may fail by its own constants.
+    """
+    tries, failure = sweep.tries.read(), failures[number]
     one = next(each for each in tries if each.number == number)
     sweep.tries.write(changed(one, state="failed", error=failure.message))
-    if failure.exit_code == 2 and not any(each.state in ENDED for each in tries):
+    alike = sum(_reason(each) == _reason(failure) for each in failures.values())
+    if failure.exit_code == 2 and alike > 1 and not any(each.state in ENDED for each in tries):
         done(sweep.write(sweep.tries.read()))
-        error = PipelineError("the first try failed, and the others would, too", where=sweep.folder, fix=MEND_HINT)
+        what = "two tries failed for the same reason, and the others would, too"
+        error = PipelineError(what, where=sweep.folder, fix=MEND_HINT)
         error.exit_code = 2
         raise error
+
+
+def _reason(failure: ChildFailure) -> str:
+    """Return a message without the folder of its try."""
+    return re.sub(r"(?<=tries[/\\])\.?\d{4,}(\.[0-9a-f]+\.partial)?", "", failure.message)
 
 
 def _tell(tries: Sequence[Try], number: int) -> None:
@@ -124,7 +151,9 @@ def _tell(tries: Sequence[Try], number: int) -> None:
     print(text if best is None else f"{text}; best: {best.score:.2%}, try {best.number}: {best.text()}", flush=True)
 
 
-def _told(sweep: Sweep, source: ConfigFile, done: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+def _told(
+    sweep: Sweep, source: ConfigFile, failures: Mapping[int, ChildFailure], done: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
     """Write and draw what came out, and say it. Raises PipelineError if no try is finished."""
     tries = sweep.tries.read()
     facts, best = sweep.write(tries), best_of(tries)
@@ -132,7 +161,10 @@ def _told(sweep: Sweep, source: ConfigFile, done: Callable[[dict[str, Any]], Non
     if any(one.curve for one in tries):
         write_atomic(sweep.folder / PICTURE, drawn(f"{sweep.name}: {len(tries)} tries", sweep.space, tries))
     if best is None:
-        raise PipelineError("no try could be finished", where=sweep.folder, fix=MEND_HINT)
+        error = PipelineError("no try could be finished", where=sweep.folder, fix=MEND_HINT)
+        codes = {each.exit_code for each in failures.values()}
+        error.exit_code = codes.pop() if len(codes) == 1 else 1
+        raise error
     states = {state: sum(one.state == state for one in tries) for state in ("finished", "stopped", "failed")}
     counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     cost = facts["cost"]

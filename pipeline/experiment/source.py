@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,16 +40,21 @@ class ConfigFile:
     Args:
         file: a YAML file.
         overrides: `section.key=value`, as given with `--set`.
+        objective_sets: entries of the section `objectives` that replace those of the file, by name. A name may have
+            dots, which an override would take for levels.
     """
 
     file: Path
     overrides: Sequence[str] = ()
+    objective_sets: Mapping[str, Any] = field(default_factory=dict)
 
     def raw(self) -> Raw:
         """Read the sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
         if self.file == DEFAULT and not self.file.exists():
             raise ConfigError([_nothing_here()])
         raw = read_config(self.file, self.overrides)
+        if self.objective_sets:
+            raw["objectives"] = {**raw["objectives"], **self.objective_sets}
         runs = raw.get("runs")
         if runs is None or (isinstance(runs, dict) and "path" not in runs):
             raw["runs"] = {"path": f"artifacts/{self.file.stem}", **(runs or {})}

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from pipeline.config import problems_of
+from pipeline.data import Samples
 from pipeline.errors import ConfigError
 from pipeline.experiment.caches import open_teacher_outputs
 from pipeline.experiment.experiment import Experiment
@@ -19,16 +20,19 @@ from pipeline.experiment.reference import open_reference
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.scoring import Scorer
 from pipeline.experiment.section_sets import LearningSections
-from pipeline.experiment.sections import StudentConfig, StudentsSection
+from pipeline.experiment.sections import StudentConfig, StudentsSection, caches_read
 from pipeline.models import Network
 from pipeline.models.device import choose_device, choose_precision
 from pipeline.objectives import ObjectiveSet, ObjectiveSetConfig, ObjectivesSection
 from pipeline.objectives.neighbours import few_groups
 from pipeline.progress import Lines, Progress
 from pipeline.signals import LinearHead
+from pipeline.store.backend import backend_of
+from pipeline.store.format.manifest import Manifest
 from pipeline.training import FromCaches, Memory, Steps, TrainConfig, Verify, check_views
 from pipeline.training.config import TrainSection
 from pipeline.training.neighbourhood import Neighbourhood
+from pipeline.views import Views
 
 
 class StudentSections(LearningSections, StudentsSection, ObjectivesSection, TrainSection):
@@ -198,11 +202,32 @@ class StudentRun:
             **({"holdout": scorer.identity()} if scorer and training.patience is not None else {}),
         }
 
+    def conditions(self) -> dict[str, Any]:
+        """Return what decides students of any constants of this objective set, and their scores, as plain values.
+
+        Students whose conditions are equal differ by their constants alone. Nothing is bound to these: they may be
+        such as an objective refuses.
+        """
+        config, data, training = self.experiment.config, self.experiment.data, self.training
+        scorer, held = Scorer.of(data, config.evaluate, training), data.holdout
+        by_teacher = scorer is not None and (scorer.labels is None or not self.network.num_classes)
+        references = caches_read(config.data, config.store, config.caches).get("holdout", []) if by_teacher else []
+        return {
+            "answers": self.caches.identity() if self.caches is not None else _fresh(data.training, data.views),
+            "labels": data.training.labels_digest(),
+            "student": self.config.for_identity("train", "weights"),
+            "start": self.network.weights_digest(),
+            "train": training.identity(),
+            "scored": [operation.model_dump(mode="json") for operation in config.evaluate.operations],
+            "holdout": {**scorer.identity(), "ids": held.ids_digest()} if scorer and held else None,
+            "compared_with": [Manifest.read(path).fingerprint for path in references if backend_of(path).exists()],
+        }
+
     def _learnt_identity(self) -> dict[str, Any]:
         """Return what decides the pixels and the signals that the student learns from."""
         if self.signals_read is not None:
             return self.signals_read.identity()
-        return {"views": "fresh", "drawn": self.steps.views.identity(), "pixels": self.steps.samples.pixel_digest()}
+        return _fresh(self.steps.samples, self.steps.views)
 
     def check_views(self, verify: Verify, progress: Progress, compared: dict[str, str] | None = None) -> str:
         """Compare views with those that the teacher saw, and return a sentence that says what was checked.
@@ -217,3 +242,8 @@ class StudentRun:
         if self.signals_read is None:
             return "views are drawn anew in every epoch: the teacher has no part in this student"
         return check_views(self.steps, self.signals_read, verify, progress, compared)
+
+
+def _fresh(samples: Samples, views: Views) -> dict[str, Any]:
+    """Return what decides the pixels of views that are drawn anew in every epoch."""
+    return {"views": "fresh", "drawn": views.identity(), "pixels": samples.pixel_digest()}

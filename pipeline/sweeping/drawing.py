@@ -48,7 +48,8 @@ def drawn(title: str, space: SearchSpace, tries: Sequence[Try]) -> bytes:
             value = one.values[key]
             place = value if isinstance(axis, Range) else axis.values.index(value)
             mark = "x" if one.state == "stopped" else "o"
-            panel.plot([place], [100 * (one.score or max(one.curve))], mark, color=colour, zorder=front)
+            reached = max(one.curve) if one.score is None else one.score
+            panel.plot([place], [100 * reached], mark, color=colour, zorder=front)
         if not isinstance(axis, Range):
             panel.set_xticks(range(len(axis.values)), [str(value) for value in axis.values])
         elif axis.log:

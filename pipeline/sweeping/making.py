@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import time
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from pipeline.publishing.artifacts import unfinished
 from pipeline.sweeping.stopping import Hopeless, is_hopeless
 from pipeline.sweeping.tries import State, Tries, Try, finished
 from pipeline.training import Verify
-from pipeline.training.history import History
+from pipeline.training.history import History, cell_of
 from stages import train_student
 
 HOLDOUT_HINT = "add `holdout: {count: 500}` to `data`, and make the caches again"
@@ -64,10 +65,10 @@ def make_try(how: TryMaking, source: ConfigFile, one: Try, compared: dict[str, s
 
     What is known of the try is on the disk after every epoch.
     """
-    tries, student, begun = how.tries, how.tries.student(one.number), time.process_time()
+    tries, student, begun = how.tries, how.tries.student(one.number), _processor_seconds()
 
     def known(one: Try) -> Try:
-        now = replace(one, processor_seconds=round(spent + time.process_time() - begun, 3))
+        now = replace(one, processor_seconds=round(spent + _processor_seconds() - begun, 3))
         tries.write(now)
         return now
 
@@ -76,21 +77,29 @@ def make_try(how: TryMaking, source: ConfigFile, one: Try, compared: dict[str, s
         if column not in history.rows[-1]:
             what = "a sweep chooses by the score on the holdout, and this student has none"
             raise ConfigError([Problem("data.holdout", what, fix=HOLDOUT_HINT)])
-        curve = tuple(float(row[column]) for row in history.rows)
+        # As the tables of finished tries have it: or one that is equal to the median would lie below it.
+        curve = tuple(float(cell_of(row[column])) for row in history.rows)
         nonlocal one
         one = known(replace(one, curve=curve, scored=history.score.name))
         if how.stops:
             others = [each.curve for each in tries.read() if each.state == "finished" and each.number != one.number]
             if is_hopeless(curve, others, how.epochs):
+                for folder in unfinished(student):  # nobody will go on with it; this process holds it until it is gone
+                    shutil.rmtree(folder, ignore_errors=True)
                 raise Hopeless
 
-    spent = one.processor_seconds
+    spent, stopped = one.processor_seconds, False
     try:
         train_student.run(
             source, how.name, student, verify=how.verify, replace=False, wait=True, compared=compared, watch=watch
         )
     except Hopeless:
-        for folder in unfinished(student):  # nobody will go on with it
-            shutil.rmtree(folder, ignore_errors=True)
-        return MadeTry(known(replace(one, state="stopped")).state, compared)
-    return MadeTry(known(finished(one, student, how.patience)).state, compared)
+        stopped = True  # and no more is done here: while there is the error, processes that load images run on
+    one = replace(one, state="stopped") if stopped else finished(one, student, how.patience)
+    return MadeTry(known(one).state, compared)
+
+
+def _processor_seconds() -> float:
+    """Return what this process took so far, and those of its own that ended, such as load images."""
+    ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + ended.ru_utime + ended.ru_stime

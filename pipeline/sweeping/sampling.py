@@ -7,9 +7,10 @@ at a time and is interrupted makes the same tries as one that is not.
 from __future__ import annotations
 
 import importlib.util
+import json
 import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,9 @@ STARTUP = 5
 DEFAULT_TRIES = 20
 """How many tries there are where a range varies."""
 
+REDRAWS, RELEARNT = 100, 5
+"""So often constants are drawn anew that were tried, or that an objective refuses; so many of these ask Optuna."""
+
 
 @dataclass(frozen=True)
 class Sampler:
@@ -35,6 +39,10 @@ class Sampler:
         seed: of the choices.
         learns: whether earlier tries count, where not all values are listed.
         first: the constants of the first try, those of the configuration; None for any.
+        listed: all tries that there are; None where they are drawn.
+        few: the same where some of them are drawn, and there are few; else None.
+        source: the configuration: what its objectives refuse is not drawn. None takes all that is drawn.
+        notes: sentences for people.
     """
 
     space: SearchSpace
@@ -42,6 +50,10 @@ class Sampler:
     seed: int = 0
     learns: bool = True
     first: Constants | None = None
+    listed: Sequence[Constants] | None = None
+    few: Sequence[Constants] | None = None
+    source: ConfigFile | None = None
+    notes: Sequence[str] = ()
 
     @classmethod
     def of(cls, space: SearchSpace, source: ConfigFile, count: int | None, seed: int, *, at_random: bool) -> Sampler:
@@ -50,7 +62,7 @@ class Sampler:
         Args:
             space: what varies.
             source: the configuration, whose own constants are tried first where a range varies.
-            count: how many tries; None for all that are listed, or else 20.
+            count: how many tries; None for all that are listed, or else 20. Of fewer whole numbers each is tried.
             seed: of the choices.
             at_random: whether to draw at random, without a look at earlier tries.
 
@@ -62,11 +74,24 @@ class Sampler:
                 what = f"the listed values make {len(listed)} tries"
                 fix = "leave --tries out, list more values, or give a range"
                 raise ConfigError([Problem("--tries", what, f"at most {len(listed)}", str(count), fix)])
-            return cls(space, count or len(listed), seed, learns=False)
+            return cls(space, count or len(listed), seed, learns=False, listed=listed)
+        wanted = count or DEFAULT_TRIES
+        few = space.few(source, wanted)
+        if few is not None and len(few) <= wanted:
+            note = f"there are {len(few)} tries and no more, so each is made once"
+            return cls(space, len(few), seed, learns=False, listed=few, notes=(note,) if len(few) < wanted else ())
         if not at_random and importlib.util.find_spec("optuna") is None:
             fix = "pip install 'decant-kd[sweep]'; or --random draws without it; or list values, such as 1,2,4"
             raise ConfigError([Problem("--vary", "a range is searched with Optuna, which is not installed", fix=fix)])
-        return cls(space, count or DEFAULT_TRIES, seed, not at_random, space.configured(source))
+        own = space.configured(source)
+        notes = [
+            f"{key} is {json.dumps(own[key])} in the configuration, which is not in {space.texts[key]}: "
+            "the first try is drawn at random, too"
+            for key, axis in space.axes.items()
+            if not axis.holds(own[key])
+        ]
+        first = None if notes else own
+        return cls(space, wanted, seed, not at_random, first, few=few, source=source, notes=tuple(notes))
 
     def values(self, number: int, before: Sequence[Try]) -> Constants:
         """Return the constants of a try.
@@ -74,25 +99,45 @@ class Sampler:
         Args:
             number: of the try.
             before: the tries that were begun before it.
+
+        Raises ConfigError if the objectives refuse whatever is drawn.
         """
-        listed = self.space.listed
-        if listed is not None:
+        made = [one.values for one in before]
+        if self.listed is not None:
+            listed = list(self.listed)
             if self.count < len(listed):  # some of all: not those of the first value of the first key alone
                 random.Random(self.seed).shuffle(listed)
-            made = [one.values for one in before]
             return next(values for values in listed if values not in made)
         if number == 0 and self.first is not None:
             return self.first
-        drawn = random.Random(f"{self.seed}/{number}")
-        if self.learns and number >= STARTUP:
-            return self._learnt(number, before)
-        return {
-            key: axis.at(drawn.random()) if isinstance(axis, Range) else drawn.choice(axis.values)
-            for key, axis in self.space.axes.items()
-        }
+        again: Constants | None = None
+        for values in self._drawn(number, before):
+            if self.source is not None and (refused := self.space.refused(self.source, values)):
+                continue
+            if values not in made:
+                return values
+            again = values
+        left = [values for values in self.few or () if values not in made]
+        if left:
+            return left[0]
+        if again is None:
+            raise ConfigError(refused)
+        return again  # of a range with fewer numbers of four digits than tries
 
-    def _learnt(self, number: int, before: Sequence[Try]) -> Constants:
-        """Ask Optuna's estimator of Parzen windows, which is told of all tries before."""
+    def _drawn(self, number: int, before: Sequence[Try]) -> Iterator[Constants]:
+        """Yield constants for a try, one after another, of which the first that will do is taken."""
+        drawn = random.Random(f"{self.seed}/{number}")
+        for place in range(REDRAWS):
+            if self.learns and number >= STARTUP and place < RELEARNT:
+                yield self._learnt(f"{number}/optuna" + (f"/{place}" if place else ""), before)
+            else:
+                yield {
+                    key: axis.at(drawn.random()) if isinstance(axis, Range) else drawn.choice(axis.values)
+                    for key, axis in self.space.axes.items()
+                }
+
+    def _learnt(self, which: str, before: Sequence[Try]) -> Constants:
+        """Ask Optuna's estimator of Parzen windows, which is told of all tries before. which: part of the seed."""
         import optuna
         from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
         from optuna.trial import TrialState, create_trial
@@ -111,7 +156,7 @@ class Sampler:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of versions that call some of it experimental
-                seed = random.Random(f"{self.seed}/{number}/optuna").getrandbits(31)
+                seed = random.Random(f"{self.seed}/{which}").getrandbits(31)
                 sampler = optuna.samplers.TPESampler(
                     seed=seed, n_startup_trials=0, multivariate=len(axes) > 1, constant_liar=True
                 )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any
 
@@ -22,6 +21,9 @@ Constants = dict[str, Any]
 
 RANGE = re.compile(r"([^\s,.:]\S*?)\.\.([^\s,:]+?)((?::(?:log|int))*)")
 """`LOW..HIGH`, with `:log` or `:int` behind it, or both."""
+
+LISTED_MOST = 200
+"""Tries of whole numbers and listed values that are listed: of more, each that is drawn is looked at by itself."""
 
 VARY_HINT = "such as kd.temperature=1,2,4,8 or kd.weight=0.1..10:log"
 
@@ -44,6 +46,21 @@ class Range:
     def tried(self) -> list[Any]:
         """Return values that all others lie between."""
         return [int(self.low), int(self.high)] if self.whole else [self.low, self.high]
+
+    def inner(self) -> float:
+        """Return a value between the ends that is no whole number: those may be whole where others are not."""
+        value = self.low + 0.37 * (self.high - self.low)
+        return value + min(0.5, (self.high - value) / 2) if value.is_integer() else value
+
+    def all_values(self) -> range | None:
+        """Return all values, if they are whole numbers; else None."""
+        return range(int(self.low), int(self.high) + 1) if self.whole else None
+
+    def holds(self, value: object) -> bool:
+        """Tell whether a value may be drawn."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
 
     def at(self, share: float) -> float | int:
         """Return the value at a share of the interval, from 0 to 1."""
@@ -70,6 +87,14 @@ class Choices:
     def tried(self) -> list[Any]:
         """Return all of them."""
         return list(self.values)
+
+    def all_values(self) -> Sequence[Any]:
+        """Return all of them."""
+        return self.values
+
+    def holds(self, value: object) -> bool:
+        """Tell whether a value is one of them."""
+        return value in self.values
 
 
 @dataclass(frozen=True)
@@ -107,6 +132,9 @@ class SearchSpace:
             label = _label(key, labels)
             if not equals:
                 problems.append(Problem("--vary", "is not LABEL.OPTION=VALUES", VARY_HINT, text))
+            elif key in labels:
+                what, fix = "names an objective and none of its options", f"name an option: {key}.weight={values}"
+                problems.append(Problem(f"--vary {key}", what, got=text, fix=fix))
             elif label is None:
                 problems.append(unknown_name(f"--vary {key}", key.partition(".")[0], labels))
             elif key in axes:
@@ -132,25 +160,48 @@ class SearchSpace:
             return None
         return [dict(zip(self.axes, each, strict=True)) for each in product(*values)]
 
-    def configured(self, source: ConfigFile) -> Constants | None:
-        """Return the constants as the configuration has them, defaults included; None if some lie outside the space.
+    def few(self, source: ConfigFile, most: int) -> list[Constants] | None:
+        """Return all tries that there are, without those that an objective refuses; None if there are more than `most`.
+
+        Args:
+            source: the configuration.
+            most: tries, or 200 if that is more.
+
+        None also where numbers that are not whole vary.
+        """
+        values = [axis.all_values() for axis in self.axes.values()]
+        known = [each for each in values if each is not None]
+        if len(known) < len(values) or math.prod(map(len, known)) > max(most, LISTED_MOST):
+            return None
+        every = (dict(zip(self.axes, each, strict=True)) for each in product(*known))
+        return [each for each in every if not self.refused(source, each)]
+
+    def refused(self, source: ConfigFile, values: Constants) -> list[Problem]:
+        """Return why the objectives refuse some constants; nothing if they take them.
+
+        Args:
+            source: the configuration.
+            values: by key.
+        """
+        try:
+            self.with_values(source, values).read_only(ObjectivesSection, {"objectives": self.objectives})
+        except ConfigError as error:
+            return list(error.problems)
+        return []
+
+    def configured(self, source: ConfigFile) -> Constants:
+        """Return the constants as the configuration has them, defaults included; they may lie outside the space.
 
         Args:
             source: the configuration.
         """
         entries = _entries(source, self.objectives)
         found: Constants = {}
-        for key, axis in self.axes.items():
+        for key in self.axes:
             entry, names = _place(entries, key)
             value: Any = ObjectiveEntry.model_validate(entry).model_dump()
             for part in names:
                 value = value.get(part) if isinstance(value, dict) else None
-            if isinstance(axis, Range):
-                inside = isinstance(value, int | float) and axis.low <= value <= axis.high
-            else:
-                inside = value in axis.values
-            if not inside:
-                return None
             found[key] = value
         return found
 
@@ -172,19 +223,23 @@ class SearchSpace:
             place[last] = value
         listed = list(entries.values())
         changed = listed if isinstance(raw, list) else {**raw, "objectives": listed}
-        return ConfigFile(source.file, (*source.overrides, f"objectives.{self.objectives}={json.dumps(changed)}"))
+        return replace(source, objective_sets={**source.objective_sets, self.objectives: changed})
 
     def _refuse_wrong(self, source: ConfigFile) -> None:
-        """Raise ConfigError for values that an objective refuses: each is tried with the first ones of the others."""
+        """Raise ConfigError for values that an objective refuses: each is tried with the first ones of the others.
+
+        Between the ends of a range of whole numbers some may be refused: those are not drawn.
+        """
         first = {key: axis.tried()[0] for key, axis in self.axes.items()}
         problems: dict[str, Problem] = {}
         for key, axis in self.axes.items():
-            for value in axis.tried():
-                trial = self.with_values(source, {**first, key: value})
-                try:
-                    trial.read_only(ObjectivesSection, {"objectives": self.objectives})
-                except ConfigError as error:
-                    problems |= {str(problem): problem for problem in error.problems}
+            found = [each for value in axis.tried() for each in self.refused(source, {**first, key: value})]
+            if isinstance(axis, Range) and not axis.whole and not found:
+                found = self.refused(source, {**first, key: axis.inner()})
+                if found and not self.refused(source, {**first, key: round(axis.inner())}):
+                    fix = f"add :int: --vary {key}={self.texts[key]}:int"
+                    found = [replace(problem, fix=fix) for problem in found]
+            problems |= {str(problem): problem for problem in found}
         if problems:
             raise ConfigError(list(problems.values()), source.file)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import CacheError, CacheMismatch, ConfigError, Problem
+from pipeline.errors import CacheCorrupt, CacheError, CacheMismatch, ConfigError, Problem
+from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.sections import caches_read
 from pipeline.experiment.source import ConfigFile
@@ -31,9 +33,27 @@ RESULT, PICTURE = "sweep.json", "sweep.png"
 
 OTHER_HINT = "--output names another folder; --replace deletes the tries that are there, and begins anew"
 
+BROKEN_SWEEP_HINT = "delete the file, and it is written again from the tries beside it"
+
 
 class Inputs(StudentSections, RunsSection):
     """Declares the sections that a sweep reads."""
+
+
+def conditions_of(source: ConfigFile, name: RunName) -> dict[str, Any]:
+    """Open data, caches and network, and return what decides all tries and their scores, but for their constants.
+
+    Args:
+        source: the configuration.
+        name: of the run.
+
+    Torch computes: in the process that forks those of the tries, nothing of this may run.
+    """
+    inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
+    with redirect_stdout(io.StringIO()):  # every try says it
+        teacher_training = source.raw().get("teacher_training")
+        opened = Experiment(inputs).student(name, exact=False, teacher_training=teacher_training)
+        return opened.conditions()
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,17 @@ class Sweep:
     definition: dict[str, Any]
 
     @classmethod
-    def of(cls, source: ConfigFile, name: RunName, vary: Sequence[str], folder: Path | None, *, stops: bool) -> Sweep:
+    def of(
+        cls,
+        source: ConfigFile,
+        name: RunName,
+        vary: Sequence[str],
+        folder: Path | None,
+        *,
+        stops: bool,
+        at_random: bool = False,
+        conditions: Callable[[ConfigFile, RunName], dict[str, Any]] = conditions_of,
+    ) -> Sweep:
         """Read what a sweep is of; nothing is written.
 
         Args:
@@ -64,8 +94,10 @@ class Sweep:
             vary: the texts of what varies.
             folder: of the sweep; None for one below `runs.path`.
             stops: whether hopeless tries are stopped.
+            at_random: whether constants are drawn from ranges without a look at earlier tries.
+            conditions: `conditions_of`, or what calls that in a process of its own.
 
-        Raises ConfigError with every problem, and CacheNotFound.
+        Raises ConfigError with every problem, CacheNotFound, and what `conditions` raises.
         """
         inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
         if inputs.data.holdout is None:
@@ -76,15 +108,19 @@ class Sweep:
         same = space.with_values(source, any_values).read_only(Inputs, {"objectives": name.objectives})
         chosen = same.objectives[name.objectives]
         caches = [] if chosen.fresh else caches_read(inputs.data, inputs.store, inputs.caches)["training"]
+        known = conditions(source, name)
         definition = {
             **name._asdict(),
             "vary": dict(space.texts),
             "stops": stops,
+            **({"random": at_random} if space.listed is None else {}),
             "students": inputs.students[name.student].model_dump(mode="json"),
             "objectives_of": chosen.model_dump(mode="json"),
             "train": training.identity(),
             "data": inputs.data.model_dump(mode="json", include={"split", "limit", "holdout", "classes"}),
             "caches": [Manifest.read(path).fingerprint for path in caches],
+            "precision": known["train"]["precision"],
+            "conditions": {key: value for key, value in known.items() if key != "train"},
         }
         default = inputs.runs.path / "sweeps" / name.student / name.objectives / f"seed-{name.seed}"
         return cls(folder or default, name, space, training, definition)
@@ -123,11 +159,13 @@ class Sweep:
         Args:
             replace_other: delete those of another one, and begin anew.
 
-        Raises CacheMismatch if another sweep is there, with every value that differs.
+        Raises CacheMismatch if another sweep is there, with every value that differs, and CacheCorrupt if what is there
+        is none.
         """
         file = self.folder / RESULT
-        there = parse_json(read_file(file, TRY_MAX_BYTES)).get("definition") if file.exists() else None
-        if there is not None and (lines := differences(json.loads(json.dumps(self.definition)), there)):
+        there = _definition_in(file) if file.exists() else None
+        own = {key: value for key, value in self.definition.items() if there is None or key in there}  # of older ones
+        if there is not None and (lines := differences(json.loads(json.dumps(own)), there)):
             if not replace_other:
                 what = "\n".join(["another sweep is here", *(f"  - {line}" for line in lines)])
                 raise CacheMismatch(what, where=self.folder, fix=OTHER_HINT)
@@ -182,3 +220,13 @@ class Sweep:
         }
         write_atomic(self.folder / RESULT, json.dumps(facts, indent=2) + "\n")
         return facts
+
+
+def _definition_in(file: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(read_file(file, TRY_MAX_BYTES))["definition"]
+        if not isinstance(found, dict):
+            raise TypeError(f"a definition that is {found!r:.40}")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CacheCorrupt("this is no sweep", where=file, got=str(error), fix=BROKEN_SWEEP_HINT) from None
+    return found

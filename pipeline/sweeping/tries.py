@@ -33,7 +33,7 @@ class Try:
         curve: the score on the holdout after every epoch, in [0, 1].
         score: that of the student that is kept; None if none is.
         scored: the name of that score, such as `top1`.
-        processor_seconds: that its processes took.
+        processor_seconds: that its processes took, those that load images among them when they have ended.
         error: why it failed; None if it did not.
     """
 

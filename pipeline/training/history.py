@@ -44,8 +44,17 @@ class History:
         writer = csv.DictWriter(stream, list(columns), lineterminator="\n", restval="")
         writer.writeheader()
         for row in self.rows:
-            writer.writerow({name: f"{value:.6g}" for name, value in row.items()})
+            writer.writerow({name: cell_of(value) for name, value in row.items()})
         return stream.getvalue()
+
+
+def cell_of(value: float) -> str:
+    """Write a number as the table of a history has it, of six digits.
+
+    Args:
+        value: of a row.
+    """
+    return f"{value:.6g}"
 
 
 def epoch_note(history: History, epochs: int, means: Mapping[str, float], weights: Mapping[str, float]) -> str:

@@ -222,7 +222,8 @@ def train(
         ranked_by: which score that is.
         name: of the work, for the progress.
         world: as of `Trainer`: the first process reads and writes files, scores, and tells the tracker.
-        watch: is called after every epoch, when its checkpoint is written; what it raises ends the training.
+        watch: is called after every epoch, when its checkpoint is written, and before the first step of a run that
+            goes on from one; what it raises ends the training.
 
     A run that was resumed ends with the same weights as one that was not: order, views and random numbers are functions
     of (seed, step). Raises TrainingError for a loss that is not finite, and for a checkpoint that is of another run.
@@ -248,6 +249,8 @@ def _trained(
     config, per_epoch, count = steps.config, steps.steps_per_epoch, steps.rows_per_epoch
     found = resumed(folder, world, config.epochs, trainer.restore)
     history = History(found.history if found else [], ranked_by)
+    if history.rows:  # what was killed after a checkpoint has not been watched since
+        watch(history)
     done, seconds = (found.epoch, found.seconds) if found else (0, 0.0)
     repeats = found is None or found.deterministic
 

@@ -21,6 +21,8 @@ objectives:
   two:
     views: cached
     objectives: [{name: kd, label: soft}, {name: lfcc, label: soft.maps, scales: [1, 2]}]
+  kd.v2: [{name: kd, temperature: 2}]
+  hcl: [{name: hcl, width: 64, heads: 8}]
 """
 
 
@@ -79,6 +81,59 @@ def test_a_try_is_the_configuration_with_its_constants(source: ConfigFile):
     assert changed["views"] == "cached"
     assert changed["objectives"][0]["temperature"] == 2.5
     assert changed["objectives"][1]["scales"] == [1]
+
+
+def test_a_set_whose_name_has_a_dot_is_swept(source: ConfigFile):
+    space = SearchSpace.of(["kd.temperature=1,8"], "kd.v2", source)
+    changed = space.with_values(source, {"kd.temperature": 8})
+    assert changed.raw()["objectives"]["kd.v2"] == [{"name": "kd", "temperature": 8}]
+    assert changed.raw()["objectives"]["kd"] == source.raw()["objectives"]["kd"]
+    again = SearchSpace.of(["kd.temperature=1,8"], "kd", changed).with_values(changed, {"kd.temperature": 1})
+    assert again.raw()["objectives"]["kd.v2"] == [{"name": "kd", "temperature": 8}]  # replacements add up
+
+
+def test_a_range_of_whole_numbers_must_say_so(source: ConfigFile):
+    with pytest.raises(ConfigError, match=r"add :int: --vary soft\.maps\.width=8\.\.64:log:int"):
+        SearchSpace.of(["soft.maps.width=8..64:log"], "two", source)
+    SearchSpace.of(["soft.maps.width=8..64:log:int"], "two", source)
+    for low, high in ((0, 100), (36.9, 37.2), (1, 10001), (-1, 1)):  # whose values at 0.37 may be whole
+        inner = Range(low, high).inner()
+        assert low < inner < high
+        assert not inner.is_integer()
+
+
+def test_an_objective_without_an_option_is_told_so(source: ConfigFile):
+    with pytest.raises(ConfigError, match=r"name an option: kd\.weight=1,2"):
+        SearchSpace.of(["kd=1,2"], "kd", source)
+
+
+@pytest.mark.parametrize("at_random", [True, False])
+def test_what_objectives_refuse_is_not_drawn_and_nothing_is_drawn_twice(source: ConfigFile, at_random: bool):
+    """The width must be a multiple of the heads: 8 of 57 values will do, and more of 449 than there are tries."""
+    few = Sampler.of(SearchSpace.of(["hcl.width=64..120:int"], "hcl", source), source, 9, 0, at_random=at_random)
+    assert few.count == 8
+    assert [few.values(number, []) for number in (0,)] == [{"hcl.width": 64}]
+    made: list[Try] = []
+    for number in range(few.count):
+        made.append(Try(number, few.values(number, made)))
+    assert sorted(one.values["hcl.width"] for one in made) == list(range(64, 121, 8))
+    (note,) = few.notes
+    assert "there are 8 tries and no more" in note
+    many = Sampler.of(SearchSpace.of(["hcl.width=64..512:int"], "hcl", source), source, 12, 0, at_random=at_random)
+    made = []
+    for number in range(many.count):
+        made.append(Try(number, many.values(number, made), "finished", (0.5,), 0.5))
+    drawn = [one.values["hcl.width"] for one in made]
+    assert len(set(drawn)) == 12
+    assert not any(width % 8 for width in drawn)
+
+
+def test_constants_of_the_configuration_outside_the_range_are_told(source: ConfigFile):
+    space = SearchSpace.of(["kd.temperature=3..8", "kd.weight=1e-05,1"], "kd", source)
+    sampler = Sampler.of(space, source, None, 0, at_random=True)
+    (note,) = sampler.notes
+    assert note.startswith("kd.temperature is 2.0 in the configuration, which is not in 3..8")
+    assert 3 <= sampler.values(0, [])["kd.temperature"] <= 8
 
 
 def tries(sampler: Sampler, count: int) -> list[Try]:

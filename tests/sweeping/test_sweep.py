@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +23,7 @@ from pipeline.commands.children import ChildFailure
 from pipeline.errors import CacheError, CacheMismatch, ConfigError, PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.sweeping.drawing import drawn
+from pipeline.sweeping.stopping import Hopeless
 from pipeline.sweeping.sweep import Sweep
 from pipeline.sweeping.tries import Tries
 from pipeline.yaml_text import parse_yaml
@@ -32,7 +37,8 @@ VARY = ("kd.temperature=1,8", "kd.weight=0.5")
 def inside(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The experiment, whose students are trained in this process: pytest's has threads, and is not forked."""
     with one_thread():
-        monkeypatch.setattr(many_students, "in_child", lambda function, **options: function())
+        for module in (many_students, sweep):
+            monkeypatch.setattr(module, "in_child", lambda function, **options: function())
         monkeypatch.setattr(sweep, "drawn", lambda *arguments: b"drawn")  # which one test looks at
         yield moved_to(road, tmp_path / "here", monkeypatch)
 
@@ -85,7 +91,7 @@ def test_a_sweep_that_is_interrupted_ends_as_one_that_is_not(inside: Path, monke
     """After an epoch whose checkpoint is written, and between a student and the note of it."""
     whole = run("kd.temperature=1..8", count=1, at_random=True, folder=Path("whole"))
     write = Tries.write
-    for writes in (1, 1, 1):
+    for writes in (1, 2, 2):  # of the choice, of the checkpoint that it goes on from, and of the next epoch
         left = [writes]
 
         def interrupted(self: Tries, one: Any, left: list[int] = left) -> None:
@@ -147,9 +153,98 @@ def test_tries_that_fail_do_not_end_the_others_and_are_tried_again(
         run("kd.temperature=1,2", folder=Path("none"))
     assert error.value.exit_code == 1
     monkeypatch.setattr(many_students, "in_child", lambda function, **options: ChildFailure("a reason", 2))
-    with pytest.raises(PipelineError, match="the first try failed") as error:
-        run("kd.temperature=1,2", folder=Path("all"))
+    with pytest.raises(PipelineError, match="two tries failed for the same reason") as error:
+        run("kd.temperature=1,2,3", folder=Path("all"))
     assert error.value.exit_code == 2
+    assert [one.state for one in Tries(Path("all")).read()] == ["failed", "failed"]
+    with pytest.raises(PipelineError, match="no try could be finished") as error:
+        run("kd.temperature=1", folder=Path("one"))
+    assert error.value.exit_code == 2
+
+
+def test_a_try_that_is_impossible_by_its_own_constants_does_not_end_the_others(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Maps of 2 x 2 have no 4 x 4 cells: only the network tells."""
+
+    def in_child(function: Any, **options: Any) -> object:
+        try:
+            return function()
+        except PipelineError as error:
+            return ChildFailure(str(error), error.exit_code)
+
+    monkeypatch.setattr(many_students, "in_child", in_child)
+    name = RunName("small", "lfcc")
+    facts = sweep.run(source("train.epochs=1"), name, ["lfcc.scales=[4],[1,2]"], verify="none")
+    assert [one["state"] for one in facts["tries"]] == ["failed", "finished"]
+    assert "scales" in facts["tries"][0]["error"]
+
+
+def test_the_cost_of_a_try_has_that_of_processes_that_load_images(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    work = "import time\nwhile time.process_time() < 0.4: pass"
+
+    def loading(*arguments: Any, **options: Any) -> None:
+        subprocess.run([sys.executable, "-S", "-c", work], check=True)
+        raise Hopeless
+
+    monkeypatch.setattr(pipeline.sweeping.making.train_student, "run", loading)
+    with pytest.raises(PipelineError, match="no try could be finished"):
+        run("kd.temperature=1")
+    (stopped,) = Tries(FOLDER).read()
+    assert stopped.processor_seconds >= 0.4
+
+
+def test_a_try_equal_to_the_median_is_not_stopped(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    """Of scores with more digits than a table has, which the curves of finished tries are read from."""
+    monkeypatch.setattr("pipeline.experiment.scoring.Scorer.value", lambda *arguments: 2 / 3)
+    asked: list[tuple[list[float], list[list[float]]]] = []
+
+    def hopeless(curve: Any, others: Any, epochs: int) -> bool:
+        asked.append((list(curve), [list(other) for other in others]))
+        return False
+
+    monkeypatch.setattr(pipeline.sweeping.making, "is_hopeless", hopeless)
+    run("kd.temperature=1,2")
+    (last, (other,)) = asked[-1]
+    assert last == other == [0.666667] * 2
+
+
+def test_a_try_that_was_killed_before_it_was_judged_is_judged_when_it_goes_on(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """And what it leaves is deleted while it is held: nobody who waits for it goes on with half of a folder."""
+    seen: list[int] = []
+
+    def killed(*arguments: Any) -> bool:
+        raise KeyboardInterrupt
+
+    def first(curve: Any, others: Any, epochs: int) -> bool:
+        seen.append(len(curve))
+        return True
+
+    monkeypatch.setattr(pipeline.sweeping.making, "is_hopeless", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run("kd.temperature=1")
+    (partial,) = (FOLDER / "tries").glob(".*")
+    remove, held = shutil.rmtree, list[bool]()
+
+    def removed(folder: Path, **options: Any) -> None:
+        if folder == partial:
+            descriptor = os.open(folder, os.O_RDONLY)
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.close(descriptor)
+            held.append(True)
+        remove(folder, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", removed)
+    monkeypatch.setattr(pipeline.sweeping.making, "is_hopeless", first)
+    with pytest.raises(PipelineError, match="no try could be finished"):
+        run("kd.temperature=1")
+    (stopped,) = Tries(FOLDER).read()
+    assert (stopped.state, len(stopped.curve), seen) == ("stopped", 1, [1])
+    assert held == [True]
+    assert not partial.exists()
 
 
 def test_another_sweep_in_the_folder_is_refused_and_more_tries_are_added(inside: Path):
