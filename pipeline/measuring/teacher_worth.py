@@ -5,14 +5,18 @@ and p_2 the two largest of p, in float64:
 
     entropy         mean of -Σ_k p_k log p_k, in nats
     ece             Σ_m |right_m - confidence_m| / N over 15 bins of equal width of the confidence p_1
-    ratio_logits    mean of z_1 / z_2, over the views whose z_2 is positive: of others it means nothing
+    ratio_logits    mean of z_1 / z_2, over the views whose z_2 is positive: of others it means nothing. The study takes
+                    all views; a z_2 next to 0 decides either mean, so it is printed if it is of nearly all views
     ratio_softmax   mean of p_1 / p_2 = exp(z_1 - z_2)
     margin          mean of z_1 - z_2, in nats: the logarithm of the geometric mean of that ratio
-    rank            exp(-Σ_d q_d log q_d) of q = λ / Σ λ, the eigenvalues of the covariance of the embedding
+    rank            exp(-Σ_d q_d log q_d) of q = λ / Σ λ, the eigenvalues of the covariance of the embedding: the
+                    effective rank of Roy and Vetterli (2007) of that matrix
 
 The ratios are "Ratio 1-2" of arXiv 2605.15689 and its code (arkel23/FGIR-KD-Teacher). That of logits changes when a
 constant is added to all of them, which changes no probability; that of probabilities does not, and a few views of which
-the teacher is very sure decide its mean, unlike `margin`. `docs/choosing-a-teacher.md` says what each may tell.
+the teacher is very sure decide its mean, unlike `margin`. Of caches that keep the k largest logits, the others share
+what is left equally: the entropy is the largest that there may be, and with k = 1 there is no second logit.
+`docs/choosing-a-teacher.md` says what each may tell.
 """
 
 from __future__ import annotations
@@ -69,11 +73,10 @@ def teacher_worth(cache: TeacherCache, *, whole: bool = False, progress: Progres
         return None
     rows = np.arange(cache.count) if whole else sampled_rows(cache.count, cache.rows_per_block)
     views = list(cache.views) if whole else [cache.views.start]
-    cached = cache.count * len(cache.views)
-    found: dict[str, Any] = {"views": len(rows) * len(views), "cached": cached}
+    cached, labels = cache.count * len(cache.views), cache.labels
+    found: dict[str, Any] = {"views": len(rows) * len(views), "cached": cached, **_classes(labels, rows)}
     if shapes.logits:
         tally = _Tally(shapes.logits)
-        labels = cache.labels
         if cache.manifest.identity.views.partners is not None:
             labels = np.full_like(labels, -1)  # of two samples each: no label is the view's own
         step = max(1, NUMBERS_AT_ONCE // shapes.logits)
@@ -85,9 +88,24 @@ def teacher_worth(cache: TeacherCache, *, whole: bool = False, progress: Progres
                 progress.advance(len(part))
         progress.end()
         found |= tally.facts()
+        arrays = cache.manifest.arrays
+        if "logits.indices" in arrays and (kept := arrays["logits"].shape[-1]) < shapes.logits:
+            found["kept"] = kept
+            if kept == 1:
+                found |= dict.fromkeys(("ratio_logits", "ratio_of", "ratio_softmax", "margin"))
     if shapes.embedding is not None:
-        found |= _rank(cache, shapes.embedding, rows, progress if whole else None)
+        few = 2 * found.get("classes", 0) < found.get("cached_classes", 0)
+        rank = {"width": shapes.embedding} if few else _rank(cache, shapes.embedding, rows, progress if whole else None)
+        found |= rank
     return TeacherWorth(**found)
+
+
+def _classes(labels: NDArray[np.int64], rows: NDArray[np.int64]) -> dict[str, int]:
+    """Count the labels of some samples, and of all; nothing without labels. -1 is none."""
+    known = labels[rows][labels[rows] >= 0]
+    if not known.size:
+        return {}
+    return {"classes": len(np.unique(known)), "cached_classes": len(np.unique(labels[labels >= 0]))}
 
 
 class _Tally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,14 @@ import pytest
 import torch
 from experiment import COUNT, source
 
+import pipeline.measuring.teacher_accuracy
 import pipeline.measuring.teacher_worth
 from pipeline.commands import check, inspect
 from pipeline.measuring.measured import TeacherWorth
 from pipeline.measuring.metrics import measure
 from pipeline.measuring.teacher_worth import effective_rank, open_for_worth, teacher_worth
 from pipeline.store.reader import TeacherCache
+from stages import cache_teacher
 
 MAIN = Path("artifacts/caches/tiny.zarr")
 VIEWS = 2
@@ -108,7 +111,79 @@ def test_logits_beyond_measure(here: Path):
     assert found.margin == pytest.approx((1e4 + 2 + 1) / 3)
     assert found.ratio_logits == pytest.approx((2 + 3) / 2)  # the third's second largest is negative
     assert found.ratio_of == pytest.approx(2 / 3)
-    assert "logits 2.5 (67% of views), probabilities beyond 1e308 (geometric mean e^3334)" in [*found.lines()][1]
+    said = [*found.lines()][1]
+    assert "logits unknown (the second is positive in 67% of views)" in said  # the ratio of a few may be any
+    assert "probabilities beyond 1e308 (geometric mean e^3334)" in said
+    assert "logits 2.5 (90% of views)" in [*replace(found, ratio_of=0.9).lines()][1]
+
+
+def test_the_calibration_error_is_of_bins():
+    """0.9 right and 0.92 wrong are in one of 15 bins, 0.62 right is in another: |1 - 1.82| + |1 - 0.62|, of 3."""
+    tally = pipeline.measuring.teacher_worth._Tally(2)
+    tally.add(torch.tensor([[0.9, 0.1], [0.08, 0.92]]).log(), np.array([0, 0]))
+    tally.add(torch.tensor([[0.62, 0.38], [0.5, 0.5]]).log(), np.array([0, -1]))
+    assert tally.facts()["ece"] == pytest.approx((0.82 + 0.38) / 3)
+
+
+def test_a_sample_of_few_classes_says_so_and_has_no_rank(here: Path, monkeypatch: pytest.MonkeyPatch):
+    """Data sorted by class, as folders of images are: 12 classes of 4, and a few rows of the first and last block."""
+    monkeypatch.setattr(TeacherCache, "labels", property(lambda cache: np.arange(COUNT) // 4))
+    monkeypatch.setattr(pipeline.measuring.teacher_accuracy, "BLOCKS", 2)
+    monkeypatch.setattr(pipeline.measuring.teacher_accuracy, "SAMPLED", 10)
+    found = worth(whole=False)  # rows 0, 5, 10, 14, 19, 40, 42, 44, 45, 47
+    assert (found.classes, found.cached_classes, found.vectors) == (7, 12, 10)
+    monkeypatch.setattr(pipeline.measuring.teacher_accuracy, "SAMPLED", 4)
+    found = worth(whole=False)  # rows 0, 19, 40, 47
+    assert (found.classes, found.rank, found.vectors) == (4, None, None)
+    first, rest = found.lines()
+    assert first.endswith(f"4 of {VIEWS * COUNT} views, which are of 4 of 12 classes")
+    assert rest.endswith("no effective rank of so few classes: `pipeline inspect --whole` reads all")
+    whole = worth(whole=True)
+    assert (whole.classes, whole.cached_classes, whole.vectors) == (12, 12, VIEWS * COUNT)
+    assert "classes" not in "".join(whole.lines())
+
+
+def test_a_cache_without_labels_has_neither_accuracy_nor_calibration(here: Path, monkeypatch: pytest.MonkeyPatch):
+    known = worth(whole=False)
+    monkeypatch.setattr(TeacherCache, "labels", property(lambda cache: np.full(COUNT, -1)))
+    nothing = {"labeled": 0, "accuracy": None, "ece": None, "classes": None, "cached_classes": None}
+    assert worth(whole=False) == replace(known, **nothing)
+
+
+def test_a_cache_of_embeddings_alone_has_their_rank_alone(here: Path):
+    path = Path("embedding.zarr")
+    overrides = ("teacher.head=none", "signals.features=null", f"store.path={path}")
+    cache_teacher.run(source(*overrides), part="training", replace=False, wait=False)
+    found, both = teacher_worth(open_for_worth(path)), worth(whole=False)
+    assert found is not None
+    assert found.rank == pytest.approx(both.rank, rel=1e-5)
+    assert (found.confidence, found.entropy, found.margin, found.accuracy) == (None, None, None, None)
+    first, rest = found.lines()
+    assert first == f"{COUNT} of {VIEWS * COUNT} views"
+    assert rest.startswith("effective rank")
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_a_cache_of_the_largest_logits_says_at_most(here: Path, k: int):
+    path = Path("largest.zarr")
+    overrides = (f"signals.logits.encoding={{name: topk, k: {k}}}", "signals.features=null", f"store.path={path}")
+    cache_teacher.run(source(*overrides), part="training", replace=False, wait=False)
+    found, exact = teacher_worth(open_for_worth(path)), worth(whole=False)
+    assert found is not None
+    assert found.kept == (k if k < 4 else None)
+    assert found.accuracy == exact.accuracy
+    assert found.confidence == pytest.approx(exact.confidence, rel=1e-3)
+    first, *rest = found.lines()
+    assert ("entropy at most " in first) == (k < 4)
+    assert exact.entropy is not None
+    assert found.entropy is not None
+    if k < 4:
+        assert found.entropy > exact.entropy
+    if k == 1:
+        assert (found.ratio_logits, found.ratio_of, found.ratio_softmax, found.margin) == (None,) * 4
+        assert "largest to second" not in "".join(rest)
+    else:
+        assert found.margin == pytest.approx(exact.margin, rel=1e-2)
 
 
 def test_commands_say_it_and_how_many_views_it_is_of(here: Path, capsys: pytest.CaptureFixture[str]):

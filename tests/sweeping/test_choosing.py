@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import pipeline.sweeping.drawing
 from pipeline.errors import ConfigError
 from pipeline.experiment.source import ConfigFile
 from pipeline.sweeping.sampling import STARTUP, Sampler
@@ -215,6 +217,15 @@ def test_after_the_last_epoch_nothing_is_stopped():
     assert not is_hopeless([0.1] * 4, others, 4)
     assert not is_hopeless([0.1] * 3, others[1:], 4)
     assert not is_hopeless([], others, 4)
+
+
+def test_a_score_of_zero_is_drawn_as_such(source: ConfigFile, monkeypatch: pytest.MonkeyPatch):
+    figures: list[Any] = []
+    monkeypatch.setattr(pipeline.sweeping.drawing, "png", lambda figure: figures.append(figure) or b"")
+    space = SearchSpace.of(["kd.temperature=1..8"], "kd", source)
+    pipeline.sweeping.drawing.drawn("", space, [Try(0, {"kd.temperature": 2}, "finished", (0.5, 0.0), 0.0)])
+    (point,) = figures[0].axes[1].lines
+    assert (*point.get_xdata(), *point.get_ydata()) == (2, 0)
 
 
 def test_the_best_is_the_first_of_the_finished_ones():
