@@ -1,0 +1,167 @@
+"""Every method with the same care: five weights each are tried on a holdout, and the best is trained with three seeds.
+
+    python benchmarks/equal_care.py run --set data.path=cifar100.h5 --set teacher.weights=FILE [--objectives NAME ...]
+    python benchmarks/equal_care.py score --set data.path=cifar100.h5 --set teacher.weights=FILE
+    python benchmarks/equal_care.py table
+
+Sets and weights are those of `configs/cifar100-methods.yaml`; of each set one constant varies (`constant_of`), from a
+ninth of what the file has to nine times it. `run` works in the current folder: it makes one cache of 7,000 training
+images, of which 2,000 are held out, and for each set five students of seed 0, as `pipeline sweep --no-stop` does. The
+one that is best on the holdout is the first of three; two more of other seeds follow, and see no other images. What is
+there is kept, so it may be stopped and begun again, and several may run at once with sets of their own. `score`
+evaluates all of them on the test split. `table` prints it as Markdown, best first: mean and sample standard deviation
+of the seeds, and the holdout's accuracy with each constant, the chosen one bold.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pipeline.commands import sweep
+from pipeline.experiment.runs import RunName
+from pipeline.experiment.source import ConfigFile
+from pipeline.reporting.results import Evaluation
+from pipeline.sweeping.sweep import RESULT
+from pipeline.yaml_text import read_config
+from stages import cache_teacher, evaluate, train_student
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs/cifar100-methods.yaml"
+RUNS = Path("artifacts/equal-care")
+STUDENT, SEEDS = "resnet8", (0, 1, 2)
+
+FACTORS = (1 / 9, 1 / 3, 1.0, 3.0, 9.0)
+"""Of the constant of the file."""
+
+OWN_CONSTANTS = {"icd": "gamma", "lift": "feature_weight"}
+"""Options that say what a method counts, where its weight does not."""
+
+FIXED = (
+    "data.limit=7000",
+    "data.holdout={count: 2000}",
+    "teacher_training=null",
+    "teacher.precision=float32",
+    "store.path=artifacts/caches/equal-care.zarr",
+)
+
+
+def constant_of(entries: Any) -> tuple[str, float] | None:
+    """Return what varies of a set: the key, of the last objective that is no label, and its value; None for labels.
+
+    Args:
+        entries: of the set, as the file has them.
+    """
+    listed = entries["objectives"] if isinstance(entries, Mapping) else entries
+    others = [entry for entry in listed if entry["name"] != "hard-label"]
+    if not others:
+        return None
+    last = others[-1]
+    option = OWN_CONSTANTS.get(last["name"], "weight")
+    default = 0.2 if option == "feature_weight" else 1.0
+    return f"{last.get('label', last['name'])}.{option}", float(last.get(option, default))
+
+
+def values_of(constant: float) -> list[float]:
+    """Return the values that are tried, of three digits."""
+    return [float(f"{constant * factor:.3g}") for factor in FACTORS]
+
+
+def with_constant(entries: Sequence[Mapping[str, Any]], key: str, value: float) -> list[dict[str, Any]]:
+    """Return the entries of a set with another constant.
+
+    Args:
+        entries: of the set.
+        key: LABEL.OPTION.
+        value: of the constant.
+    """
+    label, option = key.split(".")
+    return [{**each, **({option: value} if each.get("label", each["name"]) == label else {})} for each in entries]
+
+
+def source_of(changes: Sequence[str]) -> ConfigFile:
+    """Return the configuration of all sets, with their own weights."""
+    return ConfigFile(CONFIG, (*FIXED, f"runs.path={RUNS}", *changes))
+
+
+def chosen(name: str, entries: Any) -> Any:
+    """Return a set with the constants that were chosen; as it is as long as none are."""
+    file = RUNS / "sweeps" / STUDENT / name / "seed-0" / RESULT
+    best = json.loads(file.read_text())["chosen"] if file.exists() else None
+    for key, value in best["values"].items() if best else ():
+        entries = with_constant(entries, key, value)
+    return entries
+
+
+@click.group()
+def main() -> None:
+    """Compare methods with equal care."""
+
+
+changes_option = click.option("--set", "changes", multiple=True, help="As of the commands: KEY=VALUE.")
+
+
+@main.command()
+@changes_option
+@click.option("--objectives", "names", multiple=True, help="Default: all of the configuration.")
+def run(changes: Sequence[str], names: Sequence[str]) -> None:
+    """Make what is missing: the cache, five students of each set, and two more of the best."""
+    here, sets = source_of(changes), read_config(CONFIG)["objectives"]
+    cache_teacher.run(here, replace=False, wait=True)
+    for name in names or sets:
+        students, varies = RUNS / "students" / STUDENT / name, constant_of(sets[name])
+        if varies is not None:
+            key, constant = varies
+            listed = ",".join(f"{value:g}" for value in values_of(constant))
+            facts = sweep.run(here, RunName(STUDENT, name, 0), [f"{key}={listed}"], stops=False, verify="sample")
+            if not (students / "seed-0").exists():
+                shutil.copytree(facts["chosen"]["folder"], students / "seed-0")
+        changed = f"objectives.{name}={json.dumps(chosen(name, sets[name]))}"
+        for seed in SEEDS:
+            once_more = ConfigFile(CONFIG, (*here.overrides, changed))
+            train_student.run(once_more, RunName(STUDENT, name, seed), verify="sample", replace=False, wait=True)
+
+
+@main.command()
+@changes_option
+def score(changes: Sequence[str]) -> None:
+    """Evaluate all students that there are on the test split."""
+    here, sets = source_of(changes), read_config(CONFIG)["objectives"]
+    there = (name for name in sets if (RUNS / "students" / STUDENT / name).exists())
+    trained = json.dumps({name: chosen(name, sets[name]) for name in there})
+    evaluate.run(ConfigFile(CONFIG, (*here.overrides, f"objectives={trained}", f"runs.seeds={list(SEEDS)}")))
+
+
+@main.command()
+def table() -> None:
+    """Print the scores of the test split that there are."""
+    sets, tops = read_config(CONFIG)["objectives"], dict[str, list[float]]()
+    for each in Evaluation.read(RUNS / "evaluation.json").students:
+        if each.metrics.top1 is not None:
+            tops.setdefault(each.objectives, []).append(100 * each.metrics.top1)
+    print("| objectives | seeds | top-1 (%) | constant: top-1 on the holdout (%) |\n| --- | ---: | ---: | --- |")
+    for name, values in sorted(tops.items(), key=lambda pair: -float(np.mean(pair[1]))):
+        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
+        print(f"| {name} | {len(values)} | {np.mean(values):.2f}{spread} | {_tries_of(name, sets[name])} |")
+
+
+def _tries_of(name: str, entries: Any) -> str:
+    varies, file = constant_of(entries), RUNS / "sweeps" / STUDENT / name / "seed-0" / RESULT
+    if varies is None or not file.exists():
+        return ""
+    facts, (key, _) = json.loads(file.read_text()), varies
+    best, cells = facts["chosen"]["number"], []
+    for one in sorted(facts["tries"], key=lambda each: each["values"][key]):
+        score = "-" if one["score"] is None else f"{100 * one['score']:.2f}"
+        cell = f"{one['values'][key]:g}: {score}"
+        cells.append(f"**{cell}**" if one["number"] == best else cell)
+    return f"`{key}` " + ", ".join(cells)
+
+
+if __name__ == "__main__":
+    main()
