@@ -18,13 +18,14 @@ from pipeline.errors import PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile
 from pipeline.files import write_atomic
-from pipeline.progress import duration
+from pipeline.progress import doing, duration
 from pipeline.sweeping.drawing import drawn
 from pipeline.sweeping.making import MadeTry, TryMaking, make_try
 from pipeline.sweeping.sampling import Sampler
 from pipeline.sweeping.sweep import PICTURE, RESULT, Sweep, conditions_of
 from pipeline.sweeping.tries import Try, best_of
 from pipeline.training import Verify
+from pipeline.training.config import TrainSection
 from pipeline.yaml_text import to_yaml
 
 ENDED = ("finished", "stopped")
@@ -70,7 +71,7 @@ def run(
     Raises ConfigError with every problem before any work, CacheMismatch if another sweep is there, and PipelineError if
     no try could be finished.
     """
-    apart = partial(_conditions_apart, show_traceback=show_traceback)
+    apart = partial(_conditions_apart, scheduler=scheduler, show_traceback=show_traceback)
     sweep = Sweep.of(source, name, vary, folder, stops=stops, at_random=at_random, conditions=apart)
     sampler = Sampler.of(sweep.space, source, count, name.seed, at_random=at_random)
     for note in sampler.notes:
@@ -110,14 +111,28 @@ def run(
         return _told(sweep, source, failures, done)
 
 
-def _conditions_apart(source: ConfigFile, name: RunName, *, show_traceback: bool) -> dict[str, Any]:
-    """Call `conditions_of` in a process of its own. Raises PipelineError with what ended it."""
-    found = in_child(partial(conditions_of, source, name), show_traceback=show_traceback)
+def _conditions_apart(
+    source: ConfigFile, name: RunName, *, scheduler: str | None, show_traceback: bool
+) -> dict[str, Any]:
+    """Call `conditions_of` in a process of its own, where the tries are made. Raises PipelineError with what ended it.
+
+    The machine of this command need not have the device of a cluster's workers, nor compute in their precision.
+    """
+    function, found = partial(conditions_of, source, name), cast(object, None)
+    if scheduler is None:
+        found = in_child(function, show_traceback=show_traceback)
+    else:
+        from pipeline.commands.on_workers import cluster_of, run_on_workers  # a second that few need
+
+        device = source.read(TrainSection).train.device
+        with doing("what decides the tries", 0.0), cluster_of(scheduler, 0, device) as client:
+            for ended in run_on_workers(client, ["what decides the tries"], lambda number: function):
+                found = ended.value
     if isinstance(found, ChildFailure):
         error = PipelineError(found.message)
         error.exit_code = found.exit_code
         raise error
-    return found
+    return cast(dict[str, Any], found)
 
 
 def _failed(

@@ -33,7 +33,7 @@ RESULT, PICTURE = "sweep.json", "sweep.png"
 
 OTHER_HINT = "--output names another folder; --replace deletes the tries that are there, and begins anew"
 
-BROKEN_SWEEP_HINT = "delete the file, and it is written again from the tries beside it"
+BROKEN_SWEEP_HINT = "delete the file, and it is written again from the tries beside it; --replace deletes those, too"
 
 
 class Inputs(StudentSections, RunsSection):
@@ -163,7 +163,7 @@ class Sweep:
         is none.
         """
         file = self.folder / RESULT
-        there = _definition_in(file) if file.exists() else None
+        there = _definition_in(file, replace_other=replace_other) if file.exists() else None
         own = {key: value for key, value in self.definition.items() if there is None or key in there}  # of older ones
         if there is not None and (lines := differences(json.loads(json.dumps(own)), there)):
             if not replace_other:
@@ -222,11 +222,14 @@ class Sweep:
         return facts
 
 
-def _definition_in(file: Path) -> dict[str, Any]:
+def _definition_in(file: Path, *, replace_other: bool) -> dict[str, Any]:
+    """Read the definition of a sweep. replace_other: of what is none, return one that no sweep has."""
     try:
         found = parse_json(read_file(file, TRY_MAX_BYTES))["definition"]
         if not isinstance(found, dict):
             raise TypeError(f"a definition that is {found!r:.40}")
     except (OSError, ValueError, TypeError, KeyError) as error:
+        if replace_other:
+            return {"broken": str(error)}
         raise CacheCorrupt("this is no sweep", where=file, got=str(error), fix=BROKEN_SWEEP_HINT) from None
     return found

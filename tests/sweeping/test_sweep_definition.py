@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import h5py
 import pytest
 from experiment import one_thread, source
 
-from pipeline.errors import CacheCorrupt, CacheMismatch
+import pipeline.commands.on_workers
+from pipeline.commands import sweep
+from pipeline.commands.children import ChildFailure, Ended
+from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.models import build_network
 from pipeline.publishing import differences
@@ -76,17 +80,43 @@ def test_of_caches_views_roles_labels_and_the_weights_to_start_with_count(here: 
 
 
 def test_sweeps_of_older_versions_go_on_and_broken_ones_are_told(here: Path):
-    sweep = sweep_of("kd")
-    assert sweep.begin(replace_other=False) == []
-    file = sweep.folder / "sweep.json"
+    begun = sweep_of("kd")
+    assert begun.begin(replace_other=False) == []
+    file = begun.folder / "sweep.json"
     facts = json.loads(file.read_text())
     del facts["definition"]["conditions"], facts["definition"]["precision"]
     file.write_text(json.dumps(facts))
-    assert sweep.begin(replace_other=False) == []
+    assert begun.begin(replace_other=False) == []
     with pytest.raises(CacheMismatch, match=r"train\.epochs: expected 3, got 2"):
         sweep_of("kd", "train.epochs=3").begin(replace_other=False)
     for broken in ("{", "[]", "{}", '{"definition": 3}'):
         file.write_text(broken)
         with pytest.raises(CacheCorrupt, match="this is no sweep") as error:
-            sweep.begin(replace_other=False)
+            begun.begin(replace_other=False)
         assert "delete the file" in str(error.value)
+    assert begun.begin(replace_other=True) == []
+    assert json.loads(file.read_text())["definition"]["conditions"]
+
+
+def test_on_a_cluster_a_worker_tells_what_decides_the_tries(here: Path, monkeypatch: pytest.MonkeyPatch):
+    """It may have another device, and compute in another precision, than the machine of the command."""
+    asked: list[object] = []
+
+    def cluster(*given: object) -> AbstractContextManager[str]:
+        asked.append(given)
+        return nullcontext("a client")
+
+    def on_workers(client: str, names: list[str], function: Any) -> Iterator[Ended]:
+        asked.append(client)
+        yield Ended(0, 0.0, function(0)() if len(asked) < 3 else ChildFailure("no such device", 2))
+
+    monkeypatch.setattr(pipeline.commands.on_workers, "cluster_of", cluster)
+    monkeypatch.setattr(pipeline.commands.on_workers, "run_on_workers", on_workers)
+    with pytest.raises(PipelineError, match="the listed values make 2 tries"):
+        sweep.run(
+            source(), RunName("small", "kd"), ["kd.temperature=1,2"], count=3, verify="none", scheduler="tcp://a:1"
+        )
+    assert asked == [("tcp://a:1", 0, "cpu"), "a client"]
+    with pytest.raises(PipelineError, match="no such device") as error:
+        sweep.run(source(), RunName("small", "kd"), ["kd.temperature=1,2"], verify="none", scheduler="tcp://a:1")
+    assert error.value.exit_code == 2
