@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, get_args
@@ -123,6 +124,7 @@ class CachedViews(Dataset[Step]):
         self.source = caches.opened(self.cache, CacheRequirement(data=here, views=drawn, numbers=numbers))
         refuse_labels_beyond(self.samples.labels, self.source.shapes.logits, "the teacher", LABELS_HINT)
         self._made: dict[tuple[Any, ...], Epochs] = {}
+        self._asked_for: Neighbours | None = None
         every = len(self.source.views)
         self._steps_for_items = self._steps(self.source, every, every, seed=0, balanced=False)
         checked = check_views(self._steps_for_items, self.source, verify, Lines() if progress else Silent())
@@ -192,6 +194,9 @@ class CachedViews(Dataset[Step]):
         steps = self._steps(source, batch_size, views, seed, balanced)
         if neighbours is not None:
             steps.neighbourhood = self._neighbourhood(neighbours)
+        elif self._asked_for is not None:
+            what = "the loss asks for neighbours of every sample in its batches, and this loader gives none"
+            warnings.warn(f"{what}: data.loader(..., neighbours=loss.neighbours)", stacklevel=2)
         settings = batch_size, seed, workers, views, read, balanced, neighbours
         before = self._made.get(settings)
         first = epoch if epoch is not None else before.epoch if before else 0
@@ -205,8 +210,13 @@ class CachedViews(Dataset[Step]):
             prefetch_factor=4 if workers else None,
         )
 
-    def begin_training(self) -> None:
-        """Let loaders that are made from now on begin with epoch 0. `objective` calls it."""
+    def begin_training(self, neighbours: Neighbours | None = None) -> None:
+        """Let loaders that are made from now on begin with epoch 0. `objective` calls it.
+
+        Args:
+            neighbours: that the loss asks for: a loader without them warns.
+        """
+        self._asked_for = neighbours
         self._made.clear()
 
     def _neighbourhood(self, wanted: Neighbours) -> Neighbourhood:

@@ -212,7 +212,7 @@ def objective(
     maps |= getattr(network, COMPARED_TAPS, set())  # of losses that were made before and are used still
     network.keep_taps(sorted(maps))
     setattr(network, COMPARED_TAPS, frozenset(maps))
-    data.begin_training()
+    data.begin_training(built.needs.neighbours)
     heads: dict[str | None, LinearHead] = {}
     for name, signals in built.needs_by_teacher.items():
         head = (source if name is None else source.others[name]).primary.head

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from api_pieces import COUNT, cached, network, opened
 
@@ -33,3 +34,13 @@ def test_a_loader_puts_the_neighbours_that_a_loss_asks_for_into_its_batches(tmp_
     loss(student, batches[0]).backward()
     plain = torch.cat([batch.sample for batch in data.loader(batch_size=6, signals=loss.reads)])
     assert sorted(plain.tolist()) == list(range(COUNT))
+
+
+def test_a_loader_without_them_warns_as_long_as_that_loss_is_the_last(tmp_path: Path):
+    data, student = opened(cached(tmp_path)), network()
+    loss = objective(("coss", 1.0, {"neighbours": 2, "nearest": 4}), student, data)
+    with pytest.warns(UserWarning, match=r"neighbours of every sample .* data\.loader\(\.\.\., neighbours=loss"):
+        data.loader(batch_size=6, signals=loss.reads)
+    data.loader(batch_size=6, neighbours=loss.neighbours)
+    objective("vkd", student, data)
+    data.loader(batch_size=6)
