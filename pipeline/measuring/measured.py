@@ -126,7 +126,7 @@ class TeacherWorth:
         if self.margin is not None:
             of = self.ratio_of or 0.0
             soft = "beyond 1e308" if self.ratio_softmax in (None, math.inf) else f"{self.ratio_softmax:.3g}"
-            raw = f"logits unknown (the second is positive in {of:.0%} of views)"
+            raw = f"logits of too few views ({of:.0%})"
             if self.ratio_logits is not None and of >= RATIO_OF_LEAST:
                 raw = f"logits {self.ratio_logits:.3g}" + (f" ({of:.0%} of views)" if of < 1 else "")
             rest.append(f"largest to second: {raw}, probabilities {soft} (geometric mean {_power(self.margin)})")

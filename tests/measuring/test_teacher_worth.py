@@ -112,7 +112,7 @@ def test_logits_beyond_measure(here: Path):
     assert found.ratio_logits == pytest.approx((2 + 3) / 2)  # the third's second largest is negative
     assert found.ratio_of == pytest.approx(2 / 3)
     said = [*found.lines()][1]
-    assert "logits unknown (the second is positive in 67% of views)" in said  # the ratio of a few may be any
+    assert "logits of too few views (67%)" in said  # the ratio of a few may be any
     assert "probabilities beyond 1e308 (geometric mean e^3334)" in said
     assert "logits 2.5 (90% of views)" in [*replace(found, ratio_of=0.9).lines()][1]
 
