@@ -51,7 +51,7 @@ MOST_RESIDENT = 0.02
 """The share of a store's pages that may stay in memory where it is called cold."""
 
 
-def identity_of(samples: int) -> CacheIdentity:
+def identity_of(samples: int, blocks: int = BLOCKS) -> CacheIdentity:
     nothing = torch.empty(1, device="meta")
     said = Signals(nothing.expand(1, 1000), nothing.expand(1, 512), {"block3": nothing.expand(1, 680, 4, 4)})
     return CacheIdentity.of(
@@ -59,7 +59,7 @@ def identity_of(samples: int) -> CacheIdentity:
         ViewsIdentity(operations=(), seed=0, first=0, count=1, parameters=()),
         TeacherIdentity(model="none", weights="none", precision="float32", micro_batch=1),
         SignalsIdentity.of(said, SignalsConfig(features=FeaturesConfig())),
-        rows_per_block=-(-samples // BLOCKS),
+        rows_per_block=-(-samples // blocks),
     )
 
 
