@@ -16,6 +16,7 @@ of the seeds, and the holdout's accuracy with each constant, the chosen one bold
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -120,7 +121,9 @@ def run(changes: Sequence[str], names: Sequence[str]) -> None:
             listed = ",".join(f"{value:g}" for value in values_of(constant))
             facts = sweep.run(here, RunName(STUDENT, name, 0), [f"{key}={listed}"], stops=False, verify="sample")
             if not (students / "seed-0").exists():
-                shutil.copytree(facts["chosen"]["folder"], students / "seed-0")
+                half = students / f".{os.getpid()}.partial"  # a copy that is interrupted is no student
+                shutil.copytree(facts["chosen"]["folder"], half)
+                half.rename(students / "seed-0")
         changed = f"objectives.{name}={json.dumps(chosen(name, sets[name]))}"
         for seed in SEEDS:
             once_more = ConfigFile(CONFIG, (*here.overrides, changed))

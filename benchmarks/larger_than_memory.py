@@ -40,6 +40,8 @@ BYTES_OF_SAMPLE, ROWS_PER_BLOCK = 24_784, 1024
 GROUPS = (Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup"))
 """Where version 1 of cgroups has the memory's, and version 2 all."""
 
+NO_GROUP = "there is no memory cgroup that this user may make, so memory cannot be limited"
+
 WAYS = ("loader", "plain reads")
 
 
@@ -48,15 +50,21 @@ def limited(gigabytes: float) -> Iterator[Path]:
     """Make a group of processes that may use so much memory. Yields the file that takes their numbers."""
     for root, file in zip(GROUPS, ("memory.limit_in_bytes", "memory.max"), strict=True):
         group = root / f"larger-than-memory-{os.getpid()}"
-        if root.is_dir() and (root / "cgroup.procs").exists():
+        if not (root / "cgroup.procs").exists():
+            continue
+        try:
             group.mkdir()
-            try:
-                (group / file).write_text(str(int(gigabytes * 1e9)))
-                yield group / "cgroup.procs"
-            finally:
-                group.rmdir()
-            return
-    raise click.ClickException("there is no memory cgroup that this user may make, so memory cannot be limited")
+        except OSError as error:
+            raise click.ClickException(f"{NO_GROUP}: {error}") from error
+        try:
+            if not (group / file).exists():
+                raise click.ClickException(f"{NO_GROUP}: {group} has no {file}")
+            (group / file).write_text(str(int(gigabytes * 1e9)))
+            yield group / "cgroup.procs"
+        finally:
+            group.rmdir()
+        return
+    raise click.ClickException(NO_GROUP)
 
 
 def steps_of(folder: Path) -> Steps:
@@ -68,12 +76,15 @@ def steps_of(folder: Path) -> Steps:
     return Steps(samples, views, FromCaches.of([(cache, cache.views)]), views.numbers, config, 0, cache.rows_per_block)
 
 
-def epoch(folder: Path) -> None:
-    """Read all batches, and add up what is in them: else a page might not be read."""
+def epoch(folder: Path) -> int:
+    """Read all batches, and look at every byte: else a page might not be read. Returns how many there were."""
+    count = 0
     for step in loader(steps_of(folder), 0, torch.device("cpu")):
         assert step.teacher_outputs is not None
         for each in tensors_of(step.teacher_outputs):
             each.view(torch.uint8).max()
+            count += each.nbytes
+    return count
 
 
 @click.command()

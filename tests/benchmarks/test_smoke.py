@@ -12,6 +12,7 @@ from pipeline.training.encoded_outputs import tensors_of
 
 loaders = pytest.importorskip("loaders")
 road_cost = pytest.importorskip("road_cost")
+larger = pytest.importorskip("larger_than_memory")
 
 
 @pytest.mark.long
@@ -42,3 +43,11 @@ def test_loaders_are_measured_beside_others() -> None:
     assert result.exit_code == 0, result.output
     assert "loader, views replayed over raw gather: " in result.output
     assert "Decant over torchvision, ImageFolder: " in result.output
+
+
+@pytest.mark.long
+def test_an_epoch_reads_every_byte_of_the_store_once(tmp_path: Path) -> None:
+    """All but the checksums, the header of every file and what training does not read."""
+    samples = 3 * larger.ROWS_PER_BLOCK
+    larger._write(tmp_path, samples)
+    assert larger.epoch(tmp_path) == samples * larger.BYTES_OF_SAMPLE
