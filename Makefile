@@ -39,8 +39,10 @@ test-busy: setup
 	for i in 1 2; do $(VENV)/bin/python -c 'while True: pass' & beside="$$beside $$!"; done; \
 	for i in 1 2 3; do OMP_NUM_THREADS=1 pytest -n 2 --dist worksteal; done
 
+PYTEST_LONG = pytest -m long -n 0 --timeout 3600 -o faulthandler_timeout=3660
+
 test-begin: setup
-	pytest -m long -n 0 --timeout 3600 tests/docs/test_tutorial.py tests/commands/test_demo.py \
+	$(PYTEST_LONG) tests/docs/test_tutorial.py tests/commands/test_demo.py \
 	  tests/docs/test_own_data.py tests/api/test_python_pages.py tests/stages/test_installed.py \
 	  tests/shipping/test_deploy_page.py tests/shipping/test_export.py tests/reporting/test_browser.py \
 	  tests/stages/test_dvc.py tests/stages/test_dvc_cache.py tests/stages/test_dvc_shared.py tests/store/test_clusters.py
@@ -53,7 +55,7 @@ bench-gpu: setup
 	$(VENV)/bin/python benchmarks/performance.py
 
 test-long: setup
-	pytest -m long -n 0 --timeout 3600
+	$(PYTEST_LONG)
 	OBJECT_SERVER=moto pytest -n 0 $$(grep -lw bucket -r tests --include='test_*.py')  # a second server of objects
 
 lint: setup

@@ -23,6 +23,10 @@ from processes import fork_server
 # them than there are cores. Results are the same (docs/training.md).
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Before Dask is imported: Python may wait for ever, and run no test's timeout, where it is asked for the frames of all
+# threads while it collects garbage (https://github.com/python/cpython/issues/106883).
+os.environ["DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED"] = "False"
+
 FIXTURES = ("experiment", "faults", "object_server", "own")
 """Modules whose fixtures every test may use."""
 

@@ -17,7 +17,7 @@ from typing import Any
 import dask
 import psutil
 import pytest
-from distributed import Client, LocalCluster
+from distributed import Client, LocalCluster, Worker
 from faults import Faults
 from intact import verify_files
 from processes import fork_workers, start_server
@@ -105,6 +105,11 @@ def test_a_child_that_is_left_is_ended() -> None:
         assert children() == before
 
 
+def is_profiled(dask_worker: Worker) -> bool:
+    """Whether a worker asks Python for the frames of all threads again and again, which may never return."""
+    return "profile" in dask_worker.periodic_callbacks
+
+
 def test_a_worker_that_is_killed_is_replaced(
     tmp_path: Path, whole: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, faults: Faults
 ) -> None:
@@ -112,7 +117,9 @@ def test_a_worker_that_is_killed_is_replaced(
     monkeypatch.setattr("pipeline.store.cluster.watch.LOOK_SECONDS", 0.1)
     monkeypatch.setattr("pipeline.store.cluster.distribution.IN_FLIGHT", 6)  # so that there is something left to lose
     before, said = children(), []
-    with faults("a worker of a cluster is killed"), local_cluster(2, "cpu", said.append) as client:
+    profiled = dask.config.set({"distributed.worker.profile.enabled": True})  # by those who want it elsewhere
+    with faults("a worker of a cluster is killed"), profiled, local_cluster(2, "cpu", said.append) as client:
+        assert not any(client.run(is_profiled).values())
 
         def kill() -> None:
             os.kill(client.cluster.workers[0].pid, signal.SIGKILL)

@@ -30,6 +30,10 @@ RESTART_SECONDS = 30
 THREADS = UNITS_AT_ONCE
 """Threads of a worker. More would only wait."""
 
+NO_PROFILE = {"distributed.worker.profile.enabled": False}
+"""Dask's profile of a worker asks Python for the frames of all threads, a hundred times a second. Before Python 3.11.9
+that may wait for ever, and the worker with it: https://github.com/python/cpython/issues/106883."""
+
 TLS_HINT = (
     "name certificates and key in Dask's configuration (`distributed.comm.tls`: ca-file, client.cert, client.key)"
 )
@@ -88,7 +92,7 @@ def local_cluster(count: int, device: str, notify: Callable[[str], None]) -> Ite
     scheduler = {"cls": Scheduler, "options": {**common, **of_scheduler}}
     # The allocator's setting comes too late for threads that are there already, if they have arenas of their own.
     early = {**cores(count), **WORKSPACES, "MALLOC_ARENA_MAX": "1"}
-    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": early})
+    shared = dask.config.set({"distributed.nanny.pre-spawn-environ": early, **NO_PROFILE})
     temporary = tempfile.TemporaryDirectory(prefix="decant-workers-", ignore_cleanup_errors=True)
     with shared, kept_environment(), temporary as folder:
         of_worker = {
