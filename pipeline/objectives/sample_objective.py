@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -121,3 +122,18 @@ def weigh_samples(
     needs, logits = objective.needs, frozenset({"logits"})
     objective.needs = replace(needs, teacher=needs.teacher | logits, student=needs.student | logits)
     return missing_signals(Needs(teacher=logits), teacher, context, key)
+
+
+def unscored_doubts(key: str, entries: Sequence[ObjectiveEntry], keeping: Sequence[str]) -> list[Problem]:
+    """Return the entries that weigh samples by a classifier which is not the one that the student ends with.
+
+    Args:
+        key: of the set, which problems name.
+        entries: of the set.
+        keeping: the labels of those that put another classifier in place of the student's own.
+    """
+    if not keeping:
+        return []
+    what = f"goes by the doubts of the student's own classifier, in whose place {keeping[0]} puts another"
+    weighing = [index for index, entry in enumerate(entries) if entry.weighting and entry.label not in keeping]
+    return [Problem(f"{key}.{index}.weighting", what, fix="leave it out") for index in weighing]

@@ -15,7 +15,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, bu
 from pipeline.objectives.config import ObjectiveEntry
 from pipeline.objectives.dropping import TeacherDropping, Weighted
 from pipeline.objectives.neighbours import Neighbours, differing_wishes, named_wishes, one_wish
-from pipeline.objectives.sample_objective import SampleObjective, weigh_samples
+from pipeline.objectives.sample_objective import SampleObjective, unscored_doubts, weigh_samples
 from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
 
@@ -101,7 +101,7 @@ class ObjectiveSet(nn.Module):
                 problems += error.problems
             else:
                 self.members.append(member)
-                problems += [_no_samples(key, entry.label)] if teacher_dropping and _not_dropped(entry, member) else []
+                problems += _no_samples(key, entry, member) if teacher_dropping else []
                 if (kept := member.kept()) is not None:
                     keeping.append(entry.label)
                     self.teacher_of_kept = wanted
@@ -109,6 +109,7 @@ class ObjectiveSet(nn.Module):
         if len(keeping) > 1:
             what = f"{' and '.join(keeping)} would each stand in for the student's classifier, and it has one"
             problems.append(Problem(f"objectives.{name}", what, fix="leave all but one of them out"))
+        problems += unscored_doubts(f"objectives.{name}", self.entries, keeping)
         if problems := problems or differing_wishes(f"objectives.{name}", self._wishes):
             raise ConfigError(problems)
 
@@ -275,13 +276,12 @@ def _weight(entry: ObjectiveEntry, progress: float) -> float:
     return entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
 
 
-def _not_dropped(entry: ObjectiveEntry, member: Objective) -> bool:
-    return entry.teacher is not None and not isinstance(member, SampleObjective)
-
-
-def _no_samples(key: str, label: str) -> Problem:
-    what = f"{label} has no loss of every image by itself, which `teacher_dropping` needs"
-    return Problem(key, what, fix="leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc")
+def _no_samples(key: str, entry: ObjectiveEntry, member: Objective) -> list[Problem]:
+    if entry.teacher is None or isinstance(member, SampleObjective):
+        return []
+    what = f"{entry.label} has no loss of every image by itself, which `teacher_dropping` needs"
+    fix = "leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc"
+    return [Problem(key, what, fix=fix)]
 
 
 def _other_classes(key: str, name: str | None, teacher: SignalShapes, context: Context) -> list[Problem]:

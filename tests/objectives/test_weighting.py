@@ -163,6 +163,14 @@ def test_a_student_whose_own_classifier_does_not_learn_is_refused(name: str):
         made(entry(name))
 
 
+@pytest.mark.parametrize("keeping", ["simkd", "lift"])
+@pytest.mark.parametrize("name", ["kd", "fitnet"])
+def test_nor_may_others_beside_such_a_student_go_by_that_classifier(keeping: str, name: str):
+    made(keeping, name)
+    with pytest.raises(ConfigError, match=rf"one.1.weighting: goes by .* in whose place {keeping} puts another"):
+        made(keeping, entry(name))
+
+
 def test_teachers_that_cannot_be_in_doubt_are_refused():
     with pytest.raises(ConfigError, match=r"one.0.weighting: needs the teacher's 'logits'.*which the cache does not"):
         made(entry("fitnet"), shapes=SignalShapes(0, 8, MAPS, linear=True, head_classes=5))
