@@ -1,13 +1,13 @@
-"""What finer maps of the teacher are worth: students that learn from grids of 1, 2, 4 and 8 cells a side, and the bytes.
+"""What finer maps of the teacher are worth: students that learn from grids of 1, 2, 4 and 8 cells a side.
 
     python benchmarks/grids.py run --set data.path=cifar100.h5 --set teacher.weights=FILE
     python benchmarks/grids.py table
 
 `run` makes, in the working directory, one cache of 8 views as `configs/cifar100-augmentations.yaml` has them, with maps
-on a grid of 8, and trains its ResNet-8 with KD and LFCC, whose scales end at each grid. Means over cells of a finer grid
-are those of a coarser one, but for the rounding of float16: so one cache stands for four, each with its own bytes. The
-last block's map has 8 x 8 places, as it has 7 x 7 in a network for 224 pixels: the finest grid has all of it. What is
-there is kept. `table` prints top-1 on the test images as Markdown.
+on a grid of 8, and trains its ResNet-8 with KD and LFCC, whose scales end at each grid. Means over cells of a finer
+grid are those of a coarser one, but for the rounding of float16: so one cache stands for four, each with its own bytes.
+The last block's map has 8 x 8 places, as it has 7 x 7 in a network for 224 pixels: the finest grid has all of it. What
+is there is kept. `table` prints top-1 on the test images as Markdown.
 """
 
 from __future__ import annotations
