@@ -8,7 +8,8 @@ pieces, on threads or on the device.
 Beside `caches/name.zarr` lies `caches/name.statistics/embedding.nearest`, a file of safetensors: int32 `nearest`
 [N, k], the nearest first, with the fingerprints of the caches, the numbers of their views and a checksum as metadata.
 One with more of them than are wanted serves as well. `embedding.nearest-same` has those of the same class, and
-`embedding.nearest-other` those of others.
+`embedding.nearest-other` those of others. Where a student reads other views of the same caches, or other labels, its
+file has a checksum of what it is of behind the name, and both are kept.
 """
 
 from __future__ import annotations
@@ -89,16 +90,20 @@ def kept_nearest(
     first = caches[min(caches)]
     folder = statistics_folder(first.path, first.manifest.fingerprint)
     name = f"embedding.nearest-{among.facts['among']}" if among else "embedding.nearest"
-    path = folder and folder / name
     facts = {"caches": _identity(caches), "signal": "embedding"} | (among.facts if among else {})
     count = min(count, first.count - 1)
-    if (kept := read_kept(path, ("nearest",))) is not None:
+    path, of_others = None, f"{name}-{crc32c(json.dumps(facts, sort_keys=True).encode()):08x}"
+    for path in (folder / name, folder / of_others) if folder else ():
+        if (kept := read_kept(path, ("nearest",))) is None:
+            break
         found = kept[1]["nearest"]
         if all(kept[0].get(key) == value for key, value in facts.items()):
             if found.shape[1] >= count:
                 return found[:, :count].copy()
-        else:
-            print(f"note: {path} is of other caches, views or labels, and is computed again", file=sys.stderr)
+            break
+        if not _fingerprints(kept[0].get("caches", "[]")) & _fingerprints(facts["caches"]):
+            print(f"note: {path} is of other caches, and is computed again", file=sys.stderr)
+            break
     nearest = find_nearest(caches, count, device, progress or Silent(), among)
     keep(path, {"nearest": nearest}, facts, beside=isinstance(first.path, Path))
     return nearest
@@ -106,6 +111,10 @@ def kept_nearest(
 
 def _identity(caches: Mapping[int, TeacherCache]) -> str:
     return json.dumps([[view, caches[view].manifest.fingerprint] for view in sorted(caches)])
+
+
+def _fingerprints(identity: str) -> set[str]:
+    return {fingerprint for _, fingerprint in json.loads(identity)}
 
 
 def find_nearest(

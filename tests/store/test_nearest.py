@@ -85,10 +85,28 @@ def test_a_sample_has_no_more_than_all_others(here: Path):
     assert np.array_equal(found, by_sorting(1))
 
 
-def test_other_views_are_not_taken_for_these(here: Path, capsys: pytest.CaptureFixture[str]):
-    kept_nearest(opened(1), 3, CPU)
+def test_other_views_are_not_taken_for_these_and_both_are_kept(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    first = kept_nearest(opened(1), 3, CPU)
     assert np.array_equal(kept_nearest(opened(), 3, CPU), by_sorting()[:, :3])
-    assert "embedding.nearest is of other caches, views or labels, and is computed again" in capsys.readouterr().err
+    assert len(list(Path("artifacts/caches/tiny.statistics").glob("embedding.nearest*"))) == 2
+    monkeypatch.setattr(pipeline.store.nearest, "find_nearest", None)
+    assert np.array_equal(kept_nearest(opened(), 3, CPU), by_sorting()[:, :3])
+    assert np.array_equal(kept_nearest(opened(1), 3, CPU), first)
+    assert not capsys.readouterr().err
+
+
+def test_those_of_another_cache_that_lay_there_are_replaced(here: Path, capsys: pytest.CaptureFixture[str]):
+    kept_nearest(opened(), 3, CPU)
+    (kept,) = Path("artifacts/caches/tiny.statistics").glob("embedding.nearest*")
+    fingerprint = opened()[0].manifest.fingerprint.encode()
+    kept.write_bytes(kept.read_bytes().replace(fingerprint, b"0" * len(fingerprint)))
+    assert np.array_equal(kept_nearest(opened(), 3, CPU), by_sorting()[:, :3])
+    assert "embedding.nearest is of other caches, and is computed again" in capsys.readouterr().err
+    assert list(Path("artifacts/caches/tiny.statistics").glob("embedding.nearest*")) == [kept]
+    kept_nearest(opened(), 3, CPU)
+    assert not capsys.readouterr().err
 
 
 @pytest.mark.parametrize("same", [True, False])
@@ -112,7 +130,7 @@ def test_other_labels_are_not_taken_for_these(here: Path, capsys: pytest.Capture
     assert np.array_equal(kept_nearest(opened(), 3, CPU, among=Among(labels, True)), first)
     assert not capsys.readouterr().err
     assert not np.array_equal(kept_nearest(opened(), 3, CPU, among=Among(labels // 2, True)), first)
-    assert "is computed again" in capsys.readouterr().err
+    assert np.array_equal(kept_nearest(opened(), 3, CPU, among=Among(labels, True)), first)
 
 
 def test_damage_is_told(here: Path):
