@@ -101,6 +101,10 @@ class Objective(nn.Module, ABC):
         Training calls this before the student's own forward: `batch.on_cpu()` then waits for nothing.
         """
 
+    def is_prepared(self) -> bool:
+        """Return whether `prepare` does something, so that a step cannot be recorded (`train.capture`)."""
+        return type(self).prepare is not Objective.prepare
+
     @abstractmethod
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Compute named scalar terms, each a mean over the batch; their sum is the objective's value.

@@ -50,7 +50,7 @@ class TrainConfig(Section):
             read so, batches come as they do without it. The batches are the same.
         capture: record the kernels of a step on a GPU once, and launch them again as one: the same weights. Not for
             objectives that the host prepares (angular, crd, crcd, diffkd, ic-kd, mlld, nd, queue-kl, refilled,
-            wkd-logits), or that ask for the progress.
+            wkd-logits with class means), or that ask for the progress.
         compile: have `torch.compile` make kernels of the network on a GPU; the last bits are others.
         resident_gigabytes: data sets up to this size stay in memory.
         checkpoint_epochs: epochs between checkpoints; null chooses by time: a run that is killed loses at most 30

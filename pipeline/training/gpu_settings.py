@@ -34,7 +34,7 @@ def refuse_without_gpu(config: TrainConfig, key: str = "train") -> None:
 def refuse_prepared(objectives: ObjectiveSet) -> None:
     """Raise ConfigError for objectives whose steps cannot be recorded: the host prepares each of them."""
     pairs = zip(objectives.entries, objectives.members, strict=True)
-    found = [entry.label for entry, member in pairs if getattr(type(member), "prepare", None) is not Objective.prepare]
+    found = [entry.label for entry, member in pairs if isinstance(member, Objective) and member.is_prepared()]
     if found:
         what = "records steps, and the host prepares every step of some objectives"
         raise ConfigError([Problem("train.capture", what, got=", ".join(found), fix="leave train.capture out")])

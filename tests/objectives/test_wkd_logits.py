@@ -137,6 +137,7 @@ def test_golden_values_of_the_reference(name: str):
         options = {**case.options, "transport_weight": case.options["weight"]}
         del options["weight"], options["cost"]
         objective = case.objective("wkd-logits", options).double()
+        assert not objective.is_prepared()  # the classifier says what classes cost
         terms = objective(case.signals("student"), case.signals("teacher"), case.batch(), 0.5)
         for term, expected in case.terms.items():
             assert terms[term].item() == pytest.approx(expected, rel=1e-9)
@@ -152,6 +153,7 @@ def test_class_means_say_what_classes_cost_wherever_their_mean_lies():
         context = Context(4, 6, row, class_means=lambda shift=shift: vectors() + shift)  # type: ignore[misc]
         objective = build_objective("wkd-logits", {"cost": "class-means"}, shapes, told, context)
         values.append(objective(Signals(z), Signals(t), batch, 0.0)["transport"].item())
+        assert objective.is_prepared()  # its steps are not recorded
     costs = class_costs(vectors() - vectors().mean(0), 1.0)
     expected = 600 * transport_costs(z, t, row, costs, Options()).mean().item()
     assert values == pytest.approx([expected] * 2, rel=1e-9)

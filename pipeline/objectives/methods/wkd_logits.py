@@ -121,6 +121,10 @@ class WKDLogits(SampleObjective):
             means = self.context.class_means().to(batch.labels.device)
             self._means = means - means.mean(0)
 
+    def is_prepared(self) -> bool:
+        """Return whether means of classes are asked for: the classifier is there."""
+        return not self.of_head
+
     def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `target` and `transport`, weighted."""
         s, t = student.logits, teacher.logits
