@@ -30,17 +30,16 @@ STUDENT, GRIDS = "resnet8", (1, 2, 4, 8)
 KD = "{name: hard-label, weight: 0.1}, {name: kd, weight: 0.9, temperature: 4}"
 
 
-def _sets() -> str:
-    sets = {f"lfcc-{grid}": [each for each in GRIDS if each <= grid] for grid in GRIDS}
-    listed = ", ".join(f"{name}: [{KD}, {{name: lfcc, weight: 10, scales: {it}}}]" for name, it in sets.items())
-    return f"{{kd: [{KD}], {listed}}}"
-
+SETS = {
+    f"lfcc-{grid}": f"[{KD}, {{name: lfcc, weight: 10, scales: {[each for each in GRIDS if each <= grid]}}}]"
+    for grid in GRIDS
+}
 
 FIXED = (
     "views.count=8",
     f"signals.features.grid={max(GRIDS)}",
     f"store.path={CACHE}",
-    f"objectives={_sets()}",
+    f"objectives={{kd: [{KD}], {', '.join(f'{name}: {entries}' for name, entries in SETS.items())}}}",
     f"runs.path={RUNS}",
 )
 
@@ -52,13 +51,14 @@ def main() -> None:
 
 @main.command()
 @click.option("--set", "changes", multiple=True, help="As of the commands: KEY=VALUE.")
-def run(changes: Sequence[str]) -> None:
+@click.option("--objectives", "names", multiple=True, type=click.Choice(["kd", *SETS]), help="Default: all.")
+def run(changes: Sequence[str], names: Sequence[str]) -> None:
     """Make the cache, train the students, evaluate them."""
     here = ConfigFile(CONFIG, (*FIXED, *changes))
     config = here.read(ExperimentConfig)
     cache_teacher.run(here, replace=False, wait=True)
     for seed in config.runs.seeds:
-        for objectives in config.objectives:
+        for objectives in names or config.objectives:
             train_student.run(here, RunName(STUDENT, objectives, seed), verify="sample", replace=False, wait=True)
     evaluate.run(here)
 
