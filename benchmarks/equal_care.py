@@ -2,28 +2,30 @@
 
     python benchmarks/equal_care.py run --set data.path=cifar100.h5 --set teacher.weights=FILE [--objectives NAME ...]
     python benchmarks/equal_care.py score --set data.path=cifar100.h5 --set teacher.weights=FILE
-    python benchmarks/equal_care.py table
+    python benchmarks/equal_care.py keep       # in docs/measured/, and write the table into docs/results.md
 
 Sets and weights are those of `configs/cifar100-methods.yaml`; of each set one constant varies (`constant_of`), from a
 ninth of what the file has to nine times it. `run` works in the current folder: it makes one cache of 7,000 training
 images, of which 2,000 are held out, and for each set five students of seed 0, as `pipeline sweep --no-stop` does. The
 one that is best on the holdout is the first of three; two more of other seeds follow, and see no other images. What is
 there is kept, so it may be stopped and begun again, and several may run at once with sets of their own. `score`
-evaluates all of them on the test split. `table` prints it as Markdown, best first: mean and sample standard deviation
-of the seeds, and the holdout's accuracy with each constant, the chosen one bold.
+evaluates on the test split all sets that are finished, and `keep` files them in `docs/measured/equal-care.csv`, in
+place of what is there of the same sets: several machines may share the work. `equal_care_table.py` says how the table
+is made, which stands in docs/results.md between `<!-- equal care -->` and `<!-- end -->`: the chosen constant is bold.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
+from equal_care_table import Student, keep_students, read_students, table_of
 
 from pipeline.commands import sweep
 from pipeline.experiment.runs import RunName
@@ -35,6 +37,8 @@ from stages import cache_teacher, evaluate, train_student
 
 CONFIG = Path(__file__).resolve().parents[1] / "configs/cifar100-methods.yaml"
 RUNS = Path("artifacts/equal-care")
+RESULTS = CONFIG.parents[1] / "docs/results.md"
+BLOCK = re.compile(r"(<!-- equal care -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 STUDENT, SEEDS = "resnet8", (0, 1, 2)
 
 FACTORS = (1 / 9, 1 / 3, 1.0, 3.0, 9.0)
@@ -133,37 +137,51 @@ def run(changes: Sequence[str], names: Sequence[str]) -> None:
 @main.command()
 @changes_option
 def score(changes: Sequence[str]) -> None:
-    """Evaluate all students that there are on the test split."""
+    """Evaluate on the test split the sets that have all their students."""
     here, sets = source_of(changes), read_config(CONFIG)["objectives"]
-    there = (name for name in sets if (RUNS / "students" / STUDENT / name).exists())
+    folder = RUNS / "students" / STUDENT
+    there = (name for name in sets if all((folder / name / f"seed-{seed}").exists() for seed in SEEDS))
     trained = json.dumps({name: chosen(name, sets[name]) for name in there})
     evaluate.run(ConfigFile(CONFIG, (*here.overrides, f"objectives={trained}", f"runs.seeds={list(SEEDS)}")))
 
 
 @main.command()
-def table() -> None:
-    """Print the scores of the test split that there are."""
-    sets, tops = read_config(CONFIG)["objectives"], dict[str, list[float]]()
-    for each in Evaluation.read(RUNS / "evaluation.json").students:
-        if each.metrics.top1 is not None:
-            tops.setdefault(each.objectives, []).append(100 * each.metrics.top1)
-    print("| objectives | seeds | top-1 (%) | constant: top-1 on the holdout (%) |\n| --- | ---: | ---: | --- |")
-    for name, values in sorted(tops.items(), key=lambda pair: -float(np.mean(pair[1]))):
-        spread = f" ± {np.std(values, ddof=1):.2f}" if len(values) > 1 else ""
-        print(f"| {name} | {len(values)} | {np.mean(values):.2f}{spread} | {_tries_of(name, sets[name])} |")
+def keep() -> None:
+    """File the scores that there are, and write the table of all that is filed."""
+    sets, found = read_config(CONFIG)["objectives"], list[Student]()
+    scored = [each for each in Evaluation.read(RUNS / "evaluation.json").students if each.metrics.top1 is not None]
+    for name in {each.objectives: None for each in scored}:
+        tests = {each.seed: each.metrics.top1 for each in scored if each.objectives == name}
+        found += students_of(name, sets[name], {seed: top1 for seed, top1 in tests.items() if top1 is not None})
+    keep_students(found)
+    RESULTS.write_text(with_table(RESULTS.read_text()))
 
 
-def _tries_of(name: str, entries: Any) -> str:
-    varies, file = constant_of(entries), RUNS / "sweeps" / STUDENT / name / "seed-0" / RESULT
-    if varies is None or not file.exists():
-        return ""
-    facts, (key, _) = json.loads(file.read_text()), varies
-    best, cells = facts["chosen"]["number"], []
-    for one in sorted(facts["tries"], key=lambda each: each["values"][key]):
-        score = "-" if one["score"] is None else f"{100 * one['score']:.2f}"
-        cell = f"{one['values'][key]:g}: {score}"
-        cells.append(f"**{cell}**" if one["number"] == best else cell)
-    return f"`{key}` " + ", ".join(cells)
+def students_of(name: str, entries: Any, tests: Mapping[int, float]) -> list[Student]:
+    """Return what there is of a set: the tries of its constant that ended with a score, and its seeds.
+
+    Args:
+        name: of the set.
+        entries: as the file has them.
+        tests: top-1 on the test split, by the seed.
+    """
+    if (varies := constant_of(entries)) is None:
+        return [Student(name, "", "", seed, "test", top1) for seed, top1 in tests.items()]
+    key, _ = varies
+    facts = json.loads((RUNS / "sweeps" / STUDENT / name / "seed-0" / RESULT).read_text())
+    tried = {f"{one['values'][key]:g}": one["score"] for one in facts["tries"] if one["score"] is not None}
+    chosen = f"{facts['chosen']['values'][key]:g}"
+    tries = [Student(name, key, value, facts["seed"], "holdout", score) for value, score in tried.items()]
+    return tries + [Student(name, key, chosen, seed, "test", top1) for seed, top1 in tests.items()]
+
+
+def with_table(page: str) -> str:
+    """Return a page with the table of what is filed between its marks.
+
+    Args:
+        page: Markdown.
+    """
+    return BLOCK.sub(lambda match: match[1] + table_of(read_students()) + match[3], page)
 
 
 if __name__ == "__main__":
