@@ -1,6 +1,6 @@
 """What each encoding costs and keeps: bytes, errors, and a student that learns from it.
 
-    python benchmarks/encodings.py --config configs/cifar100.yaml --folder DIRECTORY [--set KEY=VALUE ...] \
+    python benchmarks/encoding_loss.py --config configs/cifar100.yaml --folder DIRECTORY [--set KEY=VALUE ...] \
         [--student resnet8] [--objectives lfcc-kd] [--seeds 3]
 
 Makes one cache per encoding with the pipeline's own commands (`topk` for the logits, the other signals then in
