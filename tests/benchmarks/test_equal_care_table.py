@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import permutations
 from pathlib import Path
 
@@ -66,3 +67,17 @@ def test_the_page_has_the_table_of_what_is_filed() -> None:
     page = care.RESULTS.read_text()
     assert "<!-- equal care -->" in page
     assert care.with_table(page) == page
+
+
+def test_what_is_filed_of_a_set_is_its_finished_tries_and_its_seeds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(care, "RUNS", tmp_path)
+    file = tmp_path / "sweeps/resnet8/kd/seed-0/sweep.json"
+    file.parent.mkdir(parents=True)
+    tries = [{"values": {"kd.weight": value}, "score": score} for value, score in ((0.1, 0.3), (0.9, 0.4), (8.1, None))]
+    file.write_text(json.dumps({"seed": 0, "tries": tries, "chosen": tries[1]}))
+    found = care.students_of("kd", [{"name": "hard-label"}, {"name": "kd", "weight": 0.9}], {0: 0.5, 1: 0.52})
+    assert sorted(found) == sorted(students("kd", 0.5, 0.52, tries="0.9: 0.4, 0.1: 0.3"))
+    labels = care.students_of("hard-cached", [{"name": "hard-label"}], {0: 0.2})
+    assert labels == students("hard-cached", 0.2)
