@@ -46,7 +46,7 @@ class ConfigFile:
 
     file: Path
     overrides: Sequence[str] = ()
-    objective_sets: Mapping[str, Any] = field(default_factory=dict)
+    objective_sets: Mapping[str, Any] = field(default_factory=dict, hash=False)  # a dict has none
 
     def raw(self) -> Raw:
         """Read the sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
