@@ -30,7 +30,7 @@ from pipeline.signals import SignalsConfig
 from pipeline.store.making.caching import make_cache
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Steps, TrainConfig, loader
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 from pipeline.views import ViewsConfig, build_views
 
 CPU, COUNTED = torch.device("cpu"), 3

@@ -147,12 +147,14 @@ class Lines:
     Off a terminal the lines become rarer after two minutes, so that a log of ten hours has about 150 of them.
     No line is printed where nothing was done since the last one.
 
-    `every` is the least number of seconds between two lines in a log file.
+    Args:
+        every: the least number of seconds between two lines of a log.
+        live: draw in place where there is a terminal; False prints lines there too, for one of several at once.
     """
 
-    def __init__(self, every: float = 2.0) -> None:
+    def __init__(self, every: float = 2.0, *, live: bool = True) -> None:
         self._every = every
-        self._live = sys.stderr.isatty()
+        self._live = live and sys.stderr.isatty()
         self._what, self._unit, self._note = "", "", ""
         self._total = self._done = self._first = 0
         self._start = self._shown = 0.0
@@ -191,6 +193,10 @@ class Lines:
         """Show the final state."""
         self._leave()
         self._show(time.monotonic(), last=True)
+
+    def forget(self) -> None:
+        """Leave what was begun where it is: an error has ended it."""
+        self._leave()
 
     def described(self, now: float) -> str:
         """Return how far the work is, and for how long it goes on."""

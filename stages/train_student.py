@@ -9,17 +9,17 @@ from pathlib import Path
 from pipeline.data.kept_digests import forget_digests
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.model_card import description
-from pipeline.experiment.run_folder import RunFolder, of_processes, refuse_other_processes
+from pipeline.experiment.run_folder import RunFolder, imported_code, of_processes, refuse_other_processes
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.experiment.students import StudentSections
+from pipeline.experiment.students import StudentRun, StudentSections
 from pipeline.measuring.score import TOP1
-from pipeline.models.device import choose_device
-from pipeline.progress import Lines, doing
+from pipeline.progress import Lines, Progress, doing
 from pipeline.publishing import fingerprint
-from pipeline.training import Verify, build_optimizer, build_scheduler, train
-from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
+from pipeline.stepwise import Stepwise, all_at_once
+from pipeline.training import Verify
 from pipeline.training.history import History
+from pipeline.training.loop import train_by_steps
 from pipeline.training.world import World
 
 
@@ -27,7 +27,27 @@ class Inputs(StudentSections, RunsSection):
     """Declares the sections that this stage reads."""
 
 
-def run(
+def opened_student(
+    source: ConfigFile, name: RunName, *, verify: Verify, world: World | None = None
+) -> tuple[Inputs, StudentRun]:
+    """Open all that a student is trained with, and refuse what cannot be trained. Prints what is to be noted.
+
+    Args:
+        source, name, verify, world: as of `run`.
+    """
+    world = world or World()
+    first = world.share.rank == 0
+    inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
+    if verify == "bytes" and first:
+        forget_digests(inputs.data.path)
+    teacher_training, exact = source.raw().get("teacher_training"), first and verify in ("full", "bytes")
+    opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
+    with doing("opening the data, the cache and the network"):
+        opened.require_trainable(world)
+    return inputs, opened
+
+
+def run_by_steps(
     source: ConfigFile,
     name: RunName,
     output: Path | None = None,
@@ -38,8 +58,10 @@ def run(
     compared: dict[str, str] | None = None,
     world: World | None = None,
     watch: Callable[[History], None] = lambda history: None,
-) -> bool:
-    """Train a student with an objective set, and publish the folder of the run. Return False if it was there already.
+    progress: Progress | None = None,
+    code: Callable[[], str] = imported_code,
+) -> Stepwise[bool]:
+    """Train a student with an objective set, and publish the folder of the run; yield after each step.
 
     Args:
         source: the configuration.
@@ -52,49 +74,33 @@ def run(
         world: what the processes that train together do; None for one that trains alone. The first reads all pixels
             that are compared, and writes the folder.
         watch: as of `train`. What it raises leaves the scratch folder, as any interruption does.
-    """
-    world = world or World()
-    first, processes = world.share.rank == 0, world.share.size
-    inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
-    if verify == "bytes" and first:
-        forget_digests(inputs.data.path)
-    teacher_training, exact = source.raw().get("teacher_training"), first and verify in ("full", "bytes")
-    opened = Experiment(inputs).student(name, exact=exact, teacher_training=teacher_training)
-    training, folder = opened.training, output or inputs.runs.student(*name)
-    world.device(choose_device(training.device))  # before any work, if there are too few
+        progress: counts views that are compared, and steps; None prints lines.
+        code: returns that of `RunFolder`, when it is made.
 
-    with doing("opening the data, the cache and the network"):
-        data, network = opened.experiment.data, opened.network
-        if network.kept is not None:
-            print(f"starts with {opened.config.start}: {network.kept}")
-        chosen, steps = opened.objective_set, opened.steps
-        for note in opened.notes:
-            print(f"note: {note}")
-        build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
-        scorer = opened.scorer
-        training.refuse_without("train", labels=data.training.labels is not None, holdout=scorer is not None)
-        refuse_without_gpu(training)
-        if training.capture:
-            refuse_prepared(chosen)
-        world.refuse(training, steps.samples.count)
-        world.refuse_network(network)
+    Returns False if it was there already.
+    """
+    world, progress = world or World(), progress or Lines()
+    inputs, opened = opened_student(source, name, verify=verify, world=world)
+    network, scorer, processes = opened.network, opened.scorer, world.share.size
+    folder = output or inputs.runs.student(*name)
 
     identity = world.first_does(opened.identity)
     world.first_does(partial(refuse_other_processes, folder, identity, processes, replace=replace))
-    scratch = RunFolder(folder, fingerprint(of_processes(identity, processes)), replace=replace, wait=wait)
+    print_of = fingerprint(of_processes(identity, processes))
+    scratch = RunFolder(folder, print_of, replace=replace, wait=wait, code=code())
     with world.first_holds(scratch):
-        written = {"train": training, "students": {name.student: opened.config.as_built(network)}}
+        written = {"train": opened.training, "students": {name.student: opened.config.as_built(network)}}
         configured = inputs.model_copy(update=written)
         if world.first_does(partial(scratch.kept, configured)):
             return False
-        print(world.first_does(partial(opened.check_views, verify, Lines(), compared)))
-        result = train(
+        print(world.first_does(partial(opened.check_views, verify, progress, compared)))
+        result = yield from train_by_steps(
             network,
-            chosen,
-            steps,
+            opened.objective_set,
+            opened.steps,
             seed=name.seed,
             folder=scratch.folder,
-            progress=Lines(),
+            progress=progress,
             head=opened.head,
             other_heads=opened.other_heads,
             score=scorer.value if scorer else None,
@@ -108,3 +114,6 @@ def run(
         world.first_does(partial(scratch.finish, result, scorer, facts, configured, described))
     print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")
     return True
+
+
+run = all_at_once(run_by_steps)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 
@@ -11,10 +13,12 @@ from gpu_parts.parts import MODELS, SETS, STUDENTS, TRAINED
 from gpu_parts.pieces import Run, Students, same, weights
 from gpu_parts.record import Note
 from gpu_parts.running import Place
-from gpu_parts.timing import in_turn
+from gpu_parts.timing import finish, in_turn
 from pipeline.models.attention import fastest_attention
-from pipeline.models.device import reproducible
+from pipeline.models.device import chance_operations, reproducible
+from pipeline.stepwise import Stepwise
 from pipeline.store.format.encoded import EncodedSignals
+from pipeline.training.side_by_side import Lane
 from pipeline.training.step import Step
 
 WARM_UP, BATCHES = 2, 4
@@ -155,54 +159,43 @@ def _updating(run: Run, step: Step) -> Callable[[], None]:
     return work
 
 
-def in_branches(steps: Sequence[FixedStep], place: Place) -> Callable[[], None]:
-    """One step of every student, each on a stream of its own; on a CPU one after the other."""
-    if not place.cuda:
-
-        def in_order() -> None:
-            for step in steps:
-                step()
-
-        return in_order
-    streams = [torch.cuda.Stream() for _ in steps]
-
-    def branched() -> None:
-        current = torch.cuda.current_stream()
-        for step, stream in zip(steps, streams, strict=True):
-            stream.wait_stream(current)
-            with torch.cuda.stream(stream):
-                step()
-        for stream in streams:
-            current.wait_stream(stream)
-
-    return branched
-
-
 def side_by_side(note: Note, place: Place) -> None:
-    """Students with seeds of their own, whose steps are branches of one graph."""
+    """Students with seeds of their own, each a lane as of `train-students --side-by-side`, and each alone."""
     sizes, device, students = place.sizes, place.device, Students(place)
-    note.fact("captured", place.cuda)
+    note.fact("recorded", place.cuda)
 
-    def made(seed: int) -> FixedStep:
-        return FixedStep(students.run(sizes.student, "kd", sizes.batch, seed), device)
+    def training(seed: int, runs: dict[int, Run]) -> Stepwise[None]:
+        run = runs[seed] = students.run(sizes.student, "kd", sizes.batch, seed, capture=place.cuda)
+        batches = [run.steps[number].to(device) for number in range(BATCHES)]
+        for number in itertools.count():
+            run.trainer.update(batches[number % BATCHES])
+            yield
 
-    with reproducible(device):
+    def begun(count: int, runs: dict[int, Run]) -> list[Lane[None]]:
+        lanes = [Lane(training(seed, runs), device) for seed in range(count)]
+        for _ in range(RECORDED + sizes.compared):
+            advance(lanes)
+        return lanes
+
+    def advance(lanes: list[Lane[None]]) -> None:
+        for lane in lanes:
+            lane.advance()
+
+    with reproducible(device), chance_operations(device):
         for count in STUDENTS:
-            name = f"{count} students"
+            name, runs = f"{count} students", dict[int, Run]()
             if not note.time_for(name, 4):
                 continue
             with note.trying(name):
-                steps = [made(seed) for seed in range(count)]
-                replay = replayed(in_branches(steps, place), device)
+                lanes = begun(count, runs)
                 if count == sizes.students:
-                    alone = [made(seed) for seed in range(count)]
-                    for number in range(sizes.compared):
-                        for step in (*steps, *alone):
-                            step.fill(number)
-                        replay()
-                        for step in alone:
-                            step() if number else (step(), step())  # the other ones' graph was tried once
-                    equal = [same(weights(a.run), weights(b.run)) for a, b in zip(steps, alone, strict=True)]
+                    alone = dict[int, Run]()
+                    for seed in range(count):
+                        lone = Lane(training(seed, alone), device)
+                        for _ in range(RECORDED + sizes.compared):
+                            lone.advance()
+                    finish(device)
+                    equal = [same(weights(runs[seed]), weights(alone[seed])) for seed in range(count)]
                     note.fact("same bits as alone", all(equal))
-                found = in_turn({"": replay}, device, sizes.rounds, note, sizes.steps)[""]
+                found = in_turn({"": partial(advance, lanes)}, device, sizes.rounds, note, sizes.steps)[""]
                 note.rate(name, "images/s", count * sizes.batch, found)

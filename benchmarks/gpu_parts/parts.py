@@ -71,7 +71,7 @@ PARTS = (
         "side-by-side",
         "gpu_parts.graphs:side_by_side",
         40,
-        "What do S students give side by side in one graph, and has each the bits that it has alone?",
+        "What do S students give side by side (`--side-by-side`), and has each the bits that it has alone?",
         (*(f"{count} students" for count in STUDENTS), "same bits as alone"),
     ),
     Part(

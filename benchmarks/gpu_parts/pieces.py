@@ -25,7 +25,7 @@ from pipeline.signals import FeaturesConfig, SignalsConfig
 from pipeline.store.making.caching import make_cache
 from pipeline.store.reader import TeacherCache
 from pipeline.training import FromCaches, Memory, Steps, TrainConfig
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 from pipeline.views import Views, ViewsConfig, build_views
 
 BLOCKS, VIEWS = ("block2", "block3"), 2

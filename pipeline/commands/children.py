@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Collection
 from multiprocessing.connection import Connection
 from types import FrameType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pipeline.commands.errors_for_people import said_of
 from pipeline.commands.silence import break_silence_in_child
@@ -56,6 +56,14 @@ class Ended(NamedTuple):
     number: int
     seconds: float
     value: object | ChildFailure
+
+
+class OfProcess(Protocol):
+    """Is what the process of a student returns."""
+
+    @property
+    def state(self) -> str:
+        """Return what became of the student, in a word."""
 
 
 class Said(NamedTuple, Generic[ValueT]):

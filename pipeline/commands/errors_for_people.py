@@ -93,6 +93,9 @@ def said_of(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError):
         where = f"\n  where: {error.filename}" if error.filename else ""
         return f"{error.strerror or error}{where}", 1
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which not all commands import
+        fix = "lower train.batch_size, or teacher.micro_batch for a teacher, or set train.resident: false"
+        return message("the GPU has no memory left", got=str(error).partition("\n")[0], fix=fix), 1
     notes = getattr(error, "__notes__", ())
     fix = "this is a defect of Decant; report it with the output of `pipeline --traceback COMMAND`"
     return message(f"{type(error).__name__}: {error}", where=", ".join(notes) or None, fix=fix), 1

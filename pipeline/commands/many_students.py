@@ -13,18 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import click
 
 from pipeline import plugins
-from pipeline.commands.children import ChildFailure, Ended, in_child
+from pipeline.commands.children import ChildFailure, Ended, OfProcess, in_child
 from pipeline.commands.errors_for_people import with_config
 from pipeline.errors import ConfigError, PipelineError, Problem, unknown_name
 from pipeline.experiment.run_folder import imported_code
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
-from pipeline.progress import doing, duration
+from pipeline.progress import Lines, Progress, doing, duration
+from pipeline.stepwise import Stepwise, all_at_once
 from pipeline.training import Verify
 from pipeline.training.config import TrainSection
 from pipeline.views.config import OPERATIONS, ViewsSection
@@ -120,6 +121,7 @@ def run(
     wait: bool,
     scheduler: str | None = None,
     workers: int = 0,
+    at_once: int = 0,
     show_traceback: bool = False,
     config: object = None,
     done: Callable[[Trained], None] = lambda trained: None,
@@ -131,9 +133,10 @@ def run(
         chosen: which students.
         verify: how many views are compared with the teacher's. What was compared for one is not compared again.
         replace, wait: as of `train_student.run`. On workers each student waits for another process that makes it:
-            that of a worker which is lost may still be ending.
+            that of a worker which is lost may still be ending. Side by side none waits: the others would stand still.
         scheduler: the address of a Dask cluster whose workers train; None for none.
         workers: how many processes on this machine train at once; 0 trains one student after another.
+        at_once: how many students this process trains side by side on a GPU; 0 trains each in a process of its own.
         show_traceback: print where in the code an error arose.
         config: the file that was given, for messages; None if none was.
         done: is called after each student.
@@ -149,11 +152,20 @@ def run(
         waits = wait or scheduler is not None or workers > 0
         return partial(_train, source, runs[number], verify, replace, waits, dict(compared))
 
-    ended = (
-        on_workers(source, names, work, scheduler, workers)
-        if scheduler is not None or workers
-        else one_by_one(source, names, work, show_traceback)
-    )
+    def beside(number: int, code: Callable[[], str]) -> Stepwise[_Made]:
+        print(f"{runs[number]}: begins", flush=True)
+        lines = Lines(live=False)
+        try:  # who waited for another process here would hold up all others
+            return (yield from _train_by_steps(source, runs[number], verify, replace, False, compared, code, lines))
+        finally:
+            lines.forget()
+
+    if scheduler is not None or workers:
+        ended = on_workers(source, names, work, scheduler, workers)
+    elif at_once:
+        ended = trained_here(source, runs, beside, at_once, verify, show_traceback)
+    else:
+        ended = one_by_one(source, names, work, show_traceback)
     for number, seconds, value in ended:
         if isinstance(value, ChildFailure):
             click.echo(with_config(f"error: {runs[number]}: {value.message}", config), err=True)
@@ -176,14 +188,6 @@ class _Made(NamedTuple):
     compared: dict[str, str]
 
 
-class OfProcess(Protocol):
-    """Is what the process of a student returns."""
-
-    @property
-    def state(self) -> str:
-        """Return what became of the student, in a word."""
-
-
 def one_by_one(
     source: ConfigFile, names: Sequence[str], work: Callable[[int], Callable[[], OfProcess]], show_traceback: bool
 ) -> Iterator[Ended]:
@@ -195,17 +199,47 @@ def one_by_one(
         work: returns what the process of a student calls, when its turn comes.
         show_traceback: print where in the code an error arose.
     """
+    import_for_all(source)
+    for number, name in enumerate(names):
+        print(f"[{number + 1}/{len(names)}] {name}", flush=True)
+        start = time.monotonic()
+        made = in_child(work(number), show_traceback=show_traceback)
+        yield Ended(number, time.monotonic() - start, made)
+
+
+def import_for_all(source: ConfigFile) -> None:
+    """Import what all students need, before their processes are forked.
+
+    Args:
+        source: the configuration.
+    """
     # What nearly all networks need, and what takes longest to import. None of it is Decant's own code, of which a
     # student's process must import what `train-student` imports, and no more: a run records the code that made it.
     importlib.import_module("timm")
     for operation in source.read(ViewsSection).views.operations:  # one code of them for all, whoever edits it meanwhile
         plugins.load(OPERATIONS, operation.name, "views.operations")
     imported_code()  # reads the files of what is imported, which is what all will run
-    for number, name in enumerate(names):
-        print(f"[{number + 1}/{len(names)}] {name}", flush=True)
-        start = time.monotonic()
-        made = in_child(work(number), show_traceback=show_traceback)
-        yield Ended(number, time.monotonic() - start, made)
+
+
+def trained_here(
+    source: ConfigFile,
+    runs: Sequence[RunName],
+    work: Callable[[int, Callable[[], str]], Stepwise[OfProcess]],
+    at_once: int,
+    verify: Verify,
+    show_traceback: bool,
+) -> Iterator[Ended]:
+    """Train in this process, several students at once; yield each when it has ended.
+
+    Args:
+        source, verify, show_traceback: as of `run`.
+        runs: the students, in their order.
+        work, at_once: as of `side_by_side`.
+    """
+    import_for_all(source)
+    from pipeline.commands.side_by_side import side_by_side  # is code of Decant's own, too
+
+    yield from side_by_side(source, runs, work, at_once, verify, show_traceback=show_traceback)
 
 
 def on_workers(
@@ -234,12 +268,28 @@ def on_workers(
             yield outcome
 
 
+def _train_by_steps(
+    source: ConfigFile,
+    name: RunName,
+    verify: Verify,
+    replace: bool,
+    wait: bool,
+    compared: dict[str, str],
+    code: Callable[[], str] = imported_code,
+    progress: Progress | None = None,
+) -> Stepwise[_Made]:
+    """Train one student, in the process that this is for, or beside others."""
+    trained = yield from train_student.run_by_steps(
+        source, name, verify=verify, replace=replace, wait=wait, compared=compared, code=code, progress=progress
+    )
+    return _Made("trained" if trained else "kept", compared)
+
+
 def _train(
     source: ConfigFile, name: RunName, verify: Verify, replace: bool, wait: bool, compared: dict[str, str]
 ) -> _Made:
-    """Train one student, in the process that this is for."""
-    trained = train_student.run(source, name, None, verify=verify, replace=replace, wait=wait, compared=compared)
-    return _Made("trained" if trained else "kept", compared)
+    """Train one student, in the process that this is for; can be pickled."""
+    return all_at_once(_train_by_steps)(source, name, verify, replace, wait, compared)
 
 
 def _summary(results: Sequence[Trained], seconds: float) -> str:

@@ -36,6 +36,9 @@ verify_option = click.option(
 
 LARGEST_SEED, MOST_SEEDS = 2**31 - 1, 1000
 
+MOST_SIDE_BY_SIDE = 8
+"""Each has three streams of a GPU, of which torch has 32 for a process."""
+
 
 student_option = click.option(
     "--student",
@@ -144,6 +147,12 @@ def train_student(
     help="A seed, or several such as 0-4; may be repeated. Default: those of `runs.seeds`.",
 )
 @cluster_options("Train")
+@click.option(
+    "--side-by-side",
+    type=click.IntRange(1, MOST_SIDE_BY_SIDE),
+    metavar="N",
+    help=f"Train N students at once in this process, on one GPU: at most {MOST_SIDE_BY_SIDE}. Needs `train.capture`.",
+)
 @verify_option
 @artifact_options
 @json_option("what became of each student")
@@ -157,6 +166,7 @@ def train_students(
     seeds: tuple[str, ...],
     scheduler: str | None,
     workers: int,
+    side_by_side: int | None,
     verify: Any,
     replace: bool,
     wait: bool,
@@ -164,9 +174,10 @@ def train_students(
 ) -> None:
     """Train all students that are missing, one after another, and load torch once for all of them.
 
-    Writes the folders that `train-student` would, with the same weights. Each student has a process of its own: if one
-    fails, the others are trained all the same. Run it again after a stop, and it goes on. With workers, several are
-    trained at once; one whose worker dies goes on elsewhere from its last checkpoint.
+    Writes the folders that `train-student` would, with the same weights. If one fails, the others are trained all the
+    same. Run it again after a stop, and it goes on. Each student has a process of its own. With workers, several are
+    trained at once; one whose worker dies goes on elsewhere from its last checkpoint. Side by side, small students
+    share one process, and a GPU that one of them would leave idle.
 
     \b
     Examples:
@@ -174,8 +185,11 @@ def train_students(
       pipeline train-students --student vit --objectives 'lfcc*' --seed 0-4
       pipeline train-students --workers 4
       pipeline train-students --scheduler tcp://10.0.0.1:8786
+      pipeline train-students --side-by-side 8 --set train.capture=true
     """
     refuse_two_clusters(scheduler, workers)
+    if side_by_side and (scheduler is not None or workers):
+        raise click.UsageError("--side-by-side trains in this process: it excludes --workers and --scheduler")
     source = readable(config, overrides)
     from pipeline.commands.many_students import RunPatterns, run
 
@@ -183,7 +197,7 @@ def train_students(
     results: list[Trained] = []
     show_traceback = bool(context.find_root().params.get("show_traceback"))
     options = {"verify": verify, "replace": replace, "wait": wait, "show_traceback": show_traceback}
-    options |= {"scheduler": scheduler, "workers": workers}
+    options |= {"scheduler": scheduler, "workers": workers, "at_once": side_by_side or 0}
     given = context.meta.get(GIVEN_CONFIG)
     try:
         with apart_from_json(as_json):

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 import click
 
-from pipeline.commands.children import ChildFailure, in_child
+from pipeline.commands.children import ChildFailure, OfProcess, in_child
 from pipeline.commands.errors_for_people import with_config
-from pipeline.commands.many_students import OfProcess, on_workers, one_by_one
+from pipeline.commands.many_students import on_workers, one_by_one
 from pipeline.errors import PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.experiment.source import ConfigFile

@@ -76,6 +76,7 @@ LEARNING = (
     *MEASURING,
     *SETS,
     "pipeline/objectives/methods/__init__.py",
+    "pipeline/stepwise.py",
     "pipeline/store/kept.py",
     "pipeline/store/nearest.py",
     "pipeline/store/statistics.py",

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -74,14 +74,20 @@ def imported_code() -> str:
     it covers the code that decides what the command makes.
     """
     digest = hashlib.sha256()
+    for name, text in imported_sources():
+        digest.update(name.encode() + b"\0" + text + b"\0")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def imported_sources() -> Iterator[tuple[str, bytes]]:
+    """Yield the modules that `imported_code` is of, each with its source."""
     ours = (name for name in list(sys.modules) if name.split(".")[0] in ("pipeline", "stages"))  # threads may import
     for name in sorted(name for name in ours if not name.startswith(PRINTING)):
         file = getattr(sys.modules[name], "__file__", None)
         if file is not None:
-            digest.update(name.encode() + b"\0" + _source(file) + b"\0")
+            yield name, _source(file)
     for name, path in own_code.imported_files().items():
-        digest.update(name.encode() + b"\0" + path.read_bytes() + b"\0")
-    return f"sha256:{digest.hexdigest()}"
+        yield name, path.read_bytes()
 
 
 def of_processes(identity: Mapping[str, Any], count: int) -> dict[str, Any]:
@@ -132,13 +138,21 @@ class RunFolder(Scratch):
         weights: the name of the file of weights.
         replace: whether another run, or one of other code, may be replaced.
         wait: for another process that makes the same run; else raise.
-
-    The attribute `code` is `imported_code()` at the time when this was made.
+        code: what `imported_code` says where nothing but this run is made; None for what it says now.
     """
 
-    def __init__(self, target: Path, fingerprint: str, weights: str = STUDENT, *, replace: bool, wait: bool) -> None:
+    def __init__(
+        self,
+        target: Path,
+        fingerprint: str,
+        weights: str = STUDENT,
+        *,
+        replace: bool,
+        wait: bool,
+        code: str | None = None,
+    ) -> None:
         super().__init__(target, fingerprint, files=run_files(weights), wait=wait)
-        self.weights, self.code, self._replace = weights, imported_code(), replace
+        self.weights, self.code, self._replace = weights, code or imported_code(), replace
 
     def kept(self, inputs: Section | None = None) -> bool:
         """Tell whether the run need not be made: it is there, and, if it may be replaced, the same code made it.

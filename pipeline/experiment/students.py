@@ -29,9 +29,20 @@ from pipeline.progress import Lines, Progress
 from pipeline.signals import LinearHead
 from pipeline.store.backend import backend_of
 from pipeline.store.format.manifest import Manifest
-from pipeline.training import FromCaches, Memory, Steps, TrainConfig, Verify, check_views
+from pipeline.training import (
+    FromCaches,
+    Memory,
+    Steps,
+    TrainConfig,
+    Verify,
+    build_optimizer,
+    build_scheduler,
+    check_views,
+)
 from pipeline.training.config import TrainSection
+from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
 from pipeline.training.neighbourhood import Neighbourhood
+from pipeline.training.world import World
 from pipeline.views import Views
 
 
@@ -184,6 +195,30 @@ class StudentRun:
         scorer = scorer.compared_with(reference.signals) if reference else scorer
         headless = not self.network.num_classes and self.objective_set.kept() is None
         return scorer.headless() if headless or scorer.labels is None else scorer
+
+    def require_trainable(self, world: World) -> None:
+        """Open all parts, print what is to be noted of them, and refuse what so many processes cannot train.
+
+        Args:
+            world: what the processes that train together do.
+
+        Raises ConfigError, and the errors of the parts.
+        """
+        training = self.training
+        world.device(choose_device(training.device))  # before any work, if there are too few
+        data, network = self.experiment.data, self.network
+        if network.kept is not None:
+            print(f"starts with {self.config.start}: {network.kept}")
+        chosen, steps = self.objective_set, self.steps
+        for note in self.notes:
+            print(f"note: {note}")
+        build_scheduler(build_optimizer(network.model, chosen, training), training, 1)  # refused now, if unknown
+        training.refuse_without("train", labels=data.training.labels is not None, holdout=self.scorer is not None)
+        refuse_without_gpu(training)
+        if training.capture:
+            refuse_prepared(chosen)
+        world.refuse(training, steps.samples.count)
+        world.refuse_network(network)
 
     def identity(self) -> dict[str, Any]:
         """Return all that decides the trained student, as plain values."""

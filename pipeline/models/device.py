@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -81,6 +82,9 @@ def reproducible(device: torch.device) -> Iterator[None]:
             torch.set_deterministic_debug_mode(mode)
 
 
+_FOUND: ContextVar[list[str] | None] = ContextVar("chance operations", default=None)
+
+
 @contextmanager
 def chance_operations(device: torch.device) -> Iterator[list[str]]:
     """Yield a list that takes what torch says of operations for which it has no deterministic form on this device.
@@ -88,20 +92,38 @@ def chance_operations(device: torch.device) -> Iterator[list[str]]:
     Args:
         device: that computes, inside of `reproducible`.
 
-    Filters of warnings belong to the process: not for several threads at once.
+    Filters of warnings belong to the process: not for several threads at once. Inside of another one they are left as
+    they are, and the list is that of this context (`contextvars`): so for trainings that one thread advances in turn.
     """
     found: list[str] = []
     if device.type != "cuda":
         yield found
         return
+    within = _FOUND.get() is not None
+    token = _FOUND.set(found)
+    try:
+        with nullcontext() if within else _noted():
+            yield found
+    finally:
+        _FOUND.reset(token)
+
+
+@contextmanager
+def _noted() -> Iterator[None]:
+    """Put what torch says of such operations into the list of the context, and show it if it is new there."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("default", message=r"(?s).*deterministic")
+        # Always: by default Python shows a warning once for each place, and this place may be that of many trainings.
+        warnings.filterwarnings("always", message=r"(?s).*deterministic")
         show = warnings.showwarning
 
         def note(message: Warning | str, *where: Any, **more: Any) -> None:
-            if "deterministic" in str(message):
-                found.append(str(message).partition("\n")[0])
+            found = _FOUND.get()
+            if "deterministic" in str(message) and found is not None:
+                text = str(message).partition("\n")[0]
+                if text in found:
+                    return
+                found.append(text)
             show(message, *where, **more)
 
         warnings.showwarning = note
-        yield found
+        yield

@@ -21,7 +21,7 @@ from pipeline.planning.estimate import Costs
 from pipeline.planning.sample_views import Clock, TimedViews, timed
 from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.training import Step, Steps, TrainConfig
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 
 BUDGET = 5.0
 """Seconds for all measurements, about: each is made once at least."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import TrainingError, first_line
+from pipeline.models.streams import own_stream
 from pipeline.objectives import Terms
 from pipeline.training.change import change_weights
 from pipeline.training.encoded_outputs import tensors_of, with_tensors
@@ -21,7 +22,7 @@ from pipeline.training.step import Step
 from pipeline.training.step_tables import rate_table, weight_table
 
 if TYPE_CHECKING:
-    from pipeline.training.loop import Trainer
+    from pipeline.training.trainer import Trainer
 
 UNRECORDED_STEPS = 2
 """Steps of a kind before it is recorded: the first ones make what later ones find."""
@@ -47,7 +48,7 @@ class CudaRecorder:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = own_stream(device)
 
     def apart(self, work: Callable[[], Terms]) -> Terms:
         """Do the `work` on the stream on which it will be recorded."""
@@ -187,6 +188,8 @@ class CapturedSteps:
         try:
             work = lambda: self._computed(graph.held, graph.factors, graph.rates, on, step.index)  # noqa: E731
             graph.result, graph.replay = self.recorder.recorded(work)
+        except torch.OutOfMemoryError:
+            raise  # of which the record is not to blame
         except RuntimeError as error:
             # The end of a record that is spoilt raises, too, while what spoilt it is raised.
             cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from pipeline.training.optimisation import is_fused
 
 if TYPE_CHECKING:
-    from pipeline.training.loop import Trainer
+    from pipeline.training.trainer import Trainer
 
 
 def change_weights(trainer: Trainer, index: int, rates: Sequence[float | Tensor] | None = None) -> None:

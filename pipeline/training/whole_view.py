@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import TrainingError
+from pipeline.models.streams import own_stream
 from pipeline.objectives import MixedLabels
 from pipeline.training.batches import Steps
 from pipeline.training.encoded_outputs import TeacherOutputs, tensors_of, with_tensors
@@ -50,7 +51,7 @@ class Placing:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.cuda = device, device.type == "cuda"
-        self._stream = torch.cuda.Stream(device) if self.cuda else None  # type: ignore[no-untyped-call]
+        self._stream = own_stream(device) if self.cuda else None
 
     def placed(self, tensor: Tensor) -> Tensor:
         """Return a tensor of the CPU on the device."""

@@ -16,6 +16,14 @@ def command(folder: str, arguments: list[str]) -> None:
     main(arguments)
 
 
+def side_by_side(folder: str, arguments: list[str]) -> None:
+    """Run a command in a folder, whose students are trained side by side on a CPU, which a user is refused."""
+    import pipeline.commands.side_by_side
+
+    pipeline.commands.side_by_side.refuse_side_by_side = lambda students: None
+    command(folder, arguments)
+
+
 def value() -> tuple[int, str]:
     """Return what can be pickled, and print."""
     print("printed in the child", flush=True)

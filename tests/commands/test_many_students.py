@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -16,12 +19,15 @@ sys.path.insert(0, str(Path(__file__).parent))
 import apart_students
 from processes import begin_process, finished
 
+import pipeline.commands.side_by_side
 from pipeline.cli import main
 from pipeline.commands import many_students
 from pipeline.commands.children import ChildFailure, Ended
 from pipeline.commands.many_students import RunPatterns, StudentsError, Trained
+from pipeline.commands.side_by_side import Prepared, Settings, refuse_side_by_side
 from pipeline.commands.students import seeds_of
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrainingError
+from pipeline.experiment.run_folder import imported_sources
 from pipeline.experiment.runs import RunName
 
 ALL = [(student, objectives, 0) for student in ("small", "vit") for objectives in ("hard", "kd", "lfcc")]
@@ -45,21 +51,45 @@ def test_every_name_that_there_is_not_is_told_at_once(here: Path) -> None:
     assert error.value.problems[0].fix == "did you mean 'small'?"
 
 
+SOME = ["train-students", "--config", "tiny.yaml", "--set", "students.broken={model: no_such_network, input_size: 8}"]
+SOME += ["--student", "small", "--student", "broken", "--objectives", "kd", "--objectives", "lfcc", "--json"]
+
+
+TIMED = {"metrics.json", "history.csv", "model-card.md"}
+"""Files that say how long a training took."""
+
+
+def trained_apart(road: Path, there: Path, function: Callable[..., object], *more: str) -> tuple[Path, str]:
+    """Train `SOME` in a process; the folder, and what it said."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = moved_to(road, there / "here", patch)
+        process = begin_process(function, str(folder), [*SOME, *more], log=there / "log")
+        code, said = finished(process), (there / "log").read_text()
+    assert code == 2, said
+    return folder, said
+
+
+@pytest.fixture(scope="module")
+def one_after_another(road: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """`SOME` students, each in a process of its own."""
+    return trained_apart(road, tmp_path_factory.mktemp("students"), apart_students.command)
+
+
+def told(said: str) -> list[dict[str, Any]]:
+    """What `--json` printed."""
+    found: list[dict[str, Any]] = json.loads(said[said.index("\n[\n") : said.rindex("\n]\n") + 2])
+    return found
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
 def test_bytes_are_those_of_each_alone_and_one_that_fails_does_not_stop_the_others(
-    road: Path, travelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one_after_another: tuple[Path, str], travelled: Path
 ) -> None:
-    folder = moved_to(road, tmp_path / "here", monkeypatch)
-    wrong = "students.broken={model: no_such_network, input_size: 8}"
-    arguments = ["train-students", "--config", "tiny.yaml", "--set", wrong, "--student", "small", "--student", "broken"]
-    arguments += ["--objectives", "kd", "--objectives", "lfcc", "--json"]
-    process = begin_process(apart_students.command, str(folder), arguments, log=tmp_path / "log")
-    code, said = finished(process), (tmp_path / "log").read_text()
-    assert code == 2, said
+    folder, said = one_after_another
     for objectives in ("kd", "lfcc"):
         file = f"artifacts/tiny/students/small/{objectives}/seed-0/student.safetensors"
         assert (folder / file).read_bytes() == (travelled / file).read_bytes()
-    found = json.loads(said[said.index("\n[\n") : said.rindex("\n]\n") + 2])
+    found = told(said)
     assert [(each["student"], each["objectives"], each["state"]) for each in found] == [
         ("small", "kd", "trained"),
         ("small", "lfcc", "trained"),
@@ -72,6 +102,89 @@ def test_bytes_are_those_of_each_alone_and_one_that_fails_does_not_stop_the_othe
     assert "no_such_network" in found[2]["error"]
     assert "4 students: 2 trained, 2 not trained, in" in said
     assert "2 of 4 students are not trained\n  where: broken/kd/seed-0, broken/lfcc/seed-0" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux alone")
+def test_side_by_side_they_are_the_same_to_the_last_byte_but_for_the_time(
+    one_after_another: tuple[Path, str], road: Path, tmp_path: Path
+) -> None:
+    """The code that made them too, though methods of both are imported in the one process."""
+    folder, said = trained_apart(road, tmp_path, apart_students.side_by_side, "--side-by-side", "2")
+    for objectives in ("kd", "lfcc"):
+        one, other = (
+            each / f"artifacts/tiny/students/small/{objectives}/seed-0" for each in (one_after_another[0], folder)
+        )
+        assert sorted(each.name for each in one.iterdir()) == sorted(each.name for each in other.iterdir())
+        for name in sorted({each.name for each in one.iterdir()} - TIMED):
+            assert (one / name).read_bytes() == (other / name).read_bytes(), name
+        assert untimed(one / "metrics.json") == untimed(other / "metrics.json")
+    assert sorted((each["student"], each["objectives"], each["state"]) for each in told(said)) == [
+        ("broken", "kd", "failed"),
+        ("broken", "lfcc", "failed"),
+        ("small", "kd", "trained"),
+        ("small", "lfcc", "trained"),
+    ]
+    assert said.index("small/lfcc/seed-0: begins") < said.index("small/kd/seed-0: trained")
+    assert said.count("checking views: 100%") == 1
+    assert "4 students: 2 trained, 2 not trained, in" in said
+
+
+def untimed(metrics: Path) -> dict[str, Any]:
+    """The metrics of a student, without what is measured with a clock."""
+    return {name: value for name, value in json.loads(metrics.read_text()).items() if "second" not in name}
+
+
+def test_side_by_side_is_for_recorded_steps_on_one_gpu() -> None:
+    """All that is wrong is told at once."""
+    fine = Settings("cuda:0", capture=True, compile=False)
+    refuse_side_by_side({"a": fine, "b": fine})
+    refuse_side_by_side({})
+    wrong = {
+        "a": fine._replace(capture=False, device="cuda:1"),
+        "b": fine._replace(compile=True),
+        "c": fine._replace(workers=3),
+    }
+    with pytest.raises(ConfigError) as error:
+        refuse_side_by_side(wrong)
+    assert [(each.expected, each.got) for each in error.value.problems] == [
+        ("one device", "cuda:0, cuda:1"),
+        ("train.capture: true", "train.capture: false of a"),
+        ("train.compile: false", "train.compile: true of b"),
+        ("no processes that make batches", "some of c"),
+    ]
+
+
+@pytest.mark.parametrize("more", [[], ["--set", "train.capture=true"]])
+def test_without_a_gpu_nothing_is_opened(more: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what is said does not depend on what else is wrong then."""
+    opened = list[object]()
+    monkeypatch.setattr(pipeline.commands.side_by_side, "in_child", lambda function, **options: function())
+    monkeypatch.setattr(pipeline.commands.side_by_side, "opened_student", lambda *given, **how: opened.append(given))
+    handler = signal.getsignal(signal.SIGTERM)
+    result = CliRunner().invoke(main, ["train-students", "--config", "tiny.yaml", "--side-by-side", "2", *more])
+    signal.signal(signal.SIGTERM, handler)
+    assert result.exit_code == 2
+    assert "--side-by-side: fills a GPU that one student leaves idle" in result.stderr
+    assert "capture" not in result.stderr
+    assert opened == []
+
+
+def test_code_that_changed_since_a_student_was_prepared_is_refused() -> None:
+    sources = {name: hashlib.sha256(text).hexdigest() for name, text in imported_sources()}
+    settings = Settings("cuda:0", capture=True, compile=False)
+    assert Prepared(settings, "sha256:0", sources).code_now() == "sha256:0"
+    assert Prepared(settings, "sha256:0", {}).code_now() == "sha256:0"
+    with pytest.raises(
+        TrainingError, match=r"code has changed since the command began\n  where: own, pipeline\.errors"
+    ):
+        Prepared(settings, "sha256:0", {**sources, "pipeline.errors": "0", "own": "0"}).code_now()
+
+
+@pytest.mark.parametrize("other", [["--workers", "2"], ["--scheduler", "tcp://localhost:1"]])
+def test_side_by_side_and_workers_exclude_each_other(other: list[str], here: Path) -> None:
+    result = CliRunner().invoke(main, ["train-students", "--config", "tiny.yaml", "--side-by-side", "2", *other])
+    assert result.exit_code == 2
+    assert "--side-by-side trains in this process: it excludes --workers and --scheduler" in result.stderr
 
 
 @pytest.mark.long

@@ -20,15 +20,18 @@ from store.store_standins import teachers
 from training.training_pieces import HARD, KD, LFCC, SMALL, VIT, Interrupting, network, objectives, same, steps
 
 from pipeline import plugins
+from pipeline.commands.side_by_side import trained_in_turn
 from pipeline.contracts.encodings import EncodingContract
 from pipeline.contracts.mixing import MixingContract
 from pipeline.contracts.operations import OperationContract
 from pipeline.models.device import reproducible
 from pipeline.progress import Progress, Silent
 from pipeline.signals.lowpass import FILTERS, lowpass
+from pipeline.stepwise import Stepwise, all_at_once
 from pipeline.store.encodings import ENCODINGS
-from pipeline.training import Checkpoint, Step, TrainingResult, train
+from pipeline.training import Checkpoint, Step, TrainingResult
 from pipeline.training.encoded_outputs import tensors_of
+from pipeline.training.loop import train_by_steps
 from pipeline.training.resident import resident_steps
 from pipeline.views import ViewsConfig, build_views
 
@@ -119,7 +122,7 @@ def test_methods_have_the_values_and_gradients_of_a_cpu(name: str, options: dict
         assert (found[leaf] - slope).norm() <= 1e-3 * slope.norm() + 1e-6, leaf
 
 
-def trained(
+def training(
     road: Path,
     folder: Path | None = None,
     *,
@@ -127,12 +130,16 @@ def trained(
     entries: tuple[dict[str, Any], ...],
     options: dict[str, Any] | None = None,
     progress: Progress | None = None,
+    seed: int = 0,
     **changes: Any,
-) -> TrainingResult:
+) -> Stepwise[TrainingResult]:
     """A run of three epochs of three steps on the GPU, from the cache of `road`."""
-    student = network(kind, **(options or {}))
-    run = steps(road, **{"device": GPU, **changes})
-    return train(student, objectives(student, *entries), run, seed=0, folder=folder, progress=progress or Silent())
+    student = network(kind, seed, **(options or {}))
+    chosen, run = objectives(student, *entries), steps(road, seed=seed, **{"device": GPU, **changes})
+    return (yield from train_by_steps(student, chosen, run, seed=seed, folder=folder, progress=progress or Silent()))
+
+
+trained = all_at_once(training)
 
 
 def weights(result: TrainingResult) -> dict[str, torch.Tensor]:
@@ -198,6 +205,22 @@ def test_a_run_is_the_same_with_what_lies_there_and_without_and_recorded(road: P
     with pytest.raises(KeyboardInterrupt):
         trained(road, tmp_path, progress=Interrupting(8), capture=True, **settings)
     assert same(weights(trained(road, tmp_path, capture=True, **settings)), expected)
+
+
+@pytest.mark.parametrize("capture", [False, True], ids=["eager", "recorded"])
+def test_students_side_by_side_end_as_each_does_alone(road: Path, capture: bool) -> None:
+    """Twelve, of which eight at once: records of the same shapes, networks that draw, and runs of differing lengths."""
+    students = [
+        {**each, "capture": capture, "seed": seed, "epochs": 2 + seed}
+        for seed in range(4)
+        for each in NETWORKS.values()
+    ]
+    found = list(trained_in_turn(12, lambda number: training(road, **students[number]), 8, torch.device(GPU)))
+    assert sorted(each.number for each in found) == [*range(12)]
+    for each in found:
+        assert isinstance(each.value, TrainingResult), each.value
+        assert each.value.deterministic
+        assert same(weights(each.value), weights(trained(road, **students[each.number])))
 
 
 def outputs(device: str) -> dict[str, Any]:

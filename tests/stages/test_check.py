@@ -484,7 +484,9 @@ def test_what_cannot_be_recorded_is_said_before_anything_is_compared(here: Path,
     found = problems(*changes)
     assert "train.capture: records steps on a GPU (student small)" in found
     assert "train.capture: records steps, and the host prepares every step of some objectives (student small)" in found
-    monkeypatch.setattr("stages.train_student.refuse_without_gpu", lambda training: None)  # as if there were one
+    monkeypatch.setattr(
+        "pipeline.experiment.students.refuse_without_gpu", lambda training: None
+    )  # as if there were one
     monkeypatch.setattr(StudentRun, "check_views", None)
     with pytest.raises(ConfigError, match="the host prepares every step of some objectives"):
         student("small", "lfcc", *changes)

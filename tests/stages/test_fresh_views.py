@@ -71,7 +71,7 @@ def test_every_epoch_has_views_of_its_own(bare: Path, monkeypatch: pytest.Monkey
         found.append(steps)
         raise Enough
 
-    monkeypatch.setattr(stages.train_student, "train", remember)
+    monkeypatch.setattr(stages.train_student, "train_by_steps", remember)
     with pytest.raises(Enough):
         student("small", "hard", FRESH, "train.epochs=5", "views.count=1", "views.seed=3")
     (steps,) = found

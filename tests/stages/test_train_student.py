@@ -198,7 +198,7 @@ def test_what_timm_does_not_know_is_refused_before_views_are_rendered(
 
 
 def test_features_that_the_cache_lacks_are_asked_for_before_training(here: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(stages.train_student, "train", None)
+    monkeypatch.setattr(stages.train_student, "train_by_steps", None)
     lean = ("store.path=lean.zarr", "signals.features=null", "data.holdout=null")
     cache_teacher.run(source(*lean), replace=False, wait=False)
     with pytest.raises(ConfigError, match=r"objectives\.lfcc\.1: needs cached features of the teacher") as error:

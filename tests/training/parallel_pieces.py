@@ -24,9 +24,9 @@ from pipeline.store.format.encoded import EncodedSignals
 from pipeline.training import Step, TrainConfig
 from pipeline.training.checkpoint import resumed as resumed_from
 from pipeline.training.history import History
-from pipeline.training.loop import Trainer
 from pipeline.training.parallel.torchrun import SeveralProcesses
 from pipeline.training.share import Share
+from pipeline.training.trainer import Trainer
 from pipeline.training.world import World
 
 CLASSES, SAMPLES, STEPS = 3, 5, 2

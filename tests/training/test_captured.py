@@ -24,9 +24,9 @@ from pipeline.training.captured import UNRECORDED_STEPS, CapturedSteps
 from pipeline.training.change import change_weights, rounds_rates
 from pipeline.training.finite import FiniteLoss
 from pipeline.training.gpu_settings import refuse_prepared, refuse_without_gpu
-from pipeline.training.loop import Trainer
 from pipeline.training.optimisation import is_fused
 from pipeline.training.step_tables import rate_table, weight_table
+from pipeline.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 FEW: dict[str, Any] = {"batch_size": 11, "epochs": 4, "learning_rate": 0.01}  # 10, 10, 10, 9 and 9 in an epoch
@@ -383,8 +383,8 @@ def test_a_compiled_network_trains_and_is_saved_as_itself(
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr("pipeline.training.loop.refuse_without_gpu", lambda config: None)
-    monkeypatch.setattr("pipeline.training.loop.torch.compile", partial(torch.compile, backend=backend))
+    monkeypatch.setattr("pipeline.training.trainer.refuse_without_gpu", lambda config: None)
+    monkeypatch.setattr("pipeline.training.trainer.torch.compile", partial(torch.compile, backend=backend))
     settings = FEW | {"epochs": 1}
     runs = []
     for on in (False, True):

@@ -23,8 +23,8 @@ from pipeline.store.making.teacher_pass import TeacherPass
 from pipeline.store.reader import TeacherCache
 from pipeline.training import train
 from pipeline.training.loading import loader
-from pipeline.training.loop import Trainer
 from pipeline.training.teacher_outputs import Upcoming
+from pipeline.training.trainer import Trainer
 
 ENTRIES = (HARD, KD, LFCC)
 SIGNALS = SignalsConfig(

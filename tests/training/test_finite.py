@@ -16,7 +16,7 @@ from pipeline.objectives import Terms
 from pipeline.progress import Silent
 from pipeline.training import Checkpoint, train
 from pipeline.training.finite import FiniteLoss
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 
 
 def stopped(
@@ -81,7 +81,7 @@ def test_nothing_is_saved_of_an_epoch_that_went_wrong(
     student = network()
     given: Any = student, objectives(student, HARD, KD), steps(road, source, ema=0.5)
     how: Any = {"seed": 0, "folder": tmp_path, "progress": Silent()}
-    monkeypatch.setattr("pipeline.training.loop.FiniteLoss", partial(FiniteLoss, deferred=True))
+    monkeypatch.setattr("pipeline.training.trainer.FiniteLoss", partial(FiniteLoss, deferred=True))
     with pytest.raises(TrainingError, match="at step 4; the weights before it"):
         train(*given, **how, score=lambda network: scored.append(0.5) or 0.5)
     found = Checkpoint.load(tmp_path)

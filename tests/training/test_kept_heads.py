@@ -15,7 +15,7 @@ from pipeline.models import Network, WithReusedHead
 from pipeline.progress import Progress, Silent
 from pipeline.signals import LinearHead
 from pipeline.training import TrainingResult, train
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 
 SIMKD = {"name": "simkd"}
 

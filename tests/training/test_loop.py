@@ -34,7 +34,7 @@ from pipeline.models import Network
 from pipeline.objectives import ObjectiveSet
 from pipeline.progress import Progress, Silent
 from pipeline.training import Checkpoint, Steps, TrainingResult, train
-from pipeline.training.loop import Trainer
+from pipeline.training.trainer import Trainer
 
 ADAM = {"optimizer": "adamw", "learning_rate": 1e-3}
 
