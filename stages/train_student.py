@@ -9,7 +9,7 @@ from pathlib import Path
 from pipeline.data.kept_digests import forget_digests
 from pipeline.experiment.experiment import Experiment
 from pipeline.experiment.model_card import description
-from pipeline.experiment.run_folder import RunFolder, imported_code, of_processes, refuse_other_processes
+from pipeline.experiment.run_folder import RunFolder, of_processes, refuse_other_processes
 from pipeline.experiment.runs import RunName, RunsSection
 from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentRun, StudentSections
@@ -59,7 +59,7 @@ def run_by_steps(
     world: World | None = None,
     watch: Callable[[History], None] = lambda history: None,
     progress: Progress | None = None,
-    code: Callable[[], str] = imported_code,
+    code: Callable[[], str] | None = None,
 ) -> Stepwise[bool]:
     """Train a student with an objective set, and publish the folder of the run; yield after each step.
 
@@ -75,7 +75,7 @@ def run_by_steps(
             that are compared, and writes the folder.
         watch: as of `train`. What it raises leaves the scratch folder, as any interruption does.
         progress: counts views that are compared, and steps; None prints lines.
-        code: returns that of `RunFolder`, when it is made.
+        code: returns that of `RunFolder`, when it is made; None for what is imported then.
 
     Returns False if it was there already.
     """
@@ -87,7 +87,7 @@ def run_by_steps(
     identity = world.first_does(opened.identity)
     world.first_does(partial(refuse_other_processes, folder, identity, processes, replace=replace))
     print_of = fingerprint(of_processes(identity, processes))
-    scratch = RunFolder(folder, print_of, replace=replace, wait=wait, code=code())
+    scratch = RunFolder(folder, print_of, replace=replace, wait=wait, code=code and code())
     with world.first_holds(scratch):
         written = {"train": opened.training, "students": {name.student: opened.config.as_built(network)}}
         configured = inputs.model_copy(update=written)

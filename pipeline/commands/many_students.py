@@ -275,7 +275,7 @@ def _train_by_steps(
     replace: bool,
     wait: bool,
     compared: dict[str, str],
-    code: Callable[[], str] = imported_code,
+    code: Callable[[], str] | None = None,
     progress: Progress | None = None,
 ) -> Stepwise[_Made]:
     """Train one student, in the process that this is for, or beside others."""
