@@ -306,8 +306,8 @@ def test_what_a_device_does_not_repeat_is_said_of_the_training_that_asked_for_it
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_two_have_a_stream_in_common_whenever_they_begin_and_end(gpu: SimpleNamespace, seed: int) -> None:
-    """Twenty-four students of differing lengths, eight at once, each with the streams of a record and of copies beside its
-    own: more than torch has, which hands them out in turn."""
+    """Twenty-four students of differing lengths, eight at once, each with the streams of a record and of copies beside
+    its own: more than torch has, which hands them out in turn."""
     lengths = np.random.default_rng(seed).integers(1, 20, 24)
     held = dict[int, set[int]]()
 
