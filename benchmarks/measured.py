@@ -1,6 +1,7 @@
 """What students were measured to know, kept in `docs/measured/`, and the tables that the documentation makes of it.
 
     python benchmarks/measured.py add EVALUATION ...   # evaluation.json of `pipeline evaluate`, or files made of it
+    python benchmarks/measured.py add EVALUATION --part int8   # of an experiment in parts: EXPERIMENT is `grocery.int8`
     python benchmarks/measured.py chosen RUNS          # of the students in the folder `runs.path`, their holdout
     python benchmarks/measured.py tables               # write the tables again
     python benchmarks/measured.py order                # how the order of methods agrees with the published one
@@ -53,10 +54,12 @@ def main() -> None:
 
 @main.command()
 @click.argument("evaluations", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-def add(evaluations: Sequence[Path]) -> None:
+@click.option("--part", help="Of an experiment whose parts have students of the same names: files EXPERIMENT.PART.")
+def add(evaluations: Sequence[Path], part: str | None) -> None:
     """File the students of EVALUATIONS."""
     for path in evaluations:
         new = Evaluation.read(path)
+        new = new.model_copy(update={"experiment": f"{new.experiment}.{part}"}) if part else new
         kept = DOCS / "measured" / f"{new.experiment}.json"
         write_atomic(kept, merged(Evaluation.read(kept) if kept.exists() else None, new).to_text())
         print(f"{kept.name}: {len(new.students)} students of {path}")

@@ -12,6 +12,8 @@ from pipeline.reporting.results import Evaluation, RunMetrics, StudentResult, Te
 
 measured = pytest.importorskip("measured")
 
+PARTS = ("tiny", "tiny.int8")
+
 
 @pytest.mark.parametrize("page", sorted(measured.DOCS.glob("*.md")), ids=lambda page: page.name)
 def test_tables_are_those_of_what_was_measured(page: Path) -> None:
@@ -24,8 +26,9 @@ def test_tables_are_those_of_what_was_measured(page: Path) -> None:
 def test_what_was_measured_is_of_a_configuration(kept: Path) -> None:
     evaluation = Evaluation.read(kept)
     assert evaluation.experiment == kept.stem
-    assert (measured.DOCS.parent / "configs" / f"{kept.stem}.yaml").exists()
-    whole = 2485 if kept.stem == "grocery" else 10_000  # images of the test split
+    config = kept.stem.partition(".")[0]  # without the part
+    assert (measured.DOCS.parent / "configs" / f"{config}.yaml").exists()
+    whole = 2485 if config == "grocery" else 10_000  # images of the test split
     assert {student.metrics.count for student in evaluation.students} == {whole}
     assert all(student.images_per_second is None and student.train_seconds is None for student in evaluation.students)
 
@@ -51,6 +54,17 @@ def test_students_are_added_and_take_the_place_of_their_like(tmp_path: Path, mon
         "| kd | 2 | 55.00 ± 7.07 | 50.00 ± 0.00 | 1.000 ± 0.000 | 10.00 ± 0.00 |",
         "| hard | 1 | 30.00 | 50.00 | 1.000 | 10.00 |",
     ]
+
+
+def test_parts_of_an_experiment_are_filed_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measured, "DOCS", tmp_path)
+    (tmp_path / "measured").mkdir()
+    add(tmp_path, student("kd", 0, 0.5))
+    add(tmp_path, student("kd", 0, 0.25), part="int8")
+    tops = {name: Evaluation.read(tmp_path / f"measured/{name}.json").students[0].metrics.top1 for name in PARTS}
+    assert tops == {"tiny": 0.5, "tiny.int8": 0.25}
+    page = "<!-- measured: tiny.int8 small -->\n<!-- end -->\n"
+    assert "| kd | 1 | 25.00 | 50.00 | 1.000 | 10.00 |" in measured.with_tables(page, "page.md")
 
 
 def test_the_last_column_of_methods_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,9 +142,11 @@ def student(objectives: str, seed: int, top1: float) -> StudentResult:
     )
 
 
-def add(folder: Path, *students: StudentResult, experiment: str = "tiny") -> None:
+def add(folder: Path, *students: StudentResult, experiment: str = "tiny", part: str | None = None) -> None:
     teacher = TeacherResult(model="t", metrics=students[0].metrics)
     evaluation = Evaluation(experiment=experiment, split="test", teacher=teacher, students=students)
     (folder / "evaluation.json").write_text(evaluation.to_text())
-    result = CliRunner().invoke(measured.main, ["add", str(folder / "evaluation.json")])
+    result = CliRunner().invoke(
+        measured.main, ["add", str(folder / "evaluation.json"), *(["--part", part] if part else [])]
+    )
     assert result.exit_code == 0, result.output
