@@ -39,7 +39,7 @@ def loader(steps: Steps, start: int, device: torch.device) -> Iterator[Step]:
         device: of the training; for a GPU, batches are in page-locked memory, and this process makes them in a thread.
     """
     if steps.neighbourhood is not None:
-        steps.neighbourhood.nearest  # noqa: B018 - found here once, not by each worker
+        steps.neighbourhood.find()  # here once, not in each worker
     workers = worker_count(steps.config, steps.resident is not None, steps.share.local)
     numbers, pin_memory = range(start, len(steps)), device.type == "cuda"
     wanted = device.type != "cpu" and not workers if steps.config.resident == "auto" else steps.config.resident

@@ -100,6 +100,8 @@ def _trained(
     tracking = with_tracker(config.tracker if first else None, name, config, history)
     interval = CheckpointInterval(config.checkpoint_epochs)
     with torch.random.fork_rng(devices=devices), settings, unrepeated as chance, tracking as add:
+        if steps.neighbourhood is not None and done < config.epochs:
+            world.first_does(steps.neighbourhood.find)  # which others read then, where they are kept
         batches = loader(steps, done * per_epoch, trainer.device)
         for epoch in range(done, config.epochs):
             if history.stale(config.patience):

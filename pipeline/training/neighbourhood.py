@@ -47,6 +47,10 @@ class Neighbourhood:
         source = self.source if self.wanted.teacher is None else self.source.others[self.wanted.teacher]
         return kept_nearest(source.teachers[0], self.wanted.nearest, self.device, self.progress)
 
+    def find(self) -> None:
+        """Find `nearest` if nobody did so before, and keep them beside the cache."""
+        _ = self.nearest
+
     def grouped(
         self, order: NDArray[np.int64], steps: Iterable[int], batches: int, seed: int, epoch: int
     ) -> NDArray[np.int64]:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from training_pieces import cache, config, samples, views, whole
+from training_pieces import HARD, cache, config, network, objectives, samples, views, whole
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Neighbours
+from pipeline.progress import Silent
 from pipeline.store.nearest import find_nearest
-from pipeline.training import FromCaches, Steps, loader
+from pipeline.training import FromCaches, Steps, loader, train
 from pipeline.training.neighbourhood import Neighbourhood
 from pipeline.training.share import Share, even_sizes
+from pipeline.training.world import World
 
 CPU = torch.device("cpu")
 TWO = Neighbours(2, 4)
@@ -123,6 +126,40 @@ def test_a_cache_on_object_storage_that_is_read_in_parts_is_refused(road: Path, 
     monkeypatch.setattr("pipeline.training.neighbourhood.WINDOW_BLOCKS", 1)
     with pytest.raises(ConfigError, match="copy the cache to a folder first"):
         Neighbourhood(source, TWO, CPU)
+
+
+class _First(World):
+    """Counts what the first of several processes does for all; or is another one, which does none of it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.asked = rank, 0
+
+    def first_does(self, work: Callable[[], Any]) -> Any:
+        """Do it, if this is the first."""
+        self.asked += 1
+        return work() if self.rank == 0 else None
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_of_processes_that_train_together_the_first_finds_neighbours(
+    road: Path, rank: int, monkeypatch: pytest.MonkeyPatch
+):
+    """Before any of them makes a batch; others read what it has kept."""
+    found = list[int]()
+
+    def nearest(*given: Any) -> Any:
+        found.append(world.asked)
+        return find_nearest(source.teachers[0], 5, CPU, _Silent)
+
+    monkeypatch.setattr("pipeline.training.neighbourhood.kept_nearest", nearest)
+    source, student, world = whole(cache(road)), network(), _First(rank)
+    near = Neighbourhood(source, Neighbours(3, 5), CPU)
+    run = Steps(samples(road), views(), source, range(2), config(epochs=1), 0, 20, near)
+    monkeypatch.setattr("pipeline.training.loop.loader", lambda *given: loaded.append(len(found)) or loader(*given))
+    loaded = list[int]()
+    train(student, objectives(student, HARD), run, seed=0, folder=None, progress=Silent(), world=world)
+    assert len(found) == 1
+    assert loaded == [1 - rank]
 
 
 def test_processes_that_train_together_have_the_same_groups(road: Path):

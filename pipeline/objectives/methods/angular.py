@@ -43,6 +43,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes, teacher_embedding
 from pipeline.objectives.sample_objective import SampleObjective
+from pipeline.progress import doing
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
@@ -190,7 +191,8 @@ class Angular(SampleObjective):
         """Train the heads, before the first step of all."""
         self._known = self._known or bool(self.trained)
         if not self._known:
-            self._train(int(batch.on_cpu().view.min()))
+            with doing("training the heads of angular", 0.0):
+                self._train(int(batch.on_cpu().view.min()))
             self._known = True
 
     def _train(self, view: int) -> None:
