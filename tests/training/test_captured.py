@@ -17,8 +17,10 @@ from contracts.step_costs import Launches
 from torch import Tensor
 from training_pieces import HARD, KD, LFCC, SMALL, VIT, Poisoned, cache, config, network, objectives, same, steps, whole
 
+from pipeline.commands.side_by_side import trained_in_turn
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.objectives import ObjectiveSet, Terms
+from pipeline.stepwise import Stepwise
 from pipeline.training import Steps
 from pipeline.training.captured import UNRECORDED_STEPS, CapturedSteps
 from pipeline.training.change import change_weights, rounds_rates
@@ -160,6 +162,38 @@ def flat(given: Any) -> Iterator[Any]:
             yield from flat(each)
     else:
         yield given
+
+
+def test_recorded_steps_of_students_that_take_turns_are_those_of_each_alone(
+    road: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Side by side, of which two draw random numbers of their own."""
+    monkeypatch.setattr("pipeline.training.captured.UNRECORDED_STEPS", 1)
+    students: list[dict[str, Any]] = [
+        {"kind": VIT, "drop_path_rate": 0.3},
+        {"kind": SMALL},
+        {"kind": VIT, "drop_path_rate": 0.5},
+    ]
+
+    def made(number: int) -> Trainer:
+        return trainer(steps(road, seed=number, **FEW), HARD, KD, captured=True, **students[number])
+
+    def by_steps(number: int, kept: dict[int, Trainer]) -> Stepwise[int]:
+        run = kept[number] = made(number)
+        for index in range(len(run.steps)):
+            run.update(run.steps[index])
+            yield
+        return number
+
+    kept = dict[int, Trainer]()
+    assert len(list(trained_in_turn(3, lambda number: by_steps(number, kept), 3, CPU))) == 3
+    for number, run in kept.items():
+        alone = made(number)
+        trained(alone)
+        assert same(states(run), states(alone))
+        assert run.captured is not None
+        assert isinstance(run.captured.recorder, Again)
+        assert run.captured.recorder.records >= 2
 
 
 def test_rates_of_64_bits_are_others_than_those_of_a_gpu(road: Path, monkeypatch: pytest.MonkeyPatch) -> None:
