@@ -1,0 +1,108 @@
+"""Why OFA and CRCD end below hard labels in a ViT: weights, a temperature and exits, from the cache of equal_care.py.
+
+    python benchmarks/open_questions.py run --set data.path=cifar100.h5 --set teacher.weights=FILE [--objectives NAME]
+    python benchmarks/open_questions.py table
+
+`run` works in the folder where `equal_care.py` did, or makes its cache: 5,000 training images and 2,000 that are held
+out. It trains the ViT of `configs/cifar100-vit.yaml`, 12 epochs, one seed, with each set of `SETS`, which differs from
+the file's in one thing. What is there is kept, so it may be stopped and begun again, and several may run at once with
+sets of their own. `table` prints the holdout's top-1 of all that are trained, as Markdown, and what their losses were
+in the first epoch.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+from equal_care import FIXED
+
+from pipeline.experiment.runs import RunName
+from pipeline.experiment.source import ConfigFile
+from pipeline.yaml_text import read_config
+from stages import cache_teacher, train_student
+
+CONFIG = Path(__file__).resolve().parents[1] / "configs/cifar100-vit.yaml"
+RUNS, STUDENT, SEED = Path("artifacts/open-questions"), "vit", 0
+
+
+def changed(name: str, **options: Any) -> list[dict[str, Any]]:
+    """Return a set of the file, with other options of the objective that it is named for.
+
+    Args:
+        name: of the set, and of the objective.
+        options: these.
+    """
+    entries = read_config(CONFIG)["objectives"][name]
+    return [{**each, **(options if each["name"] == name else {})} for each in entries]
+
+
+SETS: dict[str, list[dict[str, Any]]] = {
+    "hard-cached": [{"name": "hard-label"}],
+    "ofa": changed("ofa"),
+    "ofa-weight-0.3": changed("ofa", weight=0.3),
+    "ofa-weight-0.1": changed("ofa", weight=0.1),
+    "ofa-temperature-4": changed("ofa", temperature=4.0),
+    "ofa-last-exit": changed("ofa", blocks=["block4"]),
+    "ofa-no-exits": changed("ofa", blocks=[]),
+    "crcd": changed("crcd"),
+    "crcd-weight-0.1": changed("crcd", weight=0.1),
+    "crcd-weight-0.01": changed("crcd", weight=0.01),
+}
+
+
+def source_of(changes: Sequence[str] = ()) -> ConfigFile:
+    """Return the configuration of all sets.
+
+    Args:
+        changes: as of the commands, KEY=VALUE.
+    """
+    return ConfigFile(CONFIG, (*FIXED, f"objectives={json.dumps(SETS)}", f"runs.path={RUNS}", *changes))
+
+
+@click.group()
+def main() -> None:
+    """Answer what the first table left open."""
+
+
+@main.command()
+@click.option("--set", "changes", multiple=True, help="As of the commands: KEY=VALUE.")
+@click.option("--objectives", "names", multiple=True, type=click.Choice(list(SETS)), help="Default: all.")
+def run(changes: Sequence[str], names: Sequence[str]) -> None:
+    """Make what is missing: the cache, and a student of each set."""
+    here = source_of(changes)
+    cache_teacher.run(here, replace=False, wait=True)
+    for name in names or SETS:
+        train_student.run(here, RunName(STUDENT, name, SEED), verify="sample", replace=False, wait=True)
+
+
+@main.command()
+def table() -> None:
+    """Print what there is."""
+    print("| objectives | holdout, top-1 (%) | losses of the first epoch (nats) |\n| --- | ---: | --- |")
+    for name in SETS:
+        folder = RUNS / "students" / STUDENT / name / f"seed-{SEED}"
+        if (folder / "metrics.json").exists():
+            print(row_of(name, folder))
+
+
+def row_of(name: str, folder: Path) -> str:
+    """Return the row of a student.
+
+    Args:
+        name: of its set.
+        folder: of its run.
+    """
+    top1 = json.loads((folder / "metrics.json").read_text())["holdout"]["top1"]
+    with (folder / "history.csv").open() as file:
+        first = next(csv.DictReader(file))
+    losses = [f"`{term}` {float(value):.3g}" for term, value in first.items() if "/" in term and value]
+    return f"| {name} | {100 * top1:.2f} | {', '.join(losses)} |"
+
+
+if __name__ == "__main__":
+    main()
