@@ -50,6 +50,7 @@ SETS: dict[str, list[dict[str, Any]]] = {
     "ofa-last-exit": changed("ofa", blocks=["block4"]),
     "ofa-no-exits": changed("ofa", blocks=[]),
     "crcd": changed("crcd"),
+    "crcd-momentum": changed("crcd", bank="momentum"),
     "crcd-weight-0.1": changed("crcd", weight=0.1),
     "crcd-weight-0.01": changed("crcd", weight=0.01),
 }

@@ -89,7 +89,7 @@ class Objective(nn.Module, ABC):
 
     needs: Needs
     notes: tuple[str, ...] = ()
-    """What of its options it leaves out for these networks, in words for the user, who did not say so."""
+    """What a user is to know of its options: what it leaves out for these networks, or where it may fail."""
 
     def prepare(self, batch: Batch, progress: float) -> None:
         """Do on the host what the next `forward` needs of it: draw random numbers, read the bank, look at the batch.

@@ -154,7 +154,7 @@ class ObjectiveSet(nn.Module):
 
     @property
     def notes(self) -> list[str]:
-        """Return what objectives leave out for these networks, each with the label of the objective."""
+        """Return what is to be known of objectives, such as what they leave out, each after the objective's label."""
         members = [member for member in self.members if isinstance(member, Objective)]
         return [
             f"{entry.label} {note}"

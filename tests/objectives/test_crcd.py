@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
 from pipeline.objectives import relations as relations
 from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some
-from pipeline.objectives.methods.crcd import gradients, has_enough, relation_loss
+from pipeline.objectives.methods.crcd import ADAPTIVE_NOTE, gradients, has_enough, relation_loss
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 N, B, M, D, CLASSES = 30, 5, 7, 6, 4
@@ -233,6 +233,14 @@ def build(**options: object) -> Objective:
     context = Context(N, CLASSES, LABELS, bank=bank)
     student, teacher = (SignalShapes(CLASSES, s.embedding.shape[1], linear=False) for s in (STUDENT, TEACHER))
     return build_objective("crcd", {"negatives": 8, **options}, student, teacher, context)
+
+
+def test_a_bank_that_moves_at_once_is_noted_where_gradients_are_compared() -> None:
+    """It may diverge; a bank with momentum, or embeddings alone, need no note."""
+    assert build().notes == (ADAPTIVE_NOTE,)
+    assert "`bank: momentum`" in ADAPTIVE_NOTE
+    assert build(bank="momentum").notes == ()
+    assert build(gradient_weight=0.0).notes == ()
 
 
 def step(objective: Objective, number: int = 0) -> dict[str, torch.Tensor]:
