@@ -163,7 +163,7 @@ def run(
     if scheduler is not None or workers:
         ended = on_workers(source, names, work, scheduler, workers)
     elif at_once:
-        ended = trained_here(source, runs, beside, at_once, verify, show_traceback)
+        ended = trained_here(source, runs, beside, at_once, verify, replace, show_traceback)
     else:
         ended = one_by_one(source, names, work, show_traceback)
     for number, seconds, value in ended:
@@ -227,19 +227,20 @@ def trained_here(
     work: Callable[[int, Callable[[], str]], Stepwise[OfProcess]],
     at_once: int,
     verify: Verify,
+    replace: bool,
     show_traceback: bool,
 ) -> Iterator[Ended]:
     """Train in this process, several students at once; yield each when it has ended.
 
     Args:
-        source, verify, show_traceback: as of `run`.
+        source, verify, replace, show_traceback: as of `run`.
         runs: the students, in their order.
         work, at_once: as of `side_by_side`.
     """
     import_for_all(source)
     from pipeline.commands.side_by_side import side_by_side  # is code of Decant's own, too
 
-    yield from side_by_side(source, runs, work, at_once, verify, show_traceback=show_traceback)
+    yield from side_by_side(source, runs, work, at_once, verify, replace=replace, show_traceback=show_traceback)
 
 
 def on_workers(

@@ -190,6 +190,8 @@ def train_students(
     refuse_two_clusters(scheduler, workers)
     if side_by_side and (scheduler is not None or workers):
         raise click.UsageError("--side-by-side trains in this process: it excludes --workers and --scheduler")
+    if side_by_side and wait and context.get_parameter_source("wait") is not click.core.ParameterSource.DEFAULT:
+        raise click.UsageError("--side-by-side does not --wait: the other students would stand still")
     source = readable(config, overrides)
     from pipeline.commands.many_students import RunPatterns, run
 

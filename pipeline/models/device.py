@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -82,7 +81,14 @@ def reproducible(device: torch.device) -> Iterator[None]:
             torch.set_deterministic_debug_mode(mode)
 
 
-_FOUND: ContextVar[list[str] | None] = ContextVar("chance operations", default=None)
+class _Noting:
+    """Holds the list that takes what torch says of such operations now; None where nobody wants to know.
+
+    It belongs to the process, as filters of warnings do: torch's own threads, in which gradients are computed, say it
+    too.
+    """
+
+    found: list[str] | None = None
 
 
 @contextmanager
@@ -93,31 +99,40 @@ def chance_operations(device: torch.device) -> Iterator[list[str]]:
         device: that computes, inside of `reproducible`.
 
     Filters of warnings belong to the process: not for several threads at once. Inside of another one they are left as
-    they are, and the list is that of this context (`contextvars`): so for trainings that one thread advances in turn.
+    they are, and this list takes the place of that one's.
     """
     found: list[str] = []
     if device.type != "cuda":
         yield found
         return
-    within = _FOUND.get() is not None
-    token = _FOUND.set(found)
+    outer, _Noting.found = _Noting.found, found
     try:
-        with nullcontext() if within else _noted():
+        with nullcontext() if outer is not None else _noted():
             yield found
     finally:
-        _FOUND.reset(token)
+        _Noting.found = outer
+
+
+def exchange_noting(found: list[str] | None) -> list[str] | None:
+    """Have another list take what torch says, and return the one that did so far: for work that is done in turn.
+
+    Args:
+        found: the list of a `chance_operations` that was entered and is left later; None for none.
+    """
+    before, _Noting.found = _Noting.found, found
+    return before
 
 
 @contextmanager
 def _noted() -> Iterator[None]:
-    """Put what torch says of such operations into the list of the context, and show it if it is new there."""
+    """Put what torch says of such operations into the list that takes it now, and show it if it is new there."""
     with warnings.catch_warnings():
         # Always: by default Python shows a warning once for each place, and this place may be that of many trainings.
         warnings.filterwarnings("always", message=r"(?s).*deterministic")
         show = warnings.showwarning
 
         def note(message: Warning | str, *where: Any, **more: Any) -> None:
-            found = _FOUND.get()
+            found = _Noting.found
             if "deterministic" in str(message) and found is not None:
                 text = str(message).partition("\n")[0]
                 if text in found:

@@ -188,11 +188,11 @@ class CapturedSteps:
         try:
             work = lambda: self._computed(graph.held, graph.factors, graph.rates, on, step.index)  # noqa: E731
             graph.result, graph.replay = self.recorder.recorded(work)
-        except torch.OutOfMemoryError:
-            raise  # of which the record is not to blame
         except RuntimeError as error:
             # The end of a record that is spoilt raises, too, while what spoilt it is raised.
             cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            if isinstance(cause, torch.cuda.OutOfMemoryError):
+                raise cause from None  # the record is not to blame
             what = "a step could not be recorded on the GPU"
             raise TrainingError(what, got=first_line(cause), fix=NO_CAPTURE_HINT) from error
         graph.gradients = [parameter.grad for parameter in self.parameters]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from contextvars import copy_context
 from typing import Generic, TypeVar
 
 import torch
 
+from pipeline.models.device import exchange_noting
 from pipeline.models.streams import own_stream
 from pipeline.stepwise import Stepwise
 
@@ -36,8 +36,10 @@ class Lane(Generic[TrainedT]):
     result: TrainedT
 
     def __init__(self, work: Stepwise[TrainedT], device: torch.device) -> None:
-        self._work, self._device, self._context = work, device, copy_context()
+        self._work, self._device = work, device
         self._drawn = torch.default_generator.get_state()
+        exchange_noting(noting := exchange_noting(None))
+        self._noting = noting
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]
             self._index = torch.cuda.current_device() if device.index is None else device.index
@@ -51,7 +53,7 @@ class Lane(Generic[TrainedT]):
         """
         with self._apart():
             try:
-                self._context.run(next, self._work)
+                next(self._work)
             except StopIteration as end:
                 self.result = end.value
                 return False
@@ -60,17 +62,17 @@ class Lane(Generic[TrainedT]):
     def close(self) -> None:
         """Leave the training where it is: what it holds is let go, as by an interruption."""
         with self._apart():
-            self._context.run(self._work.close)
+            self._work.close()
 
     @contextmanager
     def _apart(self) -> Iterator[None]:
-        before = torch.default_generator.get_state()
+        before, noting = torch.default_generator.get_state(), exchange_noting(self._noting)
         torch.default_generator.set_state(self._drawn)
         try:
             with self._apart_on_gpu() if self._device.type == "cuda" else nullcontext():
                 yield
         finally:
-            self._drawn = torch.default_generator.get_state()
+            self._drawn, self._noting = torch.default_generator.get_state(), exchange_noting(noting)
             torch.default_generator.set_state(before)
 
     @contextmanager

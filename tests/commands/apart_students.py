@@ -18,9 +18,9 @@ def command(folder: str, arguments: list[str]) -> None:
 
 def side_by_side(folder: str, arguments: list[str]) -> None:
     """Run a command in a folder, whose students are trained side by side on a CPU, which a user is refused."""
-    import pipeline.commands.side_by_side
+    import pipeline.commands.prepared_students
 
-    pipeline.commands.side_by_side.refuse_side_by_side = lambda students: None
+    pipeline.commands.prepared_students.refuse_side_by_side = lambda students: None
     command(folder, arguments)
 
 

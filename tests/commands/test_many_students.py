@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 import signal
 import sys
 from collections.abc import Callable
@@ -19,14 +20,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 import apart_students
 from processes import begin_process, finished
 
-import pipeline.commands.side_by_side
+import pipeline.commands.prepared_students
 from pipeline.cli import main
 from pipeline.commands import many_students
 from pipeline.commands.children import ChildFailure, Ended
 from pipeline.commands.many_students import RunPatterns, StudentsError, Trained
-from pipeline.commands.side_by_side import Prepared, Settings, refuse_side_by_side
+from pipeline.commands.prepared_students import (
+    KeptStudent,
+    Prepared,
+    Settings,
+    prepared,
+    prepared_apart,
+    refuse_side_by_side,
+)
 from pipeline.commands.students import seeds_of
-from pipeline.errors import ConfigError, TrainingError
+from pipeline.errors import ConfigError, PipelineError, TrainingError
 from pipeline.experiment.run_folder import imported_sources
 from pipeline.experiment.runs import RunName
 
@@ -158,8 +166,9 @@ def test_side_by_side_is_for_recorded_steps_on_one_gpu() -> None:
 def test_without_a_gpu_nothing_is_opened(more: list[str], here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And what is said does not depend on what else is wrong then."""
     opened = list[object]()
-    monkeypatch.setattr(pipeline.commands.side_by_side, "in_child", lambda function, **options: function())
-    monkeypatch.setattr(pipeline.commands.side_by_side, "opened_student", lambda *given, **how: opened.append(given))
+    monkeypatch.setattr(pipeline.commands.prepared_students, "in_child", lambda function, **options: function())
+    where = pipeline.commands.prepared_students
+    monkeypatch.setattr(where, "opened_student", lambda *given, **how: opened.append(given))
     handler = signal.getsignal(signal.SIGTERM)
     result = CliRunner().invoke(main, ["train-students", "--config", "tiny.yaml", "--side-by-side", "2", *more])
     signal.signal(signal.SIGTERM, handler)
@@ -167,6 +176,35 @@ def test_without_a_gpu_nothing_is_opened(more: list[str], here: Path, monkeypatc
     assert "--side-by-side: fills a GPU that one student leaves idle" in result.stderr
     assert "capture" not in result.stderr
     assert opened == []
+
+
+def test_a_device_that_is_not_here_is_told_once(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def in_child(function: Callable[[], object], **options: object) -> object:
+        try:
+            return function()
+        except PipelineError as error:
+            return ChildFailure(str(error), error.exit_code)
+
+    monkeypatch.setattr(pipeline.commands.prepared_students, "in_child", in_child)
+    names = RunPatterns().runs(source())
+    with pytest.raises(TrainingError, match="the device 'cuda:99' cannot be used"):
+        prepared_apart(source("train.device=cuda:99"), names, "none", replace=False, show_traceback=False)
+
+
+def test_students_that_are_there_are_not_opened_again(there: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = RunName("small", "hard")
+    with one_thread():
+        assert pickle.loads(pickle.dumps(prepared(source(), name, "none", replace=False))) == KeptStudent()
+        assert isinstance(prepared(source(), name, "none", replace=True), Prepared)
+        assert isinstance(prepared(source("train.epochs=5"), name, "none", replace=False), Prepared)
+    assert capsys.readouterr().out == ""
+
+
+def test_side_by_side_does_not_wait(here: Path) -> None:
+    arguments = ["train-students", "--config", "tiny.yaml", "--side-by-side", "2", "--wait"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert "--side-by-side does not --wait" in result.stderr
 
 
 def test_code_that_changed_since_a_student_was_prepared_is_refused() -> None:

@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, Objective, build_objective
 from pipeline.objectives import relations as relations
 from pipeline.objectives.bank import MomentumBank, draw_negatives, draw_some
-from pipeline.objectives.methods.crcd import ADAPTIVE_NOTE, gradients, has_enough, relation_loss
+from pipeline.objectives.methods.crcd import ADAPTIVE_HINT, gradients, has_enough, relation_loss
 from pipeline.signals import LinearHead, Signals, SignalShapes
 
 N, B, M, D, CLASSES = 30, 5, 7, 6, 4
@@ -237,8 +237,8 @@ def build(**options: object) -> Objective:
 
 def test_a_bank_that_moves_at_once_is_noted_where_gradients_are_compared() -> None:
     """It may diverge; a bank with momentum, or embeddings alone, need no note."""
-    assert build().notes == (ADAPTIVE_NOTE,)
-    assert "`bank: momentum`" in ADAPTIVE_NOTE
+    assert build().notes == (ADAPTIVE_HINT,)
+    assert "`bank: momentum`" in ADAPTIVE_HINT
     assert build(bank="momentum").notes == ()
     assert build(gradient_weight=0.0).notes == ()
 

@@ -51,7 +51,7 @@ from pipeline.signals.unit import unit
 READS = ("embedding", "head", "logits", "labels")
 
 
-ADAPTIVE_NOTE = "may diverge with adaptive optimisers such as AdamW: `bank: momentum` does not"
+ADAPTIVE_HINT = "may diverge with adaptive optimisers such as AdamW: `bank: momentum` does not"
 
 
 class Options(Section):
@@ -260,5 +260,5 @@ def build(options: Options, student: SignalShapes, teacher: SignalShapes, contex
         raise ConfigError(problems)
     objective = CRCD(widths, context, options)
     if options.gradient_weight and options.bank == "cache":
-        objective.notes = (ADAPTIVE_NOTE,)
+        objective.notes = (ADAPTIVE_HINT,)
     return objective

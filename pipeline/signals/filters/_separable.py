@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import torch
@@ -33,7 +33,7 @@ def _matrix(making: Making, size: int, grid: int, x: Tensor, dtype: torch.dtype)
     return _kept(making, size, grid, x.device, dtype)
 
 
-@lru_cache(maxsize=256)
+@cache  # small ones; a recorded step reads where one lies
 def _kept(making: Making, size: int, grid: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     with torch.inference_mode(False):  # the teacher's pass must not leave a matrix that training cannot use
         return making(size, grid).to(device, dtype)

@@ -30,7 +30,7 @@ def all_there() -> Iterator[None]:
     """Raise EndedElsewhere or NotComing for what torch raises if others wait for a process in vain."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except RuntimeError as error:
         if "timed out" in (said := str(error).lower()) or "timeout" in said:
