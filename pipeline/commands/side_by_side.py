@@ -150,8 +150,8 @@ def _advanced(each: _Running, *, show_traceback: bool) -> Ended | None:
 
 def _let_go(device: torch.device) -> None:
     """Give back the memory that a student had on the GPU: it serves no other stream."""
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
 
 
