@@ -163,7 +163,10 @@ def run(
     if scheduler is not None or workers:
         ended = on_workers(source, names, work, scheduler, workers)
     elif at_once:
-        ended = trained_here(source, runs, beside, at_once, verify, replace, show_traceback)
+        import_for_all(source)
+        from pipeline.commands.side_by_side import side_by_side  # is code of Decant's own, too
+
+        ended = side_by_side(source, runs, beside, at_once, verify, replace=replace, show_traceback=show_traceback)
     else:
         ended = one_by_one(source, names, work, show_traceback)
     for number, seconds, value in ended:
@@ -219,28 +222,6 @@ def import_for_all(source: ConfigFile) -> None:
     for operation in source.read(ViewsSection).views.operations:  # one code of them for all, whoever edits it meanwhile
         plugins.load(OPERATIONS, operation.name, "views.operations")
     imported_code()  # reads the files of what is imported, which is what all will run
-
-
-def trained_here(
-    source: ConfigFile,
-    runs: Sequence[RunName],
-    work: Callable[[int, Callable[[], str]], Stepwise[OfProcess]],
-    at_once: int,
-    verify: Verify,
-    replace: bool,
-    show_traceback: bool,
-) -> Iterator[Ended]:
-    """Train in this process, several students at once; yield each when it has ended.
-
-    Args:
-        source, verify, replace, show_traceback: as of `run`.
-        runs: the students, in their order.
-        work, at_once: as of `side_by_side`.
-    """
-    import_for_all(source)
-    from pipeline.commands.side_by_side import side_by_side  # is code of Decant's own, too
-
-    yield from side_by_side(source, runs, work, at_once, verify, replace=replace, show_traceback=show_traceback)
 
 
 def on_workers(

@@ -38,8 +38,8 @@ class Lane(Generic[TrainedT]):
     def __init__(self, work: Stepwise[TrainedT], device: torch.device) -> None:
         self._work, self._device = work, device
         self._drawn = torch.default_generator.get_state()
-        exchange_noting(noting := exchange_noting(None))
-        self._noting = noting
+        self._noting = exchange_noting(None)
+        exchange_noting(self._noting)  # what takes warnings now still does
         if device.type == "cuda":
             torch.cuda.init()  # type: ignore[no-untyped-call]
             self._index = torch.cuda.current_device() if device.index is None else device.index
