@@ -1,0 +1,33 @@
+"""The comparison of iCD with its base: pairs differ in the term alone, and differences are of equal seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.experiment.config import ExperimentConfig
+
+own_term = pytest.importorskip("own_term")
+
+
+def test_pairs_differ_in_the_term_alone() -> None:
+    config = own_term.source_of("resnet20", Path("weights")).read(ExperimentConfig)
+    assert config.runs.seeds == own_term.SEEDS
+    for weight in own_term.WEIGHTS:
+        base, term = (config.objectives[f"{kind}-{weight}"].objectives for kind in ("base", "icd"))
+        assert term[:-1] == base
+        assert (term[-1].name, base[-1].name, base[-1].weight) == ("icd", "sdd", weight)
+
+
+def test_differences_are_of_equal_seeds() -> None:
+    """By hand, with t(0.975; 4) = 2.7764: differences 1, 2, 3, 4, 5 points have mean 3 and error sqrt(2.5 / 5)."""
+    base = {seed: 0.2 + 0.01 * (seed % 3) for seed in range(5)}
+    term = {seed: base[seed] + 0.01 * (seed + 1) for seed in (4, 2, 0, 1, 3)}
+    same = {seed: base[seed] + (0.01 if seed % 2 else -0.01) for seed in range(4)}
+    assert own_term.difference(term, base) == pytest.approx([0.01, 0.02, 0.03, 0.04, 0.05])
+    sets = {"base-0.9": base, "icd-0.9": term, "base-2.7": base, "icd-2.7": same}
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in own_term.table_of({"x": sets}).splitlines()]
+    assert lines[2] == ["x", "0.9", "20.80 ± 0.84", "23.80 ± 1.92", "+3.00 ± 1.96"]
+    assert lines[3][-1] == "+0.00 ± 1.84"  # four seeds are in both: t(0.975; 3) = 3.1824, error sqrt(4 / 3 / 4)
+    assert lines[4][:2] == ["x", "both"]
