@@ -123,6 +123,19 @@ def test_the_temperature_is_learned_down_to_a_hundredth():
     torch.testing.assert_close(after, expected, rtol=1e-9, atol=0)
 
 
+def test_a_temperature_at_its_bound_finds_the_way_back():
+    """Where the student's rows look for others than their own, a larger one is better."""
+    objective = built("tas", {"initial_temperature": 1e-4}, student=TEACHER)
+    objective.projector.weight.data = -torch.eye(TEACHER.embedding, dtype=torch.float64)
+    said = maps(TEACHER, 5, 2)
+    descent = torch.optim.SGD([objective.log_scale], lr=0.01)
+    for _ in range(2):
+        descent.zero_grad()
+        objective(said, said, batch(5), 0.0)["contrast"].backward()
+        descent.step()
+    assert torch.exp(-objective.log_scale) > 0.0101
+
+
 def test_a_small_temperature_tells_embeddings_that_point_alike_apart_in_half_precision_too():
     """Cosines are within 0.01 of each other, of which bfloat16 makes two or three: a row is off by 0.07."""
     objective = built("tas", {"initial_temperature": 0.01}, student=TEACHER).float()
