@@ -127,14 +127,11 @@ class EmbeddingTAS(SampleObjective):
         both = frozenset({"embedding", "logits"})
         self.needs = Needs(teacher=both, student=both, labels=options.epsilon != 1)
 
-    @torch.no_grad()
-    def prepare(self, batch: Batch, progress: float) -> None:
-        """Bring a temperature back that the last step has led below the lowest: from there no gradient would."""
-        self.log_scale.clamp_(max=-math.log(LOWEST_TEMPERATURE))
-
     def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `contrast` and `logits`."""
         of_student, of_teacher = embeddings(student, teacher)
+        with torch.no_grad():  # the last step may have led beyond the bound, from where a clamp has no gradient back
+            self.log_scale.clamp_(max=-math.log(LOWEST_TEMPERATURE))
         temperature = torch.exp(-self.log_scale)
         projected = precise(self.projector(of_student))
         same = other_rows_of_a_sample(batch)

@@ -25,7 +25,7 @@ Compression = Literal["zstd"] | None
 CRC_BYTES = 4
 
 ZSTD_LEVEL = 3
-"""The default of zstd: float16 shrinks by a sixth (docs/results.md), and hardly more at higher levels."""
+"""The default of zstd: float16 shrinks by a sixth (docs/performance.md), and hardly more at higher levels."""
 
 
 def chunk_content(elements: NDArray[Any], compression: Compression = None) -> tuple[memoryview, int]:
