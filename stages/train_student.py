@@ -112,7 +112,7 @@ def run_by_steps(
         facts = {**name._asdict(), "model": opened.config.model, **({"processes": processes} if processes > 1 else {})}
         described = partial(description, opened, result.network)
         world.first_does(partial(scratch.finish, result, scorer, facts, configured, described))
-    print(f"{folder}: trained in {result.seconds:.0f} s, {result.images_per_second:,.0f} images/s")
+    print(f"{folder}: {result.summary}")
     return True
 
 

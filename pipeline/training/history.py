@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pipeline.measuring.score import TOP1, Score
+
+LOSS_GROWS, TERM_GROWS = 2.0, 3.0
+"""How many times the least of all epochs the loss of the last one is, and a term of it, where the training diverges."""
 
 
 class History:
@@ -67,6 +70,7 @@ def epoch_note(history: History, epochs: int, means: Mapping[str, float], weight
         weights: of the objectives, by their labels, at the end of the epoch.
     """
     row, column = history.rows[-1], history.score.column
+    grown = diverging(history.rows)
     terms = [
         f"{weights[label]:.3g} x {value:.4g} {term}"
         for term, value in means.items()
@@ -76,6 +80,8 @@ def epoch_note(history: History, epochs: int, means: Mapping[str, float], weight
     if len(terms) > 1:
         dropping = any(term.startswith("dropped/") for term in means)  # then the sum is another in every step
         note += (", teachers left out at random of " if dropping else " = ") + " + ".join(terms)
+    if grown:
+        note += f"; {grown}"
     if column in row:
         note += f", holdout {history.score.text(row[column])}"
         best = history.best()
@@ -83,3 +89,24 @@ def epoch_note(history: History, epochs: int, means: Mapping[str, float], weight
             then = history.rows[best - 1]
             note += f", best {history.score.text(then[column])} in epoch {then['epoch']:.0f}"
     return note
+
+
+def diverging(rows: Sequence[Mapping[str, float]]) -> str:
+    """Say which terms have grown, where the loss of the last epoch is far above the least of all; empty where not.
+
+    Args:
+        rows: of the epochs, as of `History`.
+
+    The loss alone is no sign: the weight of a term may be raised on purpose. Nor is a term alone: one that is nearly
+    nothing may grow many times. So both are asked.
+    """
+    last, losses = rows[-1], [row["loss"] for row in rows if "loss" in row]
+    if not losses or not last["loss"] > LOSS_GROWS * min(losses) > 0:
+        return ""
+    grown = []
+    for term in (column for column in last if "/" in column and not column.startswith("dropped/")):
+        known = {int(row["epoch"]): row[term] for row in rows if row.get(term, 0.0) > 0}
+        least = min(known, key=known.__getitem__, default=0)
+        if known and last[term] > TERM_GROWS * known[least]:
+            grown.append(f"{term} grew from {known[least]:.4g} in epoch {least} to {last[term]:.4g}")
+    return ", ".join(grown)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.models import Network, WithReusedHead
-from pipeline.training.history import History
+from pipeline.training.history import History, diverging
+
+DIVERGING_HINT = "lower its weight or the learning rate, or look whether its options suit the optimiser"
 
 
 @dataclass
@@ -30,3 +32,10 @@ class TrainingResult:
     precision: str
     best: int | None = None
     deterministic: bool = True
+
+    @property
+    def summary(self) -> str:
+        """Say how long it took and how fast it was; on a line of its own, which terms have grown."""
+        said = f"trained in {self.seconds:.0f} s, {self.images_per_second:,.0f} images/s"
+        grown = diverging(self.history.rows)
+        return f"{said}\nnote: {grown}: {DIVERGING_HINT}" if grown else said

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from pipeline.training import History
-from pipeline.training.history import epoch_note
+from pipeline.training.history import diverging, epoch_note
 
 
 def history(*scores: float | None) -> History:
@@ -38,3 +38,28 @@ def test_a_note_does_not_say_that_terms_add_up_where_teachers_are_dropped():
     means = {"loss": 3.0, "vkd-a/feature": 1.0, "vkd-b/feature": 1.5, "dropped/a": 0.5, "dropped/b": 0.1}
     note = epoch_note(history(None), 8, means, {"vkd-a": 1.0, "vkd-b": 1.0})
     assert note.endswith("loss 3.0000, teachers left out at random of 1 x 1 vkd-a/feature + 1 x 1.5 vkd-b/feature")
+
+
+def rows(**columns: list[float | None]) -> list[dict[str, float]]:
+    named = {name.replace("__", "/").replace("_", "-"): values for name, values in columns.items()}
+    count = max(map(len, named.values()))
+    return [
+        {"epoch": i + 1.0, **{name: values[i] for name, values in named.items() if values[i] is not None}}
+        for i in range(count)
+    ]
+
+
+def test_a_term_that_grows_with_the_loss_is_named():
+    crcd = rows(loss=[31.0, 30.0, 80.0], hard_label__cross_entropy=[4.4, 4.0, 4.6], crcd__gradient=[15.0, 14.0, 60.0])
+    assert diverging(crcd) == "crcd/gradient grew from 14 in epoch 2 to 60"
+    assert [diverging(crcd[:n]) for n in (1, 2)] == ["", ""]
+    note = epoch_note(History(crcd), 40, {"loss": 80.0, "crcd/gradient": 60.0}, {"crcd": 1.0})
+    assert note == "epoch 3/40 loss 80.0000; crcd/gradient grew from 14 in epoch 2 to 60"
+
+
+def test_what_grows_as_it_should_is_not_named():
+    raised = rows(loss=[4.0, 9.0], kd__kl=[3.0, 2.5])
+    small = rows(loss=[4.0, 3.5], ufd__low=[0.001, 0.02])
+    later = rows(loss=[1.0, 9.0], lfcc__contrast=[None, 4.0], dropped__a=[0.1, 0.5])
+    negative = rows(loss=[-4.0, -1.0], itrd__mutual=[-9.0, -2.0])
+    assert [diverging(each) for each in (raised, small, later, negative)] == [""] * 4
