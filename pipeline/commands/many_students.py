@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -160,6 +160,7 @@ def run(
         finally:
             lines.forget()
 
+    ended: Iterator[Ended]
     if scheduler is not None or workers:
         ended = on_workers(source, names, work, scheduler, workers)
     elif at_once:
@@ -193,7 +194,7 @@ class _Made(NamedTuple):
 
 def one_by_one(
     source: ConfigFile, names: Sequence[str], work: Callable[[int], Callable[[], OfProcess]], show_traceback: bool
-) -> Iterator[Ended]:
+) -> Generator[Ended, None, None]:
     """Train here, in processes that are forked; yield each student when its process has ended.
 
     Args:
@@ -230,7 +231,7 @@ def on_workers(
     work: Callable[[int], Callable[[], OfProcess]],
     scheduler: str | None,
     workers: int,
-) -> Iterator[Ended]:
+) -> Generator[Ended, None, None]:
     """Train on the workers of a cluster; yield each student when its process has ended.
 
     Args:

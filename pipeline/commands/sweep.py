@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace as changed
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,7 @@ def run(
     Raises ConfigError with every problem before any work, CacheMismatch if another sweep is there, and PipelineError if
     no try could be finished.
     """
+    source = source.frozen()  # tries differ in nothing but their constants, whoever edits the file meanwhile
     apart = partial(_conditions_apart, scheduler=scheduler, show_traceback=show_traceback)
     sweep = Sweep.of(source, name, vary, folder, stops=stops, at_random=at_random, conditions=apart)
     sampler = Sampler.of(sweep.space, source, count, name.seed, at_random=at_random)
@@ -79,6 +81,7 @@ def run(
     with sweep.held(wait=wait):
         known = {one.number: one for one in sweep.begin(replace_other=replace)}
         todo = [n for n in range(sampler.count) if n not in known or known[n].state not in ENDED]
+        todo.sort(key=lambda n: n in known and known[n].state == "failed")  # they may fail again: others first
         if len(todo) < sampler.count:
             print(f"{sweep.folder}: {sampler.count - len(todo)} of {sampler.count} tries are there already")
         training = sweep.training
@@ -97,17 +100,18 @@ def run(
             if at_once
             else one_by_one(source, names, work, show_traceback)
         )
-        for outcome in ended:
-            number = todo[outcome.number]
-            if isinstance(outcome.value, ChildFailure):
-                click.echo(with_config(f"error: try {number}: {outcome.value.message}", config), err=True)
-                failures[number] = outcome.value
-                _failed(sweep, number, failures, done)
-            else:
-                compared.update(cast(MadeTry, outcome.value).compared)
-            tries = sweep.tries.read()
-            sweep.write(tries)
-            _tell(tries, number)
+        with closing(ended):  # before others may work here
+            for outcome in ended:
+                number = todo[outcome.number]
+                if isinstance(outcome.value, ChildFailure):
+                    click.echo(with_config(f"error: try {number}: {outcome.value.message}", config), err=True)
+                    failures[number] = outcome.value
+                    _failed(sweep, number, failures, done)
+                else:
+                    compared.update(cast(MadeTry, outcome.value).compared)
+                tries = sweep.tries.read()
+                sweep.write(tries)
+                _tell(tries, number)
         return _told(sweep, source, failures, done)
 
 
@@ -140,13 +144,15 @@ def _failed(
 ) -> None:
     """Keep why a try failed. Raises PipelineError if none ended yet and two failed alike: so would all others.
 
-    One alone may fail by its own constants.
+    One alone may fail by its own constants, and so may two that share one which others do not have.
     """
     tries, failure = sweep.tries.read(), failures[number]
     one = next(each for each in tries if each.number == number)
     sweep.tries.write(changed(one, state="failed", error=failure.message))
-    alike = sum(_reason(each) == _reason(failure) for each in failures.values())
-    if failure.exit_code == 2 and alike > 1 and not any(each.state in ENDED for each in tries):
+    alike = [each for each in tries if each.number in failures and _reason(failures[each.number]) == _reason(failure)]
+    own = {key for key, axis in sweep.space.axes.items() if len(axis.tried()) > 1}
+    apart = any(all(each.values[key] != one.values[key] for key in own) for each in alike if each.number != number)
+    if failure.exit_code == 2 and apart and not any(each.state in ENDED for each in tries):
         done(sweep.write(sweep.tries.read()))
         what = "two tries failed for the same reason, and the others would, too"
         error = PipelineError(what, where=sweep.folder, fix=MEND_HINT)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -42,23 +43,32 @@ class ConfigFile:
         overrides: `section.key=value`, as given with `--set`.
         objective_sets: entries of the section `objectives` that replace those of the file, by name. A name may have
             dots, which an override would take for levels.
+        contents: what the file said when `frozen` was called; None reads it whenever it is asked for.
     """
 
     file: Path
     overrides: Sequence[str] = ()
     objective_sets: Mapping[str, Any] = field(default_factory=dict, hash=False)  # a dict has none
+    contents: Raw | None = field(default=None, hash=False)
+
+    def frozen(self) -> ConfigFile:
+        """Return the configuration as the file has it now: whoever edits that changes nothing of it."""
+        return self if self.contents is not None else replace(self, contents=self._contents())
 
     def raw(self) -> Raw:
         """Read the sections as they were written; `runs.path` defaults to `artifacts/<name of the file>`."""
-        if self.file == DEFAULT and not self.file.exists():
-            raise ConfigError([_nothing_here()])
-        raw = read_config(self.file, self.overrides)
+        raw = deepcopy(self.contents) if self.contents is not None else self._contents()
         if self.objective_sets:
             raw["objectives"] = {**raw["objectives"], **self.objective_sets}
         runs = raw.get("runs")
         if runs is None or (isinstance(runs, dict) and "path" not in runs):
             raw["runs"] = {"path": f"artifacts/{self.file.stem}", **(runs or {})}
         return raw
+
+    def _contents(self) -> Raw:
+        if self.file == DEFAULT and not self.file.exists():
+            raise ConfigError([_nothing_here()])
+        return read_config(self.file, self.overrides)
 
     def read(self, inputs: type[InputsT], raw: Raw | None = None) -> InputsT:
         """Read the sections that a stage declares.

@@ -10,7 +10,8 @@ from matplotlib.ticker import MaxNLocator
 from pipeline.measuring.score import SCORES, TOP1
 from pipeline.reporting.render import INK, png
 from pipeline.reporting.styles import BASELINE, OKABE_ITO
-from pipeline.sweeping.space import Range, SearchSpace
+from pipeline.sweeping.axes import Range
+from pipeline.sweeping.space import SearchSpace
 from pipeline.sweeping.tries import Try, best_of
 
 MOST_PANELS = 6

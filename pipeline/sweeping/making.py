@@ -81,7 +81,7 @@ def make_try(how: TryMaking, source: ConfigFile, one: Try, compared: dict[str, s
         curve = tuple(float(cell_of(row[column])) for row in history.rows)
         nonlocal one
         one = known(replace(one, curve=curve, scored=history.score.name))
-        if how.stops:
+        if how.stops and not history.stale(how.patience):  # else it ends here by itself
             others = [each.curve for each in tries.read() if each.state == "finished" and each.number != one.number]
             if is_hopeless(curve, others, how.epochs):
                 for folder in unfinished(student):  # nobody will go on with it; this process holds it until it is gone
@@ -95,6 +95,9 @@ def make_try(how: TryMaking, source: ConfigFile, one: Try, compared: dict[str, s
         )
     except Hopeless:
         stopped = True  # and no more is done here: while there is the error, processes that load images run on
+    except BaseException:
+        known(one)  # what it took so far counts
+        raise
     one = replace(one, state="stopped") if stopped else finished(one, student, how.patience)
     return MadeTry(known(one).state, compared)
 

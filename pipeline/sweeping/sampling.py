@@ -16,7 +16,8 @@ from typing import Any
 
 from pipeline.errors import ConfigError, Problem
 from pipeline.experiment.source import ConfigFile
-from pipeline.sweeping.space import Choices, Constants, Range, SearchSpace
+from pipeline.sweeping.axes import Choices, Range
+from pipeline.sweeping.space import LISTED_MOST, Constants, SearchSpace
 from pipeline.sweeping.tries import Try
 
 STARTUP = 5
@@ -68,13 +69,18 @@ class Sampler:
 
         Raises ConfigError for more tries than there are, and if Optuna is needed and not installed.
         """
-        listed = space.listed
-        if listed is not None:
+        every = space.listed
+        if every is not None:
+            listed = [each for each in every if len(every) > LISTED_MOST or not space.refused(source, each)]
+            left_out = (
+                f"the objectives refuse {len(every) - len(listed)} of {len(every)} combinations, which are left out"
+            )
             if count is not None and count > len(listed):
                 what = f"the listed values make {len(listed)} tries"
                 fix = "leave --tries out, list more values, or give a range"
                 raise ConfigError([Problem("--tries", what, f"at most {len(listed)}", str(count), fix)])
-            return cls(space, count or len(listed), seed, learns=False, listed=listed)
+            notes = [left_out] if len(listed) < len(every) else []
+            return cls(space, count or len(listed), seed, learns=False, listed=listed, notes=notes)
         wanted = count or DEFAULT_TRIES
         few = space.few(source, wanted)
         if few is not None and len(few) <= wanted:

@@ -14,87 +14,16 @@ from pydantic import ValidationError
 from pipeline.errors import ConfigError, Problem, unknown_name
 from pipeline.experiment.source import ConfigFile
 from pipeline.objectives import ObjectiveEntry, ObjectivesSection
-from pipeline.yaml_text import parse_yaml
+from pipeline.sweeping.axes import VARY_HINT, Choices, Range, axis_of
 
 Constants = dict[str, Any]
 """The constants of one try, by their keys, such as `kd.temperature`."""
 
-RANGE = re.compile(r"([^\s,.:]\S*?)\.\.([^\s,:]+?)((?::(?:log|int))*)")
-"""`LOW..HIGH`, with `:log` or `:int` behind it, or both."""
+NAMING = ("name", "label")
+"""Options of every objective that change nothing of what it computes."""
 
 LISTED_MOST = 200
 """Tries of whole numbers and listed values that are listed: of more, each that is drawn is looked at by itself."""
-
-VARY_HINT = "such as kd.temperature=1,2,4,8 or kd.weight=0.1..10:log"
-
-
-@dataclass(frozen=True)
-class Range:
-    """Holds an interval that values are drawn from.
-
-    Args:
-        low, high: its ends, which belong to it.
-        log: whether equal factors are equally likely; else equal differences.
-        whole: whether values are whole numbers.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    whole: bool = False
-
-    def tried(self) -> list[Any]:
-        """Return values that all others lie between."""
-        return [int(self.low), int(self.high)] if self.whole else [self.low, self.high]
-
-    def inner(self) -> float:
-        """Return a value between the ends that is no whole number: those may be whole where others are not."""
-        value = self.low + 0.37 * (self.high - self.low)
-        return value + min(0.5, (self.high - value) / 2) if value.is_integer() else value
-
-    def all_values(self) -> range | None:
-        """Return all values, if they are whole numbers; else None."""
-        return range(int(self.low), int(self.high) + 1) if self.whole else None
-
-    def holds(self, value: object) -> bool:
-        """Tell whether a value may be drawn."""
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        return self.low <= value <= self.high and (not self.whole or float(value).is_integer())
-
-    def at(self, share: float) -> float | int:
-        """Return the value at a share of the interval, from 0 to 1."""
-        if self.whole and not self.log:
-            return min(int(self.low) + int(share * (self.high - self.low + 1)), int(self.high))
-        if self.log:
-            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
-        else:
-            value = self.low + share * (self.high - self.low)
-        return self.written(value)
-
-    def written(self, value: float) -> float | int:
-        """Return a value that people can copy: of four digits, within the interval."""
-        near = min(max(float(f"{value:.4g}"), self.low), self.high)
-        return round(value) if self.whole else near
-
-
-@dataclass(frozen=True)
-class Choices:
-    """Holds values that are listed, any that YAML can write."""
-
-    values: tuple[Any, ...]
-
-    def tried(self) -> list[Any]:
-        """Return all of them."""
-        return list(self.values)
-
-    def all_values(self) -> Sequence[Any]:
-        """Return all of them."""
-        return self.values
-
-    def holds(self, value: object) -> bool:
-        """Tell whether a value is one of them."""
-        return value in self.values
 
 
 @dataclass(frozen=True)
@@ -139,6 +68,13 @@ class SearchSpace:
                 problems.append(unknown_name(f"--vary {key}", key.partition(".")[0], labels))
             elif key in axes:
                 problems.append(Problem(f"--vary {key}", "is given twice", fix="list all values in one"))
+            elif over := next(
+                (each for each in axes if f"{each}.".startswith(f"{key}.") or f"{key}.".startswith(f"{each}.")), None
+            ):
+                problems.append(Problem(f"--vary {key}", f"and {over} say the same option", fix="give one of them"))
+            elif key.removeprefix(f"{label}.") in NAMING:
+                what, fix = "says which objective it is, and is no constant of it", "vary another option"
+                problems.append(Problem(f"--vary {key}", what, got=text, fix=fix))
             else:
                 try:
                     axes[key], texts[key] = axis_of(values, f"--vary {key}"), values
@@ -225,15 +161,25 @@ class SearchSpace:
         changed = listed if isinstance(raw, list) else {**raw, "objectives": listed}
         return replace(source, objective_sets={**source.objective_sets, self.objectives: changed})
 
+    def _refused_always(self, source: ConfigFile, first: Constants, key: str, value: Any) -> list[Problem]:
+        """Return why the objectives refuse a value, whatever is listed for the others; nothing if some go with it."""
+        problems = self.refused(source, {**first, key: value})
+        others = {other: axis.tried() for other, axis in self.axes.items() if other != key}
+        if problems and math.prod(map(len, others.values())) <= LISTED_MOST:
+            for each in product(*others.values()):
+                if not self.refused(source, {**dict(zip(others, each, strict=True)), key: value}):
+                    return []
+        return problems
+
     def _refuse_wrong(self, source: ConfigFile) -> None:
-        """Raise ConfigError for values that an objective refuses: each is tried with the first ones of the others.
+        """Raise ConfigError for values that an objective refuses, each with all that the others are tried with.
 
         Between the ends of a range of whole numbers some may be refused: those are not drawn.
         """
         first = {key: axis.tried()[0] for key, axis in self.axes.items()}
         problems: dict[str, Problem] = {}
         for key, axis in self.axes.items():
-            found = [each for value in axis.tried() for each in self.refused(source, {**first, key: value})]
+            found = [each for value in axis.tried() for each in self._refused_always(source, first, key, value)]
             if isinstance(axis, Range) and not axis.whole and not found:
                 found = self.refused(source, {**first, key: axis.inner()})
                 if found and not self.refused(source, {**first, key: round(axis.inner())}):
@@ -242,35 +188,6 @@ class SearchSpace:
             problems |= {str(problem): problem for problem in found}
         if problems:
             raise ConfigError(list(problems.values()), source.file)
-
-
-def axis_of(text: str, key: str) -> Range | Choices:
-    """Read the values of a key: `1,2,4`, or `0.1..10`, `0.1..10:log`, `1..8:int`.
-
-    Args:
-        text: the values.
-        key: that problems name.
-
-    Raises ConfigError.
-    """
-    if (found := RANGE.fullmatch(text.strip())) is not None:
-        try:
-            low, high = (float(part) for part in found.groups()[:2])
-        except ValueError:
-            raise ConfigError([Problem(key, "the ends of a range are no numbers", VARY_HINT, text)]) from None
-        log, whole = ":log" in found[3], ":int" in found[3]
-        if not (math.isfinite(low) and math.isfinite(high) and low < high):
-            raise ConfigError([Problem(key, "a range ends above its beginning", VARY_HINT, text)])
-        if log and low <= 0:
-            raise ConfigError([Problem(key, "a logarithmic range begins above 0", VARY_HINT, text)])
-        if whole and not (low.is_integer() and high.is_integer()):
-            raise ConfigError([Problem(key, "the ends of a range of whole numbers are whole", VARY_HINT, text)])
-        return Range(low, high, log, whole)
-    values = parse_yaml(f"[{text}]", key)
-    if not values or not text.strip():
-        raise ConfigError([Problem(key, "lists no values", VARY_HINT, text)])
-    distinct = [value for place, value in enumerate(values) if value not in values[:place]]
-    return Choices(tuple(distinct))
 
 
 def _entries(source: ConfigFile, objectives: str) -> dict[str, dict[str, Any]]:

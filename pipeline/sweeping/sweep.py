@@ -33,7 +33,7 @@ RESULT, PICTURE = "sweep.json", "sweep.png"
 
 OTHER_HINT = "--output names another folder; --replace deletes the tries that are there, and begins anew"
 
-BROKEN_SWEEP_HINT = "delete the file, and it is written again from the tries beside it; --replace deletes those, too"
+BROKEN_SWEEP_HINT = "bring it back from a copy; --replace deletes the tries beside it, and begins anew"
 
 
 class Inputs(StudentSections, RunsSection):
@@ -148,6 +148,10 @@ class Sweep:
                     raise CacheError("another process works on this sweep", where=self.folder, fix=fix) from None
                 print_message(f"waiting for another process that works on {self.folder}")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        try:
             yield
         finally:
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # not by closing alone: forked processes share the descriptor
@@ -164,6 +168,11 @@ class Sweep:
         """
         file = self.folder / RESULT
         there = _definition_in(file, replace_other=replace_other) if file.exists() else None
+        if there is None and any(self.tries.files()):  # of which sweep they are, nobody knows
+            if not replace_other:
+                what = f"there are tries, and no {RESULT} that says of which sweep"
+                raise CacheCorrupt(what, where=self.folder, fix=BROKEN_SWEEP_HINT)
+            there = {"broken": "no file"}
         own = {key: value for key, value in self.definition.items() if there is None or key in there}  # of older ones
         if there is not None and (lines := differences(json.loads(json.dumps(own)), there)):
             if not replace_other:
@@ -188,7 +197,8 @@ class Sweep:
         if number in known:
             again = replace(known[number], state="begun", error=None)
         else:
-            again = Try(number, sampler.values(number, [one for one in known.values() if one.number < number]))
+            shutil.rmtree(self.tries.student(number), ignore_errors=True)  # of a try whose file somebody deleted
+            again = Try(number, sampler.values(number, list(known.values())))
         self.tries.write(again)
         return again
 

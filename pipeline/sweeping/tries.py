@@ -95,7 +95,11 @@ class Tries:
 
     def read(self) -> list[Try]:
         """Read all tries, by number. Raises CacheCorrupt for a file that holds none."""
-        return [_read(file) for file in sorted(self.folder.glob("[0-9]*.json"))]
+        return [_read(file) for file in self.files()]
+
+    def files(self) -> list[Path]:
+        """Return the files that there are, by the numbers of their tries."""
+        return sorted(self.folder.glob("[0-9]*.json"), key=lambda file: (len(file.stem), file.stem))
 
 
 def _read(file: Path) -> Try:

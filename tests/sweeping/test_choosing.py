@@ -12,10 +12,11 @@ import pytest
 import pipeline.sweeping.drawing
 from pipeline.errors import ConfigError
 from pipeline.experiment.source import ConfigFile
+from pipeline.sweeping.axes import Choices, Range, axis_of
 from pipeline.sweeping.sampling import STARTUP, Sampler
-from pipeline.sweeping.space import Choices, Range, SearchSpace, axis_of
+from pipeline.sweeping.space import SearchSpace
 from pipeline.sweeping.stopping import FINISHED, WARMUP, is_hopeless
-from pipeline.sweeping.tries import Try, best_of
+from pipeline.sweeping.tries import Tries, Try, best_of, finished
 
 CONFIG = """\
 objectives:
@@ -44,6 +45,7 @@ def source(tmp_path: Path) -> ConfigFile:
         ("0.1..10", Range(0.1, 10)),
         ("-1..1", Range(-1, 1)),
         ("1e-3..1:log", Range(0.001, 1, log=True)),
+        (".1..1", Range(0.1, 1)),
         ("1..8:int", Range(1, 8, whole=True)),
         ("1..64:log:int", Range(1, 64, log=True, whole=True)),
     ],
@@ -52,7 +54,9 @@ def test_what_varies_is_a_list_or_a_range(text: str, axis: Range | Choices):
     assert axis_of(text, "key") == axis
 
 
-@pytest.mark.parametrize("text", ["", "2..1", "a..b", "0..1:log", "1.5..3:int", "[1"])
+@pytest.mark.parametrize(
+    "text", ["", "2..1", "a..b", "0..1:log", "1.5..3:int", "[1", "nan..8", "1..inf", "1..8:integer", "1 .. 8"]
+)
 def test_what_is_neither_is_refused(text: str):
     with pytest.raises(ConfigError, match=r"key|not valid YAML"):
         axis_of(text, "key")
@@ -107,6 +111,33 @@ def test_a_range_of_whole_numbers_must_say_so(source: ConfigFile):
 def test_an_objective_without_an_option_is_told_so(source: ConfigFile):
     with pytest.raises(ConfigError, match=r"name an option: kd\.weight=1,2"):
         SearchSpace.of(["kd=1,2"], "kd", source)
+
+
+@pytest.mark.parametrize(
+    ("vary", "what"),
+    [
+        (["kd.schedule.warmup=0.1,0.5", "kd.schedule={warmup: 0.3}"], "and kd.schedule.warmup say the same option"),
+        (["kd.schedule={warmup: 0.3}", "kd.schedule.warmup=0.1,0.5"], "and kd.schedule say the same option"),
+        (["kd.label=a,b"], "says which objective it is"),
+        (["kd.temperature=1..8:whole"], "is not a range"),
+    ],
+)
+def test_what_would_vary_nothing_is_refused(source: ConfigFile, vary: list[str], what: str):
+    with pytest.raises(ConfigError, match=what):
+        SearchSpace.of(vary, "kd", source)
+
+
+def test_combinations_that_objectives_refuse_are_left_out(source: ConfigFile):
+    """The width must be a multiple of the heads."""
+    space = SearchSpace.of(["hcl.width=64,80", "hcl.heads=8,10"], "hcl", source)
+    sampler = Sampler.of(space, source, None, 0, at_random=False)
+    made: list[Try] = []
+    for number in range(sampler.count):
+        made.append(Try(number, sampler.values(number, made)))
+    assert [tuple(one.values.values()) for one in made] == [(64, 8), (80, 8), (80, 10)]
+    assert sampler.notes == ["the objectives refuse 1 of 4 combinations, which are left out"]
+    with pytest.raises(ConfigError, match=r"hcl.*multiple"):
+        SearchSpace.of(["hcl.width=64,80", "hcl.heads=8,7"], "hcl", source)
 
 
 @pytest.mark.parametrize("at_random", [True, False])
@@ -216,6 +247,9 @@ def test_after_the_last_epoch_nothing_is_stopped():
     assert not is_hopeless([0.1] * 2, others, 4)
     assert not is_hopeless([0.1] * 4, others, 4)
     assert not is_hopeless([0.1] * 3, others[1:], 4)
+    assert FINISHED == 4  # so docs/sweep.md says
+    assert not is_hopeless([0.9] * 3, others, 4)  # equal to the median
+    assert not is_hopeless([0.1] * 3, [*others[1:], [0.9, 0.9]], 4)  # one ended before, by patience
     assert not is_hopeless([], others, 4)
 
 
@@ -232,3 +266,24 @@ def test_the_best_is_the_first_of_the_finished_ones():
     made = [Try(0, {}, "stopped", (0.9,)), Try(1, {}, "finished", (0.5,), 0.5), Try(2, {}, "finished", (0.5,), 0.5)]
     assert best_of(made) == made[1]
     assert best_of(made[:1]) is None
+
+
+def test_the_score_is_that_of_the_weights_that_are_kept(tmp_path: Path):
+    (tmp_path / "history.csv").write_text("epoch,loss,holdout_top1\n1,3,0.25\n2,2,0.75\n3,1,0.5\n")
+    begun = Try(0, {}, error="of an earlier run")
+    assert finished(begun, tmp_path, None).score == 0.5
+    kept = finished(begun, tmp_path, 2)
+    assert (kept.score, kept.curve, kept.scored, kept.error) == (0.75, (0.25, 0.75, 0.5), "top1", None)
+
+
+def test_seeds_draw_differently(source: ConfigFile):
+    space = SearchSpace.of(["kd.temperature=3..8"], "kd", source)
+    drawn = [Sampler.of(space, source, 5, seed, at_random=True).values(3, []) for seed in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_tries_are_read_by_their_numbers(tmp_path: Path):
+    kept = Tries(tmp_path)
+    for number in (10000, 2, 9999):
+        kept.write(Try(number, {}))
+    assert [one.number for one in kept.read()] == [2, 9999, 10000]

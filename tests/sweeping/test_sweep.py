@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,66 @@ def test_a_try_that_is_impossible_by_its_own_constants_does_not_end_the_others(
     facts = sweep.run(source("train.epochs=1"), name, ["lfcc.scales=[4],[1,2]"], verify="none")
     assert [one["state"] for one in facts["tries"]] == ["failed", "finished"]
     assert "scales" in facts["tries"][0]["error"]
+
+
+def test_tries_that_share_a_constant_and_fail_alike_do_not_end_the_others(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def in_child(function: Any, **options: Any) -> object:
+        values = function.args[2].values
+        return ChildFailure("scales are finer than maps", 2) if values["kd.temperature"] == 1 else function()
+
+    monkeypatch.setattr(many_students, "in_child", in_child)
+    facts = run("kd.temperature=1,2", "kd.weight=0.5,1")
+    assert [one["state"] for one in facts["tries"]] == ["failed", "failed", "finished", "finished"]
+    began = []
+    monkeypatch.setattr(Tries, "write", lambda self, one, write=Tries.write: began.append(one) or write(self, one))
+    Tries(FOLDER).file(2).unlink()
+    run("kd.temperature=1,2", "kd.weight=0.5,1")
+    assert [one.number for one in began if one.state == "begun" and not one.curve][:1] == [2]  # failed ones come last
+    assert next(one for one in began if one.number == 0).error is None
+
+
+def test_an_edit_of_the_file_changes_no_try_of_a_sweep_that_runs(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    def in_child(function: Any, **options: Any) -> object:
+        made = function()
+        file = Path("tiny.yaml")
+        file.write_text(file.read_text() + "\n# later\n" + "train: {epochs: 7}\n" * ("train:" not in file.read_text()))
+        file.write_text(file.read_text().replace("epochs: 2", "epochs: 1"))
+        return made
+
+    monkeypatch.setattr(many_students, "in_child", in_child)
+    before = Path("tiny.yaml").read_text()
+    facts = run("kd.temperature=1,2")
+    assert Path("tiny.yaml").read_text() != before
+    assert [one["epochs"] for one in facts["tries"]] == [2, 2]
+    both = [(FOLDER / f"tries/000{number}/config.yaml").read_text() for number in (0, 1)]
+    assert both[0].replace("temperature: 1", "temperature: 2") == both[1]
+
+
+def test_a_try_that_fails_in_its_first_epoch_has_its_cost_and_one_that_ends_by_patience_is_no_hopeless_one(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def failing(*arguments: Any, **options: Any) -> None:
+        start = time.process_time()
+        while time.process_time() < start + 0.05:
+            pass
+        raise PipelineError("the loss is not finite")
+
+    train = pipeline.sweeping.making.train_student.run
+    monkeypatch.setattr(pipeline.sweeping.making.train_student, "run", failing)
+    with pytest.raises(PipelineError, match="not finite"):
+        run("kd.temperature=1", folder=Path("failing"))
+    (one,) = Tries(Path("failing")).read()
+    assert one.processor_seconds >= 0.05
+    monkeypatch.setattr(pipeline.sweeping.making.train_student, "run", train)
+    monkeypatch.setattr("pipeline.experiment.scoring.Scorer.value", lambda *arguments: 0.5)
+    asked: list[int] = []
+    monkeypatch.setattr(pipeline.sweeping.making, "is_hopeless", lambda curve, *others: bool(asked.append(len(curve))))
+    patient = source("train.epochs=4", "train.patience=1")
+    facts = sweep.run(patient, NAME, ["kd.temperature=1"], verify="none", folder=Path("patient"))
+    assert [one["epochs"] for one in facts["tries"]] == [2]
+    assert asked == [1]
 
 
 def test_the_cost_of_a_try_has_that_of_processes_that_load_images(inside: Path, monkeypatch: pytest.MonkeyPatch):

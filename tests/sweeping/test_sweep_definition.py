@@ -20,6 +20,7 @@ from pipeline.experiment.runs import RunName
 from pipeline.models import build_network
 from pipeline.publishing import differences
 from pipeline.sweeping.sweep import Sweep
+from pipeline.sweeping.tries import Try
 
 
 @pytest.fixture(autouse=True)
@@ -93,9 +94,32 @@ def test_sweeps_of_older_versions_go_on_and_broken_ones_are_told(here: Path):
         file.write_text(broken)
         with pytest.raises(CacheCorrupt, match="this is no sweep") as error:
             begun.begin(replace_other=False)
-        assert "delete the file" in str(error.value)
+        assert "--replace" in str(error.value)
     assert begun.begin(replace_other=True) == []
     assert json.loads(file.read_text())["definition"]["conditions"]
+
+
+def test_tries_without_the_file_that_says_of_which_sweep_are_nobodys(here: Path):
+    begun = sweep_of("kd")
+    begun.begin(replace_other=False)
+    begun.tries.write(Try(0, {"kd.temperature": 3}, "finished", (0.9,), 0.9))
+    (begun.folder / "sweep.json").unlink()
+    with pytest.raises(CacheCorrupt, match=r"there are tries, and no sweep\.json") as error:
+        begun.begin(replace_other=False)
+    assert "--replace" in str(error.value)
+    assert begun.begin(replace_other=True) == []
+    assert begun.tries.files() == []
+
+
+def test_what_is_fixed_is_part_of_a_sweep(here: Path):
+    """Whether tries are stopped, the other constants, the student, the set and the seed."""
+    before, vary = sweep_of("kd"), ["hard-label.weight=1"]
+    never = Sweep.of(source(), RunName("small", "kd"), vary, None, stops=False)
+    assert differing(before, never) == {"stops"}
+    other = sweep_of("kd", "objectives.kd=[hard-label, {name: kd, temperature: 3}]")
+    assert any(key.startswith("objectives_of") for key in differing(before, other))
+    assert "seed" in differing(before, Sweep.of(source(), RunName("small", "kd", 1), vary, None, stops=True))
+    assert {"student"} <= differing(before, Sweep.of(source(), RunName("vit", "kd"), vary, None, stops=True))
 
 
 def test_on_a_cluster_a_worker_tells_what_decides_the_tries(here: Path, monkeypatch: pytest.MonkeyPatch):
