@@ -2,16 +2,20 @@
 
     python benchmarks/own_term.py run --set data.path=cifar100.h5 --weights FOLDER
     python benchmarks/own_term.py table
+    python benchmarks/own_term.py keep         # in docs/measured/own-term.csv, and write the table into docs/results.md
 
 `run` works in the folder where `teachers.py` and `equal_care.py` did, or makes the caches of two of its teachers: 5,000
 training images, 8 views. For each weight of the base (SDD over the scales 1, 2 and 4) it trains a ResNet-8 without and
 with iCD's term, five seeds each, and evaluates them. What is there is kept, and several may run at once, of teachers of
 their own. `table` prints, as Markdown, the means, and the mean difference of equal seeds with its 95 % interval
-(Student's t): of each weight, and of all.
+(Student's t): of each weight, and of all. `keep` files what there is, in place of what is there of the same teachers;
+the table stands in docs/results.md between `<!-- own term -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
 
+import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -34,6 +38,13 @@ WEIGHTS = (0.9, 2.7)
 
 GAMMA = 10.7
 """Of iCD's term, as it was chosen there."""
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+KEPT = DOCS / "measured/own-term.csv"
+BLOCK = re.compile(r"(<!-- own term -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+
+Tops = dict[str, dict[str, dict[int, float]]]
+"""Top-1 on the test split, in [0, 1], by teacher, set and seed."""
 
 SEEDS = (0, 1, 2, 3, 4)
 CONFIDENCE = 0.95
@@ -140,17 +151,51 @@ def run(changes: Sequence[str], weights: Path, names: Sequence[str]) -> None:
         evaluate.run(here)
 
 
-@main.command()
-def table() -> None:
-    """Print what there is of the teachers whose students are evaluated."""
-    tops: dict[str, dict[str, dict[int, float]]] = {}
+def found() -> Tops:
+    """Return what there is of the teachers whose students are evaluated."""
+    tops: Tops = {}
     for name in TEACHERS:
         if (file := runs_of(name) / "evaluation.json").exists():
             students = Evaluation.read(file).students
             tops[name] = {
                 each: {s.seed: s.metrics.top1 or 0.0 for s in students if s.objectives == each} for each in sets_of()
             }
-    print(table_of(tops))
+    return tops
+
+
+def kept(file: Path = KEPT) -> Tops:
+    """Return what is filed.
+
+    Args:
+        file: of comma-separated values.
+    """
+    tops: Tops = {}
+    with file.open(newline="") as lines:
+        for row in csv.DictReader(lines):
+            seeds = tops.setdefault(row["teacher"], {}).setdefault(row["objectives"], {})
+            seeds[int(row["seed"])] = float(row["top1"])
+    return tops
+
+
+@main.command()
+def table() -> None:
+    """Print what there is of the teachers whose students are evaluated."""
+    print(table_of(found()))
+
+
+@main.command()
+def keep() -> None:
+    """File what there is, and write the table of all that is filed."""
+    tops = {**(kept() if KEPT.exists() else {}), **found()}
+    with KEPT.open("w", newline="") as lines:
+        writer = csv.writer(lines, lineterminator="\n")
+        writer.writerow(("teacher", "objectives", "seed", "top1"))
+        for teacher, sets in tops.items():
+            writer.writerows(
+                (teacher, name, seed, top1) for name, tries in sets.items() for seed, top1 in tries.items()
+            )
+    page = DOCS / "results.md"
+    page.write_text(BLOCK.sub(lambda match: f"{match[1]}{table_of(tops)}\n{match[3]}", page.read_text()))
 
 
 if __name__ == "__main__":

@@ -189,7 +189,8 @@ def _told(
     states = {state: sum(one.state == state for one in tries) for state in ("finished", "stopped", "failed")}
     counts = ", ".join(f"{count} {state}" for state, count in states.items() if count)
     cost = facts["cost"]
-    epochs = f"{cost['epochs']:,} epochs ({cost['epochs_without_stopping']:,} without stopping)"
+    most = "" if sweep.training.patience is None else "at most "  # tries may end by it
+    epochs = f"{cost['epochs']:,} epochs ({most}{cost['epochs_without_stopping']:,} without stopping)"
     print(f"{len(tries)} tries: {counts}; {epochs}, {duration(cost['processor_seconds'])} of processor time")
     print(f"chosen: try {best.number}, {best.score:.2%} on the holdout: {best.text()}")
     chosen = sweep.space.with_values(source, best.values).raw()["objectives"][sweep.name.objectives]

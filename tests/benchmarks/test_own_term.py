@@ -31,3 +31,10 @@ def test_differences_are_of_equal_seeds() -> None:
     assert lines[2] == ["x", "0.9", "20.80 ± 0.84", "23.80 ± 1.92", "+3.00 ± 1.96"]
     assert lines[3][-1] == "+0.00 ± 1.84"  # four seeds are in both: t(0.975; 3) = 3.1824, error sqrt(4 / 3 / 4)
     assert lines[4][:2] == ["x", "both"]
+
+
+def test_the_page_has_the_table_of_what_is_filed() -> None:
+    tops = own_term.kept()
+    assert [len(seeds) for sets in tops.values() for seeds in sets.values()] == [len(own_term.SEEDS)] * 8
+    page = (own_term.DOCS / "results.md").read_text()
+    assert own_term.BLOCK.search(page)[2] == own_term.table_of(tops) + "\n"
