@@ -8,8 +8,9 @@
 training images, 8 views. For each weight of the base (SDD over the scales 1, 2 and 4) it trains a ResNet-8 without and
 with iCD's term, five seeds each, and evaluates them. What is there is kept, and several may run at once, of teachers of
 their own. `table` prints, as Markdown, the means, and the mean difference of equal seeds with its 95 % interval
-(Student's t): of each weight, and of all. `keep` files what there is, in place of what is there of the same teachers;
-the table stands in docs/results.md between `<!-- own term -->` and `<!-- end -->`.
+(Student's t): of each weight, and of the means over both, which have the same seeds. `keep` files what there is, in
+place of what is there of the same teachers; the table stands in docs/results.md between `<!-- own term -->` and
+`<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -112,14 +113,14 @@ def table_of(tops: Mapping[str, Mapping[str, Mapping[int, float]]]) -> str:
         "| --- | ---: | ---: | ---: | ---: |",
     ]
     for teacher, sets in tops.items():
-        together: list[float] = []
+        together: list[list[float]] = []
         for weight in WEIGHTS:
             base, term = sets[f"base-{weight}"], sets[f"icd-{weight}"]
             found = difference(term, base)
-            together += found
+            together.append(found)
             cells = [_mean(list(base.values())), _mean(list(term.values())), _signed(*interval(found))]
             lines.append(f"| {teacher} | {weight} | {' | '.join(cells)} |")
-        lines.append(f"| {teacher} | both |  |  | {_signed(*interval(together))} |")
+        lines.append(f"| {teacher} | both |  |  | {_signed(*interval(np.mean(together, axis=0).tolist()))} |")
     return "\n".join(lines)
 
 
