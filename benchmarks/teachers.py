@@ -12,7 +12,8 @@ students' top-1 on the test images, and Spearman's rank correlation of both: of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,6 +72,20 @@ def source_of(teacher: str, weights: Path, changes: Sequence[str] = ()) -> Confi
     return ConfigFile(CONFIG, (*FIXED, *own, *changes))
 
 
+def make(source: ConfigFile, sets: Iterable[str], seeds: Sequence[int]) -> None:
+    """Make what is missing: the cache, a student of each set and seed, and the scores.
+
+    Args:
+        source: the configuration.
+        sets: of objectives.
+        seeds: of the students.
+    """
+    cache_teacher.run(source, replace=False, wait=True)
+    for seed, objectives in product(seeds, sets):
+        train_student.run(source, RunName(STUDENT, objectives, seed), verify="sample", replace=False, wait=True)
+    evaluate.run(source)
+
+
 class Taught(NamedTuple):
     """Holds what is known of a teacher and of its students.
 
@@ -114,12 +129,7 @@ def main() -> None:
 def run(changes: Sequence[str], weights: Path, names: Sequence[str]) -> None:
     """Make the caches, train the students, evaluate them."""
     for name in names or TEACHERS:
-        here = source_of(name, weights, changes)
-        cache_teacher.run(here, replace=False, wait=True)
-        for objectives in SETS:
-            for seed in SEEDS:
-                train_student.run(here, RunName(STUDENT, objectives, seed), verify="sample", replace=False, wait=True)
-        evaluate.run(here)
+        make(source_of(name, weights, changes), SETS, SEEDS)
 
 
 @main.command()

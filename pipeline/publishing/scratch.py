@@ -148,14 +148,7 @@ class Scratch:
         except FileNotFoundError:
             return None
         except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP):
-                raise
-            raise CacheError(
-                "the file system cannot lock folders",
-                where=self.folder.parent,
-                got=error.strerror,
-                fix="write to a local disk",
-            ) from error
+            raise lock_error(error, self.folder.parent) from error
         finally:
             if not held:
                 os.close(descriptor)
@@ -227,6 +220,19 @@ class Scratch:
             self._published = True
             sync_directory(self.target.parent)
             shutil.rmtree(aside, ignore_errors=True)
+
+
+def lock_error(error: OSError, folder: Path) -> OSError | CacheError:
+    """Return what to raise for a lock that failed: for file systems that have none, what to do.
+
+    Args:
+        error: of `flock`.
+        folder: that was to be locked, or the one around it.
+    """
+    if error.errno not in (errno.ENOLCK, errno.EBADF, errno.EOPNOTSUPP):
+        return error
+    what, fix = "the file system cannot lock folders", "write to a local disk"
+    return CacheError(what, where=folder, got=error.strerror, fix=fix)
 
 
 @contextmanager

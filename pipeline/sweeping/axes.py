@@ -14,6 +14,9 @@ from pipeline.yaml_text import parse_yaml
 RANGE = re.compile(r"([^\s,:]+?)\.\.([^\s,:]+?)((?::(?:log|int))*)")
 """`LOW..HIGH`, with `:log` or `:int` behind it, or both."""
 
+MOST_WHOLE = 2**53
+"""Beyond it floating-point numbers leave some out."""
+
 VARY_HINT = "such as kd.temperature=1,2,4,8 or kd.weight=0.1..10:log"
 
 
@@ -105,6 +108,8 @@ def axis_of(text: str, key: str) -> Range | Choices:
             raise ConfigError([Problem(key, "the ends of a range are finite", VARY_HINT, text)])
         if not low < high:
             raise ConfigError([Problem(key, "a range ends above its beginning", VARY_HINT, text)])
+        if whole and max(-low, high) > MOST_WHOLE:
+            raise ConfigError([Problem(key, "whole numbers end at 2**53", VARY_HINT, text)])
         if log and low <= 0:
             raise ConfigError([Problem(key, "a logarithmic range begins above 0", VARY_HINT, text)])
         if whole and not (low.is_integer() and high.is_integer()):

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import islice, product
 from typing import Any
 
 from pydantic import ValidationError
@@ -161,25 +161,28 @@ class SearchSpace:
         changed = listed if isinstance(raw, list) else {**raw, "objectives": listed}
         return replace(source, objective_sets={**source.objective_sets, self.objectives: changed})
 
-    def _refused_always(self, source: ConfigFile, first: Constants, key: str, value: Any) -> list[Problem]:
-        """Return why the objectives refuse a value, whatever is listed for the others; nothing if some go with it."""
-        problems = self.refused(source, {**first, key: value})
-        others = {other: axis.tried() for other, axis in self.axes.items() if other != key}
-        if problems and math.prod(map(len, others.values())) <= LISTED_MOST:
-            for each in product(*others.values()):
-                if not self.refused(source, {**dict(zip(others, each, strict=True)), key: value}):
-                    return []
-        return problems
+    def first(self, source: ConfigFile, fixed: Constants | None = None) -> Constants:
+        """Return the first constants that the objectives take, of listed values and ends of ranges.
+
+        Args:
+            source: the configuration.
+            fixed: values that are given, by key; None for none.
+
+        Returns the very first if all are refused, or if more than 200 would have to be tried.
+        """
+        tried = [[fixed[key]] if fixed and key in fixed else axis.tried() for key, axis in self.axes.items()]
+        every = [dict(zip(self.axes, each, strict=True)) for each in islice(product(*tried), LISTED_MOST)]
+        return next((each for each in every if not self.refused(source, each)), every[0])
 
     def _refuse_wrong(self, source: ConfigFile) -> None:
         """Raise ConfigError for values that an objective refuses, each with all that the others are tried with.
 
         Between the ends of a range of whole numbers some may be refused: those are not drawn.
         """
-        first = {key: axis.tried()[0] for key, axis in self.axes.items()}
+        first = self.first(source)
         problems: dict[str, Problem] = {}
         for key, axis in self.axes.items():
-            found = [each for value in axis.tried() for each in self._refused_always(source, first, key, value)]
+            found = [each for value in axis.tried() for each in self.refused(source, self.first(source, {key: value}))]
             if isinstance(axis, Range) and not axis.whole and not found:
                 found = self.refused(source, {**first, key: axis.inner()})
                 if found and not self.refused(source, {**first, key: round(axis.inner())}):

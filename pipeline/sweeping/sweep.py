@@ -21,6 +21,7 @@ from pipeline.experiment.source import ConfigFile
 from pipeline.experiment.students import StudentSections, training_of
 from pipeline.files import write_atomic
 from pipeline.publishing import differences, print_message
+from pipeline.publishing.scratch import lock_error
 from pipeline.store.format.manifest import Manifest
 from pipeline.sweeping.making import HOLDOUT_HINT
 from pipeline.sweeping.sampling import Sampler
@@ -104,8 +105,7 @@ class Sweep:
             raise ConfigError([Problem("data.holdout", "is missing: a sweep chooses by it", fix=HOLDOUT_HINT)])
         space = SearchSpace.of(vary, name.objectives, source)
         training = training_of(inputs.train, inputs.students[name.student], name.student)
-        any_values = {key: axis.tried()[0] for key, axis in space.axes.items()}
-        same = space.with_values(source, any_values).read_only(Inputs, {"objectives": name.objectives})
+        same = space.with_values(source, space.first(source)).read_only(Inputs, {"objectives": name.objectives})
         chosen = same.objectives[name.objectives]
         caches = [] if chosen.fresh else caches_read(inputs.data, inputs.store, inputs.caches)["training"]
         known = conditions(source, name)
@@ -148,8 +148,10 @@ class Sweep:
                     raise CacheError("another process works on this sweep", where=self.folder, fix=fix) from None
                 print_message(f"waiting for another process that works on {self.folder}")
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except BaseException:
+        except BaseException as error:
             os.close(descriptor)
+            if isinstance(error, OSError):
+                raise lock_error(error, self.folder) from error
             raise
         try:
             yield
@@ -178,7 +180,8 @@ class Sweep:
             if not replace_other:
                 what = "\n".join(["another sweep is here", *(f"  - {line}" for line in lines)])
                 raise CacheMismatch(what, where=self.folder, fix=OTHER_HINT)
-            shutil.rmtree(self.tries.folder, ignore_errors=True)
+            if self.tries.folder.exists():
+                shutil.rmtree(self.tries.folder)  # or what is left would count as tries of this sweep
             for name in (RESULT, PICTURE):
                 (self.folder / name).unlink(missing_ok=True)
         found = self.tries.read()

@@ -100,9 +100,10 @@ def diverging(rows: Sequence[Mapping[str, float]]) -> str:
     The loss alone is no sign: the weight of a term may be raised on purpose. Nor is a term alone: one that is nearly
     nothing may grow many times. So both are asked.
     """
-    last, losses = rows[-1], [row["loss"] for row in rows if "loss" in row]
-    if not losses or not last["loss"] > LOSS_GROWS * min(losses) > 0:
+    losses = [row["loss"] for row in rows if "loss" in row]
+    if not losses or not losses[-1] > LOSS_GROWS * min(losses) > 0:
         return ""
+    last = rows[-1]
     grown = []
     for term in (column for column in last if "/" in column and not column.startswith("dropped/")):
         known = {int(row["epoch"]): row[term] for row in rows if row.get(term, 0.0) > 0}

@@ -41,6 +41,8 @@ def test_both_weights_together_are_means_of_equal_seeds() -> None:
     )
     sets = {"base-0.9": base, "icd-0.9": up, "base-2.7": base, "icd-2.7": down}
     assert own_term.table_of({"x": sets}).splitlines()[-1] == "| x | both |  |  | +1.00 ± 0.00 |"
+    del up[4]  # of a run that is not finished: the seed counts for neither weight
+    assert own_term.table_of({"x": sets}).splitlines()[-1] == "| x | both |  |  | +1.00 ± 0.00 |"
 
 
 def test_the_page_has_the_table_of_what_is_filed() -> None:

@@ -120,6 +120,7 @@ def test_an_objective_without_an_option_is_told_so(source: ConfigFile):
         (["kd.schedule={warmup: 0.3}", "kd.schedule.warmup=0.1,0.5"], "and kd.schedule say the same option"),
         (["kd.label=a,b"], "says which objective it is"),
         (["kd.temperature=1..8:whole"], "is not a range"),
+        (["kd.temperature=1..10000000000000000000:int"], "end at 2"),
     ],
 )
 def test_what_would_vary_nothing_is_refused(source: ConfigFile, vary: list[str], what: str):
@@ -138,6 +139,8 @@ def test_combinations_that_objectives_refuse_are_left_out(source: ConfigFile):
     assert sampler.notes == ["the objectives refuse 1 of 4 combinations, which are left out"]
     with pytest.raises(ConfigError, match=r"hcl.*multiple"):
         SearchSpace.of(["hcl.width=64,80", "hcl.heads=8,7"], "hcl", source)
+    first_refused = SearchSpace.of(["hcl.width=64,72", "hcl.heads=9,8", "hcl.weight=0.1..1"], "hcl", source)
+    assert first_refused.first(source) == {"hcl.width": 64, "hcl.heads": 8, "hcl.weight": 0.1}
 
 
 @pytest.mark.parametrize("at_random", [True, False])
@@ -248,6 +251,8 @@ def test_after_the_last_epoch_nothing_is_stopped():
     assert not is_hopeless([0.1] * 4, others, 4)
     assert not is_hopeless([0.1] * 3, others[1:], 4)
     assert FINISHED == 4  # so docs/sweep.md says
+    long = [[0.9] * 9] * FINISHED
+    assert [is_hopeless([0.1] * epoch, long, 9) for epoch in (3, 4)] == [False, True]  # a third, says that page
     assert not is_hopeless([0.9] * 3, others, 4)  # equal to the median
     assert not is_hopeless([0.1] * 3, [*others[1:], [0.9, 0.9]], 4)  # one ended before, by patience
     assert not is_hopeless([], others, 4)

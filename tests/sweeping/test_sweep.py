@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +26,10 @@ from pipeline.commands.children import ChildFailure
 from pipeline.errors import CacheError, CacheMismatch, ConfigError, PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.sweeping.drawing import drawn
+from pipeline.sweeping.making import TryMaking, make_try
 from pipeline.sweeping.stopping import Hopeless
 from pipeline.sweeping.sweep import Sweep
-from pipeline.sweeping.tries import Tries
+from pipeline.sweeping.tries import Tries, Try
 from pipeline.yaml_text import parse_yaml
 
 NAME = RunName("small", "kd")
@@ -321,6 +324,57 @@ def test_another_sweep_in_the_folder_is_refused_and_more_tries_are_added(inside:
     again = run("kd.temperature=1..9", count=1, at_random=True, replace=True)
     assert len(again["tries"]) == 1
     assert not (FOLDER / "tries/0001").exists()
+
+
+def test_a_sweep_whose_first_combination_is_refused_is_made(inside: Path):
+    """A width must be a multiple of the heads: 64 is none of 9."""
+    made = source("objectives.hcl=[hard-label, {name: hcl, width: 64, heads: 8}]")
+    for vary in (["hcl.width=64,72", "hcl.heads=9,8"], ["hcl.width=72,64", "hcl.heads=8,9"]):
+        definition = Sweep.of(made, RunName("small", "hcl"), vary, None, stops=True).definition
+        assert definition["vary"] == dict(text.split("=") for text in vary)
+
+
+def test_a_file_system_that_cannot_lock_folders_is_told(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    def refused(descriptor: int, operation: int) -> None:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    made = Sweep.of(source(), NAME, VARY, None, stops=True)
+    monkeypatch.setattr(fcntl, "flock", refused)
+    with pytest.raises(CacheError, match="cannot lock folders"), made.held(wait=True):
+        pass
+
+
+def test_tries_that_cannot_be_deleted_are_not_taken_over(inside: Path, monkeypatch: pytest.MonkeyPatch):
+    run("kd.temperature=1")
+    locked = Path(FOLDER / "tries")
+
+    def refused(folder: Path, **options: Any) -> None:
+        if folder == locked and not options.get("ignore_errors"):
+            raise PermissionError(errno.EACCES, "denied", str(folder))
+
+    monkeypatch.setattr(shutil, "rmtree", refused)
+    with pytest.raises(PermissionError):
+        run("kd.temperature=3", replace=True)
+
+
+def test_only_finished_tries_are_looked_at_and_a_resumed_one_keeps_its_cost(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+):
+    run("kd.temperature=1,2")
+    kept = Tries(FOLDER)
+    first, second = kept.read()
+    kept.write(replace(first, state="stopped", score=None))
+    kept.write(replace(second, state="failed", score=None))
+    Tries(FOLDER).write(Try(2, {"kd.temperature": 4}, processor_seconds=1000.0))
+    asked: list[int] = []
+    monkeypatch.setattr(
+        pipeline.sweeping.making, "is_hopeless", lambda curve, others, epochs: bool(asked.append(len(others)))
+    )
+    how = TryMaking(NAME, kept, 2, None, True, "none")
+    values = Sweep.of(source(), NAME, VARY, None, stops=True).space.with_values(source(), {"kd.temperature": 4})
+    make_try(how, values, kept.read()[2], {})
+    assert set(asked) == {0}
+    assert kept.read()[2].processor_seconds > 1000
 
 
 def test_one_process_at_a_time_works_on_a_sweep(inside: Path):
