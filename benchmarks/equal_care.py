@@ -44,8 +44,8 @@ STUDENT, SEEDS = "resnet8", (0, 1, 2)
 FACTORS = (1 / 9, 1 / 3, 1.0, 3.0, 9.0)
 """Of the constant of the file."""
 
-OWN_CONSTANTS = {"icd": "gamma", "lift": "feature_weight"}
-"""Options that say what a method counts, where its weight does not."""
+OWN_CONSTANTS = {"icd": "gamma", "lift": "feature_weight", "ft": "transfer_weight"}
+"""Options that say what a method counts, where its weight does not, or does more: FT's would change its paraphraser."""
 
 FIXED = (
     "data.limit=7000",

@@ -19,6 +19,7 @@ over channels) before it compares them. Here they are compared in full, as in th
 times as many elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size
 of theirs takes a weight of about 200 √C for maps of one size: 1100 for the 32 channels of a ResNet-56's factor, 570
 if these have 4 x 4 cells and theirs 8 x 8. (In the short trainings of `docs/results.md` a tenth of that was better.)
+Whoever tries other strengths changes `transfer_weight`: the objective's `weight` would change the paraphraser's steps, too.
 
 Approximate offline: the paraphraser reads, and the student is compared with, low-passed maps. Convolutions see cells
 for pixels, so factors are those of the low frequencies. Exact if the cached grid is as large as the map
@@ -48,12 +49,14 @@ READS = ("features",)
 class Options(Section):
     """rate: channels of a factor for each of the teacher's. paraphrase_first: the share of training without transfer.
 
-    reconstruction_weight: of the paraphraser's term. blocks: the teacher's, default the deepest that is cached.
+    reconstruction_weight: of the paraphraser's term. transfer_weight: of the other.
+    blocks: the teacher's, default the deepest that is cached.
     """
 
     rate: float = Field(0.5, gt=0)
     paraphrase_first: float = Field(0.1, gt=0, lt=1)
     reconstruction_weight: float = Field(1 / 1000, gt=0)
+    transfer_weight: float = Field(1.0, gt=0)
     blocks: tuple[str, ...] | None = None
 
 
@@ -106,15 +109,18 @@ class FT(SampleObjective):
         self.needs = needs_of(pairs)
 
     def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
-        """One term: first `reconstruction`, times its weight, then `transfer`."""
-        first = progress < self.options.paraphrase_first
+        """One term, times its weight: first `reconstruction`, then `transfer`."""
+        options = self.options
+        first = progress < options.paraphrase_first
         losses = []
         for pair, transfer in zip(self.pairs, self.transfers, strict=True):
             assert isinstance(transfer, Transfer)
             s, t = on_one_grid(student.features[pair.student], teacher.features[pair.teacher], self.low_pass)
             losses.append(transfer.reconstruction(t) if first else transfer(s, t))
         total = torch.stack(losses).sum(0)
-        return {"reconstruction": self.options.reconstruction_weight * total} if first else {"transfer": total}
+        if first:
+            return {"reconstruction": options.reconstruction_weight * total}
+        return {"transfer": options.transfer_weight * total}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
