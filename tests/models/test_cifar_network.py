@@ -100,6 +100,7 @@ def resnet50() -> int:
 @pytest.mark.parametrize(
     ("name", "counted", "published"),
     [
+        ("cifar_wrn16_1", wide_resnet(16, 1), 180_916),
         ("cifar_wrn16_2", wide_resnet(16, 2), 703_284),
         ("cifar_wrn40_1", wide_resnet(40, 1), 569_780),
         ("cifar_wrn40_2", wide_resnet(40, 2), 2_255_156),

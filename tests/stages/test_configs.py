@@ -46,7 +46,7 @@ def test_a_configuration_fits_together(config: Path, packed: Path) -> None:
 def test_the_students_of_many_families_fit_the_other_teacher_too(packed: Path) -> None:
     config, given = Path(__file__).parents[2] / "configs/cifar100-families.yaml", [f"data.path={packed}"]
     bound = bind_experiment(ConfigFile(config, (*given, "data.limit=null", "teacher.model=cifar_resnet56")))
-    assert len(bound.students) == 6
+    assert len(bound.students) == 8
 
 
 def test_the_augmentations_of_deit(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ class CifarWideResNet(CifarNetwork):
         return result
 
 
-default_cfgs = cifar_cfgs(("cifar_wrn16_2", "cifar_wrn40_1", "cifar_wrn40_2"), places=8)
+default_cfgs = cifar_cfgs(("cifar_wrn16_1", "cifar_wrn16_2", "cifar_wrn40_1", "cifar_wrn40_2"), places=8)
 
 
 def _build(variant: str, pretrained: bool, options: dict[str, Any], depth: int, factor: int) -> CifarWideResNet:
@@ -96,6 +96,12 @@ def _build(variant: str, pretrained: bool, options: dict[str, Any], depth: int, 
 
 
 # timm finds a model's function by its name; it passes the model's options by keyword.
+
+
+@register_model
+def cifar_wrn16_1(pretrained: bool = False, **options: Any) -> CifarWideResNet:
+    """Build WRN-16-1."""
+    return _build("cifar_wrn16_1", pretrained, options, depth=16, factor=1)
 
 
 @register_model
