@@ -23,6 +23,7 @@ from pipeline.progress import doing, duration
 from pipeline.sweeping.drawing import drawn
 from pipeline.sweeping.making import MadeTry, TryMaking, make_try
 from pipeline.sweeping.sampling import Sampler
+from pipeline.sweeping.space import SearchSpace
 from pipeline.sweeping.sweep import PICTURE, RESULT, Sweep, conditions_of
 from pipeline.sweeping.tries import Try, best_of
 from pipeline.training import Verify
@@ -73,9 +74,10 @@ def run(
     no try could be finished.
     """
     source = source.frozen()  # tries differ in nothing but their constants, whoever edits the file meanwhile
+    space = SearchSpace.of(vary, name.objectives, source)
+    sampler = Sampler.of(space, source, count, name.seed, at_random=at_random)
     apart = partial(_conditions_apart, scheduler=scheduler, show_traceback=show_traceback)
-    sweep = Sweep.of(source, name, vary, folder, stops=stops, at_random=at_random, conditions=apart)
-    sampler = Sampler.of(sweep.space, source, count, name.seed, at_random=at_random)
+    sweep = Sweep.of(source, name, space, folder, stops=stops, at_random=at_random, conditions=apart)
     for note in sampler.notes:
         print(f"note: {note}")
     with sweep.held(wait=wait):

@@ -61,8 +61,8 @@ class SearchSpace:
             label = _label(key, labels)
             if not equals:
                 problems.append(Problem("--vary", "is not LABEL.OPTION=VALUES", VARY_HINT, text))
-            elif key in labels:
-                what, fix = "names an objective and none of its options", f"name an option: {key}.weight={values}"
+            elif (named := key.removesuffix(".")) in labels:
+                what, fix = "names an objective and none of its options", f"name an option: {named}.weight={values}"
                 problems.append(Problem(f"--vary {key}", what, got=text, fix=fix))
             elif label is None:
                 problems.append(unknown_name(f"--vary {key}", key.partition(".")[0], labels))

@@ -80,7 +80,7 @@ class Sweep:
         cls,
         source: ConfigFile,
         name: RunName,
-        vary: Sequence[str],
+        space: SearchSpace,
         folder: Path | None,
         *,
         stops: bool,
@@ -92,7 +92,7 @@ class Sweep:
         Args:
             source: the configuration.
             name: of the run.
-            vary: the texts of what varies.
+            space: what varies.
             folder: of the sweep; None for one below `runs.path`.
             stops: whether hopeless tries are stopped.
             at_random: whether constants are drawn from ranges without a look at earlier tries.
@@ -103,7 +103,6 @@ class Sweep:
         inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
         if inputs.data.holdout is None:
             raise ConfigError([Problem("data.holdout", "is missing: a sweep chooses by it", fix=HOLDOUT_HINT)])
-        space = SearchSpace.of(vary, name.objectives, source)
         training = training_of(inputs.train, inputs.students[name.student], name.student)
         same = space.with_values(source, space.first(source)).read_only(Inputs, {"objectives": name.objectives})
         chosen = same.objectives[name.objectives]

@@ -38,6 +38,8 @@ def test_that_constant_alone_changes_and_every_value_is_one_that_the_method_take
                 ObjectiveEntry.model_validate(entry)
 
 
-@pytest.mark.parametrize(("name", "constant"), [("lfcc", 10.0), ("icd", 32.0), ("lift", 0.2), ("rkd", 1.0), ("ft", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "constant"), [("lfcc", 10.0), ("icd", 32.0), ("lift", 0.2), ("rkd", 1.0), ("ft", 1.0)]
+)
 def test_constants_are_those_of_the_file_or_of_the_method(name: str, constant: float) -> None:
     assert care.constant_of(SETS[name])[1] == constant

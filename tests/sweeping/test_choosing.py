@@ -108,9 +108,10 @@ def test_a_range_of_whole_numbers_must_say_so(source: ConfigFile):
         assert not inner.is_integer()
 
 
-def test_an_objective_without_an_option_is_told_so(source: ConfigFile):
+@pytest.mark.parametrize("vary", ["kd=1,2", "kd.=1,2"])
+def test_an_objective_without_an_option_is_told_so(source: ConfigFile, vary: str):
     with pytest.raises(ConfigError, match=r"name an option: kd\.weight=1,2"):
-        SearchSpace.of(["kd=1,2"], "kd", source)
+        SearchSpace.of([vary], "kd", source)
 
 
 @pytest.mark.parametrize(
@@ -285,6 +286,48 @@ def test_seeds_draw_differently(source: ConfigFile):
     space = SearchSpace.of(["kd.temperature=3..8"], "kd", source)
     drawn = [Sampler.of(space, source, 5, seed, at_random=True).values(3, []) for seed in (0, 0, 1)]
     assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_what_optuna_is_told_of_earlier_tries(source: ConfigFile, monkeypatch: pytest.MonkeyPatch):
+    """Scores of finished tries, curves of stopped ones, nothing of failed ones; and which are being made."""
+    optuna = pytest.importorskip("optuna")
+    studies, make = list[Any](), optuna.create_study
+
+    def create_study(**options: Any) -> Any:
+        studies.append(make(**options))
+        return studies[-1]
+
+    monkeypatch.setattr(optuna, "create_study", create_study)
+    before = [
+        Try(0, {"kd.temperature": 3}, "finished", (0.1, 0.3), 0.3),
+        Try(1, {"kd.temperature": 4}, "stopped", (0.1, 0.2)),
+        Try(2, {"kd.temperature": 5}, "failed", (0.4,)),
+        Try(3, {"kd.temperature": 6}, "running"),
+        Try(4, {"kd.temperature": 7}, "finished", (0.2,), 0.2),
+    ]
+    Sampler.of(SearchSpace.of(["kd.temperature=3..8"], "kd", source), source, 9, 0, at_random=False).values(5, before)
+    (study,) = studies
+    assert study.direction == optuna.study.StudyDirection.MAXIMIZE
+    states, (*told, asked) = optuna.trial.TrialState, study.trials
+    assert [each.params["kd.temperature"] for each in told] == [3, 4, 5, 6, 7]
+    assert [each.state for each in told] == [
+        states.COMPLETE, states.PRUNED, states.PRUNED, states.RUNNING, states.COMPLETE,
+    ]  # fmt: skip
+    assert [each.value for each in told if each.state == states.COMPLETE] == [0.3, 0.2]
+    assert [each.intermediate_values for each in told[1:3]] == [{1: 0.1, 2: 0.2}, {}]
+    assert 3 <= asked.params["kd.temperature"] <= 8
+
+
+def test_tries_that_are_being_made_are_kept_away_from(source: ConfigFile):
+    """As if they had failed: else several at once would all look at one place."""
+    pytest.importorskip("optuna")
+    space = SearchSpace.of(["kd.temperature=1..100:log"], "kd", source)
+    sampler = Sampler.of(space, source, 30, 0, at_random=False)
+    known = [Try(i, {"kd.temperature": 1 + i}, "finished", (0.0,), 0.5 - abs(i - 5) / 20) for i in range(10)]
+    alone = sampler.values(12, known)["kd.temperature"]
+    others = [Try(10 + i, {"kd.temperature": alone + i / 10}, "running") for i in range(-5, 6)]
+    beside = sampler.values(12, [*known, *others])["kd.temperature"]
+    assert abs(math.log(beside / 6)) > abs(math.log(alone / 6))
 
 
 def test_tries_are_read_by_their_numbers(tmp_path: Path):

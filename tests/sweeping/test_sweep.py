@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,10 @@ from pipeline.commands import many_students, sweep
 from pipeline.commands.children import ChildFailure
 from pipeline.errors import CacheError, CacheMismatch, ConfigError, PipelineError
 from pipeline.experiment.runs import RunName
+from pipeline.experiment.source import ConfigFile
 from pipeline.sweeping.drawing import drawn
 from pipeline.sweeping.making import TryMaking, make_try
+from pipeline.sweeping.space import SearchSpace
 from pipeline.sweeping.stopping import Hopeless
 from pipeline.sweeping.sweep import Sweep
 from pipeline.sweeping.tries import Tries, Try
@@ -49,6 +51,10 @@ def inside(road: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
 
 def run(*vary: str, **options: Any) -> dict[str, Any]:
     return sweep.run(source(), NAME, vary or VARY, **{"verify": "none", "folder": None} | options)
+
+
+def sweep_of(made: ConfigFile, name: RunName = NAME, vary: Sequence[str] = VARY) -> Sweep:
+    return Sweep.of(made, name, SearchSpace.of(vary, name.objectives, made), None, stops=True)
 
 
 def test_every_listed_try_is_an_ordinary_student_and_the_best_is_chosen(
@@ -76,7 +82,7 @@ def test_every_listed_try_is_an_ordinary_student_and_the_best_is_chosen(
     assert facts["cost"]["epochs"] == facts["cost"]["epochs_without_stopping"] == 4
     assert json.loads((FOLDER / "sweep.json").read_text()) == facts
     assert (FOLDER / "sweep.png").read_bytes() == b"drawn"
-    tries, space = Tries(FOLDER).read(), Sweep.of(source(), NAME, VARY, None, stops=True).space
+    tries, space = Tries(FOLDER).read(), sweep_of(source()).space
     assert drawn("a title", space, tries).startswith(b"\x89PNG")
     assert "2 tries: 2 finished; 4 epochs" in said
     assert f"    temperature: {chosen['values']['kd.temperature']}" in said  # the set, to be copied
@@ -330,7 +336,7 @@ def test_a_sweep_whose_first_combination_is_refused_is_made(inside: Path):
     """A width must be a multiple of the heads: 64 is none of 9."""
     made = source("objectives.hcl=[hard-label, {name: hcl, width: 64, heads: 8}]")
     for vary in (["hcl.width=64,72", "hcl.heads=9,8"], ["hcl.width=72,64", "hcl.heads=8,9"]):
-        definition = Sweep.of(made, RunName("small", "hcl"), vary, None, stops=True).definition
+        definition = sweep_of(made, RunName("small", "hcl"), vary).definition
         assert definition["vary"] == dict(text.split("=") for text in vary)
 
 
@@ -338,7 +344,7 @@ def test_a_file_system_that_cannot_lock_folders_is_told(inside: Path, monkeypatc
     def refused(descriptor: int, operation: int) -> None:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    made = Sweep.of(source(), NAME, VARY, None, stops=True)
+    made = sweep_of(source())
     monkeypatch.setattr(fcntl, "flock", refused)
     with pytest.raises(CacheError, match="cannot lock folders"), made.held(wait=True):
         pass
@@ -371,15 +377,32 @@ def test_only_finished_tries_are_looked_at_and_a_resumed_one_keeps_its_cost(
         pipeline.sweeping.making, "is_hopeless", lambda curve, others, epochs: bool(asked.append(len(others)))
     )
     how = TryMaking(NAME, kept, 2, None, True, "none")
-    values = Sweep.of(source(), NAME, VARY, None, stops=True).space.with_values(source(), {"kd.temperature": 4})
+    values = sweep_of(source()).space.with_values(source(), {"kd.temperature": 4})
     make_try(how, values, kept.read()[2], {})
     assert set(asked) == {0}
     assert kept.read()[2].processor_seconds > 1000
 
 
+def test_tries_are_verified_as_asked_and_views_that_were_compared_are_not_again(
+    inside: Path, monkeypatch: pytest.MonkeyPatch
+):
+    train, given = pipeline.sweeping.making.train_student.run, list[tuple[str, dict[str, str]]]()
+
+    def trained(*arguments: Any, **options: Any) -> None:
+        given.append((options["verify"], dict(options["compared"])))
+        train(*arguments, **options)
+
+    monkeypatch.setattr(pipeline.sweeping.making.train_student, "run", trained)
+    run(verify="sample")
+    (first, nothing), (second, compared) = given
+    assert (first, nothing) == ("sample", {})
+    assert second == "sample"
+    assert compared
+
+
 def test_one_process_at_a_time_works_on_a_sweep(inside: Path):
     with (
-        Sweep.of(source(), NAME, VARY, None, stops=True).held(wait=True),
+        sweep_of(source()).held(wait=True),
         pytest.raises(CacheError, match="another process works on this sweep"),
     ):
         run(wait=False)

@@ -19,6 +19,7 @@ from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.models import build_network
 from pipeline.publishing import differences
+from pipeline.sweeping.space import SearchSpace
 from pipeline.sweeping.sweep import Sweep
 from pipeline.sweeping.tries import Try
 
@@ -29,8 +30,17 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def sweep_of(objectives: str, *overrides: str, vary: str = "hard-label.weight=1", **options: Any) -> Sweep:
-    return Sweep.of(source(*overrides), RunName("small", objectives), [vary], None, stops=True, **options)
+def sweep_of(
+    objectives: str,
+    *overrides: str,
+    student: str = "small",
+    seed: int = 0,
+    vary: str = "hard-label.weight=1",
+    stops: bool = True,
+    **options: Any,
+) -> Sweep:
+    made, name = source(*overrides), RunName(student, objectives, seed)
+    return Sweep.of(made, name, SearchSpace.of([vary], objectives, made), None, stops=stops, **options)
 
 
 def differing(one: Sweep, other: Sweep) -> set[str]:
@@ -113,13 +123,12 @@ def test_tries_without_the_file_that_says_of_which_sweep_are_nobodys(here: Path)
 
 def test_what_is_fixed_is_part_of_a_sweep(here: Path):
     """Whether tries are stopped, the other constants, the student, the set and the seed."""
-    before, vary = sweep_of("kd"), ["hard-label.weight=1"]
-    never = Sweep.of(source(), RunName("small", "kd"), vary, None, stops=False)
-    assert differing(before, never) == {"stops"}
+    before = sweep_of("kd")
+    assert differing(before, sweep_of("kd", stops=False)) == {"stops"}
     other = sweep_of("kd", "objectives.kd=[hard-label, {name: kd, temperature: 3}]")
     assert any(key.startswith("objectives_of") for key in differing(before, other))
-    assert "seed" in differing(before, Sweep.of(source(), RunName("small", "kd", 1), vary, None, stops=True))
-    assert {"student"} <= differing(before, Sweep.of(source(), RunName("vit", "kd"), vary, None, stops=True))
+    assert "seed" in differing(before, sweep_of("kd", seed=1))
+    assert {"student"} <= differing(before, sweep_of("kd", student="vit"))
 
 
 def test_on_a_cluster_a_worker_tells_what_decides_the_tries(here: Path, monkeypatch: pytest.MonkeyPatch):
@@ -134,13 +143,22 @@ def test_on_a_cluster_a_worker_tells_what_decides_the_tries(here: Path, monkeypa
         asked.append(client)
         yield Ended(0, 0.0, function(0)() if len(asked) < 3 else ChildFailure("no such device", 2))
 
+    def run(count: int | None = None) -> None:
+        name, vary = RunName("small", "kd"), ["kd.temperature=1,2"]
+        sweep.run(source(), name, vary, count=count, verify="none", scheduler="tcp://a:1")
+
+    def begun(sweep: Sweep, *, replace_other: bool) -> None:
+        raise PipelineError(f"begun in {sweep.definition['precision']}")
+
     monkeypatch.setattr(pipeline.commands.on_workers, "cluster_of", cluster)
     monkeypatch.setattr(pipeline.commands.on_workers, "run_on_workers", on_workers)
+    monkeypatch.setattr(Sweep, "begin", begun)
     with pytest.raises(PipelineError, match="the listed values make 2 tries"):
-        sweep.run(
-            source(), RunName("small", "kd"), ["kd.temperature=1,2"], count=3, verify="none", scheduler="tcp://a:1"
-        )
+        run(count=3)
+    assert asked == []  # before any work
+    with pytest.raises(PipelineError, match="begun in float32"):
+        run()
     assert asked == [("tcp://a:1", 0, "cpu"), "a client"]
     with pytest.raises(PipelineError, match="no such device") as error:
-        sweep.run(source(), RunName("small", "kd"), ["kd.temperature=1,2"], verify="none", scheduler="tcp://a:1")
+        run()
     assert error.value.exit_code == 2

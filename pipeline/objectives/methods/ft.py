@@ -19,7 +19,7 @@ over channels) before it compares them. Here they are compared in full, as in th
 times as many elements, C the factor's channels, each about √C times smaller, and so is the mean. A term of the size
 of theirs takes a weight of about 200 √C for maps of one size: 1100 for the 32 channels of a ResNet-56's factor, 570
 if these have 4 x 4 cells and theirs 8 x 8. (In the short trainings of `docs/results.md` a tenth of that was better.)
-Whoever tries other strengths changes `transfer_weight`: the objective's `weight` would change the paraphraser's steps, too.
+Whoever tries other strengths changes `transfer_weight`: the objective's `weight` changes the paraphraser's steps, too.
 
 Approximate offline: the paraphraser reads, and the student is compared with, low-passed maps. Convolutions see cells
 for pixels, so factors are those of the low frequencies. Exact if the cached grid is as large as the map
