@@ -5,9 +5,9 @@
 
 `run` works in the folder where `equal_care.py` did, or makes its cache: 5,000 training images and 2,000 that are held
 out. It trains a ViT as `configs/cifar100-vit.yaml` has it, but half as wide and with four blocks, so that a set takes
-minutes: 12 epochs, one seed, with each set of `SETS`, which differs from the file's in one thing. What is there is kept, so it may be stopped and begun again, and several may run at once with
-sets of their own. `table` prints the holdout's top-1 of all that are trained, as Markdown, and what their losses were
-in the first epoch.
+minutes: 12 epochs, one seed, with each set of `SETS`, which differs from the file's in one thing. What is there is
+kept, so it may be stopped and begun again, and several may run at once with sets of their own. `table` prints the
+holdout's top-1 of all that are trained, as Markdown, and what their losses were in the first epoch.
 """
 
 from __future__ import annotations
