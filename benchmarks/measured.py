@@ -8,7 +8,9 @@
 
 `add` files students under the name of their experiment, in place of those of the same student, objectives and seed
 that are there; what was measured of speed is left out, for it is the machine's. A table stands in `docs/*.md` between
-`<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first; in `docs/methods.md` the last column is what
+`<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first. After `<!-- students: EXPERIMENT -->` it has
+top-1 alone, with a column for every student, and the sets by the mean of their differences from hard labels, best
+first. In `docs/methods.md` the last column is what
 was measured in the experiment `cifar100-methods`. `chosen` files what runs say of their holdout, in place of all that
 is there; its table stands after `<!-- chosen: EXPERIMENT -->`, with a row for every method, whose sets are named
 METHOD-CONSTANT. `order` compares the last two columns of `docs/methods.md` by ranks (Spearman's rho): all published
@@ -18,6 +20,7 @@ figures that are of one pair and one length of training, those of each section, 
 from __future__ import annotations
 
 import csv
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -37,6 +40,7 @@ SETS = {"hard-label": "hard-cached"}
 """The objective set that stands for a method; of the others, the one of its name."""
 COLUMNS = ("objectives", "seeds", "top-1 (%)", "agreement (%)", "KL (nats)", "ECE (%)")
 BLOCK = re.compile(r"(<!-- measured: (\S+)(?: (\S+))? -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+STUDENTS = re.compile(r"(<!-- students: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 HOLDOUT = ("student", "objectives", "seed", "top1")
 CHOSEN = re.compile(r"(<!-- chosen: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 METHOD = re.compile(r"^(\| `([\w-]+)` (?:\|[^|]*){5}\|)[^|]*\|$", re.MULTILINE)
@@ -148,6 +152,7 @@ def merged(old: Evaluation | None, new: Evaluation) -> Evaluation:
 def with_tables(text: str, page: str) -> str:
     """The page with its tables as they are by what was measured."""
     text = BLOCK.sub(lambda found: found[1] + table(rows_of(found[2]), found[3]) + found[5], text)
+    text = STUDENTS.sub(lambda found: found[1] + table_of_students(rows_of(found[2])) + found[4], text)
     text = CHOSEN.sub(lambda found: found[1] + table_of_constants(found[2]) + found[4], text)
     if page == "methods.md":
         known = {row.objectives: row for row in rows_of(METHODS)}
@@ -168,6 +173,28 @@ def table(rows: Sequence[SummaryRow], student: str | None) -> str:
     for row in chosen:
         scores = [stat(row.score, 100), stat(row.agreement, 100), stat(row.kl, 1, 3), stat(row.ece, 100)]
         lines.append("| " + " | ".join([row.objectives, str(row.seeds), *scores]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def table_of_students(rows: Sequence[SummaryRow]) -> str:
+    """Top-1 in percent: a column for every student, the sets by what they gain over hard labels, in Markdown."""
+    found = {(row.objectives, row.student): row for row in rows}
+    sets, students = ({key[place]: None for key in found} for place in (0, 1))
+    base = SETS["hard-label"]
+    pairs = {name: [(found.get((name, each)), found.get((base, each))) for each in students] for name in sets}
+    gains = {
+        name: [100 * (row.score.mean - labels.score.mean) for row, labels in of if row and labels]
+        for name, of in pairs.items()
+    }
+    mean = {name: float(np.mean(of)) if of else -math.inf for name, of in gains.items()}
+    lines = [
+        "| objectives | " + " | ".join([*students, "mean gain"]) + " |",
+        "| --- |" + " ---: |" * (len(students) + 1),
+    ]
+    for name in sorted(sets, key=lambda name: -mean[name]):
+        cells = [top1(found.get((name, each))) for each in students]
+        gain = f"{mean[name]:+.2f}" if gains[name] and name != base else ""
+        lines.append(f"| {name} | " + " | ".join([*cells, gain]) + " |")
     return "\n".join(lines) + "\n"
 
 

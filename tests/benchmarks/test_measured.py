@@ -67,6 +67,22 @@ def test_parts_of_an_experiment_are_filed_apart(tmp_path: Path, monkeypatch: pyt
     assert "| kd | 1 | 25.00 | 50.00 | 1.000 | 10.00 |" in measured.with_tables(page, "page.md")
 
 
+def test_students_of_many_families_have_a_column_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hand: KD gains 10 and -4 points over labels alone; RSD, which one student has, 5."""
+    monkeypatch.setattr(measured, "DOCS", tmp_path)
+    (tmp_path / "measured").mkdir()
+    wide = [student(name, 0, top1, "wide") for name, top1 in (("hard-cached", 0.34), ("kd", 0.3))]
+    add(tmp_path, *wide, *(student(name, 0, top1) for name, top1 in (("hard-cached", 0.2), ("kd", 0.3), ("rsd", 0.25))))
+    page = measured.with_tables("<!-- students: tiny -->\n<!-- end -->\n", "page.md")
+    assert [line for line in page.splitlines() if line.startswith("| ")] == [
+        "| objectives | small | wide | mean gain |",
+        "| --- | ---: | ---: | ---: |",
+        "| rsd | 25.00 | - | +5.00 |",
+        "| kd | 30.00 | 30.00 | +3.00 |",
+        "| hard-cached | 20.00 | 34.00 |  |",
+    ]
+
+
 def test_the_last_column_of_methods_is_filled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measured, "DOCS", tmp_path)
     (tmp_path / "measured").mkdir()
@@ -127,10 +143,10 @@ def test_the_order_of_methods_is_compared_by_ranks(tmp_path: Path, monkeypatch: 
     assert measured.ranks([5.0, 7.0, 5.0]) == [2.5, 1.0, 2.5]
 
 
-def student(objectives: str, seed: int, top1: float) -> StudentResult:
+def student(objectives: str, seed: int, top1: float, name: str = "small") -> StudentResult:
     metrics = Metrics(top1, 0.9, 1.0, 0.1, 0.5, 1.0, 100)
     return StudentResult(
-        student="small",
+        student=name,
         objectives=objectives,
         seed=seed,
         model="m",
