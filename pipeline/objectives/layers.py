@@ -19,11 +19,6 @@ class Mixture(nn.Linear):
         return super().forward(maps.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
-def squared_error(student: Tensor, teacher: Tensor) -> Tensor:
-    """Compute the mean of (student - teacher)² over all elements, in at least float32."""
-    return (precise(student) - precise(teacher)).square().mean()
-
-
 def squared_errors(student: Tensor, teacher: Tensor) -> Tensor:
     """Compute the mean of (student - teacher)² of every sample, of [B, ...] each: [B], in at least float32."""
     return (precise(student) - precise(teacher)).square().flatten(1).mean(1)

@@ -29,7 +29,7 @@ class TrainConfig(Section):
             several times in an epoch, of large ones a part; an epoch is as long as with `shuffled`.
         optimizer, schedule: names of timm's factories (`sgd` is SGD with Nesterov momentum; `cosine`, `multistep`).
         learning_rate: the peak.
-        weight_decay: of weights, not of biases and normalisation.
+        weight_decay: of the network's weights, not of its biases and normalisation; and of all that objectives learn.
         momentum: of optimisers that have one.
         layer_decay: for weights that are good already: the rate of each layer, from the classifier to the first, is
             this times that of the layer after it; null is one rate for all.

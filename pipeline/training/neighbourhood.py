@@ -57,7 +57,7 @@ class Neighbourhood:
         """Return the samples of an epoch, as many as in its order, in groups of a sample and neighbours of it.
 
         Args:
-            order: of the samples, int64 [N]: those that it begins with begin the groups, in this order.
+            order: of the samples, int64 [N]: some at even distances all through it begin the groups, in this order.
             steps: how many samples each step has, N in all.
             batches: into how many a step is cut. The groups of a batch have 1 + k samples, or fewer where that does not
                 divide it, and their sizes differ by one at most.
@@ -69,7 +69,8 @@ class Neighbourhood:
         most = min(self.wanted.count, self.nearest.shape[1])
         cut = [batch for step in steps for batch in even_sizes(step, min(batches, step))]
         groups = [size for batch in cut for size in even_sizes(batch, -(-batch // (1 + most)))]
-        sizes, first = np.array(groups, np.int64), order[: len(groups)]
+        # All through it, since where a cache is large, what is near in the order is near in the cache: of few classes.
+        sizes, first = np.array(groups, np.int64), order[np.arange(len(groups)) * len(order) // len(groups)]
         key = np.array([(seed ^ _NEIGHBOUR_STREAM) % 2**64, epoch], np.uint64)
         random = np.random.Generator(np.random.Philox(key=key))
         chosen = random.random((len(first), self.nearest.shape[1])).argsort(axis=1, kind="stable")[:, :most]

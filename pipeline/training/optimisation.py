@@ -25,9 +25,10 @@ def build_optimizer(model: nn.Module, objectives: ObjectiveSet, config: TrainCon
     Args:
         key: the section of `config`, for errors.
 
-    As timm does, vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by timm's order of the
-    layers. It is fused where torch can do so; the last bits are not those of a loop over the parameters, and a state
-    that is loaded says which of both it is of. Raises ConfigError for unknown names.
+    As timm does, the model's vectors (biases, normalisation) have no weight decay, and `layer_decay` goes by timm's
+    order of the layers. Of objectives all parameters have it, as in the code that most of them come from
+    (RepDistiller). It is fused where torch can do so; the last bits are not those of a loop over the parameters, and a
+    state that is loaded says which of both it is of. Raises ConfigError for unknown names.
     """
     from timm.optim import (  # type: ignore[attr-defined]
         create_optimizer_v2,

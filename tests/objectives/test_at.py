@@ -8,10 +8,10 @@ import torch
 from golden import golden
 from objectives.layers import Array, cell_means
 from objectives.maps import CONTEXT, built, gradients_agree, network, value
+from torch.nn.functional import mse_loss
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.layers import squared_error
 from pipeline.signals import Signals, SignalShapes, extract
 
 STUDENT, TEACHER = ((3, 16), (5, 8)), ((4, 16), (7, 8))
@@ -39,7 +39,7 @@ def test_two_places_by_hand():
     # (3² + 1)/2 : 0 is (1, 0); 4 : 4 is (1, 1)/√2.
     student, teacher = torch.tensor([[[[3.0, 0.0]], [[1.0, 0.0]]]]), torch.tensor([[[[2.0, -2.0]]]])
     half = 0.5**0.5
-    loss = squared_error(extract("attention-map", student), extract("attention-map", teacher))
+    loss = mse_loss(extract("attention-map", student), extract("attention-map", teacher))
     assert loss.item() == pytest.approx(((1 - half) ** 2 + half**2) / 2, rel=1e-6)
 
 
@@ -74,7 +74,7 @@ def test_a_finer_student_is_reduced_before_it_is_squared():
 def test_the_strength_of_a_map_does_not_count():
     maps = network(1, (4, 4)).features["block1"]
     louder = maps * torch.linspace(0.1, 7, 5, dtype=torch.float64)[:, None, None, None]
-    assert squared_error(extract("attention-map", louder), extract("attention-map", maps)).item() < 1e-28
+    assert mse_loss(extract("attention-map", louder), extract("attention-map", maps)).item() < 1e-28
 
 
 def test_golden_values_of_the_reference():

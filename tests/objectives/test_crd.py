@@ -43,7 +43,7 @@ def test_equals_the_equation_in_float64(temperature: float):
         total -= math.log(q / (q + noise + 1e-7))
         total -= w * sum(math.log(noise / (q / normaliser + noise + 1e-7)) for q in row)
     level = torch.tensor(math.log(normaliser), dtype=torch.float64)
-    assert given.loss(level, N).item() == pytest.approx(total / B, rel=1e-12)
+    assert given.losses(level, N).mean().item() == pytest.approx(total / B, rel=1e-12)
 
 
 def test_one_sample_by_hand():
@@ -52,7 +52,7 @@ def test_one_sample_by_hand():
     given = Scores(x, x, y, torch.tensor([[True]]), 1, 1.0)
     p, q = 2 * math.e / (math.e + 1), 2 / (math.e + 1)
     expected = -math.log(p / (p + 1)) - math.log(1 / (q + 1))
-    assert given.loss(given.log_normaliser(1), 1).item() == pytest.approx(expected, rel=1e-6)
+    assert given.losses(given.log_normaliser(1), 1).mean().item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_it_vanishes_where_positives_and_negatives_are_told_apart():
@@ -60,8 +60,8 @@ def test_it_vanishes_where_positives_and_negatives_are_told_apart():
     x, pool, other = unit(1, D, seed=1).expand(B, D), unit(1, D, seed=1).expand(P, D), torch.ones(B, P).bool()
     apart, swapped = Scores(x, x, -pool, other, P, 0.01), Scores(x, -x, pool, other, P, 0.01)
     level = torch.tensor(50.0).double()
-    assert apart.loss(level, N).item() == pytest.approx(P * 1e-7 * N / P, rel=1e-3)
-    assert swapped.loss(level, N) > 49 * P
+    assert apart.losses(level, N).mean().item() == pytest.approx(P * 1e-7 * N / P, rel=1e-3)
+    assert swapped.losses(level, N).mean() > 49 * P
 
 
 def test_gradient():
@@ -69,7 +69,7 @@ def test_gradient():
 
     def loss(x: torch.Tensor) -> torch.Tensor:
         given = Scores(F.normalize(x, dim=1), unit(B, D, seed=2), unit(P, D, seed=3), other, 20, 0.3)
-        return given.loss(torch.tensor(3.0).double(), N)
+        return given.losses(torch.tensor(3.0).double(), N).mean()
 
     assert torch.autograd.gradcheck(loss, (unit(B, D, seed=1).requires_grad_(),))
 
@@ -113,7 +113,7 @@ def test_the_cache_is_the_teachers_bank():
         own = F.normalize(objective.teacher(EMBEDDINGS["teacher"][SAMPLES]), dim=1)
         rows = F.normalize(objective.teacher(EMBEDDINGS["teacher"][pool]), dim=1)
     expected = Scores(s, own, rows, LABELS[pool] != LABELS[SAMPLES][:, None], 8, 0.07)
-    torch.testing.assert_close(terms["student"], expected.loss(expected.log_normaliser(N), N))
+    torch.testing.assert_close(terms["student"], expected.losses(expected.log_normaliser(N), N).mean())
 
 
 def test_what_is_read_ahead_is_what_is_read_at_the_time(monkeypatch: pytest.MonkeyPatch):
@@ -201,4 +201,4 @@ def test_samples_without_labels_are_told_from_all_others(labeled: int | None):
         ]
     )
     expected = Scores(s, rows[SAMPLES], rows, other, 100, 0.07)  # the pool is everybody
-    torch.testing.assert_close(terms["student"], expected.loss(expected.log_normaliser(N), N))
+    torch.testing.assert_close(terms["student"], expected.losses(expected.log_normaliser(N), N).mean())

@@ -4,10 +4,10 @@ import pytest
 import torch
 from objectives.layers import cell_means, projected
 from objectives.maps import CONTEXT, built, gradients_agree, network, value
+from torch.nn.functional import mse_loss
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.layers import squared_error
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 
@@ -16,7 +16,7 @@ STUDENT, TEACHER = ((3, 16), (5, 8), (6, 4)), ((4, 16), (7, 16), (9, 8))
 
 def test_two_cells_by_hand():
     student, teacher = torch.tensor([[[[1.0, 2.0]]]]), torch.tensor([[[[3.0, -1.0]]]])
-    assert squared_error(student, teacher).item() == pytest.approx((4 + 9) / 2)
+    assert mse_loss(student, teacher).item() == pytest.approx((4 + 9) / 2)
 
 
 def test_equals_the_equation_in_float64():
@@ -34,7 +34,7 @@ def test_several_hints_are_summed():
     student, teacher = network(1, *STUDENT), network(2, *TEACHER, grid=4)
     objective = built("fitnet", student, teacher, blocks=["block1", "block3"])
     expected = sum(
-        squared_error(regressor(lowpass(student.features[block], 4)), teacher.features[block])
+        mse_loss(regressor(lowpass(student.features[block], 4)), teacher.features[block])
         for regressor, block in zip(objective.regressors, ("block1", "block3"), strict=True)
     )
     torch.testing.assert_close(value(objective, student, teacher), expected)
@@ -52,8 +52,8 @@ def test_low_passed_errors_are_never_larger():
     student, teacher = network(1, *STUDENT), network(2, (4, 8), (5, 8), (9, 8))
     full, target = student.features["block2"], teacher.features["block2"]
     for name in ("mean", "dct"):
-        low = squared_error(lowpass(full, 4, name), lowpass(target, 4, name))
-        assert low < squared_error(full, target)
+        low = mse_loss(lowpass(full, 4, name), lowpass(target, 4, name))
+        assert low < mse_loss(full, target)
 
 
 def test_nothing_is_left_where_a_linear_map_and_a_norm_explain_the_teacher():
@@ -69,7 +69,7 @@ def test_a_student_that_is_coarser_than_the_cached_grid():
     student, teacher = network(1, (3, 8), (5, 2)), network(2, (4, 8), (6, 8), grid=4)
     objective = built("fitnet", student, teacher)
     regressed = objective.regressors[0](student.features["block2"])
-    expected = squared_error(regressed, lowpass(teacher.features["block2"], 2))
+    expected = mse_loss(regressed, lowpass(teacher.features["block2"], 2))
     torch.testing.assert_close(value(objective, student, teacher), expected)
 
 

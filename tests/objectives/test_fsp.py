@@ -7,10 +7,10 @@ import pytest
 import torch
 from objectives.layers import Array, cell_means
 from objectives.maps import CONTEXT, built, gradients_agree, network, value
+from torch.nn.functional import mse_loss
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import build_objective
-from pipeline.objectives.layers import squared_error
 from pipeline.objectives.methods.fsp import FSP
 from pipeline.signals import Signals, SignalShapes, extract
 from pipeline.signals.lowpass import lowpass
@@ -59,7 +59,7 @@ def test_two_places_by_hand():
         return torch.tensor(values).reshape(1, 1, 1, 2)
 
     student, teacher = (one(1, 3), one(2, 4)), (one(1, 1), one(1, 1))
-    assert squared_error(extract("fsp-matrix", *student), extract("fsp-matrix", *teacher)).item() == pytest.approx(36)
+    assert mse_loss(extract("fsp-matrix", *student), extract("fsp-matrix", *teacher)).item() == pytest.approx(36)
 
 
 def test_equals_the_equation_in_float64_on_means():

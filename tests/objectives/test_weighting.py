@@ -67,6 +67,17 @@ def test_equals_the_equation_in_float64(bound: object, divisor: float):
     assert made(entry(**options))(Signals(z), Signals(t), batch(6), 0.0).total.item() == pytest.approx(total / 6)
 
 
+def test_hard_labels_count_where_the_teacher_is_in_doubt():
+    """By the equation, of the two samples of three that have a label."""
+    z, t = random(3, 5), random(3, 5, seed=1)
+    given = Batch(torch.tensor([4, -1, 2]), torch.arange(3), torch.zeros(3, dtype=torch.long))
+    weights = entropy_weights(z, t, EntropyWeighting())
+    losses = [-float(z[b].log_softmax(0)[label]) for b, label in ((0, 4), (2, 2))]
+    expected = (weights[0] * losses[0] + weights[2] * losses[1]) / 2
+    assert made(entry("hard-label"))(Signals(z), Signals(t), given, 0.0).total.item() == pytest.approx(expected.item())
+    assert made("hard-label")(Signals(z), Signals(t), given, 0.0).total.item() == pytest.approx(sum(losses) / 2)
+
+
 def test_where_all_know_nothing_it_is_the_plain_loss_times_the_log_of_the_classes():
     """At an infinite temperature H is log K everywhere, and the weight ½ · log K · 2."""
     z, t = random(6, 5), random(6, 5, seed=1)
@@ -147,9 +158,7 @@ def test_the_entry_of_a_configuration_is_as_it_was_without_it():
     assert ObjectiveEntry.model_validate(written).model_dump() == written
 
 
-@pytest.mark.parametrize(
-    ("name", "message"), [("rkd", "rkd has no value of every sample"), ("hard-label", "hard-label has")]
-)
+@pytest.mark.parametrize(("name", "message"), [("rkd", "rkd has no value of every sample"), ("pkt", "pkt has")])
 def test_objectives_of_a_whole_batch_are_refused_by_name(name: str, message: str):
     with pytest.raises(ConfigError, match=rf"one.0.weighting: {message}(.|\n)*kd, dkd, vkd"):
         made(entry(name))

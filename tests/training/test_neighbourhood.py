@@ -17,6 +17,7 @@ from pipeline.progress import Silent
 from pipeline.store.nearest import find_nearest
 from pipeline.training import FromCaches, Steps, loader, train
 from pipeline.training.neighbourhood import Neighbourhood
+from pipeline.training.order import balanced, windows
 from pipeline.training.share import Share, even_sizes
 from pipeline.training.world import World
 
@@ -42,7 +43,8 @@ def test_batches_are_groups_of_a_sample_and_some_of_its_nearest():
     found = around().grouped(order, [7, 7, 6], 1, seed=3, epoch=5)
     assert found.dtype == np.int64
     # Of 7 rows three groups, which are even; 6 rows are two groups of a sample and two neighbours.
-    for group, first in zip(groups(found, [3, 2, 2, 3, 2, 2, 3, 3]), order, strict=False):
+    for group, place in zip(groups(found, [3, 2, 2, 3, 2, 2, 3, 3]), (0, 2, 5, 7, 10, 12, 15, 17), strict=True):
+        first = order[place]
         assert group[0] == first
         behind = [(each - first) % 20 for each in group[1:]]
         assert set(behind) <= {1, 2, 3, 4}
@@ -53,7 +55,25 @@ def test_a_step_of_several_batches_has_groups_in_each():
     order = np.arange(20)
     found = around().grouped(order, [10, 10], 3, seed=3, epoch=5)
     # Batches of 4, 3 and 3 samples, as a step is cut.
-    assert [group[0] for group in groups(found, [2, 2, 3, 3, 2, 2, 3, 3])] == list(range(8))
+    assert [group[0] for group in groups(found, [2, 2, 3, 3, 2, 2, 3, 3])] == [0, 2, 5, 7, 10, 12, 15, 17]
+
+
+@pytest.mark.parametrize("sampling", ["shuffled", "balanced"])
+def test_of_a_large_cache_that_is_sorted_by_class_groups_begin_with_all_classes(sampling: str):
+    """Of 64 row blocks 16 are shuffled together: an epoch's first part is of a quarter of the classes."""
+    count, classes = 25600, 64
+    labels = np.arange(count) * classes // count
+    parts = windows(0, 1, count, 400)
+    assert len(np.unique(labels[parts[0]])) == 16
+    if sampling == "balanced":  # of what is skewed: every other class has a fourth of its samples
+        kept = (labels % 2 == 0) | (np.arange(count) % 4 == 0)
+        labels = np.where(kept, labels, labels - 1)
+        parts = balanced(parts, labels, 0, 1)
+    near = around(count, 4, Neighbours(3, 4))
+    found = near.grouped(np.concatenate(parts), [128] * 200, 1, seed=0, epoch=1)
+    shares = np.bincount(labels[found[::4]], minlength=classes) / (count / 4)
+    assert shares.min() > 0.6 / classes
+    assert shares.max() < 1.5 / classes
 
 
 def test_they_depend_on_seed_and_epoch_and_all_nearest_come_alike():

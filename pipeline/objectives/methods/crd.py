@@ -38,6 +38,7 @@ from pipeline.objectives.batch import to_device
 from pipeline.objectives.embedding import EMBEDDINGS, embeddings
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, several_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.unit import unit
 
@@ -85,16 +86,16 @@ class Scores:
             total = torch.cat((self.positive, weighted)).logsumexp(0)
         return total + math.log(population / len(self.positive) / (1 + self.negatives))
 
-    def loss(self, log_normaliser: Tensor, population: int) -> Tensor:
-        """L of one direction, in nats: a mean over the batch."""
+    def losses(self, log_normaliser: Tensor, population: int) -> Tensor:
+        """L of one direction of every sample, [B], in nats."""
         noise = self.negatives / population
         level = log_normaliser + math.log(noise + EPSILON)  # log(q / (q + c)) = logsigmoid(log q - log c)
         positive = F.logsigmoid(self.positive - level)
         negative = self.share * F.logsigmoid(level - self.negative).sum(1)
-        return self.negatives * math.log1p(EPSILON / noise) - (positive + negative).mean()
+        return self.negatives * math.log1p(EPSILON / noise) - (positive + negative)
 
 
-class CRD(Objective):
+class CRD(SampleObjective):
     """The noise-contrastive losses of both directions."""
 
     log_normalisers: Tensor
@@ -134,7 +135,7 @@ class CRD(Objective):
         assert self.context.bank is not None
         return drawn, self.context.bank("embedding", drawn, view)
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Two terms, `student` against the teacher's bank and `teacher` against the student's."""
         options, context = self.options, self.context
         of_student, of_teacher = embeddings(student, teacher)
@@ -149,7 +150,8 @@ class CRD(Objective):
         ]
         if not self._fixed:
             self.log_normalisers.copy_(torch.stack([each.log_normaliser(context.num_samples) for each in both]))
-        losses = [each.loss(level, context.num_samples) for each, level in zip(both, self.log_normalisers, strict=True)]
+        levels = zip(both, self.log_normalisers, strict=True)
+        losses = [each.losses(level, context.num_samples) for each, level in levels]
         self.student_bank.update(batch.sample, s)
         if self.teacher_bank:
             self.teacher_bank.update(batch.sample, t)

@@ -32,10 +32,11 @@ from pipeline.config import Section
 from pipeline.objectives.base import Batch, BlockPair, Context, Objective
 from pipeline.objectives.diffusion import TIMES, RowNoise, denoised, noisy_by, signal_left
 from pipeline.objectives.divergence import kl_divergence
-from pipeline.objectives.layers import Convolution, Mixture, squared_error
+from pipeline.objectives.layers import Convolution, Mixture, squared_errors
 from pipeline.objectives.maps import Connector, common_grid, needs_of, on_one_grid, pair_maps
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 READS = ("features", "logits")
@@ -123,13 +124,13 @@ class Diffusion(nn.Module):
         cleaned: Tensor = self.leave(x)
         return cleaned
 
-    def noise_loss(self, teacher: Tensor) -> Tensor:
-        """The mean squared error of the noise seen in the teacher's maps."""
+    def noise_losses(self, teacher: Tensor) -> Tensor:
+        """Return the mean squared error of the noise seen in the teacher's maps, [B]."""
         noise = self.noise.to(teacher.dtype)
-        return squared_error(self.predict(noisy_by(teacher, noise, self.left), self.time(self.times)), noise)
+        return squared_errors(self.predict(noisy_by(teacher, noise, self.left), self.time(self.times)), noise)
 
 
-class DiffKD(Objective):
+class DiffKD(SampleObjective):
     """Distances after denoising, and the losses by which the diffusion models learn."""
 
     def __init__(self, pair: BlockPair, low_pass: str, classes: int, seed: int, options: Options) -> None:
@@ -154,21 +155,21 @@ class DiffKD(Objective):
         if self.logits is not None:
             self.logits.draw(random, (rows, self.classes, 1, 1))
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `feature`, `noise`, `reconstruction` and, unless left out, `logits` and `logit-noise`."""
         s, t = on_one_grid(student.features[self.pair.student], teacher.features[self.pair.teacher], self.low_pass)
         encoded = self.encoder(t)
         latent = encoded.detach()
         terms = {
-            "feature": squared_error(self.maps.clean(s), latent),
-            "noise": self.maps.noise_loss(latent),
-            "reconstruction": squared_error(self.decoder(encoded), t),
+            "feature": squared_errors(self.maps.clean(s), latent),
+            "noise": self.maps.noise_losses(latent),
+            "reconstruction": squared_errors(self.decoder(encoded), t),
         }
         if self.logits is not None:
             z, known = student.logits[..., None, None], precise(teacher.logits)
             cleaned = self.logits.clean(z)[..., 0, 0]
-            terms["logits"] = kl_divergence(cleaned, known).mean()
-            terms["logit-noise"] = self.logits.noise_loss(known[..., None, None])
+            terms["logits"] = kl_divergence(cleaned, known)
+            terms["logit-noise"] = self.logits.noise_losses(known[..., None, None])
         return terms
 
 

@@ -120,7 +120,7 @@ class FT(SampleObjective):
         total = torch.stack(losses).sum(0)
         if first:
             return {"reconstruction": options.reconstruction_weight * total}
-        return {"transfer": options.transfer_weight * total}
+        return {"transfer": total if options.transfer_weight == 1 else options.transfer_weight * total}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:

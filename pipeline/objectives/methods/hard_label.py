@@ -24,6 +24,7 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, Problem
 from pipeline.objectives.base import Batch, Context, Needs, Objective
 from pipeline.objectives.config import ClassWeights
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 
 READS: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ def weights_of(classes: ClassWeights, labels: Tensor, count: int) -> Tensor:
     return (weights * counts.sum() / (weights * counts).sum()).float()
 
 
-class HardLabel(Objective):
+class HardLabel(SampleObjective):
     """Mean cross-entropy over the labeled samples of a batch. weights: [K] of the classes, or None."""
 
     needs = Needs()
@@ -71,15 +72,27 @@ class HardLabel(Objective):
         self.label_smoothing = label_smoothing
         self.register_buffer("weights", weights, persistent=False)
 
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+        """One term, `cross-entropy`, in nats: 0 without a label, B / (those with one) times as much of the others."""
+        value, labeled = self._values(student, batch)
+        return {"cross-entropy": value * (len(value) / labeled.sum().clamp(min=1))}
+
     def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `cross-entropy`, in nats."""
+        if self.weighting is not None:
+            return super().forward(student, teacher, batch, progress)
+        value, labeled = self._values(student, batch)
+        return {"cross-entropy": value.sum() / labeled.sum().clamp(min=1)}
+
+    def _values(self, student: Signals, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return the cross-entropies [B], 0 without a label, and which samples have one, bool [B]."""
         value, labeled = self._weighted(student.logits, batch.labels), batch.labels >= 0
         if batch.mixed is not None:
             share, other = batch.mixed.share, batch.mixed.labels
             value = share * value + (1 - share) * self._weighted(student.logits, other)
             labeled = (labeled | (share == 0)) & ((other >= 0) | (share == 1))
             value = value * labeled
-        return {"cross-entropy": value.sum() / labeled.sum().clamp(min=1)}
+        return value, labeled
 
     def _weighted(self, logits: Tensor, labels: Tensor) -> Tensor:
         value = cross_entropy(logits, labels, self.label_smoothing)

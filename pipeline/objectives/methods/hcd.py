@@ -31,6 +31,7 @@ from pipeline.objectives.divergence import kl_divergence
 from pipeline.objectives.maps import CellNorm, Connector
 from pipeline.objectives.precision import precise
 from pipeline.objectives.requirements import embedding_widths, require_same_classes
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 from pipeline.signals.unit import unit
@@ -52,27 +53,28 @@ class Options(Section):
 
 
 def rectified(parts: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """The mean cross-entropy of sub-logits [B, n, K] added to the teacher's logits [B, K], in nats."""
+    """Return the cross-entropy of sub-logits [B, n, K] added to the teacher's logits [B, K], in nats: [B]."""
     fused = precise(parts) + precise(teacher)[:, None]
-    return F.cross_entropy(fused.flatten(0, 1), labels.repeat_interleave(parts.shape[1]))
+    every = F.cross_entropy(fused.flatten(0, 1), labels.repeat_interleave(parts.shape[1]), reduction="none")
+    return every.reshape(parts.shape[:2]).mean(1)
 
 
 def distilled(student: Tensor, parts: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """The mean divergence of the student's logits [B, K] from each fused part's, in nats, times T²."""
+    """Return the divergence of the student's logits [B, K] from fused parts', in nats, times T²: [B]."""
     fused = (precise(parts) + precise(teacher)[:, None]).detach()
-    return kl_divergence(precise(student)[:, None], fused, temperature).mean()
+    return kl_divergence(precise(student)[:, None], fused, temperature).mean(1)
 
 
 def orthogonality(parts: Tensor) -> Tensor:
-    """The mean squared cosine of different sub-logits [B, n, K] of a sample, n > 1: 0 if orthogonal, 1 if parallel."""
+    """Return the mean squared cosine of different sub-logits [B, n, K], n > 1: [B], 0 if orthogonal, 1 if parallel."""
     directions = unit(precise(parts), 2)
     with torch.autocast(parts.device.type, enabled=False):
         squares = (directions @ directions.transpose(1, 2)).square()
     n = parts.shape[1]
-    return (squares.sum((1, 2)) - squares.diagonal(dim1=1, dim2=2).sum(1)).mean() / (n * (n - 1))
+    return (squares.sum((1, 2)) - squares.diagonal(dim1=1, dim2=2).sum(1)) / (n * (n - 1))
 
 
-class HCD(Objective):
+class HCD(SampleObjective):
     """The losses of sub-logits."""
 
     def __init__(self, block: str, channels: int, width: int, classes: int, options: Options) -> None:
@@ -85,7 +87,7 @@ class HCD(Objective):
             teacher=frozenset({"logits", "embedding"}), student=frozenset({"logits", f"features/{block}"}), labels=True
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """Terms `rectified`, `distilled` and, of several parts and unless its weight is 0, `orthogonality`."""
         assert teacher.embedding is not None
         seen = self.projector(lowpass(student.features[self.block], self.options.grid)).mean((2, 3))

@@ -9,9 +9,9 @@ softmax(z / T) over the classes of a set A alone:
     Ω_ij = 2 exp(-0.05 (i + j)) / (1.5 + |i - j|)
     rest = (1/B) Σ_b KL(all classes but D),   L = α · local + β · rest
 
-T = 4, d = 7, α = 10.5 and β = 7 are those of the authors' README for ResNet-32x4 to ResNet-8x4, beside hard labels with
-weight 1, and with 20 epochs in which the learning rate warms up. No label is read. The student's order has no gradient;
-classes that it likes alike have that of their numbers.
+T = 4, d = 7, α = 10.5 and β = 7 are those of the authors' README and script for ResNet-32x4 to ResNet-8x4, beside hard
+labels with weight 1, and with 20 epochs in which the learning rate warms up. No label is read. The student's order has
+no gradient; classes that it likes alike have that of their numbers.
 
 As in the code, with d = 2 the term of the set, which is that of the one pair, has the pair's weight; and where d is the
 number of classes, so that nothing is left, `rest` is the divergence over all of them. With fewer classes than `top`, d

@@ -1,9 +1,9 @@
 """queue-KL: a sample resembles a queue of the teacher's embeddings in the student as it does in the teacher.
 
-The distillation of LightlyTrain, methods v1 and v2 of its release, and the global term of v3, after the authors' code;
-the form is that of SEED (Fang et al., ICLR 2021, arXiv 2101.04731). P is a learned linear map of the student's
-embedding to the teacher's width, Q the rows of a queue: the teacher's embeddings of the batch and of M other samples;
-all of length one:
+The distillation of LightlyTrain, method v1 of its release, and the global term of v3, after the authors' code; the
+form is that of SEED (Fang et al., ICLR 2021, arXiv 2101.04731). P is a learned linear map of the student's embedding to
+the teacher's width, Q the rows of a queue: the teacher's embeddings of the batch and of M other samples; all of length
+one:
 
     p_t(b) = softmax_q(<f_t(b), q> / τ),   p_s(b) = softmax_q(<P f_s(b), q> / τ),   L = (1/B) Σ_b KL(p_t(b) ‖ p_s(b))
 

@@ -35,6 +35,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective, pair_bloc
 from pipeline.objectives.layers import Convolution, Mixture
 from pipeline.objectives.maps import Connector, common_grid, on_one_grid
 from pipeline.objectives.precision import precise
+from pipeline.objectives.sample_objective import SampleObjective
 from pipeline.signals import Signals, SignalShapes
 from pipeline.signals.lowpass import lowpass
 from pipeline.signals.unit import unit
@@ -92,7 +93,7 @@ def _projector(inputs: int, outputs: int, most: int) -> nn.Sequential:
     return nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), Mixture(width, outputs, bias=False))
 
 
-class SemCKD(Objective):
+class SemCKD(SampleObjective):
     """Squared errors between all blocks of both networks, weighted by attention."""
 
     def __init__(
@@ -113,7 +114,7 @@ class SemCKD(Objective):
             student=frozenset(f"features/{block}" for block in self.own),
         )
 
-    def forward(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
+    def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One term, `calibration`."""
         own = [lowpass(student.features[block], self.finest, self.low_pass) for block in self.own]
         theirs = [teacher.features[block] for block in self.theirs]
@@ -128,7 +129,7 @@ class SemCKD(Objective):
             (precise(projector(s)) - t).square().flatten(1).mean(1)
             for projector, (s, t) in zip(self.projectors, pairs, strict=True)
         ]
-        return {"calibration": (weights.flatten(1) * torch.stack(errors, 1)).sum(1).mean() / len(own)}
+        return {"calibration": (weights.flatten(1) * torch.stack(errors, 1)).sum(1) / len(own)}
 
 
 def build(options: Options, student: SignalShapes, teacher: SignalShapes, context: Context, key: str) -> Objective:
