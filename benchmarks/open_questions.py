@@ -65,6 +65,7 @@ def changed(name: str, **options: Any) -> list[dict[str, Any]]:
 
 SETS: dict[str, list[dict[str, Any]]] = {
     "hard-cached": [{"name": "hard-label"}],
+    "kd": changed("kd"),
     "ofa": changed("ofa"),
     "ofa-weight-0.3": changed("ofa", weight=0.3),
     "ofa-weight-0.1": changed("ofa", weight=0.1),
