@@ -10,7 +10,7 @@
 that are there; what was measured of speed is left out, for it is the machine's. A table stands in `docs/*.md` between
 `<!-- measured: EXPERIMENT [STUDENT] -->` and `<!-- end -->`, best first. After `<!-- students: EXPERIMENT -->` it has
 top-1 alone, with a column for every student, and the sets by the mean of their differences from hard labels, best
-first. In `docs/methods.md` the last column is what
+first, then those that some student does not have. In `docs/methods.md` the last column is what
 was measured in the experiment `cifar100-methods`. `chosen` files what runs say of their holdout, in place of all that
 is there; its table stands after `<!-- chosen: EXPERIMENT -->`, with a row for every method, whose sets are named
 METHOD-CONSTANT. `order` compares the last two columns of `docs/methods.md` by ranks (Spearman's rho): all published
@@ -186,14 +186,14 @@ def table_of_students(rows: Sequence[SummaryRow]) -> str:
         name: [100 * (row.score.mean - labels.score.mean) for row, labels in of if row and labels]
         for name, of in pairs.items()
     }
-    mean = {name: float(np.mean(of)) if of else -math.inf for name, of in gains.items()}
+    mean = {name: float(np.mean(of)) if len(of) == len(students) else -math.inf for name, of in gains.items()}
     lines = [
         "| objectives | " + " | ".join([*students, "mean gain"]) + " |",
         "| --- |" + " ---: |" * (len(students) + 1),
     ]
     for name in sorted(sets, key=lambda name: -mean[name]):
         cells = [top1(found.get((name, each))) for each in students]
-        gain = f"{mean[name]:+.2f}" if gains[name] and name != base else ""
+        gain = f"{mean[name]:+.2f}" if name != base and mean[name] > -math.inf else ""
         lines.append(f"| {name} | " + " | ".join([*cells, gain]) + " |")
     return "\n".join(lines) + "\n"
 

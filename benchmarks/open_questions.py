@@ -115,6 +115,8 @@ def keep() -> None:
         writer.writerow(Row._fields)
         writer.writerows(rows[name] for name in SETS if name in rows)
     page = RESULTS.read_text()
+    if BLOCK.search(page) is None:
+        raise click.ClickException(f"{RESULTS}: no <!-- open questions --> for the table")
     RESULTS.write_text(BLOCK.sub(lambda match: match[1] + table_of(list(kept().values())) + match[3], page))
 
 
@@ -128,8 +130,9 @@ def row_of(name: str, folder: Path) -> Row:
     top1 = json.loads((folder / "metrics.json").read_text())["holdout"]["top1"]
     with (folder / "history.csv").open() as file:
         first, *_, last = csv.DictReader(file)
-    terms = [term for term, value in first.items() if "/" in term and value]
-    return Row(name, top1, *(" ".join(f"{term} {float(each[term]):.3g}" for term in terms) for each in (first, last)))
+    terms = [term for term in first if "/" in term]
+    losses = (" ".join(f"{term} {float(each[term]):.3g}" for term in terms if each[term]) for each in (first, last))
+    return Row(name, top1, *losses)
 
 
 def kept(file: Path = KEPT) -> dict[str, Row]:

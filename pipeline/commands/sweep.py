@@ -24,7 +24,7 @@ from pipeline.sweeping.drawing import drawn
 from pipeline.sweeping.making import MadeTry, TryMaking, make_try
 from pipeline.sweeping.sampling import Sampler
 from pipeline.sweeping.space import SearchSpace
-from pipeline.sweeping.sweep import PICTURE, RESULT, Sweep, conditions_of
+from pipeline.sweeping.sweep import PICTURE, RESULT, Sweep, conditions_of, inputs_of
 from pipeline.sweeping.tries import Try, best_of
 from pipeline.training import Verify
 from pipeline.training.config import TrainSection
@@ -74,6 +74,7 @@ def run(
     no try could be finished.
     """
     source = source.frozen()  # tries differ in nothing but their constants, whoever edits the file meanwhile
+    inputs_of(source, name)
     space = SearchSpace.of(vary, name.objectives, source)
     sampler = Sampler.of(space, source, count, name.seed, at_random=at_random)
     apart = partial(_conditions_apart, scheduler=scheduler, show_traceback=show_traceback)

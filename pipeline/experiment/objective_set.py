@@ -136,7 +136,8 @@ class ObjectiveBuilder:
 
 def _no_teacher(name: str, why: str) -> Problem:
     what = f"the teacher has not seen views that are drawn anew, and {why}"
-    return Problem(f"objectives.{name}.views", what, "cached", "fresh", "leave `views` out, or all but `hard-label`")
+    fix = "leave `views` out, or all but `hard-label` and every `weighting`"
+    return Problem(f"objectives.{name}.views", what, "cached", "fresh", fix)
 
 
 def _readers(built: ObjectiveSet) -> list[str]:

@@ -16,7 +16,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -42,6 +42,9 @@ class SampleObjective(Objective):
 
     weighting: EntropyWeighting | None = None
     """How much each sample counts; None has all count alike."""
+
+    droppable: ClassVar[bool] = True
+    """Whether it may be left out with its teacher: one of labels learns nothing from the teacher that it reads."""
 
     @abstractmethod
     def of_samples(self, student: Signals, teacher: Signals, batch: Batch, progress: float) -> dict[str, Tensor]:

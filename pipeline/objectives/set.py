@@ -277,8 +277,11 @@ def _weight(entry: ObjectiveEntry, progress: float) -> float:
 
 
 def _no_samples(key: str, entry: ObjectiveEntry, member: Objective) -> list[Problem]:
-    if entry.teacher is None or isinstance(member, SampleObjective):
+    if entry.teacher is None or (isinstance(member, SampleObjective) and member.droppable):
         return []
+    if isinstance(member, SampleObjective):
+        what, fix = f"{entry.label} learns from labels, which are there without a teacher", "leave its `teacher` out"
+        return [Problem(f"{key}.teacher", what, fix=fix)]
     what = f"{entry.label} has no loss of every image by itself, which `teacher_dropping` needs"
     fix = "leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc"
     return [Problem(key, what, fix=fix)]

@@ -41,6 +41,19 @@ class Inputs(StudentSections, RunsSection):
     """Declares the sections that a sweep reads."""
 
 
+def inputs_of(source: ConfigFile, name: RunName) -> Inputs:
+    """Return the sections that a sweep reads; raises ConfigError with every problem of them.
+
+    Args:
+        source: the configuration.
+        name: of the run.
+    """
+    inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
+    if inputs.data.holdout is None:
+        raise ConfigError([Problem("data.holdout", "is missing: a sweep chooses by it", fix=HOLDOUT_HINT)])
+    return inputs
+
+
 def conditions_of(source: ConfigFile, name: RunName) -> dict[str, Any]:
     """Open data, caches and network, and return what decides all tries and their scores, but for their constants.
 
@@ -100,9 +113,7 @@ class Sweep:
 
         Raises ConfigError with every problem, CacheNotFound, and what `conditions` raises.
         """
-        inputs = source.read_only(Inputs, {"students": name.student, "objectives": name.objectives})
-        if inputs.data.holdout is None:
-            raise ConfigError([Problem("data.holdout", "is missing: a sweep chooses by it", fix=HOLDOUT_HINT)])
+        inputs = inputs_of(source, name)
         training = training_of(inputs.train, inputs.students[name.student], name.student)
         same = space.with_values(source, space.first(source)).read_only(Inputs, {"objectives": name.objectives})
         chosen = same.objectives[name.objectives]

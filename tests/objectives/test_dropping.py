@@ -142,7 +142,12 @@ def signals(width: int, seed: int) -> Signals:
 
 def built(names: str, dropping: float = 0.0, name: str = "kd") -> ObjectiveSet:
     """A set with an objective for each of some teachers."""
-    entries = [ObjectiveEntry.model_validate({"name": name, "teacher": teacher}) for teacher in names]
+    return of_two([{"name": name, "teacher": teacher} for teacher in names], dropping)
+
+
+def of_two(given: list[dict[str, object]], dropping: float) -> ObjectiveSet:
+    """A set whose teachers are a and b."""
+    entries = [ObjectiveEntry.model_validate(entry) for entry in given]
     shapes, context = SignalShapes(4, 8), Context(6, 4, torch.zeros(6, dtype=torch.int64))
     known = {"a": KnownTeacher(shapes, context), "b": KnownTeacher(shapes, context)}
     return ObjectiveSet("t", entries, shapes, shapes, context, known, teacher_dropping=dropping)
@@ -184,6 +189,16 @@ def test_one_teacher_cannot_be_dropped():
             ObjectiveSetConfig.model_validate({"teacher_dropping": 0.5, "objectives": entries})
     with pytest.raises(ValidationError):
         ObjectiveSetConfig.model_validate({"teacher_dropping": 1.5, "objectives": ["kd"]})
+
+
+def test_labels_are_not_left_out():
+    """Though `hard-label` may read a teacher, for how much each image counts."""
+    given = [{"name": "hard-label", "teacher": "a", "weighting": "entropy"}, {"name": "kd", "teacher": "b"}]
+    of_two(given, 0.0)
+    with pytest.raises(ConfigError) as error:
+        of_two(given, 0.5)
+    assert [problem.key for problem in error.value.problems] == ["objectives.t.0.teacher"]
+    assert "leave its `teacher` out" in str(error.value)
 
 
 def test_the_page_names_the_methods_that_have_a_loss_of_every_image():

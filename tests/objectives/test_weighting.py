@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.errors import ConfigError
 from pipeline.objectives import Batch, Context, KnownTeacher, ObjectiveEntry, ObjectiveSet
+from pipeline.objectives.batch import MixedLabels
 from pipeline.objectives.config import EntropyWeighting
 from pipeline.objectives.sample_objective import entropy_weights
 from pipeline.signals import Signals, SignalShapes
@@ -68,7 +69,7 @@ def test_equals_the_equation_in_float64(bound: object, divisor: float):
 
 
 def test_hard_labels_count_where_the_teacher_is_in_doubt():
-    """By the equation, of the two samples of three that have a label."""
+    """By the equation, of the two samples of three that have a label; and of none."""
     z, t = random(3, 5), random(3, 5, seed=1)
     given = Batch(torch.tensor([4, -1, 2]), torch.arange(3), torch.zeros(3, dtype=torch.long))
     weights = entropy_weights(z, t, EntropyWeighting())
@@ -76,6 +77,20 @@ def test_hard_labels_count_where_the_teacher_is_in_doubt():
     expected = (weights[0] * losses[0] + weights[2] * losses[1]) / 2
     assert made(entry("hard-label"))(Signals(z), Signals(t), given, 0.0).total.item() == pytest.approx(expected.item())
     assert made("hard-label")(Signals(z), Signals(t), given, 0.0).total.item() == pytest.approx(sum(losses) / 2)
+    none = Batch(torch.full((3,), -1), given.sample, given.view)
+    assert made(entry("hard-label"))(Signals(z), Signals(t), none, 0.0).total.item() == 0
+
+
+def test_labels_of_mixed_views_count_likewise():
+    z, t = random(2, 5), random(2, 5, seed=1)
+    share, other = torch.tensor([0.25, 1.0], dtype=torch.float64), torch.tensor([3, 0])
+    zero = torch.zeros(2, dtype=torch.long)
+    given = Batch(torch.tensor([4, 2]), torch.arange(2), zero, mixed=MixedLabels(other, share))
+    logs, weights = z.log_softmax(1), entropy_weights(z, t, EntropyWeighting())
+    losses = [-0.25 * logs[0, 4] - 0.75 * logs[0, 3], -logs[1, 2]]
+    expected = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / 2
+    got = made(entry("hard-label"))(Signals(z), Signals(t), given, 0.0).total
+    torch.testing.assert_close(got, expected)
 
 
 def test_where_all_know_nothing_it_is_the_plain_loss_times_the_log_of_the_classes():

@@ -104,7 +104,7 @@ def test_a_set_that_reads_the_teacher_is_refused_by_name(here: Path, reader: str
         with pytest.raises(ConfigError, match=r"objectives\.hard\.views: the teacher has not seen views") as error:
             run()
         assert read in str(error.value)
-        assert "do: leave `views` out, or all but `hard-label`" in str(error.value)
+        assert "do: leave `views` out, or all but `hard-label` and every `weighting`" in str(error.value)
         assert "signals:" not in str(error.value)  # no cache would help
 
 

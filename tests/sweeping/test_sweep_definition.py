@@ -15,7 +15,7 @@ from experiment import one_thread, source
 import pipeline.commands.on_workers
 from pipeline.commands import sweep
 from pipeline.commands.children import ChildFailure, Ended
-from pipeline.errors import CacheCorrupt, CacheMismatch, PipelineError
+from pipeline.errors import CacheCorrupt, CacheMismatch, ConfigError, PipelineError
 from pipeline.experiment.runs import RunName
 from pipeline.models import build_network
 from pipeline.publishing import differences
@@ -129,6 +129,14 @@ def test_what_is_fixed_is_part_of_a_sweep(here: Path):
     assert any(key.startswith("objectives_of") for key in differing(before, other))
     assert "seed" in differing(before, sweep_of("kd", seed=1))
     assert {"student"} <= differing(before, sweep_of("kd", student="vit"))
+
+
+def test_what_is_wrong_is_told_before_what_varies(here: Path):
+    with pytest.raises(ConfigError) as error:
+        sweep.run(source(), RunName("smal", "k"), ["kd.temperatur=1,2"], verify="none")
+    assert len(error.value.problems) == 2  # an unknown student and an unknown set
+    with pytest.raises(ConfigError, match=r"data\.holdout: is missing"):
+        sweep.run(source("data.holdout=null"), RunName("small", "kd"), ["kd.temperature=1,2"], count=9, verify="none")
 
 
 def test_on_a_cluster_a_worker_tells_what_decides_the_tries(here: Path, monkeypatch: pytest.MonkeyPatch):

@@ -65,6 +65,7 @@ class HardLabel(SampleObjective):
     """Mean cross-entropy over the labeled samples of a batch. weights: [K] of the classes, or None."""
 
     needs = Needs()
+    droppable = False
     weights: Tensor | None
 
     def __init__(self, label_smoothing: float, weights: Tensor | None = None) -> None:

@@ -14,7 +14,8 @@ ablation (Swin-T to ResNet-18, CIFAR-100, 81.61 in all) has 80.95 without the co
 both with the assistant; what this term gives without it is not published. No code of the authors was found. So these
 are ours: φ, a linear map to the teacher's width; one direction of the contrast, in which the student's row looks for
 its teacher's; τ at first 0.07 and at least 0.01, as CLIP has it. Weight decay, which CLIP spares it, draws log(1/τ)
-towards 0 with all else that the objective learns: by the learning rate times the decay in a step.
+towards 0 with all else that the objective learns: by the learning rate times the decay in a step of AdamW, and ten
+times that with SGD's momentum of 0.9.
 
 `form: smoothed` is what `tas` was in Decant 0.1, made after the first abstract, which replaces the squared error of
 places by a spatial-agnostic InfoNCE after smoothing. A set that names one of its options, `blocks`, `grid` or
