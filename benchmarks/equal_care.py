@@ -1,7 +1,7 @@
 """Every method with the same care: five weights each are tried on a holdout, and the best is trained with three seeds.
 
     python benchmarks/equal_care.py run --set data.path=cifar100.h5 --set teacher.weights=FILE [--objectives NAME ...]
-    python benchmarks/equal_care.py score --set data.path=cifar100.h5 --set teacher.weights=FILE
+    python benchmarks/equal_care.py score --set data.path=cifar100.h5 --set teacher.weights=FILE [--objectives NAME ...]
     python benchmarks/equal_care.py keep       # in docs/measured/, and write the table into docs/results.md
 
 Sets and weights are those of `configs/cifar100-methods.yaml`; of each set one constant varies (`constant_of`), from a
@@ -136,11 +136,12 @@ def run(changes: Sequence[str], names: Sequence[str]) -> None:
 
 @main.command()
 @changes_option
-def score(changes: Sequence[str]) -> None:
+@click.option("--objectives", "names", multiple=True, help="Default: all that are finished.")
+def score(changes: Sequence[str], names: Sequence[str]) -> None:
     """Evaluate on the test split the sets that have all their students."""
     here, sets = source_of(changes), read_config(CONFIG)["objectives"]
     folder = RUNS / "students" / STUDENT
-    there = (name for name in sets if all((folder / name / f"seed-{seed}").exists() for seed in SEEDS))
+    there = (name for name in names or sets if all((folder / name / f"seed-{seed}").exists() for seed in SEEDS))
     trained = json.dumps({name: chosen(name, sets[name]) for name in there})
     evaluate.run(ConfigFile(CONFIG, (*here.overrides, f"objectives={trained}", f"runs.seeds={list(SEEDS)}")))
 

@@ -39,3 +39,10 @@ def test_a_row_has_the_holdout_and_the_first_losses_and_the_last(tmp_path: Path)
     losses = "`hard-label/cross-entropy` 4.39 `ofa/exits` 26.2 | `hard-label/cross-entropy` 1 `ofa/exits` 2.5"
     row = f"| ofa | 21.25 | {losses} |"
     assert questions.table_of([questions.row_of("ofa", tmp_path)]).splitlines()[2:] == [row]
+
+
+def test_the_page_has_the_table_of_what_is_filed() -> None:
+    rows = questions.kept()
+    assert list(rows) == list(questions.SETS)
+    found = questions.BLOCK.search(questions.RESULTS.read_text())
+    assert found[2] == questions.table_of(list(rows.values()))
