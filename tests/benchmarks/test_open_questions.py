@@ -36,7 +36,7 @@ def test_a_row_has_the_holdout_and_the_first_losses_and_the_last(tmp_path: Path)
     (tmp_path / "metrics.json").write_text(json.dumps({"holdout": {"top1": 0.2125}}))
     text = "epoch,loss,hard-label/cross-entropy,ofa/exits,kd/kl\n1,31,4.391,26.2,\n2,9,2,3,\n3,9,1,2.5,\n"
     (tmp_path / "history.csv").write_text(text)
-    losses = "`hard-label/cross-entropy` 4.39 `ofa/exits` 26.2 | `hard-label/cross-entropy` 1 `ofa/exits` 2.5"
+    losses = "`hard-label/cross-entropy` 4.39, `ofa/exits` 26.2 | `hard-label/cross-entropy` 1, `ofa/exits` 2.5"
     row = f"| ofa | 21.25 | {losses} |"
     assert questions.table_of([questions.row_of("ofa", tmp_path)]).splitlines()[2:] == [row]
 
