@@ -156,7 +156,9 @@ def table_of(rows: Sequence[Row]) -> str:
         "| --- | ---: | --- | --- |",
     ]
     for row in rows:
-        first, last = (re.sub(r"(\S+) (\S+)( |$)", r"`\1` \2,\3", losses).rstrip(",") for losses in (row.first, row.last))
+        first, last = (
+            re.sub(r"(\S+) (\S+)( |$)", r"`\1` \2,\3", losses).rstrip(",") for losses in (row.first, row.last)
+        )
         lines.append(f"| {row.objectives} | {100 * row.top1:.2f} | {first} | {last} |")
     return "\n".join(lines) + "\n"
 
