@@ -127,6 +127,24 @@ def weigh_samples(
     return missing_signals(Needs(teacher=logits), teacher, context, key)
 
 
+def refuse_dropping(key: str, entry: ObjectiveEntry, objective: Objective) -> list[Problem]:
+    """Return why an objective that names a teacher may not be left out with it for some images; nothing if it may.
+
+    Args:
+        key: of the entry, which problems name.
+        entry: of the configuration.
+        objective: of the entry.
+    """
+    if entry.teacher is None or (isinstance(objective, SampleObjective) and objective.droppable):
+        return []
+    if isinstance(objective, SampleObjective):
+        what, fix = f"{entry.label} learns from labels, which are there without a teacher", "leave its `teacher` out"
+        return [Problem(f"{key}.teacher", what, fix=fix)]
+    what = f"{entry.label} has no loss of every image by itself, which `teacher_dropping` needs"
+    fix = "leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc"
+    return [Problem(key, what, fix=fix)]
+
+
 def unscored_doubts(key: str, entries: Sequence[ObjectiveEntry], keeping: Sequence[str]) -> list[Problem]:
     """Return the entries that weigh samples by a classifier which is not the one that the student ends with.
 

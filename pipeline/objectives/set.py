@@ -15,7 +15,7 @@ from pipeline.objectives.base import Batch, Context, Needs, Objective, Terms, bu
 from pipeline.objectives.config import ObjectiveEntry
 from pipeline.objectives.dropping import TeacherDropping, Weighted
 from pipeline.objectives.neighbours import Neighbours, differing_wishes, named_wishes, one_wish
-from pipeline.objectives.sample_objective import SampleObjective, unscored_doubts, weigh_samples
+from pipeline.objectives.sample_objective import SampleObjective, refuse_dropping, unscored_doubts, weigh_samples
 from pipeline.objectives.standardised import StandardisedTeacher
 from pipeline.signals import Signals, SignalShapes
 
@@ -101,7 +101,7 @@ class ObjectiveSet(nn.Module):
                 problems += error.problems
             else:
                 self.members.append(member)
-                problems += _no_samples(key, entry, member) if teacher_dropping else []
+                problems += refuse_dropping(key, entry, member) if teacher_dropping else []
                 if (kept := member.kept()) is not None:
                     keeping.append(entry.label)
                     self.teacher_of_kept = wanted
@@ -274,17 +274,6 @@ class ObjectiveSet(nn.Module):
 
 def _weight(entry: ObjectiveEntry, progress: float) -> float:
     return entry.weight * (entry.schedule.factor(progress) if entry.schedule else 1.0)
-
-
-def _no_samples(key: str, entry: ObjectiveEntry, member: Objective) -> list[Problem]:
-    if entry.teacher is None or (isinstance(member, SampleObjective) and member.droppable):
-        return []
-    if isinstance(member, SampleObjective):
-        what, fix = f"{entry.label} learns from labels, which are there without a teacher", "leave its `teacher` out"
-        return [Problem(f"{key}.teacher", what, fix=fix)]
-    what = f"{entry.label} has no loss of every image by itself, which `teacher_dropping` needs"
-    fix = "leave `teacher_dropping` out, or take an objective such as vkd, fitnet, kd and lfcc"
-    return [Problem(key, what, fix=fix)]
 
 
 def _other_classes(key: str, name: str | None, teacher: SignalShapes, context: Context) -> list[Problem]:
